@@ -1,0 +1,109 @@
+"""The normalised shapes that every platform reads and writes, and the two ways in which a send can fail.
+
+Nothing here knows what a job is: `owner_key` and `thread_key` are opaque to this package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place on a platform: where an organisation's message goes."""
+
+    org_id: str
+    platform: str
+    code: str
+    type: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send.
+
+    `id` is opaque and travels with the message; messages of one `thread_key` are sent one after the other, the
+    first of them opening the thread on platforms that have threads.
+    """
+
+    id: UUID
+    target: Target
+    text: str
+    owner_key: str
+    thread_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A person's message, as a platform reported it.
+
+    `event_id` is unique within the platform; `thread` is the platform's name of the thread ('' at top level);
+    `owner_key` is set where the sender named the owner; `sent_at` is the platform's own time of the message.
+    """
+
+    org_id: str
+    platform: str
+    code: str
+    event_id: str
+    author: str
+    text: str
+    sent_at: datetime
+    thread: str = ""
+    team: str = ""
+    owner_key: str = ""
+    is_direct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a platform answered to a message that it took: its own id of it, and of the thread that it is in."""
+
+    platform_message_id: str
+    thread: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The end of an outgoing message: sent (with a receipt), or given up (with a code and a sentence)."""
+
+    outgoing_id: UUID
+    owner_key: str
+    at: datetime
+    receipt: Receipt | None = None
+    error_code: str = ""
+    error_message: str = ""
+
+    @property
+    def is_sent(self) -> bool:
+        return self.receipt is not None
+
+
+class DeliveryError(Exception):
+    """
+    DeliveryError
+    ├── PermanentError   surely not posted, and never will be: a dead letter
+    ├── TemporaryError   surely not posted; may be tried again after `retry_after` seconds
+    └── UnknownOutcome   may have been posted: looked up in the history before any second try
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PermanentError(DeliveryError):
+    pass
+
+
+class TemporaryError(DeliveryError):
+    def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class UnknownOutcome(DeliveryError):
+    pass

@@ -1,0 +1,53 @@
+"""The Celery application: queues, beat entries, and what Celery is told not to do.
+
+Celery only rings: a message says "there is work", the rows say what it is. So there is no result backend, no eta, no
+countdown, no retry and no late acknowledgement; a lost message costs at most the second until the next sweep.
+
+`fixups=[]` leaves out Celery's Django fix-up, which closes the database connection around every task whatever
+CONN_MAX_AGE says (half the speed); `agent_jobs.services.execution` looks after connections instead.
+"""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+import django
+from django.conf import settings
+
+app = Celery("agent_jobs", fixups=[], set_as_current=True)
+
+
+@app.on_configure.connect
+def _configure(sender: Celery, **_: object) -> None:
+    django.setup()
+
+
+app.conf.update(
+    broker_url=settings.REDIS_URL,
+    imports=["agent_jobs.tasks", "channels_integration.tasks"],
+    accept_content=["json"],
+    task_serializer="json",
+    task_ignore_result=True,
+    task_acks_late=False,
+    task_create_missing_queues=True,
+    task_default_queue="duties",
+    worker_prefetch_multiplier=1,
+    worker_disable_prefetch=True,
+    worker_eta_task_limit=100,
+    worker_send_task_events=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options={
+        "visibility_timeout": 900,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    },
+    task_publish_retry=False,
+    beat_max_loop_interval=1,
+)

@@ -1,0 +1,218 @@
+"""Every setting of the service, read once from the environment.
+
+A value is looked for in the variable, then in the file that `<NAME>_FILE` names (for mounted secrets), then in
+the running stack's file `stack.json` under `AGENT_JOBS_DATA_DIR` (written by `manage.py up`), then in the default
+given here. The stack's file counts only while DATABASE_URL is unset or is the stack's own. `.env.example` lists every variable.
+"""
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+# --- Environment -----------------------------------------------------------------------------------------------
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(os.environ.get("AGENT_JOBS_DATA_DIR", BASE_DIR / ".dev")).resolve()
+
+
+def _running_stack() -> dict[str, str]:
+    """The environment that `manage.py up` wrote for its processes, or {} where no stack was ever started."""
+    try:
+        stack: dict[str, str] = json.loads((DATA_DIR / "stack.json").read_text())["environment"]
+    except (FileNotFoundError, PermissionError, NotADirectoryError, ValueError, KeyError):
+        return {}
+    stated = os.environ.get("DATABASE_URL")
+    return stack if stated in (None, "", stack.get("DATABASE_URL")) else {}
+
+
+_stack = _running_stack()
+
+
+def env(name: str, default: str = "") -> str:
+    value = os.environ.get(name)
+    if value:
+        return value
+    if path := os.environ.get(f"{name}_FILE"):
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise ImproperlyConfigured(f"{name}_FILE names {path}, which cannot be read: {error.strerror}") from None
+    return _stack.get(name, default)
+
+
+def env_flag(name: str, default: bool = False) -> bool:
+    value = env(name, "1" if default else "0").lower()
+    if value not in {"0", "1", "true", "false", "yes", "no", "on", "off"}:
+        raise ImproperlyConfigured(f"{name} must be 1 or 0, not {value!r}")
+    return value in {"1", "true", "yes", "on"}
+
+
+def env_int(name: str, default: int, *, minimum: int = 0) -> int:
+    value = env(name, str(default))
+    if not value.isascii() or not value.isdigit() or int(value) < minimum:
+        raise ImproperlyConfigured(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+    return int(value)
+
+
+def env_list(name: str, default: str = "") -> list[str]:
+    return [item.strip() for item in env(name, default).split(",") if item.strip()]
+
+
+# --- Core ------------------------------------------------------------------------------------------------------
+DEBUG = env_flag("AGENT_JOBS_DEBUG")
+_is_deployed = bool(env("DATABASE_URL")) and not _stack
+
+
+def _secret(name: str) -> str:
+    """A secret that must be stated where a database is, and is made up where there is none to protect."""
+    value = env(name)
+    if value:
+        return value
+    if _is_deployed:
+        raise ImproperlyConfigured(f"{name} must be set (or {name}_FILE must name a file that holds it)")
+    return secrets.token_urlsafe(48)
+
+
+SECRET_KEY = _secret("AGENT_JOBS_SECRET_KEY")
+ALLOWED_HOSTS = env_list("AGENT_JOBS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+APPEND_SLASH = False
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "channels_integration",
+    "agent_jobs",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "agent_jobs.api.middleware.RequestIdMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+# Without `collectstatic` (the dev stack, the tests) WhiteNoise serves straight from the apps' folders.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- PostgreSQL: the truth -------------------------------------------------------------------------------------
+DATABASE_URL = env("DATABASE_URL")
+DATABASES: dict[str, Any] = {
+    "default": dj_database_url.parse(DATABASE_URL or "postgres://nowhere.invalid/agent_jobs", conn_max_age=None)
+}
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+_database_options = DATABASES["default"].setdefault("OPTIONS", {})
+_database_options.setdefault("connect_timeout", 5)
+_database_options.setdefault("application_name", env("AGENT_JOBS_PROCESS", "agent-jobs"))
+# Server-side limits, so that no session holds a lock for longer than a lease; each is a start-up option of the
+# connection and the same for all tenants, so none can leak from one to the next.
+_database_options.setdefault(
+    "options",
+    "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
+    " -c jit=off -c client_connection_check_interval=1s",
+)
+
+# --- Redis: the doorbell ---------------------------------------------------------------------------------------
+REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
+
+# --- HTTP ------------------------------------------------------------------------------------------------------
+MAX_BODY_BYTES = 256 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["agent_jobs.api.auth.AppTokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["agent_jobs.api.auth.HasScope"],
+    "DEFAULT_PARSER_CLASSES": ["agent_jobs.api.parsing.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "agent_jobs.api.errors.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+    "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%S.%fZ",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Agent Jobs API",
+    "DESCRIPTION": "Posts, watches and cancels agent jobs. Every request carries an app token: `Authorization: Bearer ajt_…`.",
+    "VERSION": "1.0.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": [],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+# How many of a web process's threads may stand in a long-poll at once; the rest are answered without waiting.
+WEB_THREADS = env_int("AGENT_JOBS_WEB_THREADS", 16, minimum=1)
+LONG_POLL_LIMIT = max(1, WEB_THREADS // 2)
+
+# --- Tenants, tokens, secrets ----------------------------------------------------------------------------------
+TOKEN_PEPPER = _secret("AGENT_JOBS_TOKEN_PEPPER")
+# `id:key[,id:key…]`, each key 32 bytes in base64; the first one seals, all of them open.
+SEALING_KEYS = env("AGENT_JOBS_SEALING_KEYS")
+IDEMPOTENCY_KEY_HOURS = 48
+
+# --- Channels --------------------------------------------------------------------------------------------------
+SLACK_API_URL = env("SLACK_API_URL", "https://slack.com/api/")
+# Lets webhook channels point at this machine and at private networks, over plain http: for development and tests.
+ALLOW_PRIVATE_ADDRESSES = env_flag("AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES")
+# Who is told, in the same transaction, of a person's message and of a delivery: the two places where the channels,
+# which know nothing of jobs, meet them.
+CHANNELS_INBOUND_HANDLER = "agent_jobs.services.replies.receive"
+CHANNELS_DELIVERY_HANDLER = "agent_jobs.services.replies.settle_delivery"
+# Delivery of unknown outcome is looked up in the history this long after the attempt, never resent before.
+DELIVERY_GRACE_SECONDS = env_int("AGENT_JOBS_DELIVERY_GRACE_SECONDS", 30, minimum=1)
+
+# --- Running ---------------------------------------------------------------------------------------------------
+LEASE_SECONDS = env_int("AGENT_JOBS_LEASE_SECONDS", 30, minimum=3)
+HEARTBEAT_SECONDS = env_int("AGENT_JOBS_HEARTBEAT_SECONDS", 10, minimum=1)
+WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=8)
+DEFAULT_MAX_TIME_TO_COMPLETE_MINUTES = env_int("AGENT_JOBS_MAX_TIME_TO_COMPLETE", 24 * 60, minimum=1)
+if HEARTBEAT_SECONDS * 2 > LEASE_SECONDS:
+    raise ImproperlyConfigured("AGENT_JOBS_HEARTBEAT_SECONDS must be at most half of AGENT_JOBS_LEASE_SECONDS")
+
+# --- Logging ---------------------------------------------------------------------------------------------------
+LOG_LEVEL = env("AGENT_JOBS_LOG_LEVEL", "INFO").upper()
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {"django.request": {"level": "ERROR"}},
+}
