@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class AgentJobsConfig(AppConfig):
+    name = "agent_jobs"
+    verbose_name = "Agent jobs"

@@ -1,0 +1,82 @@
+"""The error tree. `code` is for machines and never changes; the message is for people.
+
+AgentJobsError
+├── NotFound            no such thing, or it is another organisation's       404
+├── Forbidden           it is there, and not for this caller                 403
+├── Invalid             what was sent does not hold; names the fields        400
+├── Conflict            the state of the thing does not allow it             409
+│   └── IllegalMove     a move that the job's status does not allow          409
+├── KeyReused           an Idempotency-Key with another body                 422
+├── LeaseLost           the writer's lease token is stale: stop, write nothing
+└── RunError            a runner could not do its work
+    ├── RetryableError  may work later (provider 5xx, 429, time-out)
+    └── PermanentError  will not work as asked
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing wrong with one field or parameter: `FieldError("config.max_follow_ups", "invalid", "must be …")`."""
+
+    field: str
+    code: str
+    message: str
+
+
+class AgentJobsError(Exception):
+    code = "error"
+
+    def __init__(self, message: str, *, code: str = "", **context: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.code
+        self.context = context
+
+
+class NotFound(AgentJobsError):
+    code = "not_found"
+
+
+class Forbidden(AgentJobsError):
+    code = "forbidden"
+
+
+class Invalid(AgentJobsError):
+    code = "invalid"
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        self.errors = errors
+
+
+class Conflict(AgentJobsError):
+    code = "conflict"
+
+
+class IllegalMove(Conflict):
+    code = "illegal_move"
+
+
+class KeyReused(AgentJobsError):
+    code = "idempotency_key_reused"
+
+
+class LeaseLost(AgentJobsError):
+    code = "lease_lost"
+
+
+class RunError(AgentJobsError):
+    code = "run_failed"
+
+
+class RetryableError(RunError):
+    def __init__(self, message: str, *, code: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class PermanentError(RunError):
+    pass

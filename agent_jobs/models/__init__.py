@@ -1,0 +1,21 @@
+"""The tables. Imported by services, queries, stats and admin only; everybody else asks those."""
+
+from agent_jobs.models.catalog import JobType, Profile
+from agent_jobs.models.jobs import Activity, Job, Message, Task
+from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org
+from agent_jobs.models.processes import DutyRun, WorkerProcess
+
+__all__ = [
+    "Activity",
+    "AppToken",
+    "DutyRun",
+    "IdempotencyKey",
+    "Job",
+    "JobType",
+    "Membership",
+    "Message",
+    "Org",
+    "Profile",
+    "Task",
+    "WorkerProcess",
+]

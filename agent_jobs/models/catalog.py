@@ -1,0 +1,48 @@
+"""What an organisation can ask for: job types and the profiles that speak for it."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models.functions import Now
+
+from agent_jobs.models.orgs import Org
+
+
+class CatalogEntry(models.Model):
+    """What job types and profiles share. `key` is the `id` that clients see, unique within the organisation."""
+
+    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    key = models.CharField(max_length=128)
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True, default="")
+    emoji = models.CharField(max_length=64, blank=True, default="")
+    version = models.PositiveIntegerField(default=1)
+    visibility = models.CharField(max_length=16, default="org")
+    active = models.BooleanField(default=True)
+    tags = ArrayField(models.CharField(max_length=64), default=list, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.org_id}/{self.key}"
+
+
+class JobType(CatalogEntry):
+    runner = models.CharField(max_length=32, default="conversation")
+    params_schema = models.JSONField(default=dict, blank=True)
+    default_config = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["org", "key"], name="job_type_once")]
+
+
+class Profile(CatalogEntry):
+    """Who an agent is: its instructions and the model that it thinks with."""
+
+    instructions = models.TextField(blank=True, default="")
+    model = models.CharField(max_length=128, default="scripted")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["org", "key"], name="profile_once")]

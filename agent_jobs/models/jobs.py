@@ -1,0 +1,218 @@
+"""A job, its tasks, what happened to it, and what was said.
+
+The columns group by who reads them: what was asked for, when it is due, what a worker needs, how it went. A row is in
+its lane's queue exactly while `queue_at` is set; the partial index on it is what claims walk along.
+"""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from agent_jobs.models.orgs import AppToken, Org
+from agent_jobs.states import TERMINAL, ActivityStatus, JobStatus, SourceType, TaskStatus
+
+_TERMINAL = [str(status) for status in JobStatus if status in TERMINAL]
+_STATUSES = [(str(status), str(status)) for status in JobStatus]
+
+
+class Job(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False)
+    status = models.CharField(max_length=12, choices=_STATUSES)
+
+    # What was asked for. The job type is copied in, so that a job runs as it was when it was posted.
+    job_type_key = models.CharField(max_length=128)
+    runner = models.CharField(max_length=32)
+    lane = models.CharField(max_length=32)
+    platform = models.CharField(max_length=32)
+    channel_code = models.CharField(max_length=255)
+    channel_type = models.CharField(max_length=64, default="", blank=True)
+    channel_data = models.JSONField(default=dict, blank=True)
+    params = models.JSONField(default=dict, blank=True)
+    config = models.JSONField(default=dict, blank=True)
+    tags = ArrayField(models.CharField(max_length=64), default=list, blank=True)
+    priority = models.SmallIntegerField(default=5)
+    is_new_channel = models.BooleanField(default=False)
+    ignore_cooldown = models.BooleanField(default=False)
+    created_by = models.ForeignKey(AppToken, null=True, on_delete=models.SET_NULL, db_index=False)
+
+    # When it is due.
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+    requested_at = models.DateTimeField(null=True, blank=True)  # the client's `scheduled_at`
+    delay_minutes = models.PositiveIntegerField(default=0)
+    delay_seconds = models.PositiveIntegerField(default=0)  # drawn once, never again
+    scheduled_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    deadline_minutes = models.FloatField()
+    deadline_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    # What workers go by. `queue_at` orders the queue within an organisation; `timer_*` is a wait that starts when a
+    # message is delivered; `ending` is the event that follows when all that was said is delivered.
+    queue_at = models.DateTimeField(null=True, blank=True)
+    waiting_for = models.CharField(max_length=16, default="", blank=True)
+    wake_at = models.DateTimeField(null=True, blank=True)
+    timer_message_id = models.UUIDField(null=True, blank=True)
+    timer_seconds = models.FloatField(null=True, blank=True)
+    ending = models.CharField(max_length=16, default="", blank=True)
+    lease_token = models.BigIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    worker_id = models.IntegerField(null=True, blank=True)
+    attempt = models.PositiveIntegerField(default=0)  # claims so far
+    failed_attempts = models.PositiveIntegerField(default=0)
+    crash_count = models.PositiveIntegerField(default=0)
+    retry_count = models.PositiveIntegerField(default=0)  # explicit retries of an ended job
+
+    # The conversation. `inbox_seen` is how many of the `inbox_count` human messages a turn has taken in.
+    thread = models.CharField(max_length=255, default="", blank=True)
+    inbox_count = models.PositiveIntegerField(default=0)
+    inbox_seen = models.PositiveIntegerField(default=0)
+    first_reply_at = models.DateTimeField(null=True, blank=True)
+    follow_ups_sent = models.PositiveIntegerField(default=0)  # since the last reply
+    follow_ups_total = models.PositiveIntegerField(default=0)
+
+    # How it went.
+    result = models.TextField(null=True, blank=True)  # noqa: DJ001 - null is "no result", '' is an empty one
+    result_data = models.JSONField(null=True, blank=True)
+    error_code = models.CharField(max_length=64, default="", blank=True)
+    error_message = models.TextField(default="", blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index("org", F("created_at").desc(), F("id").desc(), name="job_created"),
+            models.Index("org", "status", F("created_at").desc(), F("id").desc(), name="job_status"),
+            models.Index("org", "job_type_key", F("created_at").desc(), F("id").desc(), name="job_type"),
+            models.Index("org", "channel_code", F("created_at").desc(), F("id").desc(), name="job_channel"),
+            models.Index("org", "scheduled_at", name="job_scheduled"),
+            models.Index(
+                fields=["lane", "org", "queue_at", "id"], condition=Q(queue_at__isnull=False), name="job_queue"
+            ),
+            models.Index(fields=["scheduled_at"], condition=Q(status="SCHEDULED"), name="job_due"),
+            models.Index(
+                fields=["wake_at"], condition=Q(wake_at__isnull=False, queue_at__isnull=True), name="job_wake"
+            ),
+            models.Index(
+                fields=["deadline_at"],
+                condition=Q(status__in=["WAITING", "RUNNING"], deadline_at__isnull=False),
+                name="job_deadline",
+            ),
+            models.Index(fields=["worker_id"], condition=Q(lease_until__isnull=False), name="job_leased"),
+            # Who hears a reply: the jobs under way in a channel.
+            models.Index(
+                fields=["org", "platform", "channel_code", "thread"],
+                condition=Q(status__in=["WAITING", "RUNNING"], started_at__isnull=False),
+                name="job_listening",
+            ),
+            models.Index(
+                fields=["org", "job_type_key", "channel_code", "finished_at"],
+                condition=Q(status="FAILED"),
+                name="job_failed",
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=_TERMINAL, finished_at__isnull=False)
+                | (~Q(status__in=_TERMINAL) & Q(finished_at__isnull=True)),
+                name="job_finished_iff_terminal",
+            ),
+            models.CheckConstraint(
+                condition=Q(queue_at__isnull=True) | Q(status__in=["WAITING", "RUNNING"]),
+                name="job_queued_is_alive",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status="WAITING") | Q(queue_at__isnull=False), name="job_waiting_is_queued"
+            ),
+            models.CheckConstraint(
+                condition=Q(lease_until__isnull=True) | Q(status="RUNNING", queue_at__isnull=True),
+                name="job_leased_is_running",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def thread_key(self) -> str:
+        """The outbox's name of the job's thread: one thread a job."""
+        return str(self.pk)
+
+
+class Task(models.Model):
+    """One attempt or step of a job: what one claim led to."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="tasks", db_constraint=False)
+    number = models.PositiveIntegerField()
+    status = models.CharField(max_length=12, default=TaskStatus.RUNNING)
+    lease_token = models.BigIntegerField()
+    result = models.TextField(null=True)  # noqa: DJ001 - as of the job
+    created_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.job_id}/{self.number}"
+
+
+class Message(models.Model):
+    """One line of a job's transcript, in the order of `id`. An outgoing one's `key` is the id of its row in the outbox."""
+
+    id = models.BigAutoField(primary_key=True)
+    key = models.UUIDField(default=uuid7, editable=False)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="messages", db_constraint=False)
+    is_human = models.BooleanField()
+    author = models.CharField(max_length=255)
+    text = models.TextField()
+    created_at = models.DateTimeField(db_default=Now())
+    delivered_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.author}: {self.text[:40]}"
+
+
+class Activity(models.Model):
+    """One thing that happened: a move, a model call, a tool call, a message. A message's activity has its id."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    job = models.ForeignKey(
+        Job, null=True, on_delete=models.CASCADE, related_name="activities", db_index=False, db_constraint=False
+    )
+    code = models.CharField(max_length=64)
+    status = models.CharField(max_length=12, default=ActivityStatus.COMPLETED)
+    note = models.TextField(default="", blank=True)
+    actor = models.CharField(max_length=255, default="", blank=True)
+    # Set on moves: the status reached, and which life of the job it belongs to (an explicit retry starts another).
+    moved_to = models.CharField(max_length=12, default="", blank=True)
+    life = models.PositiveIntegerField(default=0)
+    source_type = models.CharField(max_length=16, default=SourceType.DISPATCH)
+    execution_id = models.UUIDField(null=True)
+    allocated_credits = models.DecimalField(max_digits=14, decimal_places=6, default=0)
+    consumed_credits = models.DecimalField(max_digits=14, decimal_places=6, default=0)
+    credits_rule_id = models.PositiveSmallIntegerField(default=0)
+    input = models.JSONField(null=True)
+    output = models.JSONField(null=True)
+    processed_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [
+            models.Index("org", F("created_at").desc(), F("id").desc(), name="activity_created"),
+            models.Index("job", "created_at", "id", name="activity_job"),
+        ]
+        constraints = [
+            # Promise I2: one terminal record in each life of a job.
+            models.UniqueConstraint(
+                fields=["job", "life"], condition=Q(moved_to__in=_TERMINAL), name="activity_one_terminal"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.job_id or ''}".strip()

@@ -1,0 +1,76 @@
+"""Organisations, who belongs to them, and the app tokens that speak for them."""
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models.functions import Now
+
+ORG_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z"
+
+
+class Org(models.Model):
+    """A tenant. Its id is the string that clients send as `org_id`."""
+
+    id = models.CharField(primary_key=True, max_length=64, validators=[RegexValidator(ORG_ID_PATTERN)])
+    name = models.CharField(max_length=200)
+    # Turns that the organisation gets in each round of the claims (services.transitions).
+    weight = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1)])
+    # Minutes; empty: the setting's default.
+    max_time_to_complete = models.FloatField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Membership(models.Model):
+    """What a person may do in an organisation."""
+
+    class Role(models.TextChoices):
+        ADMIN = "admin"
+        MEMBER = "member"
+
+    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    role = models.CharField(max_length=16, choices=Role.choices)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["org", "user"], name="membership_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.org_id}"
+
+
+class AppToken(models.Model):
+    """A credential of a platform service. Only an HMAC of the token is kept; `public_id` may be shown and logged."""
+
+    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    name = models.CharField(max_length=200)
+    public_id = models.CharField(max_length=16)
+    digest = models.BinaryField(max_length=32, unique=True)
+    scopes = ArrayField(models.CharField(max_length=32))
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.public_id}…)"
+
+
+class IdempotencyKey(models.Model):
+    """The answer that a POST with this key got, for those who repeat it."""
+
+    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64)  # SHA-256 of method, path, query and body
+    status_code = models.PositiveSmallIntegerField()
+    answer = models.JSONField()
+    created_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["org", "key"], name="idempotency_key_once")]
+
+    def __str__(self) -> str:
+        return self.key
