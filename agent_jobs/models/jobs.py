@@ -30,6 +30,7 @@ class Job(models.Model):
     channel_code = models.CharField(max_length=255)
     channel_type = models.CharField(max_length=64, default="", blank=True)
     channel_data = models.JSONField(default=dict, blank=True)
+    prompt = models.TextField(default="", blank=True)  # the template: start_prompt, or what the type says of itself
     params = models.JSONField(default=dict, blank=True)
     config = models.JSONField(default=dict, blank=True)
     tags = ArrayField(models.CharField(max_length=64), default=list, blank=True)

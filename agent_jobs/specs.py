@@ -1,0 +1,115 @@
+"""The frozen shapes that every door produces, and the rules of a job's config.
+
+A door turns what a client sent into a spec; services take specs and never see a request.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from agent_jobs.errors import FieldError
+
+MAX_DELAY_MINUTES = 10_080  # a week
+PRIORITIES = range(10)
+DEFAULT_PRIORITY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something: `Actor("token", "ajt_live_x1y2")`, `Actor("user", "jane")`, `Actor("system", "promote")`."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSpec:
+    platform: str
+    code: str
+    type: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One job as asked for. `config` holds only what was sent; the job type's defaults are laid under it later."""
+
+    job_type_id: str
+    channel: ChannelSpec
+    config: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    scheduled_at: datetime | None = None
+    delay_minutes: int = 0
+    tags: tuple[str, ...] = ()
+    priority: int = DEFAULT_PRIORITY
+    token_pk: int | None = None
+
+
+Rule = Callable[[Any], str]
+
+
+def _whole(low: int, high: int) -> Rule:
+    def rule(value: Any) -> str:
+        ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        return "" if ok else f"must be a whole number from {low} to {high}"
+
+    return rule
+
+
+def _number(low: float, high: float, *, above: bool = False) -> Rule:
+    def rule(value: Any) -> str:
+        ok = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        if ok and not (above and value == low):
+            return ""
+        return f"must be a number {'above' if above else 'from'} {low} {'and up ' if above else ''}to {high}"
+
+    return rule
+
+
+def _text(max_length: int) -> Rule:
+    def rule(value: Any) -> str:
+        ok = isinstance(value, str) and value.strip() and len(value) <= max_length
+        return "" if ok else f"must be a text of 1 to {max_length} characters"
+
+    return rule
+
+
+def _one_of(*words: str) -> Rule:
+    return lambda value: "" if value in words else f"must be one of {', '.join(words)}"
+
+
+def _flag(value: Any) -> str:
+    return "" if isinstance(value, bool) else "must be true or false"
+
+
+# Every key that a job's config and a job type's default_config may have. Times are in minutes.
+CONFIG_RULES: Mapping[str, Rule] = {
+    "start_prompt": _text(20_000),
+    "profile_id": _text(128),
+    "max_follow_ups": _whole(0, 50),
+    "follow_up_interval": _number(0, MAX_DELAY_MINUTES, above=True),
+    "on_no_response": _one_of("complete", "fail"),
+    "max_task_retries": _whole(0, 50),
+    "task_retry_interval": _number(0, MAX_DELAY_MINUTES),
+    "max_time_to_complete": _number(0, 525_600, above=True),
+    "failure_cooldown_minutes": _number(0, MAX_DELAY_MINUTES),
+    "ignore_cooldown": _flag,
+}
+
+
+def config_errors(config: Any, *, at: str) -> list[FieldError]:
+    """What is wrong with a config, each error under `at`: `[FieldError("config.max_follow_ups", "invalid", "must be …")]`."""
+    if not isinstance(config, Mapping):
+        return [FieldError(at, "invalid", "must be an object")]
+    errors = []
+    for key, value in config.items():
+        if key not in CONFIG_RULES:
+            known = ", ".join(CONFIG_RULES)
+            errors.append(FieldError(f"{at}.{key}", "unknown_field", f"is not a config key; the keys are {known}"))
+        elif complaint := CONFIG_RULES[key](value):
+            errors.append(FieldError(f"{at}.{key}", "invalid", complaint))
+    return errors
