@@ -1,0 +1,13 @@
+"""The runners: one file each, one line in `RUNNERS`. No Django here, and no runner knows another."""
+
+from agent_jobs.runners.base import Runner
+from agent_jobs.runners.conversation import ConversationRunner
+from agent_jobs.runners.message import MessageRunner
+
+RUNNERS: tuple[Runner, ...] = (ConversationRunner(), MessageRunner())
+_BY_NAME = {runner.name: runner for runner in RUNNERS}
+
+
+def get(name: str) -> Runner:
+    """Raises KeyError for a name that is not registered."""
+    return _BY_NAME[name]
