@@ -2,10 +2,10 @@
 
 Templates are written by whoever holds a WRITE token of an organisation and rendered in our processes, so beside
 Jinja's own sandbox (no attributes with underscores, no mutation) the ways to burn memory or time are closed: a short
-list of filters and functions, bounded loops, no power or text multiplication, bounded output.
+list of filters and functions, bounded loops, no variables of its own, no power or growing of texts, bounded output.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,18 +19,20 @@ MAX_LOOP = 1_000
 MAX_NESTED_LOOPS = 2
 MAX_OUTPUT = 40_000  # characters; what Slack takes in one message
 _FILTERS = (
-    "abs capitalize count d default dictsort e escape first float int items join last length list lower max min"
-    " rejectattr replace reverse round selectattr sort string striptags sum title tojson trim truncate unique upper"
-    " urlencode wordcount"
+    "abs capitalize count d default dictsort first float int items last length list lower max min reverse round sort"
+    " string striptags sum title tojson trim truncate unique upper urlencode wordcount"
 ).split()
-_ALLOWED_STATEMENTS = (nodes.Output, nodes.For, nodes.If, nodes.Assign)
+_ALLOWED_STATEMENTS = (nodes.Output, nodes.For, nodes.If)
+_MAX_LITERAL_ITEMS = 100
 
 class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"**", "*", "%"})
+    intercepted_binops = frozenset({"**", "*", "%", "+"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" or not (isinstance(left, int | float) and isinstance(right, int | float)):
-            raise SecurityError(f"{operator!r} works on numbers only" if operator != "**" else "'**' is not allowed")
+        if operator == "**":
+            raise SecurityError("'**' is not allowed")
+        if not (isinstance(left, int | float) and isinstance(right, int | float)):
+            raise SecurityError(f"{operator!r} works on numbers only")
         return super().call_binop(context, operator, left, right)
 
     def is_safe_callable(self, obj: Any) -> bool:
@@ -45,8 +47,15 @@ def _bounded_range(*limits: int) -> range:
         raise SecurityError(f"range() is limited to {MAX_LOOP} steps")
     return numbers
 
+def _bounded_join(items: Iterable[Any], separator: str = "") -> str:
+    pieces = [str(item) for item in items]
+    if sum(map(len, pieces)) + len(pieces) * len(str(separator)) > MAX_OUTPUT:
+        raise SecurityError(f"join makes more than {MAX_OUTPUT} characters")
+    return str(separator).join(pieces)
+
+
 _environment = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
-_environment.filters = {name: _environment.filters[name] for name in _FILTERS}
+_environment.filters = {name: _environment.filters[name] for name in _FILTERS} | {"join": _bounded_join}
 _environment.globals = {"range": _bounded_range}
 
 def _loop_depth(node: nodes.Node) -> int:
@@ -58,7 +67,11 @@ def _compile(template: str) -> jinja2.Template:
     tree = _environment.parse(template)
     for statement in tree.find_all(nodes.Stmt):
         if not isinstance(statement, _ALLOWED_STATEMENTS):
-            raise SecurityError(f"line {statement.lineno}: only {{{{ … }}}}, for, if and set are allowed")
+            raise SecurityError(f"line {statement.lineno}: only {{{{ … }}}}, for and if are allowed")
+    if tree.find(nodes.Concat):
+        raise SecurityError("'~' is not allowed: write one {{ … }} after the other")
+    if sum(len(literal.items) for literal in tree.find_all((nodes.List, nodes.Tuple, nodes.Dict))) > _MAX_LITERAL_ITEMS:
+        raise SecurityError(f"lists and dicts may have {_MAX_LITERAL_ITEMS} items in all")
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise SecurityError(f"line {loop.lineno}: recursive loops are not allowed")
@@ -97,5 +110,3 @@ def _bounded(chunks: Any) -> str:
             raise SecurityError(f"the rendered prompt is longer than {MAX_OUTPUT} characters")
         pieces.append(chunk)
     return "".join(pieces)
-
-Check = Callable[[str], str]
