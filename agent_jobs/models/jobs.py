@@ -52,13 +52,13 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     # What workers go by. `queue_at` orders the queue within an organisation; `timer_*` is a wait that starts when a
-    # message is delivered; `ending` is the event that follows when all that was said is delivered.
+    # message is delivered; `resume` is the wake of the turn that is to be tried again.
     queue_at = models.DateTimeField(null=True, blank=True)
     waiting_for = models.CharField(max_length=16, default="", blank=True)
     wake_at = models.DateTimeField(null=True, blank=True)
     timer_message_id = models.UUIDField(null=True, blank=True)
     timer_seconds = models.FloatField(null=True, blank=True)
-    ending = models.CharField(max_length=16, default="", blank=True)
+    resume = models.CharField(max_length=16, default="", blank=True)
     lease_token = models.BigIntegerField(default=0)
     lease_until = models.DateTimeField(null=True, blank=True)
     worker_id = models.IntegerField(null=True, blank=True)
@@ -145,13 +145,20 @@ class Job(models.Model):
         return str(self.pk)
 
 
+class UuidV7(models.Func):
+    """PostgreSQL 18's own, for rows that hand-written statements insert."""
+
+    function = "uuidv7"
+    output_field = models.UUIDField()
+
+
 class Task(models.Model):
     """One attempt or step of a job: what one claim led to."""
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="tasks", db_constraint=False)
     number = models.PositiveIntegerField()
-    status = models.CharField(max_length=12, default=TaskStatus.RUNNING)
+    status = models.CharField(max_length=12, db_default=TaskStatus.RUNNING)
     lease_token = models.BigIntegerField()
     result = models.TextField(null=True)  # noqa: DJ001 - as of the job
     created_at = models.DateTimeField(db_default=Now())
@@ -180,23 +187,23 @@ class Message(models.Model):
 class Activity(models.Model):
     """One thing that happened: a move, a model call, a tool call, a message. A message's activity has its id."""
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
     org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
     job = models.ForeignKey(
         Job, null=True, on_delete=models.CASCADE, related_name="activities", db_index=False, db_constraint=False
     )
     code = models.CharField(max_length=64)
-    status = models.CharField(max_length=12, default=ActivityStatus.COMPLETED)
-    note = models.TextField(default="", blank=True)
-    actor = models.CharField(max_length=255, default="", blank=True)
+    status = models.CharField(max_length=12, db_default=ActivityStatus.COMPLETED)
+    note = models.TextField(db_default="", blank=True)
+    actor = models.CharField(max_length=255, db_default="", blank=True)
     # Set on moves: the status reached, and which life of the job it belongs to (an explicit retry starts another).
-    moved_to = models.CharField(max_length=12, default="", blank=True)
-    life = models.PositiveIntegerField(default=0)
-    source_type = models.CharField(max_length=16, default=SourceType.DISPATCH)
+    moved_to = models.CharField(max_length=12, db_default="", blank=True)
+    life = models.PositiveIntegerField(db_default=0)
+    source_type = models.CharField(max_length=16, db_default=SourceType.DISPATCH)
     execution_id = models.UUIDField(null=True)
-    allocated_credits = models.DecimalField(max_digits=14, decimal_places=6, default=0)
-    consumed_credits = models.DecimalField(max_digits=14, decimal_places=6, default=0)
-    credits_rule_id = models.PositiveSmallIntegerField(default=0)
+    allocated_credits = models.DecimalField(max_digits=14, decimal_places=6, db_default=0)
+    consumed_credits = models.DecimalField(max_digits=14, decimal_places=6, db_default=0)
+    credits_rule_id = models.PositiveSmallIntegerField(db_default=0)
     input = models.JSONField(null=True)
     output = models.JSONField(null=True)
     processed_at = models.DateTimeField(null=True)

@@ -15,6 +15,8 @@ class WorkerProcess(models.Model):
     seen_at = models.DateTimeField(db_default=Now())
     # When it last took a bell from the broker: a worker that is connected but consumes nothing does not move this.
     worked_at = models.DateTimeField(null=True)
+    # When a sweep first found its lock free.
+    lost_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"{self.name}#{self.pk}"
