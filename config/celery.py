@@ -50,4 +50,10 @@ app.conf.update(
     },
     task_publish_retry=False,
     beat_max_loop_interval=1,
+    # Beat only rings. Each duty is idempotent, so any number of beats does no harm.
+    beat_schedule={
+        "promote": {"task": "agent_jobs.promote", "schedule": 1.0, "options": {"queue": "duties"}},
+        "sweep": {"task": "agent_jobs.sweep", "schedule": 1.0, "options": {"queue": "duties"}},
+        "prune": {"task": "agent_jobs.prune", "schedule": 3600.0, "options": {"queue": "duties"}},
+    },
 )

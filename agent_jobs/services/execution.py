@@ -1,0 +1,157 @@
+"""The loop of a worker: claim, take the turn, settle it and claim the next in one statement, until the lane is empty.
+
+One `Worker` a process; its lanes are served by several threads at once, each lane by a limited number (`Gate`).
+Celery's Django fix-up is off, so this is also where a broken database connection is dropped.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DataError, InterfaceError, OperationalError, connection
+
+from agent_jobs import dispatch, runners
+from agent_jobs.errors import PermanentError, RetryableError
+from agent_jobs.runners.base import Failed, Outcome, Run, Runner
+from agent_jobs.services import transitions, turns
+from agent_jobs.services.leases import Keeper
+from agent_jobs.services.transitions import Settlement, Turn
+from channels_integration import outbox
+from channels_integration.gate import Gate
+
+log = logging.getLogger(__name__)
+_SLICE_SECONDS = 10.0
+# Claims that met only rows which other workers were just taking, before the lane counts as empty.
+_EMPTY_ROUNDS = 8
+_DATABASE_GONE = (OperationalError, InterfaceError)
+
+
+class Worker:
+    """What one worker process is: its keeper, and for each lane the turn of the organisations and the gate."""
+
+    def __init__(self, keeper: Keeper, *, rng: random.Random | None = None) -> None:
+        self.keeper = keeper
+        self.rng = rng or random.SystemRandom()
+        # The messages lane is bound by the CPU, which threads do not multiply; agents wait for providers.
+        self._gates = {"messages": Gate(2), "agents": Gate(max(1, settings.WORKER_THREADS - 9))}
+        self._turns = {lane: Turn() for lane in dispatch.LANES}
+
+    def serve(self, lane: str) -> int:
+        """Work in `lane` until it is empty. Returns how many turns were taken. May be called at any time, by anybody."""
+        self.keeper.note_work()
+        return self._gates[lane].answer(lambda: self._drain(lane))
+
+    def _drain(self, lane: str) -> int:
+        taken: set[UUID] = set()
+        try:
+            return self._loop(lane, taken)
+        except _DATABASE_GONE as error:
+            log.warning("the database went away in lane %s: %s", lane, str(error).strip())
+            connection.close()
+            return 0
+        finally:
+            for job_id in taken:
+                self.keeper.let_go(job_id)
+
+    def _loop(self, lane: str, taken: set[UUID]) -> int:
+        batch = max(runner.batch_size for runner in runners.RUNNERS if runner.lane == lane)
+        until = time.monotonic() + _SLICE_SECONDS
+        settlements: list[Settlement] = []
+        turns_taken = empty_rounds = 0
+        while True:
+            worker_id = self.keeper.worker_id
+            may_claim = worker_id is not None and not self.keeper.is_stopping and time.monotonic() < until
+            if not may_claim and not settlements:
+                break
+            answer = self._settle_and_claim(
+                settlements,
+                lane=lane,
+                turn=self._turns[lane] if may_claim else None,
+                worker_id=worker_id or 0,
+                batch=batch,
+            )
+            self._after(settlements, answer.settled, taken)
+            settlements = []
+            if answer.claimed:
+                empty_rounds = 0
+                if answer.has_more and not turns_taken:
+                    dispatch.ring(lane)  # wakes one more thread, which wakes one more, while there is work
+                claimed_at = time.monotonic()
+                for claim in answer.claimed:
+                    taken.add(UUID(claim["id"]))
+                    self.keeper.hold(UUID(claim["id"]), claim["token"])
+                for claim in answer.claimed:
+                    turns_taken += 1
+                    settlements.append(self._take_turn(claim, claimed_at))
+            elif may_claim:
+                empty_rounds += 1
+                if answer.org_id is None or empty_rounds > _EMPTY_ROUNDS:
+                    return turns_taken
+        if turns_taken:
+            dispatch.ring(lane)
+        return turns_taken
+
+    def _take_turn(self, claim: dict[str, Any], claimed_at: float) -> Settlement:
+        runner = runners.get(claim["runner"])
+        run = turns.prepare(claim, runner)
+        outcome: Outcome | None = turns.without_runner(claim, run)
+        if outcome is None:
+            if runner.has_conversation and "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
+                connection.close()  # given back to the pool while a model thinks
+            outcome = _run(runner, run)
+        seconds_left = claim["seconds_left"] - (time.monotonic() - claimed_at)
+        return turns.settlement(claim, run, outcome, seconds_left=seconds_left, rng=self.rng)
+
+    def _settle_and_claim(self, settlements: Sequence[Settlement], **claim: Any) -> transitions.Answer:
+        """As `transitions.settle_and_claim`, but what was done is not thrown away because the database blinked.
+
+        Settling twice is safe: the second finds the lease gone. Raises what stood in the way after a lease's time.
+        """
+        until = time.monotonic() + settings.LEASE_SECONDS
+        while True:
+            try:
+                return transitions.settle_and_claim(settlements, lease_seconds=settings.LEASE_SECONDS, **claim)
+            except DataError as error:
+                if not settlements:
+                    raise
+                log.error("a turn's outcome cannot be stored: %s", str(error).strip())
+                settlements = [turns.unstorable(settlement) for settlement in settlements]
+            except _DATABASE_GONE:
+                if not settlements or time.monotonic() > until:
+                    raise
+                connection.close()
+                threading.Event().wait(self.rng.uniform(0.2, 1.0))
+
+    def _after(self, settlements: Sequence[Settlement], settled: frozenset[UUID], taken: set[UUID]) -> None:
+        for settlement in settlements:
+            self.keeper.let_go(settlement.id)
+            taken.discard(settlement.id)
+            if settlement.id not in settled:
+                log.info("job %s: lease %s was lost, its turn is thrown away", settlement.id, settlement.token)
+        if any(
+            record["status"] == "pending"
+            for settlement in settlements
+            if settlement.id in settled
+            for record in settlement.outgoing
+        ):
+            outbox.ring()
+
+
+def _run(runner: Runner, run: Run) -> Outcome:
+    """The only place around a runner: whatever it raises becomes a recorded failure."""
+    try:
+        return runner.run(run)
+    except RetryableError as error:
+        return Failed(error.code, error.message, is_retryable=True, retry_after=error.retry_after)
+    except PermanentError as error:
+        return Failed(error.code, error.message)
+    except Exception as error:
+        log.exception("job %s: the %s runner broke", run.job_id, runner.name)
+        return Failed("runner_error", f"the {runner.name} runner broke: {type(error).__name__}")
+
+

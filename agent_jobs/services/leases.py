@@ -1,0 +1,129 @@
+"""Which jobs this worker process holds, and the keeper that says so to the database.
+
+A lease is a row's `lease_until` and its fencing `lease_token`. The keeper is one thread a process with a connection of
+its own: it holds the session advisory lock by which others know that the process lives, renews the leases of the jobs
+in `held` with one UPDATE, and notes when the process last took work. A turn that was given up without being settled
+is no longer in `held`, so its lease lapses and recovery takes the job back.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection
+from django.db.models.functions import Now
+
+from agent_jobs.models import WorkerProcess
+
+log = logging.getLogger(__name__)
+_BEAT_SECONDS = 1.0
+_SEEN_SECONDS = 5.0
+
+_RENEW = """
+UPDATE agent_jobs_job SET lease_until = now() + make_interval(secs => %s)
+FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, token)
+WHERE agent_jobs_job.id = held.id AND lease_token = held.token AND lease_until IS NOT NULL
+"""
+
+
+class Keeper:
+    """Start one in each worker process before it takes work. `worker_id` is None until the database has been reached."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name or f"{os.environ.get('AGENT_JOBS_PROCESS', 'worker')}@{socket.gethostname()}:{os.getpid()}"
+        self.worker_id: int | None = None
+        self._held: dict[UUID, int] = {}
+        self._held_lock = threading.Lock()
+        self._worked = True
+        self._stop = threading.Event()
+        self._is_registered = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def start(self) -> None:
+        """Returns when the process is registered, or after a while without: it then takes no work until it is."""
+        self._thread.start()
+        self._is_registered.wait(5)
+
+    def stop_claims(self) -> None:
+        """No new turn is begun from now on; leases are still renewed until `close`."""
+        self._stop.set()
+
+    def note_work(self) -> None:
+        """The process took a bell: it does consume what it is sent."""
+        self._worked = True
+
+    def hold(self, job_id: UUID, token: int) -> None:
+        with self._held_lock:
+            self._held[job_id] = token
+
+    def let_go(self, job_id: UUID) -> None:
+        with self._held_lock:
+            self._held.pop(job_id, None)
+
+    @property
+    def held(self) -> dict[UUID, int]:
+        with self._held_lock:
+            return dict(self._held)
+
+    def _keep(self) -> None:
+        renewed_at = seen_at = 0.0
+        while not (self.is_stopping and not self.held):
+            now = time.monotonic()
+            try:
+                if self.worker_id is None or connection.connection is None:
+                    self._register()
+                if now - renewed_at >= settings.HEARTBEAT_SECONDS:
+                    self.renew()
+                    renewed_at = now
+                if now - seen_at >= _SEEN_SECONDS:
+                    self._say_seen()
+                    seen_at = now
+                elif connection.connection is not None:
+                    # Notices within a second that the session, and the lock with it, is gone.
+                    with connection.cursor() as cursor:
+                        cursor.execute("SELECT 1")
+            except (OperationalError, InterfaceError) as error:
+                log.warning("the database does not answer the lease keeper: %s", str(error).strip())
+                connection.close()
+            # While stopping, `_stop` is set and would not wait; leases are then looked at more often.
+            (threading.Event() if self.is_stopping else self._stop).wait(0.2 if self.is_stopping else _BEAT_SECONDS)
+        connection.close()
+
+    def _register(self) -> None:
+        """Take the advisory lock on this thread's session, under the same id after a reconnection."""
+        if self.worker_id is None:
+            self.worker_id = self._insert()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [WorkerProcess.LOCK_SPACE, self.worker_id])
+            if not cursor.fetchone()[0]:
+                # The old session is not quite dead yet; the next beat tries again on a fresh one.
+                raise OperationalError("the advisory lock of the last session is still held")
+        WorkerProcess.objects.filter(pk=self.worker_id).update(lost_at=None)
+        self._is_registered.set()
+
+    def _insert(self) -> int:
+        return int(WorkerProcess.objects.create(name=self.name[:200]).pk)
+
+    def renew(self) -> int:
+        held = self.held
+        if not held:
+            return 0
+        with connection.cursor() as cursor:
+            cursor.execute(_RENEW, [settings.LEASE_SECONDS, list(held), list(held.values())])
+            return cursor.rowcount
+
+    def _say_seen(self) -> None:
+        columns = {"seen_at": Now(), **({"worked_at": Now()} if self._worked else {})}
+        self._worked = False
+        if not WorkerProcess.objects.filter(pk=self.worker_id).update(**columns):
+            # Somebody pruned the row: start over under a new id.
+            self.worker_id = None
+            connection.close()

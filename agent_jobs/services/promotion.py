@@ -1,0 +1,82 @@
+"""Serves a second: promotes and wakes what falls due in it, at the moment it falls due.
+
+Beat rings once a second; a tick alone would start jobs half a second late on average. So the duty stays for the second
+and waits for the next due time, looking again at least every `_LONGEST_WAIT`, for a job may be posted meanwhile that is
+due sooner. One process at a time serves (an advisory lock); that is thrift, not safety: every statement is idempotent.
+"""
+
+import threading
+import time
+
+from django.db import connection
+
+from agent_jobs import dispatch
+from agent_jobs.models import DutyRun
+from agent_jobs.services import transitions
+
+_LOCK = (0x616A, -1)
+_SHORTEST_WAIT = 0.01
+_LONGEST_WAIT = 0.1
+
+_NEXT_DUE = """
+SELECT extract(epoch FROM min(at) - now())::float8 FROM (
+    (SELECT scheduled_at AS at FROM agent_jobs_job WHERE status = 'SCHEDULED' ORDER BY scheduled_at LIMIT 1)
+    UNION ALL
+    (SELECT wake_at FROM agent_jobs_job WHERE wake_at IS NOT NULL AND queue_at IS NULL ORDER BY wake_at LIMIT 1)
+) due
+"""
+
+
+def serve_second(*, seconds: float = 1.0) -> int:
+    """Promote and wake for `seconds`. Returns how many jobs became ready; 0 at once where another process serves."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", _LOCK)
+        if not cursor.fetchone()[0]:
+            return 0
+        try:
+            return _serve(seconds)
+        finally:
+            if connection.connection is not None and not connection.connection.closed:
+                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", _LOCK)
+
+
+def _serve(seconds: float) -> int:
+    until = time.monotonic() + seconds
+    ready = 0
+    while True:
+        wait = _seconds_to_next_due()
+        if wait <= 0:
+            ready += promote_and_wake()
+            wait = _SHORTEST_WAIT
+        left = until - time.monotonic()
+        if left <= 0:
+            break
+        threading.Event().wait(min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT, left))
+    note_done("promote")
+    return ready
+
+
+def _seconds_to_next_due() -> float:
+    with connection.cursor() as cursor:
+        cursor.execute(_NEXT_DUE)
+        (seconds,) = cursor.fetchone()
+    return float(_LONGEST_WAIT if seconds is None else seconds)
+
+
+def promote_and_wake() -> int:
+    """Everything due now becomes ready, in batches, each ringing its lanes. Returns how many jobs."""
+    ready = 0
+    for step in (transitions.promote_due, transitions.wake_due):
+        while by_lane := step():
+            dispatch.ring_all(by_lane)
+            ready += sum(by_lane.values())
+    return ready
+
+
+def note_done(duty: str) -> None:
+    """The duty was done: what `/health/ready` goes by."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {DutyRun._meta.db_table} (duty) VALUES (%s) ON CONFLICT (duty) DO UPDATE SET done_at = now()",  # noqa: S608
+            [duty],
+        )

@@ -1,0 +1,127 @@
+"""The sweep: takes back what dead workers held, ends what is overdue, and rings for what still waits.
+
+Idempotent and safe to run any number of times at once: rows are locked with SKIP LOCKED, moves are guarded.
+"""
+
+from datetime import timedelta
+
+from django.db import connection, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from agent_jobs import dispatch
+from agent_jobs.errors import IllegalMove
+from agent_jobs.models import IdempotencyKey, Job, Message, WorkerProcess
+from agent_jobs.services import promotion, speech, transitions
+from agent_jobs.specs import Actor
+from agent_jobs.states import Event, JobStatus
+from channels_integration import inbound, outbox
+
+MAX_CRASHES = 3
+_SWEEPER = Actor("system", "recovery")
+_BATCH = 200
+# A worker's lock has to be free for this long: a live one takes it again sooner after its session was cut.
+_LOST_AFTER = timedelta(seconds=2)
+
+# A worker process holds its advisory lock for as long as its session lives.
+_NOTE_LOST_WORKERS = """
+UPDATE agent_jobs_workerprocess w SET lost_at = now()
+WHERE w.lost_at IS NULL AND w.seen_at > now() - interval '1 day' AND NOT EXISTS (
+    SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = w.id
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+
+
+def sweep() -> int:
+    """All of recovery once. Returns how many jobs it moved."""
+    moved = take_back_lost() + fail_overdue()
+    ring_for_waiting()
+    outbox.sweep()
+    inbound.sweep()
+    promotion.note_done("sweep")
+    return moved
+
+
+def take_back_lost() -> int:
+    """Jobs whose lease has lapsed, or whose worker is dead, go back to WAITING; after the third time they fail."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NOTE_LOST_WORKERS, [WorkerProcess.LOCK_SPACE])
+    leased = Job.objects.filter(lease_until__isnull=False)
+    dead = list(WorkerProcess.objects.filter(lost_at__lt=Now() - _LOST_AFTER).values_list("id", flat=True))
+    lost_ids = set(leased.filter(lease_until__lt=Now()).values_list("id", flat=True)[:_BATCH])
+    lost_ids |= set(leased.filter(worker_id__in=dead).values_list("id", flat=True)[:_BATCH])
+    taken_back = 0
+    for job_id in lost_ids:
+        with transaction.atomic():
+            is_lost = Q(lease_until__lt=Now()) | Q(worker_id__in=dead)
+            job = leased.filter(is_lost, pk=job_id).select_for_update(skip_locked=True).first()
+            if job is not None:
+                _take_back(job)
+                taken_back += 1
+    return taken_back
+
+
+def _take_back(job: Job) -> None:
+    crashes = job.crash_count + 1
+    if crashes < MAX_CRASHES:
+        note = f"WAITING: its worker was lost ({crashes} of {MAX_CRASHES})"
+        transitions.move_one(Event.TAKE_BACK, job, actor=_SWEEPER, note=note, crash_count=crashes)
+        dispatch.ring_on_commit(job.lane)
+        return
+    message = f"its worker died {crashes} times"
+    transitions.move_one(
+        Event.FAIL,
+        job,
+        actor=_SWEEPER,
+        note=f"FAILED worker_lost: {message}",
+        crash_count=crashes,
+        result=job.result or f"worker_lost: {message}",
+        error_code="worker_lost",
+        error_message=message,
+    )
+    speech.withdraw(job)
+
+
+def fail_overdue() -> int:
+    """Jobs past their deadline fail with what they have, and say so in the channel if they spoke there."""
+    overdue = Job.objects.filter(status__in=[JobStatus.WAITING, JobStatus.RUNNING], deadline_at__lte=Now())
+    failed = 0
+    for job_id in list(overdue.order_by("deadline_at").values_list("id", flat=True)[:_BATCH]):
+        with transaction.atomic():
+            job = overdue.filter(pk=job_id).select_for_update(skip_locked=True).first()
+            if job is None:
+                continue
+            message = f"not done within {job.deadline_minutes:g} minutes"
+            try:
+                transitions.move_one(
+                    Event.FAIL,
+                    job,
+                    actor=_SWEEPER,
+                    note=f"FAILED deadline_exceeded: {message}",
+                    result=job.result or f"deadline_exceeded: {message}",
+                    error_code="deadline_exceeded",
+                    error_message=message,
+                )
+            except IllegalMove:
+                continue
+            speech.withdraw(job)
+            if Message.objects.filter(job_id=job.pk, is_human=False, delivered_at__isnull=False).exists():
+                speech.say(job, "I have to stop here: the time for this is over.")
+            failed += 1
+    return failed
+
+
+def ring_for_waiting() -> None:
+    """The bell may have been lost: ring again for every lane where something has been ready for a second."""
+    waiting = Job.objects.filter(queue_at__lt=Now() - timedelta(seconds=1))
+    for lane in dispatch.LANES:
+        if waiting.filter(lane=lane).exists():
+            dispatch.ring(lane, times=2)
+
+
+def prune_keys(*, hours: int) -> int:
+    """Idempotency keys older than their promise, and the rows of worker processes long gone."""
+    WorkerProcess.objects.filter(seen_at__lt=Now() - timedelta(days=7)).delete()
+    deleted, _ = IdempotencyKey.objects.filter(created_at__lt=Now() - timedelta(hours=hours)).delete()
+    return deleted
+

@@ -1,0 +1,131 @@
+"""The two places where the channels meet the jobs: a person's message comes in, and a message of ours is out (or not).
+
+Both are called by the channels inside a transaction of theirs (settings.CHANNELS_*_HANDLER). Lock order everywhere: the
+job's row first, rows of the channels second.
+"""
+
+from typing import Any
+
+from django.db.models import Case, F, Value, When
+from django.db.models.functions import Coalesce, Now
+from uuid_utils.compat import uuid7
+
+from agent_jobs import dispatch
+from agent_jobs.models import Activity, Job, Message
+from agent_jobs.services import transitions, turns
+from agent_jobs.specs import Actor
+from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
+from channels_integration import outbox
+from channels_integration.messages import Delivery, Incoming
+
+_DELIVERER = Actor("system", "delivery")
+_ALIVE = (JobStatus.WAITING, JobStatus.RUNNING)
+
+
+def receive(incoming: Incoming) -> bool:
+    """Give a person's message to the job that it is meant for, and wake the job if it waits for one.
+
+    True if there is such a job. The caller makes sure that one event is given only once.
+    """
+    job = _listener(incoming)
+    if job is None:
+        return False
+    key = uuid7()
+    Message.objects.create(
+        key=key, job_id=job.pk, is_human=True, author=incoming.author, text=incoming.text, delivered_at=Now()
+    )
+    Activity.objects.create(
+        id=key,
+        org_id=job.org_id,
+        job_id=job.pk,
+        code="message.in",
+        note=f"{incoming.author} said: {incoming.text[:200]}",
+        actor=f"person:{incoming.author}"[:255],
+        life=job.retry_count,
+        source_type=SourceType.DIRECT,
+        input={"text": incoming.text, "author": incoming.author},
+        processed_at=Now(),
+    )
+    Job.objects.filter(pk=job.pk).update(
+        inbox_count=F("inbox_count") + 1,
+        first_reply_at=Coalesce("first_reply_at", Now()),
+        updated_at=Now(),
+    )
+    if job.waiting_for == WaitingFor.REPLY and transitions.ready_again(job):
+        dispatch.ring_on_commit(job.lane)
+    return True
+
+
+def _listener(incoming: Incoming) -> Job | None:
+    """The job that a message is for, its row locked.
+
+    One that is named or whose thread it is; at top level of a place where people speak to the agent alone, the newest
+    one there, before all one that waits for a reply.
+    """
+    alive = Job.objects.filter(
+        org_id=incoming.org_id,
+        platform=incoming.platform,
+        channel_code=incoming.code,
+        status__in=_ALIVE,
+        started_at__isnull=False,
+    )
+    if incoming.owner_key:
+        candidates = alive.filter(pk=incoming.owner_key)
+    elif incoming.thread:
+        candidates = alive.filter(thread=incoming.thread)
+    elif incoming.is_direct:
+        waits = Case(When(waiting_for=WaitingFor.REPLY, then=Value(0)), default=Value(1))
+        candidates = alive.order_by(waits, F("started_at").desc())
+    else:
+        return None
+    return candidates.select_for_update().first()
+
+
+def settle_delivery(delivery: Delivery) -> None:
+    """A message of a job is out, or was given up: the timer of its follow-up starts, or the job ends."""
+    job = Job.objects.select_for_update().filter(pk=delivery.owner_key).first()
+    Activity.objects.filter(pk=delivery.outgoing_id).update(
+        status=ActivityStatus.COMPLETED if delivery.is_sent else ActivityStatus.CANCELED,
+        processed_at=Now(),
+        updated_at=Now(),
+    )
+    if job is None:
+        return
+    if delivery.is_sent:
+        Message.objects.filter(job_id=job.pk, key=delivery.outgoing_id).update(delivered_at=Now())
+    if job.status != JobStatus.RUNNING:
+        return
+    if delivery.receipt:
+        _sent(job, delivery)
+    else:
+        _given_up(job, delivery)
+
+
+def _sent(job: Job, delivery: Delivery) -> None:
+    columns: dict[str, Any] = {}
+    if delivery.receipt and delivery.receipt.thread and not job.thread:
+        columns["thread"] = delivery.receipt.thread
+    if job.timer_message_id == delivery.outgoing_id and job.lease_until is None and job.queue_at is None:
+        columns |= {"wake_at": transitions.in_seconds(job.timer_seconds or 0), "timer_message_id": None}
+    if columns:
+        Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
+    # This message itself still counts as under way until the caller has marked it.
+    if job.waiting_for == WaitingFor.DELIVERY and outbox.pending_count(job.org_id, str(job.pk)) <= 1:
+        transitions.move_one(Event.COMPLETE, job, actor=_DELIVERER, note=turns.completed_note(job.result))
+
+
+def _given_up(job: Job, delivery: Delivery) -> None:
+    """A question that nobody can see waits for nothing; an end that nobody hears is none."""
+    is_needed = job.waiting_for == WaitingFor.DELIVERY or job.timer_message_id == delivery.outgoing_id
+    if not is_needed or job.lease_until is not None or job.queue_at is not None:
+        return
+    message = f"a message could not be delivered: {delivery.error_code}: {delivery.error_message}"
+    transitions.move_one(
+        Event.FAIL,
+        job,
+        actor=_DELIVERER,
+        note=f"FAILED delivery_failed: {message}",
+        result=f"delivery_failed: {message}",
+        error_code="delivery_failed",
+        error_message=message,
+    )

@@ -1,0 +1,47 @@
+"""What is said for a job outside a turn, and taking back what has not been sent yet. The job's row is locked first."""
+
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from agent_jobs.models import Activity, Job, Message
+from agent_jobs.states import ActivityStatus, SourceType
+from channels_integration import outbox
+from channels_integration.messages import Outgoing, Target
+
+
+def say(job: Job, text: str) -> None:
+    """Put a message into the job's thread, in the transaction of what caused it."""
+    outgoing = Outgoing(
+        id=uuid7(),
+        target=Target(
+            org_id=job.org_id,
+            platform=job.platform,
+            code=job.channel_code,
+            type=job.channel_type,
+            data=job.channel_data,
+        ),
+        text=text,
+        owner_key=str(job.pk),
+        thread_key=job.thread_key,
+    )
+    Message.objects.create(key=outgoing.id, job_id=job.pk, is_human=False, author="agent", text=text)
+    Activity.objects.create(
+        id=outgoing.id,
+        org_id=job.org_id,
+        job_id=job.pk,
+        code="message.out",
+        status=ActivityStatus.SUBMITTED,
+        note=f"said: {text}",
+        life=job.retry_count,
+        source_type=SourceType.DISPATCH,
+        output={"text": text},
+    )
+    outbox.enqueue([outgoing])
+
+
+def withdraw(job: Job) -> None:
+    """Nothing that the job wanted to say and that is not out yet is said any more."""
+    withdrawn = outbox.withdraw(job.org_id, str(job.pk))
+    Activity.objects.filter(id__in=withdrawn).update(
+        status=ActivityStatus.CANCELED, processed_at=Now(), updated_at=Now()
+    )

@@ -1,0 +1,374 @@
+"""The only writer of a job's `status`: the guarded moves, and the three hand-written statements of the hot path.
+
+Nobody reads a status, decides, and writes later: a move says from which statuses it starts, and the database settles who
+was first. Every move writes one Activity in the same transaction.
+
+* `move_one` applies one event to one job.
+* `promote_due` makes WAITING what is due, in batches.
+* `settle_and_claim` ends turns and begins the next ones in one statement and one commit. It is what a worker's loop
+  consists of, and where the speed of the whole service is decided: round trips and commits are the cost, not SQL.
+
+Claims go round the organisations: a worker remembers whose turn it was last and takes the next one that has work, in
+the order of their ids, for as many turns as its weight says. Within an organisation the order is `queue_at`, the time
+since when a job is ready, put forward or back by its priority, so that waiting outweighs any priority in the end.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from django.db import connection, transaction
+from django.db.models import F, Value
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
+
+from agent_jobs.errors import IllegalMove
+from agent_jobs.models import Activity, Job, Task
+from agent_jobs.specs import DEFAULT_PRIORITY, Actor
+from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, SourceType, TaskStatus
+from agent_jobs.timing import PRIORITY_STEP
+from channels_integration import outbox
+
+# Words of the activities that moves leave.
+MOVE_CODES = {
+    Event.PROMOTE: "job.promoted",
+    Event.START: "job.started",
+    Event.TAKE_BACK: "job.taken_back",
+    Event.COMPLETE: "job.completed",
+    Event.FAIL: "job.failed",
+    Event.CANCEL: "job.canceled",
+    Event.RETRY: "job.retried",
+}
+_HEAD_START = f"(j.priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds'"
+_NO_LEASE = {"lease_until": None, "worker_id": None, "lease_token": F("lease_token") + 1}
+_NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer_seconds": None, "resume": ""}
+
+
+def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns: Any) -> Job:
+    """Apply `event` to `job` and write its activity; `columns` are written with it. Returns the job as it then is.
+
+    Fences off whoever holds a lease. Raises IllegalMove, with the status that stood in the way.
+    """
+    move = MOVES[event]
+    if move.target in TERMINAL:
+        columns = {**_NO_LEASE, **_NO_WAIT, "queue_at": None, "finished_at": Now(), **columns}
+    elif event in (Event.TAKE_BACK, Event.RETRY):
+        columns = {**_NO_LEASE, "queue_at": Now(), **columns}
+    with transaction.atomic():
+        moved = Job.objects.filter(pk=job.pk, status__in=move.sources).update(
+            status=move.target, updated_at=Now(), **columns
+        )
+        job.refresh_from_db()
+        if not moved:
+            raise IllegalMove(
+                f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
+            )
+        if move.target in TERMINAL or event == Event.TAKE_BACK:
+            Task.objects.filter(job_id=job.pk, status=TaskStatus.RUNNING).update(
+                status=TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED, finished_at=Now()
+            )
+        Activity.objects.create(
+            org_id=job.org_id,
+            job_id=job.pk,
+            code=MOVE_CODES[event],
+            note=note,
+            actor=str(actor),
+            moved_to=move.target,
+            life=job.retry_count,
+            source_type=SourceType.DISPATCH,
+            processed_at=Now(),
+        )
+    return job
+
+
+def record_creation(job: Job, *, actor: Actor, note: str) -> None:
+    """The first activity of a job that has just been inserted."""
+    Activity.objects.create(
+        org_id=job.org_id,
+        job_id=job.pk,
+        code="job.created",
+        note=note,
+        actor=str(actor),
+        moved_to=job.status,
+        source_type=SourceType.DISPATCH,
+        processed_at=Now(),
+    )
+
+
+_PROMOTE = f"""
+WITH due AS (
+    SELECT id FROM agent_jobs_job WHERE status = 'SCHEDULED' AND scheduled_at <= now()
+    ORDER BY scheduled_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE agent_jobs_job j SET status = 'WAITING', queue_at = j.scheduled_at - {_HEAD_START}, waiting_for = '',
+        updated_at = now()
+    FROM due WHERE j.id = due.id AND j.status = 'SCHEDULED' RETURNING j.id, j.org_id, j.lane, j.retry_count
+), logged AS (
+    INSERT INTO agent_jobs_activity (org_id, job_id, code, note, actor, moved_to, life, processed_at)
+    SELECT org_id, id, 'job.promoted', 'WAITING: its time has come', 'system:promotion', 'WAITING', retry_count, now()
+    FROM moved
+)
+SELECT lane, count(*) FROM moved GROUP BY lane
+"""
+
+
+def promote_due(*, batch: int = 500) -> dict[str, int]:
+    """SCHEDULED jobs whose time has come become WAITING. Returns how many by lane. Any number may run at once."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PROMOTE, {"batch": batch})
+        return dict(cursor.fetchall())
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something the agent says: a line of the transcript, under the id of its row in the outbox."""
+
+    key: str
+    text: str
+    is_delivered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An activity other than a move. `id` is given where something else shares it."""
+
+    code: str
+    status: str
+    note: str = ""
+    id: str | None = None
+    input: Any = None
+    output: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a turn ends. `status` is RUNNING where the job goes on; durations are in seconds from the database's now.
+
+    A job that waits for a reply goes back into the queue at once if a message came in that the turn has not seen.
+    """
+
+    id: UUID
+    token: int
+    task_id: str
+    status: JobStatus
+    task_status: TaskStatus
+    task_result: str | None = None
+    waiting_for: str = ""
+    wake_seconds: float | None = None
+    timer_message_id: str | None = None
+    timer_seconds: float | None = None
+    resume: str = ""
+    inbox_seen: int = 0
+    follow_ups_sent: int = 0
+    follow_ups_total: int = 0
+    failed_attempts: int = 0
+    result: str | None = None
+    result_data: Any = None
+    error_code: str = ""
+    error_message: str = ""
+    note: str = ""
+    outgoing: Sequence[dict[str, Any]] = ()
+    lines: Sequence[Line] = ()
+    notes: Sequence[Note] = ()
+
+
+@dataclass(slots=True)
+class Turn:
+    """Whose turn it was last in a lane, as one worker process remembers it: the fairness between organisations."""
+
+    org_id: str = ""
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`settled`: the jobs whose settlement was taken; one that is missing had lost its lease. `org_id`: whose turn it
+    was, None where the lane is empty; it may have had nothing that another worker was not just taking. `has_more`: the
+    lane held more than was claimed."""
+
+    settled: frozenset[UUID]
+    org_id: str | None
+    claimed: list[dict[str, Any]] = field(default_factory=list)
+    has_more: bool = False
+
+
+_SETTLED = f"""
+settlements AS (
+    SELECT * FROM jsonb_to_recordset(%(settlements)s::jsonb) AS s(
+        id uuid, token bigint, task_id uuid, status text, task_status text, task_result text, waiting_for text,
+        wake_seconds float8, timer_message_id uuid, timer_seconds float8, resume text, inbox_seen int,
+        follow_ups_sent int, follow_ups_total int, failed_attempts int, result text, result_data jsonb,
+        error_code text, error_message text, note text, outgoing jsonb, lines jsonb, notes jsonb)
+), settled AS (
+    UPDATE agent_jobs_job j SET
+        status = s.status, waiting_for = s.waiting_for, wake_at = now() + make_interval(secs => s.wake_seconds),
+        timer_message_id = s.timer_message_id, timer_seconds = s.timer_seconds, resume = s.resume,
+        queue_at = CASE WHEN s.waiting_for = 'reply' AND j.inbox_count > s.inbox_seen THEN now() - {_HEAD_START} END,
+        inbox_seen = s.inbox_seen, follow_ups_sent = s.follow_ups_sent, follow_ups_total = s.follow_ups_total,
+        failed_attempts = s.failed_attempts, result = s.result, result_data = NULLIF(s.result_data, 'null'::jsonb),
+        error_code = s.error_code, error_message = s.error_message, lease_until = NULL, worker_id = NULL,
+        finished_at = CASE WHEN s.status <> 'RUNNING' THEN now() END, updated_at = now()
+    FROM settlements s
+    WHERE j.id = s.id AND j.lease_token = s.token AND j.status = 'RUNNING' AND j.lease_until IS NOT NULL
+    RETURNING j.id, j.org_id, j.retry_count, s.task_id, s.status, s.task_status, s.task_result, s.error_code,
+        s.note, s.outgoing, s.lines, s.notes
+), ended_tasks AS (
+    UPDATE agent_jobs_task t SET status = s.task_status, result = s.task_result, finished_at = now()
+    FROM settled s WHERE t.id = s.task_id
+), outgoing_rows AS (
+    SELECT record FROM settled s, jsonb_array_elements(s.outgoing) record
+), outgoing AS (
+    {outbox.INSERT_FROM_JSON}
+), said AS (
+    INSERT INTO agent_jobs_message (key, job_id, is_human, author, text, delivered_at)
+    SELECT l.key, s.id, false, 'agent', l.text, CASE WHEN l.is_delivered THEN now() END
+    FROM settled s, jsonb_to_recordset(s.lines) AS l(key uuid, text text, is_delivered boolean)
+), noted AS (
+    INSERT INTO agent_jobs_activity
+        (id, org_id, job_id, code, status, note, source_type, execution_id, input, output, processed_at, life)
+    SELECT coalesce(n.id, uuidv7()), s.org_id, s.id, n.code, n.status, n.note, 'process_module', s.task_id,
+        n.input, n.output, CASE WHEN n.status <> 'submitted' THEN now() END, s.retry_count
+    FROM settled s, jsonb_to_recordset(s.notes)
+        AS n(id uuid, code text, status text, note text, input jsonb, output jsonb)
+), ended AS (
+    INSERT INTO agent_jobs_activity
+        (org_id, job_id, code, note, actor, moved_to, life, source_type, execution_id, processed_at)
+    SELECT org_id, id, CASE status WHEN 'COMPLETED' THEN 'job.completed' ELSE 'job.failed' END, note,
+        'system:worker', status, retry_count, 'process_module', task_id, now()
+    FROM settled WHERE status <> 'RUNNING'
+)"""
+
+_CLAIMED = """
+next_org AS MATERIALIZED (
+    SELECT coalesce(
+        CASE WHEN %(stay)s THEN (
+            SELECT org_id FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = %(after)s
+            LIMIT 1) END,
+        (SELECT org_id FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id > %(after)s
+            ORDER BY org_id LIMIT 1),
+        (SELECT org_id FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s
+            ORDER BY org_id LIMIT 1)) AS org_id
+), candidates AS (
+    SELECT id FROM agent_jobs_job
+    WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = (SELECT org_id FROM next_org)
+    ORDER BY queue_at, id LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE agent_jobs_job j SET
+        status = 'RUNNING', queue_at = NULL, lease_token = j.lease_token + 1,
+        lease_until = now() + make_interval(secs => %(lease_seconds)s), worker_id = %(worker_id)s,
+        attempt = j.attempt + 1, started_at = coalesce(j.started_at, now()),
+        deadline_at = coalesce(j.deadline_at, now() + make_interval(secs => j.deadline_minutes * 60)),
+        wake_at = NULL, updated_at = now()
+    FROM candidates c WHERE j.id = c.id AND j.queue_at IS NOT NULL
+    RETURNING j.*, old.status AS status_before
+), begun_tasks AS (
+    INSERT INTO agent_jobs_task (job_id, number, lease_token) SELECT id, attempt, lease_token FROM claimed
+    RETURNING id, job_id
+), begun AS (
+    INSERT INTO agent_jobs_activity
+        (org_id, job_id, code, note, actor, moved_to, life, source_type, execution_id, processed_at)
+    SELECT c.org_id, c.id, 'job.started', 'RUNNING: attempt ' || c.attempt, 'system:worker', 'RUNNING',
+        c.retry_count, 'process_module', t.id, now()
+    FROM claimed c JOIN begun_tasks t ON t.job_id = c.id WHERE c.status_before = 'WAITING'
+)"""
+
+# What a turn needs to know of its job; the rest of the row stays in the database.
+_CLAIMED_JSON = """
+(SELECT json_agg(json_build_object(
+    'id', c.id, 'org_id', c.org_id, 'task_id', t.id, 'token', c.lease_token, 'runner', c.runner,
+    'prompt', c.prompt, 'params', c.params, 'config', c.config, 'platform', c.platform,
+    'channel_code', c.channel_code, 'channel_type', c.channel_type, 'channel_data', c.channel_data,
+    'waiting_for', c.waiting_for, 'resume', c.resume, 'inbox_count', c.inbox_count, 'inbox_seen', c.inbox_seen,
+    'follow_ups_sent', c.follow_ups_sent, 'follow_ups_total', c.follow_ups_total,
+    'failed_attempts', c.failed_attempts, 'attempt', c.attempt, 'result', c.result,
+    'seconds_left', extract(epoch FROM c.deadline_at - now())))
+ FROM claimed c JOIN begun_tasks t ON t.job_id = c.id)"""
+
+_SETTLED_IDS = "(SELECT array_agg(id) FROM settled)"
+_NEXT_ORG = (
+    "(SELECT org_id FROM next_org), (SELECT o.weight FROM agent_jobs_org o WHERE o.id = (SELECT org_id FROM next_org))"
+)
+_HAS_MORE = """
+(SELECT count(*) > %(batch)s FROM (
+    SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s LIMIT %(batch)s + 1) waiting)"""
+_SETTLE = f"WITH {_SETTLED} SELECT {_SETTLED_IDS}, NULL, NULL, NULL, false"
+_CLAIM = f"WITH {_CLAIMED} SELECT NULL, {_NEXT_ORG}, {_CLAIMED_JSON}, {_HAS_MORE}"
+_SETTLE_AND_CLAIM = f"WITH {_SETTLED}, {_CLAIMED} SELECT {_SETTLED_IDS}, {_NEXT_ORG}, {_CLAIMED_JSON}, {_HAS_MORE}"
+
+
+def settle_and_claim(
+    settlements: Sequence[Settlement],
+    *,
+    lane: str = "",
+    turn: Turn | None = None,
+    worker_id: int = 0,
+    batch: int = 1,
+    lease_seconds: float = 30,
+) -> Answer:
+    """End turns and, with a `turn`, claim up to `batch` jobs of one organisation: one statement, one commit.
+
+    A settlement with a stale token writes nothing at all. `turn` is moved on.
+    """
+    statement = _SETTLE_AND_CLAIM if settlements and turn else _SETTLE if settlements else _CLAIM
+    turn = turn or Turn()
+    connection.ensure_connection()
+    # psycopg's own cursor: server-side parameters and prepared statements, which Django's cursors do not use.
+    with psycopg.Cursor(connection.connection) as cursor:
+        parameters = {
+            "settlements": json.dumps([asdict(settlement) for settlement in settlements], default=str),
+            "lane": lane,
+            "after": turn.org_id,
+            "stay": turn.left > 0,
+            "worker_id": worker_id,
+            "batch": batch,
+            "lease_seconds": lease_seconds,
+        }
+        cursor.execute(statement, parameters, prepare=True)
+        row = cursor.fetchone()
+    settled, org_id, weight, claimed, has_more = row or (None, None, None, None, False)
+    if org_id is not None:
+        turn.left = (turn.left if turn.org_id == org_id and turn.left > 0 else weight) - 1
+        turn.org_id = org_id
+    return Answer(frozenset(settled or ()), org_id, claimed or [], has_more)
+
+
+def in_seconds(seconds: float) -> Combinable:
+    """A moment of the database's clock: `wake_at=in_seconds(90)`."""
+    return Now() + Value(timedelta(seconds=seconds))
+
+
+def ready_again(job: Job) -> int:
+    """Put a RUNNING job that waits, and holds no lease, into its lane's queue. Returns 0 if it is not in that state."""
+    return Job.objects.filter(
+        pk=job.pk, status=JobStatus.RUNNING, lease_until__isnull=True, queue_at__isnull=True
+    ).update(
+        queue_at=Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP),
+        wake_at=None,
+        timer_message_id=None,
+        timer_seconds=None,
+        updated_at=Now(),
+    )
+
+
+_WAKE = f"""
+WITH due AS (
+    SELECT id FROM agent_jobs_job WHERE wake_at <= now() AND queue_at IS NULL
+    ORDER BY wake_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), woken AS (
+    UPDATE agent_jobs_job j SET queue_at = j.wake_at - {_HEAD_START}, wake_at = NULL, updated_at = now()
+    FROM due WHERE j.id = due.id AND j.status = 'RUNNING' AND j.lease_until IS NULL AND j.wake_at <= now()
+    RETURNING j.lane
+)
+SELECT lane, count(*) FROM woken GROUP BY lane
+"""
+
+
+def wake_due(*, batch: int = 500) -> dict[str, int]:
+    """Jobs whose wait is over go into their lane's queue. Returns how many by lane. Any number may run at once."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WAKE, {"batch": batch})
+        return dict(cursor.fetchall())

@@ -1,0 +1,49 @@
+"""Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never."""
+
+from celery import shared_task
+from celery.signals import worker_init, worker_shutting_down
+from django.conf import settings
+
+from agent_jobs.services import promotion, recovery
+from agent_jobs.services.duties import serve_duty
+from agent_jobs.services.execution import Worker
+from agent_jobs.services.leases import Keeper
+
+worker = Worker(Keeper())
+
+
+@worker_init.connect
+def _start(**_: object) -> None:
+    worker.keeper.start()
+
+
+@worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    worker.keeper.stop_claims()
+
+
+@shared_task(name="agent_jobs.serve_agents", ignore_result=True)
+def serve_agents() -> int:
+    return worker.serve("agents")
+
+
+@shared_task(name="agent_jobs.serve_messages", ignore_result=True)
+def serve_messages() -> int:
+    return worker.serve("messages")
+
+
+@shared_task(name="agent_jobs.promote", ignore_result=True)
+def promote() -> int:
+    worker.keeper.note_work()
+    return serve_duty("promote", promotion.serve_second)
+
+
+@shared_task(name="agent_jobs.sweep", ignore_result=True)
+def sweep() -> int:
+    worker.keeper.note_work()
+    return serve_duty("sweep", recovery.sweep)
+
+
+@shared_task(name="agent_jobs.prune", ignore_result=True)
+def prune() -> int:
+    return serve_duty("prune", lambda: recovery.prune_keys(hours=settings.IDEMPOTENCY_KEY_HOURS))
