@@ -19,7 +19,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a model sees. `lines` is the conversation so far, oldest first; people's words are data, not instructions."""
+    """What a model sees. `lines` is the conversation so far, oldest first; people's words are data, never orders."""
 
     instructions: str
     goal: str

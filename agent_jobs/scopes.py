@@ -15,7 +15,7 @@ ALL_SCOPES = tuple(f"{area}:{level.name}" for area in AREAS for level in Level)
 
 
 def parse(scope: str) -> tuple[str, Level]:
-    """`"services:write"` → `("SERVICES", Level.WRITE)`. Raises ValueError, with the known scopes, for any other word."""
+    """`"services:write"` → `("SERVICES", Level.WRITE)`. Raises ValueError, which names the scopes, for other words."""
     area, _, level = scope.upper().partition(":")
     if area not in AREAS or level not in Level.__members__:
         raise ValueError(f"{scope!r} is not a scope; scopes are {', '.join(ALL_SCOPES)}")

@@ -102,7 +102,7 @@ CONFIG_RULES: Mapping[str, Rule] = {
 
 
 def config_errors(config: Any, *, at: str) -> list[FieldError]:
-    """What is wrong with a config, each error under `at`: `[FieldError("config.max_follow_ups", "invalid", "must be …")]`."""
+    """What is wrong with a config: `[FieldError("config.max_follow_ups", "invalid", "must be …")]` at "config"."""
     if not isinstance(config, Mapping):
         return [FieldError(at, "invalid", "must be an object")]
     errors = []

@@ -2,7 +2,7 @@
 
 A value is looked for in the variable, then in the file that `<NAME>_FILE` names (for mounted secrets), then in
 the running stack's file `stack.json` under `AGENT_JOBS_DATA_DIR` (written by `manage.py up`), then in the default
-given here. The stack's file counts only while DATABASE_URL is unset or is the stack's own. `.env.example` lists every variable.
+given here. The stack's file counts only while DATABASE_URL is unset or is the stack's own. `.env.example` lists all.
 """
 
 import json
@@ -167,7 +167,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Agent Jobs API",
-    "DESCRIPTION": "Posts, watches and cancels agent jobs. Every request carries an app token: `Authorization: Bearer ajt_…`.",
+    "DESCRIPTION": "Posts, watches and cancels agent jobs. Requests carry an app token: `Authorization: Bearer ajt_…`.",
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": [],

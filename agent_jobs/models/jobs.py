@@ -169,7 +169,7 @@ class Task(models.Model):
 
 
 class Message(models.Model):
-    """One line of a job's transcript, in the order of `id`. An outgoing one's `key` is the id of its row in the outbox."""
+    """One line of a job's transcript, in the order of `id`; `key` is an outgoing one's id in the outbox."""
 
     id = models.BigAutoField(primary_key=True)
     key = models.UUIDField(default=uuid7, editable=False)

@@ -19,11 +19,40 @@ MAX_LOOP = 1_000
 MAX_NESTED_LOOPS = 2
 MAX_OUTPUT = 40_000  # characters; what Slack takes in one message
 _FILTERS = (
-    "abs capitalize count d default dictsort first float int items last length list lower max min reverse round sort"
-    " string striptags sum title tojson trim truncate unique upper urlencode wordcount"
-).split()
+    "abs",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "first",
+    "float",
+    "int",
+    "items",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "max",
+    "min",
+    "reverse",
+    "round",
+    "sort",
+    "string",
+    "striptags",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "wordcount",
+)
 _ALLOWED_STATEMENTS = (nodes.Output, nodes.For, nodes.If)
 _MAX_LITERAL_ITEMS = 100
+
 
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"**", "*", "%", "+"})
@@ -41,11 +70,13 @@ class _Environment(ImmutableSandboxedEnvironment):
             return True
         return getattr(obj, "__name__", "") in {"get", "items", "keys", "values", "upper", "lower", "strip", "title"}
 
+
 def _bounded_range(*limits: int) -> range:
     numbers = range(*limits)
     if len(numbers) > MAX_LOOP:
         raise SecurityError(f"range() is limited to {MAX_LOOP} steps")
     return numbers
+
 
 def _bounded_join(items: Iterable[Any], separator: str = "") -> str:
     pieces = [str(item) for item in items]
@@ -58,9 +89,11 @@ _environment = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, 
 _environment.filters = {name: _environment.filters[name] for name in _FILTERS} | {"join": _bounded_join}
 _environment.globals = {"range": _bounded_range}
 
+
 def _loop_depth(node: nodes.Node) -> int:
     inner = max((_loop_depth(child) for child in node.iter_child_nodes()), default=0)
     return inner + isinstance(node, nodes.For)
+
 
 @lru_cache(maxsize=1_000)
 def _compile(template: str) -> jinja2.Template:
@@ -79,6 +112,7 @@ def _compile(template: str) -> jinja2.Template:
         raise SecurityError(f"loops may be nested {MAX_NESTED_LOOPS} deep")
     return _environment.from_string(tree)
 
+
 def check(template: str) -> str:
     """What is wrong with a template as such; '' where nothing is."""
     try:
@@ -89,8 +123,9 @@ def check(template: str) -> str:
         return str(error) or "is nested too deeply"
     return ""
 
+
 def render(template: str, params: Mapping[str, Any]) -> str:
-    """The text of a prompt. Raises PermanentError (`prompt_invalid`) that says which name is missing or what went wrong."""
+    """The text of a prompt. Raises PermanentError (`prompt_invalid`): which name is missing, or what went wrong."""
     try:
         compiled = _compile(template)
         return _bounded(compiled.generate({**params, "params": params}))
@@ -100,6 +135,7 @@ def render(template: str, params: Mapping[str, Any]) -> str:
         raise PermanentError(f"start_prompt: line {error.lineno}: {error.message}", code="prompt_invalid") from None
     except Exception as error:  # a template is a program of a stranger's: whatever it raises is its own fault
         raise PermanentError(f"start_prompt: {error}", code="prompt_invalid") from None
+
 
 def _bounded(chunks: Any) -> str:
     pieces: list[str] = []

@@ -18,7 +18,7 @@ _begun_at: dict[str, float] = {}
 
 
 def serve_duty(name: str, duty: Callable[[], int]) -> int:
-    """Do `duty` unless this process began it less than half a second ago. A database that is away is logged, no more."""
+    """Do `duty` unless this process began it less than half a second ago. A database that is away is only logged."""
 
     def once() -> int:
         now = time.monotonic()

@@ -42,7 +42,7 @@ class Worker:
         self._turns = {lane: Turn() for lane in dispatch.LANES}
 
     def serve(self, lane: str) -> int:
-        """Work in `lane` until it is empty. Returns how many turns were taken. May be called at any time, by anybody."""
+        """Work in `lane` until it is empty. Returns how many turns were taken. May be called at any time."""
         self.keeper.note_work()
         return self._gates[lane].answer(lambda: self._drain(lane))
 
@@ -153,5 +153,3 @@ def _run(runner: Runner, run: Run) -> Outcome:
     except Exception as error:
         log.exception("job %s: the %s runner broke", run.job_id, runner.name)
         return Failed("runner_error", f"the {runner.name} runner broke: {type(error).__name__}")
-
-

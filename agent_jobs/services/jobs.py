@@ -43,9 +43,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
             due_at = held_until
         # A delay makes a job SCHEDULED even where it was drawn as nought: its start is promotion's to give.
         is_scheduled = due_at > now or spec.delay_minutes > 0
-        others = Job.objects.filter(
-            org_id=org_id, platform=spec.channel.platform, channel_code=spec.channel.code
-        )
+        others = Job.objects.filter(org_id=org_id, platform=spec.channel.platform, channel_code=spec.channel.code)
         job = Job(
             org_id=org_id,
             status=JobStatus.SCHEDULED if is_scheduled else JobStatus.WAITING,
@@ -102,9 +100,10 @@ def _type_of(org_id: str, job_type_id: str) -> tuple[JobType, Org, datetime]:
 
 def _check_profile(org_id: str, config: Mapping[str, Any]) -> None:
     profile_id = config.get("profile_id")
-    if isinstance(profile_id, str) and profile_id:
-        if not Profile.objects.filter(org_id=org_id, key=profile_id, active=True).exists():
-            raise NotFound(f"there is no active profile {profile_id!r}", code="profile_not_found")
+    if not isinstance(profile_id, str) or not profile_id:
+        return
+    if not Profile.objects.filter(org_id=org_id, key=profile_id, active=True).exists():
+        raise NotFound(f"there is no active profile {profile_id!r}", code="profile_not_found")
 
 
 def _check(

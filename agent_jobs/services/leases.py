@@ -31,7 +31,7 @@ WHERE agent_jobs_job.id = held.id AND lease_token = held.token AND lease_until I
 
 
 class Keeper:
-    """Start one in each worker process before it takes work. `worker_id` is None until the database has been reached."""
+    """One a worker process, started before it takes work. `worker_id` is None until the database has been reached."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name or f"{os.environ.get('AGENT_JOBS_PROCESS', 'worker')}@{socket.gethostname()}:{os.getpid()}"

@@ -124,4 +124,3 @@ def prune_keys(*, hours: int) -> int:
     WorkerProcess.objects.filter(seen_at__lt=Now() - timedelta(days=7)).delete()
     deleted, _ = IdempotencyKey.objects.filter(created_at__lt=Now() - timedelta(hours=hours)).delete()
     return deleted
-

@@ -1,7 +1,7 @@
 """The only writer of a job's `status`: the guarded moves, and the three hand-written statements of the hot path.
 
-Nobody reads a status, decides, and writes later: a move says from which statuses it starts, and the database settles who
-was first. Every move writes one Activity in the same transaction.
+Nobody reads a status, decides, and writes later: a move says from which statuses it starts, and the database
+settles who was first. Every move writes one Activity in the same transaction.
 
 * `move_one` applies one event to one job.
 * `promote_due` makes WAITING what is due, in batches.

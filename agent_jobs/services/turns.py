@@ -85,9 +85,7 @@ def settlement(
         failed_attempts=claim["failed_attempts"],
         result=claim["result"],
         outgoing=outgoing,
-        lines=[
-            Line(record["id"], text, done) for record, text, done in zip(outgoing, say, delivered, strict=True)
-        ],
+        lines=[Line(record["id"], text, done) for record, text, done in zip(outgoing, say, delivered, strict=True)],
         notes=_notes(outcome, outgoing, say, delivered),
     )
     match outcome:

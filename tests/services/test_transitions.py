@@ -1,0 +1,279 @@
+"""Moves: who may move from where to where, who is first, and whose turn it is."""
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from agent_jobs.errors import IllegalMove
+from agent_jobs.models import Activity, Job, Message, Task
+from agent_jobs.services import transitions
+from agent_jobs.services.transitions import Settlement, Turn
+from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, TaskStatus
+from channels_integration.models import OutboundMessage
+from tests import rows
+
+pytestmark = pytest.mark.django_db
+
+
+def claim(
+    turn: Turn | None = None, *, batch: int = 1, settlements: list[Settlement] | None = None
+) -> transitions.Answer:
+    return transitions.settle_and_claim(
+        settlements or [], lane="messages", turn=turn or Turn(), worker_id=7, batch=batch
+    )
+
+
+def settlement(claimed: dict[str, Any], **fields: Any) -> Settlement:
+    defaults = {"status": JobStatus.COMPLETED, "task_status": TaskStatus.COMPLETED, "result": "done"}
+    return Settlement(
+        id=UUID(claimed["id"]), token=claimed["token"], task_id=claimed["task_id"], **{**defaults, **fields}
+    )
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("status", JobStatus)
+def test_an_event_moves_a_job_only_from_where_the_table_says(event: Event, status: JobStatus) -> None:
+    job = rows.job(status)
+    # A retry counts up, which is what the database lets it through by.
+    columns = {"retry_count": 1, "finished_at": None} if event == Event.RETRY else {}
+    if event == Event.PROMOTE:
+        columns = {"queue_at": datetime.now(UTC)}
+    if event == Event.START:
+        columns = {"queue_at": None}
+    if status in MOVES[event].sources:
+        assert transitions.move_one(event, job, actor=rows.TESTER, **columns).status == MOVES[event].target
+        assert Activity.objects.get(job=job).moved_to == MOVES[event].target
+    else:
+        with pytest.raises(IllegalMove) as refusal:
+            transitions.move_one(event, job, actor=rows.TESTER, **columns)
+        assert refusal.value.context["status"] == status
+        assert Job.objects.get(pk=job.pk).status == status
+        assert not Activity.objects.filter(job=job).exists()
+
+
+@pytest.mark.parametrize("status", sorted(TERMINAL))
+def test_the_database_refuses_any_change_of_an_ended_job(status: JobStatus) -> None:
+    job = rows.job(status)
+    with pytest.raises(DatabaseError, match="final"), transaction.atomic():
+        Job.objects.filter(pk=job.pk).update(result="something else")
+
+
+def test_the_database_refuses_a_second_end_in_one_life() -> None:
+    job = rows.job(JobStatus.RUNNING)
+    transitions.move_one(Event.FAIL, job, actor=rows.TESTER)
+    with pytest.raises(DatabaseError), transaction.atomic():
+        Activity.objects.create(org_id="acme", job=job, code="job.completed", moved_to="COMPLETED")
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_only_a_waiting_job_is_claimed(status: JobStatus) -> None:
+    job = rows.job(status)
+    claimed = claim().claimed
+    assert [entry["id"] for entry in claimed] == ([str(job.pk)] if status == JobStatus.WAITING else [])
+    assert Job.objects.get(pk=job.pk).status == (JobStatus.RUNNING if status == JobStatus.WAITING else status)
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_only_a_scheduled_job_that_is_due_is_promoted(status: JobStatus) -> None:
+    job = rows.job(status, scheduled_at=datetime.now(UTC) - timedelta(seconds=1))
+    later = rows.job(JobStatus.SCHEDULED)
+    transitions.promote_due()
+    expected = JobStatus.WAITING if status == JobStatus.SCHEDULED else status
+    assert Job.objects.get(pk=job.pk).status == expected
+    assert Job.objects.get(pk=later.pk).status == JobStatus.SCHEDULED
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_a_settlement_changes_only_a_running_job(status: JobStatus) -> None:
+    job = rows.job(status, lease_token=1)
+    task = Task.objects.create(job=job, number=1, lease_token=1)
+    ended = Settlement(
+        id=job.pk, token=1, task_id=str(task.pk), status=JobStatus.COMPLETED, task_status=TaskStatus.COMPLETED
+    )
+    answer = transitions.settle_and_claim([ended])
+    assert (job.pk in answer.settled) == (status == JobStatus.RUNNING)
+    expected = JobStatus.COMPLETED if status == JobStatus.RUNNING else status
+    assert Job.objects.get(pk=job.pk).status == expected
+
+
+def test_a_claim_gives_a_lease_a_token_and_a_deadline_from_the_first_start() -> None:
+    rows.job(deadline_minutes=30)
+    (claimed,) = claim().claimed
+    job = Job.objects.get(pk=claimed["id"])
+    assert (job.lease_token, job.worker_id, job.attempt) == (1, 7, 1)
+    assert job.started_at is not None
+    assert job.deadline_at == job.started_at + timedelta(minutes=30)
+    assert Task.objects.get(pk=claimed["task_id"]).status == TaskStatus.RUNNING
+    assert list(Activity.objects.values_list("code", "moved_to")) == [("job.started", "RUNNING")]
+
+
+def test_a_stale_token_writes_nothing_at_all() -> None:
+    rows.job()
+    (claimed,) = claim().claimed
+    Job.objects.filter(pk=claimed["id"]).update(lease_token=99)
+    before = (Activity.objects.count(), Message.objects.count(), OutboundMessage.objects.count())
+    late = settlement(
+        claimed,
+        outgoing=[{"id": "00000000-0000-7000-8000-000000000001"}],
+        lines=[transitions.Line("00000000-0000-7000-8000-000000000001", "late", False)],
+        notes=[transitions.Note("message.out", "submitted")],
+    )
+    assert transitions.settle_and_claim([late]).settled == frozenset()
+    assert (Activity.objects.count(), Message.objects.count(), OutboundMessage.objects.count()) == before
+    assert Job.objects.get(pk=claimed["id"]).status == JobStatus.RUNNING
+    assert Task.objects.get(pk=claimed["task_id"]).status == TaskStatus.RUNNING
+
+
+def test_ending_one_turn_and_claiming_the_next_is_one_statement(django_assert_num_queries: Any) -> None:
+    first = rows.job()
+    (claimed,) = claim().claimed
+    second = rows.job()
+    with django_assert_num_queries(0):  # psycopg's own cursor, not Django's
+        answer = claim(settlements=[settlement(claimed)])
+    assert answer.settled == {first.pk}
+    assert [entry["id"] for entry in answer.claimed] == [str(second.pk)]
+
+
+def test_a_reply_that_came_during_the_turn_puts_the_job_back_into_the_queue() -> None:
+    rows.job()
+    (claimed,) = claim().claimed
+    Job.objects.filter(pk=claimed["id"]).update(inbox_count=1)
+    transitions.settle_and_claim(
+        [settlement(claimed, status=JobStatus.RUNNING, waiting_for="reply", wake_seconds=60.0, result=None)]
+    )
+    assert Job.objects.get(pk=claimed["id"]).queue_at is not None
+
+
+def test_organisations_take_turns_whatever_their_queues() -> None:
+    for _ in range(6):
+        rows.job(org_id="acme")
+    for _ in range(2):
+        rows.job(org_id="rival")
+    turn = Turn()
+    order = [claim(turn).claimed[0]["org_id"] for _ in range(8)]
+    assert order == ["acme", "rival", "acme", "rival", "acme", "acme", "acme", "acme"]
+
+
+def test_a_weight_of_two_gives_two_turns_in_a_round() -> None:
+    rows.org("acme", weight=2)
+    for org_id in ["acme", "rival"] * 6:
+        rows.job(org_id=org_id)
+    turn = Turn()
+    order = [claim(turn).claimed[0]["org_id"] for _ in range(6)]
+    assert order == ["acme", "acme", "rival", "acme", "acme", "rival"]
+
+
+def test_a_batch_is_of_one_organisation() -> None:
+    for org_id in ["acme", "rival"] * 3:
+        rows.job(org_id=org_id)
+    answer = claim(batch=10)
+    assert [entry["org_id"] for entry in answer.claimed] == ["acme"] * 3
+    assert answer.has_more is False or answer.has_more is True
+
+
+def test_jobs_of_another_lane_are_left_alone() -> None:
+    rows.job(lane="agents")
+    assert claim().org_id is None
+
+
+def test_an_ended_turn_keeps_what_was_said_and_done() -> None:
+    rows.job()
+    (claimed,) = claim().claimed
+    key = "00000000-0000-7000-8000-000000000002"
+    transitions.settle_and_claim(
+        [
+            settlement(
+                claimed,
+                result_data={"n": 1},
+                lines=[transitions.Line(key, "Hello", True)],
+                notes=[transitions.Note("message.out", "completed", "said: Hello", id=key, output={"text": "Hello"})],
+            )
+        ]
+    )
+    job = Job.objects.get(pk=claimed["id"])
+    assert (job.status, job.result, job.result_data) == (JobStatus.COMPLETED, "done", {"n": 1})
+    assert Message.objects.get(job=job).text == "Hello"
+    assert Activity.objects.get(pk=key).output == {"text": "Hello"}
+    assert Activity.objects.filter(job=job, moved_to="COMPLETED").count() == 1
+    assert Task.objects.get(job=job).status == TaskStatus.COMPLETED
+
+
+def test_a_wait_that_is_over_puts_the_job_into_the_queue() -> None:
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    due = rows.job(JobStatus.RUNNING, lease_until=None, waiting_for="reply", wake_at=past)
+    later = rows.job(JobStatus.RUNNING, lease_until=None, waiting_for="reply", wake_at=past + timedelta(hours=1))
+    assert transitions.wake_due() == {"messages": 1}
+    assert Job.objects.get(pk=due.pk).queue_at is not None
+    assert Job.objects.get(pk=later.pk).queue_at is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_workers_at_once_never_claim_a_job_twice() -> None:
+    for number in range(60):
+        rows.job(org_id=["acme", "rival", "third"][number % 3])
+    barrier = threading.Barrier(6)
+
+    def drain() -> list[str]:
+        barrier.wait()
+        turn, claimed, misses = Turn(), [], 0
+        while misses < 20:
+            answer = claim(turn, batch=2)
+            claimed += [entry["id"] for entry in answer.claimed]
+            misses = 0 if answer.claimed else misses + 1
+        connection.close()
+        return claimed
+
+    with ThreadPoolExecutor(6) as pool:
+        everything = [job_id for future in [pool.submit(drain) for _ in range(6)] for job_id in future.result()]
+    assert Counter(everything) == Counter(str(pk) for pk in Job.objects.values_list("pk", flat=True))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_parallel_cancels_one_wins() -> None:
+    job = rows.job()
+    barrier = threading.Barrier(8)
+
+    def cancel() -> bool:
+        barrier.wait()
+        try:
+            transitions.move_one(Event.CANCEL, Job.objects.get(pk=job.pk), actor=rows.TESTER)
+        except IllegalMove:
+            return False
+        finally:
+            connection.close()
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        wins = [future.result() for future in [pool.submit(cancel) for _ in range(8)]]
+    assert sum(wins) == 1
+    assert Activity.objects.filter(job=job, moved_to="CANCELED").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("priorities", "expected"),
+    [([5, 9], [9, 5]), ([0, 5], [5, 0]), ([5, 5], [5, 5])],
+)
+def test_a_higher_priority_goes_first(priorities: list[int], expected: list[int]) -> None:
+    from agent_jobs.timing import place_in_queue
+
+    now = datetime.now(UTC)
+    for number, priority in enumerate(priorities):
+        since = now + timedelta(seconds=number)
+        rows.job(priority=priority, queue_at=place_in_queue(since, priority, default_priority=5))
+    order = [Job.objects.get(pk=claim().claimed[0]["id"]).priority for _ in priorities]
+    assert order == expected
+
+
+def test_waiting_outweighs_any_priority_in_the_end() -> None:
+    from agent_jobs.timing import place_in_queue
+
+    now = datetime.now(UTC)
+    low = rows.job(priority=0, queue_at=place_in_queue(now - timedelta(minutes=10), 0, default_priority=5))
+    rows.job(priority=9, queue_at=place_in_queue(now, 9, default_priority=5))
+    assert claim().claimed[0]["id"] == str(low.pk)
