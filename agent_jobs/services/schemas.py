@@ -115,9 +115,7 @@ def _expanded_size(
     return size
 
 
-def _referred_size(
-    reference: Any, root: dict[str, Any], *, known: dict[str, int], path: tuple[str, ...]
-) -> int:
+def _referred_size(reference: Any, root: dict[str, Any], *, known: dict[str, int], path: tuple[str, ...]) -> int:
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         raise _Unacceptable("$ref may only point into this schema, as #/$defs/…")
     if reference in path or reference == "#":

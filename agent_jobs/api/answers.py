@@ -1,0 +1,24 @@
+"""The values in answers: times that end in Z, numbers that are numbers, nothing that has no value."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+
+def stamp(at: datetime) -> str:
+    """`2026-01-31T09:00:00.000000Z`."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def stamp_or_none(at: datetime | None) -> str | None:
+    return stamp(at) if at is not None else None
+
+
+def number(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what has a value: clients break on nulls."""
+    return {key: value for key, value in values.items() if value is not None and value != ""}

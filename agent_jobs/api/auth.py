@@ -1,0 +1,62 @@
+"""Who asks, and whether they may: app tokens as Bearer credentials, scopes by method. Sessions are not looked at."""
+
+import re
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from agent_jobs import scopes
+from agent_jobs.services import tokens
+from agent_jobs.specs import Actor
+
+# Two Authorization headers reach us joined by a comma: neither counts then.
+_BEARER = re.compile(r"bearer ([0-9A-Za-z_]{1,100})", re.IGNORECASE)
+
+
+class AppTokenAuthentication(BaseAuthentication):
+    """`request.auth` is the token, `request.user` an Actor. Unknown, expired and revoked ones get the same 401."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        header = request.META.get("HTTP_AUTHORIZATION")
+        if header is None:
+            return None
+        found = _BEARER.fullmatch(header)
+        token = tokens.authenticate(found[1]) if found else None
+        if token is None:
+            raise AuthenticationFailed
+        return Actor("token", token.public_id), token
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="agent-jobs"'
+
+
+class HasScope(BasePermission):
+    """READ of the SERVICES scope for GET, HEAD and OPTIONS, WRITE for the rest; without a token, nothing."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if request.auth is None:
+            return False
+        level = scopes.Level.READ if request.method in SAFE_METHODS else scopes.Level.WRITE
+        if not scopes.allows(request.auth.scopes, scopes.SERVICES, level):
+            raise PermissionDenied(
+                f"this needs a token with the scope {scopes.SERVICES}:{level.name}", code="insufficient_scope"
+            )
+        return True
+
+
+class AppTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = AppTokenAuthentication
+    name = "appToken"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "ajt_live_…",
+            "description": "An app token. GET needs the scope SERVICES:READ, everything else SERVICES:WRITE.",
+        }

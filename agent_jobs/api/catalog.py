@@ -1,0 +1,302 @@
+"""The catalogue of an organisation: job types and profiles, read and kept by whoever holds a token of it."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.http import HttpResponseBase
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries
+from agent_jobs.api import paging, parsing
+from agent_jobs.api.answers import filled, stamp
+from agent_jobs.api.base import Flag, Object, Resource, StrictSerializer, Tags, Text
+from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.services import catalog
+
+SORTING = paging.Sorting(
+    "catalog",
+    {"id": "key", "name": "name", "created_at": "created_at", "updated_at": "updated_at", "version": "version"},
+    default="created_at:desc",
+    key="key",
+)
+_ENRICH = {"enrich": parsing.words("emoji", about="`emoji` adds each entry's emoji.")}
+JOB_TYPES_QUERY = {
+    **SORTING.params(),
+    **_ENRICH,
+    "include": parsing.words("schema", about="`schema` adds each params_schema."),
+}
+JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Taken, and always so in the detail.")}
+PROFILES_QUERY = {**SORTING.params(), **_ENRICH}
+
+
+# --- What is sent and answered ---------------------------------------------------------------------------------
+class EntryRequest(StrictSerializer):
+    id = Text(max_length=128, source="key")
+    name = Text(max_length=200)
+    description = Text(max_length=20_000, required=False, allow_blank=True)
+    emoji = Text(max_length=64, required=False, allow_blank=True)
+    visibility = serializers.ChoiceField(list(catalog.VISIBILITIES), required=False)
+    active = Flag(required=False)
+    tags = Tags(required=False)
+
+
+class JobTypeRequest(EntryRequest):
+    runner = Text(max_length=32, required=False)
+    params_schema = Object(required=False)
+    default_config = Object(required=False)
+
+
+class JobTypeChange(JobTypeRequest):
+    id = Text(max_length=128, source="key", required=False)
+
+
+class ProfileRequest(EntryRequest):
+    instructions = Text(max_length=20_000, required=False, allow_blank=True)
+    model = Text(max_length=128, required=False)
+
+
+class ProfileChange(ProfileRequest):
+    id = Text(max_length=128, source="key", required=False)
+
+
+class Entry(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    org_id = serializers.CharField()
+    name = serializers.CharField()
+    description = serializers.CharField()
+    emoji = serializers.CharField(required=False, help_text="With enrich=emoji, where there is one.")
+    version = serializers.IntegerField()
+    visibility = serializers.ChoiceField(list(catalog.VISIBILITIES))
+    active = serializers.BooleanField()
+    tags = serializers.ListField(child=serializers.CharField())
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class JobType(Entry):
+    runner = serializers.CharField()
+    params_schema = serializers.DictField(required=False, help_text="In lists with include=schema.")
+    default_config = serializers.DictField()
+
+
+class Profile(Entry):
+    instructions = serializers.CharField()
+    model = serializers.CharField()
+
+
+class JobTypeItem(serializers.Serializer[Any]):
+    data = JobType()
+    meta = ItemMeta()
+
+
+class JobTypePage(serializers.Serializer[Any]):
+    data = JobType(many=True)
+    meta = PageMeta()
+
+
+class ProfileItem(serializers.Serializer[Any]):
+    data = Profile()
+    meta = ItemMeta()
+
+
+class ProfilePage(serializers.Serializer[Any]):
+    data = Profile(many=True)
+    meta = PageMeta()
+
+
+class Removed(serializers.Serializer[Any]):
+    meta = ItemMeta()
+    message = serializers.CharField()
+
+
+# --- Views -----------------------------------------------------------------------------------------------------
+class _Catalog(Resource):
+    kind: ClassVar[catalog.Kind]
+    columns: ClassVar[tuple[str, ...]]
+    list_query: ClassVar[Mapping[str, parsing.Param]]
+    detail_query: ClassVar[Mapping[str, parsing.Param]]
+    create_body: ClassVar[type[EntryRequest]]
+    change_body: ClassVar[type[EntryRequest]]
+
+    def rows(self) -> Any:
+        return queries.job_types(self.org_id) if self.kind is catalog.JOB_TYPES else queries.profiles(self.org_id)
+
+    def page(self, org_id: str) -> Response:
+        asked = self.asked(query=self.list_query)
+        page = self.listed(asked, SORTING)
+        self.require_org(org_id)
+        rows, has_more = queries.page(self.rows(), page.window, self.columns)
+        include = asked.query.get("include", frozenset())
+        shown = [self.shown(row, asked, with_schema="schema" in include) for row in rows]
+        meta = page.meta(rows, total=self.rows().count(), has_more=has_more)
+        return Response({"data": shown, "meta": {"org_id": self.org_id, **meta}})
+
+    def create(self, org_id: str) -> HttpResponseBase:
+        asked = self.asked(body=self.create_body)
+        self.require_org(org_id)
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            values = dict(asked.body)
+            return 201, self.item(catalog.create(self.kind, self.org_id, values.pop("key"), values))
+
+        return self.once(effect)
+
+    def retrieve(self, org_id: str, entry_id: str) -> Response:
+        asked = self.asked(query=self.detail_query)
+        self.require_org(org_id)
+        row = self.rows().filter(key=entry_id).values(*self.columns).first() if "\x00" not in entry_id else None
+        if row is None:
+            raise self.kind.not_found(entry_id)
+        return Response(self.answer(self.shown(row, asked)))
+
+    def replace(self, org_id: str, entry_id: str) -> Response:
+        return self.save(org_id, entry_id, is_whole=True)
+
+    def change(self, org_id: str, entry_id: str) -> Response:
+        return self.save(org_id, entry_id, is_whole=False)
+
+    def save(self, org_id: str, entry_id: str, *, is_whole: bool) -> Response:
+        asked = self.asked(body=self.change_body, partial=not is_whole)
+        values = dict(asked.body)
+        if values.pop("key", entry_id) != entry_id:
+            raise Invalid(FieldError("id", "invalid", "is another one than in the address, and cannot be changed"))
+        self.require_org(org_id)
+        verb = catalog.replace if is_whole else catalog.change
+        return Response(self.item(verb(self.kind, self.org_id, entry_id, values)))
+
+    def remove(self, org_id: str, entry_id: str) -> Response:
+        self.asked()
+        self.require_org(org_id)
+        catalog.remove(self.kind, self.org_id, entry_id)
+        meta = {"org_id": self.org_id, "id": entry_id}
+        return Response({"meta": meta, "message": f"{self.kind.word.capitalize()} '{entry_id}' deleted"})
+
+    def item(self, entry: Any) -> dict[str, Any]:
+        return self.answer(self.shown({column: getattr(entry, column) for column in self.columns}, None))
+
+    def answer(self, shown: Mapping[str, Any]) -> dict[str, Any]:
+        return {"data": shown, "meta": {"org_id": self.org_id, "id": shown["id"]}}
+
+    def shown(self, row: queries.Row, asked: Any, *, with_schema: bool = True) -> dict[str, Any]:
+        """`asked` is None where an entry was written: its writer sees all of it."""
+        with_emoji = asked is None or "emoji" in asked.query["enrich"]
+        shown = {
+            "id": row["key"],
+            "org_id": row["org_id"],
+            "name": row["name"],
+            "description": row["description"],
+            **filled({"emoji": row["emoji"] if with_emoji else None}),
+            "version": row["version"],
+            "visibility": row["visibility"],
+            "active": row["active"],
+            "tags": row["tags"],
+        }
+        for column in ("runner", "default_config", "instructions", "model"):
+            if column in row:
+                shown[column] = row[column]
+        if with_schema and "params_schema" in row:
+            shown["params_schema"] = row["params_schema"]
+        return shown | {"created_at": stamp(row["created_at"]), "updated_at": stamp(row["updated_at"])}
+
+
+class _JobTypeCatalog(_Catalog):
+    kind = catalog.JOB_TYPES
+    columns = queries.JOB_TYPE_COLUMNS
+    list_query, detail_query = JOB_TYPES_QUERY, JOB_TYPE_QUERY
+    create_body, change_body = JobTypeRequest, JobTypeChange
+
+
+class _ProfileCatalog(_Catalog):
+    kind = catalog.PROFILES
+    columns = queries.PROFILE_COLUMNS
+    list_query, detail_query = PROFILES_QUERY, _ENRICH
+    create_body, change_body = ProfileRequest, ProfileChange
+
+
+class JobTypes(_JobTypeCatalog):
+    @operation("job_types_list", "List job types", answers={200: JobTypePage}, refused=(404,), query=JOB_TYPES_QUERY)
+    def get(self, request: Request, org_id: str) -> Response:
+        return self.page(org_id)
+
+    @operation(
+        "job_types_create",
+        "Create a job type",
+        answers={201: JobTypeItem},
+        refused=(404,),
+        request=JobTypeRequest,
+        is_post=True,
+    )
+    def post(self, request: Request, org_id: str) -> HttpResponseBase:
+        return self.create(org_id)
+
+
+class JobTypeDetail(_JobTypeCatalog):
+    @operation("job_types_retrieve", "Get a job type", answers={200: JobTypeItem}, refused=(404,), query=JOB_TYPE_QUERY)
+    def get(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.retrieve(org_id, entry_id)
+
+    @operation(
+        "job_types_replace",
+        "Replace a job type",
+        answers={200: JobTypeItem},
+        refused=(404,),
+        request=JobTypeChange,
+        description="What is left out goes back to its default.",
+    )
+    def put(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.replace(org_id, entry_id)
+
+    @operation(
+        "job_types_change", "Change a job type", answers={200: JobTypeItem}, refused=(404,), request=JobTypeChange
+    )
+    def patch(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.change(org_id, entry_id)
+
+    @operation("job_types_delete", "Delete a job type", answers={200: Removed}, refused=(404,))
+    def delete(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.remove(org_id, entry_id)
+
+
+class Profiles(_ProfileCatalog):
+    @operation("profiles_list", "List profiles", answers={200: ProfilePage}, refused=(404,), query=PROFILES_QUERY)
+    def get(self, request: Request, org_id: str) -> Response:
+        return self.page(org_id)
+
+    @operation(
+        "profiles_create",
+        "Create a profile",
+        answers={201: ProfileItem},
+        refused=(404,),
+        request=ProfileRequest,
+        is_post=True,
+    )
+    def post(self, request: Request, org_id: str) -> HttpResponseBase:
+        return self.create(org_id)
+
+
+class ProfileDetail(_ProfileCatalog):
+    @operation("profiles_retrieve", "Get a profile", answers={200: ProfileItem}, refused=(404,), query=_ENRICH)
+    def get(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.retrieve(org_id, entry_id)
+
+    @operation(
+        "profiles_replace",
+        "Replace a profile",
+        answers={200: ProfileItem},
+        refused=(404,),
+        request=ProfileChange,
+        description="What is left out goes back to its default.",
+    )
+    def put(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.replace(org_id, entry_id)
+
+    @operation("profiles_change", "Change a profile", answers={200: ProfileItem}, refused=(404,), request=ProfileChange)
+    def patch(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.change(org_id, entry_id)
+
+    @operation("profiles_delete", "Delete a profile", answers={200: Removed}, refused=(404,))
+    def delete(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.remove(org_id, entry_id)

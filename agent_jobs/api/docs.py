@@ -1,0 +1,142 @@
+"""How operations are described in the OpenAPI document, each in the same way, and the pages that show it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from django.http import HttpRequest
+from django_filters import FilterSet
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from rest_framework import serializers
+from rest_framework.negotiation import DefaultContentNegotiation
+
+from agent_jobs.api import filters
+from agent_jobs.api.parsing import Param
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+REFUSALS: Mapping[int, tuple[str, str, str]] = {
+    400: ("bad_request", "invalid", "What was sent does not hold; `errors` names each field and parameter."),
+    401: ("unauthenticated", "unauthenticated", "No valid app token."),
+    403: ("forbidden", "insufficient_scope", "The token's scopes do not allow it, or it is another organization's."),
+    404: ("not_found", "not_found", "There is no such thing in the token's organization."),
+    409: ("conflict", "conflict", "The state of the thing does not allow it, or its Idempotency-Key is in progress."),
+    411: ("length_required", "length_required", "The body came without a Content-Length."),
+    413: ("too_large", "body_too_large", "The body is larger than 256 KiB."),
+    415: ("unsupported_media_type", "unsupported_media_type", "The body is not application/json."),
+    422: ("key_reused", "idempotency_key_reused", "The Idempotency-Key came before with another request."),
+    503: ("unavailable", "unavailable", "The database cannot be reached; `Retry-After` says when to try again."),
+}
+_READING = (400, 401, 403, 503)
+_WRITING = (400, 401, 403, 411, 413, 415, 503)
+_IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+    OpenApiParameter.HEADER,
+    description="Repeating a request with its key gives the first answer again; kept for 48 hours.",
+)
+
+
+class FieldProblem(serializers.Serializer[Any]):
+    field = serializers.CharField()
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
+class RequestMeta(serializers.Serializer[Any]):
+    request_id = serializers.CharField()
+
+
+class Refusal(serializers.Serializer[Any]):
+    code = serializers.CharField(help_text="For machines; never changes.")
+    message = serializers.CharField(help_text="For people.")
+    errors = FieldProblem(many=True)
+    meta = RequestMeta()
+
+
+class SortMeta(serializers.Serializer[Any]):
+    field = serializers.CharField()
+    direction = serializers.ChoiceField(["asc", "desc"])
+
+
+class PageMeta(serializers.Serializer[Any]):
+    org_id = serializers.CharField()
+    limit = serializers.IntegerField()
+    offset = serializers.IntegerField()
+    count = serializers.IntegerField(help_text="How many are in this answer.")
+    total = serializers.IntegerField(help_text="How many there are under these filters.")
+    sort = SortMeta(many=True)
+    next_cursor = serializers.CharField(required=False, help_text="Only where more follow.")
+
+
+class ItemMeta(serializers.Serializer[Any]):
+    org_id = serializers.CharField()
+    id = serializers.CharField()
+
+
+def operation(
+    name: str,
+    summary: str,
+    *,
+    answers: Mapping[int, Any],
+    refused: Sequence[int] = (),
+    request: Any = None,
+    query: Mapping[str, Param] | None = None,
+    filtered: type[FilterSet] | None = None,
+    is_post: bool = False,
+    examples: Sequence[OpenApiExample] = (),
+    description: str = "",
+) -> Callable[[_F], _F]:
+    """Describe one handler. Every operation has the refusals of reading or writing beside its own."""
+    common = _READING if request is None and not is_post else _WRITING
+    codes = sorted({*common, *refused, *((409, 422) if is_post else ())})
+    params = {**(query or {}), **(filters.params(filtered) if filtered else {})}
+    return extend_schema(
+        operation_id=name,
+        summary=summary,
+        description=description or summary,
+        request=request,
+        parameters=[_parameter(key, param) for key, param in params.items()] + [_IDEMPOTENCY_KEY] * is_post,
+        responses={**answers, **{code: _refusal(code) for code in codes}},
+        examples=list(examples),
+    )
+
+
+def _parameter(name: str, param: Param) -> OpenApiParameter:
+    return OpenApiParameter(name, dict(param.schema), OpenApiParameter.QUERY, description=param.about)
+
+
+def _refusal(status: int) -> OpenApiResponse:
+    title, code, description = REFUSALS[status]
+    body = {"code": code, "message": description, "errors": [], "meta": {"request_id": "0193…"}}
+    example = OpenApiExample(title, body, response_only=True, status_codes=[str(status)])
+    return OpenApiResponse(Refusal, description=description, examples=[example])
+
+
+class Schema(SpectacularAPIView):
+    """The OpenAPI document; YAML, or JSON with `?format=json`."""
+
+    content_negotiation_class = DefaultContentNegotiation
+    authentication_classes = ()
+    permission_classes = ()
+
+
+class Docs(SpectacularSwaggerSplitView):
+    """The document to browse and try out. Everything comes from here; the policy lets the browser ask nobody else."""
+
+    content_negotiation_class = DefaultContentNegotiation
+    authentication_classes = ()
+    permission_classes = ()
+    POLICY = (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+        " connect-src 'self'; font-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    )
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
+        response["Content-Security-Policy"] = self.POLICY
+        return response
+
+
+__all__ = ["Docs", "ItemMeta", "OpenApiExample", "OpenApiTypes", "PageMeta", "Refusal", "Schema", "operation"]

@@ -1,0 +1,183 @@
+"""How a refusal looks: `{"code", "message", "errors": [{"field", "code", "message"}], "meta": {"request_id"}}`.
+
+The one place that turns exceptions into answers, inside of REST framework (`exception_handler`) and outside of it
+(`handler404` and its siblings, named in `config/urls.py`).
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db import DataError, InterfaceError, InternalError, OperationalError
+from django.http import Http404, HttpRequest, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from agent_jobs import errors
+from agent_jobs.errors import FieldError
+
+logger = logging.getLogger(__name__)
+RETRY_AFTER_SECONDS = 5
+UNAUTHENTICATED = "a valid app token is required, as Authorization: Bearer ajt_live_…"
+
+# Our own tree; the first class that fits wins.
+STATUSES: tuple[tuple[type[errors.AgentJobsError], int], ...] = (
+    (errors.NotFound, 404),
+    (errors.Forbidden, 403),
+    (errors.Invalid, 400),
+    (errors.Conflict, 409),
+    (errors.KeyReused, 422),
+)
+_CODES = {
+    400: "bad_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    415: "unsupported_media_type",
+    429: "throttled",
+}
+
+
+def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | None:
+    """REST framework's EXCEPTION_HANDLER. None, that is a 500 that is logged, only for faults of our own."""
+    request = context["request"]
+    if isinstance(exc, errors.AgentJobsError):
+        return _own(exc, request)
+    if isinstance(exc, exceptions.ValidationError):
+        return _refusal(400, "invalid", _summary(fields := list(flatten(exc.detail))), request, errors=fields)
+    if isinstance(exc, exceptions.APIException):
+        return _framework(exc, request)
+    if isinstance(exc, Http404):
+        return _refusal(404, "not_found", "there is nothing at this address", request)
+    if isinstance(exc, PermissionDenied):
+        return _refusal(403, "forbidden", "this is not allowed", request)
+    if isinstance(exc, DataError):  # the last net under the parsers: the database could not store what was sent
+        logger.warning("a value got past the parsers: %s", exc)
+        return _refusal(400, "invalid", "a value cannot be stored", request)
+    if is_unavailable(exc):
+        logger.error("the database cannot be used: %s", exc)
+        return _unavailable(request)
+    return None
+
+
+def is_unavailable(exc: Exception) -> bool:
+    """The database is down, full, starting, or read-only after a failover: worth another try soon."""
+    if isinstance(exc, OperationalError | InterfaceError):
+        return True
+    return isinstance(exc, InternalError) and getattr(exc.__cause__, "sqlstate", "") == "25006"
+
+
+def body(code: str, message: str, request: HttpRequest | Any, *, errors: Iterable[FieldError] = ()) -> dict[str, Any]:
+    return {
+        "code": code,
+        "message": message,
+        "errors": [{"field": error.field, "code": error.code, "message": error.message} for error in errors],
+        "meta": {"request_id": getattr(request, "request_id", "")},
+    }
+
+
+def flatten(detail: Any, at: str = "") -> Iterator[FieldError]:
+    """A serializer's errors: `{"target_channel": {"code": ["…"]}}` is one of the field `target_channel.code`."""
+    if isinstance(detail, Mapping):
+        for key, inner in detail.items():
+            is_whole = key == "non_field_errors"
+            yield from flatten(inner, at if is_whole else f"{at}.{key}" if at else str(key))
+    elif isinstance(detail, list) and any(isinstance(inner, Mapping | list) for inner in detail):
+        for number, inner in enumerate(detail):
+            yield from flatten(inner, f"{at}.{number}" if at else str(number))
+    else:
+        for inner in detail if isinstance(detail, list) else [detail]:
+            yield FieldError(at or "body", getattr(inner, "code", None) or "invalid", str(inner))
+
+
+# --- Outside of REST framework ---------------------------------------------------------------------------------
+def handler400(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
+    return plain(400, "bad_request", "the request is malformed", request)
+
+
+def handler403(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
+    return plain(403, "forbidden", "this is not allowed", request)
+
+
+def handler404(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
+    return plain(404, "not_found", "there is nothing at this address", request)
+
+
+def handler500(request: HttpRequest) -> JsonResponse:
+    return plain(500, "internal_error", "something went wrong here; it has been recorded", request)
+
+
+def method_not_allowed(request: HttpRequest, allowed: str) -> JsonResponse:
+    answer = plain(405, "method_not_allowed", f"{_method(request)} is not allowed here", request)
+    answer["Allow"] = allowed
+    return answer
+
+
+def unavailable(request: HttpRequest) -> JsonResponse:
+    answer = plain(503, "unavailable", "the database cannot be reached; try again soon", request)
+    answer["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return answer
+
+
+def plain(status: int, code: str, message: str, request: HttpRequest) -> JsonResponse:
+    return JsonResponse(body(code, message, request), status=status)
+
+
+# --- Inside ----------------------------------------------------------------------------------------------------
+def _own(exc: errors.AgentJobsError, request: Any) -> Response | None:
+    for kind, status in STATUSES:
+        if isinstance(exc, kind):
+            fields = exc.errors if isinstance(exc, errors.Invalid) else ()
+            message = _summary(fields) if isinstance(exc, errors.Invalid) else exc.message
+            return _refusal(status, exc.code, message, request, errors=fields)
+    return None
+
+
+def _framework(exc: exceptions.APIException, request: Any) -> Response:
+    status = exc.status_code
+    if isinstance(exc, exceptions.NotAuthenticated | exceptions.AuthenticationFailed) and status == 401:
+        return _refusal(status, "unauthenticated", UNAUTHENTICATED, request, headers={"WWW-Authenticate": "Bearer"})
+    code = exc.get_codes()
+    message = str(exc.detail)
+    if isinstance(exc, exceptions.MethodNotAllowed):
+        message = f"{_method(request)} is not allowed here"
+    elif isinstance(exc, exceptions.UnsupportedMediaType):
+        message = "a body must be sent as application/json"
+    headers = {}
+    if isinstance(exc, exceptions.Throttled) and exc.wait is not None:
+        headers["Retry-After"] = str(int(exc.wait) + 1)
+    fields = ()
+    if isinstance(exc, exceptions.ParseError):
+        fields = (FieldError("body", str(code), message),)
+    known = _CODES.get(status, "") if code in {"error", "permission_denied", "parse_error"} else str(code)
+    return _refusal(status, known or str(code), message, request, errors=fields, headers=headers)
+
+
+def _unavailable(request: Any) -> Response:
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    message = "the database cannot be reached; try again soon"
+    return _refusal(503, "unavailable", message, request, headers=headers)
+
+
+def _refusal(
+    status: int,
+    code: str,
+    message: str,
+    request: Any,
+    *,
+    errors: Iterable[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    return Response(body(code, message, request, errors=errors), status=status, headers=dict(headers or {}))
+
+
+def _summary(fields: Iterable[FieldError]) -> str:
+    return "; ".join(f"{error.field}: {error.message}" for error in fields)
+
+
+def _method(request: Any) -> str:
+    method = request.method or ""
+    return method if method.isascii() and method.isalpha() and len(method) <= 16 else "this method"

@@ -1,0 +1,99 @@
+"""The filters of lists, one line each. A new one also wants a row in the filter test, and an index if it is hot."""
+
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django_filters import Filter, FilterSet
+
+from agent_jobs.api.parsing import Param, one_of, text, time_param, whole
+from agent_jobs.specs import PRIORITIES
+from agent_jobs.states import ActivityStatus, JobStatus, SourceType
+
+
+def _statuses(value: str) -> list[str]:
+    found = [word.strip().upper() for word in value.split(",")]
+    if not set(found) <= set(JobStatus):
+        raise ValueError(f"must be one or more of {', '.join(JobStatus)}")
+    return found
+
+
+def _tags(value: str) -> list[str]:
+    found = [tag.strip() for tag in value.split(",") if tag.strip()]
+    if not found or len(value) > 2_000:
+        raise ValueError("must be tags with commas between them")
+    return found
+
+
+def read_uuid(value: str) -> UUID:
+    """Canonical form only: the constructor of UUID also takes braces, URNs and bare digits. Raises ValueError."""
+    found = UUID(value)
+    if str(found) != value.lower():
+        raise ValueError("must be an id")
+    return found
+
+
+def _job_id(value: str) -> UUID:
+    try:
+        return read_uuid(value)
+    except ValueError:
+        raise ValueError("must be the id of a job") from None
+
+
+STATUSES = Param(_statuses, "One or more, in any case; repeated or with commas.", {"type": "string"}, may_repeat=True)
+TAGS = Param(_tags, "Tags with commas between them: those that have all of them.", {"type": "string"})
+
+
+class _Field(forms.Field):
+    """Reads a value as the API's other parameters are read."""
+
+    def __init__(self, *, param: Param, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.param = param
+
+    def to_python(self, value: Any) -> Any:
+        if value in self.empty_values:
+            return None
+        try:
+            return self.param.parse(value)
+        except ValueError as error:
+            raise forms.ValidationError(str(error), code="invalid") from None
+
+
+class By(Filter):
+    """`By(param, "column", "lookup")`."""
+
+    field_class = _Field
+
+    def __init__(self, param: Param, column: str = "", lookup: str = "exact") -> None:
+        super().__init__(field_name=column or None, lookup_expr=lookup, param=param)
+        self.param = param
+
+
+class JobFilters(FilterSet):
+    status = By(STATUSES, lookup="in")
+    scheduled_at = By(time_param("Due at exactly this time."))
+    scheduled_at_gte = By(time_param("Due at this time or later."), "scheduled_at", "gte")
+    scheduled_at_lte = By(time_param("Due at this time or before."), "scheduled_at", "lte")
+    created_at_gte = By(time_param("Created at this time or later."), "created_at", "gte")
+    created_at_lte = By(time_param("Created at this time or before."), "created_at", "lte")
+    updated_at_gte = By(time_param("Changed at this time or later."), "updated_at", "gte")
+    updated_at_lte = By(time_param("Changed at this time or before."), "updated_at", "lte")
+    job_type_id = By(text(about="Of this job type."), "job_type_key")
+    channel_code = By(text(about="For this channel."))
+    platform = By(text(about="For this platform."))
+    priority = By(whole(PRIORITIES.start, PRIORITIES.stop - 1, about="With this priority."))
+    tags = By(TAGS, lookup="contains")
+
+
+class ActivityFilters(FilterSet):
+    job_id = By(Param(_job_id, "Of this job.", {"type": "string", "format": "uuid"}))
+    status = By(one_of(*ActivityStatus))
+    activity_type_code = By(text(about="With this code, as `job.created` or `message.out`."), "code")
+    source_type = By(one_of(*SourceType))
+    created_at_gte = By(time_param("At this time or later."), "created_at", "gte")
+    created_at_lte = By(time_param("At this time or before."), "created_at", "lte")
+
+
+def params(filters: type[FilterSet]) -> dict[str, Param]:
+    return {name: by.param for name, by in filters.base_filters.items()}

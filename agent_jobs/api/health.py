@@ -1,0 +1,93 @@
+"""`/health/live`: this process answers. `/health/ready`: the service does work, and if not, which part does not.
+
+No token is asked for, and nothing is told that is not for everybody. The database's clock decides what is late.
+"""
+
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from agent_jobs import dispatch, queries
+from agent_jobs.api.base import JsonOnly
+from channels_integration import doorbell
+
+LATE_SECONDS = 15
+
+
+class Check(serializers.Serializer[Any]):
+    ok = serializers.BooleanField()
+    detail = serializers.CharField()
+
+
+class Health(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(["ok", "unavailable"])
+    checks = serializers.DictField(child=Check(), help_text="database, migrations, redis, workers, beat")
+
+
+class _Open(APIView):
+    authentication_classes = ()
+    permission_classes = ()
+    content_negotiation_class = JsonOnly
+
+
+class Live(_Open):
+    @extend_schema(operation_id="health_live", summary="Does this process answer?", responses=Health)
+    def get(self, request: Request) -> Response:
+        return Response({"status": "ok", "checks": {}})
+
+
+class Ready(_Open):
+    @extend_schema(
+        operation_id="health_ready", summary="Does the service do work?", responses={200: Health, 503: Health}
+    )
+    def get(self, request: Request) -> Response:
+        checks = readiness()
+        is_ready = all(check["ok"] for check in checks.values())
+        body = {"status": "ok" if is_ready else "unavailable", "checks": checks}
+        return Response(body, status=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
+
+
+def readiness() -> dict[str, dict[str, Any]]:
+    """Each part by name: `{"database": {"ok": True, "detail": "answers"}, ...}`. Raises nothing."""
+    bells = doorbell.waiting(dispatch.DUTIES_QUEUE)
+    redis = _check(bells is not None, "answers", "does not answer: work starts late, by the sweep alone")
+    try:
+        are_migrated = queries.is_migrated()
+        work = queries.work_lately(within_seconds=LATE_SECONDS) if are_migrated else queries.Work(False, False)
+    except (DatabaseError, InterfaceError):
+        unknown = _check(False, "", "unknown while the database does not answer")
+        return {
+            "database": _check(False, "", "does not answer"),
+            "migrations": unknown,
+            "redis": redis,
+            "workers": unknown,
+            "beat": unknown,
+        }
+    return {
+        "database": _check(True, "answers", ""),
+        "migrations": _check(are_migrated, "applied", "not applied: run manage.py migrate"),
+        "redis": redis,
+        **_work(work, bells),
+    }
+
+
+def _work(work: queries.Work, bells: int | None) -> dict[str, dict[str, Any]]:
+    """Who is to blame when no duty is done: bells that pile up have no worker; no bells at all have no beat."""
+    has_rung = work.has_done_duties or bool(bells)
+    return {
+        "workers": _check(
+            work.has_worked and (work.has_done_duties or not bells),
+            f"did work in the last {LATE_SECONDS} s",
+            f"did no work in the last {LATE_SECONDS} s" + (f"; {bells} bells wait" if bells else ""),
+        ),
+        "beat": _check(has_rung, "rings", f"has not rung for {LATE_SECONDS} s"),
+    }
+
+
+def _check(is_ok: bool, well: str, otherwise: str) -> dict[str, Any]:
+    return {"ok": is_ok, "detail": well if is_ok else otherwise}

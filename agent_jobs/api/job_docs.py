@@ -1,0 +1,140 @@
+"""The shapes of jobs in answers, for the OpenAPI document, and the examples from the API's document."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from agent_jobs.api.activities import Activity
+from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
+from agent_jobs.states import JobStatus, TaskStatus
+
+_SCHEDULED_REQUEST = {
+    "target_channel": {
+        "org_id": "org123",
+        "platform": "slack",
+        "type": "channel",
+        "code": "C123456",
+        "data": {"channel_id": "C123456", "team_id": "T123456"},
+    },
+    "job_type_id": "daily-report",
+    "config": {
+        "max_follow_ups": 3,
+        "max_task_retries": 2,
+        "task_retry_interval": 5,
+        "max_time_to_complete": 60,
+        "profile_id": "profile123",
+    },
+    "params": {"report_type": "daily", "include_metrics": True},
+    "scheduled_at": "2027-01-31T09:00:00Z",
+}
+_IMMEDIATE_REQUEST = {key: value for key, value in _SCHEDULED_REQUEST.items() if key != "scheduled_at"}
+CREATE_EXAMPLES = [
+    OpenApiExample("For immediate execution", _IMMEDIATE_REQUEST, request_only=True),
+    OpenApiExample("Scheduled", _SCHEDULED_REQUEST, request_only=True),
+]
+
+
+class JobTask(serializers.Serializer[Any]):
+    task_id = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    status = serializers.ChoiceField(list(TaskStatus))
+    result = serializers.CharField(allow_null=True)
+
+
+class JobFlags(serializers.Serializer[Any]):
+    is_new_channel = serializers.BooleanField()
+    has_human_reply = serializers.BooleanField()
+    first_reply_at = serializers.DateTimeField(allow_null=True)
+    ignore_cooldown = serializers.BooleanField()
+
+
+class Job(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="The same as job_id.")
+    job_id = serializers.CharField()
+    org_id = serializers.CharField()
+    platform = serializers.CharField()
+    channel_code = serializers.CharField()
+    channel_type = serializers.CharField(required=False)
+    channel_data = serializers.DictField()
+    chat_id = serializers.CharField(required=False, help_text="Once the job's thread is known.")
+    job_type_id = serializers.CharField()
+    job_status = serializers.ChoiceField(list(JobStatus))
+    priority = serializers.IntegerField(min_value=0, max_value=9)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+    scheduled_at = serializers.DateTimeField(help_text="The effective time, the drawn delay included.")
+    started_at = serializers.DateTimeField(required=False)
+    finished_at = serializers.DateTimeField(required=False)
+    deadline_at = serializers.DateTimeField(required=False)
+    waiting_for = serializers.CharField(required=False)
+    wake_at = serializers.DateTimeField(required=False)
+    last_task_created_at = serializers.DateTimeField(allow_null=True)
+    tasks = JobTask(many=True)
+    result = serializers.CharField(allow_null=True)
+    result_data = serializers.JSONField(required=False)
+    error_code = serializers.CharField(required=False)
+    error_message = serializers.CharField(required=False)
+    params = serializers.DictField()
+    config = serializers.DictField(help_text="The job type's defaults overlaid with the job's own.")
+    job_config = serializers.DictField(help_text="The same as config.")
+    tags = serializers.CharField(help_text="With commas between them.")
+    flags = JobFlags()
+    execution_log = serializers.ListField(child=serializers.CharField())
+    activities_count = serializers.IntegerField()
+    Activities = Activity(many=True, required=False)
+
+
+class JobInDetail(Job):
+    delay_minutes = serializers.IntegerField()
+    delay_seconds = serializers.IntegerField(help_text="What was drawn.")
+    requested_scheduled_at = serializers.DateTimeField(required=False)
+
+
+class ActivitiesMeta(serializers.Serializer[Any]):
+    count = serializers.IntegerField()
+    limit = serializers.IntegerField()
+
+
+class JobMeta(ItemMeta):
+    activities_meta = ActivitiesMeta(required=False)
+
+
+class JobItem(serializers.Serializer[Any]):
+    data = JobInDetail()
+    meta = JobMeta()
+
+
+class StatusCounts(serializers.Serializer[Any]):
+    waiting = serializers.IntegerField()
+    scheduled = serializers.IntegerField()
+    running = serializers.IntegerField()
+    completed = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    canceled = serializers.IntegerField()
+
+
+class JobStats(serializers.Serializer[Any]):
+    status = StatusCounts()
+
+
+class JobPageMeta(PageMeta):
+    stats = JobStats(required=False)
+    activities_total_returned = serializers.IntegerField(required=False)
+    activities_total_available = serializers.IntegerField(required=False)
+    activities_truncated = serializers.BooleanField(required=False)
+
+
+class JobPage(serializers.Serializer[Any]):
+    data = Job(many=True)
+    meta = JobPageMeta()
+
+
+class CanceledMeta(serializers.Serializer[Any]):
+    org_id = serializers.CharField()
+    job_id = serializers.CharField()
+
+
+class CanceledJob(serializers.Serializer[Any]):
+    data = JobInDetail()
+    meta = CanceledMeta()
+    message = serializers.CharField()

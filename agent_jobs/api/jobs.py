@@ -1,0 +1,314 @@
+"""Jobs: `/services/agent-jobs[/{id}]`. Posts, lists, shows and cancels them, in the words of the document."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries, stats, timing
+from agent_jobs.api import activities, paging, parsing
+from agent_jobs.api.answers import filled, stamp, stamp_or_none
+from agent_jobs.api.base import (
+    Asked,
+    Moment,
+    Object,
+    Resource,
+    StrictSerializer,
+    Tags,
+    Text,
+    Whole,
+    read_job_id,
+)
+from agent_jobs.api.docs import operation
+from agent_jobs.api.filters import JobFilters
+from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
+from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.services import jobs
+from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec, config_errors
+from agent_jobs.states import JobStatus
+
+SORTING = paging.Sorting(
+    "jobs",
+    {
+        "created_at": "created_at",
+        "updated_at": "updated_at",
+        "scheduled_at": "scheduled_at",
+        "job_status": "status",
+        "status": "status",
+        "job_type_id": "job_type_key",
+        "channel_code": "channel_code",
+        "priority": "priority",
+    },
+    default="created_at:desc",
+)
+_DIRECTION = ("created_at", "-created_at")
+LIST_QUERY = {
+    **SORTING.params(),
+    "org_id": parsing.text(about="The token's own organization; another one's is a 403."),
+    "include": parsing.words("stats", "activities", about="What to add to the answer; both with a comma."),
+    "activities_limit_per_job": parsing.whole(1, 100, default=15, about="With include=activities."),
+    "activities_total_limit": parsing.whole(1, 3_000, default=500, about="With include=activities."),
+    "activities_sort": parsing.one_of(*_DIRECTION, default="-created_at", about="With include=activities."),
+}
+DETAIL_QUERY = {
+    "include": parsing.words("activities", about="What to add to the answer."),
+    "include_limit": parsing.whole(1, 100, default=50, about="With include=activities."),
+    "include_sort": parsing.one_of(*_DIRECTION, default="-created_at", about="With include=activities."),
+}
+CREATE_QUERY = {
+    "delay": parsing.whole(
+        0,
+        MAX_DELAY_MINUTES,
+        default=0,
+        about="The longest random delay, in minutes, to add to the scheduled time. Drawn once.",
+    )
+}
+
+
+# --- What is sent ----------------------------------------------------------------------------------------------
+class TargetChannel(StrictSerializer):
+    org_id = Text(max_length=64)
+    platform = Text(max_length=32)
+    code = Text()
+    type = Text(max_length=64, required=False)
+    data = Object(required=False)
+
+
+class JobRequest(StrictSerializer):
+    target_channel = TargetChannel()
+    job_type_id = Text(max_length=128)
+    config = Object(required=False)
+    params = Object(required=False)
+    scheduled_at = Moment(required=False)
+    tags = Tags(required=False)
+    priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
+
+
+class CancelRequest(StrictSerializer):
+    reason = Text(max_length=1_000, required=False, allow_blank=True)
+
+
+def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
+    problems = config_errors(fields.get("config", {}), at="config")
+    scheduled_at = fields.get("scheduled_at")
+    if scheduled_at and scheduled_at > datetime.now(UTC) + timing.MAX_AHEAD:
+        problems.append(FieldError("scheduled_at", "too_far", "is more than 10 years ahead"))
+    return problems
+
+
+# --- What is answered ------------------------------------------------------------------------------------------
+def answers(rows: Sequence[queries.Row], *, is_detail: bool = False) -> list[dict[str, Any]]:
+    """Jobs as clients see them; two statements for any number of them."""
+    ids = [row["id"] for row in rows]
+    tasks, logs = (queries.tasks_of(ids), queries.logs_of(ids)) if ids else ({}, {})
+    return [
+        _answer(row, tasks.get(row["id"], []), logs.get(row["id"], queries.Log()), is_detail=is_detail) for row in rows
+    ]
+
+
+def _answer(row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, *, is_detail: bool) -> dict[str, Any]:
+    job_id, config = str(row["id"]), row["config"]
+    shown = {
+        "id": job_id,
+        "job_id": job_id,
+        "org_id": row["org_id"],
+        "platform": row["platform"],
+        "channel_code": row["channel_code"],
+        "channel_data": row["channel_data"],
+        "job_type_id": row["job_type_key"],
+        "job_status": row["status"],
+        "priority": row["priority"],
+        "created_at": stamp(row["created_at"]),
+        "updated_at": stamp(row["updated_at"]),
+        "scheduled_at": stamp(row["scheduled_at"]),
+        "last_task_created_at": stamp(tasks[-1]["created_at"]) if tasks else None,
+        "tasks": [_task(task) for task in tasks],
+        "result": row["result"],
+        "params": row["params"],
+        "config": config,
+        "job_config": config,
+        "tags": ",".join(row["tags"]),
+        "flags": {
+            "is_new_channel": row["is_new_channel"],
+            "has_human_reply": row["inbox_count"] > 0,
+            "first_reply_at": stamp_or_none(row["first_reply_at"]),
+            "ignore_cooldown": row["ignore_cooldown"],
+        },
+        "execution_log": [f"{stamp(at)} {note}" for at, note in log.lines],
+        "activities_count": log.count,
+    }
+    has_value = {
+        "channel_type": row["channel_type"],
+        "chat_id": activities.chat_id(row["platform"], row["channel_code"], row["thread"]),
+        "started_at": stamp_or_none(row["started_at"]),
+        "finished_at": stamp_or_none(row["finished_at"]),
+        "deadline_at": stamp_or_none(row["deadline_at"]),
+        "result_data": row["result_data"],
+        "error_code": row["error_code"],
+        "error_message": row["error_message"],
+    }
+    if _is_waiting_outside(row):
+        has_value |= {"waiting_for": row["waiting_for"], "wake_at": stamp_or_none(row["wake_at"])}
+    if is_detail:
+        shown |= {"delay_minutes": row["delay_minutes"], "delay_seconds": row["delay_seconds"]}
+        has_value["requested_scheduled_at"] = stamp_or_none(row["requested_at"])
+    return shown | filled(has_value)
+
+
+def _is_waiting_outside(row: queries.Row) -> bool:
+    is_alive = row["status"] in {JobStatus.SCHEDULED, JobStatus.RUNNING}
+    return is_alive and row["lease_until"] is None and row["queue_at"] is None
+
+
+def _task(task: queries.Row) -> dict[str, Any]:
+    return {
+        "task_id": str(task["id"]),
+        "created_at": stamp(task["created_at"]),
+        "status": task["status"],
+        "result": task["result"],
+    }
+
+
+# --- Views -----------------------------------------------------------------------------------------------------
+class Jobs(Resource):
+    @operation(
+        "jobs_list",
+        "List jobs",
+        answers={200: JobPage},
+        query=LIST_QUERY,
+        filtered=JobFilters,
+        description="The jobs of the token's organization. Times in filters are inclusive.",
+    )
+    def get(self, request: Request) -> Response:
+        asked = self.asked(query=LIST_QUERY, rows=queries.jobs(self.org_id), filtered=JobFilters)
+        _require_include(asked, "activities_limit_per_job", "activities_total_limit", "activities_sort")
+        page = self.listed(asked, SORTING)
+        self.refuse_other_org(asked.query["org_id"])
+        include = asked.query["include"]
+        counts = stats.status_counts(asked.rows) if "stats" in include else None
+        total = sum(counts.values()) if counts is not None else asked.rows.count()
+        rows, has_more = queries.page(asked.rows, page.window, queries.JOB_COLUMNS)
+        shown = answers(rows)
+        meta = {"org_id": self.org_id, **page.meta(rows, total=total, has_more=has_more)}
+        if counts is not None:
+            meta["stats"] = {"status": counts}
+        if "activities" in include:
+            meta |= _add_activities(rows, shown, asked.query)
+        return Response({"data": shown, "meta": meta})
+
+    @operation(
+        "jobs_create",
+        "Create a job",
+        answers={201: JobItem},
+        refused=(404,),
+        request=JobRequest,
+        query=CREATE_QUERY,
+        is_post=True,
+        examples=CREATE_EXAMPLES,
+        description="Nothing is stored unless the answer is a 201.",
+    )
+    def post(self, request: Request) -> HttpResponseBase:
+        asked = self.asked(query=CREATE_QUERY, body=JobRequest, check=_problems)
+        fields, channel = asked.body, asked.body["target_channel"]
+        self.require_org(channel["org_id"])
+        spec = JobSpec(
+            job_type_id=fields["job_type_id"],
+            channel=ChannelSpec(channel["platform"], channel["code"], channel.get("type", ""), channel.get("data", {})),
+            config=fields.get("config", {}),
+            params=fields.get("params", {}),
+            scheduled_at=fields.get("scheduled_at"),
+            delay_minutes=asked.query["delay"],
+            tags=tuple(fields.get("tags", ())),
+            priority=fields.get("priority", DEFAULT_PRIORITY),
+            token_pk=request.auth.pk,
+        )
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            job = jobs.create(self.org_id, spec, actor=self.actor)
+            row = {column: getattr(job, column) for column in queries.JOB_COLUMNS}
+            return 201, self.item(row)
+
+        return self.once(effect)
+
+    def item(self, row: queries.Row) -> dict[str, Any]:
+        return {
+            "data": answers([row], is_detail=True)[0],
+            "meta": {"org_id": self.org_id, "id": str(row["id"])},
+        }
+
+
+class JobDetail(Resource):
+    @operation("jobs_retrieve", "Get a job", answers={200: JobItem}, refused=(404,), query=DETAIL_QUERY)
+    def get(self, request: Request, job_id: str) -> Response:
+        asked = self.asked(query=DETAIL_QUERY)
+        _require_include(asked, "include_limit", "include_sort")
+        row = queries.job(self.org_id, read_job_id(job_id))
+        shown = answers([row], is_detail=True)[0]
+        meta: dict[str, Any] = {"org_id": self.org_id, "id": str(row["id"])}
+        if "activities" in asked.query["include"]:
+            limit = asked.query["include_limit"]
+            newest_first = asked.query["include_sort"] == "-created_at"
+            found = queries.activities_of([row["id"]], per_job=limit, total=limit, newest_first=newest_first)
+            shown["Activities"] = [activities.answer(activity) for activity in found.get(row["id"], [])]
+            meta["activities_meta"] = {"count": len(shown["Activities"]), "limit": limit}
+        return Response({"data": shown, "meta": meta})
+
+    @operation(
+        "jobs_cancel",
+        "Cancel a job",
+        answers={200: CanceledJob},
+        refused=(404, 409),
+        request=CancelRequest,
+        description="Ends a job that has not ended. The body is optional.",
+    )
+    def delete(self, request: Request, job_id: str) -> Response:
+        asked = self.asked(body=CancelRequest)
+        job = jobs.cancel(self.org_id, read_job_id(job_id), actor=self.actor, reason=asked.body.get("reason", ""))
+        row = queries.job(self.org_id, job.pk)
+        return Response(
+            {
+                "data": answers([row], is_detail=True)[0],
+                "meta": {"org_id": self.org_id, "job_id": str(row["id"])},
+                "message": f"Job with ID '{row['id']}' successfully canceled",
+            }
+        )
+
+
+class MissingJobId(Resource):
+    """`/services/agent-jobs/`: the document's 400 for a request that names no job."""
+
+    schema = None
+
+    def get(self, request: Request) -> Response:
+        raise Invalid(FieldError("id", "required", "is missing from the address: /services/agent-jobs/{id}"))
+
+    delete = get
+
+
+def _require_include(asked: Asked, *names: str) -> None:
+    if "activities" not in asked.query["include"] and (alone := [name for name in names if name in asked.sent]):
+        raise Invalid(*(FieldError(name, "invalid", "needs include=activities") for name in alone))
+
+
+def _add_activities(
+    rows: Sequence[queries.Row], shown: Sequence[dict[str, Any]], query: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put `Activities` into each job of a page; what the page's meta says of them."""
+    found = queries.activities_of(
+        [row["id"] for row in rows],
+        per_job=query["activities_limit_per_job"],
+        total=query["activities_total_limit"],
+        newest_first=query["activities_sort"] == "-created_at",
+    )
+    for row, job in zip(rows, shown, strict=True):
+        job["Activities"] = [activities.answer(activity) for activity in found.get(row["id"], [])]
+    returned = sum(len(job["Activities"]) for job in shown)
+    available = sum(job["activities_count"] for job in shown)
+    return {
+        "activities_total_returned": returned,
+        "activities_total_available": available,
+        "activities_truncated": returned < available,
+    }

@@ -1,0 +1,32 @@
+"""Gives every answer its X-Request-ID, and every refusal from outside of the views the form of our own."""
+
+import re
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from uuid_utils import uuid7
+
+from agent_jobs.api import errors
+
+_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+class RequestIdMiddleware:
+    """Takes a client's id over where it is sane, else makes one; also `request.request_id`."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        stated = request.META.get("HTTP_X_REQUEST_ID", "")
+        request_id = stated if _SANE_ID.fullmatch(stated) else str(uuid7())
+        request.request_id = request_id  # type: ignore[attr-defined]
+        response = self.get_response(request)
+        if isinstance(response, HttpResponseNotAllowed):
+            response = errors.method_not_allowed(request, response["Allow"])
+        response["X-Request-ID"] = request_id
+        return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """For views outside of REST framework: a database that is away is a 503 there as well."""
+        return errors.unavailable(request) if errors.is_unavailable(exception) else None

@@ -1,0 +1,125 @@
+"""Cutting lists: `limit`, `offset`, `sort`, and an opaque `cursor` for those who go deep."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.core import signing
+
+from agent_jobs.api import parsing
+from agent_jobs.api.parsing import Param
+from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.queries import Order, Row, Window
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 1_000
+MAX_OFFSET = 1_000_000_000
+MAX_SORTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sorting:
+    """What a list may be sorted by, as clients call it: `{"job_status": "status"}`. `key` makes every order total."""
+
+    name: str
+    columns: Mapping[str, str]
+    default: str
+    key: str = "id"
+
+    def params(self) -> dict[str, Param]:
+        return {
+            "limit": parsing.whole(1, MAX_LIMIT, default=DEFAULT_LIMIT, about="How many to return at most."),
+            "offset": parsing.whole(0, MAX_OFFSET, default=0, about="How many to skip."),
+            "sort": Param(
+                self.read,
+                f"`field:asc`, `field:desc` or `-field`; up to {MAX_SORTS}, with commas. "
+                f"The fields are {', '.join(self.columns)}.",
+                {"type": "string", "default": self.default},
+            ),
+            "cursor": Param(
+                self.read_cursor,
+                "Goes on where a page ended: `meta.next_cursor` of it, with the same filters, without `offset`.",
+                {"type": "string"},
+            ),
+        }
+
+    def read(self, text: str) -> tuple[tuple[str, bool], ...]:
+        """`"-created_at,job_status:asc"` → `(("created_at", True), ("job_status", False))`. Raises ValueError."""
+        found = []
+        for part in text.split(","):
+            name, separator, direction = part.partition(":")
+            is_descending = direction.lower() == "desc"
+            if name.startswith("-") and not separator:
+                name, is_descending = name[1:], True
+            elif separator and direction.lower() not in {"asc", "desc"}:
+                raise ValueError("must be field:asc, field:desc or -field")
+            if name not in self.columns:
+                raise ValueError(f"must name one of {', '.join(self.columns)}")
+            found.append((name, is_descending))
+        if len(found) > MAX_SORTS or len({name for name, _ in found}) < len(found):
+            raise ValueError(f"may name at most {MAX_SORTS} fields, each once")
+        return tuple(found)
+
+    def read_cursor(self, text: str) -> dict[str, Any]:
+        try:
+            cursor: dict[str, Any] = self.signer.unsign_object(text)
+            return cursor
+        except signing.BadSignature:
+            raise ValueError("is not a cursor of this list") from None
+
+    @property
+    def signer(self) -> signing.Signer:
+        return signing.Signer(salt=f"agent_jobs.cursor.{self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A list's place: what to ask the database for, and what to tell the client of it."""
+
+    sorting: Sorting
+    window: Window
+    sorts: tuple[tuple[str, bool], ...]
+
+    def meta(self, rows: Sequence[Row], *, total: int, has_more: bool) -> dict[str, Any]:
+        meta: dict[str, Any] = {
+            "limit": self.window.limit,
+            "offset": self.window.offset,
+            "count": len(rows),
+            "total": total,
+            "sort": [
+                {"field": name, "direction": "desc" if is_descending else "asc"} for name, is_descending in self.sorts
+            ],
+        }
+        if has_more:
+            values = [_packed(rows[-1][by.column]) for by in self.window.order]
+            meta["next_cursor"] = self.sorting.signer.sign_object({"sort": self.sorts, "after": values}, compress=True)
+        return meta
+
+
+def place(sorting: Sorting, query: Mapping[str, Any]) -> Page:
+    """The page that a query asks for. Raises Invalid where a cursor does not go with the rest."""
+    sorts, after = query["sort"], None
+    if (cursor := query["cursor"]) is not None:
+        kept = tuple((name, is_descending) for name, is_descending in cursor["sort"])
+        if query["offset"]:
+            raise Invalid(FieldError("offset", "invalid", "does not go with a cursor"))
+        if sorts is not None and sorts != kept:
+            raise Invalid(FieldError("cursor", "invalid", "belongs to a list in another order"))
+        sorts, after = kept, tuple(_unpacked(value) for value in cursor["after"])
+    sorts = sorts or sorting.read(sorting.default)
+    order = tuple(Order(sorting.columns[name], is_descending) for name, is_descending in sorts)
+    if sorting.key not in {by.column for by in order}:
+        order += (Order(sorting.key, order[-1].is_descending),)
+    return Page(sorting, Window(order, query["limit"], query["offset"], after), sorts)
+
+
+def _packed(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return {"at": value.isoformat()}
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _unpacked(value: Any) -> Any:
+    return datetime.fromisoformat(value["at"]) if isinstance(value, dict) else value

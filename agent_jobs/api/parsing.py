@@ -1,0 +1,288 @@
+"""What a client may send: JSON bodies, query parameters and the values in both. Everything else is a named 400."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from django.conf import settings
+from rest_framework.exceptions import APIException, ParseError
+from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
+
+from agent_jobs.errors import FieldError, Invalid
+
+_T = TypeVar("_T")
+MAX_DEPTH = 32
+MAX_NUMBER = 2**53
+MAX_PARAMETERS = 100
+MAX_TEXT = 255
+
+
+# --- Bodies ----------------------------------------------------------------------------------------------------
+class LengthRequired(APIException):
+    status_code = 411
+    default_detail = "a body needs a Content-Length; chunked transfer is not taken"
+    default_code = "length_required"
+
+
+class BodyTooLarge(APIException):
+    status_code = 413
+    default_detail = f"a body may have at most {settings.MAX_BODY_BYTES} bytes"
+    default_code = "body_too_large"
+
+
+def check_length(request: Request) -> None:
+    """Refuse what cannot be read whole: gunicorn hands a chunked body on as an empty one."""
+    meta = request.META
+    if meta.get("HTTP_TRANSFER_ENCODING"):
+        raise LengthRequired
+    if int(meta.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_BYTES:
+        raise BodyTooLarge
+
+
+class StrictJSONParser(BaseParser):
+    """An object in UTF-8: at most 32 levels, no duplicate keys, no NaN, NUL or lone surrogates, numbers within 2^53."""
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        raw = stream.read(settings.MAX_BODY_BYTES + 1)
+        if len(raw) > settings.MAX_BODY_BYTES:
+            raise BodyTooLarge
+        body = read_json(raw)
+        if not isinstance(body, dict):
+            raise Invalid(FieldError("body", "invalid", "must be a JSON object"))
+        return body
+
+
+def read_json(raw: bytes) -> Any:
+    """Raises ParseError (not JSON) or Invalid (JSON that we do not take)."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ParseError(f"the body is not UTF-8: byte {error.start} is invalid", code="invalid_json") from None
+    if _depth(text) > MAX_DEPTH:  # before json.loads, which recurses
+        raise Invalid(FieldError("body", "too_deep", f"may be nested at most {MAX_DEPTH} levels deep"))
+    try:
+        value = _decoder.decode(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ParseError(f"the body is not JSON: {error.msg} at {place}", code="invalid_json") from None
+    if "\\u" in text:  # only an escape can smuggle these in
+        for path, string in _strings(value, ""):
+            if complaint := _unstorable(string):
+                raise Invalid(FieldError(path or "body", "invalid", complaint))
+    return value
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+
+
+def _depth(text: str) -> int:
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return 0
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                name = key.encode("utf-8", "replace").decode()[:MAX_TEXT]
+                raise Invalid(FieldError(name, "duplicate_key", "appears twice in the same object"))
+            seen.add(key)
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text) > 17 or abs(int(text)) > MAX_NUMBER:
+        raise _out_of_range(text)
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number) or abs(number) > MAX_NUMBER:
+        raise _out_of_range(text)
+    return number
+
+
+def _constant(text: str) -> Any:
+    raise Invalid(FieldError("body", "invalid", f"{text} is not a JSON number"))
+
+
+def _out_of_range(text: str) -> Invalid:
+    return Invalid(FieldError("body", "out_of_range", f"the number {text[:24]} is beyond 2^53"))
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_whole, parse_float=_fraction, parse_constant=_constant
+)
+
+
+def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every key and text with the path to it."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield path, key
+            yield from _strings(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _strings(inner, f"{path}.{number}" if path else str(number))
+
+
+def _unstorable(text: str) -> str:
+    if "\x00" in text:
+        return "may not contain the character U+0000"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "contains half of a surrogate pair"
+    return ""
+
+
+# --- Values ----------------------------------------------------------------------------------------------------
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+MOMENT_FORM = "must be an RFC 3339 time with an offset, as 2026-01-31T09:00:00Z, or a plain date"
+# Times outside of these years are slips, and the sums with them would overflow.
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+
+def moment(text: str) -> datetime:
+    """An RFC 3339 time with an offset, or a plain date as its midnight UTC. Raises ValueError."""
+    if _DATE.fullmatch(text):
+        found = datetime.combine(_calendar(date.fromisoformat, text), time(), UTC)
+    elif _MOMENT.fullmatch(text):
+        # fromisoformat takes at most six digits of a fraction.
+        found = _calendar(datetime.fromisoformat, re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper()))
+    elif re.fullmatch(r".*[0-9] [0-9]{2}:[0-9]{2}", text):
+        raise ValueError(f"{MOMENT_FORM}; in a query the + of an offset is written %2B")
+    else:
+        raise ValueError(MOMENT_FORM)
+    try:
+        if _EARLIEST <= found <= _LATEST:
+            return found.astimezone(UTC)
+    except OverflowError:
+        pass
+    raise ValueError("must lie between the years 1970 and 9000")
+
+
+def _calendar(read: Callable[[str], _T], text: str) -> _T:
+    try:
+        return read(text)
+    except ValueError:
+        raise ValueError(f"{text} is no time of the calendar") from None
+
+
+# --- Query parameters ------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One query parameter: how it is read (`parse` raises ValueError) and how the documentation describes it."""
+
+    parse: Callable[[str], Any]
+    about: str = ""
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    default: Any = None
+    may_repeat: bool = False  # several values, in one parameter with commas or in several
+
+
+def whole(low: int, high: int, *, about: str = "", default: int | None = None) -> Param:
+    def parse(text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"must be a whole number from {low} to {high}")
+
+    schema: dict[str, Any] = {"type": "integer", "minimum": low, "maximum": high}
+    if default is not None:
+        schema["default"] = default
+    return Param(parse, about, schema, default)
+
+
+def one_of(*words: str, about: str = "", default: str | None = None) -> Param:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return Param(parse, about, {"type": "string", "enum": list(words)}, default)
+
+
+def words(*known: str, about: str = "") -> Param:
+    """Several of the known words, with commas between them: a frozenset."""
+
+    def parse(text: str) -> frozenset[str]:
+        found = frozenset(word.strip() for word in text.split(","))
+        if not found <= set(known):
+            raise ValueError(f"must be {' or '.join(known)}")
+        return found
+
+    return Param(parse, about, {"type": "string", "enum": list(known)}, frozenset())
+
+
+def text(max_length: int = MAX_TEXT, *, about: str = "") -> Param:
+    def parse(value: str) -> str:
+        if len(value) > max_length:
+            raise ValueError(f"may have at most {max_length} characters")
+        return value
+
+    return Param(parse, about, {"type": "string", "maxLength": max_length})
+
+
+def time_param(about: str = "") -> Param:
+    return Param(moment, about, {"type": "string", "format": "date-time"})
+
+
+def query_pairs(raw: str) -> list[tuple[str, str]]:
+    """The parameters as sent, percent-decoded strictly. Raises Invalid."""
+    try:
+        return parse_qsl(
+            raw.encode("latin-1").decode("utf-8"),
+            keep_blank_values=True,
+            encoding="utf-8",
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
+    except UnicodeError:
+        raise Invalid(FieldError("query", "invalid", "is not UTF-8")) from None
+    except ValueError:
+        raise Invalid(FieldError("query", "invalid", f"has over {MAX_PARAMETERS} parameters")) from None
+
+
+def gather(pairs: list[tuple[str, str]], known: Mapping[str, Param]) -> tuple[dict[str, str], list[FieldError]]:
+    """What was sent for each known parameter, and what is wrong with the rest: unknown, repeated, empty, unstorable."""
+    sent: dict[str, str] = {}
+    problems: list[FieldError] = []
+    for name, value in pairs:
+        shown = _printable(name)
+        if name not in known:
+            problems.append(FieldError(shown, "unknown_parameter", "is not a parameter of this request"))
+        elif not value.strip():
+            problems.append(FieldError(shown, "blank", "may not be empty"))
+        elif complaint := _unstorable(value):
+            problems.append(FieldError(shown, "invalid", complaint))
+        elif name in sent and not known[name].may_repeat:
+            problems.append(FieldError(shown, "repeated_parameter", "may be sent only once"))
+        else:
+            sent[name] = f"{sent[name]},{value}" if name in sent else value
+    return sent, problems
+
+
+def _printable(name: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in name[:MAX_TEXT])

@@ -1,0 +1,47 @@
+"""The addresses of the native API: one shape under two prefixes, and the catalogue also without any.
+
+Only the first of each is described in the OpenAPI document.
+"""
+
+from typing import Any
+
+from django.urls import URLPattern, include, path
+from django.urls.resolvers import URLResolver
+
+from agent_jobs.api import activities, catalog, channels, docs, health, jobs
+
+
+def _catalog(prefix: str, **kwargs: Any) -> list[URLPattern]:
+    types, profiles = f"{prefix}/agent-jobs-type", f"{prefix}/profiles"
+    return [
+        path(types, catalog.JobTypes.as_view(**kwargs)),
+        path(f"{types}/<str:entry_id>", catalog.JobTypeDetail.as_view(**kwargs)),
+        path(profiles, catalog.Profiles.as_view(**kwargs)),
+        path(f"{profiles}/<str:entry_id>", catalog.ProfileDetail.as_view(**kwargs)),
+    ]
+
+
+def _services(**kwargs: Any) -> list[URLPattern]:
+    return [
+        path("agent-jobs", jobs.Jobs.as_view(**kwargs)),
+        path("agent-jobs/", jobs.MissingJobId.as_view()),
+        path("agent-jobs/<str:job_id>", jobs.JobDetail.as_view(**kwargs)),
+        path("activities", activities.Activities.as_view(**kwargs)),
+        *_catalog("organizations/<str:org_id>", **kwargs),
+        path("channels", channels.Channels.as_view(**kwargs)),
+        path("channels/slack/installations", channels.Installations.as_view(**kwargs)),
+        path("channels/slack/installations/<str:team_id>", channels.InstallationDetail.as_view(**kwargs)),
+        path("channels/<str:platform>/<str:code>", channels.ChannelDetail.as_view(**kwargs)),
+        path("channels/<str:platform>/<str:code>/messages", channels.Messages.as_view(**kwargs)),
+    ]
+
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("services/", include(_services())),
+    path("api/v0/services/", include(_services(schema=None))),
+    *_catalog("organizations/<str:org_id>", schema=None),
+    path("health/live", health.Live.as_view()),
+    path("health/ready", health.Ready.as_view()),
+    path("schema", docs.Schema.as_view(), name="schema"),
+    path("docs", docs.Docs.as_view(url_name="schema"), name="docs"),
+]

@@ -1,0 +1,38 @@
+"""Makes an app token and prints it, and nothing else, on standard output. It is not to be had again."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from agent_jobs import queries, scopes
+from agent_jobs.management.commands._base import told_plainly
+from agent_jobs.services import tokens
+
+
+class Command(BaseCommand):
+    help = "Make an app token. It is printed once, alone, and kept nowhere."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--org", required=True, metavar="ORG_ID")
+        parser.add_argument(
+            "--scope",
+            required=True,
+            action="append",
+            dest="scopes",
+            metavar="SCOPE",
+            help=f"may be given several times; one of {', '.join(scopes.ALL_SCOPES)}",
+        )
+        parser.add_argument("--name", required=True, help="what the token is for")
+        parser.add_argument("--expires-in-days", type=int, metavar="N", help="default: never")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        days = options["expires_in_days"]
+        with told_plainly():
+            _, plain = tokens.issue(
+                queries.org(options["org"]),
+                name=options["name"],
+                scopes=options["scopes"],
+                expires_in=None if days is None else timedelta(days=max(-1, min(days, 100_000))),
+            )
+        self.stdout.write(plain)

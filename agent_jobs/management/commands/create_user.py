@@ -1,0 +1,32 @@
+"""Makes a person's account in an organisation; the password comes by standard input, so that no shell keeps it."""
+
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from agent_jobs import queries
+from agent_jobs.management.commands._base import told_plainly
+from agent_jobs.services import orgs
+
+
+class Command(BaseCommand):
+    help = "Make a user in an organisation, or set an existing one's role and password."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--org", required=True, metavar="ORG_ID")
+        parser.add_argument("--username", required=True)
+        parser.add_argument("--role", required=True, choices=orgs.ROLES)
+        parser.add_argument(
+            "--password-stdin", action="store_true", required=True, help="read the password from standard input"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        password = sys.stdin.readline().rstrip("\r\n")
+        if not password:
+            raise CommandError("standard input holds no password: echo … | python3 manage.py create_user …")
+        with told_plainly():
+            org = queries.org(options["org"])
+            user, is_new = orgs.create_user(org, username=options["username"], role=options["role"], password=password)
+        verb = "made" if is_new else "there is already"
+        self.stdout.write(f"{verb} user {user.get_username()}, {options['role']} of {org.pk}")

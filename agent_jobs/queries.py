@@ -1,0 +1,211 @@
+"""Every read, the organisation first. Lists come as plain rows of named columns, a constant number of statements.
+
+Another organisation's id is NotFound exactly as a missing one; the one place where the document says otherwise is
+`job`: there it is Forbidden, with a constant message.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Model, Q, QuerySet
+from django.db.models.functions import Now
+
+from agent_jobs.errors import Forbidden, NotFound
+from agent_jobs.models import Activity, DutyRun, Job, JobType, Org, Profile, Task, WorkerProcess
+
+Row = Mapping[str, Any]
+
+JOB_COLUMNS = (
+    *("id", "org_id", "status", "job_type_key", "platform", "channel_code", "channel_type", "channel_data"),
+    *("params", "config", "tags", "priority", "is_new_channel", "ignore_cooldown", "created_at", "updated_at"),
+    *("requested_at", "delay_minutes", "delay_seconds", "scheduled_at", "started_at", "deadline_at"),
+    *("finished_at", "queue_at", "waiting_for", "wake_at", "lease_until", "thread", "inbox_count"),
+    *("first_reply_at", "result", "result_data", "error_code", "error_message"),
+)
+ACTIVITY_COLUMNS = (
+    *("id", "org_id", "job_id", "code", "status", "note", "actor", "source_type", "execution_id"),
+    *("allocated_credits", "consumed_credits", "credits_rule_id", "input", "output", "processed_at"),
+    *("created_at", "updated_at", "job__platform", "job__channel_code", "job__thread", "job__job_type_key"),
+)
+_ENTRY_COLUMNS = (
+    *("key", "org_id", "name", "description", "emoji", "version", "visibility", "active", "tags"),
+    *("created_at", "updated_at"),
+)
+JOB_TYPE_COLUMNS = (*_ENTRY_COLUMNS, "runner", "params_schema", "default_config")
+PROFILE_COLUMNS = (*_ENTRY_COLUMNS, "instructions", "model")
+MAX_LOG_LINES = 100
+# A page that starts further down is found by its ids first: the skipped rows are then read from the index alone.
+_DEEP_OFFSET = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    column: str
+    is_descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which rows of a list, in which order. `after` holds the values of the order's columns in the last row seen."""
+
+    order: tuple[Order, ...]
+    limit: int
+    offset: int = 0
+    after: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How many activities a job has, and the first 100 of those that say something: `(created_at, note)`."""
+
+    count: int = 0
+    lines: tuple[tuple[Any, str], ...] = ()
+
+
+def org(org_id: str) -> Org:
+    found = Org.objects.filter(pk=org_id).first()
+    if found is None:
+        raise NotFound("there is no such organization", code="org_not_found")
+    return found
+
+
+def jobs(org_id: str) -> QuerySet[Job]:
+    return Job.objects.filter(org_id=org_id)
+
+
+def job(org_id: str, job_id: UUID) -> Row:
+    row = Job.objects.filter(pk=job_id).values(*JOB_COLUMNS).first()
+    if row is None:
+        raise job_not_found(str(job_id))
+    if row["org_id"] != org_id:
+        raise Forbidden("the job belongs to a different organization", code="job_of_another_organization")
+    return row
+
+
+def job_not_found(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id[:64]!r}", code="job_not_found")
+
+
+def tasks_of(job_ids: Iterable[UUID]) -> Mapping[UUID, list[Row]]:
+    """The tasks of each job, oldest first."""
+    found: dict[UUID, list[Row]] = defaultdict(list)
+    tasks = Task.objects.filter(job_id__in=list(job_ids)).order_by("job_id", "number")
+    for row in tasks.values("id", "job_id", "created_at", "status", "result"):
+        found[row["job_id"]].append(row)
+    return found
+
+
+def logs_of(job_ids: Iterable[UUID]) -> Mapping[UUID, Log]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT job_id, count(*),
+                (array_agg(created_at ORDER BY created_at, id) FILTER (WHERE note <> ''))[:%(most)s],
+                (array_agg(note ORDER BY created_at, id) FILTER (WHERE note <> ''))[:%(most)s]
+            FROM agent_jobs_activity WHERE job_id = ANY(%(ids)s) GROUP BY job_id
+            """,
+            {"ids": list(job_ids), "most": MAX_LOG_LINES},
+        )
+        return {
+            job_id: Log(count, tuple(zip(times or (), notes or (), strict=True)))
+            for job_id, count, times, notes in cursor.fetchall()
+        }
+
+
+def activities(org_id: str) -> QuerySet[Activity]:
+    return Activity.objects.filter(org_id=org_id)
+
+
+def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_first: bool) -> Mapping[UUID, list[Row]]:
+    """At most so many activities of each job and, in the order of `job_ids`, of all of them together."""
+    direction = "DESC" if newest_first else "ASC"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT found.id FROM unnest(%s::uuid[]) WITH ORDINALITY AS page (job_id, place)
+            CROSS JOIN LATERAL (
+                SELECT id, created_at FROM agent_jobs_activity WHERE job_id = page.job_id
+                ORDER BY created_at {direction}, id {direction} LIMIT %s
+            ) found
+            ORDER BY page.place, found.created_at {direction}, found.id {direction} LIMIT %s
+            """,  # noqa: S608 - the direction is one of two words
+            [list(job_ids), per_job, total],
+        )
+        ids = [row[0] for row in cursor.fetchall()]
+    rows = {row["id"]: row for row in Activity.objects.filter(pk__in=ids).values(*ACTIVITY_COLUMNS)}
+    found: dict[UUID, list[Row]] = defaultdict(list)
+    for activity_id in ids:
+        if row := rows.get(activity_id):
+            found[row["job_id"]].append(row)
+    return found
+
+
+def job_types(org_id: str) -> QuerySet[JobType]:
+    return JobType.objects.filter(org_id=org_id)
+
+
+def profiles(org_id: str) -> QuerySet[Profile]:
+    return Profile.objects.filter(org_id=org_id)
+
+
+def page(rows: QuerySet[Any], window: Window, columns: Sequence[str]) -> tuple[list[Row], bool]:
+    """The window's rows, and whether there are more behind them."""
+    order = [f"-{by.column}" if by.is_descending else by.column for by in window.order]
+    ordered = rows.order_by(*order)
+    if window.after is not None:
+        ordered = ordered.filter(_behind(window.order, window.after))
+    first, last = window.offset, window.offset + window.limit + 1
+    if window.offset > _DEEP_OFFSET:
+        model: type[Model] = rows.model
+        ordered = model._default_manager.filter(pk__in=ordered.values("pk")[first:last]).order_by(*order)
+        first, last = 0, window.limit + 1
+    found = list(ordered.values(*columns)[first:last])
+    return found[: window.limit], len(found) > window.limit
+
+
+def _behind(order: Sequence[Order], values: Sequence[Any]) -> Q:
+    """Rows that come after the one with these values. The bound on the first column is what an index can use."""
+    first = order[0]
+    behind = Q()
+    for number, by in enumerate(order):
+        same = Q(**{before.column: values[place] for place, before in enumerate(order[:number])})
+        behind |= same & Q(**{f"{by.column}__{'lt' if by.is_descending else 'gt'}": values[number]})
+    return Q(**{f"{first.column}__{'lte' if first.is_descending else 'gte'}": values[0]}) & behind
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Whether some worker process took a bell lately, and whether the duty of promotion was done lately."""
+
+    has_worked: bool
+    has_done_duties: bool
+
+
+def work_lately(*, within_seconds: int) -> Work:
+    since = Now() - timedelta(seconds=within_seconds)
+    return Work(
+        WorkerProcess.objects.filter(worked_at__gte=since).exists(),
+        DutyRun.objects.filter(duty="promote", done_at__gte=since).exists(),
+    )
+
+
+_migrated: set[str] = set()
+
+
+def is_migrated() -> bool:
+    """Whether every migration is applied. A yes is remembered by this process; a no is asked for again."""
+    name = connection.settings_dict["NAME"]
+    if name not in _migrated:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            return False
+        _migrated.add(name)
+    return True

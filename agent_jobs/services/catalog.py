@@ -1,0 +1,120 @@
+"""The catalogue: job types and profiles. One set of verbs for both; a `Kind` says what differs.
+
+Every change of an entry raises its `version`; a job runs by the copy that it took when it was posted.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from agent_jobs import llm, runners
+from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
+from agent_jobs.models import JobType, Profile
+from agent_jobs.runners import prompts
+from agent_jobs.services import schemas
+from agent_jobs.specs import config_errors
+
+KEY_FORM = "must begin with a letter or digit and have up to 128 letters, digits, dots, dashes and underscores"
+VISIBILITIES = ("org", "private", "public")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_SHARED = ("name", "description", "emoji", "visibility", "active", "tags")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`columns` are what a client may set beside the key; `check` looks at a whole entry about to be saved."""
+
+    model: type[JobType] | type[Profile]
+    word: str
+    code: str
+    columns: tuple[str, ...]
+    check: Callable[[Any], list[FieldError]]
+
+    def not_found(self, key: str) -> NotFound:
+        return NotFound(f"there is no {self.word} {key[:128]!r}", code=f"{self.code}_not_found")
+
+
+def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
+    """A new entry, version 1. Raises Invalid, or Conflict (`job_type_exists`) where the key is taken."""
+    entry = kind.model(org_id=org_id, key=key, **values)
+    _check(kind, entry)
+    try:
+        with transaction.atomic():
+            entry.save(force_insert=True)
+    except IntegrityError:
+        raise Conflict(f"there is a {kind.word} {key!r} already", code=f"{kind.code}_exists") from None
+    entry.refresh_from_db(fields=["created_at", "updated_at"])
+    return entry
+
+
+def replace(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
+    """The whole entry anew: what is not in `values` goes back to its default. Raises NotFound, Invalid."""
+    blank = kind.model()
+    return _save(kind, org_id, key, {column: getattr(blank, column) for column in kind.columns} | dict(values))
+
+
+def change(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
+    """Only what is in `values`. Raises NotFound, Invalid. A change to the same values is none."""
+    return _save(kind, org_id, key, values)
+
+
+def remove(kind: Kind, org_id: str, key: str) -> None:
+    """Jobs that took it stay as they are. Raises NotFound."""
+    deleted, _ = kind.model.objects.filter(org_id=org_id, key=key).delete()
+    if not deleted:
+        raise kind.not_found(key)
+
+
+def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
+    with transaction.atomic():
+        entry = kind.model.objects.select_for_update().filter(org_id=org_id, key=key).first()
+        if entry is None:
+            raise kind.not_found(key)
+        changed = {column: value for column, value in values.items() if getattr(entry, column) != value}
+        for column, value in changed.items():
+            setattr(entry, column, value)
+        _check(kind, entry)
+        if changed:
+            entry.version += 1
+            entry.updated_at = Now()
+            entry.save(update_fields=[*changed, "version", "updated_at"])
+            entry.refresh_from_db(fields=["updated_at"])
+    return entry
+
+
+def _check(kind: Kind, entry: JobType | Profile) -> None:
+    errors = kind.check(entry)
+    if not _KEY.fullmatch(entry.key):
+        errors.append(FieldError("id", "invalid", KEY_FORM))
+    if entry.visibility not in VISIBILITIES:
+        errors.append(FieldError("visibility", "invalid", f"must be one of {', '.join(VISIBILITIES)}"))
+    if errors:
+        raise Invalid(*errors)
+
+
+def _job_type_errors(job_type: JobType) -> list[FieldError]:
+    errors = schemas.check_schema(job_type.params_schema)
+    errors += config_errors(job_type.default_config, at="default_config")
+    names = [runner.name for runner in runners.RUNNERS]
+    if job_type.runner not in names:
+        errors.append(FieldError("runner", "invalid", f"must be one of {', '.join(names)}"))
+    prompt = job_type.default_config.get("start_prompt") if isinstance(job_type.default_config, dict) else None
+    if isinstance(prompt, str) and (complaint := prompts.check(prompt)):
+        errors.append(FieldError("default_config.start_prompt", "invalid", complaint))
+    return errors
+
+
+def _profile_errors(profile: Profile) -> list[FieldError]:
+    if profile.model in llm.MODELS:
+        return []
+    return [FieldError("model", "invalid", f"must be one of {', '.join(llm.MODELS)}")]
+
+
+JOB_TYPES = Kind(
+    JobType, "job type", "job_type", (*_SHARED, "runner", "params_schema", "default_config"), _job_type_errors
+)
+PROFILES = Kind(Profile, "profile", "profile", (*_SHARED, "instructions", "model"), _profile_errors)

@@ -1,0 +1,56 @@
+"""Organisations and the people in them."""
+
+import re
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.models import Membership, Org
+from agent_jobs.models.orgs import ORG_ID_PATTERN
+
+MAX_NAME = 200
+ROLES = tuple(Membership.Role.values)
+
+
+def create(org_id: str, *, name: str) -> tuple[Org, bool]:
+    """The organisation, and whether it is new. Calling again changes nothing but the name."""
+    if not re.match(ORG_ID_PATTERN, org_id):
+        form = "must begin with a letter or digit and have up to 64 letters, digits, dots, dashes and underscores"
+        raise Invalid(FieldError("org_id", "invalid", form))
+    if not name.strip() or len(name) > MAX_NAME or "\x00" in name:
+        raise Invalid(FieldError("name", "invalid", f"must be a text of 1 to {MAX_NAME} characters"))
+    return Org.objects.update_or_create(pk=org_id, defaults={"name": name})
+
+
+def create_user(org: Org, *, username: str, role: str, password: str) -> tuple[AbstractBaseUser, bool]:
+    """The user, and whether they are new, with that role in the organisation.
+
+    Calling again sets the role and, where it is another one, the password. One account may belong to several
+    organisations.
+    """
+    if role not in ROLES:
+        raise Invalid(FieldError("role", "invalid", f"must be one of {', '.join(ROLES)}"))
+    model = get_user_model()
+    username = model.normalize_username(username)
+    try:
+        model._meta.get_field("username").clean(username, None)
+    except ValidationError as error:
+        raise Invalid(FieldError("username", "invalid", "; ".join(error.messages))) from None
+    with transaction.atomic():
+        user = model._default_manager.filter(username=username).first()
+        is_new = user is None
+        if user is None:
+            user = model(username=username)
+        if is_new or not user.check_password(password):
+            try:
+                validate_password(password, user)
+            except ValidationError as error:
+                raise Invalid(FieldError("password", "invalid", "; ".join(error.messages))) from None
+            user.set_password(password)
+            user.save()
+        Membership.objects.update_or_create(org=org, user=user, defaults={"role": role})
+    return user, is_new

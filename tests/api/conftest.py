@@ -1,0 +1,27 @@
+import pytest
+
+from tests import factories, rows
+
+
+@pytest.fixture
+def acme(db):
+    """A client with WRITE in our organisation, which has the job type `greet`."""
+    rows.job_type()
+    return factories.api("acme", "SERVICES:WRITE")
+
+
+@pytest.fixture
+def reader(db):
+    return factories.api("acme", "SERVICES:READ")
+
+
+@pytest.fixture
+def rival(db):
+    """A client with WRITE in the stranger's organisation, which has a job type of the same name."""
+    rows.job_type("rival")
+    return factories.api("rival", "SERVICES:WRITE")
+
+
+@pytest.fixture
+def nobody(db):
+    return factories.Api(None)

@@ -1,0 +1,99 @@
+"""App tokens: what they look like, when they count, and that they are nowhere in plain text."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+
+from agent_jobs.errors import Invalid
+from agent_jobs.models import AppToken
+from agent_jobs.services import tokens
+from tests import rows
+
+pytestmark = pytest.mark.django_db
+
+
+def issue(**options):
+    return tokens.issue(rows.org(), name="test", scopes=["SERVICES:READ"], **options)
+
+
+def test_a_token_has_the_published_form_and_is_recognised():
+    token, plain = issue()
+
+    assert tokens.PATTERN.fullmatch(plain)
+    assert len(plain) == 47
+    assert tokens.authenticate(plain) == token
+    assert plain.startswith(token.public_id)
+
+
+def test_scopes_are_kept_in_one_form():
+    token, _ = tokens.issue(rows.org(), name="x", scopes=["services:write", "SERVICES:WRITE", "SERVICES:READ"])
+
+    assert token.scopes == ["SERVICES:READ", "SERVICES:WRITE"]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"scopes": ["SERVICES:EVERYTHING"]}, "scope"),
+        ({"scopes": ["JOBS:READ"]}, "scope"),
+        ({"scopes": []}, "scope"),
+        ({"name": " "}, "name"),
+        ({"name": "x" * 201}, "name"),
+        ({"expires_in": timedelta(0)}, "expires_in_days"),
+        ({"expires_in": timedelta(days=100_000)}, "expires_in_days"),
+    ],
+)
+def test_a_token_that_cannot_be_is_refused_and_named(options, field):
+    with pytest.raises(Invalid) as refused:
+        tokens.issue(rows.org(), **{"name": "x", "scopes": ["SERVICES:READ"], **options})
+
+    assert [error.field for error in refused.value.errors] == [field]
+    assert not AppToken.objects.exists()
+
+
+def test_unknown_expired_and_revoked_tokens_do_not_count():
+    _, alive = issue(expires_in=timedelta(days=1))
+    expired, expired_plain = issue(expires_in=timedelta(days=1))
+    AppToken.objects.filter(pk=expired.pk).update(expires_at=Now() - timedelta(seconds=1))
+    revoked, revoked_plain = issue()
+    tokens.revoke(revoked)
+    forgotten, forgotten_plain = issue()
+    forgotten.delete()
+
+    assert tokens.authenticate(alive)
+    for plain in (expired_plain, revoked_plain, forgotten_plain):
+        assert tokens.authenticate(plain) is None
+
+
+def test_a_slip_of_the_pen_does_not_reach_the_database(django_assert_num_queries):
+    _, plain = issue()
+    slips = [plain[:-1], plain + "a", plain[:20] + ("a" if plain[20] != "a" else "b") + plain[21:], "", "é" * 47]
+
+    with django_assert_num_queries(0):
+        assert [tokens.authenticate(slip) for slip in slips] == [None] * 5
+
+
+def test_the_plain_token_is_stored_nowhere():
+    _, plain = issue()
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT row_to_json(t)::text FROM agent_jobs_apptoken t")
+        stored = cursor.fetchone()[0]
+    assert plain not in stored
+    assert plain[20:40] not in stored
+
+
+def test_the_last_use_is_noted_at_most_once_a_minute(django_assert_num_queries):
+    token, plain = issue()
+
+    tokens.authenticate(plain)
+    token.refresh_from_db()
+    first = token.last_used_at
+    with django_assert_num_queries(1):
+        tokens.authenticate(plain)
+    assert first is not None
+    AppToken.objects.update(last_used_at=Now() - timedelta(minutes=2))
+    with django_assert_num_queries(2):
+        tokens.authenticate(plain)
