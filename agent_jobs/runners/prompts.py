@@ -11,7 +11,8 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from agent_jobs.errors import PermanentError
 
@@ -103,7 +104,8 @@ def _compile(template: str) -> jinja2.Template:
             raise SecurityError(f"line {statement.lineno}: only {{{{ … }}}}, for and if are allowed")
     if tree.find(nodes.Concat):
         raise SecurityError("'~' is not allowed: write one {{ … }} after the other")
-    if sum(len(literal.items) for literal in tree.find_all((nodes.List, nodes.Tuple, nodes.Dict))) > _MAX_LITERAL_ITEMS:
+    literals: list[Any] = list(tree.find_all((nodes.List, nodes.Tuple, nodes.Dict)))
+    if sum(len(literal.items) for literal in literals) > _MAX_LITERAL_ITEMS:
         raise SecurityError(f"lists and dicts may have {_MAX_LITERAL_ITEMS} items in all")
     for loop in tree.find_all(nodes.For):
         if loop.recursive:

@@ -90,7 +90,7 @@ class Worker:
                     settlements.append(self._take_turn(claim, claimed_at))
             elif may_claim:
                 empty_rounds += 1
-                if answer.org_id is None or empty_rounds > _EMPTY_ROUNDS:
+                if not answer.has_more or empty_rounds > _EMPTY_ROUNDS:
                     return turns_taken
         if turns_taken:
             dispatch.ring(lane)

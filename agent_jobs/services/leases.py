@@ -118,9 +118,10 @@ class Keeper:
             return 0
         with connection.cursor() as cursor:
             cursor.execute(_RENEW, [settings.LEASE_SECONDS, list(held), list(held.values())])
-            return cursor.rowcount
+            return int(cursor.rowcount)
 
     def _say_seen(self) -> None:
+        assert self.worker_id is not None
         columns = {"seen_at": Now(), **({"worked_at": Now()} if self._worked else {})}
         self._worked = False
         if not WorkerProcess.objects.filter(pk=self.worker_id).update(**columns):

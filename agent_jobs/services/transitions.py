@@ -17,7 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
@@ -101,7 +101,7 @@ def record_creation(job: Job, *, actor: Actor, note: str) -> None:
 
 _PROMOTE = f"""
 WITH due AS (
-    SELECT id FROM agent_jobs_job WHERE status = 'SCHEDULED' AND scheduled_at <= now()
+    SELECT id FROM agent_jobs_job WHERE status = 'SCHEDULED' AND scheduled_at <= statement_timestamp()
     ORDER BY scheduled_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE agent_jobs_job j SET status = 'WAITING', queue_at = j.scheduled_at - {_HEAD_START}, waiting_for = '',
@@ -188,7 +188,7 @@ class Turn:
 class Answer:
     """`settled`: the jobs whose settlement was taken; one that is missing had lost its lease. `org_id`: whose turn it
     was, None where the lane is empty; it may have had nothing that another worker was not just taking. `has_more`: the
-    lane held more than was claimed."""
+    lane holds more than was claimed, some of it perhaps only since this very statement."""
 
     settled: frozenset[UUID]
     org_id: str | None
@@ -215,7 +215,7 @@ settlements AS (
     FROM settlements s
     WHERE j.id = s.id AND j.lease_token = s.token AND j.status = 'RUNNING' AND j.lease_until IS NOT NULL
     RETURNING j.id, j.org_id, j.retry_count, s.task_id, s.status, s.task_status, s.task_result, s.error_code,
-        s.note, s.outgoing, s.lines, s.notes
+        s.note, s.outgoing, s.lines, s.notes, j.queue_at IS NOT NULL AS is_ready
 ), ended_tasks AS (
     UPDATE agent_jobs_task t SET status = s.task_status, result = s.task_result, finished_at = now()
     FROM settled s WHERE t.id = s.task_id
@@ -293,11 +293,18 @@ _NEXT_ORG = (
     "(SELECT org_id FROM next_org), (SELECT o.weight FROM agent_jobs_org o WHERE o.id = (SELECT org_id FROM next_org))"
 )
 _HAS_MORE = """
-(SELECT count(*) > %(batch)s FROM (
+(SELECT count(*) > (SELECT count(*) FROM claimed) FROM (
     SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s LIMIT %(batch)s + 1) waiting)"""
-_SETTLE = f"WITH {_SETTLED} SELECT {_SETTLED_IDS}, NULL, NULL, NULL, false"
+# What the statement itself puts back into the queue is not in the snapshot that it claims from.
+_HAS_READY = "(SELECT coalesce(bool_or(is_ready), false) FROM settled)"
+_SETTLE = f"WITH {_SETTLED} SELECT {_SETTLED_IDS}, NULL, NULL, NULL, {_HAS_READY}"
 _CLAIM = f"WITH {_CLAIMED} SELECT NULL, {_NEXT_ORG}, {_CLAIMED_JSON}, {_HAS_MORE}"
-_SETTLE_AND_CLAIM = f"WITH {_SETTLED}, {_CLAIMED} SELECT {_SETTLED_IDS}, {_NEXT_ORG}, {_CLAIMED_JSON}, {_HAS_MORE}"
+_SETTLE_AND_CLAIM = (
+    f"WITH {_SETTLED}, {_CLAIMED} SELECT {_SETTLED_IDS}, {_NEXT_ORG}, {_CLAIMED_JSON}, {_HAS_MORE} OR {_HAS_READY}"
+)
+
+
+_Row = tuple[list[UUID] | None, str | None, int, list[dict[str, Any]] | None, bool]
 
 
 def settle_and_claim(
@@ -317,7 +324,7 @@ def settle_and_claim(
     turn = turn or Turn()
     connection.ensure_connection()
     # psycopg's own cursor: server-side parameters and prepared statements, which Django's cursors do not use.
-    with psycopg.Cursor(connection.connection) as cursor:
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
         parameters = {
             "settlements": json.dumps([asdict(settlement) for settlement in settlements], default=str),
             "lane": lane,
@@ -329,7 +336,7 @@ def settle_and_claim(
         }
         cursor.execute(statement, parameters, prepare=True)
         row = cursor.fetchone()
-    settled, org_id, weight, claimed, has_more = row or (None, None, None, None, False)
+    settled, org_id, weight, claimed, has_more = cast(_Row, row)
     if org_id is not None:
         turn.left = (turn.left if turn.org_id == org_id and turn.left > 0 else weight) - 1
         turn.org_id = org_id
@@ -356,11 +363,11 @@ def ready_again(job: Job) -> int:
 
 _WAKE = f"""
 WITH due AS (
-    SELECT id FROM agent_jobs_job WHERE wake_at <= now() AND queue_at IS NULL
+    SELECT id FROM agent_jobs_job WHERE wake_at <= statement_timestamp() AND queue_at IS NULL
     ORDER BY wake_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), woken AS (
     UPDATE agent_jobs_job j SET queue_at = j.wake_at - {_HEAD_START}, wake_at = NULL, updated_at = now()
-    FROM due WHERE j.id = due.id AND j.status = 'RUNNING' AND j.lease_until IS NULL AND j.wake_at <= now()
+    FROM due WHERE j.id = due.id AND j.status = 'RUNNING' AND j.lease_until IS NULL AND j.wake_at IS NOT NULL
     RETURNING j.lane
 )
 SELECT lane, count(*) FROM woken GROUP BY lane

@@ -1,0 +1,68 @@
+"""The rules of a job's config."""
+
+from typing import Any
+
+import pytest
+
+from agent_jobs import scopes, specs
+from agent_jobs.scopes import Level
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "is_good"),
+    [
+        ("max_follow_ups", 3, True),
+        ("max_follow_ups", -1, False),
+        ("max_follow_ups", 51, False),
+        ("max_follow_ups", 2.5, False),
+        ("max_follow_ups", True, False),
+        ("max_follow_ups", "3", False),
+        ("max_follow_ups", None, False),
+        ("max_task_retries", 0, True),
+        ("max_task_retries", [], False),
+        ("task_retry_interval", 0.5, True),
+        ("task_retry_interval", -0.1, False),
+        ("max_time_to_complete", 60, True),
+        ("max_time_to_complete", 0, False),
+        ("follow_up_interval", 0.05, True),
+        ("start_prompt", "Hello", True),
+        ("start_prompt", " ", False),
+        ("start_prompt", 7, False),
+        ("profile_id", "p", True),
+        ("on_no_response", "fail", True),
+        ("on_no_response", "shrug", False),
+        ("ignore_cooldown", False, True),
+        ("ignore_cooldown", "no", False),
+        ("colour", "red", False),
+    ],
+)
+def test_a_config_value_is_taken_or_refused_by_its_rule(key: str, value: Any, is_good: bool) -> None:
+    errors = specs.config_errors({key: value}, at="config")
+    assert [error.field for error in errors] == ([] if is_good else [f"config.{key}"])
+
+
+@pytest.mark.parametrize("config", [None, [], "x", 3])
+def test_a_config_is_an_object(config: Any) -> None:
+    assert [error.field for error in specs.config_errors(config, at="default_config")] == ["default_config"]
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "is_allowed"),
+    [
+        (["SERVICES:READ"], Level.READ, True),
+        (["SERVICES:READ"], Level.WRITE, False),
+        (["SERVICES:WRITE"], Level.READ, True),
+        (["SERVICES:WRITE"], Level.WRITE, True),
+        (["SERVICES:WRITE"], Level.ADMIN, False),
+        (["SERVICES:ADMIN"], Level.WRITE, True),
+        ([], Level.READ, False),
+    ],
+)
+def test_a_level_implies_those_below_it(held: list[str], wanted: Level, is_allowed: bool) -> None:
+    assert scopes.allows(held, scopes.SERVICES, wanted) == is_allowed
+
+
+@pytest.mark.parametrize("scope", ["", "SERVICES", "SERVICES:", "SERVICES:ALL", "OTHER:READ"])
+def test_an_unknown_scope_is_refused_with_the_known_ones(scope: str) -> None:
+    with pytest.raises(ValueError, match="SERVICES:READ"):
+        scopes.parse(scope)

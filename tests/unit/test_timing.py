@@ -1,0 +1,56 @@
+"""The sums with times."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent_jobs import timing
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def test_a_delay_is_drawn_over_all_whole_seconds_of_its_window() -> None:
+    rng = random.Random(7)
+    drawn = {timing.draw_delay_seconds(1, rng) for _ in range(5_000)}
+    assert drawn == set(range(61))
+
+
+def test_a_delay_of_nought_is_no_delay() -> None:
+    assert timing.draw_delay_seconds(0, random.Random(7)) == 0
+
+
+@pytest.mark.parametrize(
+    ("requested", "delay_seconds", "expected"),
+    [
+        (None, 0, NOW),
+        (None, 30, NOW + timedelta(seconds=30)),
+        (NOW - timedelta(days=3), 0, NOW),
+        (NOW - timedelta(days=3), 30, NOW + timedelta(seconds=30)),
+        (NOW + timedelta(days=3), 30, NOW + timedelta(days=3, seconds=30)),
+    ],
+)
+def test_a_job_starts_at_its_time_or_now_and_then_waits_its_delay(
+    requested: datetime | None, delay_seconds: int, expected: datetime
+) -> None:
+    assert timing.effective_start(requested, now=NOW, delay_seconds=delay_seconds) == expected
+
+
+def test_a_step_of_priority_is_a_minute_in_the_queue() -> None:
+    assert timing.place_in_queue(NOW, 7, default_priority=5) == NOW - timedelta(minutes=2)
+    assert timing.place_in_queue(NOW, 4, default_priority=5) == NOW + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("interval_minutes", "retry_after", "low", "high"),
+    [(2, None, 120, 120), (2, 600, 600, 600), (2, 5, 120, 120), (0, None, 1, 5), (0, 30, 30, 30)],
+)
+def test_the_next_attempt_comes_after_the_interval_or_a_later_retry_after(
+    interval_minutes: float, retry_after: float | None, low: float, high: float
+) -> None:
+    seconds = timing.retry_delay_seconds(interval_minutes, retry_after=retry_after, rng=random.Random(7))
+    assert low <= seconds <= high
+
+
+def test_follow_ups_come_after_one_two_and_then_always_four_intervals() -> None:
+    assert [timing.follow_up_seconds(10, unanswered) for unanswered in range(5)] == [600, 1200, 2400, 2400, 2400]
