@@ -1,15 +1,14 @@
 """Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never."""
 
 from celery import shared_task
-from celery.signals import worker_init, worker_shutting_down
+from celery.signals import task_postrun, worker_init, worker_shutting_down
 from django.conf import settings
 
-from agent_jobs.services import promotion, recovery
+from agent_jobs.services import execution, promotion, recovery
 from agent_jobs.services.duties import serve_duty
-from agent_jobs.services.execution import Worker
 from agent_jobs.services.leases import Keeper
 
-worker = Worker(Keeper())
+worker = execution.Worker(Keeper())
 
 
 @worker_init.connect
@@ -20,6 +19,11 @@ def _start(**_: object) -> None:
 @worker_shutting_down.connect
 def _stop(**_: object) -> None:
     worker.keeper.stop_claims()
+
+
+@task_postrun.connect
+def _give_back(**_: object) -> None:
+    execution.give_back_connection()
 
 
 @shared_task(name="agent_jobs.serve_agents", ignore_result=True)

@@ -147,6 +147,11 @@ _database_options.setdefault(
     " -c jit=off -c client_connection_check_interval=1s",
 )
 
+# A pool lets a thread give its connection back while a model thinks; for workers with many more threads than that.
+if _pool_size := env_int("AGENT_JOBS_DATABASE_POOL", 0):
+    DATABASES["default"]["CONN_MAX_AGE"] = 0
+    _database_options["pool"] = {"min_size": 2, "max_size": max(_pool_size, 4), "timeout": 10}
+
 # --- Redis: the doorbell ---------------------------------------------------------------------------------------
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 
@@ -201,7 +206,7 @@ DELIVERY_GRACE_SECONDS = env_int("AGENT_JOBS_DELIVERY_GRACE_SECONDS", 30, minimu
 # --- Running ---------------------------------------------------------------------------------------------------
 LEASE_SECONDS = env_int("AGENT_JOBS_LEASE_SECONDS", 30, minimum=3)
 HEARTBEAT_SECONDS = env_int("AGENT_JOBS_HEARTBEAT_SECONDS", 10, minimum=1)
-WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=8)
+WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=12)
 DEFAULT_MAX_TIME_TO_COMPLETE_MINUTES = env_int("AGENT_JOBS_MAX_TIME_TO_COMPLETE", 24 * 60, minimum=1)
 if HEARTBEAT_SECONDS * 2 > LEASE_SECONDS:
     raise ImproperlyConfigured("AGENT_JOBS_HEARTBEAT_SECONDS must be at most half of AGENT_JOBS_LEASE_SECONDS")

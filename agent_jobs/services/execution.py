@@ -101,8 +101,8 @@ class Worker:
         run = turns.prepare(claim, runner)
         outcome: Outcome | None = turns.without_runner(claim, run)
         if outcome is None:
-            if runner.has_conversation and "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
-                connection.close()  # given back to the pool while a model thinks
+            if runner.has_conversation:
+                give_back_connection()  # a model may think for a minute
             outcome = _run(runner, run)
         seconds_left = claim["seconds_left"] - (time.monotonic() - claimed_at)
         return turns.settlement(claim, run, outcome, seconds_left=seconds_left, rng=self.rng)
@@ -140,6 +140,12 @@ class Worker:
             for record in settlement.outgoing
         ):
             outbox.ring()
+
+
+def give_back_connection() -> None:
+    """Into the pool, where there is one (AGENT_JOBS_DATABASE_POOL); else each thread keeps its own."""
+    if "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
+        connection.close()
 
 
 def _run(runner: Runner, run: Run) -> Outcome:
