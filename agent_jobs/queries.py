@@ -80,7 +80,7 @@ def jobs(org_id: str) -> QuerySet[Job]:
 
 
 def job(org_id: str, job_id: UUID) -> Row:
-    row = Job.objects.filter(pk=job_id).values(*JOB_COLUMNS).first()
+    row: Row | None = Job.objects.filter(pk=job_id).values(*JOB_COLUMNS).first()
     if row is None:
         raise job_not_found(str(job_id))
     if row["org_id"] != org_id:
@@ -165,7 +165,7 @@ def page(rows: QuerySet[Any], window: Window, columns: Sequence[str]) -> tuple[l
         model: type[Model] = rows.model
         ordered = model._default_manager.filter(pk__in=ordered.values("pk")[first:last]).order_by(*order)
         first, last = 0, window.limit + 1
-    found = list(ordered.values(*columns)[first:last])
+    found: list[Row] = list(ordered.values(*columns)[first:last])
     return found[: window.limit], len(found) > window.limit
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -50,12 +51,10 @@ class Activity(serializers.Serializer[Any]):
     processed_at = serializers.DateTimeField(required=False)
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
-    source = ActivitySource()
+    source = ActivitySource()  # type: ignore[assignment]
 
 
-class ActivityPage(serializers.Serializer[Any]):
-    data = Activity(many=True)
-    meta = PageMeta()
+ActivityPage = inline_serializer("ActivityPage", {"data": Activity(many=True), "meta": PageMeta()})
 
 
 def chat_id(platform: str | None, channel_code: str | None, thread: str | None) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.http import HttpResponseBase
+from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,8 +12,9 @@ from rest_framework.response import Response
 from agent_jobs import queries
 from agent_jobs.api import paging, parsing
 from agent_jobs.api.answers import filled, stamp
-from agent_jobs.api.base import Flag, Object, Resource, StrictSerializer, Tags, Text
+from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.fields import Flag, Object, StrictSerializer, Tags, Text
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.services import catalog
 
@@ -87,29 +89,11 @@ class Profile(Entry):
     model = serializers.CharField()
 
 
-class JobTypeItem(serializers.Serializer[Any]):
-    data = JobType()
-    meta = ItemMeta()
-
-
-class JobTypePage(serializers.Serializer[Any]):
-    data = JobType(many=True)
-    meta = PageMeta()
-
-
-class ProfileItem(serializers.Serializer[Any]):
-    data = Profile()
-    meta = ItemMeta()
-
-
-class ProfilePage(serializers.Serializer[Any]):
-    data = Profile(many=True)
-    meta = PageMeta()
-
-
-class Removed(serializers.Serializer[Any]):
-    meta = ItemMeta()
-    message = serializers.CharField()
+JobTypeItem = inline_serializer("JobTypeItem", {"data": JobType(), "meta": ItemMeta()})
+JobTypePage = inline_serializer("JobTypePage", {"data": JobType(many=True), "meta": PageMeta()})
+ProfileItem = inline_serializer("ProfileItem", {"data": Profile(), "meta": ItemMeta()})
+ProfilePage = inline_serializer("ProfilePage", {"data": Profile(many=True), "meta": PageMeta()})
+Removed = inline_serializer("Removed", {"meta": ItemMeta(), "message": serializers.CharField()})
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
@@ -147,7 +131,8 @@ class _Catalog(Resource):
     def retrieve(self, org_id: str, entry_id: str) -> Response:
         asked = self.asked(query=self.detail_query)
         self.require_org(org_id)
-        row = self.rows().filter(key=entry_id).values(*self.columns).first() if "\x00" not in entry_id else None
+        self.kind.require_key(entry_id)
+        row = self.rows().filter(key=entry_id).values(*self.columns).first()
         if row is None:
             raise self.kind.not_found(entry_id)
         return Response(self.answer(self.shown(row, asked)))

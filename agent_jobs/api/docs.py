@@ -1,10 +1,12 @@
 """How operations are described in the OpenAPI document, each in the same way, and the pages that show it."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
-from django_filters import FilterSet
+from django_filters import FilterSet  # type: ignore[import-untyped]
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
@@ -12,6 +14,7 @@ from rest_framework import serializers
 from rest_framework.negotiation import DefaultContentNegotiation
 
 from agent_jobs.api import filters
+from agent_jobs.api.auth import AppTokenAuthentication
 from agent_jobs.api.parsing import Param
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -38,6 +41,19 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
 )
 
 
+class AppTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = AppTokenAuthentication
+    name = "appToken"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "ajt_live_…",
+            "description": "An app token. GET needs the scope SERVICES:READ, everything else SERVICES:WRITE.",
+        }
+
+
 class FieldProblem(serializers.Serializer[Any]):
     field = serializers.CharField()
     code = serializers.CharField()
@@ -51,7 +67,7 @@ class RequestMeta(serializers.Serializer[Any]):
 class Refusal(serializers.Serializer[Any]):
     code = serializers.CharField(help_text="For machines; never changes.")
     message = serializers.CharField(help_text="For people.")
-    errors = FieldProblem(many=True)
+    errors = FieldProblem(many=True)  # type: ignore[assignment]
     meta = RequestMeta()
 
 
@@ -128,6 +144,7 @@ class Docs(SpectacularSwaggerSplitView):
     content_negotiation_class = DefaultContentNegotiation
     authentication_classes = ()
     permission_classes = ()
+    schema = None
     POLICY = (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
         " connect-src 'self'; font-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
@@ -135,6 +152,9 @@ class Docs(SpectacularSwaggerSplitView):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
+        if "settings" in response.data:
+            # Without a null here the page shows a badge that sends the document's address to a public validator.
+            response.data["settings"] = json.dumps({"deepLinking": True, "validatorUrl": None})
         response["Content-Security-Policy"] = self.POLICY
         return response
 

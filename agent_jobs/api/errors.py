@@ -139,7 +139,13 @@ def _own(exc: errors.AgentJobsError, request: Any) -> Response | None:
 def _framework(exc: exceptions.APIException, request: Any) -> Response:
     status = exc.status_code
     if isinstance(exc, exceptions.NotAuthenticated | exceptions.AuthenticationFailed) and status == 401:
-        return _refusal(status, "unauthenticated", UNAUTHENTICATED, request, headers={"WWW-Authenticate": "Bearer"})
+        return _refusal(
+            status,
+            "unauthenticated",
+            UNAUTHENTICATED,
+            request,
+            headers={"WWW-Authenticate": 'Bearer realm="agent-jobs"'},
+        )
     code = exc.get_codes()
     message = str(exc.detail)
     if isinstance(exc, exceptions.MethodNotAllowed):
@@ -147,9 +153,9 @@ def _framework(exc: exceptions.APIException, request: Any) -> Response:
     elif isinstance(exc, exceptions.UnsupportedMediaType):
         message = "a body must be sent as application/json"
     headers = {}
-    if isinstance(exc, exceptions.Throttled) and exc.wait is not None:
-        headers["Retry-After"] = str(int(exc.wait) + 1)
-    fields = ()
+    if (wait := getattr(exc, "wait", None)) is not None:
+        headers["Retry-After"] = str(int(wait) + 1)
+    fields: tuple[FieldError, ...] = ()
     if isinstance(exc, exceptions.ParseError):
         fields = (FieldError("body", str(code), message),)
     known = _CODES.get(status, "") if code in {"error", "permission_denied", "parse_error"} else str(code)

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
-from django_filters import Filter, FilterSet
+from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
 from agent_jobs.api.parsing import Param, one_of, text, time_param, whole
 from agent_jobs.specs import PRIORITIES
@@ -60,7 +60,7 @@ class _Field(forms.Field):
             raise forms.ValidationError(str(error), code="invalid") from None
 
 
-class By(Filter):
+class By(Filter):  # type: ignore[misc]
     """`By(param, "column", "lookup")`."""
 
     field_class = _Field
@@ -70,7 +70,7 @@ class By(Filter):
         self.param = param
 
 
-class JobFilters(FilterSet):
+class JobFilters(FilterSet):  # type: ignore[misc]
     status = By(STATUSES, lookup="in")
     scheduled_at = By(time_param("Due at exactly this time."))
     scheduled_at_gte = By(time_param("Due at this time or later."), "scheduled_at", "gte")
@@ -86,7 +86,7 @@ class JobFilters(FilterSet):
     tags = By(TAGS, lookup="contains")
 
 
-class ActivityFilters(FilterSet):
+class ActivityFilters(FilterSet):  # type: ignore[misc]
     job_id = By(Param(_job_id, "Of this job.", {"type": "string", "format": "uuid"}))
     status = By(one_of(*ActivityStatus))
     activity_type_code = By(text(about="With this code, as `job.created` or `message.out`."), "code")

@@ -54,7 +54,7 @@ class Ready(_Open):
 
 def readiness() -> dict[str, dict[str, Any]]:
     """Each part by name: `{"database": {"ok": True, "detail": "answers"}, ...}`. Raises nothing."""
-    bells = doorbell.waiting(dispatch.DUTIES_QUEUE)
+    bells = _bells()
     redis = _check(bells is not None, "answers", "does not answer: work starts late, by the sweep alone")
     try:
         are_migrated = queries.is_migrated()
@@ -74,6 +74,11 @@ def readiness() -> dict[str, dict[str, Any]]:
         "redis": redis,
         **_work(work, bells),
     }
+
+
+def _bells() -> int | None:
+    """Bells of duties that wait for a worker; None where Redis does not answer."""
+    return doorbell.waiting(dispatch.DUTIES_QUEUE)
 
 
 def _work(work: queries.Work, bells: int | None) -> dict[str, dict[str, Any]]:

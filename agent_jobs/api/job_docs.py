@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 
 from agent_jobs.api.activities import Activity
@@ -99,9 +100,7 @@ class JobMeta(ItemMeta):
     activities_meta = ActivitiesMeta(required=False)
 
 
-class JobItem(serializers.Serializer[Any]):
-    data = JobInDetail()
-    meta = JobMeta()
+JobItem = inline_serializer("JobItem", {"data": JobInDetail(), "meta": JobMeta()})
 
 
 class StatusCounts(serializers.Serializer[Any]):
@@ -124,9 +123,7 @@ class JobPageMeta(PageMeta):
     activities_truncated = serializers.BooleanField(required=False)
 
 
-class JobPage(serializers.Serializer[Any]):
-    data = Job(many=True)
-    meta = JobPageMeta()
+JobPage = inline_serializer("JobPage", {"data": Job(many=True), "meta": JobPageMeta()})
 
 
 class CanceledMeta(serializers.Serializer[Any]):
@@ -134,7 +131,6 @@ class CanceledMeta(serializers.Serializer[Any]):
     job_id = serializers.CharField()
 
 
-class CanceledJob(serializers.Serializer[Any]):
-    data = JobInDetail()
-    meta = CanceledMeta()
-    message = serializers.CharField()
+CanceledJob = inline_serializer(
+    "CanceledJob", {"data": JobInDetail(), "meta": CanceledMeta(), "message": serializers.CharField()}
+)

@@ -11,18 +11,9 @@ from rest_framework.response import Response
 from agent_jobs import queries, stats, timing
 from agent_jobs.api import activities, paging, parsing
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
-from agent_jobs.api.base import (
-    Asked,
-    Moment,
-    Object,
-    Resource,
-    StrictSerializer,
-    Tags,
-    Text,
-    Whole,
-    read_job_id,
-)
+from agent_jobs.api.base import Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
+from agent_jobs.api.fields import Moment, Object, StrictSerializer, Tags, Text, Whole
 from agent_jobs.api.filters import JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import FieldError, Invalid
@@ -74,7 +65,7 @@ class TargetChannel(StrictSerializer):
     platform = Text(max_length=32)
     code = Text()
     type = Text(max_length=64, required=False)
-    data = Object(required=False)
+    data = Object(required=False)  # type: ignore[assignment]
 
 
 class JobRequest(StrictSerializer):
@@ -223,7 +214,7 @@ class Jobs(Resource):
             delay_minutes=asked.query["delay"],
             tags=tuple(fields.get("tags", ())),
             priority=fields.get("priority", DEFAULT_PRIORITY),
-            token_pk=request.auth.pk,
+            token_pk=self.token.pk,
         )
 
         def effect() -> tuple[int, Mapping[str, Any]]:

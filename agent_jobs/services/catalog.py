@@ -37,6 +37,11 @@ class Kind:
     def not_found(self, key: str) -> NotFound:
         return NotFound(f"there is no {self.word} {key[:128]!r}", code=f"{self.code}_not_found")
 
+    def require_key(self, key: str) -> None:
+        """What cannot be an id is the id of no entry."""
+        if not _KEY.fullmatch(key):
+            raise self.not_found(key)
+
 
 def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
     """A new entry, version 1. Raises Invalid, or Conflict (`job_type_exists`) where the key is taken."""
@@ -64,12 +69,14 @@ def change(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
 
 def remove(kind: Kind, org_id: str, key: str) -> None:
     """Jobs that took it stay as they are. Raises NotFound."""
+    kind.require_key(key)
     deleted, _ = kind.model.objects.filter(org_id=org_id, key=key).delete()
     if not deleted:
         raise kind.not_found(key)
 
 
 def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
+    kind.require_key(key)
     with transaction.atomic():
         entry = kind.model.objects.select_for_update().filter(org_id=org_id, key=key).first()
         if entry is None:

@@ -69,11 +69,12 @@ def _validator(schema: str) -> jsonschema_rs.Draft202012Validator:
 
 def _field_errors(error: jsonschema_rs.ValidationError, at: str) -> Iterator[FieldError]:
     field = _field(at, error.instance_path)
+    detail: Any = error.kind  # a class of its own for each keyword
     kind = error.kind.name
     if kind == "required":
-        yield FieldError(f"{field}.{error.kind.property}", "required", "is required")
+        yield FieldError(f"{field}.{detail.property}", "required", "is required")
     elif kind in {"additionalProperties", "unevaluatedProperties"}:
-        for name in error.kind.unexpected:
+        for name in detail.unexpected:
             yield FieldError(f"{field}.{name}", "unknown_field", "is not a known parameter")
     elif kind == "falseSchema":  # `additionalProperties: false` beside no `properties` comes out as this
         yield FieldError(field, "unknown_field", "is not a known parameter")

@@ -1,0 +1,294 @@
+"""The catalogue: job types and profiles, made, read, changed and deleted by the token's organisation alone."""
+
+import pytest
+
+from agent_jobs.models import JobType, Profile
+from tests import factories, rows
+
+pytestmark = pytest.mark.django_db
+TYPES = "/services/organizations/acme/agent-jobs-type"
+PROFILES = "/services/organizations/acme/profiles"
+FULL = {
+    "id": "report",
+    "name": "Report",
+    "description": "Reports.",
+    "emoji": "📊",
+    "visibility": "private",
+    "active": False,
+    "tags": ["daily"],
+    "runner": "message",
+    "params_schema": {"type": "object", "required": ["name"]},
+    "default_config": {"start_prompt": "Hi {{ name }}", "max_follow_ups": 2},
+}
+
+
+@pytest.fixture
+def api(db):
+    return factories.api()
+
+
+def test_a_job_type_is_made_with_all_that_it_was_given(api):
+    response = api.post(TYPES, FULL)
+
+    assert response.status_code == 201, response.content
+    body = response.json()
+    assert body["meta"] == {"org_id": "acme", "id": "report"}
+    created_at = body["data"]["created_at"]
+    assert body["data"] == FULL | {
+        "org_id": "acme",
+        "version": 1,
+        "created_at": created_at,
+        "updated_at": body["data"]["updated_at"],
+    }
+    assert created_at.endswith("Z")
+
+
+def test_id_and_name_are_enough(api):
+    body = api.post(TYPES, {"id": "a", "name": "A"}).json()["data"]
+
+    assert (
+        body.items()
+        >= {
+            "runner": "conversation",
+            "version": 1,
+            "visibility": "org",
+            "active": True,
+            "tags": [],
+            "description": "",
+            "params_schema": {},
+            "default_config": {},
+        }.items()
+    )
+    assert "emoji" not in body
+
+
+def test_what_lists_and_details_show_is_what_was_asked_for(api):
+    api.post(TYPES, FULL)
+
+    def listed(query=""):
+        (shown,) = api.get(f"{TYPES}{query}").json()["data"]
+        return shown
+
+    plain = listed()
+    assert not {"emoji", "params_schema"} & set(plain)
+    assert listed("?enrich=emoji")["emoji"] == "📊"
+    assert listed("?include=schema")["params_schema"] == FULL["params_schema"]
+    detail = api.get(f"{TYPES}/report").json()["data"]
+    assert detail["params_schema"] == FULL["params_schema"]
+    assert "emoji" not in detail
+    assert api.get(f"{TYPES}/report?enrich=emoji").json()["data"]["emoji"] == "📊"
+
+
+def test_lists_are_sorted_and_paged(api):
+    for key in ("b", "a", "c"):
+        api.post(TYPES, {"id": key, "name": key.upper()})
+
+    def ids(query):
+        return "".join(entry["id"] for entry in api.get(f"{TYPES}?{query}").json()["data"])
+
+    assert ids("sort=id:asc") == "abc"
+    assert ids("sort=-name") == "cba"
+    assert ids("sort=id&limit=1&offset=1") == "b"
+    assert api.get(f"{TYPES}?limit=2&sort=id").json()["meta"].items() >= {"total": 3, "count": 2, "limit": 2}.items()
+    cursor = api.get(f"{TYPES}?limit=2&sort=id").json()["meta"]["next_cursor"]
+    assert ids(f"cursor={cursor}") == "c"
+
+
+def test_a_put_replaces_the_whole_entry(api):
+    api.post(TYPES, FULL)
+
+    body = api.put(f"{TYPES}/report", {"name": "New"}).json()["data"]
+
+    assert (
+        body.items()
+        >= {
+            "name": "New",
+            "version": 2,
+            "runner": "conversation",
+            "tags": [],
+            "active": True,
+            "default_config": {},
+            "params_schema": {},
+            "visibility": "org",
+        }.items()
+    )
+
+
+def test_a_patch_changes_what_it_names(api):
+    api.post(TYPES, FULL)
+
+    first = api.patch(f"{TYPES}/report", {"name": "New", "active": True}).json()["data"]
+    same = api.patch(f"{TYPES}/report", {"id": "report", "name": "New"}).json()["data"]
+
+    assert (
+        first.items() >= {"name": "New", "active": True, "runner": "message", "tags": ["daily"], "version": 2}.items()
+    )
+    assert same["version"] == 2
+    assert first["updated_at"] > first["created_at"]
+
+
+def test_a_deleted_entry_is_gone(api):
+    api.post(TYPES, FULL)
+
+    response = api.delete(f"{TYPES}/report")
+
+    assert response.status_code == 200
+    assert response.json()["meta"] == {"org_id": "acme", "id": "report"}
+    assert [api.get(f"{TYPES}/report").status_code, api.delete(f"{TYPES}/report").status_code] == [404, 404]
+
+
+@pytest.mark.parametrize("method", ["put", "patch", "get", "delete"])
+@pytest.mark.parametrize("base", [TYPES, PROFILES])
+def test_an_entry_that_is_not_there_is_a_404(api, base, method):
+    body = {"put": [{"name": "x"}], "patch": [{"name": "x"}]}.get(method, [])
+
+    for key in ("nothing", "%00", "é"):
+        response = getattr(api, method)(f"{base}/{key}", *body)
+        assert response.status_code == 404
+        assert response.json()["code"] in {"job_type_not_found", "profile_not_found"}
+
+
+@pytest.mark.parametrize("base", [TYPES, PROFILES])
+def test_an_id_is_taken_once_in_each_organization(api, base):
+    rival = factories.api("rival")
+    assert api.post(base, {"id": "x", "name": "X"}).status_code == 201
+
+    again = api.post(base, {"id": "x", "name": "Y"})
+
+    assert again.status_code == 409
+    assert again.json()["code"].endswith("_exists")
+    assert api.get(f"{base}/x").json()["data"]["name"] == "X"
+    assert rival.post(base.replace("acme", "rival"), {"id": "x", "name": "Theirs"}).status_code == 201
+
+
+BAD = [
+    ({}, "name"),
+    ({"id": ""}, "id"),
+    ({"id": "-x"}, "id"),
+    ({"id": "a b"}, "id"),
+    ({"id": "a/b"}, "id"),
+    ({"id": "x\n"}, "id"),
+    ({"id": "é"}, "id"),
+    ({"id": "x" * 129}, "id"),
+    ({"id": 5}, "id"),
+    ({"name": ""}, "name"),
+    ({"name": "x" * 201}, "name"),
+    ({"name": None}, "name"),
+    ({"description": 5}, "description"),
+    ({"emoji": "x" * 65}, "emoji"),
+    ({"visibility": "everybody"}, "visibility"),
+    ({"active": "yes"}, "active"),
+    ({"active": 1}, "active"),
+    ({"tags": [1]}, "tags"),
+    ({"version": 7}, "version"),
+    ({"org_id": "rival"}, "org_id"),
+    ({"runner": "nobody"}, "runner"),
+    ({"runner": 1}, "runner"),
+    ({"params_schema": []}, "params_schema"),
+    ({"params_schema": {"type": "objekt"}}, "params_schema.type"),
+    ({"params_schema": {"$ref": "http://example.com/"}}, "params_schema"),
+    ({"default_config": "x"}, "default_config"),
+    ({"default_config": {"max_follow_ups": -1}}, "default_config.max_follow_ups"),
+    ({"default_config": {"nonsense": 1}}, "default_config.nonsense"),
+    ({"default_config": {"start_prompt": "{% if %}"}}, "default_config.start_prompt"),
+    ({"default_config": {"start_prompt": "{% include 'x' %}"}}, "default_config.start_prompt"),
+]
+
+
+@pytest.mark.parametrize(("change", "field"), BAD, ids=str)
+def test_a_bad_entry_is_named_and_nothing_is_stored(api, change, field):
+    body = {"id": "x", "name": "X"} | change if change else {}
+
+    response = api.post(TYPES, body)
+
+    assert response.status_code == 400, response.content
+    assert field in factories.fields_of(response)
+    assert not JobType.objects.exists()
+
+
+@pytest.mark.parametrize(("change", "field"), [pair for pair in BAD if pair[0]], ids=str)
+def test_a_bad_change_is_named_and_nothing_is_changed(api, change, field):
+    api.post(TYPES, {"id": "x", "name": "X"})
+
+    for response in (api.patch(f"{TYPES}/x", change), api.put(f"{TYPES}/x", {"name": "X"} | change)):
+        assert response.status_code == 400, response.content
+        assert field in factories.fields_of(response)
+    assert JobType.objects.get().version == 1
+
+
+def test_a_profile_is_kept_in_the_same_way(api):
+    made = api.post(PROFILES, {"id": "p", "name": "P", "instructions": "Be kind.", "emoji": "🦊"})
+    assert made.status_code == 201, made.content
+    assert (
+        made.json()["data"].items()
+        >= {"id": "p", "instructions": "Be kind.", "model": "scripted", "version": 1}.items()
+    )
+
+    changed = api.patch(f"{PROFILES}/p", {"instructions": "Be brief."}).json()["data"]
+    assert (changed["instructions"], changed["version"]) == ("Be brief.", 2)
+    assert api.put(f"{PROFILES}/p", {"name": "Q"}).json()["data"]["instructions"] == ""
+    assert [entry["id"] for entry in api.get(PROFILES).json()["data"]] == ["p"]
+    assert "emoji" not in api.get(f"{PROFILES}/p").json()["data"]
+    assert api.delete(f"{PROFILES}/p").status_code == 200
+    assert not Profile.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"), [({"model": "gpt-nowhere"}, "model"), ({"runner": "message"}, "runner"), ({"id": "?"}, "id")]
+)
+def test_a_bad_profile_is_named(api, change, field):
+    response = api.post(PROFILES, {"id": "p", "name": "P"} | change)
+
+    assert response.status_code == 400
+    assert factories.fields_of(response) == [field]
+
+
+def test_a_bad_field_wins_over_an_organization_that_is_not_there(api):
+    assert api.post(TYPES.replace("acme", "nowhere"), {"id": "x"}).status_code == 400
+    assert api.get(f"{TYPES.replace('acme', 'nowhere')}?limit=0").status_code == 400
+
+
+def test_the_catalogue_is_also_served_without_a_prefix(api):
+    api.post(TYPES, FULL)
+
+    shown = [
+        api.get(prefix + "/organizations/acme/agent-jobs-type/report").json()
+        for prefix in ("", "/services", "/api/v0/services")
+    ]
+
+    assert shown[0] == shown[1] == shown[2]
+
+
+@pytest.mark.parametrize("query", ["include=all", "enrich=colour", "sort=runner", "limit=0", "active=true"])
+def test_a_bad_parameter_is_named(api, query):
+    response = api.get(f"{TYPES}?{query}")
+
+    assert response.status_code == 400
+    assert factories.fields_of(response) == [query.partition("=")[0]]
+
+
+def test_a_job_runs_by_the_type_as_it_was_when_it_was_posted(api):
+    api.post(TYPES, FULL | {"active": True})
+    posted = api.post("/services/agent-jobs", factories.job_request(job_type_id="report")).json()["data"]
+
+    api.patch(f"{TYPES}/report", {"default_config": {"start_prompt": "Other"}})
+
+    shown = api.get(f"/services/agent-jobs/{posted['id']}").json()["data"]
+    assert shown["config"] == FULL["default_config"]
+
+
+def test_an_inactive_type_takes_no_jobs(api):
+    rows.job_type(active=False)
+
+    assert api.post("/services/agent-jobs", factories.job_request()).status_code == 404
+
+
+def test_a_page_of_20_costs_as_many_statements_as_one_of_1(api, django_assert_num_queries):
+    rows.job_type(key="first")
+    api.get(TYPES)
+    with django_assert_num_queries(3):
+        api.get(TYPES)
+    for number in range(19):
+        rows.job_type(key=f"t{number}")
+    with django_assert_num_queries(3):
+        assert len(api.get(TYPES).json()["data"]) == 20
