@@ -72,15 +72,15 @@ def enter_environment(wanted: str) -> None:
     """Go on in an interpreter that has the libraries: this one, or that of `.venv`, made or refreshed first."""
     is_ours = Path(sys.prefix).resolve() == VENV.resolve()
     has_libraries = all(importlib.util.find_spec(name) for name in NEEDED)
-    if has_libraries and not is_ours:
+    if has_libraries and (not is_ours or is_current(wanted)):
+        os.environ.pop("AGENT_JOBS_BOOTSTRAPPED", None)
         return
-    if is_ours and has_libraries and is_current(wanted):
-        return
-    if is_ours and os.environ.get("AGENT_JOBS_BOOTSTRAPPED"):
+    if os.environ.get("AGENT_JOBS_BOOTSTRAPPED"):
         sys.exit(complain(f"{VENV} stays incomplete: remove it and start again."))
     make_environment(wanted, rebuild=is_ours and not has_libraries)
     os.environ["AGENT_JOBS_BOOTSTRAPPED"] = "1"
-    os.execv(VENV / "bin" / "python", ["python", str(ROOT / "manage.py"), *sys.argv[1:]])
+    python = str(VENV / "bin" / "python")  # whole, also as its own name: by that it finds its libraries
+    os.execv(python, [python, str(ROOT / "manage.py"), *sys.argv[1:]])
 
 
 def is_current(wanted: str) -> bool:
