@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from agent_jobs.models import (
@@ -18,6 +19,7 @@ from agent_jobs.models import (
     Task,
     WorkerProcess,
 )
+from agent_jobs.services import tokens
 
 
 class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -57,6 +59,15 @@ class AppTokenAdmin(ReadOnly):
 
     list_display = ("public_id", "name", "org", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at")
     exclude = ("digest",)
+    actions = ("revoke",)
+
+    @admin.action(description="Revoke the selected tokens, for good", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[AppToken]) -> None:
+        for token in queryset:
+            tokens.revoke(token)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_active and request.user.is_superuser)
 
 
 @admin.register(JobType, Profile)

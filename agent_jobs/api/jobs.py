@@ -91,10 +91,11 @@ def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
 
 
 # --- What is answered ------------------------------------------------------------------------------------------
-def answers(rows: Sequence[queries.Row], *, is_detail: bool = False) -> list[dict[str, Any]]:
-    """Jobs as clients see them; two statements for any number of them."""
+def answers(rows: Sequence[queries.Row], *, is_detail: bool = False, are_new: bool = False) -> list[dict[str, Any]]:
+    """Jobs as clients see them; two statements for any number of them, one for new ones, which have no tasks."""
     ids = [row["id"] for row in rows]
-    tasks, logs = (queries.tasks_of(ids), queries.logs_of(ids)) if ids else ({}, {})
+    tasks = queries.tasks_of(ids) if ids and not are_new else {}
+    logs = queries.logs_of(ids) if ids else {}
     return [
         _answer(row, tasks.get(row["id"], []), logs.get(row["id"], queries.Log()), is_detail=is_detail) for row in rows
     ]
@@ -220,15 +221,10 @@ class Jobs(Resource):
         def effect() -> tuple[int, Mapping[str, Any]]:
             job = jobs.create(self.org_id, spec, actor=self.actor)
             row = {column: getattr(job, column) for column in queries.JOB_COLUMNS}
-            return 201, self.item(row)
+            (shown,) = answers([row], is_detail=True, are_new=True)
+            return 201, {"data": shown, "meta": {"org_id": self.org_id, "id": shown["id"]}}
 
         return self.once(effect)
-
-    def item(self, row: queries.Row) -> dict[str, Any]:
-        return {
-            "data": answers([row], is_detail=True)[0],
-            "meta": {"org_id": self.org_id, "id": str(row["id"])},
-        }
 
 
 class JobDetail(Resource):

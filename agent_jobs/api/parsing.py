@@ -38,10 +38,10 @@ class BodyTooLarge(APIException):
 
 def check_length(request: Request) -> None:
     """Refuse what cannot be read whole: gunicorn hands a chunked body on as an empty one."""
-    meta = request.META
-    if meta.get("HTTP_TRANSFER_ENCODING"):
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if request.META.get("HTTP_TRANSFER_ENCODING") or not (length.isascii() and length.isdigit()):
         raise LengthRequired
-    if int(meta.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_BYTES:
+    if len(length) > 12 or int(length) > settings.MAX_BODY_BYTES:
         raise BodyTooLarge
 
 

@@ -4,6 +4,7 @@ import psycopg
 import pytest
 from django.db import DataError, InternalError, OperationalError
 
+from agent_jobs.models import AppToken
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db
@@ -120,11 +121,19 @@ def test_errors_of_the_admin_stay_what_they_are(admin_client):
 def test_no_admin_page_shows_a_digest_or_changes_a_job(admin_client):
     job = rows.job()
     factories.token()
-    from agent_jobs.models import AppToken
-
     token = AppToken.objects.get()
     page = admin_client.get(f"/admin/agent_jobs/apptoken/{token.pk}/change/").content.decode()
     assert token.public_id in page
     assert "digest" not in page
     assert admin_client.post(f"/admin/agent_jobs/job/{job.pk}/change/", {"status": "COMPLETED"}).status_code == 403
     assert admin_client.post(f"/admin/agent_jobs/job/{job.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_a_token_is_revoked_in_the_admin(admin_client):
+    api = factories.api()
+    assert api.get(JOBS).status_code == 200
+
+    chosen = {"action": "revoke", "_selected_action": [AppToken.objects.get().pk]}
+    admin_client.post("/admin/agent_jobs/apptoken/", chosen)
+
+    assert api.get(JOBS).status_code == 401
