@@ -25,6 +25,8 @@ class RequestIdMiddleware:
         if isinstance(response, HttpResponseNotAllowed):
             response = errors.method_not_allowed(request, response["Allow"])
         response["X-Request-ID"] = request_id
+        if not response.streaming and "Content-Length" not in response:
+            response["Content-Length"] = str(len(response.content))  # else the server answers in chunks
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
