@@ -37,7 +37,7 @@ runs but the tests marked chaos, bench and browser; name them to run them: `mana
 
 def main(arguments: list[str]) -> int:
     command = arguments[0] if arguments else "help"
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - said here, before an older one stumbles over something else
         found = ".".join(map(str, sys.version_info[:3]))
         return complain(f"Agent Jobs needs Python 3.11 or later, and {sys.executable} is {found}.")
     if command == "bootstrap":
@@ -53,9 +53,7 @@ def main(arguments: list[str]) -> int:
             f"{error.filename} cannot be written: run this as the owner of {ROOT}, or in a clone of your own."
         )
     except subprocess.CalledProcessError as error:
-        return complain(
-            f"`{' '.join(map(str, error.cmd))}` failed with exit code {error.returncode}; see above."
-        )
+        return complain(f"`{' '.join(map(str, error.cmd))}` failed with exit code {error.returncode}; see above.")
     if command == "bootstrap":
         return 0
     if command == "test":
@@ -80,7 +78,7 @@ def enter_environment(wanted: str) -> None:
     make_environment(wanted, rebuild=is_ours and not has_libraries)
     os.environ["AGENT_JOBS_BOOTSTRAPPED"] = "1"
     python = str(VENV / "bin" / "python")  # whole, also as its own name: by that it finds its libraries
-    os.execv(python, [python, str(ROOT / "manage.py"), *sys.argv[1:]])
+    os.execv(python, [python, str(ROOT / "manage.py"), *sys.argv[1:]])  # noqa: S606
 
 
 def is_current(wanted: str) -> bool:
@@ -119,9 +117,7 @@ def make_environment(wanted: str, *, rebuild: bool) -> None:
 def install(wanted: str, *, rebuild: bool) -> None:
     requirements = ROOT / "requirements" / f"{wanted}.txt"
     python = VENV / "bin" / "python"
-    uv = shutil.which("uv") or (
-        str(VENV / "bin" / "uv") if (VENV / "bin" / "uv").exists() and not rebuild else None
-    )
+    uv = shutil.which("uv") or (str(VENV / "bin" / "uv") if (VENV / "bin" / "uv").exists() and not rebuild else None)
     base = getattr(sys, "_base_executable", None) or sys.executable
     if rebuild or not runs(python):
         say(f"making {VENV} with {base}")
@@ -133,7 +129,7 @@ def install(wanted: str, *, rebuild: bool) -> None:
     STAMP.unlink(missing_ok=True)  # an installation that is broken off counts as none
     if uv:
         say(f"installing requirements/{wanted}.txt with {uv}")
-        command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
+        command: list[str | Path] = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
     else:
         say(f"installing requirements/{wanted}.txt with pip; the first time this takes about half a minute")
         if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
@@ -188,7 +184,7 @@ def run_tests(arguments: list[str]) -> int:
     os.chdir(ROOT)
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "no:xdist")) for argument in arguments):
         arguments = ["-n", str(max(2, os.cpu_count() or 2)), "--dist", "loadgroup", *arguments]
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
+    return os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])  # noqa: S606
 
 
 def run_django() -> int:
@@ -204,9 +200,7 @@ def run_django() -> int:
         return complain(str(error))
     except OperationalError as error:
         reason = str(error).strip().partition("\n")[0]
-        return complain(
-            f"the database does not answer ({reason}): start `manage.py up`, or set DATABASE_URL."
-        )
+        return complain(f"the database does not answer ({reason}): start `manage.py up`, or set DATABASE_URL.")
     return 0
 
 

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 # A socket's path has to fit in 104 (macOS) or 108 bytes, and PostgreSQL appends `/.s.PGSQL.5432.lock`.
 LONGEST_SOCKET_DIR = 80
@@ -85,9 +85,7 @@ class Postgres:
             "timezone": "UTC",
         }
         if not self._durable:
-            settings |= dict.fromkeys(
-                ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"), "off"
-            )
+            settings |= dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes", "autovacuum"), "off")
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return self._popen("postgres", "-D", str(self.files), *arguments, output=output)
 
@@ -133,10 +131,8 @@ class Postgres:
     @functools.cache  # noqa: B019 - one or two servers live as long as the process
     def _version(self) -> int:
         """The major version, 18 for `postgres (PostgreSQL) 18.6`."""
-        shown = subprocess.run(
-            [self._bin / "postgres", "--version"], capture_output=True, text=True, check=True
-        )
-        return int(shown.stdout.split()[2].split(".")[0].rstrip("develbtarc"))
+        shown = subprocess.run([self._bin / "postgres", "--version"], capture_output=True, text=True, check=True)
+        return int(shown.stdout.split()[2].split(".")[0])
 
     def _popen(self, program: str, *arguments: str, output: Output) -> "subprocess.Popen[bytes]":
         account = self._account
@@ -246,9 +242,7 @@ def stop_stranger(pid: int, stop_signal: signal.Signals) -> None:
     except ProcessLookupError:
         return
     except PermissionError:
-        raise CannotStart(
-            f"process {pid} of a former start is still running and belongs to another user"
-        ) from None
+        raise CannotStart(f"process {pid} of a former start is still running and belongs to another user") from None
     pause = threading.Event()
     for _ in range(int(STOP_SECONDS / 0.05)):
         if not is_alive(pid):
@@ -280,15 +274,13 @@ def command_line(pid: int) -> str:
     except OSError:
         pass
     try:
-        shown = subprocess.run(
-            ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True
-        )
+        shown = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
     except OSError:
         return ""
     return shown.stdout
 
 
-def tied_to_parent(last_signal: signal.Signals) -> Callable[[], None] | None:
+def tied_to_parent(last_signal: signal.Signals, *, parent: int | None = None) -> Callable[[], None] | None:
     """A `preexec_fn` after which Linux sends the child `last_signal` as soon as its parent is gone, also by kill -9.
 
     macOS has nothing of the kind: there the next start finds leftovers by their pid files. The parent must start
@@ -297,11 +289,11 @@ def tied_to_parent(last_signal: signal.Signals) -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
+    expected = os.getpid() if parent is None else parent
 
     def tie() -> None:
         prctl(1, int(last_signal), 0, 0, 0)  # 1 = PR_SET_PDEATHSIG
-        if os.getppid() != parent:
+        if os.getppid() != expected:
             os._exit(1)  # the parent died before the kernel was told
 
     return tie
@@ -318,10 +310,6 @@ def write_private(path: Path, text: str) -> None:
 def redis_url_with_number(url: str, number: int) -> str:
     """The same Redis, another numbered database."""
     return urlsplit(url)._replace(path=f"/{number}").geturl()
-
-
-def database_name(url: str) -> str:
-    return unquote(urlsplit(url).path.removeprefix("/"))
 
 
 def _account_for(files: Path) -> pwd.struct_passwd | None:
@@ -342,9 +330,7 @@ def _account_for(files: Path) -> pwd.struct_passwd | None:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise CannotStart(
-        "PostgreSQL does not run as root, and there is no account `postgres` or `nobody` to run it as"
-    )
+    raise CannotStart("PostgreSQL does not run as root, and there is no account `postgres` or `nobody` to run it as")
 
 
 def _can_reach(account: pwd.struct_passwd | None, path: Path) -> bool:
@@ -378,9 +364,7 @@ def _own_directory(path: Path, account: pwd.struct_passwd | None, *, mode: int =
     except FileExistsError:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {uid, os.geteuid()}:
-            raise CannotStart(
-                f"{path} stands there already and belongs to somebody else: remove it"
-            ) from None
+            raise CannotStart(f"{path} stands there already and belongs to somebody else: remove it") from None
     path.chmod(mode)
     if account is not None:
         os.chown(path, account.pw_uid, account.pw_gid)

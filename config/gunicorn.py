@@ -1,0 +1,34 @@
+"""How gunicorn serves the web process, in `manage.py up` and in the image alike."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from config.embedded import tied_to_parent
+
+wsgi_app = "config.wsgi:application"
+worker_class = "gthread"
+workers = int(os.environ.get("AGENT_JOBS_WEB_PROCESSES") or 2)
+# A long-poll pins its thread for up to 30 s, and the service lets half of the threads do so.
+threads = int(os.environ.get("AGENT_JOBS_WEB_THREADS") or 16)
+timeout = 60  # without a sign of life from the process itself, not the length of a request
+graceful_timeout = 10  # less than the 12 s after which the supervisor kills
+keepalive = 5
+backlog = 512
+# A list's address may name a hundred filters; a header carries one token. Larger ones are answered 400 here.
+limit_request_line = 8190
+limit_request_fields = 100
+limit_request_field_size = 8190
+# The sign of life is a file; in memory, a slow disk cannot make a healthy process look dead.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - gunicorn makes it by mkstemp
+control_socket_disable = True  # it would be made in the home folder, once for all checkouts
+errorlog = "-"
+loglevel = "warning"
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """End the serving processes with their master, also where that one is killed with -9."""
+    if sys.platform == "linux" and (tie := tied_to_parent(signal.SIGKILL, parent=worker.ppid)) is not None:
+        tie()
