@@ -352,7 +352,8 @@ class _Stack:
         with contextlib.suppress(BlockingIOError):
             while piece := os.read(pipe.fileno(), 65536):
                 chunk += piece
-            self._selector.unregister(pipe)  # read to its end
+            with contextlib.suppress(KeyError):  # at the second end of the same pipe, from _note_end
+                self._selector.unregister(pipe)
         *lines, process.unfinished_line = (process.unfinished_line + chunk).split(b"\n")
         if len(process.unfinished_line) > 65536:
             lines.append(process.unfinished_line)
