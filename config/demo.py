@@ -24,13 +24,13 @@ from config.embedded import write_private
 ORG = "demo"
 LOBBY = "lobby"
 MESSAGES = f"/services/channels/web/{LOBBY}/messages"
-PROFILE = {
+PROFILE: dict[str, Any] = {
     "id": "concierge",
     "name": "Concierge",
     "instructions": "Ask short questions and thank people for their answers.",
     "model": "scripted",
 }
-JOB_TYPES = (
+JOB_TYPES: tuple[dict[str, Any], ...] = (
     {
         "id": "standup-question",
         "name": "Stand-up question",
@@ -203,7 +203,7 @@ def _decoded(body: bytes) -> dict[str, Any]:
 
 
 def _make_org() -> None:
-    _command("create_org", ORG, name="Demo")
+    _command("create_org", [ORG], {"name": "Demo"})
 
 
 def _kept_token(token_file: Path) -> str:
@@ -214,12 +214,12 @@ def _kept_token(token_file: Path) -> str:
 
 
 def _new_token(token_file: Path) -> str:
-    token = _command("create_token", org=ORG, scopes=["SERVICES:WRITE"], name="manage.py up").strip()
+    token = _command("create_token", [], {"org": ORG, "scopes": ["SERVICES:WRITE"], "name": "manage.py up"}).strip()
     write_private(token_file, token + "\n")
     return token
 
 
-def _command(name: str, *arguments: str, **options: object) -> str:
+def _command(name: str, arguments: list[str], options: dict[str, Any]) -> str:
     """What a management command printed. Django is loaded here, after the web process was started."""
     import django
     from django.apps import apps
