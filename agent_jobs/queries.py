@@ -88,6 +88,13 @@ def job(org_id: str, job_id: UUID) -> Row:
     return row
 
 
+def own_job_id(org_id: str, job_id: UUID) -> UUID:
+    """The id, if it is one of the organisation's; another one's job is not there."""
+    if not Job.objects.filter(pk=job_id, org_id=org_id).exists():
+        raise job_not_found(str(job_id))
+    return job_id
+
+
 def job_not_found(job_id: str) -> NotFound:
     return NotFound(f"there is no job {job_id[:64]!r}", code="job_not_found")
 

@@ -40,6 +40,13 @@ def _job_id(value: str) -> UUID:
         raise ValueError("must be the id of a job") from None
 
 
+def read_message_id(value: str) -> UUID:
+    try:
+        return read_uuid(value)
+    except ValueError:
+        raise ValueError("must be the id of a message") from None
+
+
 STATUSES = Param(_statuses, "One or more, in any case; repeated or with commas.", {"type": "string"}, may_repeat=True)
 TAGS = Param(_tags, "Tags with commas between them: those that have all of them.", {"type": "string"})
 

@@ -323,9 +323,10 @@ EXAMPLE = {
 
 
 @pytest.fixture
-def org123(db, slack_for):
+def org123(db):
     api = factories.api("org123", "SERVICES:WRITE")
-    slack_for("org123", "T123456")
+    slack = {"team_id": "T123456", "bot_token": "xoxb-1", "signing_secret": "s3cret"}
+    assert api.post("/services/channels/slack/installations", slack).status_code == 201
     types = "/services/organizations/org123/agent-jobs-type"
     made = api.post(types, {"id": "daily-report", "name": "Daily report", "default_config": {"start_prompt": "Hi"}})
     assert made.status_code == 201, made.content

@@ -1,0 +1,273 @@
+"""Channels, Slack installations and the messages of web chats, through the API."""
+
+import threading
+import time
+
+import pytest
+from django.db import connection
+
+from agent_jobs.api import channels as channels_api
+from agent_jobs.states import JobStatus
+from tests import factories, rows
+
+CHANNELS = "/services/channels"
+LOBBY = f"{CHANNELS}/web/lobby/messages"
+INSTALLATIONS = f"{CHANNELS}/slack/installations"
+WEBHOOK = {"platform": "webhook", "code": "crm", "name": "CRM", "address": "https://hooks.example.com/in"}
+SLACK = {"team_id": "T1", "bot_token": "xoxb-canary-1", "signing_secret": "canary-2", "name": "Acme"}
+
+
+def say(api, text="hello", author="Ann", **fields):
+    response = api.post(LOBBY, {"text": text, "author": author} | fields)
+    assert response.status_code == 201, response.content
+    return response.json()["data"]
+
+
+def texts(response):
+    assert response.status_code == 200, response.content
+    return [message["text"] for message in response.json()["data"]]
+
+
+@pytest.mark.django_db
+class TestMessages:
+    def test_a_message_of_a_person_has_the_promised_shape(self, acme):
+        said = say(acme, "hello", "Ann")
+
+        assert set(said) == {"id", "channel_code", "direction", "author", "text", "created_at"}
+        assert (said["channel_code"], said["direction"], said["author"], said["text"]) == (
+            "lobby",
+            "in",
+            "Ann",
+            "hello",
+        )
+        assert said["created_at"].endswith("Z")
+        assert acme.get(LOBBY).json()["data"] == [said]
+
+    def test_messages_come_oldest_first_and_after_one_seen(self, acme):
+        ids = [say(acme, str(number))["id"] for number in range(5)]
+
+        assert texts(acme.get(LOBBY)) == ["0", "1", "2", "3", "4"]
+        assert texts(acme.get(f"{LOBBY}?limit=2")) == ["0", "1"]
+        assert texts(acme.get(f"{LOBBY}?after={ids[1]}")) == ["2", "3", "4"]
+        assert texts(acme.get(f"{LOBBY}?after={ids[1]}&limit=1")) == ["2"]
+        assert texts(acme.get(f"{LOBBY}?after={ids[4]}")) == []
+        assert acme.get(f"{LOBBY}?limit=2").json()["meta"] == {"org_id": "acme", "count": 2, "limit": 2}
+
+    def test_a_channel_where_nobody_has_spoken_is_empty(self, acme):
+        assert texts(acme.get(LOBBY)) == []
+
+    def test_a_reply_may_name_its_job(self, acme):
+        job = rows.job(JobStatus.RUNNING)
+
+        assert say(acme, job_id=str(job.pk))["job_id"] == str(job.pk)
+
+    @pytest.mark.parametrize("org_id", ["rival", None])
+    def test_a_reply_to_a_job_that_is_not_ours_is_a_404(self, acme, org_id):
+        job_id = str(rows.job(org_id=org_id).pk) if org_id else "01930000-0000-7000-8000-000000000000"
+
+        response = acme.post(LOBBY, {"text": "x", "author": "Ann", "job_id": job_id})
+
+        assert (response.status_code, response.json()["code"]) == (404, "job_not_found")
+        assert texts(acme.get(LOBBY)) == []
+
+    def test_a_stranger_with_the_same_channel_sees_none_of_it(self, acme, rival):
+        mine = say(acme, "canary")
+
+        assert texts(rival.get(LOBBY)) == []
+        assert "canary" not in rival.get(f"{LOBBY}?after={mine['id']}").content.decode()
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({}, "text"),
+            ({"text": "", "author": "A"}, "text"),
+            ({"text": " ", "author": "A"}, "text"),
+            ({"text": 5, "author": "A"}, "text"),
+            ({"text": "x" * 40_001, "author": "A"}, "text"),
+            ({"text": "x", "author": ""}, "author"),
+            ({"text": "x"}, "author"),
+            ({"text": "x", "author": "x" * 256}, "author"),
+            ({"text": "x", "author": "A", "job_id": 5}, "job_id"),
+            ({"text": "x", "author": "A", "direction": "out"}, "direction"),
+        ],
+        ids=str,
+    )
+    def test_a_bad_message_is_named_and_not_stored(self, acme, body, field):
+        response = acme.post(LOBBY, body)
+
+        assert response.status_code == 400
+        assert field in factories.fields_of(response)
+        assert texts(acme.get(LOBBY)) == []
+
+    @pytest.mark.parametrize(
+        "query", ["limit=0", "limit=101", "wait=31", "wait=-1", "wait=1.5", "after=x", "after=1", "before=x", "limit="]
+    )
+    def test_a_bad_parameter_is_named(self, acme, query):
+        response = acme.get(f"{LOBBY}?{query}")
+
+        assert response.status_code == 400
+        assert factories.fields_of(response) == [query.partition("=")[0]]
+
+    def test_reading_is_for_readers_and_speaking_for_writers(self, acme, reader):
+        assert reader.get(LOBBY).status_code == 200
+        assert reader.post(LOBBY, {"text": "x", "author": "A"}).status_code == 403
+
+    def test_a_platform_without_a_transcript_is_a_404(self, acme):
+        for path in ("pigeon/x", "slack/C1", "webhook/unregistered"):
+            assert acme.get(f"{CHANNELS}/{path}/messages").status_code == 404
+            assert acme.post(f"{CHANNELS}/{path}/messages", {"text": "x", "author": "A"}).status_code == 404
+
+    def test_a_repeated_key_says_it_once(self, acme):
+        answers = [acme.post(LOBBY, {"text": "x", "author": "A"}, Idempotency_Key="k") for _ in range(2)]
+
+        assert answers[0].content == answers[1].content
+        assert texts(acme.get(LOBBY)) == ["x"]
+
+    def test_waiting_ends_when_the_time_is_over(self, acme):
+        begun = time.monotonic()
+
+        assert texts(acme.get(f"{LOBBY}?wait=1")) == []
+        assert 0.9 < time.monotonic() - begun < 3
+
+    def test_nobody_waits_for_what_is_there(self, acme):
+        say(acme, "x")
+        begun = time.monotonic()
+
+        assert texts(acme.get(f"{LOBBY}?wait=20")) == ["x"]
+        assert time.monotonic() - begun < 2
+
+    def test_only_so_many_wait_at_once(self, acme, monkeypatch):
+        full = threading.BoundedSemaphore(1)
+        full.acquire()
+        monkeypatch.setattr(channels_api, "_places", full)
+        begun = time.monotonic()
+
+        assert texts(acme.get(f"{LOBBY}?wait=20")) == []
+        assert time.monotonic() - begun < 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_message_ends_the_waiting_at_once():
+    api = factories.Api(factories.token())
+    last = say(api, "before")["id"]
+    found = {}
+
+    def wait():
+        try:
+            begun = time.monotonic()
+            found["texts"] = texts(api.get(f"{LOBBY}?after={last}&wait=20"))
+            found["seconds"] = time.monotonic() - begun
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    threading.Event().wait(0.5)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+        )
+        assert cursor.fetchone() == (0,), "whoever waits holds no transaction open"
+    say(api, "after")
+    thread.join(20)
+
+    assert found["texts"] == ["after"]
+    assert found["seconds"] < 3
+
+
+@pytest.mark.django_db
+class TestRegistered:
+    def test_a_webhook_is_registered_listed_and_unregistered(self, acme):
+        made = acme.post(CHANNELS, WEBHOOK)
+
+        assert made.status_code == 201, made.content
+        shown = made.json()["data"]
+        assert shown.items() >= {"org_id": "acme", **WEBHOOK}.items()
+        listed = [channel for channel in acme.get(CHANNELS).json()["data"] if channel["platform"] == "webhook"]
+        assert [channel["code"] for channel in listed] == ["crm"]
+        assert acme.delete(f"{CHANNELS}/webhook/crm").status_code == 200
+        assert acme.delete(f"{CHANNELS}/webhook/crm").status_code == 404
+
+    def test_a_bridge_lets_jobs_name_its_platform(self, acme):
+        target = {"org_id": "acme", "platform": "whatsapp", "code": "+4912345"}
+        before = acme.post("/services/agent-jobs", factories.job_request(target_channel=target))
+        assert before.status_code == 400
+        assert factories.fields_of(before)[0].startswith("target_channel.")
+
+        acme.post(CHANNELS, WEBHOOK | {"platform": "whatsapp", "code": "+4912345"})
+
+        assert acme.post("/services/agent-jobs", factories.job_request(target_channel=target)).status_code == 201
+
+    def test_a_stranger_neither_sees_nor_removes_it(self, acme, rival):
+        acme.post(CHANNELS, WEBHOOK)
+
+        assert "crm" not in rival.get(CHANNELS).content.decode()
+        assert rival.delete(f"{CHANNELS}/webhook/crm").status_code == 404
+        assert "crm" in acme.get(CHANNELS).content.decode()
+
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"platform": ""}, "platform"),
+            ({"platform": "x" * 33}, "platform"),
+            ({"code": 5}, "code"),
+            ({"code": "x" * 256}, "code"),
+            ({"address": "nonsense"}, "address"),
+            ({"address": "ftp://example.com"}, "address"),
+            ({"address": 5}, "address"),
+            ({"sealed_secret": "x"}, "sealed_secret"),
+        ],
+        ids=str,
+    )
+    def test_a_bad_channel_is_named(self, acme, change, field):
+        response = acme.post(CHANNELS, WEBHOOK | change)
+
+        assert response.status_code == 400, response.content
+        assert factories.fields_of(response) == [field]
+
+
+@pytest.mark.django_db
+class TestInstallations:
+    def test_secrets_go_in_and_never_come_out(self, acme):
+        made = acme.post(INSTALLATIONS, SLACK)
+
+        assert made.status_code == 201, made.content
+        assert made.json()["data"].items() >= {"org_id": "acme", "team_id": "T1", "name": "Acme"}.items()
+        listed = acme.get(INSTALLATIONS)
+        assert [installation["team_id"] for installation in listed.json()["data"]] == ["T1"]
+        for response in (made, listed):
+            assert "canary" not in response.content.decode()
+
+    def test_an_installation_is_removed(self, acme):
+        acme.post(INSTALLATIONS, SLACK)
+
+        assert acme.delete(f"{INSTALLATIONS}/T1").status_code == 200
+        assert acme.delete(f"{INSTALLATIONS}/T1").status_code == 404
+        assert acme.get(INSTALLATIONS).json()["data"] == []
+
+    def test_a_stranger_neither_sees_nor_removes_it(self, acme, rival):
+        acme.post(INSTALLATIONS, SLACK)
+
+        assert rival.get(INSTALLATIONS).json()["data"] == []
+        assert rival.delete(f"{INSTALLATIONS}/T1").status_code == 404
+        assert len(acme.get(INSTALLATIONS).json()["data"]) == 1
+
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [({"bot_token": 5}, "bot_token"), ({"signing_secret": ""}, "signing_secret"), ({"team_id": None}, "team_id")],
+    )
+    def test_a_bad_installation_is_named(self, acme, change, field):
+        response = acme.post(INSTALLATIONS, SLACK | change)
+
+        assert response.status_code == 400
+        assert factories.fields_of(response) == [field]
+        assert acme.get(INSTALLATIONS).json()["data"] == []
+
+    def test_a_job_for_slack_needs_an_installation(self, acme):
+        target = {"org_id": "acme", "platform": "slack", "code": "C1"}
+        before = acme.post("/services/agent-jobs", factories.job_request(target_channel=target))
+
+        acme.post(INSTALLATIONS, SLACK)
+
+        assert before.status_code == 400
+        assert acme.post("/services/agent-jobs", factories.job_request(target_channel=target)).status_code == 201
