@@ -139,6 +139,8 @@ DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 _database_options = DATABASES["default"].setdefault("OPTIONS", {})
 _database_options.setdefault("connect_timeout", 5)
 _database_options.setdefault("application_name", env("AGENT_JOBS_PROCESS", "agent-jobs"))
+# Only statements that ask for it are prepared (the claims: four times as fast). Django's default, None, forbids it.
+_database_options.setdefault("prepare_threshold", 1_000_000_000)
 # Server-side limits, so that no session holds a lock for longer than a lease; each is a start-up option of the
 # connection and the same for all tenants, so none can leak from one to the next.
 _database_options.setdefault(

@@ -17,6 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
@@ -43,6 +44,8 @@ MOVE_CODES = {
     Event.CANCEL: "job.canceled",
     Event.RETRY: "job.retried",
 }
+# Turns that one statement settles, or claims.
+MOST_AT_ONCE = 32
 _HEAD_START = f"(j.priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds'"
 _NO_LEASE = {"lease_until": None, "worker_id": None, "lease_token": F("lease_token") + 1}
 _NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer_seconds": None, "resume": ""}
@@ -203,6 +206,7 @@ settlements AS (
         wake_seconds float8, timer_message_id uuid, timer_seconds float8, resume text, inbox_seen int,
         follow_ups_sent int, follow_ups_total int, failed_attempts int, result text, result_data jsonb,
         error_code text, error_message text, note text, outgoing jsonb, lines jsonb, notes jsonb)
+    LIMIT {MOST_AT_ONCE}
 ), settled AS (
     UPDATE agent_jobs_job j SET
         status = s.status, waiting_for = s.waiting_for, wake_at = now() + make_interval(secs => s.wake_seconds),
@@ -255,7 +259,7 @@ next_org AS MATERIALIZED (
 ), candidates AS (
     SELECT id FROM agent_jobs_job
     WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = (SELECT org_id FROM next_org)
-    ORDER BY queue_at, id LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+    ORDER BY queue_at, id LIMIT {batch} FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE agent_jobs_job j SET
         status = 'RUNNING', queue_at = NULL, lease_token = j.lease_token + 1,
@@ -294,14 +298,20 @@ _NEXT_ORG = (
 )
 _HAS_MORE = """
 (SELECT count(*) > (SELECT count(*) FROM claimed) FROM (
-    SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s LIMIT %(batch)s + 1) waiting)"""
+    SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s LIMIT {batch} + 1) waiting)"""
 # What the statement itself puts back into the queue is not in the snapshot that it claims from.
 _HAS_READY = "(SELECT coalesce(bool_or(is_ready), false) FROM settled)"
-_SETTLE = f"WITH {_SETTLED} SELECT {_SETTLED_IDS}, NULL, NULL, NULL, {_HAS_READY}"
-_CLAIM = f"WITH {_CLAIMED} SELECT NULL, {_NEXT_ORG}, {_CLAIMED_JSON}, {_HAS_MORE}"
-_SETTLE_AND_CLAIM = (
-    f"WITH {_SETTLED}, {_CLAIMED} SELECT {_SETTLED_IDS}, {_NEXT_ORG}, {_CLAIMED_JSON}, {_HAS_MORE} OR {_HAS_READY}"
-)
+
+
+@lru_cache
+def _statement(*, settles: bool, claims: bool, batch: int) -> str:
+    """The numbers of rows stand in the text: from a parameter the planner would guess a share of the whole table."""
+    claimed, has_more = _CLAIMED.replace("{batch}", str(batch)), _HAS_MORE.replace("{batch}", str(batch))
+    if not settles:
+        return f"WITH {claimed} SELECT NULL, {_NEXT_ORG}, {_CLAIMED_JSON}, {has_more}"
+    if not claims:
+        return f"WITH {_SETTLED} SELECT {_SETTLED_IDS}, NULL, NULL, NULL, {_HAS_READY}"
+    return f"WITH {_SETTLED}, {claimed} SELECT {_SETTLED_IDS}, {_NEXT_ORG}, {_CLAIMED_JSON}, {has_more} OR {_HAS_READY}"
 
 
 _Row = tuple[list[UUID] | None, str | None, int, list[dict[str, Any]] | None, bool]
@@ -320,7 +330,8 @@ def settle_and_claim(
 
     A settlement with a stale token writes nothing at all. `turn` is moved on.
     """
-    statement = _SETTLE_AND_CLAIM if settlements and turn else _SETTLE if settlements else _CLAIM
+    assert len(settlements) <= MOST_AT_ONCE >= batch
+    statement = _statement(settles=bool(settlements), claims=turn is not None, batch=batch)
     turn = turn or Turn()
     connection.ensure_connection()
     # psycopg's own cursor: server-side parameters and prepared statements, which Django's cursors do not use.
@@ -331,7 +342,6 @@ def settle_and_claim(
             "after": turn.org_id,
             "stay": turn.left > 0,
             "worker_id": worker_id,
-            "batch": batch,
             "lease_seconds": lease_seconds,
         }
         cursor.execute(statement, parameters, prepare=True)
