@@ -1,0 +1,55 @@
+# Daily work. Everything runs in .venv, which manage.py makes and keeps in step with requirements/dev.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+TOOLS := .dev/container-tools
+# The checks must not meet a running stack or somebody's database.
+ALONE := DATABASE_URL= AGENT_JOBS_DATA_DIR=/dev/null/none
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes
+SETS := base embedded dev container
+
+.DEFAULT_GOAL := help
+.PHONY: help env check format test bench lock check-container up
+
+help:
+	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements"
+	@echo "make test             the whole test suite: manage.py test"
+	@echo "make bench            this service and bare Celery, side by side"
+	@echo "make format           put the code into its form"
+	@echo "make lock             resolve requirements/*.in anew (make lock UPGRADE=--upgrade for newer versions)"
+	@echo "make check-container  Dockerfile, docker-compose.yml and .env.example, without a container engine"
+	@echo "make up               the service in this terminal: manage.py up"
+
+env:
+	@$(PYTHON) manage.py bootstrap dev
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(ALONE) $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	$(ALONE) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+	$(BIN)/python .ci/requirements_in_step.py
+
+format: env
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test:
+	$(PYTHON) manage.py test
+
+bench: env
+	$(BIN)/python -m tests.benchmarks
+
+up:
+	$(PYTHON) manage.py up
+
+lock: env
+	for set in $(SETS); do $(LOCK) $(UPGRADE) -o requirements/$$set.txt requirements/$$set.in || exit 1; done
+
+# In an environment of its own: the tools' pins are not the service's.
+check-container: env
+	@test -x $(TOOLS)/bin/python || $(BIN)/python -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/container.txt
+	$(TOOLS)/bin/python tests/container/check.py
