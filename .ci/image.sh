@@ -78,12 +78,6 @@ echo "image: starting it against a PostgreSQL and a Redis of this machine"
 trap 'stop; [ $# -gt 0 ] || rm -rf "$work"' EXIT
 data=$(mktemp -d /tmp/aj-image.XXXXXX)
 chmod 755 "$data"
-python3 -c '
-import os, signal, sys, tempfile
-from pathlib import Path
-sys.path.insert(0, ".")
-from config import embedded
-' 2>/dev/null
 python3 manage.py up --no-demo --port 0 --data-dir "$data" >"$work/up.log" 2>&1 &
 stack_pid=$!
 python3 - "$data" <<'PYTHON'
