@@ -103,7 +103,11 @@ def make_environment(wanted: str, *, rebuild: bool) -> None:
     import fcntl
 
     lock = os.open(ROOT / "requirements", os.O_RDONLY)  # a folder of the checkout: leaves no file behind
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"waiting for another process that is making {VENV}")
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         if is_current(wanted) and not rebuild:
             return
