@@ -22,6 +22,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,8 +43,8 @@ class Postgres:
     """One PostgreSQL server, its files under `data_dir`.
 
     As root it runs as an existing plain account, because PostgreSQL refuses root. Where that account cannot reach
-    `data_dir` (a checkout in /root, say) its files go to a folder under /var/tmp instead and nobody's permissions
-    are touched. `durable=False` switches fsync and its kin off: for tests, never for anybody's work.
+    `data_dir` (a checkout in /root, say) its files go to a folder under /var/tmp instead, with a link to it, and
+    nobody's permissions are touched. `durable=False` switches fsync and its kin off: for tests, never for work.
     """
 
     stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
@@ -52,7 +53,7 @@ class Postgres:
         self._durable = durable
         self._max_connections = max_connections
         self._account = _account_for(data_dir / "postgres")
-        place = data_dir if _can_reach(self._account, data_dir) else _place_outside(data_dir)
+        place = _place(data_dir, self._account)
         self.files = place / "postgres"
         self.sockets = place / "sockets"
         if len(os.fsencode(self.sockets)) > LONGEST_SOCKET_DIR:
@@ -349,10 +350,24 @@ def _can_reach(account: pwd.struct_passwd | None, path: Path) -> bool:
     return asked.returncode == 0
 
 
-def _place_outside(data_dir: Path) -> Path:
-    """A folder of root's that other accounts may pass through, the same for the same `data_dir`."""
-    place = Path("/var/tmp") / f"agent-jobs-{_digest(data_dir)}"  # noqa: S108 - owner and mode are checked
-    _own_directory(place, None, mode=0o711)
+def _place(data_dir: Path, account: pwd.struct_passwd | None) -> Path:
+    """Where the files go: `data_dir`, or what its link `postgres` points to, a folder under /var/tmp.
+
+    The link alone leads there. So a data folder that was removed and made again starts empty, as anybody would expect,
+    and no stranger can guess the name beforehand.
+    """
+    link = data_dir / "postgres"
+    if link.is_symlink():
+        place = Path(os.readlink(link)).parent
+        if place.is_dir():
+            _own_directory(place, None, mode=0o711)
+            return place
+        link.unlink()  # /var/tmp was emptied
+    if _can_reach(account, data_dir):
+        return data_dir
+    place = Path(tempfile.mkdtemp(prefix="agent-jobs-", dir="/var/tmp"))
+    place.chmod(0o711)
+    link.symlink_to(place / "postgres")
     return place
 
 
