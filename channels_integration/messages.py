@@ -67,6 +67,19 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookup:
+    """The question whether a message was posted after all: from `since` on, in `thread` ('' for top level).
+
+    `cursor` is where an earlier look was paused.
+    """
+
+    outgoing: Outgoing
+    thread: str
+    since: datetime
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """The end of an outgoing message: sent (with a receipt), or given up (with a code and a sentence)."""
 
@@ -87,6 +100,7 @@ class DeliveryError(Exception):
     DeliveryError
     ├── PermanentError   surely not posted, and never will be: a dead letter
     ├── TemporaryError   surely not posted; may be tried again after `retry_after` seconds
+    │   └── LookupPaused a look into the history that goes on from `cursor` later
     └── UnknownOutcome   may have been posted: looked up in the history before any second try
     """
 
@@ -103,6 +117,12 @@ class TemporaryError(DeliveryError):
     def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class LookupPaused(TemporaryError):
+    def __init__(self, message: str, *, code: str, retry_after: float, cursor: str) -> None:
+        super().__init__(message, code=code, retry_after=retry_after)
+        self.cursor = cursor
 
 
 class UnknownOutcome(DeliveryError):

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class ChannelsIntegrationConfig(AppConfig):
+    name = "channels_integration"
+    verbose_name = "Channels"

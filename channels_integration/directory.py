@@ -1,0 +1,151 @@
+"""Which places an organisation can reach: its Slack installations and its registered channels.
+
+Secrets go in here and are sealed; nothing here gives one out, but for a webhook's secret that is made here, once.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+from collections.abc import Sequence
+
+from django.db import IntegrityError, transaction
+from uuid_utils.compat import uuid7
+
+from channels_integration import http, platforms, sealing, transcript
+from channels_integration.errors import InvalidField
+from channels_integration.messages import Target
+from channels_integration.models import Channel, Installation
+
+_SECRET_PREFIX = "whsec_"  # noqa: S105
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
+_CODE = re.compile(r"[^\x00-\x20\x7f/](?:[^\x00-\x1f\x7f/]{0,253}[^\x00-\x20\x7f/])?\Z")
+_TEAM = re.compile(r"[TE][A-Z0-9]{1,30}\Z")
+_BOT_TOKEN = re.compile(r"xox[a-z]-[\x21-\x7e]{1,480}\Z")
+_WITHOUT_ADDRESS = ("web", "null")
+
+
+# --- Slack -----------------------------------------------------------------------------------------------------
+def install_slack(org_id: str, *, team_id: str, bot_token: str, signing_secret: str, name: str = "") -> Installation:
+    """Install, or install again with new secrets. Raises InvalidField, and SealingError where no key is set."""
+    if not _TEAM.match(team_id):
+        raise InvalidField("team_id", "must be a Slack workspace's id, such as T0123ABCD")
+    if not _BOT_TOKEN.match(bot_token):
+        raise InvalidField("bot_token", "must be a Slack bot token, such as xoxb-…")
+    if not signing_secret.isascii() or not signing_secret.isprintable() or not 8 <= len(signing_secret) <= 200:
+        raise InvalidField("signing_secret", "must be the Slack app's signing secret")
+    with transaction.atomic():
+        known = Installation.objects.select_for_update().filter(org_id=org_id, team_id=team_id).first()
+        installation = known or Installation(id=uuid7(), org_id=org_id, team_id=team_id)
+        installation.name = name or installation.name
+        installation.sealed_bot_token = _seal(installation, "sealed_bot_token", bot_token)
+        installation.sealed_signing_secret = _seal(installation, "sealed_signing_secret", signing_secret)
+        if known:
+            installation.save()
+            return installation
+        try:
+            with transaction.atomic():
+                installation.save(force_insert=True)
+        except IntegrityError:
+            # Somebody else installed it this moment; theirs is replaced like any older one.
+            return install_slack(org_id, team_id=team_id, bot_token=bot_token, signing_secret=signing_secret, name=name)
+        installation.refresh_from_db()
+        return installation
+
+
+def uninstall_slack(org_id: str, team_id: str) -> bool:
+    """False if it was not installed."""
+    return Installation.objects.filter(org_id=org_id, team_id=team_id).delete()[0] > 0
+
+
+def installations(org_id: str) -> Sequence[Installation]:
+    return list(Installation.objects.filter(org_id=org_id))
+
+
+# --- Registered channels ---------------------------------------------------------------------------------------
+def register_channel(
+    org_id: str, *, platform: str, code: str, name: str = "", address: str = "", secret: str = ""
+) -> tuple[Channel, str | None]:
+    """Register a channel, or change what is registered. A secret that is made here is returned, this once.
+
+    One that is given (`whsec_` and base64 of 24 to 64 bytes) is not; one that is there already stays, unless another is
+    given. Raises InvalidField, and SealingError where no key is set.
+    """
+    _check_names(platform, code)
+    if platform in _WITHOUT_ADDRESS:
+        if address or secret:
+            raise InvalidField("address" if address else "secret", f"a {platform} channel has none")
+    else:
+        _check_address(address)
+        _check_secret(secret)
+    with transaction.atomic():
+        channel, _ = Channel.objects.get_or_create(org_id=org_id, platform=platform, code=code)
+        channel = Channel.objects.select_for_update(no_key=True).get(pk=channel.pk)
+        channel.name = name or channel.name
+        made: str | None = None
+        if platform not in _WITHOUT_ADDRESS:
+            channel.address = address
+            if not secret and not channel.sealed_secret:
+                secret = made = _SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+            if secret:
+                channel.sealed_secret = _seal(channel, "sealed_secret", secret)
+        channel.save(update_fields=["name", "address", "sealed_secret", "updated_at"])
+    return channel, made
+
+
+def unregister_channel(org_id: str, platform: str, code: str) -> bool:
+    """With its transcript. False if it was not registered."""
+    return Channel.objects.filter(org_id=org_id, platform=platform, code=code).delete()[0] > 0
+
+
+def channels(org_id: str) -> Sequence[Channel]:
+    return list(Channel.objects.filter(org_id=org_id))
+
+
+def ensure_web_channel(org_id: str, code: str) -> tuple[Channel, bool]:
+    """A web chat needs no registration: it is there when it is first spoken in. True if it is new."""
+    return transcript.ensure_web_channel(org_id, code)
+
+
+# --- Reaching --------------------------------------------------------------------------------------------------
+def unreachable_reason(target: Target) -> tuple[str, str] | None:
+    """Why the organisation cannot reach this place, as (field, sentence); None if it can."""
+    if not _NAME.match(target.platform):
+        return "target_channel.platform", "must be the name of a platform, such as slack, web or webhook"
+    if not _CODE.match(target.code):
+        return "target_channel.code", "must be 1 to 255 characters without slashes or control characters"
+    return platforms.get(target.platform).unreachable_reason(target)
+
+
+# --- Checks ----------------------------------------------------------------------------------------------------
+def _check_names(platform: str, code: str) -> None:
+    if not _NAME.match(platform):
+        raise InvalidField("platform", "must be at most 32 small letters, digits, - and _, beginning with a letter")
+    if platform == "slack":
+        raise InvalidField("platform", "Slack's channels need no registration: install Slack for their team")
+    if not _CODE.match(code):
+        raise InvalidField("code", "must be 1 to 255 characters without slashes or control characters")
+
+
+def _check_address(address: str) -> None:
+    if not address:
+        raise InvalidField("address", "is required: where messages are POSTed")
+    if reason := http.refusal(address):
+        raise InvalidField("address", reason)
+
+
+def _check_secret(secret: str) -> None:
+    if not secret:
+        return
+    try:
+        size = len(base64.b64decode(secret.removeprefix(_SECRET_PREFIX) + "==", validate=False))
+    except (binascii.Error, ValueError):
+        size = 0
+    if not secret.startswith(_SECRET_PREFIX) or not 24 <= size <= 64:
+        raise InvalidField("secret", "must be whsec_ and 24 to 64 bytes in base64")
+
+
+def _seal(row: Installation | Channel, column: str, secret: str) -> str:
+    return sealing.seal(secret, org_id=row.org_id, table=row._meta.db_table, column=column, key=str(row.pk))

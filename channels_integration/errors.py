@@ -1,0 +1,27 @@
+"""What the doors of this package refuse. (How a send fails stands in `messages`.)
+
+ChannelsError
+├── InvalidField    what was given does not hold; `field` names it
+├── UnknownChannel  no such channel, message or installation of this organisation
+└── SealingError    a secret cannot be sealed or opened
+"""
+
+
+class ChannelsError(Exception):
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidField(ChannelsError):
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnknownChannel(ChannelsError):
+    pass
+
+
+class SealingError(ChannelsError):
+    pass

@@ -1,0 +1,202 @@
+"""Messages on their way in: verified on the raw bytes, stored once, answered at once; routed from the row.
+
+An event that nobody waits for is kept as unmatched, and becomes due again when a message of that thread turns out to be
+sent: a person can be quicker than our own note of it. One lane per thread, by the platform's time; an event that fails
+lets the later ones pass and is parked in the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from urllib.parse import quote
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models.functions import Now
+from django.utils.module_loading import import_string
+
+from channels_integration import doorbell, platforms
+from channels_integration.messages import Incoming
+from channels_integration.models import InboundEvent
+from channels_integration.platforms.base import Heard
+
+log = logging.getLogger(__name__)
+QUEUE = "inbound"
+TASK = "channels.route"
+MOST_FAILURES = 10
+_LONGEST_BACKOFF_SECONDS = 60
+# An owner that is only now committing is not seen at the first look, and does not see the event either.
+_LOOKS = 2
+_SECOND_LOOK_SECONDS = 1
+_RECENT_MINUTES = 10
+
+_INSERT = """
+INSERT INTO channels_integration_inboundevent
+    (org_id, platform, event_id, team, code, thread, author, text, owner_key, is_direct, sent_at, lane)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (org_id, platform, event_id) DO NOTHING
+"""
+
+_NEXT = """
+SELECT id FROM channels_integration_inboundevent e
+WHERE e.status = 'waiting' AND e.due_at <= clock_timestamp() AND NOT EXISTS (
+    SELECT FROM channels_integration_inboundevent earlier
+    WHERE earlier.lane = e.lane AND (earlier.sent_at, earlier.id) < (e.sent_at, e.id)
+        AND earlier.status = 'waiting' AND earlier.failures = 0 AND earlier.looks = 0)
+ORDER BY e.due_at, e.sent_at, e.id LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+
+_RETRY = """
+UPDATE channels_integration_inboundevent SET status = 'waiting', looks = 0, failures = 0, due_at = now()
+WHERE org_id = %(org_id)s AND platform = %(platform)s AND code = %(code)s AND status = 'routed' AND NOT is_matched
+    AND received_at > now() - make_interval(mins => %(minutes)s)
+    AND (thread = %(thread)s OR (thread = '' AND is_direct))
+    AND (%(since)s::timestamptz IS NULL OR sent_at >= %(since)s)
+"""
+
+
+def receive(platform_name: str, *, headers: Mapping[str, str], body: bytes) -> Heard:
+    """A platform's signed request: what to answer. Its messages are committed when this returns."""
+    listener = next(known for known in platforms.LISTENERS if known.name == platform_name)
+    heard = listener.hear(headers, body)
+    if heard.incoming:
+        with transaction.atomic():
+            for incoming in heard.incoming:
+                record(incoming)
+    return heard
+
+
+def record(incoming: Incoming) -> bool:
+    """Keep a person's message, once by its `event_id`, and ring on commit. False if it was known."""
+    lane = (incoming.org_id, incoming.platform, incoming.team, incoming.code, incoming.thread)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _INSERT,
+            [
+                incoming.org_id,
+                incoming.platform,
+                incoming.event_id,
+                incoming.team,
+                incoming.code,
+                incoming.thread,
+                incoming.author,
+                incoming.text,
+                incoming.owner_key,
+                incoming.is_direct,
+                incoming.sent_at,
+                "/".join(quote(part, safe="") for part in lane),
+            ],
+        )
+        is_new = bool(cursor.rowcount)
+    if is_new:
+        transaction.on_commit(ring, robust=True)
+    return is_new
+
+
+def ring() -> None:
+    doorbell.ring(QUEUE, TASK)
+
+
+def route_due(*, until: float | None = None) -> int:
+    """Hand what waits to the handler, each in a transaction of its own, until nothing is due or `until` is past."""
+    routed = 0
+    while (until is None or time.monotonic() < until) and _route_one():
+        routed += 1
+    return routed
+
+
+def retry_unmatched(org_id: str, platform: str, code: str, thread: str, *, since: datetime | None = None) -> int:
+    """Look again at what was said lately (and after `since`) in a thread, or at top level of a direct channel."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _RETRY,
+            {
+                "org_id": org_id,
+                "platform": platform,
+                "code": code,
+                "thread": thread,
+                "since": since,
+                "minutes": _RECENT_MINUTES,
+            },
+        )
+        retried = int(cursor.rowcount)
+    if retried:
+        transaction.on_commit(ring, robust=True)
+    return retried
+
+
+def sweep() -> int:
+    """Ring if anything is due. Returns how many bells were asked for."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM channels_integration_inboundevent"
+            " WHERE status = 'waiting' AND due_at <= clock_timestamp())"
+        )
+        if not cursor.fetchone()[0]:
+            return 0
+    ring()
+    return 1
+
+
+def _route_one() -> bool:
+    handler: Callable[[Incoming], bool] = import_string(settings.CHANNELS_INBOUND_HANDLER)
+    event: InboundEvent | None = None
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_NEXT)
+            found = cursor.fetchone()
+            if found is None:
+                return False
+            event = InboundEvent.objects.get(pk=found[0])
+            _note(event, is_matched=handler(_incoming(event)))
+    except Exception as error:
+        if event is None:
+            raise
+        log.exception("the handler of messages failed for event %s", event.pk)
+        _put_off(event, error)
+    return True
+
+
+def _note(event: InboundEvent, *, is_matched: bool) -> None:
+    looks = event.looks + 1
+    is_over = is_matched or looks >= _LOOKS
+    InboundEvent.objects.filter(pk=event.pk).update(
+        status=InboundEvent.Status.ROUTED if is_over else InboundEvent.Status.WAITING,
+        is_matched=is_matched,
+        looks=looks,
+        routed_at=Now(),
+        due_at=Now() + timedelta(seconds=_SECOND_LOOK_SECONDS),
+        error="",
+    )
+
+
+def _put_off(event: InboundEvent, error: Exception) -> None:
+    failures = event.failures + 1
+    is_over = failures >= MOST_FAILURES
+    wait = timedelta(seconds=min(2 ** (failures - 1), _LONGEST_BACKOFF_SECONDS))
+    # Guarded by the count: another thread may have taken it since.
+    InboundEvent.objects.filter(pk=event.pk, failures=event.failures, status=InboundEvent.Status.WAITING).update(
+        status=InboundEvent.Status.PARKED if is_over else InboundEvent.Status.WAITING,
+        failures=failures,
+        due_at=Now() + wait,
+        error=repr(error).replace("\x00", "")[:500],
+    )
+
+
+def _incoming(event: InboundEvent) -> Incoming:
+    return Incoming(
+        org_id=event.org_id,
+        platform=event.platform,
+        code=event.code,
+        event_id=event.event_id,
+        author=event.author,
+        text=event.text,
+        sent_at=event.sent_at,
+        thread=event.thread,
+        team=event.team,
+        owner_key=event.owner_key,
+        is_direct=event.is_direct,
+    )

@@ -1,0 +1,203 @@
+"""Whose turn it is: fair between organisations, in order within a thread, paced on a channel.
+
+Every channel has a lane. A new message costs one visit to enter its lane and one to leave it, however many wait: a
+lane that has nothing to give, or may not post yet, is looked at by its own time and not by its messages'. A paced
+lane has one post in flight and opens one second after that one was written, so there is no burst after a stall.
+
+Several threads of several processes do this at once. Locks: lane before message when claiming (messages are skipped if
+locked), message before lane when entering (lanes in order); neither holds an owner's row.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from uuid_utils.compat import uuid7
+
+from channels_integration import platforms
+from channels_integration.messages import Outgoing, Target
+
+PACE_SECONDS = 1.0
+# A lane whose messages all wait for an earlier one of their thread is looked at again after this long.
+_BLOCKED_SECONDS = 1.0
+_ENTER_AT_ONCE = 500
+
+# Due messages enter their lane; the lane is woken, no earlier than it opens.
+_ENTER = """
+WITH arriving AS (
+    SELECT id FROM channels_integration_outboundmessage
+    WHERE status = 'pending' AND NOT is_in_lane AND due_at <= now()
+    ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
+), entered AS (
+    UPDATE channels_integration_outboundmessage m SET is_in_lane = true
+    FROM arriving a WHERE m.id = a.id AND m.status = 'pending'
+    RETURNING m.lane, m.org_id
+), woken AS (
+    INSERT INTO channels_integration_lane AS l (lane, org_id, opens_at, look_at)
+    SELECT DISTINCT lane, org_id, now(), now() FROM entered ORDER BY lane
+    ON CONFLICT (lane) DO UPDATE SET look_at = LEAST(l.look_at, GREATEST(l.opens_at, now()))
+)
+SELECT count(*) FROM entered
+"""
+
+_LANE = """
+SELECT lane, org_id FROM channels_integration_lane
+WHERE look_at <= clock_timestamp() AND org_id {after} ORDER BY org_id, look_at LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+
+# Everything that an attempt or a look into the history needs; `m` is the message.
+CLAIM_COLUMNS = """
+    m.id, m.org_id, m.platform, m.code, m.type, m.details, m.text, m.owner_key, m.thread_key, m.lane, m.status,
+    m.claimed_at, m.first_claimed_at, m.failures, m.unknown_outcomes, m.created_at, m.history_cursor,
+    m.platform_message_id, m.thread, clock_timestamp() AS taken_on, (
+        SELECT opener.thread FROM channels_integration_outboundmessage opener
+        WHERE opener.thread_key = m.thread_key AND m.thread_key <> '' AND opener.org_id = m.org_id
+            AND opener.status = 'sent' AND opener.thread <> ''
+        ORDER BY opener.position LIMIT 1) AS opened_thread
+"""
+
+# A later statement than the lock of the lane, so that it sees what entered before the lock was taken.
+_CLAIM = """
+WITH first AS (
+    SELECT id FROM channels_integration_outboundmessage m
+    WHERE m.lane = %(lane)s AND m.status = 'pending' AND m.is_in_lane
+        AND (m.thread_key = '' OR NOT EXISTS (
+            SELECT FROM channels_integration_outboundmessage earlier
+            WHERE earlier.thread_key = m.thread_key AND earlier.position < m.position
+                AND earlier.status IN ('pending', 'sending', 'unknown') AND earlier.org_id = m.org_id))
+    ORDER BY m.position LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+UPDATE channels_integration_outboundmessage m SET
+    status = 'sending', is_in_lane = false, claim_token = %(token)s, claimed_at = clock_timestamp(),
+    first_claimed_at = coalesce(m.first_claimed_at, clock_timestamp()),
+    due_at = clock_timestamp() + make_interval(secs => %(grace)s)
+FROM first WHERE m.id = first.id
+RETURNING {columns}
+"""
+
+_AFTER_CLAIM = """
+UPDATE channels_integration_lane SET
+    opens_at = clock_timestamp() + make_interval(secs => %(closed)s),
+    look_at = clock_timestamp() + make_interval(secs => %(closed)s), holder = %(token)s
+WHERE lane = %(lane)s
+"""
+
+_AFTER_NOTHING = """
+UPDATE channels_integration_lane SET look_at = CASE WHEN EXISTS (
+        SELECT FROM channels_integration_outboundmessage m
+        WHERE m.lane = %(lane)s AND m.status = 'pending' AND m.is_in_lane)
+    THEN clock_timestamp() + make_interval(secs => %(blocked)s) END
+WHERE lane = %(lane)s
+"""
+
+# Seconds until anything is due; NULL where nothing waits.
+_NEXT = """
+SELECT extract(epoch FROM LEAST(
+    (SELECT min(look_at) FROM channels_integration_lane WHERE look_at IS NOT NULL),
+    (SELECT due_at FROM channels_integration_outboundmessage
+        WHERE status = 'pending' AND NOT is_in_lane ORDER BY due_at LIMIT 1),
+    (SELECT due_at FROM channels_integration_outboundmessage
+        WHERE status IN ('sending', 'unknown') ORDER BY due_at LIMIT 1)) - clock_timestamp())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A message in our hands. `age` tells how long already, by this process's own steady clock."""
+
+    outgoing: Outgoing
+    token: UUID
+    lane: str
+    thread: str
+    taken_at: float
+    row: dict[str, Any]
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.taken_at
+
+
+def enter() -> int:
+    """Let due messages into their lanes, a batch of them. Returns how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ENTER, [_ENTER_AT_ONCE])
+        return int(cursor.fetchone()[0])
+
+
+def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Claim | str | None:
+    """Take the next message: of the next organisation after `after_org`, of its lane that has waited longest.
+
+    None if no lane is due; the organisation's name if its lane had nothing to give. Committed when it returns.
+    `flight_seconds` is how long a paced lane stays closed if whoever took the message is never heard of again.
+    """
+    taken_at = time.monotonic()
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_LANE.format(after="> %s"), [after_org])
+        found = cursor.fetchone()
+        if found is None:
+            cursor.execute(_LANE.format(after="<= %s"), [after_org])
+            found = cursor.fetchone()
+        if found is None:
+            return None
+        lane, org_id = found
+        token = uuid7()
+        cursor.execute(_CLAIM.format(columns=CLAIM_COLUMNS), {"lane": lane, "token": token, "grace": grace_seconds})
+        row = first_row(cursor)
+        if row is None:
+            cursor.execute(_AFTER_NOTHING, {"lane": lane, "blocked": _BLOCKED_SECONDS})
+            return str(org_id)
+        closed = flight_seconds if platforms.get(row["platform"]).is_paced else 0
+        cursor.execute(_AFTER_CLAIM, {"lane": lane, "token": token, "closed": closed})
+    return claim_of(row, token=token, taken_at=taken_at)
+
+
+def open_after(claim: Claim, *, seconds: float) -> None:
+    """The post is over: its paced lane opens in `seconds`, and an unpaced one is looked at for what it blocked."""
+    is_paced = platforms.get(claim.outgoing.target.platform).is_paced
+    with connection.cursor() as cursor:
+        if is_paced or seconds > 0:
+            cursor.execute(
+                """UPDATE channels_integration_lane SET
+                    opens_at = clock_timestamp() + make_interval(secs => %(seconds)s), holder = NULL,
+                    look_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+                WHERE lane = %(lane)s AND (holder = %(token)s OR opens_at < clock_timestamp())""",
+                {"seconds": max(seconds, 0), "lane": claim.lane, "token": claim.token},
+            )
+        else:
+            cursor.execute(
+                "UPDATE channels_integration_lane SET look_at = clock_timestamp()"
+                " WHERE lane = %s AND look_at > clock_timestamp() AND opens_at <= clock_timestamp()",
+                [claim.lane],
+            )
+
+
+def seconds_until_due() -> float | None:
+    """How long until anything may be done; 0 or less if now, None if nothing waits at all."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NEXT)
+        seconds = cursor.fetchone()[0]
+        return None if seconds is None else float(seconds)
+
+
+def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> Claim:
+    target = Target(row["org_id"], row["platform"], row["code"], row["type"], details_of(row["details"]))
+    outgoing = Outgoing(row["id"], target, row["text"], row["owner_key"], row["thread_key"])
+    thread = row["opened_thread"] or ""
+    return Claim(outgoing=outgoing, token=token, lane=row["lane"], thread=thread, taken_at=taken_at, row=row)
+
+
+def details_of(value: Any) -> dict[str, Any]:
+    """A jsonb column of a raw statement: Django registers no loader for it, so psycopg hands over text."""
+    details: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
+    return details
+
+
+def first_row(cursor: Any) -> dict[str, Any] | None:
+    names = [column[0] for column in cursor.description]
+    found = cursor.fetchone()
+    return None if found is None else dict(zip(names, found, strict=True))

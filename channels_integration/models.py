@@ -1,0 +1,261 @@
+"""The tables of the channels. Which statements run on them, and why, stands in the modules named in each docstring.
+
+No foreign keys on the two tables of messages: they are written on the hot path, and prunable on their own.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Func, Q, Value
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+
+class Installation(models.Model):
+    """An organisation's right to speak in one Slack workspace (`directory`). Secrets are sealed to this very row."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    org_id = models.TextField()
+    team_id = models.TextField()
+    name = models.TextField(blank=True, default="")
+    sealed_bot_token = models.TextField()
+    sealed_signing_secret = models.TextField()
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["org_id", "team_id"]
+        constraints = [models.UniqueConstraint(fields=["org_id", "team_id"], name="channels_one_installation_per_team")]
+        indexes = [models.Index(fields=["team_id"], name="channels_installation_team")]
+
+    def __str__(self) -> str:
+        return f"{self.org_id} in {self.name or self.team_id}"
+
+
+class Channel(models.Model):
+    """A place that is known by name: a webhook, a bridge under another platform's name, a web chat (`directory`)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    org_id = models.TextField()
+    platform = models.TextField()
+    code = models.TextField()
+    name = models.TextField(blank=True, default="")
+    address = models.TextField(blank=True, default="")
+    sealed_secret = models.TextField(blank=True, default="")
+    last_position = models.BigIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["org_id", "platform", "code"]
+        constraints = [
+            models.UniqueConstraint(fields=["org_id", "platform", "code"], name="channels_one_channel_per_code")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.platform}:{self.code}"
+
+
+class WebMessage(models.Model):
+    """One line of a transcript that we keep ourselves (`webchat`).
+
+    `position` is given out under the channel row's lock, so a reader who asks for what comes after a position
+    never misses a message that was committed late.
+    """
+
+    class Direction(models.TextChoices):
+        IN = "in"
+        OUT = "out"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    channel = models.ForeignKey(Channel, on_delete=models.CASCADE, related_name="messages", db_index=False)
+    position = models.BigIntegerField(editable=False)
+    direction = models.TextField(choices=Direction.choices)
+    author = models.TextField(blank=True, default="")
+    text = models.TextField()
+    owner_key = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["channel", "position"]
+        constraints = [
+            models.UniqueConstraint(fields=["channel", "position"], name="channels_one_message_per_position")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.direction} {self.author}: {self.text[:60]}"
+
+
+class OutboundMessage(models.Model):
+    """A message on its way out (`outbox`, `lanes`, `settling`).
+
+    pending → sending → sent | pending (surely not posted) | unknown (perhaps posted) | dead
+    unknown → sent | pending | dead; pending, unknown → withdrawn.
+
+    `due_at` is when a pending one may be tried, and when a sending or unknown one is looked up in the history.
+    `position` is the order within a thread. An unknown one with a `platform_message_id` was posted, and only its
+    handler has not taken note yet.
+    """
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        SENDING = "sending"
+        UNKNOWN = "unknown"
+        SENT = "sent"
+        DEAD = "dead"
+        WITHDRAWN = "withdrawn"
+
+    UNDELIVERED = (Status.PENDING, Status.SENDING, Status.UNKNOWN)
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    position = models.BigIntegerField(
+        db_default=Func(Value("channels_outbound_position"), function="nextval"), editable=False
+    )
+    org_id = models.TextField()
+    platform = models.TextField()
+    code = models.TextField()
+    type = models.TextField(blank=True, db_default="")
+    details = models.JSONField(blank=True, db_default={})
+    text = models.TextField()
+    owner_key = models.TextField(blank=True, db_default="")
+    thread_key = models.TextField(blank=True, db_default="")
+    lane = models.TextField()
+    is_in_lane = models.BooleanField(db_default=False, editable=False)
+    status = models.TextField(choices=Status.choices, db_default=Status.PENDING)
+    due_at = models.DateTimeField(db_default=Now())
+    claim_token = models.UUIDField(null=True, blank=True, editable=False)
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    first_claimed_at = models.DateTimeField(null=True, blank=True)
+    failures = models.SmallIntegerField(db_default=0)
+    unknown_outcomes = models.SmallIntegerField(db_default=0)
+    history_cursor = models.TextField(blank=True, db_default="")
+    platform_message_id = models.TextField(blank=True, db_default="")
+    thread = models.TextField(blank=True, db_default="")
+    error_code = models.TextField(blank=True, db_default="")
+    error_message = models.TextField(blank=True, db_default="")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    sent_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-position"]
+        indexes = [
+            # All partial: a message that is sent at once (the null platform) pays for the primary key alone.
+            models.Index(
+                fields=["due_at"],
+                condition=Q(status="pending", is_in_lane=False),
+                name="channels_outbound_arriving",
+            ),
+            models.Index(
+                fields=["lane", "position"],
+                condition=Q(status="pending", is_in_lane=True),
+                name="channels_outbound_in_lane",
+            ),
+            models.Index(
+                fields=["due_at"],
+                condition=Q(status__in=["sending", "unknown"]),
+                name="channels_outbound_unsettled",
+            ),
+            models.Index(
+                fields=["thread_key", "position"],
+                condition=Q(status__in=["pending", "sending", "unknown"]),
+                name="channels_outbound_thread",
+            ),
+            models.Index(
+                fields=["owner_key"],
+                condition=Q(status__in=["pending", "sending", "unknown"]),
+                name="channels_outbound_owner",
+            ),
+            models.Index(
+                fields=["thread_key", "position"],
+                condition=Q(status="sent") & ~Q(thread=""),
+                name="channels_outbound_opened",
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(status="sent") | Q(sent_at__isnull=False), name="channels_sent_has_a_time"
+            ),
+            models.CheckConstraint(
+                condition=~Q(status="sending") | Q(claim_token__isnull=False, claimed_at__isnull=False),
+                name="channels_sending_has_a_claim",
+            ),
+            models.CheckConstraint(condition=~Q(status="dead") | ~Q(error_code=""), name="channels_dead_has_a_reason"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.status} to {self.platform}:{self.code}"
+
+
+class Lane(models.Model):
+    """One channel's place in the round (`lanes`): when it may next be looked at, and who is posting there.
+
+    `look_at` is null while nothing waits; `opens_at` is the pace (a post a second, or a platform's
+    Retry-After); `holder` is the claim in flight on a paced channel.
+    """
+
+    lane = models.TextField(primary_key=True)
+    org_id = models.TextField()
+    opens_at = models.DateTimeField(db_default=Now())
+    look_at = models.DateTimeField(null=True, blank=True)
+    holder = models.UUIDField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["org_id", "look_at"],
+                condition=Q(look_at__isnull=False),
+                name="channels_lane_waiting",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.lane
+
+
+class InboundEvent(models.Model):
+    """A person's message as it came in (`inbound`), stored once, kept also where nobody waited for it."""
+
+    class Status(models.TextChoices):
+        WAITING = "waiting"
+        ROUTED = "routed"
+        PARKED = "parked"
+
+    id = models.BigAutoField(primary_key=True)
+    org_id = models.TextField()
+    platform = models.TextField()
+    event_id = models.TextField()
+    team = models.TextField(blank=True, default="")
+    code = models.TextField()
+    thread = models.TextField(blank=True, default="")
+    author = models.TextField(blank=True, default="")
+    text = models.TextField()
+    owner_key = models.TextField(blank=True, default="")
+    is_direct = models.BooleanField(default=False)
+    sent_at = models.DateTimeField()
+    received_at = models.DateTimeField(db_default=Now(), editable=False)
+    lane = models.TextField()
+    status = models.TextField(choices=Status.choices, db_default=Status.WAITING)
+    due_at = models.DateTimeField(db_default=Now())
+    failures = models.SmallIntegerField(db_default=0)
+    looks = models.SmallIntegerField(db_default=0)
+    is_matched = models.BooleanField(null=True, blank=True)
+    routed_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True, db_default="")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["org_id", "platform", "event_id"], name="channels_one_row_per_event")
+        ]
+        indexes = [
+            models.Index(fields=["due_at"], condition=Q(status="waiting"), name="channels_inbound_due"),
+            models.Index(fields=["lane", "sent_at", "id"], condition=Q(status="waiting"), name="channels_inbound_lane"),
+            models.Index(
+                fields=["org_id", "platform", "code", "received_at"],
+                condition=Q(status="routed", is_matched=False),
+                name="channels_inbound_unmatched",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.status} from {self.author} in {self.platform}:{self.code}"

@@ -1,0 +1,226 @@
+"""Messages on their way out: rows written in the transaction of the state that causes them, sent by a loop.
+
+A message is claimed (committed), sent once with no library retries, and marked. What was surely not posted waits and is
+tried again; what was perhaps posted waits longer and is looked up in the platform's history first. Exactly once is not
+to be had; what is left is a worker stopped between its last look at the clock and the socket, and a platform that
+applies a post later than the grace.
+
+Lock order everywhere: the owner's row first, the message's second. Statements: `lanes` (claims), `settling` (ends).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from channels_integration import doorbell, http, lanes, platforms, settling
+from channels_integration.messages import (
+    Lookup,
+    LookupPaused,
+    Outgoing,
+    PermanentError,
+    TemporaryError,
+    UnknownOutcome,
+)
+from channels_integration.models import OutboundMessage
+
+log = logging.getLogger(__name__)
+QUEUE = "deliveries"
+TASK = "channels.deliver"
+# An attempt that has not begun by then is given back: its worker was stopped, and a cancel may have come by.
+CLAIM_SECONDS = 0.3
+# No byte of a message leaves later than this after its claim: a cancelled job is silent within 2 s.
+POST_SECONDS = 1.8
+_MOST_SECONDS_WAITED = 1.0
+_SHORTEST_PAUSE = 0.02
+
+# The body of a statement (or of a data-modifying CTE) that reads `outgoing_rows (record jsonb)`, made by `as_record`.
+# Messages of one thread get their places in the order in which that CTE yields them.
+INSERT_FROM_JSON = """
+    INSERT INTO channels_integration_outboundmessage
+        (id, org_id, platform, code, type, details, text, owner_key, thread_key, lane, status, sent_at)
+    SELECT o.id, o.org_id, o.platform, o.code, o.type, o.details, o.text, o.owner_key, o.thread_key, o.lane, o.status,
+        CASE WHEN o.status = 'sent' THEN now() END
+    FROM outgoing_rows, jsonb_to_record(outgoing_rows.record) AS o(
+        id uuid, org_id text, platform text, code text, type text, details jsonb, text text, owner_key text,
+        thread_key text, lane text, status text)
+    ON CONFLICT (id) DO NOTHING
+"""
+_ENQUEUE = f"""
+WITH outgoing_rows AS (
+    SELECT record FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS r(record, place) ORDER BY place
+) {INSERT_FROM_JSON}"""  # noqa: S608
+
+
+# --- Writing ---------------------------------------------------------------------------------------------------
+def as_record(outgoing: Outgoing) -> dict[str, Any]:
+    """The JSON of one row for INSERT_FROM_JSON. Its `status` is 'sent' where the platform takes it by being written."""
+    target = outgoing.target
+    is_sent = platforms.get(target.platform).accepts_on_commit
+    return {
+        "id": str(outgoing.id),
+        "org_id": target.org_id,
+        "platform": target.platform,
+        "code": target.code,
+        "type": target.type,
+        "details": dict(target.data),
+        "text": outgoing.text,
+        "owner_key": outgoing.owner_key,
+        "thread_key": outgoing.thread_key,
+        # Per organisation, although two may share one Slack channel: a stranger must not be able to slow ours.
+        "lane": "/".join(quote(part, safe="") for part in (target.org_id, target.platform, target.code)),
+        "status": OutboundMessage.Status.SENT if is_sent else OutboundMessage.Status.PENDING,
+    }
+
+
+def enqueue(outgoing: Sequence[Outgoing]) -> None:
+    """Write messages down, in this order, and ring on commit. An id that is there already is left as it is."""
+    records = [as_record(message) for message in outgoing]
+    if not records:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(_ENQUEUE, [json.dumps(records)])
+    if any(record["status"] == OutboundMessage.Status.PENDING for record in records):
+        transaction.on_commit(ring, robust=True)
+
+
+def ring() -> None:
+    doorbell.ring(QUEUE, TASK)
+
+
+def withdraw(org_id: str, owner_key: str) -> list[UUID]:
+    """What an owner has not said yet is not said any more. Returns the ids of these messages.
+
+    Called with the owner's row locked. One that is being sent this moment is out within POST_SECONDS or never.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE channels_integration_outboundmessage SET status = 'withdrawn', is_in_lane = false"
+            " WHERE owner_key = %s AND org_id = %s AND status IN ('pending', 'unknown') AND platform_message_id = ''"
+            " RETURNING id",
+            [owner_key, org_id],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def pending_count(org_id: str, owner_key: str) -> int:
+    """How many of an owner's messages are neither out nor given up."""
+    undelivered = OutboundMessage.objects.filter(status__in=OutboundMessage.UNDELIVERED)
+    return undelivered.filter(org_id=org_id, owner_key=owner_key).count()
+
+
+# --- Sending ---------------------------------------------------------------------------------------------------
+def deliver_due(*, until: float) -> int:
+    """Send what is due, and what becomes due within a second, until `until` (of time.monotonic()).
+
+    Returns how many messages it had in its hands. Any number of threads and processes may run it at once.
+    """
+    handled = 0
+    org_id = ""
+    pause = threading.Event()
+    while time.monotonic() < until:
+        lanes.enter()
+        if settle_one():
+            handled += 1
+            continue
+        claim = lanes.claim(after_org=org_id, grace_seconds=_grace(), flight_seconds=http.send_seconds())
+        if isinstance(claim, lanes.Claim):
+            org_id = claim.outgoing.target.org_id
+            _attempt(claim)
+            handled += 1
+        elif isinstance(claim, str):
+            org_id = claim
+        else:
+            seconds = lanes.seconds_until_due()
+            left = until - time.monotonic()
+            if seconds is None or seconds > min(_MOST_SECONDS_WAITED, left):
+                break
+            # Due, and yet nothing to take: another thread has it in its hands.
+            pause.wait(min(max(seconds, _SHORTEST_PAUSE), max(left, 0)))
+    return handled
+
+
+def settle_one() -> bool:
+    """Find out about one message whose outcome is not known, if one is due. False if none is."""
+    claim = settling.claim_unsettled(grace_seconds=_grace())
+    if claim is None:
+        return False
+    if posted := settling.receipt_of(claim):
+        settling.sent(claim, posted)
+        return True
+    lookup = Lookup(claim.outgoing, claim.thread, claim.row["first_claimed_at"], claim.row["history_cursor"])
+    try:
+        receipt = platforms.get(claim.outgoing.target.platform).find(lookup)
+    except LookupPaused as error:
+        settling.look_later(claim, error, cursor=error.cursor)
+    except TemporaryError as error:
+        settling.look_later(claim, error)
+    except PermanentError as error:
+        settling.given_up_unknown(claim, f"nobody can tell whether it was posted: {error}")
+    except Exception as error:
+        log.exception("looking for message %s failed", claim.outgoing.id)
+        settling.look_later(claim, TemporaryError(str(error), code="lookup_failed"))
+    else:
+        if receipt is None:
+            settling.not_posted(claim)
+        else:
+            settling.sent(claim, receipt)
+    return True
+
+
+def sweep() -> int:
+    """Ring if anything is due. Returns how many bells were asked for."""
+    seconds = lanes.seconds_until_due()
+    if seconds is None or seconds > 0:
+        return 0
+    ring()
+    return 1
+
+
+def _attempt(claim: lanes.Claim) -> None:
+    if claim.age > CLAIM_SECONDS:
+        settling.given_back(claim)
+        return
+    posted_at: list[float] = []
+
+    def before_post() -> None:
+        if claim.age > POST_SECONDS:
+            raise TemporaryError("the connection took too long", code="claim_too_old", retry_after=0)
+        posted_at.append(time.monotonic())
+
+    platform = platforms.get(claim.outgoing.target.platform)
+    opens_in = 0.0
+    try:
+        receipt = platform.send(claim.outgoing, thread=claim.thread, before_post=before_post)
+    except TemporaryError as error:
+        opens_in = error.retry_after or 0.0
+        settling.try_later(claim, error)
+    except PermanentError as error:
+        settling.given_up(claim, error)
+    except UnknownOutcome as error:
+        settling.unknown(claim, error)
+    except Exception as error:
+        log.exception("sending message %s failed", claim.outgoing.id)
+        if posted_at:
+            settling.unknown(claim, UnknownOutcome(repr(error), code="unexpected_error"))
+        else:
+            settling.try_later(claim, TemporaryError(repr(error), code="unexpected_error"))
+    else:
+        settling.sent(claim, receipt)
+    finally:
+        if platform.is_paced and posted_at:
+            opens_in = max(opens_in, lanes.PACE_SECONDS - (time.monotonic() - posted_at[-1]))
+        lanes.open_after(claim, seconds=opens_in)
+
+
+def _grace() -> float:
+    return float(settings.DELIVERY_GRACE_SECONDS)

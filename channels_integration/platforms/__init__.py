@@ -1,0 +1,24 @@
+"""The platforms by name. To add one: a file, and a line here; the contract suite of the tests picks it up."""
+
+from __future__ import annotations
+
+from channels_integration.platforms.base import Listener, Platform
+from channels_integration.platforms.null import Null
+from channels_integration.platforms.slack import Slack
+from channels_integration.platforms.webchat import WebChat
+from channels_integration.platforms.webhook import Webhook
+
+_slack = Slack()
+_bridge = Webhook()
+PLATFORMS: tuple[Platform, ...] = (_slack, WebChat(), _bridge, Null())
+LISTENERS: tuple[Listener, ...] = (_slack,)
+_by_name = {platform.name: platform for platform in PLATFORMS}
+
+
+def get(name: str) -> Platform:
+    """The platform of that name; any other name is that of a bridge, which is a webhook."""
+    return _by_name.get(name, _bridge)
+
+
+def is_built_in(name: str) -> bool:
+    return name in _by_name

@@ -1,0 +1,55 @@
+"""What a platform is: a way to send one message, and a way to find out whether it was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from channels_integration.messages import Incoming, Lookup, Outgoing, Receipt, Target
+
+
+class Platform(Protocol):
+    """One file each, one line in the tuple of the package. No platform knows another.
+
+    `accepts_on_commit`: a message counts as sent by being written down. `is_paced`: at most one post a second in a
+    channel, one in flight.
+    """
+
+    name: str
+    accepts_on_commit: bool
+    is_paced: bool
+
+    def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
+        """Why the organisation cannot reach this place, as (field, sentence); None if it can."""
+
+    def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
+        """Post once, with no retry. `thread` is '' for the message that opens it.
+
+        Calls `before_post` right before the first byte that could have an effect leaves; if that raises, nothing is
+        posted. Raises DeliveryError (`messages`).
+        """
+
+    def find(self, lookup: Lookup) -> Receipt | None:
+        """The receipt of a message whose outcome is unknown; None if it is safe to send it again.
+
+        Raises TemporaryError where that cannot be told yet and PermanentError where it never can.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a platform made of a signed request: an answer for it, and the messages in it to keep."""
+
+    status: int
+    answer: Mapping[str, Any]
+    incoming: tuple[Incoming, ...] = field(default=())
+
+
+class Listener(Protocol):
+    """A platform that sends us signed events."""
+
+    name: str
+
+    def hear(self, headers: Mapping[str, str], body: bytes) -> Heard:
+        """Verify on the raw bytes, then read. An answer of 401 tells nothing about why."""

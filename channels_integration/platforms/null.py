@@ -1,0 +1,29 @@
+"""Takes every message and shows it to nobody: for measuring the service without a channel's own speed.
+
+A null channel has to be registered by name, so that no job speaks into the void by mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from channels_integration.messages import Lookup, Outgoing, Receipt, Target
+from channels_integration.models import Channel
+
+
+class Null:
+    name = "null"
+    accepts_on_commit = True
+    is_paced = False
+
+    def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
+        if Channel.objects.filter(org_id=target.org_id, platform=self.name, code=target.code).exists():
+            return None
+        return "target_channel.code", f"there is no registered null channel {target.code!r}"
+
+    def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
+        before_post()
+        return Receipt(platform_message_id=str(outgoing.id))
+
+    def find(self, lookup: Lookup) -> Receipt | None:
+        return Receipt(platform_message_id=str(lookup.outgoing.id))

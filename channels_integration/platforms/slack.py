@@ -1,0 +1,349 @@
+"""Slack: chat.postMessage out, the Events API in.
+
+What we post carries an opaque id in its metadata (which the whole workspace can read, so nothing else), by which it is
+found in the history when its outcome is not known. slack_sdk builds the requests and would send a dropped one again by
+itself, so it gets no retry handlers; `http` carries them, with its deadlines and without proxies from the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.request import Request
+
+from django.conf import settings
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+from channels_integration import http, sealing
+from channels_integration.errors import SealingError
+from channels_integration.messages import (
+    DeliveryError,
+    Incoming,
+    Lookup,
+    LookupPaused,
+    Outgoing,
+    PermanentError,
+    Receipt,
+    Target,
+    TemporaryError,
+    UnknownOutcome,
+)
+from channels_integration.models import Installation
+from channels_integration.platforms.base import Heard
+
+log = logging.getLogger(__name__)
+EVENT_TYPE = "agent_jobs_message"
+_CHANNEL = re.compile(r"[CGD][A-Z0-9]{1,30}\Z")
+_SKEW_SECONDS = 300
+_PAGE = 200
+_MOST_PAGES = 50
+_DEFAULT_RETRY_AFTER = 30.0
+
+# "It's possible some aspect of the operation succeeded before the error was raised", says Slack of these.
+_MAY_HAVE_POSTED = {"fatal_error", "internal_error"}
+# Surely not posted, and for reasons that pass by themselves. Any other named error is for a person to mend.
+_PASSES = {
+    "ratelimited",
+    "rate_limited",
+    "service_unavailable",
+    "team_added_to_org",
+    "request_timeout",
+    "accesslimited",
+}
+_RATE_LIMITS = {"ratelimited", "rate_limited"}
+
+_REFUSED = Heard(401, {"code": "invalid_signature", "message": "the request is not signed by a known Slack app"})
+_TAKEN = Heard(200, {"ok": True})
+# A person's message has no subtype, or one of these; joins, edits, bots and whatever is to come have others.
+_SPOKEN = (None, "file_share", "thread_broadcast")
+
+
+class Slack:
+    name = "slack"
+    accepts_on_commit = False
+    is_paced = True
+
+    def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
+        team_id = target.data.get("team_id", "")
+        if not isinstance(team_id, str):
+            return "target_channel.data.team_id", "must be a Slack workspace's id, such as T0123ABCD"
+        if not _CHANNEL.match(target.code):
+            return "target_channel.code", "must be a Slack channel's id, such as C0123ABCD (not its name)"
+        teams = list(Installation.objects.filter(org_id=target.org_id).values_list("team_id", flat=True)[:100])
+        if team_id and team_id not in teams:
+            return "target_channel.data.team_id", f"Slack is not installed for the team {team_id!r}"
+        if not teams:
+            return "target_channel.platform", "Slack is not installed for this organisation"
+        if not team_id and len(teams) > 1:
+            return "target_channel.data.team_id", f"is required: Slack is installed for {len(teams)} teams"
+        return None
+
+    def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
+        client = _client(outgoing.target, before_post)
+        answer = _call(
+            lambda: client.chat_postMessage(
+                channel=outgoing.target.code,
+                text=_escaped(outgoing.text),
+                thread_ts=thread or None,
+                metadata={"event_type": EVENT_TYPE, "event_payload": {"id": str(outgoing.id)}},
+                unfurl_links=False,
+                unfurl_media=False,
+                link_names=False,
+            )
+        )
+        posted_as = answer.get("ts")
+        if not isinstance(posted_as, str) or not posted_as:
+            raise UnknownOutcome("Slack answered ok without a time stamp", code="odd_answer")
+        return Receipt(platform_message_id=posted_as, thread=thread or posted_as)
+
+    def find(self, lookup: Lookup) -> Receipt | None:
+        client = _client(lookup.outgoing.target, None)
+        wanted = str(lookup.outgoing.id)
+        cursor = lookup.cursor
+        for _ in range(_MOST_PAGES):
+            page = _page(client, lookup, cursor)
+            for message in page.get("messages") or ():
+                if _metadata_id(message) == wanted:
+                    return Receipt(message["ts"], message.get("thread_ts") or message["ts"])
+            cursor = (page.get("response_metadata") or {}).get("next_cursor") or ""
+            if not cursor:
+                return None
+        raise LookupPaused("the history is long", code="history_long", retry_after=1, cursor=cursor)
+
+    def hear(self, headers: Mapping[str, str], body: bytes) -> Heard:
+        event = _json_object(body)
+        kind = event.get("type") if event else None
+        if event is None or not _is_recent(headers):
+            return _REFUSED
+        if kind == "url_verification":
+            # Names no team: signed by an app that some organisation has installed, or not at all.
+            signers = _signers(Installation.objects.order_by("-created_at")[:1_000], headers, body)
+            if next(signers, None) is None:
+                return _REFUSED
+            return Heard(200, {"challenge": str(event.get("challenge", ""))})
+        team_id = event.get("team_id")
+        if not isinstance(team_id, str) or not team_id:
+            return _REFUSED
+        org_ids = [signer.org_id for signer in _signers(Installation.objects.filter(team_id=team_id), headers, body)]
+        if not org_ids:
+            return _REFUSED
+        if kind != "event_callback":
+            return _TAKEN
+        return Heard(200, _TAKEN.answer, tuple(_messages(event, team_id, org_ids)))
+
+
+# --- Calling ---------------------------------------------------------------------------------------------------
+class _Client(WebClient):
+    """slack_sdk's client with our own transport."""
+
+    before_post: Callable[[], None] | None = None
+
+    def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:
+        answer = http.post(
+            url,
+            body=req.data if isinstance(req.data, bytes) else b"",
+            headers={name: str(value) for name, value in req.header_items()},
+            is_guarded=False,
+            before_post=self.before_post,
+        )
+        if not answer.is_whole:
+            raise http.NoAnswer("the answer broke off")
+        return {
+            "status": answer.status,
+            "headers": answer.headers,
+            "body": answer.body.decode("utf-8", "replace"),
+        }
+
+
+_quiet = logging.getLogger("channels_integration.slack_sdk")
+_quiet.setLevel(logging.CRITICAL)
+
+
+def _client(target: Target, before_post: Callable[[], None] | None) -> _Client:
+    found = Installation.objects.filter(org_id=target.org_id).order_by("created_at")
+    if team_id := target.data.get("team_id"):
+        found = found.filter(team_id=team_id)
+    installation = found.first()
+    if installation is None:
+        raise PermanentError("Slack is not installed any more", code="not_installed")
+    try:
+        token = _opened(installation, "sealed_bot_token")
+    except SealingError as error:
+        raise TemporaryError(error.message, code="secret_unreadable") from error
+    client = _Client(token=token, base_url=settings.SLACK_API_URL, retry_handlers=[], logger=_quiet)
+    client.before_post = before_post
+    return client
+
+
+def _call(call: Callable[[], Any]) -> dict[str, Any]:
+    """One call of the Web API. Raises DeliveryError."""
+    try:
+        answer = call().data
+    except http.NotConnected as error:
+        raise TemporaryError(str(error), code="slack_unreachable") from error
+    except http.HttpError as error:
+        raise UnknownOutcome(str(error), code="no_answer") from error
+    except SlackApiError as error:
+        raise _refusal(error) from error
+    except (SlackClientError, AttributeError, TypeError, ValueError) as error:
+        raise UnknownOutcome(f"an answer that is none: {type(error).__name__}", code="odd_answer") from error
+    return answer if isinstance(answer, dict) else {}
+
+
+def _refusal(error: SlackApiError) -> DeliveryError:
+    status = int(error.response.status_code)
+    content = error.response.data if isinstance(error.response.data, dict) else {}
+    code = str(content.get("error", ""))
+    if status == 429 or code in _RATE_LIMITS:
+        wait = _retry_after(error.response.headers)
+        return TemporaryError("Slack asks to wait", code="ratelimited", retry_after=wait)
+    is_named = re.fullmatch(r"[a-z][a-z0-9_]{1,60}", code) is not None
+    if status != 200 and not (is_named and 400 <= status < 500):
+        return UnknownOutcome(f"Slack answered {status}", code=f"http_{status}")
+    if not is_named or code in _MAY_HAVE_POSTED:
+        return UnknownOutcome(f"Slack answered {code[:80] or 'nothing'}", code=code if is_named else "odd_answer")
+    if code in _PASSES:
+        return TemporaryError(f"Slack answered {code}", code=code)
+    return PermanentError(f"Slack answered {code}", code=code)
+
+
+def _page(client: _Client, lookup: Lookup, cursor: str) -> dict[str, Any]:
+    """A page of the channel's history, or of the thread's replies."""
+    asked: dict[str, Any] = {
+        "channel": lookup.outgoing.target.code,
+        "oldest": f"{lookup.since.timestamp() - 5:.6f}",
+        "limit": _PAGE,
+        "include_all_metadata": True,
+        "cursor": cursor or None,
+    }
+    try:
+        if lookup.thread:
+            return _call(lambda: client.conversations_replies(ts=lookup.thread, **asked))
+        return _call(lambda: client.conversations_history(**asked))
+    except TemporaryError as error:
+        if error.retry_after is None:
+            raise
+        # Apps that are not in the Marketplace get one page a minute: go on from here, not from the start.
+        raise LookupPaused(str(error), code=error.code, retry_after=error.retry_after, cursor=cursor) from error
+    except UnknownOutcome as error:
+        # A question has no outcome: it can be asked again.
+        raise TemporaryError(str(error), code=error.code) from error
+    except PermanentError as error:
+        if error.code in ("invalid_cursor", "thread_not_found"):
+            raise TemporaryError(str(error), code=error.code) from error
+        raise
+
+
+def _retry_after(headers: Mapping[str, Any]) -> float:
+    for name, value in headers.items():
+        if name.lower() == "retry-after":
+            stated = str(value[0] if isinstance(value, list) else value)
+            return float(stated[:6]) if stated.isascii() and stated.isdigit() else _DEFAULT_RETRY_AFTER
+    return _DEFAULT_RETRY_AFTER
+
+
+def _metadata_id(message: Any) -> str:
+    if not isinstance(message, dict) or not isinstance(message.get("ts"), str):
+        return ""
+    metadata = message.get("metadata")
+    if not isinstance(metadata, dict) or metadata.get("event_type") != EVENT_TYPE:
+        return ""
+    payload = metadata.get("event_payload")
+    return str(payload.get("id", "")) if isinstance(payload, dict) else ""
+
+
+def _escaped(text: str) -> str:
+    """Slack reads only <…> as a mention or a link, so an escaped `<!channel>` calls nobody."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# --- Hearing ---------------------------------------------------------------------------------------------------
+def signature(secret: str, timestamp: str, body: bytes) -> str:
+    """What Slack puts into X-Slack-Signature."""
+    signed = b"v0:" + timestamp.encode() + b":" + body
+    return "v0=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+
+
+def _is_recent(headers: Mapping[str, str]) -> bool:
+    stated = headers.get("X-Slack-Request-Timestamp", "")
+    if not stated.isascii() or not stated.isdigit() or len(stated) > 12:
+        return False
+    return abs(time.time() - int(stated)) <= _SKEW_SECONDS
+
+
+def _signers(candidates: Any, headers: Mapping[str, str], body: bytes) -> Iterator[Installation]:
+    """Those installations whose secret signed this body."""
+    stated = headers.get("X-Slack-Signature", "").encode("utf-8", "replace")
+    timestamp = headers.get("X-Slack-Request-Timestamp", "")
+    for installation in candidates:
+        try:
+            secret = _opened(installation, "sealed_signing_secret")
+        except SealingError as error:
+            log.error("an event cannot be verified: %s", error.message)
+            continue
+        if hmac.compare_digest(signature(secret, timestamp, body).encode(), stated):
+            yield installation
+
+
+def _messages(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterator[Incoming]:
+    said = event.get("event")
+    if not isinstance(said, dict) or said.get("type") != "message" or said.get("subtype") not in _SPOKEN:
+        return
+    if said.get("bot_id") or said.get("bot_profile") or said.get("app_id"):
+        return
+    words = {name: said.get(name, "") for name in ("channel", "user", "ts", "text", "thread_ts")}
+    if not all(isinstance(word, str) for word in words.values()) or not words["channel"] or not words["user"]:
+        return
+    sent_at = _time_of(words["ts"])
+    if sent_at is None:
+        return
+    for org_id in org_ids:
+        yield Incoming(
+            org_id=org_id,
+            platform=Slack.name,
+            code=words["channel"],
+            event_id=str(event.get("event_id") or f"{words['channel']}:{words['ts']}")[:200],
+            author=words["user"],
+            text=_unescaped(words["text"]),
+            sent_at=sent_at,
+            thread=words["thread_ts"],
+            team=team_id,
+            is_direct=said.get("channel_type") == "im",
+        )
+
+
+def _time_of(ts: str) -> datetime | None:
+    if not re.fullmatch(r"[0-9]{1,10}\.[0-9]{1,6}", ts):
+        return None
+    return datetime.fromtimestamp(float(ts), UTC)
+
+
+def _unescaped(text: str) -> str:
+    plain = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    return plain.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        read = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return read if isinstance(read, dict) else None
+
+
+def _opened(installation: Installation, column: str) -> str:
+    return sealing.open_sealed(
+        getattr(installation, column),
+        org_id=installation.org_id,
+        table=Installation._meta.db_table,
+        column=column,
+        key=str(installation.pk),
+    )

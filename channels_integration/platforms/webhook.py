@@ -1,0 +1,125 @@
+"""A webhook: each message is POSTed to the channel's registered address, signed by Standard Webhooks.
+
+Bridges to platforms that we do not speak (`whatsapp`, say) are webhooks under that platform's name. The `webhook-id` is
+the message's own id and the same at each attempt, so an attempt whose outcome is not known may be repeated: a receiver
+that follows Standard Webhooks drops the id that it has seen. There is no history to look into.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import standardwebhooks
+
+from channels_integration import http, sealing, transcript
+from channels_integration.errors import SealingError
+from channels_integration.messages import (
+    Lookup,
+    Outgoing,
+    PermanentError,
+    Receipt,
+    Target,
+    TemporaryError,
+)
+from channels_integration.models import Channel
+
+_LATER = (408, 425, 429)
+
+
+class Webhook:
+    name = "webhook"
+    accepts_on_commit = False
+    is_paced = False
+
+    def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
+        codes = Channel.objects.filter(org_id=target.org_id, platform=target.platform).values_list("code", flat=True)
+        if codes.filter(code=target.code).exists():
+            return None
+        if target.platform == self.name or codes.exists():
+            return "target_channel.code", f"there is no registered {target.platform} channel {target.code!r}"
+        return (
+            "target_channel.platform",
+            f"the organisation has no way to reach {target.platform!r}: "
+            "register a channel under this name, or use slack, web or webhook",
+        )
+
+    def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
+        target = outgoing.target
+        channel = Channel.objects.filter(org_id=target.org_id, platform=target.platform, code=target.code).first()
+        if channel is None or not channel.address:
+            raise PermanentError("the channel is not registered any more", code="channel_not_found")
+        now = datetime.now(UTC)
+        body = json.dumps(_payload(outgoing, now), ensure_ascii=False)
+        headers = {"Content-Type": "application/json", **_signature(channel, str(outgoing.id), now, body)}
+        try:
+            answer = http.post(
+                channel.address, body=body.encode(), headers=headers, is_guarded=True, before_post=before_post
+            )
+        except http.Refused as error:
+            raise PermanentError(str(error), code="address_refused") from error
+        except http.HttpError as error:
+            raise TemporaryError(str(error), code="receiver_unreachable") from error
+        if not 200 <= answer.status < 300:
+            raise _refusal(answer)
+        transcript.show(outgoing)
+        return Receipt(platform_message_id=str(outgoing.id))
+
+    def find(self, lookup: Lookup) -> Receipt | None:
+        return None
+
+
+def _payload(outgoing: Outgoing, now: datetime) -> dict[str, object]:
+    return {
+        "type": "message.created",
+        "timestamp": now.isoformat(),
+        "data": {
+            "id": str(outgoing.id),
+            "org_id": outgoing.target.org_id,
+            "platform": outgoing.target.platform,
+            "channel_code": outgoing.target.code,
+            "text": outgoing.text,
+            # What a reply names as its `job_id`.
+            "job_id": outgoing.owner_key,
+            "channel_data": dict(outgoing.target.data),
+        },
+    }
+
+
+def _signature(channel: Channel, message_id: str, now: datetime, body: str) -> Mapping[str, str]:
+    try:
+        secret = sealing.open_sealed(
+            channel.sealed_secret,
+            org_id=channel.org_id,
+            table=Channel._meta.db_table,
+            column="sealed_secret",
+            key=str(channel.pk),
+        )
+    except SealingError as error:
+        raise TemporaryError(error.message, code="secret_unreadable") from error
+    signature = standardwebhooks.Webhook(secret).sign(msg_id=message_id, timestamp=now, data=body)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": signature,
+    }
+
+
+def _refusal(answer: http.Answer) -> Exception:
+    said = f"the receiver answered {answer.status}"
+    if answer.status >= 500 or answer.status in _LATER:
+        wait = _retry_after(answer.headers.get("Retry-After", "")) if answer.status in (429, 503) else None
+        return TemporaryError(said, code=f"http_{answer.status}", retry_after=wait)
+    return PermanentError(said, code=f"http_{answer.status}")
+
+
+def _retry_after(stated: str) -> float | None:
+    """Seconds, or an HTTP date; None for anything else."""
+    if stated.isascii() and stated.isdigit():
+        return float(stated[:6])
+    try:
+        return max(0.0, (email.utils.parsedate_to_datetime(stated) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,77 @@
+"""Secrets at rest: AES-GCM, bound to the very cell they are stored in.
+
+A sealed secret reads `v1:<key id>:<nonce>:<ciphertext>`. Its associated data is `org|table|column|primary key`, so a
+ciphertext that is copied to another row, column or organisation does not open. The first key of settings.SEALING_KEYS
+seals, all of them open: to rotate, put a new key in front, seal everything again, drop the old one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.conf import settings
+
+from channels_integration.errors import SealingError
+
+_VERSION = "v1"
+
+
+def seal(secret: str, *, org_id: str, table: str, column: str, key: str) -> str:
+    """Raises SealingError where no key is configured."""
+    kid, cipher = next(iter(_ciphers(settings.SEALING_KEYS).items()))
+    nonce = os.urandom(12)
+    sealed = cipher.encrypt(nonce, secret.encode(), _cell(org_id, table, column, key))
+    return ":".join((_VERSION, kid, _encode(nonce), _encode(sealed)))
+
+
+def open_sealed(sealed: str, *, org_id: str, table: str, column: str, key: str) -> str:
+    """Raises SealingError where the key is not here any more, or the secret was sealed for another cell."""
+    ciphers = _ciphers(settings.SEALING_KEYS)
+    version, _, rest = sealed.partition(":")
+    kid, _, rest = rest.partition(":")
+    if version != _VERSION:
+        raise SealingError(f"{table}.{column} does not hold a sealed secret")
+    if kid not in ciphers:
+        raise SealingError(f"{table}.{column} is sealed with the key {kid!r}, which AGENT_JOBS_SEALING_KEYS lacks")
+    nonce, _, text = rest.partition(":")
+    try:
+        plain = ciphers[kid].decrypt(_decode(nonce), _decode(text), _cell(org_id, table, column, key))
+    except (InvalidTag, ValueError):
+        raise SealingError(f"{table}.{column} was sealed for another row, or has been changed") from None
+    return plain.decode()
+
+
+@lru_cache(maxsize=4)
+def _ciphers(stated: str) -> dict[str, AESGCM]:
+    ciphers: dict[str, AESGCM] = {}
+    for item in filter(None, (part.strip() for part in stated.split(","))):
+        kid, _, encoded = item.partition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            key = b""
+        if not kid or len(key) != 32:
+            raise SealingError(f"AGENT_JOBS_SEALING_KEYS: the key {kid!r} must be `id:` and 32 bytes in base64")
+        if kid in ciphers:
+            raise SealingError(f"AGENT_JOBS_SEALING_KEYS names the key {kid!r} twice")
+        ciphers[kid] = AESGCM(key)
+    if not ciphers:
+        raise SealingError("no secret can be stored: AGENT_JOBS_SEALING_KEYS is not set (`id:32 bytes in base64`)")
+    return ciphers
+
+
+def _cell(org_id: str, table: str, column: str, key: str) -> bytes:
+    return "|".join((org_id, table, column, key)).encode()
+
+
+def _encode(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)

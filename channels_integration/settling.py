@@ -1,0 +1,230 @@
+"""What is written when an attempt is over. Every write says whose claim it is; another's claim changes nothing.
+
+An end (sent, dead) is told to the handler first, in the same transaction: it locks the owner's row, and only then is
+the message's row written. A handler that fails undoes the end, and the message is settled again later: with the receipt
+that is known already, or by an attempt that is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils.module_loading import import_string
+from uuid_utils.compat import uuid7
+
+from channels_integration import inbound, lanes
+from channels_integration.messages import (
+    Delivery,
+    DeliveryError,
+    Receipt,
+    TemporaryError,
+    UnknownOutcome,
+)
+
+log = logging.getLogger(__name__)
+# 1, 2, 4, … 60 s between them: about four minutes in all.
+MOST_FAILURES = 10
+MOST_UNKNOWN_OUTCOMES = 3
+# A platform that says "later" for longer than this has said no.
+GIVE_UP_AFTER = timedelta(hours=24)
+_LONGEST_BACKOFF_SECONDS = 60.0
+_LONGEST_RETRY_AFTER_SECONDS = 3600.0
+# A reply cannot be older than what it answers, but clocks differ.
+_CLOCK_SLACK = timedelta(seconds=5)
+
+# A message that was being sent when its worker died is treated like one that answered with a time-out.
+_CLAIM_UNSETTLED = """
+WITH due AS (
+    SELECT id, status AS status_before FROM channels_integration_outboundmessage
+    WHERE status IN ('sending', 'unknown') AND due_at <= clock_timestamp()
+    ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+UPDATE channels_integration_outboundmessage m SET
+    status = 'unknown', claim_token = %(token)s,
+    unknown_outcomes = m.unknown_outcomes + (status_before = 'sending')::int,
+    failures = CASE status_before WHEN 'sending' THEN 0 ELSE m.failures END,
+    due_at = clock_timestamp() + make_interval(secs => %(grace)s)
+FROM due WHERE m.id = due.id
+RETURNING {columns}
+"""
+
+
+class _Overtaken(Exception):
+    pass
+
+
+def claim_unsettled(*, grace_seconds: float) -> lanes.Claim | None:
+    """Take one message whose outcome is not known and whose grace is over, to look it up."""
+    token, taken_at = uuid7(), time.monotonic()
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIM_UNSETTLED.format(columns=lanes.CLAIM_COLUMNS), {"token": token, "grace": grace_seconds})
+        row = lanes.first_row(cursor)
+    return None if row is None else lanes.claim_of(row, token=token, taken_at=taken_at)
+
+
+def receipt_of(claim: lanes.Claim) -> Receipt | None:
+    """The receipt of a message that was posted, and whose handler has not taken note of it yet."""
+    posted_as = claim.row["platform_message_id"]
+    return Receipt(posted_as, claim.row["thread"]) if posted_as else None
+
+
+# --- Ends ------------------------------------------------------------------------------------------------------
+def sent(claim: lanes.Claim, receipt: Receipt) -> None:
+    target = claim.outgoing.target
+    known = {"platform_message_id": receipt.platform_message_id, "thread": receipt.thread}
+
+    def after_mark() -> None:
+        inbound.retry_unmatched(
+            target.org_id,
+            target.platform,
+            target.code,
+            receipt.thread,
+            since=claim.row["claimed_at"] - _CLOCK_SLACK,
+        )
+
+    delivery = Delivery(claim.outgoing.id, claim.outgoing.owner_key, _at(claim), receipt=receipt)
+    mark = {"status": "sent", "sent_at": delivery.at, "error_code": "", "error_message": "", **known}
+    if not _end(claim, delivery, mark, after_mark):
+        # The receipt is kept, so that what is left to do needs no look into the history.
+        _put_off(claim, status="unknown", **known)
+
+
+def given_up(claim: lanes.Claim, error: DeliveryError) -> None:
+    """Surely not posted, and not to be: a dead letter."""
+    if not _give_up(claim, error.code, str(error)):
+        _put_off(claim, status="pending")
+
+
+def given_up_unknown(claim: lanes.Claim, message: str) -> None:
+    """Perhaps posted, and not to be sent again."""
+    if not _give_up(claim, "delivery_unknown", message):
+        _put_off(claim, status="unknown")
+
+
+# --- Not the end -----------------------------------------------------------------------------------------------
+def given_back(claim: lanes.Claim) -> None:
+    """Nothing was tried."""
+    _write(claim, {"status": "pending"}, in_seconds=0)
+
+
+def try_later(claim: lanes.Claim, error: TemporaryError) -> None:
+    failures = claim.row["failures"]
+    if error.retry_after is None:
+        failures += 1
+    is_old = _at(claim) - claim.row["created_at"] > GIVE_UP_AFTER
+    if failures >= MOST_FAILURES or is_old:
+        given_up(claim, error)
+        return
+    fields: dict[str, Any] = {"status": "pending", "failures": failures, **_said(error)}
+    if not claim.row["unknown_outcomes"]:
+        fields["first_claimed_at"] = None
+    _write(claim, fields, in_seconds=_wait_seconds(error, failures))
+
+
+def unknown(claim: lanes.Claim, error: UnknownOutcome) -> None:
+    """Perhaps posted: looked up when the grace since the claim is over."""
+    outcomes = claim.row["unknown_outcomes"] + 1
+    fields = {"status": "unknown", "unknown_outcomes": outcomes, "failures": 0, "history_cursor": "", **_said(error)}
+    _write(claim, fields, in_seconds=max(0.0, settings.DELIVERY_GRACE_SECONDS - claim.age))
+
+
+def not_posted(claim: lanes.Claim) -> None:
+    """The history was read, and the message is not there: it may be sent again, but not for ever."""
+    if claim.row["unknown_outcomes"] >= MOST_UNKNOWN_OUTCOMES:
+        given_up_unknown(claim, f"{MOST_UNKNOWN_OUTCOMES} attempts ended without an answer")
+        return
+    _write(claim, {"status": "pending", "failures": 0, "history_cursor": ""}, in_seconds=0)
+
+
+def look_later(claim: lanes.Claim, error: TemporaryError, *, cursor: str = "") -> None:
+    failures = claim.row["failures"]
+    if error.retry_after is None:
+        failures += 1
+    if failures >= MOST_FAILURES:
+        given_up_unknown(claim, f"nobody can tell whether it was posted: {error}")
+        return
+    fields = {"status": "unknown", "failures": failures, "history_cursor": cursor, **_said(error)}
+    _write(claim, fields, in_seconds=_wait_seconds(error, failures))
+
+
+# --- Writing ---------------------------------------------------------------------------------------------------
+def _give_up(claim: lanes.Claim, code: str, message: str) -> bool:
+    said = _text(message)
+    at = _at(claim)
+    delivery = Delivery(claim.outgoing.id, claim.outgoing.owner_key, at, error_code=code, error_message=said)
+    return _end(claim, delivery, {"status": "dead", "error_code": code or "unknown", "error_message": said})
+
+
+def _end(
+    claim: lanes.Claim, delivery: Delivery, mark: dict[str, Any], after_mark: Callable[[], None] | None = None
+) -> bool:
+    """False if the handler failed, and nothing is written."""
+    handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
+    try:
+        with transaction.atomic():
+            handler(delivery)
+            if not _write(claim, mark):
+                raise _Overtaken
+            if after_mark:
+                after_mark()
+    except _Overtaken:
+        log.info("message %s was settled by another or withdrawn", claim.outgoing.id)
+    except Exception:
+        log.exception("the handler of deliveries failed for message %s", claim.outgoing.id)
+        return False
+    return True
+
+
+def _put_off(claim: lanes.Claim, **fields: Any) -> None:
+    failures = min(claim.row["failures"] + 1, 1_000)
+    _write(claim, {**fields, "failures": failures}, in_seconds=_backoff_seconds(failures))
+
+
+def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | None = None) -> bool:
+    """One guarded UPDATE. False if the claim is no longer ours."""
+    columns = "".join(f", {name} = %({name})s" for name in fields)
+    due = ", due_at = clock_timestamp() + make_interval(secs => %(in_seconds)s)" if in_seconds is not None else ""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE channels_integration_outboundmessage SET is_in_lane = false{columns}{due}"  # noqa: S608
+            " WHERE id = %(id)s AND claim_token = %(token)s AND status = %(held_as)s",
+            {
+                **fields,
+                "in_seconds": in_seconds,
+                "id": claim.outgoing.id,
+                "token": claim.token,
+                "held_as": claim.row["status"],
+            },
+        )
+        return bool(cursor.rowcount)
+
+
+def _at(claim: lanes.Claim) -> datetime:
+    """Now, by the database's clock."""
+    taken: datetime = claim.row["taken_on"]
+    return taken + timedelta(seconds=claim.age)
+
+
+def _wait_seconds(error: TemporaryError, failures: int) -> float:
+    if error.retry_after is None:
+        return _backoff_seconds(failures)
+    return min(max(error.retry_after, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _backoff_seconds(failures: int) -> float:
+    return float(min(2 ** min(max(failures - 1, 0), 10), _LONGEST_BACKOFF_SECONDS))
+
+
+def _said(error: DeliveryError) -> dict[str, str]:
+    return {"error_code": error.code, "error_message": _text(str(error))}
+
+
+def _text(message: str) -> str:
+    """Other people's words, made storable."""
+    return message.replace("\x00", "").encode("utf-8", "replace").decode()[:500]

@@ -1,0 +1,42 @@
+"""The door for platforms' signed events. Everything else about channels is behind the API's tokens."""
+
+from __future__ import annotations
+
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from channels_integration import inbound
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+@csrf_exempt
+def slack_events(request: HttpRequest) -> HttpResponse:
+    if request.method != "POST":
+        answer = _refused(405, "method_not_allowed", "only POST is understood here")
+        answer["Allow"] = "POST"
+        return answer
+    if request.headers.get("Transfer-Encoding"):
+        # gunicorn hands a chunked body over as an empty one.
+        return _refused(411, "length_required", "a Content-Length is required")
+    length = request.headers.get("Content-Length") or "0"
+    if not length.isascii() or not length.isdigit():
+        return _refused(400, "invalid_length", "the Content-Length is not a number")
+    if int(length) > MAX_BODY_BYTES:
+        return _refused(413, "too_large", f"at most {MAX_BODY_BYTES} bytes are read")
+    try:
+        heard = inbound.receive("slack", headers=request.headers, body=request.body)
+    except (OperationalError, InterfaceError):
+        answer = _refused(503, "unavailable", "the database does not answer")
+        answer["Retry-After"] = "5"
+        return answer
+    return JsonResponse(dict(heard.answer), status=heard.status)
+
+
+def _refused(status: int, code: str, message: str) -> JsonResponse:
+    return JsonResponse({"code": code, "message": message}, status=status)
+
+
+urlpatterns = [path("channels/slack/events", slack_events, name="slack-events")]

@@ -1,0 +1,77 @@
+"""Reading and speaking, as a person, in channels whose messages are kept here: web chats, webhooks and bridges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.db import transaction
+from uuid_utils.compat import uuid7
+
+from channels_integration import inbound, transcript
+from channels_integration.errors import InvalidField
+from channels_integration.messages import Incoming
+from channels_integration.models import WebMessage
+
+
+def read(org_id: str, platform: str, code: str, *, after: UUID | None = None, limit: int = 50) -> Sequence[WebMessage]:
+    """Oldest first. A web chat in which nothing was said yet is empty, not unknown.
+
+    Raises UnknownChannel, and InvalidField where `after` is no message of this channel.
+    """
+    messages = WebMessage.objects.filter(
+        channel__org_id=org_id, channel__platform=platform, channel__code=code
+    ).order_by("position")
+    if after is not None:
+        position = messages.filter(pk=after).values_list("position", flat=True).first()
+        if position is None:
+            _check_channel(org_id, platform, code)
+            raise InvalidField("after", f"is no message of the channel {code!r}: {after}")
+        messages = messages.filter(position__gt=position)
+    found = list(messages[:limit])
+    if not found and after is None:
+        _check_channel(org_id, platform, code)
+    return found
+
+
+def say(
+    org_id: str,
+    platform: str,
+    code: str,
+    *,
+    text: str,
+    author: str,
+    owner_key: str = "",
+    message_id: UUID | None = None,
+) -> WebMessage:
+    """A person's message: a line of the transcript, and an event for whoever waits for it.
+
+    With a `message_id`, saying it twice is saying it once. Raises UnknownChannel.
+    """
+    if platform == transcript.WEB:
+        transcript.ensure_web_channel(org_id, code)
+    message_id = message_id or uuid7()
+    with transaction.atomic():
+        message, is_new = transcript.append(
+            org_id, platform, code, message_id, WebMessage.Direction.IN, author=author, text=text, owner_key=owner_key
+        )
+        if is_new:
+            inbound.record(
+                Incoming(
+                    org_id=org_id,
+                    platform=platform,
+                    code=code,
+                    event_id=str(message_id),
+                    author=author,
+                    text=text,
+                    sent_at=message.created_at,
+                    owner_key=owner_key,
+                    is_direct=True,
+                )
+            )
+    return message
+
+
+def _check_channel(org_id: str, platform: str, code: str) -> None:
+    if platform != transcript.WEB and not transcript.channel_of(org_id, platform, code).exists():
+        raise transcript.unknown_channel(platform, code)
