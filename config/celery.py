@@ -8,6 +8,7 @@ CONN_MAX_AGE says (half the speed); `agent_jobs.services.execution` looks after 
 """
 
 import os
+import warnings
 
 from celery import Celery
 
@@ -15,6 +16,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 import django
 from django.conf import settings
+
+# `manage.py up` works as root, too (containers, CI); who deploys as root is told so by the image's own user.
+warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 app = Celery("agent_jobs", fixups=[], set_as_current=True)
 

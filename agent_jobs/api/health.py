@@ -49,7 +49,10 @@ class Ready(_Open):
         checks = readiness()
         is_ready = all(check["ok"] for check in checks.values())
         body = {"status": "ok" if is_ready else "unavailable", "checks": checks}
-        return Response(body, status=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
+        answer = Response(body, status=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
+        # Whoever asks wants to know; Django need not log each "not yet" as an error as well.
+        answer._has_been_logged = True  # type: ignore[attr-defined]
+        return answer
 
 
 def readiness() -> dict[str, dict[str, Any]]:

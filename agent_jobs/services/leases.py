@@ -38,7 +38,7 @@ class Keeper:
         self.worker_id: int | None = None
         self._held: dict[UUID, int] = {}
         self._held_lock = threading.Lock()
-        self._worked = True
+        self._worked = self._has_worked = False
         self._stop = threading.Event()
         self._is_registered = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
@@ -83,7 +83,7 @@ class Keeper:
                 if now - renewed_at >= settings.HEARTBEAT_SECONDS:
                     self.renew()
                     renewed_at = now
-                if now - seen_at >= _SEEN_SECONDS:
+                if now - seen_at >= _SEEN_SECONDS or (self._worked and not self._has_worked):
                     self._say_seen()
                     seen_at = now
                 elif connection.connection is not None:
@@ -123,6 +123,7 @@ class Keeper:
     def _say_seen(self) -> None:
         assert self.worker_id is not None
         columns = {"seen_at": Now(), **({"worked_at": Now()} if self._worked else {})}
+        self._has_worked = self._has_worked or self._worked
         self._worked = False
         if not WorkerProcess.objects.filter(pk=self.worker_id).update(**columns):
             # Somebody pruned the row: start over under a new id.
