@@ -1,0 +1,176 @@
+"""Jobs through the real processes: web, two workers, beat, PostgreSQL, Redis, and the tests' Slack."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.slack import FakeSlack
+from tests.live.stack import Stack, wait_for
+
+pytestmark = pytest.mark.live
+SLACK = {"platform": "slack", "type": "channel", "code": "C0LIVE1", "data": {"team_id": "T0LIVE"}}
+WEB = {"platform": "web", "type": "channel", "code": "lobby"}
+SECOND = 1 / 60  # of a minute, in which configs count
+
+
+@pytest.fixture(scope="module")
+def slack() -> Iterator[FakeSlack]:
+    with FakeSlack(team_id="T0LIVE", signing_secret="live-signing-secret") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stack(slack: FakeSlack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("live") / "data", SLACK_API_URL=slack.api_url)
+    try:
+        stack.wait_ready()
+        stack.manage(
+            *("install_slack", "--org", "acme", "--team", "T0LIVE"),
+            *("--bot-token-stdin", "--signing-secret-env", "LIVE_SECRET"),
+            stdin=slack.bot_token,
+            LIVE_SECRET="live-signing-secret",
+        )
+        slack.events_url = f"{stack.record()['web_url']}/channels/slack/events"
+        types = "/services/organizations/acme/agent-jobs-type"
+        talk = {"start_prompt": "How are you, {{ name }}?", "max_follow_ups": 1, "follow_up_interval": 3 * SECOND}
+        stack.ok("POST", types, {"id": "ask", "name": "Ask", "runner": "conversation", "default_config": talk})
+        say = {"start_prompt": "Number {{ n }}"}
+        stack.ok("POST", types, {"id": "say", "name": "Say", "runner": "message", "default_config": say})
+        yield stack
+    finally:
+        stack.stop()
+
+
+def ask(stack: Stack, channel: dict[str, Any], query: str = "", **config: Any) -> str:
+    return stack.post_job("ask", channel=channel, params={"name": "Ann"}, config=config, query=query)
+
+
+def posts_of(slack: FakeSlack, text: str) -> list[Any]:
+    return [post for post in slack.posts if text in post.text]
+
+
+def codes(stack: Stack, job_id: str) -> list[str]:
+    query = "include=activities&include_limit=100&include_sort=created_at"
+    answer = stack.ok("GET", f"/services/agent-jobs/{job_id}?{query}")
+    return [activity["activity_type_code"] for activity in answer["data"]["Activities"]]
+
+
+def test_a_job_with_a_delay_goes_the_whole_way_through_slack(stack: Stack, slack: FakeSlack) -> None:
+    job_id = stack.post_job(
+        "ask",
+        channel=SLACK,
+        params={"name": "Delayed"},
+        config={"follow_up_interval": 3 * SECOND, "max_follow_ups": 2},
+        query="?delay=1",
+    )
+    job = stack.job(job_id)
+    assert job["job_status"] == "SCHEDULED"
+    assert 0 <= job["delay_seconds"] <= 60
+    stack.wait_status(job_id, "RUNNING", seconds=75)
+    (question,) = wait_for(lambda: posts_of(slack, "How are you, Delayed?"), seconds=10, what="the question in Slack")
+    assert question.thread_ts is None
+    wait_for(lambda: len(posts_of(slack, "Delayed?")) == 2, seconds=10, what="the follow-up in the thread")
+    assert posts_of(slack, "Delayed?")[1].thread_ts == question.ts
+    slack.person_says("C0LIVE1", "Very well", thread_ts=question.ts, user="U0ANN", duplicates=3)
+    job = stack.wait_status(job_id, "COMPLETED")
+    assert job["result"] == "U0ANN answered: Very well"
+    assert job["flags"]["has_human_reply"] is True
+    thread = [post.text for post in slack.posts if question.ts in (post.ts, post.thread_ts)]
+    assert len(thread) == 3
+    moves = [code for code in codes(stack, job_id) if code.startswith("job.")]
+    assert moves == ["job.created", "job.promoted", "job.started", "job.completed"]
+    assert codes(stack, job_id).count("message.in") == 1
+
+
+def test_a_job_is_answered_in_the_web_chat(stack: Stack) -> None:
+    job_id = ask(stack, WEB, follow_up_interval=5)
+    wait_for(lambda: stack.job(job_id).get("waiting_for") == "reply", seconds=15, what="the question is out")
+    messages = stack.ok("GET", "/services/channels/web/lobby/messages?wait=10")["data"]
+    assert [(m["direction"], m["text"]) for m in messages if m["job_id"] == job_id] == [("out", "How are you, Ann?")]
+    reply = {"author": "Ann", "text": "Fine", "job_id": job_id}
+    stack.ok("POST", "/services/channels/web/lobby/messages", reply)
+    assert stack.wait_status(job_id, "COMPLETED")["result"] == "Ann answered: Fine"
+
+
+def test_a_job_that_nobody_answers_ends_as_no_response(stack: Stack) -> None:
+    job_id = ask(stack, {**WEB, "code": "empty"}, max_follow_ups=1, follow_up_interval=1 * SECOND)
+    job = stack.wait_status(job_id, "COMPLETED", "FAILED")
+    assert job["result"].startswith("no_response")
+    assert codes(stack, job_id).count("message.out") == 2
+
+
+def test_a_job_that_takes_too_long_ends_as_deadline_exceeded(stack: Stack) -> None:
+    job_id = ask(stack, {**WEB, "code": "slow"}, max_time_to_complete=3 * SECOND, follow_up_interval=60)
+    job = stack.wait_status(job_id, "FAILED")
+    assert job["error_code"] == "deadline_exceeded"
+    messages = wait_for(
+        lambda: stack.ok("GET", "/services/channels/web/slow/messages")["data"][1:],
+        seconds=10,
+        what="the closing message",
+    )
+    assert "time" in messages[0]["text"]
+
+
+def test_a_job_is_canceled_in_each_status_and_says_nothing_after(stack: Stack) -> None:
+    scheduled = ask(stack, {**WEB, "code": "cancel"}, query="?delay=10080")
+    running = ask(stack, {**WEB, "code": "cancel"}, follow_up_interval=60)
+    wait_for(lambda: stack.job(running).get("waiting_for") == "reply", seconds=15, what="it waits for a reply")
+    for worker in stack.pids("celery"):
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        waiting = ask(stack, {**WEB, "code": "cancel"})
+        assert stack.job(waiting)["job_status"] == "WAITING"
+        for job_id in (scheduled, running, waiting):
+            answer = stack.ok("DELETE", f"/services/agent-jobs/{job_id}", {"reason": "no longer needed"})
+            assert answer["message"] == f"Job with ID '{job_id}' successfully canceled"
+            assert stack.request("DELETE", f"/services/agent-jobs/{job_id}")[0] == 409
+    finally:
+        for worker in stack.pids("celery"):
+            os.kill(worker, signal.SIGCONT)
+    done = stack.post_job("say", channel={**WEB, "code": "cancel"}, params={"n": 0})
+    stack.wait_status(done, "COMPLETED")
+    assert [stack.job(job_id)["job_status"] for job_id in (scheduled, running, waiting)] == ["CANCELED"] * 3
+    said = Counter(m["job_id"] for m in stack.ok("GET", "/services/channels/web/cancel/messages")["data"])
+    assert said == {running: 1, done: 1}
+
+
+def test_killed_workers_beats_and_an_emptied_redis_lose_nothing_and_say_nothing_twice(
+    stack: Stack, slack: FakeSlack
+) -> None:
+    channels = [{**SLACK, "code": f"C0KILL{number}"} for number in range(30)]
+
+    def post(number: int) -> str:
+        return stack.post_job("say", channel=channels[number % 30], params={"n": f"kill-{number}."})
+
+    with ThreadPoolExecutor(4) as pool:
+        posted = pool.map(post, range(90))
+        for number in range(6):
+            wait_for(lambda number=number: len(posts_of(slack, "kill-")) >= number * 10, seconds=60, what="posts")
+            killed = stack.pids("worker1@" if number % 2 else "worker2@")[:1] + stack.pids("beat")[:1]
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            stack.redis.flushall()
+        jobs = list(posted)
+    ends = Counter(stack.wait_status(job_id, "COMPLETED", "FAILED", seconds=120)["job_status"] for job_id in jobs)
+    assert ends == {"COMPLETED": 90}
+    said = Counter(post.text for post in posts_of(slack, "kill-"))
+    assert set(said.values()) == {1}
+    assert len(said) == 90
+    for job_id in jobs:
+        ended = [code for code in codes(stack, job_id) if code in ("job.completed", "job.failed", "job.canceled")]
+        assert ended == ["job.completed"]
+
+
+def test_nothing_is_left_running_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "data")
+    stack.wait_ready()
+    assert stack.pids("celery")
+    stack.supervisor.kill()
+    stack.supervisor.wait()
+    wait_for(lambda: not stack.pids("celery") + stack.pids("gunicorn"), seconds=20, what="all processes have ended")

@@ -1,0 +1,127 @@
+"""The duties: what falls due is made ready in its moment, by one process at a time, and bells cost nothing twice."""
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import OperationalError, connection
+
+from agent_jobs.models import DutyRun, Job
+from agent_jobs.services import duties, promotion, recovery
+from agent_jobs.states import JobStatus
+from channels_integration.gate import Gate
+from tests import rows
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_falls_due_within_the_second_is_promoted_in_it() -> None:
+    job = rows.job(JobStatus.SCHEDULED, scheduled_at=datetime.now(UTC) + timedelta(seconds=0.3))
+    assert promotion.serve_second(seconds=1.0) == 1
+    job.refresh_from_db()
+    assert job.status == JobStatus.WAITING
+    assert job.updated_at >= job.scheduled_at
+    assert job.updated_at - job.scheduled_at < timedelta(seconds=0.7)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_more_than_a_batch_is_promoted_at_once() -> None:
+    org = rows.org()
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    Job.objects.bulk_create(
+        Job(
+            org=org,
+            status=JobStatus.SCHEDULED,
+            job_type_key="greet",
+            runner="message",
+            lane="messages",
+            platform="web",
+            channel_code="lobby",
+            scheduled_at=past,
+            deadline_minutes=1,
+        )
+        for _ in range(1_100)
+    )
+    assert promotion.promote_and_wake() == 1_100
+    assert not Job.objects.filter(status=JobStatus.SCHEDULED).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_second_process_leaves_the_second_to_the_first() -> None:
+    begun, results = threading.Event(), []
+
+    def serve() -> None:
+        begun.set()
+        results.append(promotion.serve_second(seconds=0.6))
+        connection.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    begun.wait(5)
+    threading.Event().wait(0.2)
+    started = time.monotonic()
+    promotion.serve_second(seconds=5.0)
+    assert time.monotonic() - started < 2.0
+    thread.join()
+
+
+@pytest.mark.django_db
+def test_a_duty_that_was_done_is_on_record() -> None:
+    promotion.serve_second(seconds=0.0)
+    recovery.sweep()
+    assert set(DutyRun.objects.values_list("duty", flat=True)) == {"promote", "sweep"}
+
+
+def test_a_thousand_bells_of_a_duty_are_one() -> None:
+    done: list[int] = []
+    for _ in range(1_000):
+        duties.serve_duty("test-many", lambda: done.append(1) or 1)
+    assert len(done) == 1
+
+
+def test_a_duty_survives_a_database_that_is_away() -> None:
+    def away() -> int:
+        raise OperationalError("gone")
+
+    assert duties.serve_duty("test-away", away) == 0
+
+
+class TestGate:
+    def test_lets_only_so_many_in(self) -> None:
+        gate, inside, most = Gate(2), threading.Semaphore(0), []
+        running = 0
+        lock, leave = threading.Lock(), threading.Event()
+
+        def work() -> int:
+            nonlocal running
+            with lock:
+                running += 1
+                most.append(running)
+            inside.release()
+            leave.wait(5)
+            with lock:
+                running -= 1
+            return 1
+
+        threads = [threading.Thread(target=gate.answer, args=(work,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        inside.acquire()
+        inside.acquire()
+        leave.set()
+        for thread in threads:
+            thread.join(5)
+        assert max(most) == 2
+
+    def test_a_bell_during_the_work_makes_it_look_again(self) -> None:
+        gate, seen = Gate(1), []
+
+        def work() -> int:
+            seen.append(1)
+            if len(seen) == 1:
+                rings = threading.Thread(target=gate.answer, args=(work,))
+                rings.start()
+                rings.join(5)
+            return 1
+
+        assert gate.answer(work) == 2
