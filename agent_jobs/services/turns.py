@@ -70,6 +70,8 @@ def settlement(
     claim: dict[str, Any], run: Run, outcome: Outcome, *, seconds_left: float, rng: random.Random
 ) -> Settlement:
     """How the turn ends. `seconds_left` until the job's deadline decides whether a retry is still worth waiting for."""
+    # Made first, for activities of one moment are told in the order of their ids: the model was asked before it spoke.
+    calls = _calls(outcome)
     say = [text.replace("\x00", "") for text in outcome.say]
     outgoing = [outbox.as_record(_outgoing(claim, text)) for text in say]
     delivered = [record["status"] == "sent" for record in outgoing]
@@ -86,7 +88,7 @@ def settlement(
         result=claim["result"],
         outgoing=outgoing,
         lines=[Line(record["id"], text, done) for record, text, done in zip(outgoing, say, delivered, strict=True)],
-        notes=_notes(outcome, outgoing, say, delivered),
+        notes=calls + _said(outgoing, say, delivered),
     )
     match outcome:
         case Done():
@@ -130,14 +132,22 @@ def _outgoing(claim: dict[str, Any], text: str) -> Outgoing:
     )
 
 
-def _notes(
-    outcome: Outcome, outgoing: Sequence[dict[str, Any]], say: Sequence[str], delivered: Sequence[bool]
-) -> list[Note]:
-    calls = [
-        Note("model.call", ActivityStatus.COMPLETED, f"asked model {call.model}", input=call.input, output=call.output)
+def _calls(outcome: Outcome) -> list[Note]:
+    return [
+        Note(
+            "model.call",
+            ActivityStatus.COMPLETED,
+            f"asked model {call.model}",
+            id=str(uuid7()),
+            input=call.input,
+            output=call.output,
+        )
         for call in outcome.calls
     ]
-    said = [
+
+
+def _said(outgoing: Sequence[dict[str, Any]], say: Sequence[str], delivered: Sequence[bool]) -> list[Note]:
+    return [
         Note(
             "message.out",
             ActivityStatus.COMPLETED if done else ActivityStatus.SUBMITTED,
@@ -147,7 +157,6 @@ def _notes(
         )
         for record, text, done in zip(outgoing, say, delivered, strict=True)
     ]
-    return calls + said
 
 
 def _has_undelivered(claim: dict[str, Any], run: Run, say: Sequence[str]) -> bool:
