@@ -138,12 +138,20 @@ class Resource(APIView):
         if org_id is not None and org_id != self.org_id:
             raise Forbidden("the token belongs to a different organization")
 
-    def once(self, effect: Callable[[], tuple[int, Mapping[str, Any]]]) -> HttpResponseBase:
-        """Run a POST's effect, once for each Idempotency-Key where the client sent one."""
+    def once(
+        self,
+        effect: Callable[[], tuple[int, Mapping[str, Any]]],
+        *,
+        finish: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda answer: answer,
+    ) -> HttpResponseBase:
+        """Run a POST's effect, once for each Idempotency-Key where the client sent one.
+
+        `finish` adds what may be told now and must not be kept: a secret.
+        """
         key = self.request.META.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
             status, answer = effect()
-            return Response(answer, status=status)
+            return Response(finish(answer), status=status)
         if not (0 < len(key) <= idempotency.MAX_KEY and key.isascii() and key.isprintable() and key.strip()):
             message = f"must be 1 to {idempotency.MAX_KEY} printable ASCII characters"
             raise Invalid(FieldError("Idempotency-Key", "invalid", message))
@@ -153,9 +161,10 @@ class Resource(APIView):
             return idempotency.Answer(status, JSONRenderer().render(answer).decode())
 
         kept = idempotency.once(self.org_id, key, fingerprint=_fingerprint(self.request), effect=rendered)
+        if not kept.is_repeated:
+            return Response(finish(json.loads(kept.text)), status=kept.status_code)
         response = HttpResponse(kept.text, status=kept.status_code, content_type="application/json")
-        if kept.is_repeated:
-            response["Idempotency-Replayed"] = "true"
+        response["Idempotency-Replayed"] = "true"
         return response
 
 

@@ -23,8 +23,8 @@ from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import StrictSerializer, Text
 from agent_jobs.errors import NotFound
-from channels_integration import directory
-from channels_integration.platforms import webchat
+from channels_integration import directory, transcript, webchat
+from channels_integration.messages import Target
 
 POLL_SECONDS = 0.2
 MAX_WAIT_SECONDS = 30
@@ -70,6 +70,7 @@ class Channel(serializers.Serializer[Any]):
     code = serializers.CharField()
     name = serializers.CharField(required=False)
     address = serializers.CharField(required=False)
+    secret = serializers.CharField(required=False, help_text="Only where it was made by this very request.")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 
@@ -156,6 +157,15 @@ def _message(message: Any, code: str) -> dict[str, Any]:
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
+class _ByName(Resource):
+    """Views whose address names a place: what no name can hold is the name of nothing."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if any("\x00" in name for name in kwargs.values()):
+            raise NotFound("there is no channel of this name", code="channel_not_found")
+
+
 class Channels(Resource):
     @operation("channels_list", "List registered channels", answers={200: ChannelList})
     def get(self, request: Request) -> Response:
@@ -168,27 +178,34 @@ class Channels(Resource):
         answers={201: ChannelItem},
         request=ChannelRequest,
         is_post=True,
-        description="Registering it again replaces what was registered.",
+        description="Registering it again changes what is registered. A secret that is made here is in this answer"
+        " and in no other, also not in the one to a repeated Idempotency-Key.",
     )
     def post(self, request: Request) -> HttpResponseBase:
         fields = self.asked(body=ChannelRequest).body
+        made: dict[str, str] = {}
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            channel = directory.register_channel(self.org_id, **fields)
+            channel, secret = directory.register_channel(self.org_id, **fields)
+            if secret:
+                made["secret"] = secret
             return 201, {"data": _channel(channel), "meta": {"org_id": self.org_id}}
 
-        return self.once(effect)
+        def with_secret(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {**answer, "data": {**answer["data"], **made}}
+
+        return self.once(effect, finish=with_secret)
 
     def whole(self, shown: Sequence[Any]) -> dict[str, Any]:
         return {"data": shown, "meta": {"org_id": self.org_id, "count": len(shown), "total": len(shown)}}
 
 
-class ChannelDetail(Resource):
+class ChannelDetail(_ByName):
     @operation("channels_unregister", "Unregister a channel", answers={200: Unregistered}, refused=(404,))
     def delete(self, request: Request, platform: str, code: str) -> Response:
         self.asked()
         if not directory.unregister_channel(self.org_id, platform, code):
-            raise _no_channel(platform, code)
+            raise NotFound(f"there is no channel {platform[:32]}:{code[:64]!r}", code="channel_not_found")
         return Response({"meta": {"org_id": self.org_id}, "message": f"Channel '{platform}:{code}' unregistered"})
 
 
@@ -217,7 +234,7 @@ class Installations(Resource):
         return self.once(effect)
 
 
-class InstallationDetail(Resource):
+class InstallationDetail(_ByName):
     @operation("slack_installations_remove", "Remove a Slack installation", answers={200: Unregistered}, refused=(404,))
     def delete(self, request: Request, team_id: str) -> Response:
         self.asked()
@@ -226,7 +243,7 @@ class InstallationDetail(Resource):
         return Response({"meta": {"org_id": self.org_id}, "message": f"Slack team '{team_id}' removed"})
 
 
-class Messages(Resource):
+class Messages(_ByName):
     @operation(
         "messages_list",
         "Read a channel's messages",
@@ -253,6 +270,8 @@ class Messages(Resource):
     )
     def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:
         fields = self.asked(body=MessageRequest).body
+        if platform == transcript.WEB and (reason := directory.unreachable_reason(Target(self.org_id, platform, code))):
+            raise NotFound(f"there can be no channel of this name: its code {reason[1]}", code="channel_not_found")
         job_id = ""
         if stated := fields.get("job_id"):
             job_id = str(queries.own_job_id(self.org_id, read_job_id(stated)))
@@ -282,7 +301,3 @@ class Messages(Resource):
             return found
         finally:
             _places.release()
-
-
-def _no_channel(platform: str, code: str) -> NotFound:
-    return NotFound(f"there is no channel {platform[:32]}:{code[:64]!r}", code="channel_not_found")

@@ -16,6 +16,7 @@ from rest_framework.response import Response
 
 from agent_jobs import errors
 from agent_jobs.errors import FieldError
+from channels_integration.errors import InvalidField, UnknownChannel
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
@@ -44,6 +45,10 @@ _CODES = {
 def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | None:
     """REST framework's EXCEPTION_HANDLER. None, that is a 500 that is logged, only for faults of our own."""
     request = context["request"]
+    if isinstance(exc, InvalidField):
+        exc = errors.Invalid(FieldError(exc.field, "invalid", exc.message))
+    elif isinstance(exc, UnknownChannel):
+        exc = errors.NotFound(exc.message, code="channel_not_found")
     if isinstance(exc, errors.AgentJobsError):
         return _own(exc, request)
     if isinstance(exc, exceptions.ValidationError):

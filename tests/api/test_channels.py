@@ -7,6 +7,7 @@ import pytest
 from django.db import connection
 
 from agent_jobs.api import channels as channels_api
+from agent_jobs.models import IdempotencyKey
 from agent_jobs.states import JobStatus
 from tests import factories, rows
 
@@ -14,7 +15,7 @@ CHANNELS = "/services/channels"
 LOBBY = f"{CHANNELS}/web/lobby/messages"
 INSTALLATIONS = f"{CHANNELS}/slack/installations"
 WEBHOOK = {"platform": "webhook", "code": "crm", "name": "CRM", "address": "https://hooks.example.com/in"}
-SLACK = {"team_id": "T1", "bot_token": "xoxb-canary-1", "signing_secret": "canary-2", "name": "Acme"}
+SLACK = {"team_id": "T1", "bot_token": "xoxb-canary-1", "signing_secret": "canary-secret-2", "name": "Acme"}
 
 
 def say(api, text="hello", author="Ann", **fields):
@@ -117,6 +118,18 @@ class TestMessages:
             assert acme.get(f"{CHANNELS}/{path}/messages").status_code == 404
             assert acme.post(f"{CHANNELS}/{path}/messages", {"text": "x", "author": "A"}).status_code == 404
 
+    @pytest.mark.parametrize("code", ["%00", "x" * 256, "%0A", "%20", "a%00b"])
+    def test_a_code_that_cannot_be_is_a_404(self, acme, code):
+        response = acme.post(f"{CHANNELS}/web/{code}/messages", {"text": "x", "author": "A"})
+
+        assert response.status_code == 404
+
+    def test_a_name_that_cannot_be_is_a_404(self, acme):
+        for path in ("web/%00/messages", "%00/x/messages"):
+            assert acme.get(f"{CHANNELS}/{path}").status_code == 404
+        assert acme.delete(f"{CHANNELS}/web/%00").status_code == 404
+        assert acme.delete(f"{INSTALLATIONS}/%00").status_code == 404
+
     def test_a_repeated_key_says_it_once(self, acme):
         answers = [acme.post(LOBBY, {"text": "x", "author": "A"}, Idempotency_Key="k") for _ in range(2)]
 
@@ -188,6 +201,22 @@ class TestRegistered:
         assert acme.delete(f"{CHANNELS}/webhook/crm").status_code == 200
         assert acme.delete(f"{CHANNELS}/webhook/crm").status_code == 404
 
+    def test_a_secret_that_is_made_here_is_told_once_and_kept_sealed(self, acme):
+        first = acme.post(CHANNELS, WEBHOOK, Idempotency_Key="k")
+        repeated = acme.post(CHANNELS, WEBHOOK, Idempotency_Key="k")
+        again = acme.post(CHANNELS, WEBHOOK)
+
+        secret = first.json()["data"]["secret"]
+        assert secret.startswith("whsec_")
+        for response in (repeated, again, acme.get(CHANNELS)):
+            assert "secret" not in response.content.decode()
+        assert secret not in str(IdempotencyKey.objects.get().answer)
+
+    def test_a_secret_that_is_given_is_not_told(self, acme):
+        given = "whsec_" + "A" * 44
+
+        assert given not in acme.post(CHANNELS, WEBHOOK | {"secret": given}).content.decode()
+
     def test_a_bridge_lets_jobs_name_its_platform(self, acme):
         target = {"org_id": "acme", "platform": "whatsapp", "code": "+4912345"}
         before = acme.post("/services/agent-jobs", factories.job_request(target_channel=target))
@@ -215,6 +244,11 @@ class TestRegistered:
             ({"address": "nonsense"}, "address"),
             ({"address": "ftp://example.com"}, "address"),
             ({"address": 5}, "address"),
+            ({"address": ""}, "address"),
+            ({"secret": "short"}, "secret"),
+            ({"platform": "slack"}, "platform"),
+            ({"platform": "web"}, "address"),
+            ({"code": "a/b"}, "code"),
             ({"sealed_secret": "x"}, "sealed_secret"),
         ],
         ids=str,
@@ -254,7 +288,12 @@ class TestInstallations:
 
     @pytest.mark.parametrize(
         ("change", "field"),
-        [({"bot_token": 5}, "bot_token"), ({"signing_secret": ""}, "signing_secret"), ({"team_id": None}, "team_id")],
+        [
+            ({"bot_token": 5}, "bot_token"),
+            ({"signing_secret": ""}, "signing_secret"),
+            ({"team_id": None}, "team_id"),
+            ({"bot_token": "hello"}, "bot_token"),
+        ],
     )
     def test_a_bad_installation_is_named(self, acme, change, field):
         response = acme.post(INSTALLATIONS, SLACK | change)

@@ -325,7 +325,7 @@ EXAMPLE = {
 @pytest.fixture
 def org123(db):
     api = factories.api("org123", "SERVICES:WRITE")
-    slack = {"team_id": "T123456", "bot_token": "xoxb-1", "signing_secret": "s3cret"}
+    slack = {"team_id": "T123456", "bot_token": "xoxb-1", "signing_secret": "0123456789abcdef"}
     assert api.post("/services/channels/slack/installations", slack).status_code == 201
     types = "/services/organizations/org123/agent-jobs-type"
     made = api.post(types, {"id": "daily-report", "name": "Daily report", "default_config": {"start_prompt": "Hi"}})
