@@ -23,13 +23,14 @@ image=localhost/agent-jobs:ci
 port=${PORT:-8077}
 if [ $# -gt 0 ]; then
     work=$1
+    is_kept=1
     mkdir -p "$work"
-    trap : EXIT
 else
+    is_kept=0
     work=$(mktemp -d /var/tmp/agent-jobs-image.XXXXXX)
-    trap 'rm -rf "$work"' EXIT
 fi
 work=$(cd "$work" && pwd)
+data=$(mktemp -d /tmp/aj-image.XXXXXX)
 stack_pid=""
 web_pid=""
 
@@ -37,11 +38,14 @@ b() {
     buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"
 }
 
-stop() {
+finish() {
     [ -z "$web_pid" ] || kill "$web_pid" 2>/dev/null || :
     [ -z "$stack_pid" ] || kill "$stack_pid" 2>/dev/null || :
     wait || :
+    rm -rf "$data"
+    [ $is_kept = 1 ] || rm -rf "$work"
 }
+trap finish EXIT
 
 if ! b inspect --type image "$base" >/dev/null 2>&1; then
     echo "image: making a stand-in for $base"
@@ -75,8 +79,6 @@ print("image: built; user", config["User"], "health check", " ".join(config["Hea
 '
 
 echo "image: starting it against a PostgreSQL and a Redis of this machine"
-trap 'stop; [ $# -gt 0 ] || rm -rf "$work"' EXIT
-data=$(mktemp -d /tmp/aj-image.XXXXXX)
 chmod 755 "$data"
 python3 manage.py up --no-demo --port 0 --data-dir "$data" >"$work/up.log" 2>&1 &
 stack_pid=$!

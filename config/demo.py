@@ -138,7 +138,7 @@ class Client:
                 return
             if checks := answer.get("checks"):
                 missing = ", ".join(f"{name} {check['detail']}" for name, check in checks.items() if not check["ok"])
-            pause.wait(0.1)
+            pause.wait(0.25)
         raise DemoFailed(f"the service was not ready within {READY_SECONDS:g} s: {missing}")
 
 

@@ -35,6 +35,8 @@ from config.embedded import CannotStart
 ROOT = Path(__file__).resolve().parent.parent
 QUEUES = "agents,messages,deliveries,inbound,duties"
 WORKERS = ("worker1", "worker2")
+# Fifteen lines of Celery's, about dangers that pickled messages have; ours are JSON.
+NOT_AS_ROOT = "ignore:You're running the worker with superuser privileges"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 STEADY_SECONDS = 30.0  # a process that ran for so long starts again at once when it ends
 START_SECONDS = 60.0
@@ -207,7 +209,7 @@ class _Stack:
 
         def start() -> "subprocess.Popen[bytes]":
             return subprocess.Popen(
-                [sys.executable, "-X", _mark(self._data_dir), *arguments],
+                [sys.executable, "-X", _mark(self._data_dir), "-W", NOT_AS_ROOT, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -233,6 +235,7 @@ class _Stack:
             raise CannotStart(f"`{' '.join(arguments)}` failed with exit code {process.exit_code}; see above")
 
     def _is_ready(self) -> bool:
+        self._turn(seconds=0.2)  # asked twenty times a second, the web process would have little else to do
         return _answers_ok(f"{self._url}/health/ready")
 
     # --- Running ---
