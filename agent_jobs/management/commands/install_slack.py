@@ -1,0 +1,51 @@
+"""Installs a Slack workspace for an organisation. Secrets come by standard input and environment, never as arguments."""
+
+import os
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from agent_jobs import queries
+from agent_jobs.management.commands._base import told_plainly
+from channels_integration import directory
+from channels_integration.errors import ChannelsError, InvalidField
+
+
+class Command(BaseCommand):
+    help = "Let an organisation speak in a Slack workspace, or replace the secrets of one where it does."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--org", required=True, metavar="ORG_ID")
+        parser.add_argument("--team", required=True, metavar="TEAM_ID", help="the workspace's id, such as T0123ABCD")
+        parser.add_argument("--name", default="", help="what people call the workspace")
+        parser.add_argument(
+            "--bot-token-stdin", action="store_true", required=True, help="read the bot token from standard input"
+        )
+        parser.add_argument(
+            "--signing-secret-env", required=True, metavar="NAME", help="the variable that holds the signing secret"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        bot_token = sys.stdin.readline().strip()
+        if not bot_token:
+            raise CommandError("standard input holds no bot token: echo xoxb-… | python3 manage.py install_slack …")
+        variable = options["signing_secret_env"]
+        signing_secret = os.environ.get(variable, "").strip()
+        if not signing_secret:
+            raise CommandError(f"the variable {variable}, which should hold the signing secret, is not set")
+        with told_plainly():
+            org = queries.org(options["org"])
+            try:
+                installation = directory.install_slack(
+                    org.pk,
+                    team_id=options["team"],
+                    bot_token=bot_token,
+                    signing_secret=signing_secret,
+                    name=options["name"],
+                )
+            except InvalidField as error:
+                raise CommandError(f"{error.field} {error.message}") from None
+            except ChannelsError as error:
+                raise CommandError(error.message) from None
+        self.stdout.write(f"installed Slack team {installation.team_id} for {org.pk}")

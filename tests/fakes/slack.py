@@ -1,0 +1,575 @@
+"""The tests' own Slack: the Web API methods that we use, the events that it sends, and the ways in which it fails.
+
+In a test:
+
+    with FakeSlack(team_id="T1", signing_secret="…") as slack:
+        slack.script(Step(Fault.RATE_LIMITED, retry_after=2), Step(Fault.DROP_AFTER))     # the next two posts
+        slack.rates = {Fault.LATE_APPLY: 0.05}                                            # and then by chance, seeded
+        slack.events_url = "http://127.0.0.1:8000/channels/slack/events"
+        slack.person_says("C1", "hello", thread_ts=slack.posts[0].ts, duplicates=3)
+
+As a process: `python -m tests.fakes.slack --port 0 --seed 1 --rate late_apply=0.05` prints its address on the first
+line, and is steered over HTTP:
+
+    GET  /_fake/ledger                                  every accepted post, in order
+    GET  /_fake/requests                                every call: method, channel, moment
+    POST /_fake/settings {"script": [{"fault": "rate_limited", "retry_after": 2}], "rates": {"late_apply": 0.05},
+                          "history_lag": 2, "history_interval": 60, "events_url": "…", "echoes": true}
+    POST /_fake/person   {"channel": "C1", "text": "hello", "thread_ts": "…", "duplicates": 3}
+
+The ledger is append-only: what is in it was posted, whatever the caller was told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import hmac
+import itertools
+import json
+import math
+import random
+import signal
+import socket
+import struct
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class Fault(StrEnum):
+    """What happens to one chat.postMessage. The comment says whether the message is posted."""
+
+    NONE = "none"  # yes
+    RATE_LIMITED = "rate_limited"  # no: 429 and Retry-After
+    ERROR_500 = "error_500"  # no
+    ERROR_500_AFTER = "error_500_after"  # yes
+    FATAL_ERROR = "fatal_error"  # no
+    FATAL_ERROR_AFTER = "fatal_error_after"  # yes
+    NAMED = "named"  # no: {"ok": false, "error": step.error}
+    DROP_BEFORE = "drop_before"  # no: the connection is reset
+    DROP_AFTER = "drop_after"  # yes: the connection is reset
+    LATE_APPLY = "late_apply"  # yes, `late_seconds` after the connection was reset
+    HANG_BEFORE = "hang_before"  # no: silence for `seconds`, then a reset
+    HANG_AFTER = "hang_after"  # yes: silence for `seconds`, then a reset
+    NO_JSON = "no_json"  # no: 200 and a page of HTML
+
+
+@dataclass(frozen=True)
+class Step:
+    fault: Fault = Fault.NONE
+    retry_after: int = 1
+    error: str = "channel_not_found"
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class Post:
+    """One accepted message of an app, as it stands in the ledger. `id` is the one in its metadata."""
+
+    id: str
+    channel: str
+    thread_ts: str | None
+    ts: str
+    text: str
+    at: float
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One message of a channel: a post, or what a person said."""
+
+    channel: str
+    ts: str
+    applied_at: float
+    message: Mapping[str, Any]
+
+
+class FakeSlack:
+    """A workspace with one app installed. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        team_id: str = "T0FAKE",
+        signing_secret: str = "fake-signing-secret",
+        bot_token: str = "xoxb-fake-bot-token",
+        port: int = 0,
+        seed: int | None = None,
+        ledger_path: Path | None = None,
+    ) -> None:
+        self.team_id = team_id
+        self.signing_secret = signing_secret
+        self.bot_token = bot_token
+        self.events_url = ""
+        self.rates: dict[Fault, float] = {}
+        self.late_seconds = 1.2
+        self.history_lag = 0.0
+        self.history_interval = 0.0
+        self.history_page = 200
+        self.echoes = False
+        self.seed = seed if seed is not None else random.SystemRandom().randrange(2**32)
+        self._chance = random.Random(self.seed)
+        self._script: list[Step] = []
+        self._posts: list[Post] = []
+        self._lines: list[_Line] = []
+        self._requests: list[tuple[str, str, float]] = []
+        self._history_read_at: dict[str, float] = {}
+        self._last_ts = 0
+        self._event_numbers = itertools.count(1)
+        self._timers: list[threading.Timer] = []
+        self._lock = threading.RLock()
+        self._ledger_path = ledger_path
+        self._stopping = threading.Event()
+        self._server = _Server(("127.0.0.1", port), self)
+
+    # --- Life --------------------------------------------------------------------------------------------------
+    def __enter__(self) -> FakeSlack:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        with self._lock:
+            for timer in self._timers:
+                timer.cancel()
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.address}/api/"
+
+    # --- What was seen -----------------------------------------------------------------------------------------
+    @property
+    def posts(self) -> list[Post]:
+        with self._lock:
+            return list(self._posts)
+
+    @property
+    def requests(self) -> list[tuple[str, str, float]]:
+        """(method, channel, moment) of every call, also of those that failed."""
+        with self._lock:
+            return list(self._requests)
+
+    def calls(self, method: str) -> int:
+        return sum(1 for name, _, _ in self.requests if name == method)
+
+    # --- Steering ----------------------------------------------------------------------------------------------
+    def script(self, *steps: Step | Fault) -> None:
+        """What happens to the next posts, one step each; after them chance (`rates`) decides."""
+        with self._lock:
+            self._script.extend(step if isinstance(step, Step) else Step(step) for step in steps)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """The same from JSON. Unknown names are refused, so that a harness does not misspell its faults away."""
+        with self._lock:
+            for name, value in settings.items():
+                if name == "script":
+                    self.script(*(Step(**{**step, "fault": Fault(step["fault"])}) for step in value))
+                elif name == "rates":
+                    self.rates = {Fault(fault): float(rate) for fault, rate in value.items()}
+                elif name == "seed":
+                    self.seed, self._chance = value, random.Random(value)
+                elif name in ("late_seconds", "history_lag", "history_interval"):
+                    setattr(self, name, float(value))
+                elif name in ("history_page", "echoes", "events_url"):
+                    setattr(self, name, value)
+                else:
+                    raise ValueError(f"unknown setting {name!r}")
+
+    # --- Events ------------------------------------------------------------------------------------------------
+    def person_says(
+        self,
+        channel: str,
+        text: str,
+        *,
+        thread_ts: str | None = None,
+        user: str = "U0PERSON",
+        duplicates: int = 1,
+        ts: str | None = None,
+        event_id: str | None = None,
+        **twists: Any,
+    ) -> list[int]:
+        """Say it and send the event, `duplicates` times in all with Slack's retry headers. Answers the statuses.
+
+        A D… channel is a direct message. An earlier `ts` makes it come out of order. `twists`: see `send_event`;
+        `fields` are put into the event itself (`{"subtype": "message_changed"}`, `{"bot_id": "B1"}`).
+        """
+        fields = dict(twists.pop("fields", {}))
+        with self._lock:
+            said_at = ts or self._next_ts()
+            message = {"type": "message", "user": user, "text": _escape(text), "ts": said_at, "team": self.team_id}
+            if thread_ts:
+                message["thread_ts"] = thread_ts
+            self._lines.append(_Line(channel, said_at, time.time(), message))
+        kind = "im" if channel.startswith("D") else "channel"
+        event = {**message, "channel": channel, "event_ts": said_at, "channel_type": kind, **fields}
+        envelope = self.envelope(event, event_id=event_id)
+        return [self.send_event(envelope, retry=number, **twists) for number in range(duplicates)]
+
+    def envelope(self, event: Mapping[str, Any], *, event_id: str | None = None) -> dict[str, Any]:
+        return {
+            "token": "unused",
+            "team_id": self.team_id,
+            "api_app_id": "A0FAKE",
+            "type": "event_callback",
+            "event_id": event_id or f"Ev{self.team_id}{next(self._event_numbers):08d}",
+            "event_time": int(time.time()),
+            "event": dict(event),
+        }
+
+    def send_event(
+        self,
+        envelope: Mapping[str, Any],
+        *,
+        retry: int = 0,
+        secret: str | None = None,
+        skew: int = 0,
+        url: str | None = None,
+    ) -> int:
+        """POST one signed event, and answer the status. `secret` signs wrongly, `skew` seconds are added to its time."""
+        body = json.dumps(envelope, ensure_ascii=False).encode()
+        headers = sign(body, secret or self.signing_secret, at=time.time() + skew)
+        if retry:
+            headers |= {"X-Slack-Retry-Num": str(retry), "X-Slack-Retry-Reason": "http_timeout"}
+        target = url or self.events_url
+        if not target:
+            raise ValueError("events_url is not set")
+        request = urllib.request.Request(target, data=body, headers=headers, method="POST")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    # --- The Web API -------------------------------------------------------------------------------------------
+    def answer(self, method: str, given: Mapping[str, Any], token: str) -> _Answer:
+        with self._lock:
+            self._requests.append((method, str(given.get("channel", "")), time.time()))
+        if token != self.bot_token:
+            return _refused("invalid_auth")
+        if method == "auth.test":
+            return _Answer(body={"ok": True, "team_id": self.team_id, "user_id": "U0BOT", "bot_id": "B0BOT"})
+        if method == "chat.postMessage":
+            return self._post(given)
+        if method == "conversations.history":
+            return self._history(given)
+        if method == "conversations.replies":
+            return self._replies(given)
+        return _refused("unknown_method")
+
+    def _post(self, given: Mapping[str, Any]) -> _Answer:
+        if not given.get("channel"):
+            return _refused("channel_not_found")
+        if not given.get("text"):
+            return _refused("no_text")
+        with self._lock:
+            step = self._next_step()
+        match step.fault:
+            case Fault.RATE_LIMITED:
+                return _rate_limited(step.retry_after)
+            case Fault.ERROR_500:
+                return _Answer(status=500, body={"ok": False})
+            case Fault.FATAL_ERROR:
+                return _refused("fatal_error")
+            case Fault.NAMED:
+                return _refused(step.error)
+            case Fault.DROP_BEFORE:
+                return _Answer(is_dropped=True)
+            case Fault.NO_JSON:
+                return _Answer(text="<!doctype html><title>Oops</title>")
+            case Fault.HANG_BEFORE:
+                self._stopping.wait(step.seconds)
+                return _Answer(is_dropped=True)
+            case Fault.LATE_APPLY:
+                timer = threading.Timer(self.late_seconds, self._apply, [given])
+                timer.daemon = True
+                with self._lock:
+                    self._timers.append(timer)
+                timer.start()
+                return _Answer(is_dropped=True)
+        post = self._apply(given)
+        match step.fault:
+            case Fault.DROP_AFTER:
+                return _Answer(is_dropped=True)
+            case Fault.HANG_AFTER:
+                self._stopping.wait(step.seconds)
+                return _Answer(is_dropped=True)
+            case Fault.ERROR_500_AFTER:
+                return _Answer(status=500, body={"ok": False})
+            case Fault.FATAL_ERROR_AFTER:
+                return _refused("fatal_error")
+        message = {"type": "message", "bot_id": "B0BOT", "text": post.text, "ts": post.ts}
+        return _Answer(body={"ok": True, "channel": post.channel, "ts": post.ts, "message": message})
+
+    def _apply(self, given: Mapping[str, Any]) -> Post:
+        with self._lock:
+            metadata = given.get("metadata") or {}
+            post = Post(
+                id=str((metadata.get("event_payload") or {}).get("id", "")),
+                channel=given["channel"],
+                thread_ts=given.get("thread_ts"),
+                ts=self._next_ts(),
+                text=_unescape(given["text"]),
+                at=time.time(),
+                request=dict(given),
+            )
+            self._posts.append(post)
+            message: dict[str, Any] = {
+                "type": "message",
+                "user": "U0BOT",
+                "bot_id": "B0BOT",
+                "app_id": "A0FAKE",
+                "text": given["text"],
+                "ts": post.ts,
+                "metadata": metadata,
+            }
+            if post.thread_ts:
+                message["thread_ts"] = post.thread_ts
+            self._lines.append(_Line(post.channel, post.ts, post.at, message))
+            if self._ledger_path:
+                with self._ledger_path.open("a") as ledger:
+                    ledger.write(json.dumps(_shown(post)) + "\n")
+        if self.echoes and self.events_url:
+            event = {**message, "channel": post.channel, "channel_type": "channel", "event_ts": post.ts}
+            threading.Thread(target=self.send_event, args=(self.envelope(event),), daemon=True).start()
+        return post
+
+    def _history(self, given: Mapping[str, Any]) -> _Answer:
+        """Newest first, top level only; the cursor goes back in time."""
+        if wait := self._history_wait("conversations.history"):
+            return _rate_limited(wait)
+        oldest = float(given.get("oldest") or 0)
+        before = float(_cursor(given) or "inf")
+        found = [
+            line
+            for line in self._visible(str(given.get("channel")))
+            if oldest < float(line.ts) < before and line.message.get("thread_ts") in (None, line.ts)
+        ]
+        return self._page(sorted(found, key=lambda line: line.ts, reverse=True), given)
+
+    def _replies(self, given: Mapping[str, Any]) -> _Answer:
+        """The thread's first message, on the first page, and then what is newer than `oldest`, oldest first."""
+        if wait := self._history_wait("conversations.replies"):
+            return _rate_limited(wait)
+        parent, cursor = str(given.get("ts")), _cursor(given)
+        oldest = max(float(given.get("oldest") or 0), float(cursor or 0))
+        thread = [line for line in self._visible(str(given.get("channel"))) if _thread_of(line) == parent]
+        if not thread:
+            return _refused("thread_not_found")
+        opening = [line for line in thread if line.ts == parent and not cursor]
+        replies = [line for line in thread if line.ts != parent and float(line.ts) > oldest]
+        return self._page(opening + sorted(replies, key=lambda line: line.ts), given)
+
+    def _page(self, found: list[_Line], given: Mapping[str, Any]) -> _Answer:
+        limit = min(int(given.get("limit") or 100), self.history_page)
+        shown = [dict(line.message) for line in found[:limit]]
+        if str(given.get("include_all_metadata", "")).lower() not in ("1", "true"):
+            for message in shown:
+                message.pop("metadata", None)
+        has_more = len(found) > limit
+        cursor = f"next:{found[limit - 1].ts}" if has_more else ""
+        return _Answer(
+            body={
+                "ok": True,
+                "messages": shown,
+                "has_more": has_more,
+                "response_metadata": {"next_cursor": cursor},
+            }
+        )
+
+    def _visible(self, channel: str) -> Iterable[_Line]:
+        with self._lock:
+            until = time.time() - self.history_lag
+            return [line for line in self._lines if line.channel == channel and line.applied_at <= until]
+
+    def _history_wait(self, method: str) -> int:
+        with self._lock:
+            now = time.monotonic()
+            left = self._history_read_at.get(method, -math.inf) + self.history_interval - now
+            if left > 0:
+                return math.ceil(left)
+            self._history_read_at[method] = now
+            return 0
+
+    def _next_step(self) -> Step:
+        if self._script:
+            return self._script.pop(0)
+        drawn = self._chance.random()
+        for fault, rate in self.rates.items():
+            drawn -= rate
+            if drawn < 0:
+                return Step(fault)
+        return Step()
+
+    def _next_ts(self) -> str:
+        self._last_ts = max(self._last_ts + 1, time.time_ns() // 1_000)
+        return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06d}"
+
+
+def sign(body: bytes, secret: str, *, at: float) -> dict[str, str]:
+    """Slack's headers for a body. Written from Slack's documentation, not from our verification."""
+    stamp = str(int(at))
+    digest = hmac.new(secret.encode(), f"v0:{stamp}:".encode() + body, hashlib.sha256).hexdigest()
+    return {
+        "Content-Type": "application/json",
+        "X-Slack-Request-Timestamp": stamp,
+        "X-Slack-Signature": f"v0={digest}",
+    }
+
+
+# --- HTTP ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Answer:
+    status: int = 200
+    body: Mapping[str, Any] | None = None
+    text: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_dropped: bool = False
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], slack: FakeSlack) -> None:
+        self.slack = slack
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that has gone away is what these tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        slack = self.server.slack
+        if self.path == "/_fake/ledger":
+            self._send(_Answer(body={"posts": [_shown(post) for post in slack.posts], "seed": slack.seed}))
+        elif self.path == "/_fake/requests":
+            self._send(_Answer(body={"requests": slack.requests}))
+        else:
+            self._send(_Answer(status=404, body={"ok": False}))
+
+    def do_POST(self) -> None:
+        slack = self.server.slack
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            if self.path == "/_fake/settings":
+                slack.configure(json.loads(body))
+                self._send(_Answer(body={"ok": True}))
+            elif self.path == "/_fake/person":
+                self._send(_Answer(body={"statuses": slack.person_says(**json.loads(body))}))
+            elif self.path.startswith("/api/"):
+                method = urllib.parse.urlsplit(self.path).path.removeprefix("/api/")
+                token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                self._send(slack.answer(method, self._given(body), token))
+            else:
+                self._send(_Answer(status=404, body={"ok": False}))
+        except (ValueError, TypeError, KeyError) as error:
+            self._send(_Answer(status=400, body={"ok": False, "error": repr(error)}))
+
+    def _given(self, body: bytes) -> dict[str, Any]:
+        if self.headers.get("Content-Type", "").startswith("application/json"):
+            given: dict[str, Any] = json.loads(body)
+            return given
+        return dict(urllib.parse.parse_qsl(body.decode()))
+
+    def _send(self, answer: _Answer) -> None:
+        if answer.is_dropped:
+            # With nothing to linger for, closing resets the connection.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            return
+        content = (answer.text or json.dumps(answer.body)).encode()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", "text/html" if answer.text else "application/json; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def _refused(error: str) -> _Answer:
+    return _Answer(body={"ok": False, "error": error})
+
+
+def _rate_limited(seconds: int) -> _Answer:
+    return _Answer(status=429, body={"ok": False, "error": "ratelimited"}, headers={"Retry-After": str(seconds)})
+
+
+def _cursor(given: Mapping[str, Any]) -> str:
+    return str(given.get("cursor") or "").removeprefix("next:")
+
+
+def _thread_of(line: _Line) -> str:
+    return str(line.message.get("thread_ts") or line.ts)
+
+
+def _shown(post: Post) -> dict[str, Any]:
+    return {name: value for name, value in asdict(post).items() if name != "request"}
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _unescape(text: str) -> str:
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.fakes.slack", description="A Slack for tests.")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--team", default="T0FAKE")
+    parser.add_argument("--bot-token", default="xoxb-fake-bot-token")
+    parser.add_argument("--signing-secret", default="fake-signing-secret")
+    parser.add_argument("--events-url", default="")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--ledger", type=Path, help="a file that gets one JSON line for each accepted post")
+    parser.add_argument("--rate", action="append", default=[], metavar="FAULT=SHARE", help=f"one of {', '.join(Fault)}")
+    given = parser.parse_args()
+    slack = FakeSlack(
+        team_id=given.team,
+        signing_secret=given.signing_secret,
+        bot_token=given.bot_token,
+        port=given.port,
+        seed=given.seed,
+        ledger_path=given.ledger,
+    )
+    slack.events_url = given.events_url
+    slack.configure({"rates": dict(rate.split("=", 1) for rate in given.rate)})
+    with slack:
+        print(slack.api_url, flush=True)
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        stopped.wait()
+
+
+if __name__ == "__main__":
+    main()
