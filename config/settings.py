@@ -221,12 +221,5 @@ LOGGING = {
     "formatters": {"line": {"format": "%(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # A 503 is an answer that says what is missing, not a mistake to be traced: `up` itself asks until it is ready.
-    "filters": {
-        "not_503": {
-            "()": "django.utils.log.CallbackFilter",
-            "callback": lambda record: getattr(record, "status_code", None) != 503,
-        }
-    },
-    "loggers": {"django.request": {"level": "ERROR", "filters": ["not_503"]}},
+    "loggers": {"django.request": {"level": "ERROR"}},
 }
