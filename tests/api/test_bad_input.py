@@ -1,7 +1,6 @@
 """Bad input: every 400 names the parameter or field, and nothing is stored. Never a 500, never HTML."""
 
 import json
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -20,7 +19,6 @@ def without(field, body=None):
     return {key: value for key, value in (body or factories.job_request()).items() if key != field}
 
 
-AHEAD = (datetime.now(UTC) + timedelta(days=3_700)).strftime("%Y-%m-%dT%H:%M:%SZ")
 BAD_FIELDS = [
     ({}, ["target_channel", "job_type_id"]),
     (without("target_channel"), ["target_channel"]),
@@ -78,7 +76,7 @@ BAD_FIELDS = [
     ({"scheduled_at": "2027-W05-1"}, ["scheduled_at"]),
     ({"scheduled_at": "9999-12-31T23:59:59Z"}, ["scheduled_at"]),
     ({"scheduled_at": "9999-12-31T23:59:59-12:00"}, ["scheduled_at"]),
-    ({"scheduled_at": AHEAD}, ["scheduled_at"]),
+    ({"scheduled_at": "2100-01-01T00:00:00Z"}, ["scheduled_at"]),
     ({"tags": None}, ["tags"]),
     ({"tags": 5}, ["tags"]),
     ({"tags": [5]}, ["tags"]),
