@@ -117,6 +117,7 @@ class FakeSlack:
         self.history_lag = 0.0
         self.history_interval = 0.0
         self.history_page = 200
+        self.history_error = ""
         self.echoes = False
         self.seed = seed if seed is not None else random.SystemRandom().randrange(2**32)
         self._chance = random.Random(self.seed)
@@ -189,7 +190,7 @@ class FakeSlack:
                     self.seed, self._chance = value, random.Random(value)
                 elif name in ("late_seconds", "history_lag", "history_interval"):
                     setattr(self, name, float(value))
-                elif name in ("history_page", "echoes", "events_url"):
+                elif name in ("history_page", "history_error", "echoes", "events_url"):
                     setattr(self, name, value)
                 else:
                     raise ValueError(f"unknown setting {name!r}")
@@ -205,24 +206,31 @@ class FakeSlack:
         duplicates: int = 1,
         ts: str | None = None,
         event_id: str | None = None,
+        fields: Mapping[str, Any] | None = None,
         **twists: Any,
     ) -> list[int]:
         """Say it and send the event, `duplicates` times in all with Slack's retry headers. Answers the statuses.
 
-        A D… channel is a direct message. An earlier `ts` makes it come out of order. `twists`: see `send_event`;
-        `fields` are put into the event itself (`{"subtype": "message_changed"}`, `{"bot_id": "B1"}`).
+        A D… channel is a direct message. An earlier `ts` makes it come out of order. `fields` are put into the event
+        itself (`{"subtype": "message_changed"}`, `{"bot_id": "B1"}`). `twists`: see `send_event`.
         """
-        fields = dict(twists.pop("fields", {}))
+        message = self.person_writes(channel, text, thread_ts=thread_ts, user=user, ts=ts)
+        kind = "im" if channel.startswith("D") else "channel"
+        event = {**message, "channel": channel, "event_ts": message["ts"], "channel_type": kind, **(fields or {})}
+        envelope = self.envelope(event, event_id=event_id)
+        return [self.send_event(envelope, retry=number, **twists) for number in range(duplicates)]
+
+    def person_writes(
+        self, channel: str, text: str, *, thread_ts: str | None = None, user: str = "U0PERSON", ts: str | None = None
+    ) -> dict[str, Any]:
+        """A person's message in the history, of which no event is sent (yet)."""
         with self._lock:
             said_at = ts or self._next_ts()
             message = {"type": "message", "user": user, "text": _escape(text), "ts": said_at, "team": self.team_id}
             if thread_ts:
                 message["thread_ts"] = thread_ts
             self._lines.append(_Line(channel, said_at, time.time(), message))
-        kind = "im" if channel.startswith("D") else "channel"
-        event = {**message, "channel": channel, "event_ts": said_at, "channel_type": kind, **fields}
-        envelope = self.envelope(event, event_id=event_id)
-        return [self.send_event(envelope, retry=number, **twists) for number in range(duplicates)]
+            return message
 
     def envelope(self, event: Mapping[str, Any], *, event_id: str | None = None) -> dict[str, Any]:
         return {
@@ -244,7 +252,7 @@ class FakeSlack:
         skew: int = 0,
         url: str | None = None,
     ) -> int:
-        """POST one signed event, and answer the status. `secret` signs wrongly, `skew` seconds are added to its time."""
+        """POST one signed event; answers the status. `secret` signs wrongly, `skew` seconds go onto its time."""
         body = json.dumps(envelope, ensure_ascii=False).encode()
         headers = sign(body, secret or self.signing_secret, at=time.time() + skew)
         if retry:
@@ -270,6 +278,8 @@ class FakeSlack:
             return _Answer(body={"ok": True, "team_id": self.team_id, "user_id": "U0BOT", "bot_id": "B0BOT"})
         if method == "chat.postMessage":
             return self._post(given)
+        if method.startswith("conversations.") and self.history_error:
+            return _refused(self.history_error)
         if method == "conversations.history":
             return self._history(given)
         if method == "conversations.replies":

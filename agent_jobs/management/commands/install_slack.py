@@ -1,4 +1,4 @@
-"""Installs a Slack workspace for an organisation. Secrets come by standard input and environment, never as arguments."""
+"""Installs a Slack workspace for an organisation. Secrets come by standard input and environment, not as arguments."""
 
 import os
 import sys

@@ -1,0 +1,114 @@
+"""`acme` has Slack, a web chat, a webhook, a bridge and a null channel; `rival` has nothing."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+from uuid_utils.compat import uuid7
+
+from channels_integration import directory, outbox
+from channels_integration.messages import Outgoing, Target
+from channels_integration.models import OutboundMessage
+from tests.channels import doubles
+from tests.fakes.slack import FakeSlack
+from tests.fakes.webhook import FakeReceiver
+
+SIGNING_SECRET = "acme-signing-secret"
+
+
+@pytest.fixture(autouse=True)
+def handlers(settings: Any) -> Iterator[None]:
+    settings.CHANNELS_INBOUND_HANDLER = "tests.channels.doubles.hear"
+    settings.CHANNELS_DELIVERY_HANDLER = "tests.channels.doubles.take_delivery"
+    doubles.reset()
+    yield
+    doubles.reset()
+
+
+@pytest.fixture
+def slack(settings: Any) -> Iterator[FakeSlack]:
+    """The fake, with acme's installation, and a grace short enough for a test."""
+    with FakeSlack(team_id="T0ACME", signing_secret=SIGNING_SECRET, seed=1) as server:
+        settings.SLACK_API_URL = server.api_url
+        settings.DELIVERY_GRACE_SECONDS = 0.6
+        server.late_seconds = 0.2
+        directory.install_slack(
+            "acme", team_id="T0ACME", bot_token=server.bot_token, signing_secret=server.signing_secret
+        )
+        yield server
+
+
+@pytest.fixture
+def receiver() -> Iterator[FakeReceiver]:
+    with FakeReceiver() as server:
+        yield server
+
+
+def message(text: str = "Hello", **changes: Any) -> Outgoing:
+    target = {"org_id": "acme", "platform": "slack", "code": "C0ONE", "data": {}}
+    target |= {name: changes.pop(name) for name in list(changes) if name in target}
+    owner = changes.pop("owner_key", "owner")
+    fields = {"id": uuid7(), "owner_key": owner, "thread_key": owner}
+    return Outgoing(target=Target(**target), text=text, **{**fields, **changes})
+
+
+def post(text: str = "Hello", **changes: Any) -> Outgoing:
+    outgoing = message(text, **changes)
+    outbox.enqueue([outgoing])
+    return outgoing
+
+
+def deliver(seconds: float = 8.0) -> int:
+    """Everything that is due, or will be within a second of the last; at most `seconds`."""
+    return outbox.deliver_due(until=time.monotonic() + seconds)
+
+
+def deliver_all(seconds: float = 15.0) -> None:
+    """Go on until nothing is under way any more."""
+    until = time.monotonic() + seconds
+    while OutboundMessage.objects.filter(status__in=OutboundMessage.UNDELIVERED).exists():
+        assert time.monotonic() < until, list(OutboundMessage.objects.values("text", "status", "error_code", "due_at"))
+        deliver(1)
+        threading.Event().wait(0.02)
+
+
+def row(outgoing: Outgoing) -> OutboundMessage:
+    return OutboundMessage.objects.get(pk=outgoing.id)
+
+
+def overdue(**where: Any) -> None:
+    """As if time had passed: what waits is due now."""
+    OutboundMessage.objects.filter(**where).update(due_at="2000-01-01T00:00:00Z")
+
+
+def in_threads(*works: Callable[[], Any]) -> list[Any]:
+    """Run them at once, from a barrier, each on its own database connection; answers what they returned."""
+    barrier = threading.Barrier(len(works))
+    results: list[Any] = [None] * len(works)
+
+    def run(place: int, work: Callable[[], Any]) -> None:
+        try:
+            barrier.wait(10)
+            results[place] = work()
+        except Exception as error:
+            results[place] = error
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
+def as_json(body: Any) -> bytes:
+    return json.dumps(body).encode()

@@ -1,0 +1,34 @@
+"""Stand-ins for the two handlers that settings name, for tests of the channels without the jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from channels_integration.messages import Delivery, Incoming
+
+deliveries: list[Delivery] = []
+heard: list[Incoming] = []
+# What the handlers do first; replaced by tests that want them to fail, wait or lock.
+on_delivery: list[Callable[[Delivery], None]] = []
+on_incoming: list[Callable[[Incoming], bool]] = []
+_lock = threading.Lock()
+
+
+def take_delivery(delivery: Delivery) -> None:
+    for effect in on_delivery:
+        effect(delivery)
+    with _lock:
+        deliveries.append(delivery)
+
+
+def hear(incoming: Incoming) -> bool:
+    is_matched = all(effect(incoming) for effect in on_incoming)
+    with _lock:
+        heard.append(incoming)
+    return is_matched
+
+
+def reset() -> None:
+    for record in (deliveries, heard, on_delivery, on_incoming):
+        record.clear()  # type: ignore[attr-defined]
