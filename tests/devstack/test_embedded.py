@@ -16,15 +16,6 @@ from tests.devstack.waiting import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that PostgreSQL's own account can reach, so that nothing lands under /var/tmp."""
-    folder = tmp_path_factory.mktemp("home")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
-    return folder
-
-
 def test_the_run_has_a_postgresql_of_its_own() -> None:
     with psycopg.connect(os.environ["DATABASE_URL"].replace("/agent_jobs", "/postgres")) as connection:
         row = connection.execute("SELECT current_setting('server_version_num')::int").fetchone()

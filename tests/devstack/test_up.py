@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,20 @@ class Up:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.printed[-4000:]}") from None
 
+    def wait_well(self) -> None:
+        """Wait until every part works, as /health/ready sees it."""
+        answers: list[str] = []
+
+        def is_well() -> bool:
+            status, body = _get(self.stack["web_url"] + "/health/ready")
+            answers.append(body)
+            return status == 200
+
+        try:
+            wait_until(is_well, 60)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {answers[-1]}\n{self.printed[-6000:]}") from None
+
     def pid_of(self, name: str) -> int:
         return json.loads((self.data_dir / "processes.json").read_text())[name]
 
@@ -67,10 +82,7 @@ class Up:
 
 
 @pytest.fixture
-def ups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    home = tmp_path_factory.mktemp("up")
-    for each in (home, *home.parents[:2]):
-        each.chmod(0o755)  # as root, PostgreSQL runs as another account
+def ups(home: Path) -> Iterator[Any]:
     started: list[Up] = []
 
     def start(name: str, *options: str, **variables: str) -> Up:
@@ -87,15 +99,22 @@ def ups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
                 each.process.kill()
 
 
-def _status(url: str) -> int:
+def _get(url: str) -> tuple[int, str]:
+    """Status and body; 0 where nobody answers."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=5) as answer:
-        return int(answer.status)
+    try:
+        with opener.open(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
 
 
 def test_it_restarts_what_dies_refuses_a_second_start_and_leaves_nothing_behind(ups: Any) -> None:
     up = ups("one", "--port", "0", "--no-demo").wait_ready()
-    assert _status(up.stack["web_url"] + "/health/ready") == 200
+    up.wait_well()
     assert (up.data_dir / "stack.json").stat().st_mode & 0o777 == 0o600
 
     os.kill(up.pid_of("worker1"), signal.SIGKILL)
@@ -107,7 +126,7 @@ def test_it_restarts_what_dies_refuses_a_second_start_and_leaves_nothing_behind(
     assert second.process.wait(20) == 1
     assert "it runs already on" in second.printed
 
-    wait_until(lambda: _is_ready(up), 40)
+    up.wait_well()
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(40) == 0
     assert up.running() == []
@@ -141,7 +160,7 @@ def test_the_demo_runs_to_its_end_and_again_beside_another_stack(ups: Any) -> No
     assert json.loads(pasted.stdout)["data"]["job_status"] in {"WAITING", "RUNNING", "COMPLETED"}
     left.process.terminate()
     assert left.process.wait(40) == 0
-    assert _status(right.stack["web_url"] + "/health/ready") == 200
+    right.wait_well()
     token = (left.data_dir / "demo-token").read_text()
     again = ups("left", "--port", "0")
     again.wait_for("The job ended COMPLETED", times=2)
@@ -156,10 +175,3 @@ def test_a_taken_port_is_one_sentence(ups: Any) -> None:
         assert up.process.wait(20) == 1
     assert "give another --port" in up.printed
     assert "Traceback" not in up.printed
-
-
-def _is_ready(up: Up) -> bool:
-    try:
-        return _status(up.stack["web_url"] + "/health/ready") == 200
-    except OSError:
-        return False
