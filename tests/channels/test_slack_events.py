@@ -1,0 +1,240 @@
+"""The door for Slack's events: what it believes, what it keeps, and how fast it answers."""
+
+import json
+import socket
+import time
+
+import pytest
+from django.test import Client
+
+from channels_integration import directory
+from channels_integration.models import InboundEvent, Installation
+from tests.channels.conftest import SIGNING_SECRET, as_json
+from tests.fakes.slack import FakeSlack, sign
+
+pytestmark = pytest.mark.django_db(transaction=True)
+DOOR = "/channels/slack/events"
+
+
+@pytest.fixture
+def slack():
+    """No server is needed: events are posted through Django's test client."""
+    directory.install_slack("acme", team_id="T0ACME", bot_token="xoxb-acme", signing_secret=SIGNING_SECRET)
+    return FakeSlack(team_id="T0ACME", signing_secret=SIGNING_SECRET)
+
+
+def knock(envelope, *, secret=SIGNING_SECRET, skew=0, headers=None, body=None):
+    body = as_json(envelope) if body is None else body
+    signed = {**sign(body, secret, at=time.time() + skew), **(headers or {})}
+    content_type = signed.pop("Content-Type")
+    return Client().post(DOOR, data=body, content_type=content_type, headers=signed)
+
+
+def a_message(slack, **fields):
+    event = {"type": "message", "channel": "C0ONE", "user": "U1", "text": "hi", "ts": "1767225600.000100"}
+    event |= {"channel_type": "channel"} | fields
+    return slack.envelope({name: value for name, value in event.items() if value is not None})
+
+
+def test_a_persons_message_is_kept_with_all_that_routing_needs(slack):
+    envelope = a_message(slack, text="a &lt;b&gt; &amp; c", thread_ts="1767225000.000001")
+    answer = knock(envelope)
+
+    assert (answer.status_code, answer.json()) == (200, {"ok": True})
+    kept = InboundEvent.objects.get()
+    assert (kept.org_id, kept.platform, kept.team, kept.code) == ("acme", "slack", "T0ACME", "C0ONE")
+    assert (kept.author, kept.text, kept.thread) == ("U1", "a <b> & c", "1767225000.000001")
+    assert (kept.event_id, kept.is_direct) == (envelope["event_id"], False)
+    assert kept.sent_at.isoformat() == "2026-01-01T00:00:00.000100+00:00"
+
+
+def test_a_direct_message_is_known_as_one(slack):
+    knock(a_message(slack, channel="D0ANN", channel_type="im"))
+
+    assert InboundEvent.objects.get().is_direct is True
+
+
+def test_a_repeated_event_is_answered_and_not_kept_again(slack):
+    envelope = a_message(slack)
+    headers = [{}, {"X-Slack-Retry-Num": "1"}, {"X-Slack-Retry-Num": "2", "X-Slack-Retry-Reason": "http_timeout"}]
+    assert [knock(envelope, headers=one).status_code for one in headers] == [200] * 3
+
+    assert InboundEvent.objects.count() == 1
+
+
+def test_a_retry_whose_first_try_never_arrived_is_kept(slack):
+    knock(a_message(slack), headers={"X-Slack-Retry-Num": "1"})
+
+    assert InboundEvent.objects.count() == 1
+
+
+IGNORED = [
+    {"bot_id": "B1"},
+    {"subtype": "bot_message", "bot_id": "B1", "user": None},
+    {"app_id": "A1"},
+    {"bot_profile": {"id": "B1"}},
+    {"subtype": "message_changed"},
+    {"subtype": "message_deleted"},
+    {"subtype": "channel_join"},
+    {"subtype": "a_subtype_to_come"},
+    {"user": None},
+    {"channel": None},
+    {"ts": None},
+    {"ts": "nonsense"},
+    {"ts": 5},
+    {"text": 5},
+    {"thread_ts": ["x"]},
+    {"type": "app_mention"},
+    {"type": "reaction_added"},
+]
+
+
+@pytest.mark.parametrize("fields", IGNORED, ids=str)
+def test_what_no_person_said_is_answered_and_not_kept(slack, fields):
+    assert knock(a_message(slack, **fields)).status_code == 200
+    assert not InboundEvent.objects.exists()
+
+
+@pytest.mark.parametrize("subtype", ["file_share", "thread_broadcast"])
+def test_a_file_and_a_broadcast_reply_are_messages(slack, subtype):
+    knock(a_message(slack, subtype=subtype))
+
+    assert InboundEvent.objects.count() == 1
+
+
+def test_what_cannot_be_stored_as_text_is_made_storable(slack):
+    knock(a_message(slack, text="a\x00b \ud800 c"))
+
+    assert InboundEvent.objects.get().text == "ab ? c"
+
+
+@pytest.mark.parametrize("envelope", [{"type": "event_callback", "team_id": "T0ACME"}, {"team_id": "T0ACME"}], ids=str)
+def test_a_signed_request_without_an_event_is_answered(slack, envelope):
+    assert knock(envelope).status_code == 200
+
+
+# --- Whom it believes ------------------------------------------------------------------------------------------
+def refused(answer):
+    assert answer.status_code == 401
+    assert answer["Content-Type"] == "application/json"
+    assert not InboundEvent.objects.exists()
+    return answer.content
+
+
+def test_every_refusal_is_the_same_to_the_byte(slack):
+    envelope = a_message(slack)
+    body = as_json(envelope)
+    good = sign(body, SIGNING_SECRET, at=time.time())
+    refusals = [
+        knock(envelope, secret="another"),
+        knock(envelope, skew=-301),
+        knock(envelope, skew=301),
+        knock(envelope, headers={"X-Slack-Signature": ""}),
+        knock(envelope, headers={"X-Slack-Signature": "v0=" + "é" * 64}),
+        knock(envelope, headers={"X-Slack-Request-Timestamp": "now"}),
+        knock(envelope, headers={"X-Slack-Request-Timestamp": "9" * 30}),
+        knock({**envelope, "team_id": "T0NOBODY"}),
+        knock({**envelope, "team_id": None}),
+        knock({**envelope, "team_id": ["T0ACME"]}),
+        knock(None, body=b"not json"),
+        knock(None, body=b"[]"),
+        knock(None, body=b"[" * 100_000),
+        knock(None, body=b'"\xff"'),
+        knock(None, body=b""),
+        knock({"type": "url_verification", "challenge": "c"}, secret="another"),
+        Client().post(DOOR, data=body + b" ", content_type="application/json", headers=good),
+    ]
+
+    assert len({refused(answer) for answer in refusals}) == 1
+
+
+@pytest.mark.parametrize("skew", [-290, 290])
+def test_a_clock_may_be_some_minutes_off(slack, skew):
+    assert knock(a_message(slack), skew=skew).status_code == 200
+
+
+def test_the_signature_is_of_the_raw_bytes(slack):
+    body = json.dumps(a_message(slack, text="é"), ensure_ascii=False, indent=3).encode()
+
+    assert knock(None, body=body).status_code == 200
+
+
+def test_an_event_is_kept_for_each_organisation_whose_secret_signed_it(slack):
+    directory.install_slack("rival", team_id="T0ACME", bot_token="xoxb-rival", signing_secret="another-secret")
+    directory.install_slack("third", team_id="T0ACME", bot_token="xoxb-third", signing_secret=SIGNING_SECRET)
+    knock(a_message(slack))
+
+    assert set(InboundEvent.objects.values_list("org_id", flat=True)) == {"acme", "third"}
+
+
+def test_a_secret_of_another_team_signs_nothing_for_ours(slack):
+    directory.install_slack("rival", team_id="T0RIVAL", bot_token="xoxb-rival", signing_secret="another-secret")
+
+    refused(knock(a_message(slack), secret="another-secret"))
+
+
+def test_a_secret_that_cannot_be_opened_refuses_and_does_not_break(slack):
+    Installation.objects.update(sealed_signing_secret="v1:gone:AAAA:AAAA")
+
+    refused(knock(a_message(slack)))
+
+
+def test_the_challenge_is_answered_to_an_app_that_somebody_has_installed(slack):
+    answer = knock({"type": "url_verification", "challenge": "abc", "token": "x"})
+
+    assert (answer.status_code, answer.json()) == (200, {"challenge": "abc"})
+
+
+# --- HTTP ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("method", ["get", "put", "patch", "delete", "head", "options", "trace"])
+def test_other_methods_are_405(method):
+    answer = getattr(Client(), method)(DOOR)
+
+    assert (answer.status_code, answer["Allow"]) == (405, "POST")
+
+
+def test_a_body_of_more_than_a_mebibyte_is_413(slack):
+    assert knock(None, body=b" " * (1024 * 1024 + 1)).status_code == 413
+
+
+def test_a_chunked_body_is_411(slack):
+    answer = Client().post(DOOR, data=b"{}", content_type="application/json", headers={"Transfer-Encoding": "chunked"})
+
+    assert answer.status_code == 411
+
+
+def test_a_csrf_token_is_not_asked_for(slack):
+    body = as_json(a_message(slack))
+    client = Client(enforce_csrf_checks=True)
+
+    assert (
+        client.post(
+            DOOR, data=body, content_type="application/json", headers=sign(body, SIGNING_SECRET, at=time.time())
+        ).status_code
+        == 200
+    )
+
+
+def test_a_database_that_does_not_answer_is_503_so_that_slack_comes_again(slack, monkeypatch):
+    from django.db import OperationalError
+
+    from channels_integration import inbound
+
+    def broken(*args, **kwargs):
+        raise OperationalError
+
+    monkeypatch.setattr(inbound, "record", broken)
+    answer = knock(a_message(slack))
+
+    assert answer.status_code == 503
+    assert answer["Retry-After"]
+
+
+def test_the_answer_is_fast_also_with_redis_gone(slack, settings):
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        settings.REDIS_URL = f"redis://127.0.0.1:{deaf.getsockname()[1]}/0"
+        began = time.monotonic()
+        assert knock(a_message(slack)).status_code == 200
+
+    assert time.monotonic() - began < 1

@@ -1,0 +1,96 @@
+"""What a message looks like when it reaches Slack, and what never reaches it."""
+
+import pytest
+
+from channels_integration import directory, platforms
+from channels_integration.messages import Target
+from tests.channels.conftest import deliver_all, message, post, row
+from tests.fakes.slack import FakeSlack
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_the_metadata_holds_an_opaque_id_and_nothing_else(slack):
+    outgoing = post(data={"team_id": "T0ACME", "secret": "canary"}, owner_key="owner-canary")
+    deliver_all()
+
+    request = slack.posts[0].request
+    assert request["metadata"] == {"event_type": "agent_jobs_message", "event_payload": {"id": str(outgoing.id)}}
+    assert "canary" not in str(request)
+    assert (request["unfurl_links"], request["unfurl_media"], request["link_names"]) == (False, False, False)
+
+
+@pytest.mark.parametrize("text", ["<!channel> wake up", "<!here>", "<@U123>", "a & b < c > d", "<https://x|y>"])
+def test_nobody_is_called_and_nothing_is_linked_by_what_an_agent_says(slack, text):
+    post(text)
+    deliver_all()
+
+    sent = slack.posts[0].request["text"]
+    assert "<" not in sent
+    assert ">" not in sent
+    assert slack.posts[0].text == text
+
+
+def test_the_retries_that_slacks_own_library_makes_are_off(slack):
+    slack.script("drop_before")
+    outgoing = message()
+    with pytest.raises(Exception, match="no answer"):
+        platforms.get("slack").send(outgoing, thread="", before_post=lambda: None)
+
+    assert slack.calls("chat.postMessage") == 1
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+def test_proxies_of_the_environment_are_not_followed(slack, monkeypatch, variable):
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    outgoing = post()
+    deliver_all()
+
+    assert row(outgoing).status == "sent"
+
+
+def test_the_token_of_the_team_that_is_named_is_used(slack, settings):
+    with FakeSlack(team_id="T0OTHER", bot_token="xoxb-other") as other:
+        directory.install_slack("acme", team_id="T0OTHER", bot_token="xoxb-other", signing_secret="other-secret")
+        settings.SLACK_API_URL = other.api_url
+        post(data={"team_id": "T0OTHER"})
+        deliver_all()
+
+        assert len(other.posts) == 1
+
+
+def test_a_token_is_shown_in_no_log(slack, caplog):
+    caplog.set_level("DEBUG")
+    slack.script("error_500", "drop_before")
+    post()
+    deliver_all()
+
+    assert slack.bot_token not in caplog.text
+
+
+REASONS = [
+    ({"code": "C0ONE"}, None),
+    ({"code": "D0ANN"}, None),
+    ({"code": "C0ONE", "data": {"team_id": "T0ACME"}}, None),
+    ({"code": "general"}, "target_channel.code"),
+    ({"code": "#general"}, "target_channel.code"),
+    ({"code": "U0ANN"}, "target_channel.code"),
+    ({"code": "c0one"}, "target_channel.code"),
+    ({"code": "C0ONE", "data": {"team_id": "T0NOBODY"}}, "target_channel.data.team_id"),
+    ({"code": "C0ONE", "data": {"team_id": 5}}, "target_channel.data.team_id"),
+    ({"code": "C0ONE", "org_id": "rival"}, "target_channel.platform"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field"), REASONS, ids=str)
+def test_a_place_that_cannot_be_reached_is_told_by_field(slack, changes, field):
+    reason = directory.unreachable_reason(Target(**{"org_id": "acme", "platform": "slack", **changes}))
+
+    assert (reason and reason[0]) == field
+
+
+def test_with_two_teams_the_team_must_be_named(slack):
+    directory.install_slack("acme", team_id="T0OTHER", bot_token="xoxb-other", signing_secret="other-secret")
+
+    assert directory.unreachable_reason(Target("acme", "slack", "C0ONE"))[0] == "target_channel.data.team_id"
+    assert directory.unreachable_reason(Target("acme", "slack", "C0ONE", data={"team_id": "T0OTHER"})) is None
