@@ -183,6 +183,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "agent_jobs.api.docs.put_under_headings",
+    ],
+    "TAGS": [{"name": name} for name in ("Jobs", "Activities", "Catalogue", "Channels", "Health")],
 }
 # How many of a web process's threads may stand in a long-poll at once; the rest are answered without waiting.
 WEB_THREADS = env_int("AGENT_JOBS_WEB_THREADS", 16, minimum=1)

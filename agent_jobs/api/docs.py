@@ -41,6 +41,24 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
 )
 
 
+# The page's headings, by the first words of an address.
+_TAGS = {
+    "/services/agent-jobs": "Jobs",
+    "/services/activities": "Activities",
+    "/services/organizations": "Catalogue",
+    "/services/channels": "Channels",
+    "/health": "Health",
+}
+
+
+def put_under_headings(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """drf-spectacular's last step (settings.SPECTACULAR_SETTINGS): each operation under its heading."""
+    for address, operations in result["paths"].items():
+        for described in operations.values():
+            described["tags"] = [tag for prefix, tag in _TAGS.items() if address.startswith(prefix)]
+    return result
+
+
 class AppTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = AppTokenAuthentication
     name = "appToken"
