@@ -43,6 +43,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Nobody runs collectstatic for tests.
+    config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
     if not config.option.markexpr:
         config.option.markexpr = " and ".join(f"not {mark}" for mark in ON_DEMAND)
 
