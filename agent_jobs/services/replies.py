@@ -6,7 +6,7 @@ job's row first, rows of the channels second.
 
 from typing import Any
 
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Coalesce, Now
 from uuid_utils.compat import uuid7
 
@@ -69,6 +69,9 @@ def _listener(incoming: Incoming) -> Job | None:
         status__in=_ALIVE,
         started_at__isnull=False,
     )
+    if incoming.team:
+        # Channels of two workspaces may have one code; a job that names no team has the organisation's only one.
+        alive = alive.filter(Q(channel_data__team_id=incoming.team) | ~Q(channel_data__has_key="team_id"))
     if incoming.owner_key:
         candidates = alive.filter(pk=incoming.owner_key)
     elif incoming.thread:

@@ -365,6 +365,11 @@ class TestReplies:
         assert replies.receive(self.incoming(thread="2.0")) is True
         assert Message.objects.get().job_id == ours.pk
 
+    def test_a_thread_of_another_team_is_another_thread(self) -> None:
+        self.waiting(thread="1.0", channel_data={"team_id": "T1"})
+        assert replies.receive(self.incoming(thread="1.0", team="T2")) is False
+        assert replies.receive(self.incoming(thread="1.0", team="T1")) is True
+
     def test_a_message_at_top_level_of_a_channel_is_for_nobody(self) -> None:
         self.waiting(thread="1.0")
         assert replies.receive(self.incoming()) is False
