@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from functools import lru_cache
 from typing import Any
@@ -31,6 +32,7 @@ ENOUGH_BELLS = 4
 _TIMEOUT_SECONDS = 0.2
 _SILENCE_SECONDS = 1.0
 _FAILURES = (redis.RedisError, OSError)
+_making = threading.Lock()
 
 
 # One round trip: as many bells as are wanted, and no more than make enough.
@@ -89,7 +91,9 @@ def _connected() -> _Line:
 
 
 def _message(queue: str, task_name: str) -> str:
-    template, task_id, delivery_tag = _template(queue, task_name)
+    # The in-memory transport is shared by all threads, and one could take the other's message out of it.
+    with _making:
+        template, task_id, delivery_tag = _template(queue, task_name)
     return template.replace(task_id, uuid()).replace(delivery_tag, uuid())
 
 

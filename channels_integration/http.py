@@ -144,7 +144,7 @@ def refusal_of_shape(url: str) -> str | None:
         return "must not contain a user name or password"
     if parts.fragment:
         return "must not contain a fragment"
-    if not settings.ALLOW_PRIVATE_ADDRESSES and (port or 443) not in _PORTS:
+    if port == 0 or (port is not None and port not in _PORTS and not settings.ALLOW_PRIVATE_ADDRESSES):
         return f"must use port {' or '.join(str(allowed) for allowed in _PORTS)}"
     return None
 

@@ -1,0 +1,222 @@
+"""The guard against private addresses, and the deadlines of the only client to other people's servers."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from channels_integration import http
+from tests.fakes.webhook import Reply
+
+PUBLIC = "93.184.216.34"
+
+
+@pytest.fixture
+def guarded(settings):
+    settings.ALLOW_PRIVATE_ADDRESSES = False
+    settings.DELIVERY_GRACE_SECONDS = 30
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """What each name resolves to, the next answer at each look-up; connections are only written down."""
+    answers, tried = {}, []
+
+    def resolve(host, *args, **kwargs):
+        host = host.decode() if isinstance(host, bytes) else host
+        if host not in answers:
+            return original(host, *args, **kwargs)
+        found = answers[host].pop(0) if len(answers[host]) > 1 else answers[host][0]
+        family = {True: socket.AF_INET6, False: socket.AF_INET}
+        return [(family[":" in ip], socket.SOCK_STREAM, 6, "", (ip, 443)) for ip in found]
+
+    def connect(address, *args, **kwargs):
+        tried.append(address[0])
+        raise OSError("no network in tests")
+
+    original = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr("urllib3.util.connection.create_connection", connect)
+    return answers, tried
+
+
+def post(url, **changes):
+    return http.post(url, body=b"{}", headers={}, is_guarded=True, **changes)
+
+
+HOSTILE = [
+    "https://127.0.0.1/",
+    "https://localhost/",
+    "https://[::1]/",
+    "https://0.0.0.0/",
+    "https://10.0.0.1/",
+    "https://172.16.5.5/",
+    "https://192.168.1.1/",
+    "https://169.254.169.254/latest/meta-data/",
+    "https://100.64.0.1/",
+    "https://2130706433/",
+    "https://0x7f000001/",
+    "https://0177.0.0.1/",
+    "https://127.1/",
+    "https://[::ffff:127.0.0.1]/",
+    "https://[::ffff:a9fe:a9fe]/",
+    "https://[64:ff9b::7f00:1]/",
+    "https://[fd00::1]/",
+    "https://[fe80::1]/",
+    "https://168.63.129.16/",
+    "https://224.0.0.1/",
+    "https://255.255.255.255/",
+    "https://inside.example/",
+    "https://mixed.example/",
+    "https://mapped.example/",
+]
+
+
+@pytest.mark.parametrize("url", HOSTILE)
+def test_a_private_address_is_refused_before_any_connection(guarded, names, url):
+    answers, tried = names
+    answers |= {"inside.example": [["10.1.2.3"]], "mixed.example": [[PUBLIC, "10.1.2.3"]]}
+    answers |= {"mapped.example": [["::ffff:10.1.2.3"]]}
+
+    with pytest.raises(http.Refused):
+        post(url)
+    assert tried == []
+    assert http.refusal(url) is not None
+
+
+MISSHAPEN = [
+    "http://example.com/",
+    "ftp://example.com/",
+    "file:///etc/passwd",
+    "gopher://example.com/",
+    "example.com",
+    "//example.com/",
+    "",
+    "https://",
+    "https:///path",
+    "https://user@example.com/",
+    "https://user:password@example.com/",
+    "https://@example.com/",
+    "https://example.com:22/",
+    "https://example.com:80/",
+    "https://example.com:0/",
+    "https://example.com:99999/",
+    "https://example.com:x/",
+    "https://exa mple.com/",
+    "https://example.com\\@127.0.0.1/",
+    "https://example.com/\r\nX: y",
+    "https://example.com/\x00",
+    "https://example.com/#fragment",
+    "https://[::1%25lo]/",
+    "https://[::1/",
+    "https://" + "a" * 2_000 + ".com/",
+]
+
+
+@pytest.mark.parametrize("url", MISSHAPEN)
+def test_an_address_of_the_wrong_shape_is_refused(guarded, names, url):
+    with pytest.raises(http.Refused):
+        post(url)
+    assert names[1] == []
+    assert http.refusal(url) is not None
+
+
+@pytest.mark.parametrize("url", ["https://public.example/x?y=1", "https://public.example:8443/", f"https://{PUBLIC}/"])
+def test_a_public_address_is_let_through(guarded, names, url):
+    names[0]["public.example"] = [[PUBLIC]]
+
+    assert http.refusal(url) is None
+    with pytest.raises(http.NotConnected):
+        post(url)
+    assert names[1] == [PUBLIC]
+
+
+def test_a_name_is_resolved_once_and_the_address_that_was_judged_is_used(guarded, names):
+    """A name that answers differently the second time gets nowhere."""
+    answers, tried = names
+    answers["rebinding.example"] = [[PUBLIC], ["127.0.0.1"]]
+
+    with pytest.raises(http.NotConnected):
+        post("https://rebinding.example/")
+    assert tried == [PUBLIC]
+
+
+def test_a_name_that_does_not_resolve_now_may_do_so_later(guarded, names, monkeypatch):
+    def unknown(*args, **kwargs):
+        raise socket.gaierror(-2, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert http.refusal("https://later.example/") is None
+    with pytest.raises(http.NotConnected):
+        post("https://later.example/")
+
+
+def test_a_redirect_is_an_answer_and_is_not_followed(receiver):
+    receiver.replies = [Reply(302, headers={"Location": receiver.address})]
+
+    assert post(receiver.address).status == 302
+    assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_proxies_and_passwords_of_the_environment_are_not_used(receiver, monkeypatch, tmp_path, variable):
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login canary password canary\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    assert post(receiver.address).status == 200
+    assert "authorization" not in receiver.received[0].headers
+
+
+def test_the_answer_is_capped(receiver):
+    receiver.replies = [Reply(200, body=b"x" * 3_000_000)]
+    answer = post(receiver.address)
+
+    assert (len(answer.body), answer.is_whole) == (http.MAX_ANSWER_BYTES, False)
+
+
+def test_nobody_listening_is_surely_nothing_written():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with pytest.raises(http.NotConnected):
+            post(f"http://127.0.0.1:{closed.getsockname()[1]}/")
+
+
+@pytest.mark.parametrize("reply", [Reply(is_dropped=True), Reply(hang=9), Reply(drip=0.05)], ids=str)
+def test_a_connection_without_an_answer_is_perhaps_something_and_has_an_end(receiver, settings, reply):
+    settings.DELIVERY_GRACE_SECONDS = 1
+    receiver.replies = [reply]
+    began = time.monotonic()
+    with pytest.raises(http.NoAnswer):
+        post(receiver.address)
+
+    assert time.monotonic() - began < 1
+
+
+def test_a_body_that_drips_is_cut_at_the_deadline(receiver, settings):
+    settings.DELIVERY_GRACE_SECONDS = 1
+    receiver.replies = [Reply(200, headers={"Content-Length": "100"}, body=b"short")]
+    began = time.monotonic()
+    answer = post(receiver.address)
+
+    assert (answer.status, answer.is_whole) == (200, False)
+    assert time.monotonic() - began < 1
+
+
+def test_a_request_ends_well_within_the_grace(settings):
+    for grace in (1, 5, 30, 300):
+        settings.DELIVERY_GRACE_SECONDS = grace
+        assert http.send_seconds() <= grace / 2
+        assert http.send_seconds() < 7
+
+
+def test_what_must_happen_before_the_first_byte_can_stop_it(receiver):
+    def stop():
+        raise KeyError("too late")
+
+    with pytest.raises(KeyError):
+        post(receiver.address, before_post=stop)
+    threading.Event().wait(0.05)
+    assert receiver.received == []

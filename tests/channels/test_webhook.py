@@ -1,0 +1,184 @@
+"""Webhooks and bridges: what is posted, what each answer means, and how the reply comes back."""
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import standardwebhooks
+
+from channels_integration import directory, inbound, webchat
+from channels_integration.models import Channel, OutboundMessage
+from tests.channels import doubles
+from tests.channels.conftest import deliver, deliver_all, overdue, post, row
+from tests.fakes.webhook import Reply
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def secret(receiver):
+    _, made = directory.register_channel("acme", platform="webhook", code="crm", address=receiver.address)
+    return made
+
+
+def to_crm(text="Hello", **changes):
+    return post(text, platform="webhook", code="crm", **changes)
+
+
+def test_a_message_is_posted_signed_and_with_its_own_id(receiver, secret):
+    outgoing = to_crm("Hé", data={"lead": 7})
+    deliver_all()
+
+    (received,) = receiver.received
+    body = standardwebhooks.Webhook(secret).verify(received.body, received.headers)
+    assert received.headers["webhook-id"] == body["data"]["id"] == str(outgoing.id)
+    assert received.headers["content-type"] == "application/json"
+    assert body["type"] == "message.created"
+    assert body["data"] == {
+        "id": str(outgoing.id),
+        "org_id": "acme",
+        "platform": "webhook",
+        "channel_code": "crm",
+        "text": "Hé",
+        "job_id": "owner",
+        "channel_data": {"lead": 7},
+    }
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(base64.b64encode(b"x" * 32).decode()).verify(received.body, received.headers)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_any_2xx_is_delivered(receiver, secret, status):
+    receiver.replies = [Reply(status, body=b"")]
+    outgoing = to_crm()
+    deliver(1)
+
+    assert row(outgoing).status == "sent"
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 405, 409, 410, 413, 422])
+def test_a_refusal_is_a_dead_letter(receiver, secret, status):
+    receiver.replies = [Reply(status, headers={"Location": "http://127.0.0.1:1/"})]
+    outgoing = to_crm()
+    deliver(1)
+
+    assert (row(outgoing).status, row(outgoing).error_code) == ("dead", f"http_{status}")
+    assert len(receiver.received) == 1
+    assert [d.error_code for d in doubles.deliveries] == [f"http_{status}"]
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(408), Reply(425), Reply(429), Reply(500), Reply(502), Reply(503), Reply(is_dropped=True)], ids=str
+)
+def test_a_failure_is_repeated_with_the_same_id_and_a_signature_of_its_own_moment(receiver, secret, reply):
+    receiver.replies = [reply]
+    outgoing = to_crm()
+    deliver_all()
+
+    first, second = receiver.received
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert row(outgoing).status == "sent"
+    for received in (first, second):
+        standardwebhooks.Webhook(secret).verify(received.body, received.headers)
+
+
+@pytest.mark.parametrize(
+    ("status", "stated", "seconds"),
+    [
+        (429, "7", 7),
+        (503, "7", 7),
+        (429, "99999999999", 3600),
+        (503, "in 50 minutes", 3000),
+        (503, "nonsense", 1),
+        (429, "-5", 1),
+        (500, "7", 1),
+    ],
+)
+def test_retry_after_is_obeyed_within_reason(receiver, secret, status, stated, seconds):
+    if stated == "in 50 minutes":
+        stated = (datetime.now(UTC) + timedelta(minutes=50)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    receiver.replies = [Reply(status, headers={"Retry-After": stated})]
+    outgoing = to_crm()
+    deliver(0.3)
+
+    waits = (row(outgoing).due_at - datetime.now(UTC)).total_seconds()
+    assert seconds - 60 * (seconds > 100) - 1 < waits <= seconds + 1
+
+
+def test_a_receiver_that_asks_to_wait_is_left_alone_by_all_of_its_channel(receiver, secret):
+    receiver.replies = [Reply(429, headers={"Retry-After": "30"})]
+    to_crm("one", owner_key="1")
+    to_crm("two", owner_key="2")
+    deliver(1)
+
+    assert len(receiver.received) == 1
+
+
+def test_a_worker_that_died_while_posting_is_made_up_for_with_the_same_id(receiver, secret):
+    outgoing = to_crm()
+    OutboundMessage.objects.update(
+        status="sending", claim_token=outgoing.id, claimed_at=datetime.now(UTC), first_claimed_at=datetime.now(UTC)
+    )
+    overdue()
+    deliver_all()
+
+    assert [r.headers["webhook-id"] for r in receiver.received] == [str(outgoing.id)]
+
+
+def test_a_huge_answer_is_not_read_to_its_end(receiver, secret):
+    receiver.replies = [Reply(200, body=b"x" * 5_000_000)]
+    outgoing = to_crm()
+    deliver(2)
+
+    assert row(outgoing).status == "sent"
+
+
+def test_what_was_posted_and_what_came_back_make_one_transcript(receiver, secret):
+    to_crm("Question")
+    deliver_all()
+    webchat.say("acme", "webhook", "crm", text="Answer", author="Ann", owner_key="owner")
+    inbound.route_due()
+
+    assert [(m.direction, m.text) for m in webchat.read("acme", "webhook", "crm")] == [
+        ("out", "Question"),
+        ("in", "Answer"),
+    ]
+    assert [(h.platform, h.code, h.owner_key) for h in doubles.heard] == [("webhook", "crm", "owner")]
+
+
+def test_a_bridge_is_a_webhook_under_another_name(receiver):
+    directory.register_channel("acme", platform="whatsapp", code="+491234", address=receiver.address)
+    post("Hi", platform="whatsapp", code="+491234")
+    deliver_all()
+
+    body = json.loads(receiver.received[0].body)
+    assert (body["data"]["platform"], body["data"]["channel_code"]) == ("whatsapp", "+491234")
+    assert [m.text for m in webchat.read("acme", "whatsapp", "+491234")] == ["Hi"]
+
+
+def test_a_channel_that_was_unregistered_meanwhile_is_a_dead_letter(receiver, secret):
+    outgoing = to_crm()
+    directory.unregister_channel("acme", "webhook", "crm")
+    deliver(1)
+
+    assert row(outgoing).error_code == "channel_not_found"
+    assert receiver.received == []
+
+
+def test_an_address_that_became_private_is_refused_when_it_is_used(receiver, secret, settings):
+    settings.ALLOW_PRIVATE_ADDRESSES = False
+    Channel.objects.update(address=f"https://127.0.0.1:{receiver.port}/in")
+    outgoing = to_crm()
+    deliver(1)
+
+    assert (row(outgoing).status, row(outgoing).error_code) == ("dead", "address_refused")
+    assert receiver.received == []
+
+
+def test_a_strangers_channel_of_the_same_code_is_not_used(receiver, secret):
+    outgoing = to_crm(org_id="rival")
+    deliver(1)
+
+    assert row(outgoing).error_code == "channel_not_found"
+    assert receiver.received == []
