@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -153,11 +154,6 @@ def test_the_demo_runs_to_its_end_and_again_beside_another_stack(ups: Any) -> No
     for up in (left, right):
         up.wait_for("The job ended COMPLETED")
         up.wait_for("curl -sS -X POST")
-    line = next(line for line in left.printed.splitlines() if line.startswith("curl -sS -X POST"))
-
-    pasted = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
-
-    assert json.loads(pasted.stdout)["data"]["job_status"] in {"WAITING", "RUNNING", "COMPLETED"}
     left.process.terminate()
     assert left.process.wait(40) == 0
     right.wait_well()
@@ -165,6 +161,12 @@ def test_the_demo_runs_to_its_end_and_again_beside_another_stack(ups: Any) -> No
     again = ups("left", "--port", "0")
     again.wait_for("The job ended COMPLETED", times=2)
     assert (left.data_dir / "demo-token").read_text() == token
+
+    if shutil.which("curl") is None:
+        pytest.skip("all else is well, but there is no curl to paste its line to")
+    line = next(line for line in right.printed.splitlines() if line.startswith("curl -sS -X POST"))
+    pasted = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert json.loads(pasted.stdout)["data"]["job_status"] in {"WAITING", "RUNNING", "COMPLETED"}
 
 
 def test_a_taken_port_is_one_sentence(ups: Any) -> None:
