@@ -126,11 +126,12 @@ def install(wanted: str, *, rebuild: bool) -> None:
     uv = shutil.which("uv") or (str(VENV / "bin" / "uv") if (VENV / "bin" / "uv").exists() and not rebuild else None)
     base = getattr(sys, "_base_executable", None) or sys.executable
     if rebuild or not runs(python):
+        if not uv:
+            refuse_without_venv(base)
         say(f"making {VENV} with {base}")
         if uv:
             subprocess.run([uv, "venv", "--quiet", "--clear", "--python", base, VENV], check=True)
         else:
-            refuse_without_venv(base)
             subprocess.run([base, "-m", "venv", "--clear", VENV], check=True)
     STAMP.unlink(missing_ok=True)  # an installation that is broken off counts as none
     if uv:

@@ -39,7 +39,7 @@ b() {
 }
 
 finish() {
-    [ -z "$web_pid" ] || kill "$web_pid" 2>/dev/null || :
+    [ -z "$web_pid" ] || kill "$(cat "$data/image/pid")" 2>/dev/null || :
     [ -z "$stack_pid" ] || kill "$stack_pid" 2>/dev/null || :
     wait || :
     rm -rf "$data"
@@ -104,8 +104,10 @@ container=$(b from --pull=never "$image")
 set -- $(sed 's/^/--env /' "$data/environment")
 echo "image: manage.py migrate --check: $(b run --isolation chroot -v "$data:$data" "$@" "$container" -- \
     sh -c 'id -u; python manage.py migrate --check && echo applied' | tr '\n' ' ')"
+# Ended by its own pid file: buildah, when told to stop, kills what it started and leaves that one's children behind.
+mkdir -m 777 "$data/image"
 b run --isolation chroot -v "$data:$data" "$@" "$container" -- \
-    gunicorn --config config/gunicorn.py --bind "127.0.0.1:$port" >"$work/web.log" 2>&1 &
+    gunicorn --config config/gunicorn.py --bind "127.0.0.1:$port" --pid "$data/image/pid" >"$work/web.log" 2>&1 &
 web_pid=$!
 python3 - "$port" <<'PYTHON'
 import sys, threading, urllib.request
