@@ -77,3 +77,10 @@ def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:
             assert ast.unparse(call.func) not in {"timezone.now", "datetime.now", "time.time"}, (
                 f"{path.name}:{call.lineno}"
             )
+
+
+def test_the_readme_has_a_line_for_every_setting() -> None:
+    settings = (ROOT / "config" / "settings.py").read_text()
+    names = set(re.findall(r'(?:env(?:_int|_flag|_list)?|_secret)\(\s*"([A-Z_]+)"', settings))
+    readme = (ROOT / "README.md").read_text()
+    assert {name for name in names if f"| `{name}` |" not in readme} == set()
