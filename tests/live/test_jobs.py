@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ def slack() -> Iterator[FakeSlack]:
 
 
 @pytest.fixture(scope="module")
-def stack(slack: FakeSlack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("live") / "data", SLACK_API_URL=slack.api_url)
+def stack(slack: FakeSlack, make_home: Callable[[], Path]) -> Iterator[Stack]:
+    stack = Stack(make_home() / "data", SLACK_API_URL=slack.api_url)
     try:
         stack.wait_ready()
         stack.manage(
@@ -167,8 +167,8 @@ def test_killed_workers_beats_and_an_emptied_redis_lose_nothing_and_say_nothing_
         assert ended == ["job.completed"]
 
 
-def test_nothing_is_left_running_when_the_supervisor_is_killed(tmp_path: Path) -> None:
-    stack = Stack(tmp_path / "data")
+def test_nothing_is_left_running_when_the_supervisor_is_killed(home: Path) -> None:
+    stack = Stack(home / "data")
     stack.wait_ready()
     assert stack.pids("celery")
     stack.supervisor.kill()
