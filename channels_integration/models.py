@@ -90,7 +90,8 @@ class OutboundMessage(models.Model):
     """A message on its way out (`outbox`, `lanes`, `settling`).
 
     pending → sending → sent | pending (surely not posted) | unknown (perhaps posted) | dead
-    unknown → sent | pending | dead; pending, unknown → withdrawn.
+    unknown → sent | pending | dead; pending, unknown → withdrawn. One that is withdrawn while it is being sent
+    (`is_recalled`) ends as sent, if it was, and is otherwise withdrawn instead of pending.
 
     `due_at` is when a pending one may be tried, and when a sending or unknown one is looked up in the history.
     `position` is the order within a thread. An unknown one with a `platform_message_id` was posted, and only its
@@ -128,6 +129,7 @@ class OutboundMessage(models.Model):
     first_claimed_at = models.DateTimeField(null=True, blank=True)
     failures = models.SmallIntegerField(db_default=0)
     unknown_outcomes = models.SmallIntegerField(db_default=0)
+    is_recalled = models.BooleanField(db_default=False, editable=False)
     history_cursor = models.TextField(blank=True, db_default="")
     platform_message_id = models.TextField(blank=True, db_default="")
     thread = models.TextField(blank=True, db_default="")

@@ -60,6 +60,14 @@ WITH outgoing_rows AS (
     SELECT record FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS r(record, place) ORDER BY place
 ) {INSERT_FROM_JSON}"""  # noqa: S608
 
+_WITHDRAW = """
+UPDATE channels_integration_outboundmessage SET
+    status = CASE WHEN status = 'sending' OR platform_message_id <> '' THEN status ELSE 'withdrawn' END,
+    is_in_lane = false, is_recalled = true
+WHERE owner_key = %s AND org_id = %s AND status IN ('pending', 'sending', 'unknown')
+RETURNING id, status
+"""
+
 
 # --- Writing ---------------------------------------------------------------------------------------------------
 def as_record(outgoing: Outgoing) -> dict[str, Any]:
@@ -100,16 +108,12 @@ def ring() -> None:
 def withdraw(org_id: str, owner_key: str) -> list[UUID]:
     """What an owner has not said yet is not said any more. Returns the ids of these messages.
 
-    Called with the owner's row locked. One that is being sent this moment is out within POST_SECONDS or never.
+    Called with the owner's row locked. One that is being sent this moment is out within POST_SECONDS or never: whatever
+    comes of this attempt, there is no other (its handler is then told `withdrawn`).
     """
     with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE channels_integration_outboundmessage SET status = 'withdrawn', is_in_lane = false"
-            " WHERE owner_key = %s AND org_id = %s AND status IN ('pending', 'unknown') AND platform_message_id = ''"
-            " RETURNING id",
-            [owner_key, org_id],
-        )
-        return [row[0] for row in cursor.fetchall()]
+        cursor.execute(_WITHDRAW, [owner_key, org_id])
+        return [row[0] for row in cursor.fetchall() if row[1] == OutboundMessage.Status.WITHDRAWN]
 
 
 def pending_count(org_id: str, owner_key: str) -> int:

@@ -110,7 +110,7 @@ def given_up_unknown(claim: lanes.Claim, message: str) -> None:
 # --- Not the end -----------------------------------------------------------------------------------------------
 def given_back(claim: lanes.Claim) -> None:
     """Nothing was tried."""
-    _write(claim, {"status": "pending"}, in_seconds=0)
+    _wait(claim, {"status": "pending"}, in_seconds=0)
 
 
 def try_later(claim: lanes.Claim, error: TemporaryError) -> None:
@@ -124,7 +124,7 @@ def try_later(claim: lanes.Claim, error: TemporaryError) -> None:
     fields: dict[str, Any] = {"status": "pending", "failures": failures, **_said(error)}
     if not claim.row["unknown_outcomes"]:
         fields["first_claimed_at"] = None
-    _write(claim, fields, in_seconds=_wait_seconds(error, failures))
+    _wait(claim, fields, in_seconds=_wait_seconds(error, failures))
 
 
 def unknown(claim: lanes.Claim, error: UnknownOutcome) -> None:
@@ -139,7 +139,7 @@ def not_posted(claim: lanes.Claim) -> None:
     if claim.row["unknown_outcomes"] >= MOST_UNKNOWN_OUTCOMES:
         given_up_unknown(claim, f"{MOST_UNKNOWN_OUTCOMES} attempts ended without an answer")
         return
-    _write(claim, {"status": "pending", "failures": 0, "history_cursor": ""}, in_seconds=0)
+    _wait(claim, {"status": "pending", "failures": 0, "history_cursor": ""}, in_seconds=0)
 
 
 def look_later(claim: lanes.Claim, error: TemporaryError, *, cursor: str = "") -> None:
@@ -186,14 +186,42 @@ def _put_off(claim: lanes.Claim, **fields: Any) -> None:
     _write(claim, {**fields, "failures": failures}, in_seconds=_backoff_seconds(failures))
 
 
-def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | None = None) -> bool:
-    """One guarded UPDATE. False if the claim is no longer ours."""
-    columns = "".join(f", {name} = %({name})s" for name in fields)
+def _wait(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float) -> None:
+    """Pending again, unless its owner has withdrawn it meanwhile: then this is its end."""
+    if _write(claim, fields, in_seconds=in_seconds) == "withdrawn":
+        _withdrawn(claim)
+
+
+def _withdrawn(claim: lanes.Claim) -> None:
+    # Told after it is written: the row's lock is free again when the handler takes the owner's.
+    handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
+    said = "it was withdrawn while it was being sent"
+    try:
+        with transaction.atomic():
+            handler(
+                Delivery(
+                    claim.outgoing.id,
+                    claim.outgoing.owner_key,
+                    _at(claim),
+                    error_code="withdrawn",
+                    error_message=said,
+                )
+            )
+    except Exception:
+        log.exception("the handler of deliveries failed for the withdrawn message %s", claim.outgoing.id)
+
+
+def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | None = None) -> str:
+    """One guarded UPDATE. Returns the status that the message has now, '' if the claim is no longer ours."""
+    others = "".join(f", {name} = %({name})s" for name in fields if name != "status")
     due = ", due_at = clock_timestamp() + make_interval(secs => %(in_seconds)s)" if in_seconds is not None else ""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE channels_integration_outboundmessage SET is_in_lane = false{columns}{due}"  # noqa: S608
-            " WHERE id = %(id)s AND claim_token = %(token)s AND status = %(held_as)s",
+            f"""UPDATE channels_integration_outboundmessage SET
+                status = CASE WHEN is_recalled AND %(status)s = 'pending' THEN 'withdrawn' ELSE %(status)s END,
+                is_in_lane = false{others}{due}
+            WHERE id = %(id)s AND claim_token = %(token)s AND status = %(held_as)s
+            RETURNING status""",  # noqa: S608
             {
                 **fields,
                 "in_seconds": in_seconds,
@@ -202,7 +230,8 @@ def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | No
                 "held_as": claim.row["status"],
             },
         )
-        return bool(cursor.rowcount)
+        written = cursor.fetchone()
+        return str(written[0]) if written else ""
 
 
 def _at(claim: lanes.Claim) -> datetime:

@@ -1,12 +1,16 @@
 """Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never."""
 
+import logging
 import time
+from collections.abc import Callable
 
 from celery import shared_task
+from django.db import InterfaceError, OperationalError, connection
 
 from channels_integration import inbound, outbox
 from channels_integration.gate import Gate
 
+log = logging.getLogger(__name__)
 # A bell is answered for this long, then others get the thread.
 _SLICE_SECONDS = 10.0
 _deliverers = Gate(3)
@@ -15,9 +19,19 @@ _routers = Gate(1)
 
 @shared_task(name=outbox.TASK, ignore_result=True)
 def deliver() -> int:
-    return _deliverers.answer(lambda: outbox.deliver_due(until=time.monotonic() + _SLICE_SECONDS))
+    return _serve(_deliverers, lambda: outbox.deliver_due(until=time.monotonic() + _SLICE_SECONDS))
 
 
 @shared_task(name=inbound.TASK, ignore_result=True)
 def route() -> int:
-    return _routers.answer(lambda: inbound.route_due(until=time.monotonic() + _SLICE_SECONDS))
+    return _serve(_routers, lambda: inbound.route_due(until=time.monotonic() + _SLICE_SECONDS))
+
+
+def _serve(gate: Gate, work: Callable[[], int]) -> int:
+    """A database that is away is only logged: the next sweep rings again, and finds a new connection."""
+    try:
+        return gate.answer(work)
+    except (OperationalError, InterfaceError) as error:
+        log.warning("the database does not answer: %s", str(error).strip())
+        connection.close()
+        return 0

@@ -175,6 +175,18 @@ def test_after_a_stall_there_is_no_burst(slack, settings):
     assert min(gaps(slack)) >= 1.0
 
 
+def test_a_message_that_arrives_while_its_channel_is_closed_waits_like_the_others(slack, settings):
+    settings.DELIVERY_GRACE_SECONDS = 30
+    post("0", owner_key="0")
+    deliver(0.2)
+    post("1", owner_key="1")
+    deliver(0.2)
+    assert [p.text for p in slack.posts] == ["0"]
+    deliver_all()
+
+    assert min(gaps(slack)) >= 1.0
+
+
 def test_a_slow_answer_pushes_no_two_posts_together(slack, settings, monkeypatch):
     settings.DELIVERY_GRACE_SECONDS = 30
     original, delays = slack.answer, iter([0.6, 0.0])

@@ -10,6 +10,7 @@ from channels_integration import doorbell, outbox
 from channels_integration.models import OutboundMessage
 from tests.channels import doubles
 from tests.channels.conftest import deliver, deliver_all, in_threads, message, post, row
+from tests.fakes.slack import Fault, Step
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -94,6 +95,52 @@ def test_withdrawing_takes_what_is_not_out_and_only_the_owners(rings):
     assert set(withdrawn) == {ours["pending"].id, ours["unknown"].id}
     assert [row(outgoing).status for outgoing in ours.values()] == ["withdrawn", "withdrawn", "sending", "sent", "dead"]
     assert [row(outgoing).status for outgoing in others] == ["pending", "pending"]
+
+
+FAULTS_AFTER_WHICH_IT_WOULD_BE_SENT_AGAIN = [
+    Step(Fault.RATE_LIMITED, retry_after=1),
+    Step(Fault.NAMED, error="service_unavailable"),
+    Fault.DROP_BEFORE,
+    Fault.ERROR_500,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS_AFTER_WHICH_IT_WOULD_BE_SENT_AGAIN, ids=str)
+def test_what_is_withdrawn_while_it_is_being_sent_has_no_second_attempt(slack, monkeypatch, fault):
+    original = slack.answer
+
+    def cancel_meanwhile(method, given, token):
+        if method == "chat.postMessage":
+            assert in_threads(lambda: outbox.withdraw("acme", "owner")) == [[]]
+        return original(method, given, token)
+
+    monkeypatch.setattr(slack, "answer", cancel_meanwhile)
+    slack.script(fault)
+    outgoing = post()
+    deliver_all()
+
+    assert row(outgoing).status == "withdrawn"
+    assert slack.posts == []
+    assert slack.calls("chat.postMessage") == 1
+    assert [d.error_code for d in doubles.deliveries] == ["withdrawn"]
+
+
+@pytest.mark.parametrize("fault", [Fault.NONE, Fault.DROP_AFTER])
+def test_what_is_withdrawn_too_late_is_told_as_sent(slack, monkeypatch, fault):
+    original = slack.answer
+
+    def cancel_meanwhile(method, given, token):
+        if method == "chat.postMessage":
+            in_threads(lambda: outbox.withdraw("acme", "owner"))
+        return original(method, given, token)
+
+    monkeypatch.setattr(slack, "answer", cancel_meanwhile)
+    slack.script(fault)
+    outgoing = post()
+    deliver_all()
+
+    assert row(outgoing).status == "sent"
+    assert [d.is_sent for d in doubles.deliveries] == [True]
 
 
 def test_what_is_under_way_is_counted_for_its_owner_alone(rings):

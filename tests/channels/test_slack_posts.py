@@ -4,6 +4,7 @@ import pytest
 
 from channels_integration import directory, platforms
 from channels_integration.messages import Target
+from channels_integration.platforms import slack as slack_platform
 from tests.channels.conftest import deliver_all, message, post, row
 from tests.fakes.slack import FakeSlack
 
@@ -32,8 +33,9 @@ def test_nobody_is_called_and_nothing_is_linked_by_what_an_agent_says(slack, tex
 
 
 def test_the_retries_that_slacks_own_library_makes_are_off(slack):
-    slack.script("drop_before")
     outgoing = message()
+    assert slack_platform._client(outgoing.target, None).retry_handlers == []
+    slack.script("drop_before")
     with pytest.raises(Exception, match="no answer"):
         platforms.get("slack").send(outgoing, thread="", before_post=lambda: None)
 
