@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from channels_integration import transcript
+from channels_integration.errors import UnknownChannel
 from channels_integration.messages import Lookup, Outgoing, Receipt, Target
 
 
@@ -18,8 +19,11 @@ class WebChat:
 
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         before_post()
-        transcript.ensure_web_channel(outgoing.target.org_id, outgoing.target.code)
-        transcript.show(outgoing)
+        try:
+            transcript.show(outgoing)
+        except UnknownChannel:
+            transcript.ensure_web_channel(outgoing.target.org_id, outgoing.target.code)
+            transcript.show(outgoing)
         return Receipt(platform_message_id=str(outgoing.id))
 
     def find(self, lookup: Lookup) -> Receipt | None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import email.utils
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import standardwebhooks
 
 from channels_integration import http, sealing, transcript
-from channels_integration.errors import SealingError
+from channels_integration.errors import SealingError, UnknownChannel
 from channels_integration.messages import (
     Lookup,
     Outgoing,
@@ -64,7 +65,8 @@ class Webhook:
             raise TemporaryError(str(error), code="receiver_unreachable") from error
         if not 200 <= answer.status < 300:
             raise _refusal(answer)
-        transcript.show(outgoing)
+        with suppress(UnknownChannel):  # unregistered this moment: delivered all the same
+            transcript.show(outgoing)
         return Receipt(platform_message_id=str(outgoing.id))
 
     def find(self, lookup: Lookup) -> Receipt | None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import standardwebhooks
 
-from channels_integration import directory, inbound, webchat
+from channels_integration import directory, http, inbound, webchat
 from channels_integration.models import Channel, OutboundMessage
 from tests.channels import doubles
 from tests.channels.conftest import deliver, deliver_all, overdue, post, row
@@ -164,6 +164,21 @@ def test_a_channel_that_was_unregistered_meanwhile_is_a_dead_letter(receiver, se
 
     assert row(outgoing).error_code == "channel_not_found"
     assert receiver.received == []
+
+
+def test_a_channel_that_is_unregistered_while_it_answers_has_been_reached(receiver, secret, monkeypatch):
+    original = http.post
+
+    def unregister_meanwhile(*args, **kwargs):
+        answer = original(*args, **kwargs)
+        directory.unregister_channel("acme", "webhook", "crm")
+        return answer
+
+    monkeypatch.setattr(http, "post", unregister_meanwhile)
+    outgoing = to_crm()
+    deliver(1)
+
+    assert row(outgoing).status == "sent"
 
 
 def test_an_address_that_became_private_is_refused_when_it_is_used(receiver, secret, settings):
