@@ -146,7 +146,8 @@ _database_options.setdefault("prepare_threshold", 1_000_000_000)
 _database_options.setdefault(
     "options",
     "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
-    " -c jit=off -c client_connection_check_interval=1s",
+    # The only prepared statements are the claims: planned once for a connection, not anew for its first five.
+    " -c plan_cache_mode=force_generic_plan -c jit=off -c client_connection_check_interval=1s",
 )
 
 # A pool lets a thread give its connection back while a model thinks; for workers with many more threads than that.

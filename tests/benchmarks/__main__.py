@@ -214,7 +214,7 @@ def wait_for_start(path: Path, key: str) -> float:
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
+    return {name: round(statistics.median(figures[name] for figures in rounds), 2) for name in rounds[0]}
 
 
 def figures_of(rate: float, latencies: list[float]) -> dict[str, float]:
