@@ -40,6 +40,8 @@ NOT_AS_ROOT = "ignore:You're running the worker with superuser privileges"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 STEADY_SECONDS = 30.0  # a process that ran for so long starts again at once when it ends
 START_SECONDS = 60.0
+# What Redis says at every start, and nobody here can use: it is given nothing to save.
+NOISE = ("Memory overcommit must be enabled", "Reading config from stdin")
 COLOURS = {"postgres": 34, "redis": 31, "web": 32, "worker1": 36, "worker2": 96, "beat": 35, "up": 33}
 
 
@@ -362,7 +364,9 @@ class _Stack:
             lines.append(process.unfinished_line)
             process.unfinished_line = b""
         for line in lines:
-            self._print(process.name, line.decode(errors="replace").rstrip("\r"))
+            text = line.decode(errors="replace").rstrip("\r")
+            if not any(noise in text for noise in NOISE):
+                self._print(process.name, text)
 
     def _say(self, text: str) -> None:
         self._print("up", text)
