@@ -116,11 +116,10 @@ class Worker:
         while True:
             try:
                 return transitions.settle_and_claim(settlements, lease_seconds=settings.LEASE_SECONDS, **claim)
-            except DataError as error:
+            except DataError:
                 if not settlements:
                     raise
-                log.error("a turn's outcome cannot be stored: %s", str(error).strip())
-                settlements = [turns.unstorable(settlement) for settlement in settlements]
+                return _settle_one_by_one(settlements)
             except _DATABASE_GONE:
                 if not settlements or time.monotonic() > until:
                     raise
@@ -140,6 +139,19 @@ class Worker:
             for record in settlement.outgoing
         ):
             outbox.ring()
+
+
+def _settle_one_by_one(settlements: Sequence[Settlement]) -> transitions.Answer:
+    """For a batch in which something cannot be stored: that one fails, the others keep what they did."""
+    settled: set[UUID] = set()
+    for settlement in settlements:
+        try:
+            answer = transitions.settle_and_claim([settlement])
+        except DataError as error:
+            log.error("job %s: the outcome of a turn cannot be stored: %s", settlement.id, str(error).strip())
+            answer = transitions.settle_and_claim([turns.unstorable(settlement)])
+        settled |= answer.settled
+    return transitions.Answer(frozenset(settled), org_id=None, has_more=True)
 
 
 def give_back_connection() -> None:

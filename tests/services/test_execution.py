@@ -298,6 +298,22 @@ def test_an_outcome_that_cannot_be_stored_fails_the_job(
     assert (again(job).status, again(job).error_code) == (JobStatus.FAILED, "invalid_result")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_an_outcome_that_cannot_be_stored_leaves_the_rest_of_its_batch_alone(
+    worker: Worker, nowhere: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = rows.job(platform="null", channel_code="nowhere", prompt="bad")
+    good = [rows.job(platform="null", channel_code="nowhere") for _ in range(3)]
+
+    def run(self: object, given: Run) -> Outcome:
+        return Done("\ud800" if given.prompt == "bad" else "fine")
+
+    monkeypatch.setattr(type(runners.get("message")), "run", run)
+    worker.serve("messages")
+    assert (again(bad).status, again(bad).error_code) == (JobStatus.FAILED, "invalid_result")
+    assert [again(job).status for job in good] == [JobStatus.COMPLETED] * 3
+
+
 def test_a_job_that_is_canceled_in_its_turn_says_nothing(
     worker: Worker, nowhere: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
