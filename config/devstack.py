@@ -198,11 +198,12 @@ class _Stack:
         web = ("-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", f"127.0.0.1:{self._port}")
         self._add(_Process("web", self._python("web", *web, env=environment)))
         celery = ("-m", "celery", "--quiet", "--app", "config.celery")
+        pooled = environment | {"AGENT_JOBS_DATABASE_POOL": os.environ.get("AGENT_JOBS_DATABASE_POOL") or "16"}
         for name in WORKERS:
             threads = os.environ.get("AGENT_JOBS_WORKER_THREADS") or "16"
             options = ("--pool", "threads", "--concurrency", threads, "--queues", QUEUES, "--loglevel", "WARNING")
             quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h")
-            self._add(_Process(name, self._python(name, *celery, "worker", *options, *quiet, env=environment)))
+            self._add(_Process(name, self._python(name, *celery, "worker", *options, *quiet, env=pooled)))
         beat = ("beat", "--schedule", str(self._data_dir / "beat-schedule"), "--pidfile", "", "--loglevel", "WARNING")
         self._add(_Process("beat", self._python("beat", *celery, *beat, env=environment)))
 

@@ -71,6 +71,7 @@ def servers(folder: Path) -> Iterator[None]:
         REDIS_URL=redis.url(),
         AGENT_JOBS_SECRET_KEY=secrets.token_urlsafe(),
         AGENT_JOBS_TOKEN_PEPPER=secrets.token_urlsafe(),
+        AGENT_JOBS_DATABASE_POOL="16",  # as `manage.py up` and Compose give their workers
         BENCH_STARTS=str(folder / "starts"),
     )
     try:
