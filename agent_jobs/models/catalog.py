@@ -1,6 +1,7 @@
 """What an organisation can ask for: job types and the profiles that speak for it."""
 
 from django.contrib.postgres.fields import ArrayField
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 
@@ -33,6 +34,9 @@ class JobType(CatalogEntry):
     runner = models.CharField(max_length=32, default="conversation")
     params_schema = models.JSONField(default=dict, blank=True)
     default_config = models.JSONField(default=dict, blank=True)
+    # How many of its jobs workers may be at, at once: in all, and in any one channel. Empty: no cap.
+    max_running = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    max_running_per_channel = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["org", "key"], name="job_type_once")]

@@ -101,6 +101,8 @@ class Job(models.Model):
                 name="job_deadline",
             ),
             models.Index(fields=["worker_id"], condition=Q(lease_until__isnull=False), name="job_leased"),
+            # What caps count.
+            models.Index(fields=["org"], condition=Q(lease_until__isnull=False), name="job_running"),
             # Who hears a reply: the jobs under way in a channel.
             models.Index(
                 fields=["org", "platform", "channel_code", "thread"],
@@ -196,7 +198,10 @@ class Activity(models.Model):
     status = models.CharField(max_length=12, db_default=ActivityStatus.COMPLETED)
     note = models.TextField(db_default="", blank=True)
     actor = models.CharField(max_length=255, db_default="", blank=True)
-    # Set on moves: the status reached, and which life of the job it belongs to (an explicit retry starts another).
+    request_id = models.CharField(max_length=128, db_default="", blank=True)
+    # Set on moves: the status left, the one reached, and which life of the job it belongs to (an explicit retry
+    # starts another).
+    moved_from = models.CharField(max_length=12, db_default="", blank=True)
     moved_to = models.CharField(max_length=12, db_default="", blank=True)
     life = models.PositiveIntegerField(db_default=0)
     source_type = models.CharField(max_length=16, db_default=SourceType.DISPATCH)

@@ -18,6 +18,12 @@ class Org(models.Model):
     weight = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1)])
     # Minutes; empty: the setting's default.
     max_time_to_complete = models.FloatField(null=True, blank=True)
+    # Quotas; empty: the setting's default, and for `max_running_jobs` no cap. Running means: a worker is at it.
+    max_waiting_jobs = models.PositiveIntegerField(null=True, blank=True)
+    max_running_jobs = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    # Days for which what has ended is kept; empty: the setting's default.
+    retention_days = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     created_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
@@ -46,10 +52,14 @@ class AppToken(models.Model):
     """A credential of a platform service. Only an HMAC of the token is kept; `public_id` may be shown and logged."""
 
     org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    # Whose it is: an app may hold two at once, so that a new one can be put in place before the old one is revoked.
+    app = models.CharField(max_length=200)
     name = models.CharField(max_length=200)
     public_id = models.CharField(max_length=16)
     digest = models.BinaryField(max_length=32, unique=True)
+    pepper_version = models.PositiveSmallIntegerField(db_default=1)
     scopes = ArrayField(models.CharField(max_length=32))
+    created_by = models.CharField(max_length=255, blank=True, db_default="")
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -49,6 +49,7 @@ def issue(org: Org, *, name: str, scopes: Iterable[str], expires_in: timedelta |
     plain += _checksum(plain)
     token = AppToken(
         org=org,
+        app=name,
         name=name,
         public_id=plain[:_PUBLIC_LENGTH],
         digest=_digest(plain),
