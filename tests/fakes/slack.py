@@ -74,7 +74,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Post:
-    """One accepted message of an app, as it stands in the ledger. `id` is the one in its metadata."""
+    """One accepted message of an app, as it stands in the ledger. `id` is the one in its metadata.
+
+    `asked_at` is when the request had come, `at` when the message was posted.
+    """
 
     id: str
     channel: str
@@ -82,6 +85,7 @@ class Post:
     ts: str
     text: str
     at: float
+    asked_at: float = 0.0
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -291,6 +295,7 @@ class FakeSlack:
             return _refused("channel_not_found")
         if not given.get("text"):
             return _refused("no_text")
+        asked_at = time.time()
         with self._lock:
             step = self._next_step()
         match step.fault:
@@ -310,13 +315,13 @@ class FakeSlack:
                 self._stopping.wait(step.seconds)
                 return _Answer(is_dropped=True)
             case Fault.LATE_APPLY:
-                timer = threading.Timer(self.late_seconds, self._apply, [given])
+                timer = threading.Timer(self.late_seconds, self._apply, [given, asked_at])
                 timer.daemon = True
                 with self._lock:
                     self._timers.append(timer)
                 timer.start()
                 return _Answer(is_dropped=True)
-        post = self._apply(given)
+        post = self._apply(given, asked_at)
         match step.fault:
             case Fault.DROP_AFTER:
                 return _Answer(is_dropped=True)
@@ -330,7 +335,7 @@ class FakeSlack:
         message = {"type": "message", "bot_id": "B0BOT", "text": post.text, "ts": post.ts}
         return _Answer(body={"ok": True, "channel": post.channel, "ts": post.ts, "message": message})
 
-    def _apply(self, given: Mapping[str, Any]) -> Post:
+    def _apply(self, given: Mapping[str, Any], asked_at: float) -> Post:
         with self._lock:
             metadata = given.get("metadata") or {}
             post = Post(
@@ -340,6 +345,7 @@ class FakeSlack:
                 ts=self._next_ts(),
                 text=_unescape(given["text"]),
                 at=time.time(),
+                asked_at=asked_at,
                 request=dict(given),
             )
             self._posts.append(post)
