@@ -37,7 +37,14 @@ _ENTRY_COLUMNS = (
     *("key", "org_id", "name", "description", "emoji", "version", "visibility", "active", "tags"),
     *("created_at", "updated_at"),
 )
-JOB_TYPE_COLUMNS = (*_ENTRY_COLUMNS, "runner", "params_schema", "default_config")
+JOB_TYPE_COLUMNS = (
+    *_ENTRY_COLUMNS,
+    "runner",
+    "params_schema",
+    "default_config",
+    "max_running",
+    "max_running_per_channel",
+)
 PROFILE_COLUMNS = (*_ENTRY_COLUMNS, "instructions", "model")
 MAX_LOG_LINES = 100
 # A page that starts further down is found by its ids first: the skipped rows are then read from the index alone.

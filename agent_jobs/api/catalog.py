@@ -14,7 +14,7 @@ from agent_jobs.api import paging, parsing
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
-from agent_jobs.api.fields import Flag, Object, StrictSerializer, Tags, Text
+from agent_jobs.api.fields import Flag, Object, StrictSerializer, Tags, Text, Whole
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.services import catalog
 
@@ -32,6 +32,7 @@ JOB_TYPES_QUERY = {
 }
 JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Taken, and always so in the detail.")}
 PROFILES_QUERY = {**SORTING.params(), **_ENRICH}
+MAX_CAP = 1_000_000
 
 
 # --- What is sent and answered ---------------------------------------------------------------------------------
@@ -49,6 +50,12 @@ class JobTypeRequest(EntryRequest):
     runner = Text(max_length=32, required=False)
     params_schema = Object(required=False)
     default_config = Object(required=False)
+    max_running = Whole(
+        required=False, min_value=1, max_value=MAX_CAP, help_text="How many of its jobs may be RUNNING at once."
+    )
+    max_running_per_channel = Whole(
+        required=False, min_value=1, max_value=MAX_CAP, help_text="How many of them in any one channel."
+    )
 
 
 class JobTypeChange(JobTypeRequest):
@@ -82,6 +89,8 @@ class JobType(Entry):
     runner = serializers.CharField()
     params_schema = serializers.DictField(required=False, help_text="In lists with include=schema.")
     default_config = serializers.DictField()
+    max_running = serializers.IntegerField(required=False, help_text="Where there is a cap.")
+    max_running_per_channel = serializers.IntegerField(required=False, help_text="Where there is a cap.")
 
 
 class Profile(Entry):
@@ -182,6 +191,7 @@ class _Catalog(Resource):
         for column in ("runner", "default_config", "instructions", "model"):
             if column in row:
                 shown[column] = row[column]
+        shown |= filled({column: row.get(column) for column in ("max_running", "max_running_per_channel")})
         if with_schema and "params_schema" in row:
             shown["params_schema"] = row["params_schema"]
         return shown | {"created_at": stamp(row["created_at"]), "updated_at": stamp(row["updated_at"])}

@@ -69,7 +69,19 @@ class Migration(migrations.Migration):
             field=models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)]),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('lease_until__isnull', False)), fields=['org'], name='job_running'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("status", "RUNNING")),
+                fields=["org", "job_type_key", "platform", "channel_code"],
+                name="job_running",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("queue_at__isnull", False), ("status", "RUNNING")),
+                fields=["lane", "org", "queue_at", "id"],
+                name="job_resumed",
+            ),
         ),
     ]

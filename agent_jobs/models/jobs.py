@@ -102,7 +102,17 @@ class Job(models.Model):
             ),
             models.Index(fields=["worker_id"], condition=Q(lease_until__isnull=False), name="job_leased"),
             # What caps count.
-            models.Index(fields=["org"], condition=Q(lease_until__isnull=False), name="job_running"),
+            models.Index(
+                fields=["org", "job_type_key", "platform", "channel_code"],
+                condition=Q(status="RUNNING"),
+                name="job_running",
+            ),
+            # What goes on has its place already, and is not looked for behind all that waits for one.
+            models.Index(
+                fields=["lane", "org", "queue_at", "id"],
+                condition=Q(queue_at__isnull=False, status="RUNNING"),
+                name="job_resumed",
+            ),
             # Who hears a reply: the jobs under way in a channel.
             models.Index(
                 fields=["org", "platform", "channel_code", "thread"],

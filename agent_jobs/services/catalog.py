@@ -122,6 +122,10 @@ def _profile_errors(profile: Profile) -> list[FieldError]:
 
 
 JOB_TYPES = Kind(
-    JobType, "job type", "job_type", (*_SHARED, "runner", "params_schema", "default_config"), _job_type_errors
+    JobType,
+    "job type",
+    "job_type",
+    (*_SHARED, "runner", "params_schema", "default_config", "max_running", "max_running_per_channel"),
+    _job_type_errors,
 )
 PROFILES = Kind(Profile, "profile", "profile", (*_SHARED, "instructions", "model"), _profile_errors)

@@ -63,6 +63,7 @@ class Worker:
         until = time.monotonic() + _SLICE_SECONDS
         settlements: list[Settlement] = []
         turns_taken = empty_rounds = 0
+        full: set[str] = set()
         while True:
             worker_id = self.keeper.worker_id
             may_claim = worker_id is not None and not self.keeper.is_stopping and time.monotonic() < until
@@ -79,6 +80,7 @@ class Worker:
             settlements = []
             if answer.claimed:
                 empty_rounds = 0
+                full.clear()
                 if answer.has_more and not turns_taken:
                     dispatch.ring(lane)  # wakes one more thread, which wakes one more, while there is work
                 claimed_at = time.monotonic()
@@ -88,6 +90,10 @@ class Worker:
                 for claim in answer.claimed:
                     turns_taken += 1
                     settlements.append(self._take_turn(claim, claimed_at))
+            elif answer.is_full and answer.org_id not in full:
+                full.add(str(answer.org_id))  # another organisation may have work that may run
+            elif answer.is_full:
+                return turns_taken
             elif may_claim:
                 empty_rounds += 1
                 if not answer.has_more or empty_rounds > _EMPTY_ROUNDS:

@@ -14,7 +14,7 @@ from agent_jobs import dispatch, runners, timing
 from agent_jobs.errors import FieldError, Forbidden, IllegalMove, Invalid, NotFound, PermanentError
 from agent_jobs.models import Job, JobType, Org, Profile
 from agent_jobs.runners import prompts
-from agent_jobs.services import schemas, speech, transitions
+from agent_jobs.services import caps, schemas, speech, transitions
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor, JobSpec, config_errors
 from agent_jobs.states import Event, JobStatus, WaitingFor
 from channels_integration import directory
@@ -160,4 +160,5 @@ def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
         note = f"CANCELED: {reason}" if reason else "CANCELED"
         transitions.move_one(Event.CANCEL, job, actor=actor, note=note)
         speech.withdraw(job)
+        caps.ring_for_place(job)
     return job

@@ -13,17 +13,31 @@ from agent_jobs.models import Membership, Org
 from agent_jobs.models.orgs import ORG_ID_PATTERN
 
 MAX_NAME = 200
+# What holds an organisation within bounds: columns, the most that each may say, and what it means.
+QUOTAS = {
+    "weight": (1_000, "turns that it gets in each round of the claims (1)"),
+    "max_waiting_jobs": (1_000_000_000, "jobs that may be SCHEDULED or WAITING at once"),
+    "max_running_jobs": (1_000_000_000, "jobs that may be RUNNING at once"),
+    "requests_per_minute": (1_000_000_000, "requests of all its tokens together"),
+    "retention_days": (100_000, "days for which what has ended is kept"),
+}
 ROLES = tuple(Membership.Role.values)
 
 
-def create(org_id: str, *, name: str) -> tuple[Org, bool]:
-    """The organisation, and whether it is new. Calling again changes nothing but the name."""
+def create(org_id: str, *, name: str, **quotas: int) -> tuple[Org, bool]:
+    """The organisation, and whether it is new. Calling again changes nothing but the name and what `quotas` name.
+
+    `quotas` are columns of QUOTAS.
+    """
     if not re.match(ORG_ID_PATTERN, org_id):
         form = "must begin with a letter or digit and have up to 64 letters, digits, dots, dashes and underscores"
         raise Invalid(FieldError("org_id", "invalid", form))
     if not name.strip() or len(name) > MAX_NAME or "\x00" in name:
         raise Invalid(FieldError("name", "invalid", f"must be a text of 1 to {MAX_NAME} characters"))
-    return Org.objects.update_or_create(pk=org_id, defaults={"name": name})
+    for column, value in quotas.items():
+        if not 1 <= value <= QUOTAS[column][0]:
+            raise Invalid(FieldError(column, "invalid", f"must be a whole number from 1 to {QUOTAS[column][0]}"))
+    return Org.objects.update_or_create(pk=org_id, defaults={"name": name, **quotas})
 
 
 def create_user(org: Org, *, username: str, role: str, password: str) -> tuple[AbstractBaseUser, bool]:

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from agent_jobs import dispatch
 from agent_jobs.errors import IllegalMove
 from agent_jobs.models import IdempotencyKey, Job, Message, WorkerProcess
-from agent_jobs.services import promotion, speech, transitions
+from agent_jobs.services import caps, promotion, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
 from channels_integration import inbound, outbox
@@ -80,6 +80,7 @@ def _take_back(job: Job) -> None:
         error_message=message,
     )
     speech.withdraw(job)
+    caps.ring_for_place(job)
 
 
 def fail_overdue() -> int:
@@ -105,6 +106,7 @@ def fail_overdue() -> int:
             except IllegalMove:
                 continue
             speech.withdraw(job)
+            caps.ring_for_place(job)
             if Message.objects.filter(job_id=job.pk, is_human=False, delivered_at__isnull=False).exists():
                 speech.say(job, "I have to stop here: the time for this is over.")
             failed += 1

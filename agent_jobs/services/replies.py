@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs import dispatch
 from agent_jobs.models import Activity, Job, Message
-from agent_jobs.services import transitions, turns
+from agent_jobs.services import caps, transitions, turns
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
 from channels_integration import outbox
@@ -115,6 +115,7 @@ def _sent(job: Job, delivery: Delivery) -> None:
     # This message itself still counts as under way until the caller has marked it.
     if job.waiting_for == WaitingFor.DELIVERY and outbox.pending_count(job.org_id, str(job.pk)) <= 1:
         transitions.move_one(Event.COMPLETE, job, actor=_DELIVERER, note=turns.completed_note(job.result))
+        caps.ring_for_place(job)
 
 
 def _given_up(job: Job, delivery: Delivery) -> None:
@@ -132,3 +133,4 @@ def _given_up(job: Job, delivery: Delivery) -> None:
         error_code="delivery_failed",
         error_message=message,
     )
+    caps.ring_for_place(job)

@@ -14,7 +14,7 @@ since when a job is ready, put forward or back by its priority, so that waiting 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -29,6 +29,7 @@ from django.db.models.functions import Now
 
 from agent_jobs.errors import IllegalMove
 from agent_jobs.models import Activity, Job, Task
+from agent_jobs.services import caps
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor
 from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, SourceType, TaskStatus
 from agent_jobs.timing import PRIORITY_STEP
@@ -191,12 +192,14 @@ class Turn:
 class Answer:
     """`settled`: the jobs whose settlement was taken; one that is missing had lost its lease. `org_id`: whose turn it
     was, None where the lane is empty; it may have had nothing that another worker was not just taking. `has_more`: the
-    lane holds more than was claimed, some of it perhaps only since this very statement."""
+    lane holds more than was claimed, some of it perhaps only since this very statement. `is_full`: the organisation has
+    caps, and none of what it has ready may run now."""
 
     settled: frozenset[UUID]
     org_id: str | None
     claimed: list[dict[str, Any]] = field(default_factory=list)
     has_more: bool = False
+    is_full: bool = False
 
 
 _SETTLED = f"""
@@ -246,7 +249,7 @@ settlements AS (
     FROM settled WHERE status <> 'RUNNING'
 )"""
 
-_CLAIMED = """
+_NEXT = f"""
 next_org AS MATERIALIZED (
     SELECT coalesce(
         CASE WHEN %(stay)s THEN (
@@ -256,11 +259,18 @@ next_org AS MATERIALIZED (
             ORDER BY org_id LIMIT 1),
         (SELECT org_id FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s
             ORDER BY org_id LIMIT 1)) AS org_id
+), org AS MATERIALIZED (
+    SELECT o.id, o.weight, {caps.HAS_CAPS} AS has_caps
+    FROM agent_jobs_org o WHERE o.id = (SELECT org_id FROM next_org)
 ), candidates AS (
     SELECT id FROM agent_jobs_job
     WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = (SELECT org_id FROM next_org)
-    ORDER BY queue_at, id LIMIT {batch} FOR UPDATE SKIP LOCKED
-), claimed AS (
+        AND NOT (SELECT has_caps FROM org)
+    ORDER BY queue_at, id LIMIT {{batch}} FOR UPDATE SKIP LOCKED
+)"""
+
+_CLAIMED = """
+claimed AS (
     UPDATE agent_jobs_job j SET
         status = 'RUNNING', queue_at = NULL, lease_token = j.lease_token + 1,
         lease_until = now() + make_interval(secs => %(lease_seconds)s), worker_id = %(worker_id)s,
@@ -293,9 +303,7 @@ _CLAIMED_JSON = """
  FROM claimed c JOIN begun_tasks t ON t.job_id = c.id)"""
 
 _SETTLED_IDS = "(SELECT array_agg(id) FROM settled)"
-_NEXT_ORG = (
-    "(SELECT org_id FROM next_org), (SELECT o.weight FROM agent_jobs_org o WHERE o.id = (SELECT org_id FROM next_org))"
-)
+_ORG = "(SELECT id FROM org), (SELECT weight FROM org), (SELECT has_caps FROM org)"
 _HAS_MORE = """
 (SELECT count(*) > (SELECT count(*) FROM claimed) FROM (
     SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s LIMIT {batch} + 1) waiting)"""
@@ -306,15 +314,21 @@ _HAS_READY = "(SELECT coalesce(bool_or(is_ready), false) FROM settled)"
 @lru_cache
 def _statement(*, settles: bool, claims: bool, batch: int) -> str:
     """The numbers of rows stand in the text: from a parameter the planner would guess a share of the whole table."""
-    claimed, has_more = _CLAIMED.replace("{batch}", str(batch)), _HAS_MORE.replace("{batch}", str(batch))
+    claim = f"{_NEXT}, {_CLAIMED}".replace("{batch}", str(batch))
+    has_more = _HAS_MORE.replace("{batch}", str(batch))
     if not settles:
-        return f"WITH {claimed} SELECT NULL, {_NEXT_ORG}, {_CLAIMED_JSON}, {has_more}"
+        return f"WITH {claim} SELECT NULL, {_ORG}, {_CLAIMED_JSON}, {has_more}"
     if not claims:
-        return f"WITH {_SETTLED} SELECT {_SETTLED_IDS}, NULL, NULL, NULL, {_HAS_READY}"
-    return f"WITH {_SETTLED}, {claimed} SELECT {_SETTLED_IDS}, {_NEXT_ORG}, {_CLAIMED_JSON}, {has_more} OR {_HAS_READY}"
+        return f"WITH {_SETTLED} SELECT {_SETTLED_IDS}, NULL, NULL, NULL, NULL, {_HAS_READY}"
+    return f"WITH {_SETTLED}, {claim} SELECT {_SETTLED_IDS}, {_ORG}, {_CLAIMED_JSON}, {has_more} OR {_HAS_READY}"
 
 
-_Row = tuple[list[UUID] | None, str | None, int, list[dict[str, Any]] | None, bool]
+@lru_cache
+def _capped_statement(*, batch: int) -> str:
+    return f"WITH {caps.CANDIDATES}, {_CLAIMED} SELECT {_CLAIMED_JSON}".replace("{batch}", str(batch))
+
+
+_Row = tuple[list[UUID] | None, str | None, int, bool, list[dict[str, Any]] | None, bool]
 
 
 def settle_and_claim(
@@ -328,29 +342,39 @@ def settle_and_claim(
 ) -> Answer:
     """End turns and, with a `turn`, claim up to `batch` jobs of one organisation: one statement, one commit.
 
-    A settlement with a stale token writes nothing at all. `turn` is moved on.
+    A settlement with a stale token writes nothing at all. `turn` is moved on. An organisation that has caps is claimed
+    from in a second transaction (`services.caps`).
     """
     assert len(settlements) <= MOST_AT_ONCE >= batch
     statement = _statement(settles=bool(settlements), claims=turn is not None, batch=batch)
     turn = turn or Turn()
-    connection.ensure_connection()
-    # psycopg's own cursor: server-side parameters and prepared statements, which Django's cursors do not use.
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        parameters = {
+    parameters = {"lane": lane, "worker_id": worker_id, "lease_seconds": lease_seconds}
+    row = _prepared(
+        statement,
+        {
+            **parameters,
             "settlements": json.dumps([asdict(settlement) for settlement in settlements], default=str),
-            "lane": lane,
             "after": turn.org_id,
             "stay": turn.left > 0,
-            "worker_id": worker_id,
-            "lease_seconds": lease_seconds,
-        }
-        cursor.execute(statement, parameters, prepare=True)
-        row = cursor.fetchone()
-    settled, org_id, weight, claimed, has_more = cast(_Row, row)
+        },
+    )
+    settled, org_id, weight, has_caps, claimed, has_more = cast(_Row, row)
     if org_id is not None:
         turn.left = (turn.left if turn.org_id == org_id and turn.left > 0 else weight) - 1
         turn.org_id = org_id
-    return Answer(frozenset(settled or ()), org_id, claimed or [], has_more)
+        if has_caps:
+            with transaction.atomic():
+                capped = {**parameters, "org_id": org_id, "org_cap": caps.lock(org_id)}
+                (claimed,) = _prepared(_capped_statement(batch=batch), capped)
+    return Answer(frozenset(settled or ()), org_id, claimed or [], has_more, is_full=bool(has_caps and not claimed))
+
+
+def _prepared(statement: str, parameters: Mapping[str, Any]) -> Any:
+    """The only row. By psycopg's own cursor: server-side parameters and prepared statements, unlike Django's."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        cursor.execute(statement, parameters, prepare=True)
+        return cursor.fetchone()
 
 
 def in_seconds(seconds: float) -> Combinable:

@@ -19,6 +19,8 @@ FULL = {
     "runner": "message",
     "params_schema": {"type": "object", "required": ["name"]},
     "default_config": {"start_prompt": "Hi {{ name }}", "max_follow_ups": 2},
+    "max_running": 40,
+    "max_running_per_channel": 1,
 }
 
 
@@ -184,6 +186,9 @@ BAD = [
     ({"org_id": "rival"}, "org_id"),
     ({"runner": "nobody"}, "runner"),
     ({"runner": 1}, "runner"),
+    ({"max_running": 0}, "max_running"),
+    ({"max_running": "3"}, "max_running"),
+    ({"max_running_per_channel": 1_000_001}, "max_running_per_channel"),
     ({"params_schema": []}, "params_schema"),
     ({"params_schema": {"type": "objekt"}}, "params_schema.type"),
     ({"params_schema": {"$ref": "http://example.com/"}}, "params_schema"),
@@ -292,3 +297,10 @@ def test_a_page_of_20_costs_as_many_statements_as_one_of_1(api, django_assert_nu
         rows.job_type(key=f"t{number}")
     with django_assert_num_queries(3):
         assert len(api.get(TYPES).json()["data"]) == 20
+
+
+def test_a_cap_that_is_left_out_of_a_replacement_is_gone(api):
+    api.post(TYPES, {"id": "x", "name": "X", "max_running": 3})
+
+    assert api.patch(f"{TYPES}/x", {"name": "Y"}).json()["data"]["max_running"] == 3
+    assert "max_running" not in api.put(f"{TYPES}/x", {"name": "X"}).json()["data"]

@@ -40,6 +40,19 @@ def test_an_organization_is_made_once():
     assert list(Org.objects.values_list("id", "name")) == [("acme", "Acme Ltd")]
 
 
+def test_quotas_are_set_when_they_are_given():
+    run("create_org", "acme", "--max-running-jobs", "20", "--weight", "2")
+    run("create_org", "acme", "--max-waiting-jobs", "500")
+
+    assert Org.objects.values_list("weight", "max_running_jobs", "max_waiting_jobs").get() == (2, 20, 500)
+
+
+def test_a_quota_that_cannot_be_is_refused():
+    with pytest.raises(CommandError, match="max_running_jobs"):
+        run("create_org", "acme", "--max-running-jobs", "0")
+    assert not Org.objects.exists()
+
+
 @pytest.mark.parametrize("org_id", ["", "a b", "-x", "x" * 65, "é", "a/b", "a\n"])
 def test_an_id_that_cannot_be_is_refused(org_id):
     with pytest.raises(CommandError, match="org_id"):

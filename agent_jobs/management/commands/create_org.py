@@ -1,4 +1,4 @@
-"""Makes an organisation; again with the same id, it only sets the name."""
+"""Makes an organisation; again with the same id, it only sets the name and the quotas that are given."""
 
 from typing import Any
 
@@ -9,13 +9,16 @@ from agent_jobs.services import orgs
 
 
 class Command(BaseCommand):
-    help = "Make an organisation. Running it again changes nothing but the name."
+    help = "Make an organisation. Running it again changes nothing but the name and the quotas given."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("org_id", metavar="ORG_ID")
         parser.add_argument("--name", help="what people call it (default: its id)")
+        for column, (_, about) in orgs.QUOTAS.items():
+            parser.add_argument(f"--{column.replace('_', '-')}", type=int, metavar="N", help=about)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        quotas = {column: options[column] for column in orgs.QUOTAS if options[column] is not None}
         with told_plainly():
-            org, is_new = orgs.create(options["org_id"], name=options["name"] or options["org_id"])
+            org, is_new = orgs.create(options["org_id"], name=options["name"] or options["org_id"], **quotas)
         self.stdout.write(f"{'made' if is_new else 'there is already'} organization {org.pk} ({org.name})")
