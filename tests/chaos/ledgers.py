@@ -122,6 +122,7 @@ class Recorded:
     started_at: float | None
     finished_at: float | None
     deadline_at: float | None
+    platform: str = "slack"
     error_code: str = ""
     crash_count: int = 0
     life: int = 0
