@@ -5,6 +5,7 @@ the running stack's file `stack.json` under `AGENT_JOBS_DATA_DIR` (written by `m
 given here. The stack's file counts only while DATABASE_URL is unset or is the stack's own. `.env.example` lists all.
 """
 
+import ipaddress
 import json
 import os
 import secrets
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
+import limits
 from django.core.exceptions import ImproperlyConfigured
 
 # --- Environment -----------------------------------------------------------------------------------------------
@@ -56,6 +58,17 @@ def env_int(name: str, default: int, *, minimum: int = 0) -> int:
     if not value.isascii() or not value.isdigit() or int(value) < minimum:
         raise ImproperlyConfigured(f"{name} must be a whole number of at least {minimum}, not {value!r}")
     return int(value)
+
+
+def env_rate(name: str, default: str) -> str:
+    """So many in so long, as `600/minute`; `off` for no limit."""
+    value = env(name, default).lower()
+    try:
+        if value == "off" or limits.parse(value).amount > 0:
+            return value
+    except ValueError:
+        pass
+    raise ImproperlyConfigured(f"{name} must be a rate as 600/minute, or off, not {value!r}")
 
 
 def env_list(name: str, default: str = "") -> list[str]:
@@ -190,6 +203,18 @@ SPECTACULAR_SETTINGS = {
     ],
     "TAGS": [{"name": name} for name in ("Jobs", "Activities", "Catalogue", "Channels", "Health")],
 }
+# Requests in a moving window: of one token, of one organisation (Org.requests_per_minute goes before), and of one
+# address without a valid token.
+RATE_TOKEN = env_rate("AGENT_JOBS_RATE_TOKEN", "6000/minute")
+RATE_ORG = env_rate("AGENT_JOBS_RATE_ORG", "12000/minute")
+RATE_ADDRESS = env_rate("AGENT_JOBS_RATE_ADDRESS", "60/minute")
+# Networks whose X-Forwarded-For is believed: of the reverse proxies in front of the web processes.
+TRUSTED_PROXIES = env_list("AGENT_JOBS_TRUSTED_PROXIES")
+for _network in TRUSTED_PROXIES:
+    try:
+        ipaddress.ip_network(_network)
+    except ValueError:
+        raise ImproperlyConfigured(f"AGENT_JOBS_TRUSTED_PROXIES must hold networks, not {_network!r}") from None
 # How many of a web process's threads may stand in a long-poll at once; the rest are answered without waiting.
 WEB_THREADS = env_int("AGENT_JOBS_WEB_THREADS", 16, minimum=1)
 LONG_POLL_LIMIT = max(1, WEB_THREADS // 2)

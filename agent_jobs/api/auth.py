@@ -9,6 +9,7 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from agent_jobs import scopes
+from agent_jobs.api import throttling
 from agent_jobs.services import tokens
 from agent_jobs.specs import Actor
 
@@ -17,16 +18,18 @@ _BEARER = re.compile(r"bearer ([0-9A-Za-z_]{1,100})", re.IGNORECASE)
 
 
 class AppTokenAuthentication(BaseAuthentication):
-    """`request.auth` is the token, `request.user` an Actor. Unknown, expired and revoked ones get the same 401."""
+    """`request.auth` is the token, `request.user` an Actor. None, unknown, expired and revoked ones get the same 401,
+    and 429 once there were too many from their address."""
 
-    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
-        header = request.META.get("HTTP_AUTHORIZATION")
-        if header is None:
-            return None
-        found = _BEARER.fullmatch(header)
-        token = tokens.authenticate(found[1]) if found else None
+    def authenticate(self, request: Request) -> tuple[Any, Any]:
+        found = _BEARER.fullmatch(request.META.get("HTTP_AUTHORIZATION") or "")
+        plain = found[1] if found else ""
+        throttling.check_address(request, plain)
+        token = tokens.authenticate(plain)
         if token is None:
+            throttling.failed(request, plain)
             raise AuthenticationFailed
+        throttling.succeeded(plain)
         return Actor("token", token.public_id), token
 
     def authenticate_header(self, request: Request) -> str:

@@ -1,7 +1,8 @@
 """What every resource's view does alike, in the order that decides which error wins.
 
-401, then 403 for the scope, then 411, 413 and 415, then what is wrong with the JSON, then (together) with query and
-fields, and only then is anything looked up: 404 for organisation, type or profile, 403 or 404 for the object, 409, 422.
+401, then 429, then 403 for the scope, then 411, 413 and 415, then what is wrong with the JSON, then (together) with
+query and fields, and only then is anything looked up: 404 for organisation, type or profile, 403 or 404 for the object,
+409, 422.
 """
 
 import json
@@ -23,7 +24,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from agent_jobs import queries
-from agent_jobs.api import errors, filters, paging, parsing
+from agent_jobs.api import errors, filters, paging, parsing, throttling
 from agent_jobs.api.parsing import Param
 from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.services import idempotency
@@ -57,6 +58,20 @@ class Resource(APIView):
     """Every view of the native API. `self.org_id` comes from the token and from nowhere else."""
 
     content_negotiation_class = JsonOnly
+    throttle_classes = (throttling.ByToken,)
+
+    def check_permissions(self, request: Request) -> None:
+        """REST framework would look at the limits after the scope: then trying out scopes would be free."""
+        super().check_throttles(request)
+        super().check_permissions(request)
+
+    def check_throttles(self, request: Request) -> None:
+        """Done in `check_permissions`."""
+
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        response = super().finalize_response(request, response, *args, **kwargs)
+        throttling.add_headers(request, response)
+        return response
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)

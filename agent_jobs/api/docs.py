@@ -13,7 +13,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework import serializers
 from rest_framework.negotiation import DefaultContentNegotiation
 
-from agent_jobs.api import filters
+from agent_jobs.api import filters, throttling
 from agent_jobs.api.auth import AppTokenAuthentication
 from agent_jobs.api.parsing import Param
 
@@ -28,11 +28,12 @@ REFUSALS: Mapping[int, tuple[str, str, str]] = {
     411: ("length_required", "length_required", "The body came without a Content-Length."),
     413: ("too_large", "body_too_large", "The body is larger than 256 KiB."),
     415: ("unsupported_media_type", "unsupported_media_type", "The body is not application/json."),
+    429: ("throttled", "throttled", "Too many requests; `Retry-After` says when to try again."),
     422: ("key_reused", "idempotency_key_reused", "The Idempotency-Key came before with another request."),
     503: ("unavailable", "unavailable", "The database cannot be reached; `Retry-After` says when to try again."),
 }
-_READING = (400, 401, 403, 503)
-_WRITING = (400, 401, 403, 411, 413, 415, 503)
+_READING = (400, 401, 403, 429, 503)
+_WRITING = (400, 401, 403, 411, 413, 415, 429, 503)
 _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255},
@@ -154,6 +155,7 @@ class Schema(SpectacularAPIView):
     content_negotiation_class = DefaultContentNegotiation
     authentication_classes = ()
     permission_classes = ()
+    throttle_classes = (throttling.ByAddress,)
 
 
 class Docs(SpectacularSwaggerSplitView):

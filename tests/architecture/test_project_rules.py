@@ -81,6 +81,6 @@ def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:
 
 def test_the_readme_has_a_line_for_every_setting() -> None:
     settings = (ROOT / "config" / "settings.py").read_text()
-    names = set(re.findall(r'(?:env(?:_int|_flag|_list)?|_secret)\(\s*"([A-Z_]+)"', settings))
+    names = set(re.findall(r'(?:\benv(?:_[a-z]+)?|_secret)\(\s*"([A-Z_]+)"', settings))
     readme = (ROOT / "README.md").read_text()
     assert {name for name in names if f"| `{name}` |" not in readme} == set()

@@ -1,0 +1,191 @@
+"""Who has asked too often: 429 with Retry-After, and in every answer how the limits stand.
+
+A token and its organisation have limits of their own. Whoever shows no valid token is counted by address, and from an
+address that failed too often no token is looked up any more, but for those that were valid here lately: a stranger
+behind the same proxy does not lock a customer out. Which addresses are barred each web process finds out by itself, at
+its first failure of theirs, so those who are let in pay for one round trip to Redis and not for two.
+
+The headers are those of draft-ietf-httpapi-ratelimit-headers: `RateLimit-Policy: "token";q=6000;w=60` and
+`RateLimit: "token";r=5999;t=60`, with one item for each limit.
+"""
+
+import hashlib
+import ipaddress
+import math
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+
+from agent_jobs.services import rates
+from agent_jobs.services.rates import Limit, Standing
+
+_MOST_REMEMBERED = 10_000
+_WORDS = {
+    "token": "with this token",
+    "org": "of this organization",
+    "address": "without a valid token from this address",
+}
+
+
+class TooManyRequests(APIException):
+    status_code = 429
+    default_code = "throttled"
+
+    def __init__(self, name: str, *, wait: float) -> None:
+        super().__init__(f"too many requests {_WORDS[name]}; try again in {math.ceil(wait) or 1} s")
+        self.wait = max(0.0, math.ceil(wait) - 1)  # what `errors` makes of it is the next whole second
+
+
+class ByToken(BaseThrottle):
+    """For views behind a token: counts the request against the token and its organisation. Raises TooManyRequests."""
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        token: Any = request.auth
+        if token is None:  # a 401 in a moment, which `failed` has counted
+            return True
+        own = token.org.requests_per_minute
+        _take(
+            request,
+            Limit("token", token.public_id, settings.RATE_TOKEN),
+            Limit("org", token.org_id, f"{own}/minute" if own else settings.RATE_ORG),
+        )
+        return True
+
+
+class ByAddress(BaseThrottle):
+    """For pages that ask for no token and cost something to make."""
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        _take(request, _of_address(address_of(request.META)))
+        return True
+
+
+def check_address(request: Request, plain_token: str) -> None:
+    """Before a token is looked up. Raises TooManyRequests where its address failed too often."""
+    until = _barred.get(address_of(request.META))
+    if until is None or (wait := until - time.monotonic()) <= 0 or not rates.is_on(settings.RATE_ADDRESS):
+        return
+    if _mark(plain_token) not in _valid:
+        raise TooManyRequests("address", wait=wait)
+
+
+def failed(request: Request, plain_token: str = "") -> None:
+    """No credentials, or none that hold. Raises TooManyRequests where that was once too often."""
+    _valid.forget(_mark(plain_token))
+    address = address_of(request.META)
+    try:
+        _take(request, _of_address(address))
+    except TooManyRequests as refusal:
+        _barred.put(address, time.monotonic() + refusal.wait + 1)
+        raise
+
+
+def succeeded(plain_token: str) -> None:
+    _valid.put(_mark(plain_token), True)
+
+
+def add_headers(request: HttpRequest | Request, response: HttpResponseBase) -> None:
+    standings: Iterable[Standing] = getattr(getattr(request, "_request", request), "rate_standings", ())
+    if standings:
+        response["RateLimit-Policy"] = ", ".join(f'"{at.name}";q={at.quota};w={at.window_seconds}' for at in standings)
+        response["RateLimit"] = ", ".join(
+            f'"{at.name}";r={at.remaining};t={math.ceil(at.wait_seconds or at.reset_seconds)}' for at in standings
+        )
+
+
+def address_of(meta: Mapping[str, Any]) -> str:
+    """Who asks: an IPv4 address or an IPv6 /64, since one subscriber has that many.
+
+    X-Forwarded-For counts only where the peer is one of the setting's proxies, from its right end, up to the first
+    address that is not: what stands left of that the client may have written itself.
+    """
+    nearest = _read(meta.get("REMOTE_ADDR"))
+    if nearest is None:
+        return ""
+    for text in reversed(str(meta.get("HTTP_X_FORWARDED_FOR") or "").split(",")):
+        if not _is_proxy(nearest):
+            break
+        found = _read(text)
+        if found is None:
+            break
+        nearest = found
+    if isinstance(nearest, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((nearest, 64), strict=False))
+    return str(nearest)
+
+
+# --- Inside ----------------------------------------------------------------------------------------------------
+def _of_address(address: str) -> Limit:
+    return Limit("address", address, settings.RATE_ADDRESS)
+
+
+def _take(request: Request, *limits: Limit) -> None:
+    standings = rates.take(*limits)
+    request._request.rate_standings = standings  # type: ignore[attr-defined]
+    for standing in standings:
+        if standing.is_refused:
+            raise TooManyRequests(standing.name, wait=standing.wait_seconds)
+
+
+def _read(text: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(str(text).strip().partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _is_proxy(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(address in network for network in _proxies(tuple(settings.TRUSTED_PROXIES)))
+
+
+@lru_cache(maxsize=8)
+def _proxies(texts: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+_PROCESS_KEY = secrets.token_bytes(16)
+
+
+def _mark(plain_token: str) -> bytes:
+    """Stands for a token in this process's memory, where its text has no business."""
+    return hashlib.blake2b(plain_token.encode(), digest_size=16, key=_PROCESS_KEY).digest()
+
+
+class _Remembered:
+    """What this process saw lately, the oldest forgotten first."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[Any, Any] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._entries
+
+    def get(self, key: Any) -> Any:
+        return self._entries.get(key)
+
+    def put(self, key: Any, value: Any) -> None:
+        with self._guard:
+            self._entries[key] = value
+            self._entries.move_to_end(key)
+            if len(self._entries) > _MOST_REMEMBERED:
+                self._entries.popitem(last=False)
+
+    def forget(self, key: Any) -> None:
+        with self._guard:
+            self._entries.pop(key, None)
+
+
+_barred, _valid = _Remembered(), _Remembered()

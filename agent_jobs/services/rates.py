@@ -1,0 +1,223 @@
+"""How often somebody may ask: windows that all web processes share in Redis, and each keeps alone while Redis is away.
+
+The counting is that of `limits`, its sliding window counters: two numbers for each window, the older one weighted by
+how much of it still lies in the last minute. Its other moving window keeps the time of every request, by the clock of
+whichever process sent it: a list of thousands for each token, and an hour's lock-out where one clock is an hour ahead.
+Here time is Redis's alone.
+
+All windows of a request are taken in one round trip, the narrowest first: what a token's own limit refuses is not
+taken from its organisation's, so one token that runs wild does not lock the others out.
+
+While Redis is away, or slower than a tenth of a second, every process counts for itself, from nothing: with N web
+processes up to N times the limit. No request waits for a dead Redis but those that find it dead; a thread looks again.
+"""
+
+import logging
+import math
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import limits
+import redis
+from django.conf import settings
+from limits.storage import MemoryStorage, RedisStorage
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+logger = logging.getLogger(__name__)
+TIMEOUT_SECONDS = 0.1
+LOOK_AGAIN_SECONDS = 1.0
+_FAILURES = (redis.RedisError, OSError)
+
+# The library's two scripts, for each window in turn, until one refuses; the rest are only looked at.
+_TAKE = f"""
+local function acquire(KEYS, ARGV)
+{RedisStorage.SCRIPT_ACQUIRE_SLIDING_WINDOW.decode()}
+end
+local function look(KEYS, ARGV)
+{RedisStorage.SCRIPT_SLIDING_WINDOW.decode()}
+end
+local seen, is_open = {{}}, true
+for i = 1, #KEYS, 2 do
+    local window = {{KEYS[i], KEYS[i + 1]}}
+    local was_taken = is_open and acquire(window, {{ARGV[i], ARGV[i + 1], 1}})
+    is_open = was_taken and true or false
+    seen[#seen + 1] = {{was_taken and 1 or 0, look(window, {{ARGV[i + 1]}})}}
+end
+return seen
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`Limit("token", "0193…", "6000/minute")`: so many requests in so long, of whom. The rate `off` is none."""
+
+    name: str
+    of: str
+    rate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a limit stands after a request. `wait_seconds`: until one more would pass, nought where it would now;
+    `reset_seconds`: until what was used begins to count less."""
+
+    name: str
+    quota: int
+    window_seconds: int
+    remaining: int
+    reset_seconds: float
+    wait_seconds: float
+    is_refused: bool
+
+
+def take(*wanted: Limit) -> tuple[Standing, ...]:
+    """Count one request against each limit, in this order, up to the first that refuses: it is `is_refused`.
+
+    Limits that are off are left out. A refused request is not counted against the limit that refused it, so that
+    whoever keeps on asking gets what the limit allows. Never raises for a Redis that is away.
+    """
+    windows = tuple(_window(limit) for limit in wanted if is_on(limit.rate))
+    return _counter().take(windows) if windows else ()
+
+
+def is_on(rate: str) -> bool:
+    return rate != "off"
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    limit: Limit
+    quota: int
+    seconds: int
+    key: str
+
+
+@lru_cache(maxsize=256)
+def _parsed(rate: str) -> limits.RateLimitItem:
+    return limits.parse(rate)
+
+
+def _window(limit: Limit) -> _Window:
+    item = _parsed(limit.rate)
+    return _Window(limit, item.amount, item.get_expiry(), item.key_for(limit.name, limit.of))
+
+
+def _standing(window: _Window, was_taken: bool, counts: Sequence[Any], *, is_first_refused: bool) -> Standing:
+    """`counts` are of the window before, how long it still counts (in seconds), of this one, and how long that does."""
+    before, before_left, now, now_left = (max(0.0, float(count or 0)) for count in counts)
+    quota, seconds = window.quota, window.seconds
+    used = math.floor(before * before_left / seconds) + now
+    shift = max(0.0, now_left - seconds) if now_left else 0.0
+    wait = 0.0
+    if used >= quota:
+        # Either the older window fades far enough, or this one has to become the older one and begin to.
+        wait = before_left - (quota - now) * seconds / before if now < quota and before else shift + seconds / now
+    return Standing(
+        name=window.limit.name,
+        quota=quota,
+        window_seconds=seconds,
+        remaining=max(0, int(quota - used)),
+        reset_seconds=shift or float(seconds),
+        wait_seconds=max(wait, 0.0),
+        is_refused=not was_taken and is_first_refused,
+    )
+
+
+def _standings(windows: Sequence[_Window], seen: Sequence[tuple[bool, Sequence[Any]]]) -> tuple[Standing, ...]:
+    standings: list[Standing] = []
+    is_open = True
+    for window, (was_taken, counts) in zip(windows, seen, strict=True):
+        standings.append(_standing(window, was_taken, counts, is_first_refused=is_open))
+        is_open = is_open and was_taken
+    return tuple(standings)
+
+
+class _Counter:
+    """One process's. Made anew after a fork, which must share neither socket, thread nor count with its parent."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.url: str = settings.REDIS_URL
+        self.is_away = False
+        self._guard = threading.Lock()
+        self._client = redis.Redis.from_url(
+            self.url,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            socket_timeout=TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._script = self._client.register_script(_TAKE)
+        self._alone: MemoryStorage | None = None
+
+    def take(self, windows: Sequence[_Window]) -> tuple[Standing, ...]:
+        if not self.is_away:
+            try:
+                return self._take_together(windows)
+            except _FAILURES as error:
+                self._lost(error)
+        return self._take_alone(windows)
+
+    def _take_together(self, windows: Sequence[_Window]) -> tuple[Standing, ...]:
+        keys = [key for window in windows for key in (f"rate:{{{window.key}}}/-1", f"rate:{{{window.key}}}")]
+        seen = self._script(keys=keys, args=[part for window in windows for part in (window.quota, window.seconds)])
+        return _standings(
+            windows,
+            [
+                (bool(was_taken), (before, before_left / 1000, now, now_left / 1000))
+                for was_taken, (before, before_left, now, now_left) in seen
+            ],
+        )
+
+    def _take_alone(self, windows: Sequence[_Window]) -> tuple[Standing, ...]:
+        seen: list[tuple[bool, Sequence[Any]]] = []
+        with self._guard:  # the library's own locks let two that come at once refuse each other
+            alone = self._alone = self._alone or MemoryStorage()
+            is_open = True
+            for window in windows:
+                is_open = is_open and alone.acquire_sliding_window_entry(window.key, window.quota, window.seconds)
+                seen.append((is_open, alone.get_sliding_window(window.key, window.seconds)))
+        return _standings(windows, seen)
+
+    def _lost(self, error: Exception) -> None:
+        with self._guard:
+            if self.is_away:
+                return
+            self.is_away = True
+        logger.warning("Redis does not answer, so this process counts requests alone: %s", error)
+        threading.Thread(target=self._look_again, name="rates-look-again", daemon=True).start()
+
+    def _look_again(self) -> None:
+        pause = threading.Event()
+        while self is _current:
+            pause.wait(LOOK_AGAIN_SECONDS)
+            try:
+                self._client.ping()
+            except _FAILURES:
+                continue
+            with self._guard:
+                self.is_away = False
+                self._alone = None
+            logger.warning("Redis answers again, so requests are counted together")
+            return
+
+
+_current: _Counter | None = None
+_making = threading.Lock()
+
+
+def _counter() -> _Counter:
+    global _current
+    if (counter := _current) is None or not _is_ours(counter):
+        with _making:  # two would count apart
+            if (counter := _current) is None or not _is_ours(counter):
+                counter = _current = _Counter()
+    return counter
+
+
+def _is_ours(counter: _Counter) -> bool:
+    return counter.pid == os.getpid() and counter.url == settings.REDIS_URL

@@ -1,0 +1,232 @@
+"""Counting requests: exactly, in one round trip, and also while Redis is away."""
+
+import os
+import signal
+import threading
+import time
+import uuid
+
+import pytest
+import redis
+
+from agent_jobs.services import rates
+from agent_jobs.services.rates import Limit
+from config import embedded
+
+
+@pytest.fixture
+def who():
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def server(home, settings):
+    """A Redis of this test's own, to be stopped and started."""
+
+    class Server:
+        redis = embedded.Redis(home)
+        process = None
+
+        def start(self):
+            self.redis.prepare()
+            self.process = self.redis.spawn(None)
+            embedded.wait_ready(self.redis, self.process)
+
+        def stop(self):
+            if self.process:
+                embedded.stop(self.process, self.redis.stop_signal)
+            self.process = None
+
+    server = Server()
+    server.start()
+    settings.REDIS_URL = server.redis.url()
+    yield server
+    server.stop()
+
+
+def passes(*limits):
+    return not any(standing.is_refused for standing in rates.take(*limits))
+
+
+def until(look, seconds=10):
+    end = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < end
+        threading.Event().wait(0.02)
+
+
+def test_a_limit_lets_through_what_it_says_and_no_more(who):
+    assert [passes(Limit("token", who, "3/minute")) for _ in range(5)] == [True, True, True, False, False]
+
+
+def test_forty_threads_get_exactly_what_the_limit_allows(who):
+    start, passed = threading.Barrier(40), []
+
+    def ask():
+        start.wait()
+        passed.extend(passes(Limit("token", who, "100/minute")) for _ in range(5))
+
+    threads = [threading.Thread(target=ask) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (len(passed), sum(passed)) == (200, 100)
+    assert not rates._counter().is_away
+
+
+def test_others_are_counted_for_themselves(who):
+    assert passes(Limit("token", who, "1/minute"))
+    assert not passes(Limit("token", who, "1/minute"))
+    assert passes(Limit("token", f"{who}2", "1/minute"))
+    assert passes(Limit("org", who, "1/minute"))
+
+
+def test_what_a_token_is_refused_is_not_taken_from_its_organization(who):
+    narrow, wide = Limit("token", who, "2/minute"), Limit("org", who, "4/minute")
+    for _ in range(10):
+        rates.take(narrow, wide)
+    token, org = rates.take(narrow, wide)
+
+    assert (token.is_refused, org.is_refused) == (True, False)
+    assert (token.remaining, org.remaining) == (0, 2)
+
+
+def test_the_organization_refuses_what_the_token_would_allow(who):
+    limits = Limit("token", who, "10/minute"), Limit("org", who, "2/minute")
+
+    assert [passes(*limits) for _ in range(3)] == [True, True, False]
+    token, org = rates.take(*limits)
+    assert (token.is_refused, org.is_refused) == (False, True)
+
+
+def test_a_limit_that_is_off_is_no_limit(who):
+    assert rates.take(Limit("token", who, "off"), Limit("org", who, "off")) == ()
+    assert [standing.name for standing in rates.take(Limit("token", who, "off"), Limit("org", who, "9/hour"))] == [
+        "org"
+    ]
+
+
+def test_a_standing_tells_what_is_left_and_how_long_to_wait(who):
+    limit = Limit("token", who, "3/minute")
+    first = rates.take(limit)[0]
+    rates.take(limit)
+    third, fourth = rates.take(limit)[0], rates.take(limit)[0]
+
+    assert (first.quota, first.window_seconds, first.remaining, first.wait_seconds) == (3, 60, 2, 0)
+    assert 55 < first.reset_seconds <= 60
+    assert (third.remaining, third.is_refused) == (0, False)
+    assert fourth.is_refused
+    assert 60 < fourth.wait_seconds <= 60 + 20  # the window's end, and then a third of it for one of three to fade
+
+
+def test_who_waits_as_long_as_told_gets_through_and_the_window_moves(who):
+    """Windows that jump would let twice as many through around their edge."""
+    limit = Limit("token", who, "4/second")
+    while not (refused := rates.take(limit)[0]).is_refused:
+        pass
+    threading.Event().wait(refused.wait_seconds + 0.02)
+
+    assert passes(limit)
+    assert sum(passes(limit) for _ in range(4)) <= 1
+
+
+@pytest.mark.parametrize("redis_is", ["there", "away"])
+def test_both_ways_of_counting_agree(who, settings, redis_is):
+    if redis_is == "away":
+        settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    limits = Limit("token", who, "5/minute"), Limit("org", who, "3/minute")
+
+    seen = [rates.take(*limits) for _ in range(4)]
+
+    assert [[(at.remaining, at.is_refused) for at in standings] for standings in seen] == [
+        [(4, False), (2, False)],
+        [(3, False), (1, False)],
+        [(2, False), (0, False)],
+        [(1, False), (0, True)],
+    ]
+
+
+def test_a_request_is_one_round_trip(server, who):
+    limits = Limit("token", who, "5/minute"), Limit("org", who, "3/minute")
+    rates.take(*limits)  # loads the script
+    client = redis.Redis.from_url(server.redis.url())
+    client.config_resetstat()
+    for _ in range(4):
+        rates.take(*limits)
+
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 4
+    outside = {"cmdstat_evalsha", "cmdstat_config|resetstat", "cmdstat_info"}
+    inside = {"cmdstat_get", "cmdstat_set", "cmdstat_pttl", "cmdstat_exists", "cmdstat_incrby", "cmdstat_rename"}
+    # The first call of a connection says hello; a pool that is warm does not.
+    assert set(client.info("commandstats")) <= outside | inside | {"cmdstat_client|setinfo", "cmdstat_hello"}
+
+
+def test_counting_needs_little_memory_however_high_the_limit(server, who):
+    limit = Limit("token", who, "100000/minute")
+    client = redis.Redis.from_url(server.redis.url())
+    for _ in range(500):
+        rates.take(limit)
+
+    assert sum(client.memory_usage(key) for key in client.scan_iter("rate:*")) < 500
+
+
+def test_a_redis_that_stops_mid_way_stops_nobody_and_the_limit_goes_on(server, who):
+    limit = Limit("token", who, "10/minute")
+    assert all(passes(limit) for _ in range(10))
+    assert not passes(limit)
+    server.stop()
+
+    alone = [passes(limit) for _ in range(11)]
+
+    assert (alone.count(True), alone[-1]) == (10, False)  # from nothing again: this process counts alone
+    server.start()
+    until(lambda: not rates._counter().is_away)
+    assert passes(limit)  # the new Redis has forgotten; it counts for all again
+    assert redis.Redis.from_url(server.redis.url()).dbsize() == 1
+
+
+def test_no_request_waits_for_a_redis_that_hangs(server, who):
+    limit = Limit("token", who, "1000/minute")
+    rates.take(limit)
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        rates.take(limit)
+        first = time.monotonic() - began
+        began = time.monotonic()
+        for _ in range(100):
+            rates.take(limit)
+        others = time.monotonic() - began
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+    assert 0.05 < first < 0.4
+    assert others < 0.4  # for a hundred of them
+    until(lambda: not rates._counter().is_away)
+
+
+def test_a_redis_that_is_full_counts_as_away(server, who):
+    client = redis.Redis.from_url(server.redis.url())
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", 1)
+
+    assert [passes(Limit("token", who, "2/minute")) for _ in range(3)] == [True, True, False]
+
+
+def test_forty_threads_get_exactly_what_the_limit_allows_without_redis_too(settings, who):
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    start, passed = threading.Barrier(40), []
+
+    def ask():
+        start.wait()
+        passed.extend(passes(Limit("token", who, "100/minute")) for _ in range(5))
+
+    threads = [threading.Thread(target=ask) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(passed) == 100
