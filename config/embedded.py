@@ -45,12 +45,17 @@ class Postgres:
     As root it runs as an existing plain account, because PostgreSQL refuses root. Where that account cannot reach
     `data_dir` (a checkout in /root, say) its files go to a folder under /var/tmp instead, with a link to it, and
     nobody's permissions are touched. `durable=False` switches fsync and its kin off: for tests, never for work.
+    `tcp_port` makes it listen on loopback as well, for tests that put something in between: every account of the
+    machine can then connect.
     """
 
     stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
 
-    def __init__(self, data_dir: Path, *, durable: bool = True, max_connections: int = 300) -> None:
+    def __init__(
+        self, data_dir: Path, *, durable: bool = True, max_connections: int = 300, tcp_port: int | None = None
+    ) -> None:
         self._durable = durable
+        self._tcp_port = tcp_port
         self._max_connections = max_connections
         self._account = _account_for(data_dir / "postgres")
         place = _place(data_dir, self._account)
@@ -61,7 +66,11 @@ class Postgres:
         self._bin = _readable_binaries(_postgres_binaries(), self._account)
 
     def url(self, database: str) -> str:
-        return f"postgresql://postgres@{quote(str(self.sockets), safe='')}:5432/{database}"
+        return f"postgresql://postgres@{quote(str(self.sockets), safe='')}:{self._port}/{database}"
+
+    @property
+    def _port(self) -> int:
+        return self._tcp_port or 5432  # also part of the socket's name
 
     def prepare(self) -> None:
         """Stop what a killed supervisor left, and make the cluster where there is none. Safe to repeat."""
@@ -78,7 +87,8 @@ class Postgres:
 
     def spawn(self, output: Output = None) -> "subprocess.Popen[bytes]":
         settings = {
-            "listen_addresses": "",
+            "listen_addresses": "127.0.0.1" if self._tcp_port else "",
+            "port": str(self._port),
             "unix_socket_directories": str(self.sockets),
             "unix_socket_permissions": "0700",
             "max_connections": str(self._max_connections),
@@ -164,7 +174,7 @@ class Redis:
     def __init__(self, data_dir: Path) -> None:
         self._program = _redis_binary()
         self._record = data_dir / "redis.json"
-        self._port = _free_port()
+        self._port = free_port()
         self._password = secrets.token_urlsafe(24)
 
     def url(self, number: int = 0) -> str:
@@ -459,7 +469,7 @@ def _ask_redis(port: int, password: str, command: str) -> str:
     return answer.decode(errors="replace")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

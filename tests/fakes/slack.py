@@ -18,6 +18,9 @@ line, and is steered over HTTP:
     POST /_fake/person   {"channel": "C1", "text": "hello", "thread_ts": "…", "duplicates": 3}
 
 The ledger is append-only: what is in it was posted, whatever the caller was told.
+
+Who calls may name himself in the address: with `SLACK_API_URL=http://127.0.0.1:…/from/worker1/api/` the hook
+`before_answer` is told `worker1`.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -123,6 +126,8 @@ class FakeSlack:
         self.history_page = 200
         self.history_error = ""
         self.echoes = False
+        # Called with each message that is posted at once, and with who posted it, before he is answered.
+        self.before_answer: Callable[[Post, str], None] | None = None
         self.seed = seed if seed is not None else random.SystemRandom().randrange(2**32)
         self._chance = random.Random(self.seed)
         self._script: list[Step] = []
@@ -273,7 +278,7 @@ class FakeSlack:
             return error.code
 
     # --- The Web API -------------------------------------------------------------------------------------------
-    def answer(self, method: str, given: Mapping[str, Any], token: str) -> _Answer:
+    def answer(self, method: str, given: Mapping[str, Any], token: str, caller: str = "") -> _Answer:
         with self._lock:
             self._requests.append((method, str(given.get("channel", "")), time.time()))
         if token != self.bot_token:
@@ -281,7 +286,7 @@ class FakeSlack:
         if method == "auth.test":
             return _Answer(body={"ok": True, "team_id": self.team_id, "user_id": "U0BOT", "bot_id": "B0BOT"})
         if method == "chat.postMessage":
-            return self._post(given)
+            return self._post(given, caller)
         if method.startswith("conversations.") and self.history_error:
             return _refused(self.history_error)
         if method == "conversations.history":
@@ -290,7 +295,7 @@ class FakeSlack:
             return self._replies(given)
         return _refused("unknown_method")
 
-    def _post(self, given: Mapping[str, Any]) -> _Answer:
+    def _post(self, given: Mapping[str, Any], caller: str) -> _Answer:
         if not given.get("channel"):
             return _refused("channel_not_found")
         if not given.get("text"):
@@ -322,6 +327,8 @@ class FakeSlack:
                 timer.start()
                 return _Answer(is_dropped=True)
         post = self._apply(given, asked_at)
+        if self.before_answer:
+            self.before_answer(post, caller)
         match step.fault:
             case Fault.DROP_AFTER:
                 return _Answer(is_dropped=True)
@@ -496,10 +503,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(_Answer(body={"ok": True}))
             elif self.path == "/_fake/person":
                 self._send(_Answer(body={"statuses": slack.person_says(**json.loads(body))}))
-            elif self.path.startswith("/api/"):
-                method = urllib.parse.urlsplit(self.path).path.removeprefix("/api/")
+            elif "/api/" in self.path:
+                prefix, _, method = urllib.parse.urlsplit(self.path).path.rpartition("/api/")
                 token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-                self._send(slack.answer(method, self._given(body), token))
+                self._send(slack.answer(method, self._given(body), token, prefix.removeprefix("/from/")))
             else:
                 self._send(_Answer(status=404, body={"ok": False}))
         except (ValueError, TypeError, KeyError) as error:
