@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.db.models import Func
 
 from agent_jobs.errors import IllegalMove
 from agent_jobs.models import Activity, Job, Message, Task
@@ -69,6 +70,16 @@ def test_the_database_refuses_a_second_end_in_one_life() -> None:
     transitions.move_one(Event.FAIL, job, actor=rows.TESTER)
     with pytest.raises(DatabaseError), transaction.atomic():
         Activity.objects.create(org_id="acme", job=job, code="job.completed", moved_to="COMPLETED")
+
+
+def test_a_claim_that_began_before_its_job_was_there_does_not_start_it_in_the_past() -> None:
+    # This transaction, whose now() a claim would see, is older than the job.
+    job = rows.job(JobStatus.WAITING)
+    Job.objects.filter(pk=job.pk).update(scheduled_at=Func(function="clock_timestamp"))
+    claim()
+    job.refresh_from_db()
+    assert job.started_at is not None
+    assert job.started_at >= job.scheduled_at
 
 
 @pytest.mark.parametrize("status", JobStatus)
