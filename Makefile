@@ -9,12 +9,14 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --un
 SETS := base embedded dev container
 
 .DEFAULT_GOAL := help
-.PHONY: help env check format test bench lock check-container up
+.PHONY: help env check format test bench chaos chaos-smoke lock check-container up
 
 help:
 	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements"
 	@echo "make test             the whole test suite: manage.py test"
 	@echo "make bench            this service and bare Celery, side by side"
+	@echo "make chaos            break the service on purpose: DURATION=180 SEED=7 EXPERIMENT=E1,E4 (all of them without)"
+	@echo "make chaos-smoke      four of these experiments, 90 seconds in all"
 	@echo "make format           put the code into its form"
 	@echo "make lock             resolve requirements/*.in anew (make lock UPGRADE=--upgrade for newer versions)"
 	@echo "make check-container  Dockerfile, docker-compose.yml and .env.example, without a container engine"
@@ -41,6 +43,14 @@ test:
 
 bench: env
 	$(BIN)/python -m tests.benchmarks
+
+# EXPERIMENT= one or several by comma; all without. A seed that is not given is drawn and printed.
+chaos: env
+	$(BIN)/python -m tests.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(EXPERIMENT),--experiment $(EXPERIMENT))
+
+chaos-smoke: env
+	$(BIN)/python -m tests.chaos --smoke --seed $(or $(SEED),7)
 
 up:
 	$(PYTHON) manage.py up

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+import psycopg.rows
 
 from tests.chaos.ledgers import Line, Posted, Recorded, Terminal
 from tests.fakes.slack import Post
 
 _JOBS = """
-SELECT id::text, coalesce(tags[1], ''), org_id, status, extract(epoch FROM created_at)::float8,
-    extract(epoch FROM scheduled_at)::float8, extract(epoch FROM started_at)::float8,
-    extract(epoch FROM finished_at)::float8, extract(epoch FROM deadline_at)::float8, error_code, crash_count,
-    retry_count
-FROM agent_jobs_job ORDER BY created_at
+SELECT id::text, coalesce(tags[1], '') AS name, org_id AS org, status, platform, error_code, crash_count,
+    retry_count AS life, extract(epoch FROM created_at)::float8 AS created_at,
+    extract(epoch FROM scheduled_at)::float8 AS due_at, extract(epoch FROM started_at)::float8 AS started_at,
+    extract(epoch FROM finished_at)::float8 AS finished_at, extract(epoch FROM deadline_at)::float8 AS deadline_at
+FROM agent_jobs_job ORDER BY agent_jobs_job.created_at
 """
 _TERMINALS = """
 SELECT job_id::text, life, moved_to, extract(epoch FROM created_at)::float8 FROM agent_jobs_activity
@@ -69,10 +70,11 @@ def recorded(connection: psycopg.Connection[Any]) -> list[Recorded]:
     lines: defaultdict[str, list[Line]] = defaultdict(list)
     for job_id, *line in connection.execute(_LINES):
         lines[job_id].append(Line(*line))
-    return [
-        Recorded(*row, terminals=tuple(terminals[row[0]]), lines=tuple(lines[row[0]]))
-        for row in connection.execute(_JOBS)
-    ]
+    with connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        return [
+            Recorded(**row, terminals=tuple(terminals[row["id"]]), lines=tuple(lines[row["id"]]))
+            for row in cursor.execute(_JOBS)
+        ]
 
 
 def posted(posts: Sequence[Post]) -> list[Posted]:

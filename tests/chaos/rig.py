@@ -42,7 +42,7 @@ _ALIVE_BY = 60.0
 
 
 class Rig:
-    """`environment` is of all processes. `celery_app` and `wsgi_app` may name modules that register a test's runners."""
+    """`environment` is all processes'. `celery_app` and `wsgi_app` may be modules that register runners of a test."""
 
     def __init__(
         self,
@@ -112,7 +112,8 @@ class Rig:
             connection.execute("CREATE DATABASE agent_jobs")
         slack_port = urlsplit(self.slack.address).port
         redis_port = urlsplit(self.redis_server.url()).port
-        assert slack_port and redis_port
+        assert slack_port is not None
+        assert redis_port is not None
         targets = {"postgres": self._postgres_port, "redis": redis_port, **self._web_ports}
         targets |= {f"slack-{name}": slack_port for name in self.workers}
         for number, (name, port) in enumerate(targets.items()):
@@ -145,7 +146,7 @@ class Rig:
         for link in self.links.values():
             link.heal()
         for name in self.supervisor.names():
-            self.supervisor.signal(name, signal.SIGCONT)
+            self.supervisor.send(name, signal.SIGCONT)
             self.supervisor.release(name)
         self.slack.rates = {}
         self.slack.before_answer = None
@@ -182,9 +183,7 @@ class Rig:
         scope = ("--scope", "SERVICES:WRITE", "--name", "chaos")
         self.tokens[org] = self.manage("create_token", "--org", org, *scope).strip()
         options = ("--team", team, "--bot-token-stdin", "--signing-secret-env", "CHAOS_SECRET")
-        self.manage(
-            "install_slack", "--org", org, *options, stdin=self.slack.bot_token, CHAOS_SECRET=_SIGNING_SECRET
-        )
+        self.manage("install_slack", "--org", org, *options, stdin=self.slack.bot_token, CHAOS_SECRET=_SIGNING_SECRET)
 
     # --- Processes ---------------------------------------------------------------------------------------------
     def spawn(self, name: str, **environment: str) -> subprocess.Popen[bytes]:

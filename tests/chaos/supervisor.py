@@ -1,6 +1,6 @@
 """Processes by name: started, started again when they end, and killed, stopped or held down at will.
 
-One thread does all the starting, because Linux ends a child (`embedded.tied_to_parent`) with the thread that started it.
+One thread does all the starting, because Linux ends a child (`embedded.tied_to_parent`) with the thread that made it.
 """
 
 import os
@@ -56,7 +56,7 @@ class Supervisor:
             running = self._kept[name].running
             return running.pid if running is not None and running.poll() is None else None
 
-    def signal(self, name: str, number: signal.Signals) -> bool:
+    def send(self, name: str, number: signal.Signals) -> bool:
         """False if it was not running."""
         pid = self.pid(name)
         if pid is None:
@@ -69,7 +69,7 @@ class Supervisor:
 
     def kill(self, name: str) -> bool:
         """kill -9; it is started again `respawn_seconds` after its end, unless it is held down."""
-        return self.signal(name, signal.SIGKILL)
+        return self.send(name, signal.SIGKILL)
 
     def hold(self, name: str) -> None:
         """Do not start it again until `release`."""
@@ -101,7 +101,7 @@ class Supervisor:
             pid = self.pid(name)
             if pid is None:
                 continue
-            self.signal(name, signal.SIGCONT)
+            self.send(name, signal.SIGCONT)
             os.kill(pid, number)
             try:
                 self.wait_ended(name, pid, seconds=12)

@@ -1,0 +1,62 @@
+"""Breaks the service on purpose, and looks whether its promises hold.
+
+    python -m tests.chaos --experiment E1 --duration 180 --seed 7
+    python -m tests.chaos --list
+
+Without --experiment all are run, one after the other. Ends with 1 if a promise was broken; the logs and the ledgers of
+such a run are kept, and their folder is named.
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+
+from tests.chaos import stage
+from tests.chaos.experiments import BY_NAME, EXPERIMENTS
+
+# E8 needs 60 s of its own; the others show what they do in less.
+SMOKE = {"E1": 18.0, "E3": 24.0, "E6": 18.0, "E8": 18.0}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--experiment", default="", help="one or several, by comma; default: all")
+    parser.add_argument("--duration", type=float, default=180.0, help="seconds of faults in each")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))
+    parser.add_argument("--rate", type=float, default=15.0, help="jobs a second")
+    parser.add_argument("--smoke", action="store_true", help=f"{', '.join(SMOKE)}, each for a short while")
+    parser.add_argument("--keep", action="store_true", help="keep logs and ledgers also of a clean run")
+    parser.add_argument("--list", action="store_true", help="say what there is, and do nothing")
+    given = parser.parse_args(arguments)
+    if given.list:
+        for experiment in EXPERIMENTS:
+            print(f"{experiment.name:<4} {experiment.title} ({experiment.promises})")
+        return 0
+    names = [name for name in given.experiment.upper().split(",") if name]
+    unknown = [name for name in names if name not in BY_NAME]
+    if unknown:
+        parser.error(f"there is no experiment {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
+    durations = dict.fromkeys(names or BY_NAME, given.duration)
+    if given.smoke:
+        durations = {name: seconds for name, seconds in SMOKE.items() if name in BY_NAME}
+    results = []
+    for name, seconds in durations.items():
+        print(f"=== {name}: {seconds:g} s, seed {given.seed}", flush=True)
+        results.append(
+            stage.run(BY_NAME[name], seconds=seconds, seed=given.seed, rate=given.rate, keeps=given.keep, say=_say)
+        )
+        _say(str(results[-1]))
+    broken = [result.experiment.name for result in results if not result.is_clean]
+    _say(f"broken: {', '.join(broken)}" if broken else f"all clean: {', '.join(durations)}")
+    return 1 if broken else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""One run of an experiment: the rig, the load, the faults, the wait until all is quiet, and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.chaos import records
+from tests.chaos.checker import Report, Rules, check
+from tests.chaos.ledgers import Sent
+from tests.chaos.load import Load
+from tests.chaos.rig import Rig
+
+_PROGRESS_SECONDS = 10.0
+_LOOK_SECONDS = 0.25
+# What the end of a run has to wait for in any case: the last people's answers, a grace, a lease.
+_CALM_SECONDS = 2.0
+
+
+@dataclass
+class Scene:
+    """What an experiment works with. It ends when `pause` says False; `rules` may be changed while it goes on.
+
+    `sent` takes what an experiment's own clients sent, beside the load's.
+    """
+
+    rig: Rig
+    load: Load
+    rng: random.Random
+    seconds: float
+    rules: Rules = field(default_factory=Rules)
+    sent: list[Sent] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _began: float = field(default_factory=time.monotonic)
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; False when the time of the faults is over."""
+        left = self._began + self.seconds - time.monotonic()
+        return not self._over.wait(max(0.0, min(seconds, left))) and seconds < left
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def did(self, fault: str, times: int = 1) -> None:
+        self.faults[fault] += times
+
+    def breaks(self, promise: str) -> None:
+        """For what an experiment sees itself and the ledgers do not tell."""
+        self.broken.append(promise)
+
+    def over(self) -> None:
+        self._over.set()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`inject` makes the faults until `scene.pause` says that time is over; it runs in a thread of its own.
+
+    `make_load` and `rig` (keyword arguments of `Rig`) are for experiments that need another load or other processes.
+    `quiet_seconds`: how long after the faults all must have come to its end.
+    """
+
+    name: str
+    title: str
+    promises: str
+    inject: Callable[[Scene], None]
+    rules: Rules = field(default_factory=Rules)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    rig: Mapping[str, Any] = field(default_factory=dict)
+    make_load: Callable[..., Load] = Load
+    load: Mapping[str, Any] = field(default_factory=dict)
+    quiet_seconds: float = 120.0
+
+
+@dataclass(frozen=True)
+class Result:
+    experiment: Experiment
+    seed: int
+    seconds: float
+    faults: Mapping[str, int]
+    report: Report
+    quiet_after: float | None
+    broken: tuple[str, ...]
+    answers: Mapping[str, int]
+    logs: Path | None
+
+    @property
+    def is_clean(self) -> bool:
+        return self.report.is_clean and not self.broken and self.quiet_after is not None
+
+    def __str__(self) -> str:
+        quiet = "never" if self.quiet_after is None else f"after {self.quiet_after:.1f} s"
+        lines = [
+            f"{self.experiment.name} {self.experiment.title}",
+            f"seed {self.seed} · {self.seconds:g} s · quiet {quiet} · promises {self.experiment.promises}",
+            f"faults {_listed(self.faults)}",
+            f"answers {_listed(self.answers)}",
+            str(self.report),
+            *(f"  {promise}" for promise in self.broken),
+            "clean" if self.is_clean else f"BROKEN: logs and ledgers are in {self.logs}",
+        ]
+        return "\n".join(lines)
+
+
+def run(
+    experiment: Experiment,
+    *,
+    seconds: float,
+    seed: int,
+    rate: float = 15.0,
+    keeps: bool = False,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Raises what the harness itself stumbles over; a promise broken is in the result."""
+    rng = random.Random(f"{experiment.name}-{seed}")
+    home = Path(tempfile.mkdtemp(prefix="aj-chaos-", dir="/tmp"))
+    home.chmod(0o711)  # as root, PostgreSQL runs as another account and has to pass through
+    is_kept = True
+    try:
+        with Rig(home, seed=seed, environment=experiment.environment, **experiment.rig) as rig:
+            settings = {"rate": rate, "delays_until": seconds - 60, **experiment.load}
+            load = experiment.make_load(rig, rng=random.Random(rng.random()), **settings)
+            load.prepare()
+            scene = Scene(rig, load, rng, seconds, rules=experiment.rules)
+            try:
+                quiet_after = _play(experiment, scene, say)
+                result = _judge(experiment, scene, seed, quiet_after, home)
+            finally:
+                load.close()
+        is_kept = keeps or not result.is_clean
+        return result
+    finally:
+        if not is_kept:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _play(experiment: Experiment, scene: Scene, say: Callable[[str], None]) -> float | None:
+    """Returns the time to quiet, None if it never came."""
+    failures: list[BaseException] = []
+
+    def inject() -> None:
+        try:
+            experiment.inject(scene)
+        except BaseException as error:
+            failures.append(error)
+            scene.over()
+
+    scene.load.start()
+    injector = threading.Thread(target=inject, name=experiment.name, daemon=True)
+    injector.start()
+    while scene.pause(_PROGRESS_SECONDS):
+        say(_progress(experiment, scene))
+    scene.load.stop()
+    injector.join(90)
+    if injector.is_alive():
+        raise AssertionError(f"{experiment.name} does not stop making faults")
+    scene.rig.mend()
+    over_at = time.monotonic()
+    say(f"{_progress(experiment, scene)} · the faults are over")
+    quiet_after = _wait_quiet(experiment, scene, over_at, say)
+    for error in (*failures, *scene.load.agenda.failures):
+        raise error
+    return quiet_after
+
+
+def _wait_quiet(experiment: Experiment, scene: Scene, over_at: float, say: Callable[[str], None]) -> float | None:
+    look = threading.Event()
+    told_at = quiet_at = 0.0
+    while (now := time.monotonic()) < over_at + experiment.quiet_seconds:
+        open_rows = _still_open(scene)
+        if open_rows is not None and open_rows.is_quiet and not scene.load.unanswered:
+            quiet_at = quiet_at or now
+            if now - quiet_at >= _CALM_SECONDS:
+                return quiet_at - over_at
+        else:
+            quiet_at = 0.0
+        if now - told_at > _PROGRESS_SECONDS:
+            told_at = now
+            say(f"  {now - over_at:.0f} s after the faults: unanswered {scene.load.unanswered} · {open_rows}")
+        look.wait(_LOOK_SECONDS)
+    return None
+
+
+def _still_open(scene: Scene) -> records.Open | None:
+    try:
+        with scene.rig.database(connect_timeout=5) as connection:
+            return records.still_open(connection)
+    except psycopg.OperationalError:
+        return None
+
+
+def _judge(experiment: Experiment, scene: Scene, seed: int, quiet_after: float | None, home: Path) -> Result:
+    posted = records.posted(scene.rig.slack.posts)
+    with scene.rig.database() as connection:
+        recorded = records.recorded(connection)
+    sent = [*scene.load.ledger(), *scene.sent]
+    report = check(sent, posted, recorded, rules=scene.rules)
+    broken = [*scene.broken, *(f"refused: {answer}" for answer in scene.load.refused[:5])]
+    for name, ledger in (("sent", sent), ("posted", posted), ("recorded", recorded)):
+        lines = (json.dumps(dataclasses.asdict(entry)) for entry in ledger)  # type: ignore[call-overload]
+        (home / f"{name}.jsonl").write_text("\n".join(lines))
+    return Result(
+        experiment=experiment,
+        seed=seed,
+        seconds=scene.seconds,
+        faults=dict(scene.faults),
+        report=report,
+        quiet_after=quiet_after,
+        broken=tuple(broken),
+        answers=dict(scene.load.answers),
+        logs=home,
+    )
+
+
+def _progress(experiment: Experiment, scene: Scene) -> str:
+    return (
+        f"{experiment.name} {scene.elapsed:4.0f} s · jobs {scene.load.posted} · unanswered {scene.load.unanswered}"
+        f" · Slack {len(scene.rig.slack.posts)} · {_still_open(scene)} · faults {_listed(scene.faults)}"
+    )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
