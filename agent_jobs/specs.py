@@ -17,10 +17,14 @@ DEFAULT_PRIORITY = 5
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: `Actor("token", "ajt_live_x1y2")`, `Actor("user", "jane")`, `Actor("system", "promote")`."""
+    """Who does something: `Actor("token", "ajt_live_x1y2")`, `Actor("user", "jane")`, `Actor("system", "promote")`.
+
+    `request_id` names the request that they do it by, where there is one.
+    """
 
     kind: str
     name: str
+    request_id: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"

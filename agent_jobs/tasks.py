@@ -4,7 +4,7 @@ from celery import shared_task
 from celery.signals import task_postrun, worker_init, worker_shutting_down
 from django.conf import settings
 
-from agent_jobs.services import execution, promotion, recovery
+from agent_jobs.services import audit, execution, promotion, recovery
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
 
@@ -46,6 +46,11 @@ def promote() -> int:
 def sweep() -> int:
     worker.keeper.note_work()
     return serve_duty("sweep", recovery.sweep)
+
+
+@shared_task(name="agent_jobs.audit", ignore_result=True)
+def seal_audit() -> int:
+    return serve_duty("audit", audit.seal)
 
 
 @shared_task(name="agent_jobs.prune", ignore_result=True)

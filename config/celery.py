@@ -58,6 +58,7 @@ app.conf.update(
     beat_schedule={
         "promote": {"task": "agent_jobs.promote", "schedule": 1.0, "options": {"queue": "duties"}},
         "sweep": {"task": "agent_jobs.sweep", "schedule": 1.0, "options": {"queue": "duties"}},
+        "audit": {"task": "agent_jobs.audit", "schedule": 1.0, "options": {"queue": "duties"}},
         "prune": {"task": "agent_jobs.prune", "schedule": 3600.0, "options": {"queue": "duties"}},
     },
 )

@@ -30,7 +30,7 @@ class AppTokenAuthentication(BaseAuthentication):
             throttling.failed(request, plain)
             raise AuthenticationFailed
         throttling.succeeded(plain)
-        return Actor("token", token.public_id), token
+        return Actor("token", token.public_id, getattr(request, "request_id", "")), token
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="agent-jobs"'

@@ -1,5 +1,6 @@
 """The tables. Imported by services, queries, stats and admin only; everybody else asks those."""
 
+from agent_jobs.models.audit import AuditEntry, AuditMark, AuditSeal
 from agent_jobs.models.catalog import JobType, Profile
 from agent_jobs.models.jobs import Activity, Job, Message, Task
 from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org
@@ -8,6 +9,9 @@ from agent_jobs.models.processes import DutyRun, WorkerProcess
 __all__ = [
     "Activity",
     "AppToken",
+    "AuditEntry",
+    "AuditMark",
+    "AuditSeal",
     "DutyRun",
     "IdempotencyKey",
     "Job",

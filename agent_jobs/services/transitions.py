@@ -63,11 +63,11 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
     elif event in (Event.TAKE_BACK, Event.RETRY):
         columns = {**_NO_LEASE, "queue_at": Now(), **columns}
     with transaction.atomic():
-        moved = Job.objects.filter(pk=job.pk, status__in=move.sources).update(
-            status=move.target, updated_at=Now(), **columns
-        )
+        movable = Job.objects.filter(pk=job.pk, status__in=move.sources)
+        moved_from = movable.select_for_update(no_key=True).values_list("status", flat=True).first()
+        moved = movable.update(status=move.target, updated_at=Now(), **columns)
         job.refresh_from_db()
-        if not moved:
+        if moved_from is None or not moved:
             raise IllegalMove(
                 f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
             )
@@ -81,6 +81,8 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
             code=MOVE_CODES[event],
             note=note,
             actor=str(actor),
+            request_id=actor.request_id,
+            moved_from=moved_from,
             moved_to=move.target,
             life=job.retry_count,
             source_type=SourceType.DISPATCH,
@@ -97,6 +99,7 @@ def record_creation(job: Job, *, actor: Actor, note: str) -> None:
         code="job.created",
         note=note,
         actor=str(actor),
+        request_id=actor.request_id,
         moved_to=job.status,
         source_type=SourceType.DISPATCH,
         processed_at=Now(),
@@ -112,8 +115,9 @@ WITH due AS (
         updated_at = now()
     FROM due WHERE j.id = due.id AND j.status = 'SCHEDULED' RETURNING j.id, j.org_id, j.lane, j.retry_count
 ), logged AS (
-    INSERT INTO agent_jobs_activity (org_id, job_id, code, note, actor, moved_to, life, processed_at)
-    SELECT org_id, id, 'job.promoted', 'WAITING: its time has come', 'system:promotion', 'WAITING', retry_count, now()
+    INSERT INTO agent_jobs_activity (org_id, job_id, code, note, actor, moved_from, moved_to, life, processed_at)
+    SELECT org_id, id, 'job.promoted', 'WAITING: its time has come', 'system:promotion', 'SCHEDULED', 'WAITING',
+        retry_count, now()
     FROM moved
 )
 SELECT lane, count(*) FROM moved GROUP BY lane
@@ -243,9 +247,9 @@ settlements AS (
         AS n(id uuid, code text, status text, note text, input jsonb, output jsonb)
 ), ended AS (
     INSERT INTO agent_jobs_activity
-        (org_id, job_id, code, note, actor, moved_to, life, source_type, execution_id, processed_at)
+        (org_id, job_id, code, note, actor, moved_from, moved_to, life, source_type, execution_id, processed_at)
     SELECT org_id, id, CASE status WHEN 'COMPLETED' THEN 'job.completed' ELSE 'job.failed' END, note,
-        'system:worker', status, retry_count, 'process_module', task_id, now()
+        'system:worker', 'RUNNING', status, retry_count, 'process_module', task_id, now()
     FROM settled WHERE status <> 'RUNNING'
 )"""
 
@@ -285,8 +289,8 @@ claimed AS (
     RETURNING id, job_id
 ), begun AS (
     INSERT INTO agent_jobs_activity
-        (org_id, job_id, code, note, actor, moved_to, life, source_type, execution_id, processed_at)
-    SELECT c.org_id, c.id, 'job.started', 'RUNNING: attempt ' || c.attempt, 'system:worker', 'RUNNING',
+        (org_id, job_id, code, note, actor, moved_from, moved_to, life, source_type, execution_id, processed_at)
+    SELECT c.org_id, c.id, 'job.started', 'RUNNING: attempt ' || c.attempt, 'system:worker', c.status_before, 'RUNNING',
         c.retry_count, 'process_module', t.id, now()
     FROM claimed c JOIN begun_tasks t ON t.job_id = c.id WHERE c.status_before = 'WAITING'
 )"""

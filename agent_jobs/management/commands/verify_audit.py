@@ -1,0 +1,29 @@
+"""Looks whether the audit is what was written: prints each chain's length and head; exits with 1 if one is broken."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from agent_jobs.management.commands._base import told_plainly
+from agent_jobs.services import auditing
+
+
+class Command(BaseCommand):
+    help = "Compute the audit's chains anew. Keep the hashes elsewhere: they show later that nothing was cut off."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--org", metavar="ORG_ID", help="only this organisation")
+        parser.add_argument("--expect", default="", metavar="HASH", help="a hash printed before; needs --org")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["expect"] and not options["org"]:
+            raise CommandError("--expect needs --org: a hash is one organisation's")
+        broken = 0
+        with told_plainly():
+            for org_id in [options["org"]] if options["org"] else auditing.orgs():
+                verdict = auditing.verify(org_id, expected=options["expect"].strip().lower())
+                figures = f"{org_id}: {verdict.entries} entries, {verdict.seals} seals, head {verdict.head or '-'}"
+                self.stdout.write(f"{figures}: {verdict.problem or 'ok'}")
+                broken += bool(verdict.problem)
+        if broken:
+            raise CommandError(f"{broken} broken")
