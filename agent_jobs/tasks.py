@@ -1,14 +1,22 @@
 """Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never."""
 
+import os
+
 from celery import shared_task
-from celery.signals import task_postrun, worker_init, worker_shutting_down
+from celery.signals import task_postrun, worker_init, worker_shutdown, worker_shutting_down
 from django.conf import settings
 
 from agent_jobs.services import audit, execution, promotion, recovery
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
 
-worker = execution.Worker(Keeper())
+
+def _end() -> None:
+    """Celery's threads cannot be ended, and Python waits for them: a turn in the middle of a call is left like this."""
+    os._exit(0)
+
+
+worker = execution.Worker(Keeper(on_overtime=_end))
 
 
 @worker_init.connect
@@ -19,6 +27,11 @@ def _start(**_: object) -> None:
 @worker_shutting_down.connect
 def _stop(**_: object) -> None:
     worker.keeper.stop_claims()
+
+
+@worker_shutdown.connect
+def _close(**_: object) -> None:
+    worker.keeper.close()
 
 
 @task_postrun.connect

@@ -8,6 +8,7 @@ lets the later ones pass and is parked in the end.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -100,10 +101,10 @@ def ring() -> None:
     doorbell.ring(QUEUE, TASK)
 
 
-def route_due(*, until: float | None = None) -> int:
-    """Hand what waits to the handler, each in a transaction of its own, until nothing is due or `until` is past."""
+def route_due(*, until: float | None = None, stop: threading.Event | None = None) -> int:
+    """Hand what waits to the handler, each in a transaction of its own, until nothing is due, or `until` or `stop`."""
     routed = 0
-    while (until is None or time.monotonic() < until) and _route_one():
+    while (until is None or time.monotonic() < until) and not (stop and stop.is_set()) and _route_one():
         routed += 1
     return routed
 

@@ -124,16 +124,16 @@ def pending_count(org_id: str, owner_key: str) -> int:
 
 
 # --- Sending ---------------------------------------------------------------------------------------------------
-def deliver_due(*, until: float) -> int:
-    """Send what is due, and what becomes due within a second, until `until` (of time.monotonic()).
+def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
+    """Send what is due, and what becomes due within a second, until `until` (of time.monotonic()) or until `stop`.
 
     Returns how many messages it had in its hands. Any number of threads and processes may run it at once.
     """
     handled = 0
     org_id = ""
-    pause = threading.Event()
+    pause = stop or threading.Event()
     look_again_at = 0.0
-    while (now := time.monotonic()) < until:
+    while (now := time.monotonic()) < until and not pause.is_set():
         # Not before each of many messages: two statements less.
         if now >= look_again_at:
             lanes.enter()

@@ -1,10 +1,12 @@
 """Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
 from celery import shared_task
+from celery.signals import worker_shutting_down
 from django.db import InterfaceError, OperationalError, connection
 
 from channels_integration import inbound, outbox
@@ -15,16 +17,26 @@ log = logging.getLogger(__name__)
 _SLICE_SECONDS = 10.0
 _deliverers = Gate(3)
 _routers = Gate(1)
+_stopping = threading.Event()
+
+
+@worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    _stopping.set()
 
 
 @shared_task(name=outbox.TASK, ignore_result=True)
 def deliver() -> int:
-    return _serve(_deliverers, lambda: outbox.deliver_due(until=time.monotonic() + _SLICE_SECONDS))
+    return _serve(_deliverers, lambda: outbox.deliver_due(until=_until(), stop=_stopping))
 
 
 @shared_task(name=inbound.TASK, ignore_result=True)
 def route() -> int:
-    return _serve(_routers, lambda: inbound.route_due(until=time.monotonic() + _SLICE_SECONDS))
+    return _serve(_routers, lambda: inbound.route_due(until=_until(), stop=_stopping))
+
+
+def _until() -> float:
+    return time.monotonic() + _SLICE_SECONDS
 
 
 def _serve(gate: Gate, work: Callable[[], int]) -> int:

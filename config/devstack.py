@@ -198,7 +198,11 @@ class _Stack:
         web = ("-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", f"127.0.0.1:{self._port}")
         self._add(_Process("web", self._python("web", *web, env=environment)))
         celery = ("-m", "celery", "--quiet", "--app", "config.celery")
-        pooled = environment | {"AGENT_JOBS_DATABASE_POOL": os.environ.get("AGENT_JOBS_DATABASE_POOL") or "16"}
+        pooled = environment | {
+            "AGENT_JOBS_DATABASE_POOL": os.environ.get("AGENT_JOBS_DATABASE_POOL") or "16",
+            # Less than the time after which a process that does not end is killed.
+            "AGENT_JOBS_STOP_GRACE_SECONDS": os.environ.get("AGENT_JOBS_STOP_GRACE_SECONDS") or "8",
+        }
         for name in WORKERS:
             threads = os.environ.get("AGENT_JOBS_WORKER_THREADS") or "16"
             options = ("--pool", "threads", "--concurrency", threads, "--queues", QUEUES, "--loglevel", "WARNING")

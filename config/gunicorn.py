@@ -6,10 +6,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gunicorn.workers.gthread import ThreadWorker
+
 from config.embedded import tied_to_parent
 
+
+class GracefulWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """At its stop takes what the kernel has accepted for it, closes its door at once, and lets nobody stand in a
+    long-poll. gunicorn keeps the door open until the last request is answered; who comes in meanwhile is cut off."""
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        if self.alive or enabled:
+            return
+        from agent_jobs.api import channels  # where Django has been set up
+
+        channels.stopping.set()
+        for listener in self.sockets:
+            known = -1
+            while known != self.nr_conns:
+                known = self.nr_conns
+                self.accept(listener)
+            listener.close()
+
+
 wsgi_app = "config.wsgi:application"
-worker_class = "gthread"
+worker_class = GracefulWorker
 workers = int(os.environ.get("AGENT_JOBS_WEB_PROCESSES") or 2)
 # A long-poll pins its thread for up to 30 s, and the service lets half of the threads do so.
 threads = int(os.environ.get("AGENT_JOBS_WEB_THREADS") or 16)

@@ -239,6 +239,8 @@ DELIVERY_GRACE_SECONDS = env_int("AGENT_JOBS_DELIVERY_GRACE_SECONDS", 30, minimu
 # --- Running ---------------------------------------------------------------------------------------------------
 LEASE_SECONDS = env_int("AGENT_JOBS_LEASE_SECONDS", 30, minimum=3)
 HEARTBEAT_SECONDS = env_int("AGENT_JOBS_HEARTBEAT_SECONDS", 10, minimum=1)
+# How long turns under way may go on after a TERM before they are given back to other workers.
+STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS", 25)
 WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=12)
 DEFAULT_MAX_TIME_TO_COMPLETE_MINUTES = env_int("AGENT_JOBS_MAX_TIME_TO_COMPLETE", 24 * 60, minimum=1)
 if HEARTBEAT_SECONDS * 2 > LEASE_SECONDS:

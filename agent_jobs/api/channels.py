@@ -39,6 +39,8 @@ MESSAGES_QUERY = {
         0, MAX_WAIT_SECONDS, default=0, about="Seconds to wait for a message where there is none yet."
     ),
 }
+# Set by a web process that is to end: nobody stands in a long-poll then.
+stopping = threading.Event()
 _places = threading.BoundedSemaphore(settings.LONG_POLL_LIMIT)
 
 
@@ -293,10 +295,9 @@ class Messages(_ByName):
             return ()
         try:
             until = time.monotonic() + query["wait"]
-            pause = threading.Event()
             found: Sequence[Any] = ()
-            while not found and (left := until - time.monotonic()) > 0:
-                pause.wait(min(POLL_SECONDS, left))
+            while not found and not stopping.is_set() and (left := until - time.monotonic()) > 0:
+                stopping.wait(min(POLL_SECONDS, left))
                 found = self.read(platform, code, query)
             return found
         finally:

@@ -4,6 +4,9 @@ A lease is a row's `lease_until` and its fencing `lease_token`. The keeper is on
 its own: it holds the session advisory lock by which others know that the process lives, renews the leases of the jobs
 in `held` with one UPDATE, and notes when the process last took work. A turn that was given up without being settled
 is no longer in `held`, so its lease lapses and recovery takes the job back.
+
+A stop: no new turn is begun, those under way have STOP_GRACE_SECONDS to end; then the leases of the rest are given
+back, so that another process takes these jobs at once, and the process ends, whatever its threads still wait for.
 """
 
 import logging
@@ -11,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from uuid import UUID
 
 from django.conf import settings
@@ -18,6 +22,7 @@ from django.db import InterfaceError, OperationalError, connection
 from django.db.models.functions import Now
 
 from agent_jobs.models import WorkerProcess
+from agent_jobs.services import recovery
 
 log = logging.getLogger(__name__)
 _BEAT_SECONDS = 1.0
@@ -31,15 +36,20 @@ WHERE agent_jobs_job.id = held.id AND lease_token = held.token AND lease_until I
 
 
 class Keeper:
-    """One a worker process, started before it takes work. `worker_id` is None until the database has been reached."""
+    """One a worker process, started before it takes work. `worker_id` is None until the database has been reached.
 
-    def __init__(self, name: str = "") -> None:
+    `on_overtime` is called when the grace of a stop is over and the process is still there.
+    """
+
+    def __init__(self, name: str = "", *, on_overtime: Callable[[], None] = lambda: None) -> None:
         self.name = name or f"{os.environ.get('AGENT_JOBS_PROCESS', 'worker')}@{socket.gethostname()}:{os.getpid()}"
         self.worker_id: int | None = None
         self._held: dict[UUID, int] = {}
         self._held_lock = threading.Lock()
         self._worked = self._has_worked = False
+        self._on_overtime = on_overtime
         self._stop = threading.Event()
+        self._is_over = threading.Event()
         self._is_registered = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
 
@@ -53,8 +63,17 @@ class Keeper:
         self._is_registered.wait(5)
 
     def stop_claims(self) -> None:
-        """No new turn is begun from now on; leases are still renewed until `close`."""
+        """No new turn is begun from now on; leases are still renewed until `close`, or until the grace is over.
+
+        Called in a signal handler: it may neither start a thread nor take a lock that the main thread might hold.
+        """
         self._stop.set()
+
+    def close(self) -> None:
+        """Every turn has ended: let go of the advisory lock."""
+        self._stop.set()
+        self._is_over.set()
+        self._thread.join(5)
 
     def note_work(self) -> None:
         """The process took a bell: it does consume what it is sent."""
@@ -75,9 +94,15 @@ class Keeper:
 
     def _keep(self) -> None:
         renewed_at = seen_at = 0.0
-        while not (self.is_stopping and not self.held):
+        give_back_at = float("inf")
+        while not self._is_over.is_set():
             now = time.monotonic()
+            if self.is_stopping:
+                give_back_at = min(give_back_at, now + settings.STOP_GRACE_SECONDS)
             try:
+                if now >= give_back_at:
+                    self._give_back()
+                    break
                 if self.worker_id is None or connection.connection is None:
                     self._register()
                 if now - renewed_at >= settings.HEARTBEAT_SECONDS:
@@ -93,9 +118,17 @@ class Keeper:
             except (OperationalError, InterfaceError) as error:
                 log.warning("the database does not answer the lease keeper: %s", str(error).strip())
                 connection.close()
-            # While stopping, `_stop` is set and would not wait; leases are then looked at more often.
-            (threading.Event() if self.is_stopping else self._stop).wait(0.2 if self.is_stopping else _BEAT_SECONDS)
+                if now >= give_back_at:
+                    break  # the leases lapse
+            # While stopping, `_stop` is set and would not wait.
+            (self._is_over if self.is_stopping else self._stop).wait(0.2 if self.is_stopping else _BEAT_SECONDS)
         connection.close()
+        if not self._is_over.is_set():
+            self._on_overtime()
+
+    def _give_back(self) -> None:
+        given_back = recovery.give_back(self.held)
+        log.warning("the grace of the stop is over: %s jobs are given back in the middle of a turn", given_back)
 
     def _register(self) -> None:
         """Take the advisory lock on this thread's session, under the same id after a reconnection."""

@@ -3,7 +3,9 @@
 Idempotent and safe to run any number of times at once: rows are locked with SKIP LOCKED, moves are guarded.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
+from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import Q
@@ -81,6 +83,23 @@ def _take_back(job: Job) -> None:
     )
     speech.withdraw(job)
     caps.ring_for_place(job)
+
+
+def give_back(held: Mapping[UUID, int]) -> int:
+    """What a worker that stops had not finished, by job and lease token, is ready for others at once; no crash counts.
+
+    Whoever still works on it is fenced off. Returns how many jobs; one whose turn has just ended is not among them.
+    """
+    given_back = 0
+    for job_id, token in held.items():
+        with transaction.atomic():
+            leased = Job.objects.filter(pk=job_id, lease_token=token, lease_until__isnull=False)
+            job = leased.select_for_update().first()
+            if job is not None:
+                transitions.move_one(Event.TAKE_BACK, job, actor=_SWEEPER, note="WAITING: its worker was stopped")
+                dispatch.ring_on_commit(job.lane)
+                given_back += 1
+    return given_back
 
 
 def fail_overdue() -> int:

@@ -425,6 +425,18 @@ class TestRecovery:
         recovery.take_back_lost()
         assert (again(job).status, again(job).error_code) == (JobStatus.FAILED, "worker_lost")
 
+    def test_what_a_stopping_worker_gives_back_is_ready_at_once_and_counts_no_crash(self) -> None:
+        job = rows.job(JobStatus.RUNNING, lease_token=4, attempt=1)
+        assert recovery.give_back({job.pk: 4}) == 1
+        row = again(job)
+        assert (row.status, row.crash_count, row.lease_token) == (JobStatus.WAITING, 0, 5)
+        assert row.queue_at is not None
+
+    def test_a_lease_that_another_worker_has_by_now_is_not_given_back(self) -> None:
+        job = rows.job(JobStatus.RUNNING, lease_token=4)
+        assert recovery.give_back({job.pk: 3}) == 0
+        assert again(job).status == JobStatus.RUNNING
+
     def test_an_overdue_job_fails_and_says_so_where_it_spoke(self) -> None:
         job = rows.job(
             JobStatus.RUNNING, lease_until=None, waiting_for="reply", deadline_at=datetime.now(UTC), result="so far"
@@ -461,8 +473,7 @@ def test_a_worker_is_known_to_live_by_its_lock_and_its_leases_are_renewed() -> N
     assert before is not None
     assert again(job).lease_until > datetime.now(UTC) + timedelta(seconds=20)  # type: ignore[operator]
     keeper.let_go(job.pk)
-    keeper.stop_claims()
-    keeper._thread.join(10)
+    keeper.close()
     assert not keeper._thread.is_alive()
     recovery.take_back_lost()  # notes that the lock is free
     WorkerProcess.objects.update(lost_at=datetime.now(UTC) - timedelta(seconds=5))

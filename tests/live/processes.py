@@ -1,0 +1,200 @@
+"""Single processes of the service, on a database of their own: for tests that stop, kill or restore one of them.
+
+`manage.py up` watches over its processes and starts them anew, which such tests cannot use. PostgreSQL and Redis are
+the run's own; Celery's application may be one of the tests', with a model or runner that only they know.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import redis
+
+from config import embedded
+from config.devstack import QUEUES
+from tests.live.stack import ROOT, wait_for
+
+QUICK = {
+    "AGENT_JOBS_LEASE_SECONDS": "20",
+    "AGENT_JOBS_HEARTBEAT_SECONDS": "2",
+    "AGENT_JOBS_DELIVERY_GRACE_SECONDS": "3",
+}
+
+
+class Service:
+    """The organisation is `acme`. Everything that was started ends with the `with` block."""
+
+    def __init__(self, folder: Path, app: str = "config.celery", **environment: str) -> None:
+        self.folder, self.app = folder, app
+        self.database = f"live_{uuid4().hex[:12]}"
+        self.server_url = os.environ["DATABASE_URL"]
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw7").removeprefix("gw")
+        self.redis_url = embedded.redis_url_with_number(os.environ["REDIS_URL"], 8 + int(worker) % 8)
+        self.environment = {
+            **os.environ,
+            **QUICK,
+            "DATABASE_URL": self.url_of(self.database),
+            "REDIS_URL": self.redis_url,
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.port = free_port()
+        self.token = ""
+
+    def url_of(self, database: str) -> str:
+        return urlunsplit(urlsplit(self.server_url)._replace(path=f"/{database}"))
+
+    def __enter__(self) -> "Service":
+        self.sql(f"CREATE DATABASE {self.database}", database="postgres")
+        redis.Redis.from_url(self.redis_url).flushdb()
+        self.manage("migrate", "--no-input", "--verbosity", "0")
+        self.manage("create_org", "acme", "--name", "Acme")
+        self.token = self.manage("create_token", "--org", "acme", "--scope", "SERVICES:WRITE", "--name", "t").strip()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait(10)
+        self.sql(f"DROP DATABASE {self.database} WITH (FORCE)", database="postgres")
+
+    def sql(self, statement: str, *parameters: Any, database: str = "") -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url_of(database or self.database), autocommit=True) as connection:
+            cursor = connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def manage(self, *arguments: str, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def spawn(self, name: str, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env={**self.environment, "AGENT_JOBS_PROCESS": name, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=embedded.tied_to_parent(signal.SIGKILL),
+            )
+        self.processes.append(process)
+        return process
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def web(self, name: str = "web", **environment: str) -> "subprocess.Popen[bytes]":
+        """Returns when it answers."""
+        bind = f"127.0.0.1:{self.port}"
+        process = self.spawn(name, "-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", bind, **environment)
+        wait_for(lambda: self.answers(process, name), seconds=30, what="web answers")
+        return process
+
+    def worker(self, name: str = "worker", **environment: str) -> "subprocess.Popen[bytes]":
+        """Returns when it is registered."""
+        options = ("--pool", "threads", "--concurrency", "16", "--queues", QUEUES, "--loglevel", "WARNING")
+        quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h")
+        pooled = {"AGENT_JOBS_DATABASE_POOL": "16", **environment}
+        process = self.spawn(name, "-m", "celery", "--quiet", "-A", self.app, "worker", *options, *quiet, **pooled)
+
+        def is_registered() -> bool:
+            assert process.poll() is None, self.log(name)[-3000:]
+            found = self.sql("SELECT 1 FROM agent_jobs_workerprocess WHERE name LIKE %s", f"{name}@%:{process.pid}")
+            return bool(found)
+
+        wait_for(is_registered, seconds=30, what=f"{name} is registered")
+        return process
+
+    def beat(self, name: str = "beat", **environment: str) -> "subprocess.Popen[bytes]":
+        options = ("--schedule", str(self.folder / f"{name}-schedule"), "--pidfile", "", "--loglevel", "WARNING")
+        return self.spawn(name, "-m", "celery", "--quiet", "-A", self.app, "beat", *options, **environment)
+
+    def answers(self, process: "subprocess.Popen[bytes]", name: str) -> bool:
+        assert process.poll() is None, self.log(name)[-3000:]
+        try:
+            return self.request("GET", "/health/live")[0] == 200
+        except OSError:
+            return False
+
+    def request(
+        self, method: str, path: str, body: Any = None, *, timeout: float = 40, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Bearer {self.token}",
+                "Content-Type": "application/json",
+                **(headers or {}),
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def ok(self, method: str, path: str, body: Any = None, **options: Any) -> dict[str, Any]:
+        status, answer = self.request(method, path, body, **options)
+        assert status < 300, (status, answer)
+        return answer
+
+    def make_type(self, type_id: str, runner: str, prompt: str, **config: Any) -> None:
+        body = {"id": type_id, "name": type_id, "runner": runner, "default_config": {"start_prompt": prompt, **config}}
+        self.ok("POST", "/services/organizations/acme/agent-jobs-type", body)
+
+    def post_job(self, type_id: str, *, channel: Mapping[str, Any] | None = None, **fields: Any) -> str:
+        target = {"org_id": "acme", **(channel or {"platform": "web", "type": "channel", "code": "lobby"})}
+        body = {"job_type_id": type_id, "target_channel": target, **fields}
+        return str(self.ok("POST", "/services/agent-jobs", body)["data"]["job_id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        names = "status, waiting_for, attempt, crash_count, lease_until, worker_id, result, error_code"
+        (row,) = self.sql(f"SELECT {names} FROM agent_jobs_job WHERE id = %s", job_id)
+        return dict(zip(names.split(", "), row, strict=True))
+
+    def wait_job(self, job_id: str, *, seconds: float = 20, **columns: Any) -> dict[str, Any]:
+        def look() -> dict[str, Any] | None:
+            job = self.job(job_id)
+            return job if columns.items() <= job.items() else None
+
+        return wait_for(look, seconds=seconds, what=f"{job_id} has {columns}")  # type: ignore[no-any-return]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def stop(process: "subprocess.Popen[bytes]", *, seconds: float = 40) -> int:
+    process.send_signal(signal.SIGTERM)
+    return process.wait(seconds)
+
+
+PAUSE = threading.Event()
