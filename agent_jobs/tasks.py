@@ -21,6 +21,7 @@ worker = execution.Worker(Keeper(on_overtime=_end))
 
 @worker_init.connect
 def _start(**_: object) -> None:
+    worker.guard.start()
     worker.keeper.start()
 
 

@@ -242,6 +242,12 @@ HEARTBEAT_SECONDS = env_int("AGENT_JOBS_HEARTBEAT_SECONDS", 10, minimum=1)
 # How long turns under way may go on after a TERM before they are given back to other workers.
 STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS", 25)
 WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=12)
+# A process with a turn that takes longer is replaced: no thread can be stopped.
+TURN_SECONDS = env_int("AGENT_JOBS_TURN_SECONDS", 900, minimum=10)
+# Of each worker process; 0 leaves it to the operator's own limits. Threads alone want some 300.
+WORKER_MAX_MEMORY_MB = env_int("AGENT_JOBS_WORKER_MAX_MEMORY_MB", 0)
+if 0 < WORKER_MAX_MEMORY_MB < 512:
+    raise ImproperlyConfigured("AGENT_JOBS_WORKER_MAX_MEMORY_MB must be 0 or at least 512")
 DEFAULT_MAX_TIME_TO_COMPLETE_MINUTES = env_int("AGENT_JOBS_MAX_TIME_TO_COMPLETE", 24 * 60, minimum=1)
 if HEARTBEAT_SECONDS * 2 > LEASE_SECONDS:
     raise ImproperlyConfigured("AGENT_JOBS_HEARTBEAT_SECONDS must be at most half of AGENT_JOBS_LEASE_SECONDS")

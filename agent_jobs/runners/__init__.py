@@ -11,3 +11,10 @@ _BY_NAME = {runner.name: runner for runner in RUNNERS}
 def get(name: str) -> Runner:
     """Raises KeyError for a name that is not registered."""
     return _BY_NAME[name]
+
+
+def register(runner: Runner) -> None:
+    """Add one that does not ship with the service; called where settings are made, in every process alike."""
+    global RUNNERS
+    RUNNERS = (*RUNNERS, runner)
+    _BY_NAME[runner.name] = runner

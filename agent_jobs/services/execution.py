@@ -16,9 +16,10 @@ from django.conf import settings
 from django.db import DataError, InterfaceError, OperationalError, connection
 
 from agent_jobs import dispatch, runners
-from agent_jobs.errors import PermanentError, RetryableError
-from agent_jobs.runners.base import Failed, Outcome, Run, Runner
-from agent_jobs.services import transitions, turns
+from agent_jobs.runners import calling
+from agent_jobs.runners.base import Outcome, Run, Runner
+from agent_jobs.services import recovery, transitions, turns
+from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.transitions import Settlement, Turn
 from channels_integration import outbox
@@ -32,10 +33,11 @@ _DATABASE_GONE = (OperationalError, InterfaceError)
 
 
 class Worker:
-    """What one worker process is: its keeper, and for each lane the turn of the organisations and the gate."""
+    """What one worker process is: its keeper, its guard, and by lane the gate and whose turn it is."""
 
     def __init__(self, keeper: Keeper, *, rng: random.Random | None = None) -> None:
         self.keeper = keeper
+        self.guard = Guard(keeper)
         self.rng = rng or random.SystemRandom()
         # The messages lane is bound by the CPU, which threads do not multiply; agents wait for providers.
         self._gates = {"messages": Gate(2), "agents": Gate(max(1, settings.WORKER_THREADS - 9))}
@@ -109,9 +111,16 @@ class Worker:
         if outcome is None:
             if runner.has_conversation:
                 give_back_connection()  # a model may think for a minute
-            outcome = _run(runner, run)
+            outcome = self._call(claim, runner, run, claim["seconds_left"] - (time.monotonic() - claimed_at))
         seconds_left = claim["seconds_left"] - (time.monotonic() - claimed_at)
         return turns.settlement(claim, run, outcome, seconds_left=seconds_left, rng=self.rng)
+
+    def _call(self, claim: dict[str, Any], runner: Runner, run: Run, seconds_left: float) -> Outcome:
+        if claim["crash_count"] >= recovery.MAX_CRASHES - 1:
+            # The last attempt: if it is this job that kills its workers, it takes nobody along any more.
+            return calling.call_alone(runner, run, seconds=min(seconds_left, settings.TURN_SECONDS))
+        with self.guard.turn(UUID(claim["id"]), seconds_left=seconds_left):
+            return calling.call(runner, run)
 
     def _settle_and_claim(self, settlements: Sequence[Settlement], **claim: Any) -> transitions.Answer:
         """As `transitions.settle_and_claim`, but what was done is not thrown away because the database blinked.
@@ -164,16 +173,3 @@ def give_back_connection() -> None:
     """Into the pool, where there is one (AGENT_JOBS_DATABASE_POOL); else each thread keeps its own."""
     if "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
         connection.close()
-
-
-def _run(runner: Runner, run: Run) -> Outcome:
-    """The only place around a runner: whatever it raises becomes a recorded failure."""
-    try:
-        return runner.run(run)
-    except RetryableError as error:
-        return Failed(error.code, error.message, is_retryable=True, retry_after=error.retry_after)
-    except PermanentError as error:
-        return Failed(error.code, error.message)
-    except Exception as error:
-        log.exception("job %s: the %s runner broke", run.job_id, runner.name)
-        return Failed("runner_error", f"the {runner.name} runner broke: {type(error).__name__}")

@@ -303,7 +303,7 @@ _CLAIMED_JSON = """
     'channel_code', c.channel_code, 'channel_type', c.channel_type, 'channel_data', c.channel_data,
     'waiting_for', c.waiting_for, 'resume', c.resume, 'inbox_count', c.inbox_count, 'inbox_seen', c.inbox_seen,
     'follow_ups_sent', c.follow_ups_sent, 'follow_ups_total', c.follow_ups_total,
-    'failed_attempts', c.failed_attempts, 'attempt', c.attempt, 'result', c.result,
+    'failed_attempts', c.failed_attempts, 'crash_count', c.crash_count, 'attempt', c.attempt, 'result', c.result,
     'seconds_left', extract(epoch FROM c.deadline_at - now())))
  FROM claimed c JOIN begun_tasks t ON t.job_id = c.id)"""
 

@@ -1,5 +1,6 @@
 """A worker's loop over real rows: turns are taken, said, waited for, followed up, retried and ended."""
 
+import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from agent_jobs.states import JobStatus
 from channels_integration.messages import Delivery, Incoming, Receipt
 from channels_integration.models import Channel, OutboundMessage
 from tests import rows
+from tests.chaos.poison import PoisonRunner
 
 pytestmark = pytest.mark.django_db
 
@@ -500,3 +502,16 @@ def test_workers_in_parallel_say_everything_once() -> None:
         thread.join()
     assert Job.objects.filter(status=JobStatus.COMPLETED).count() == 80
     assert OutboundMessage.objects.count() == 80
+
+
+def test_a_job_whose_workers_died_twice_has_its_last_attempt_in_a_process_of_its_own(
+    worker: Worker, nowhere: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "_BY_NAME", {**runners._BY_NAME, "poison": PoisonRunner()})
+    once, twice = (ask(runner="poison", params={"poison": "pid"}, crash_count=crashes) for crashes in (1, 2))
+    killer = ask(runner="poison", params={"poison": "kill"}, crash_count=2)
+    worker.serve("agents")
+    assert again(once).result == str(os.getpid())
+    assert again(twice).status == JobStatus.COMPLETED
+    assert again(twice).result != str(os.getpid())
+    assert (again(killer).status, again(killer).error_code) == (JobStatus.FAILED, "worker_lost")

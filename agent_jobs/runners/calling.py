@@ -1,0 +1,126 @@
+"""Calls a runner: within this process, or in one of its own, where it may die, loop or eat without harm to others.
+
+A runner is a pure step from a `Run` to an outcome, so it can be carried into another process and back. That takes a
+quarter of a second more, and is for a job whose workers have died before: whatever kills them then kills nobody else,
+and a job that merely stood beside such a one gets its turn in peace.
+"""
+
+import json
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent_jobs.errors import PermanentError, RetryableError
+from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Run, Runner
+
+log = logging.getLogger(__name__)
+# All texts of an outcome together, and its result as JSON: what a row is to hold and an answer to carry.
+MAX_OUTCOME_CHARACTERS = 1_000_000
+_MAX_MESSAGE_CHARACTERS = 10_000
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(runner: Runner, run: Run) -> Outcome:
+    """One turn. The only place around a runner: whatever it raises or answers becomes a recorded outcome."""
+    try:
+        outcome = runner.run(run)
+    except RetryableError as error:
+        return _bounded(Failed(error.code, error.message, is_retryable=True, retry_after=error.retry_after))
+    except PermanentError as error:
+        return _bounded(Failed(error.code, error.message))
+    except MemoryError:
+        return Failed("out_of_memory", f"the {runner.name} runner wanted more memory than a worker may have")
+    except (Exception, SystemExit) as error:
+        log.exception("job %s: the %s runner broke", run.job_id, runner.name)
+        return Failed("runner_error", f"the {runner.name} runner broke: {type(error).__name__}")
+    return _bounded(outcome)
+
+
+def call_alone(runner: Runner, run: Run, *, seconds: float) -> Outcome:
+    """The same in a process of its own, which ends with this one, or after `seconds`.
+
+    Its death is an outcome, too: `worker_lost`, or `turn_timeout` where we ended it.
+    """
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-m", "agent_jobs.runners.calling", str(os.getpid())],
+        cwd=_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        answer, _ = process.communicate(pickle.dumps((runner, run)), timeout=max(seconds, 1))
+    except subprocess.TimeoutExpired:
+        return Failed("turn_timeout", f"a turn of the {runner.name} runner took longer than {seconds:.0f} s")
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+    if process.returncode == 0:
+        # Written by our own code, in a process of ours.
+        outcome: Outcome = pickle.loads(answer)  # noqa: S301
+        return outcome
+    how = f"exit code {process.returncode}"
+    if process.returncode < 0:
+        how = signal.Signals(-process.returncode).name
+    log.error("job %s: the %s runner's own process died: %s", run.job_id, runner.name, how)
+    return Failed("worker_lost", f"its worker died again, and now in a process of its own ({how})")
+
+
+def _bounded(given: Any) -> Outcome:
+    """What a runner answered, or the failure that it is instead."""
+    outcome: Outcome
+    result, result_data = "", None
+    match given:
+        case Failed():
+            outcome = replace(given, code=given.code[:64], message=given.message[:_MAX_MESSAGE_CHARACTERS])
+        case Done():
+            outcome, result, result_data = given, given.result, given.result_data
+        case AwaitReply():
+            outcome = given
+        case _:
+            return Failed("runner_error", f"the runner answered {type(given).__name__}, which is no outcome")
+    size = len(result) + sum(map(len, outcome.say))
+    if size <= MAX_OUTCOME_CHARACTERS:
+        try:
+            size += len(json.dumps([result_data, [(call.input, call.output) for call in outcome.calls]], default=str))
+        except (TypeError, ValueError, RecursionError) as error:
+            return Failed("invalid_result", f"the outcome of the turn cannot be written as JSON: {error}"[:200])
+    if size > MAX_OUTCOME_CHARACTERS:
+        bound = f"{MAX_OUTCOME_CHARACTERS:,}"
+        return Failed("result_too_large", f"what the turn ended with has {size:,} characters; {bound} are allowed")
+    return outcome
+
+
+# --- In a process of its own -----------------------------------------------------------------------------------
+def _main() -> None:
+    _end_with_parent(int(sys.argv[1]))
+    logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a runner prints is no answer
+    runner, run = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
+    answers.write(pickle.dumps(call(runner, run)))
+    answers.flush()
+    os._exit(0)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Linux ends this process with the thread that waits for it; elsewhere it is left to its time-out."""
+    if sys.platform == "linux":
+        import ctypes
+
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # it had died before it could be watched
+
+
+if __name__ == "__main__":
+    _main()
