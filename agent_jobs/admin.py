@@ -20,6 +20,7 @@ from agent_jobs.models import (
     WorkerProcess,
 )
 from agent_jobs.services import tokens
+from agent_jobs.specs import Actor
 
 
 class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -64,7 +65,7 @@ class AppTokenAdmin(ReadOnly):
     @admin.action(description="Revoke the selected tokens, for good", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[AppToken]) -> None:
         for token in queryset:
-            tokens.revoke(token)
+            tokens.revoke(token, actor=Actor("user", request.user.get_username()))
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active and request.user.is_superuser)

@@ -27,12 +27,16 @@ class FieldError:
 
 
 class AgentJobsError(Exception):
-    code = "error"
+    """`denied`: kind and id of what was asked for and is another organisation's. Doors leave an audit entry of it."""
 
-    def __init__(self, message: str, *, code: str = "", **context: Any) -> None:
+    code = "error"
+    denied: tuple[str, str] | None = None
+
+    def __init__(self, message: str, *, code: str = "", denied: tuple[str, str] | None = None, **context: Any) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.code
+        self.denied = denied
         self.context = context
 
 

@@ -17,7 +17,7 @@ from django.db.models import Model, Q, QuerySet
 from django.db.models.functions import Now
 
 from agent_jobs.errors import Forbidden, NotFound
-from agent_jobs.models import Activity, DutyRun, Job, JobType, Org, Profile, Task, WorkerProcess
+from agent_jobs.models import Activity, AppToken, AuditEntry, DutyRun, Job, JobType, Org, Profile, Task, WorkerProcess
 
 Row = Mapping[str, Any]
 
@@ -32,6 +32,14 @@ ACTIVITY_COLUMNS = (
     *("id", "org_id", "job_id", "code", "status", "note", "actor", "source_type", "execution_id"),
     *("allocated_credits", "consumed_credits", "credits_rule_id", "input", "output", "processed_at"),
     *("created_at", "updated_at", "job__platform", "job__channel_code", "job__thread", "job__job_type_key"),
+)
+# Never the digest.
+APP_TOKEN_COLUMNS = (
+    *("id", "org_id", "public_id", "app", "name", "scopes", "created_by", "created_at", "expires_at"),
+    *("last_used_at", "revoked_at"),
+)
+AUDIT_COLUMNS = (
+    *("id", "org_id", "at", "actor", "request_id", "action", "object_type", "object_id", "before", "after"),
 )
 _ENTRY_COLUMNS = (
     *("key", "org_id", "name", "description", "emoji", "version", "visibility", "active", "tags"),
@@ -91,19 +99,24 @@ def job(org_id: str, job_id: UUID) -> Row:
     if row is None:
         raise job_not_found(str(job_id))
     if row["org_id"] != org_id:
-        raise Forbidden("the job belongs to a different organization", code="job_of_another_organization")
+        raise Forbidden(
+            "the job belongs to a different organization",
+            code="job_of_another_organization",
+            denied=("job", str(job_id)),
+        )
     return row
 
 
 def own_job_id(org_id: str, job_id: UUID) -> UUID:
     """The id, if it is one of the organisation's; another one's job is not there."""
-    if not Job.objects.filter(pk=job_id, org_id=org_id).exists():
-        raise job_not_found(str(job_id))
+    whose = Job.objects.filter(pk=job_id).values_list("org_id", flat=True).first()
+    if whose != org_id:
+        raise job_not_found(str(job_id), denied=("job", str(job_id)) if whose else None)
     return job_id
 
 
-def job_not_found(job_id: str) -> NotFound:
-    return NotFound(f"there is no job {job_id[:64]!r}", code="job_not_found")
+def job_not_found(job_id: str, *, denied: tuple[str, str] | None = None) -> NotFound:
+    return NotFound(f"there is no job {job_id[:64]!r}", code="job_not_found", denied=denied)
 
 
 def tasks_of(job_ids: Iterable[UUID]) -> Mapping[UUID, list[Row]]:
@@ -158,6 +171,14 @@ def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_f
         if row := rows.get(activity_id):
             found[row["job_id"]].append(row)
     return found
+
+
+def app_tokens(org_id: str) -> QuerySet[AppToken]:
+    return AppToken.objects.filter(org_id=org_id)
+
+
+def audit_entries(org_id: str) -> QuerySet[AuditEntry]:
+    return AuditEntry.objects.filter(org_id=org_id)
 
 
 def job_types(org_id: str) -> QuerySet[JobType]:

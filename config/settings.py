@@ -201,7 +201,7 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "agent_jobs.api.docs.put_under_headings",
     ],
-    "TAGS": [{"name": name} for name in ("Jobs", "Activities", "Catalogue", "Channels", "Health")],
+    "TAGS": [{"name": name} for name in ("Jobs", "Activities", "Catalogue", "Channels", "Administration", "Health")],
 }
 # Requests in a moving window: of one token, of one organisation (Org.requests_per_minute goes before), and of one
 # address without a valid token.
@@ -219,8 +219,25 @@ for _network in TRUSTED_PROXIES:
 WEB_THREADS = env_int("AGENT_JOBS_WEB_THREADS", 16, minimum=1)
 LONG_POLL_LIMIT = max(1, WEB_THREADS // 2)
 
+
 # --- Tenants, tokens, secrets ----------------------------------------------------------------------------------
-TOKEN_PEPPER = _secret("AGENT_JOBS_TOKEN_PEPPER")
+def _token_peppers() -> dict[int, str]:
+    """By version, `1:one,2:two`; AGENT_JOBS_TOKEN_PEPPER is version 1 where the list has none of that number."""
+    peppers: dict[int, str] = {}
+    for item in env_list("AGENT_JOBS_TOKEN_PEPPERS"):
+        version, _, pepper = item.partition(":")
+        if not (version.isascii() and version.isdigit() and 0 < int(version) < 2**15) or not pepper:
+            raise ImproperlyConfigured("AGENT_JOBS_TOKEN_PEPPERS must be version:pepper[,version:pepper…], as 1:x,2:y")
+        if int(version) in peppers:
+            raise ImproperlyConfigured(f"AGENT_JOBS_TOKEN_PEPPERS names the version {version} twice")
+        peppers[int(version)] = pepper
+    if not peppers or env("AGENT_JOBS_TOKEN_PEPPER"):
+        peppers.setdefault(1, _secret("AGENT_JOBS_TOKEN_PEPPER"))
+    return peppers
+
+
+# The highest version hashes new tokens, all of them are tried for old ones.
+TOKEN_PEPPERS = _token_peppers()
 # `id:key[,id:key…]`, each key 32 bytes in base64; the first one seals, all of them open.
 SEALING_KEYS = env("AGENT_JOBS_SEALING_KEYS")
 IDEMPOTENCY_KEY_HOURS = 48

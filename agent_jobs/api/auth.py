@@ -37,13 +37,17 @@ class AppTokenAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """READ of the SERVICES scope for GET, HEAD and OPTIONS, WRITE for the rest; without a token, nothing."""
+    """READ of the SERVICES scope for GET, HEAD and OPTIONS, WRITE for the rest; without a token, nothing.
+
+    A view may state another `level` for all that it does.
+    """
 
     def has_permission(self, request: Request, view: Any) -> bool:
         token: Any = request.auth
         if token is None:
             return False
         level = scopes.Level.READ if request.method in SAFE_METHODS else scopes.Level.WRITE
+        level = getattr(view, "level", None) or level
         if not scopes.allows(token.scopes, scopes.SERVICES, level):
             raise PermissionDenied(
                 f"this needs a token with the scope {scopes.SERVICES}:{level.name}", code="insufficient_scope"

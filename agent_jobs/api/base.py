@@ -146,12 +146,13 @@ class Resource(APIView):
     def require_org(self, org_id: str) -> None:
         """Another organisation is as if it were not there."""
         if org_id != self.org_id:
-            raise NotFound("there is no such organization", code="org_not_found")
+            denied = ("organization", org_id)
+            raise NotFound("there is no such organization", code="org_not_found", denied=denied)
 
     def refuse_other_org(self, org_id: str | None) -> None:
         """For a filter by organisation: there is no list of another one's, whether it exists or not."""
         if org_id is not None and org_id != self.org_id:
-            raise Forbidden("the token belongs to a different organization")
+            raise Forbidden("the token belongs to a different organization", denied=("organization", org_id))
 
     def once(
         self,

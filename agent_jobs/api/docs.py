@@ -48,6 +48,8 @@ _TAGS = {
     "/services/activities": "Activities",
     "/services/organizations": "Catalogue",
     "/services/channels": "Channels",
+    "/services/app-tokens": "Administration",
+    "/services/audit": "Administration",
     "/health": "Health",
 }
 
@@ -69,7 +71,8 @@ class AppTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "ajt_live_…",
-            "description": "An app token. GET needs the scope SERVICES:READ, everything else SERVICES:WRITE.",
+            "description": "An app token. GET needs the scope SERVICES:READ, everything else SERVICES:WRITE;"
+            " what is under Administration needs SERVICES:ADMIN.",
         }
 
 

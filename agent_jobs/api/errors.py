@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db import DataError, InterfaceError, InternalError, OperationalError
+from django.db import DatabaseError, DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
 
 from agent_jobs import errors
 from agent_jobs.errors import FieldError
+from agent_jobs.services import audit
 from channels_integration.errors import InvalidField, UnknownChannel
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
     elif isinstance(exc, UnknownChannel):
         exc = errors.NotFound(exc.message, code="channel_not_found")
     if isinstance(exc, errors.AgentJobsError):
+        if exc.denied:
+            _note_denied(exc, exc.denied, request)
         return _own(exc, request)
     if isinstance(exc, exceptions.ValidationError):
         return _refusal(400, "invalid", _summary(fields := list(flatten(exc.detail))), request, errors=fields)
@@ -132,6 +135,14 @@ def plain(status: int, code: str, message: str, request: HttpRequest) -> JsonRes
 
 
 # --- Inside ----------------------------------------------------------------------------------------------------
+def _note_denied(exc: errors.AgentJobsError, denied: tuple[str, str], request: Any) -> None:
+    """Promise I18, in a transaction of its own: the request's is undone. It is refused even where this fails."""
+    try:
+        audit.record_denied(request.auth.org_id, *denied, actor=request.user, method=_method(request), code=exc.code)
+    except DatabaseError as error:
+        logger.error("a denied access of %s could not be audited: %s", request.user, error)
+
+
 def _own(exc: errors.AgentJobsError, request: Any) -> Response | None:
     for kind, status in STATUSES:
         if isinstance(exc, kind):

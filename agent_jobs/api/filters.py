@@ -102,5 +102,9 @@ class ActivityFilters(FilterSet):  # type: ignore[misc]
     created_at_lte = By(time_param("At this time or before."), "created_at", "lte")
 
 
+class AppTokenFilters(FilterSet):  # type: ignore[misc]
+    app = By(text(200, about="Of this app."))
+
+
 def params(filters: type[FilterSet]) -> dict[str, Param]:
     return {name: by.param for name, by in filters.base_filters.items()}

@@ -152,7 +152,11 @@ def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
         if job is None:
             raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
         if job.org_id != org_id:
-            raise Forbidden("the job belongs to a different organization", code="job_of_another_organization")
+            raise Forbidden(
+                "the job belongs to a different organization",
+                code="job_of_another_organization",
+                denied=("job", str(job_id)),
+            )
         if job.is_terminal:
             raise IllegalMove(
                 f"the job is already {job.status} and cannot be canceled", job_id=str(job.pk), status=job.status

@@ -2,7 +2,8 @@
 
 `ajt_live_`, 32 base62 characters (190 bits), and the CRC32 of all that in 6 more. The checksum tells a slip of the pen
 from a real token before the database is asked, and lets scanners find leaked ones (`ajt_(live|test)_[0-9A-Za-z]{38}`).
-With 190 random bits a fast keyed hash is enough: there is nothing to guess.
+With 190 random bits a fast keyed hash is enough: there is nothing to guess. The key, the pepper, has versions: a new
+one is put beside the old, and the old dropped when the last token under it has expired.
 """
 
 import hashlib
@@ -13,52 +14,102 @@ import secrets
 import zlib
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError
-from django.db.models import Q
+from django.db import DatabaseError, transaction
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from agent_jobs import scopes as scope_rules
-from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.models import AppToken, Org
+from agent_jobs.services import audit
+from agent_jobs.specs import Actor
 
 logger = logging.getLogger(__name__)
 PREFIX = "ajt_live_"
 PATTERN = re.compile(r"ajt_live_[0-9A-Za-z]{38}")
 LAST_USED_STEP = timedelta(minutes=1)
 MAX_DAYS = 3650
+DEFAULT_DAYS = 90
+# Of those who get theirs from the API.
+MAX_DAYS_FOR_APPS = 365
+MOST_ACTIVE = 2
+_OPERATOR = Actor("system", "operator")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PUBLIC_LENGTH = 16
 
 
-def issue(org: Org, *, name: str, scopes: Iterable[str], expires_in: timedelta | None = None) -> tuple[AppToken, str]:
-    """A new token and its plain text, which is not to be had again. Raises Invalid for an unknown scope."""
+def issue(
+    org: Org,
+    *,
+    name: str,
+    scopes: Iterable[str],
+    app: str = "",
+    expires_in: timedelta | None = None,
+    actor: Actor = _OPERATOR,
+) -> tuple[AppToken, str]:
+    """A new token and its plain text, which is not to be had again. Raises Invalid, for an unknown scope and the like.
+
+    `app` is whose token it is, by default the `name`. Without `expires_in` it never expires.
+    """
     try:
         held = sorted({":".join((area, level.name)) for area, level in map(scope_rules.parse, scopes)})
     except ValueError as error:
-        raise Invalid(FieldError("scope", "invalid", str(error))) from None
+        raise Invalid(FieldError("scopes", "invalid", str(error))) from None
     if not held:
-        raise Invalid(FieldError("scope", "required", "a token needs at least one scope"))
+        raise Invalid(FieldError("scopes", "required", "a token needs at least one scope"))
     if expires_in is not None and not timedelta() < expires_in <= timedelta(days=MAX_DAYS):
         raise Invalid(FieldError("expires_in_days", "invalid", f"must be from 1 to {MAX_DAYS} days"))
-    if not name.strip() or len(name) > 200 or "\x00" in name:
-        raise Invalid(FieldError("name", "invalid", "must be a text of 1 to 200 characters"))
+    for field, text in (("name", name), ("app", app or name)):
+        if not text.strip() or len(text) > 200 or "\x00" in text:
+            raise Invalid(FieldError(field, "invalid", "must be a text of 1 to 200 characters"))
     plain = PREFIX + "".join(secrets.choice(_BASE62) for _ in range(32))
     plain += _checksum(plain)
+    version = max(settings.TOKEN_PEPPERS)
     token = AppToken(
         org=org,
-        app=name,
+        app=app or name,
         name=name,
         public_id=plain[:_PUBLIC_LENGTH],
-        digest=_digest(plain),
+        digest=_digest(plain, settings.TOKEN_PEPPERS[version]),
+        pepper_version=version,
         scopes=held,
+        created_by=str(actor),
         expires_at=Now() + expires_in if expires_in else None,
     )
-    token.save(force_insert=True)
-    token.refresh_from_db(fields=["created_at", "expires_at"])
+    with transaction.atomic():
+        token.save(force_insert=True)
+        token.refresh_from_db(fields=["created_at", "expires_at"])
+        audit.record(org.pk, "app_token.created", "app_token", token.public_id, actor=actor, after=_told(token))
     return token, plain
+
+
+def issue_for_app(
+    org_id: str, *, app: str, name: str, scopes: Iterable[str], days: int, held: list[str], actor: Actor
+) -> tuple[AppToken, str]:
+    """A token that an admin asks for: no more than they hold themselves (`held`), and two active ones an app at most.
+
+    Raises Invalid, Forbidden (`scope_not_held`) and Conflict (`too_many_active_tokens`).
+    """
+    wanted = list(scopes)
+    with transaction.atomic():
+        # One after the other in an organisation, so that two cannot both be the second.
+        org = Org.objects.select_for_update(no_key=True).get(pk=org_id)
+        token, plain = issue(org, name=name, scopes=wanted, app=app, expires_in=timedelta(days=days), actor=actor)
+        beyond = [scope for scope in token.scopes if not scope_rules.allows(held, *scope_rules.parse(scope))]
+        if beyond:
+            raise Forbidden(f"the token that asks does not hold {', '.join(beyond)}", code="scope_not_held")
+        if active(org_id).filter(app=app).count() > MOST_ACTIVE:
+            message = f"{app!r} has {MOST_ACTIVE} active tokens already: revoke one first"
+            raise Conflict(message, code="too_many_active_tokens")
+    return token, plain
+
+
+def active(org_id: str) -> QuerySet[AppToken]:
+    return AppToken.objects.filter(Q(expires_at=None) | Q(expires_at__gt=Now()), org_id=org_id, revoked_at=None)
 
 
 def authenticate(plain: str) -> AppToken | None:
@@ -67,7 +118,11 @@ def authenticate(plain: str) -> AppToken | None:
         return None
     token = (
         AppToken.objects.select_related("org")
-        .filter(Q(expires_at=None) | Q(expires_at__gt=Now()), digest=_digest(plain), revoked_at=None)
+        .filter(
+            Q(expires_at=None) | Q(expires_at__gt=Now()),
+            digest__in=[_digest(plain, pepper) for pepper in settings.TOKEN_PEPPERS.values()],
+            revoked_at=None,
+        )
         .first()
     )
     if token is not None:
@@ -75,9 +130,49 @@ def authenticate(plain: str) -> AppToken | None:
     return token
 
 
-def revoke(token: AppToken) -> None:
+def revoke(token: AppToken, *, actor: Actor = _OPERATOR) -> None:
     """At once, for good. Calling twice keeps the first time."""
-    AppToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now())
+    with transaction.atomic():
+        if AppToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now()):
+            before = _told(token)
+            token.refresh_from_db(fields=["revoked_at"])
+            audit.record(
+                token.org_id,
+                "app_token.revoked",
+                "app_token",
+                token.public_id,
+                actor=actor,
+                before=before,
+                after=_told(token),
+            )
+
+
+def revoke_by_id(org_id: str, public_id: str, *, actor: Actor) -> AppToken:
+    """Raises NotFound. Revoking again changes nothing and is no error: it is revoked, as asked."""
+    token = find(org_id, public_id)
+    revoke(token, actor=actor)
+    token.refresh_from_db()
+    return token
+
+
+def find(org_id: str, public_id: str) -> AppToken:
+    """Raises NotFound, for another organisation's as for none."""
+    found = {} if "\x00" in public_id else {t.org_id: t for t in AppToken.objects.filter(public_id=public_id)}
+    if org_id in found:
+        return found[org_id]
+    denied = ("app_token", public_id) if found else None
+    raise NotFound(f"there is no app token {public_id[:_PUBLIC_LENGTH]!r}", code="app_token_not_found", denied=denied)
+
+
+def _told(token: AppToken) -> dict[str, Any]:
+    """What the audit says of a token."""
+    return {
+        "app": token.app,
+        "name": token.name,
+        "scopes": token.scopes,
+        "expires_at": token.expires_at and token.expires_at.isoformat(),
+        "revoked_at": token.revoked_at and token.revoked_at.isoformat(),
+    }
 
 
 def _mark_used(token: AppToken) -> None:
@@ -90,8 +185,8 @@ def _mark_used(token: AppToken) -> None:
         logger.warning("cannot note the use of %s: %s", token.public_id, error)
 
 
-def _digest(plain: str) -> bytes:
-    return hmac.digest(settings.TOKEN_PEPPER.encode(), plain.encode(), hashlib.sha256)
+def _digest(plain: str, pepper: str) -> bytes:
+    return hmac.digest(pepper.encode(), plain.encode(), hashlib.sha256)
 
 
 def _checksum(text: str) -> str:

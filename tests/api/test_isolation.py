@@ -39,6 +39,10 @@ for word in ("agent-jobs-type", "profiles"):
     }
 # Where the address names no organisation, the stranger's things are simply not there: see test_channels.
 BY_CODE = {
+    ("app-tokens", "GET"),
+    ("app-tokens", "POST"),
+    ("app-tokens/<str:public_id>", "GET"),
+    ("app-tokens/<str:public_id>", "DELETE"),
     ("channels", "GET"),
     ("channels", "POST"),
     ("channels/slack/installations", "GET"),

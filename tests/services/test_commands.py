@@ -69,7 +69,18 @@ def test_a_token_is_printed_alone():
 
     assert tokens.PATTERN.fullmatch(printed.removesuffix("\n"))
     assert tokens.authenticate(printed.strip()).scopes == ["SERVICES:READ", "SERVICES:WRITE"]
-    assert AppToken.objects.get().expires_at is None
+    token = AppToken.objects.get()
+    assert (token.expires_at - token.created_at).days == 90
+    assert (token.app, token.created_by) == ("x", "command:create_token")
+
+
+@pytest.mark.parametrize("option", ["--never", "--expires-in-days=0"])
+def test_a_token_that_never_expires_has_to_be_asked_for(option):
+    rows.org()
+    run("create_token", "--org", "acme", "--scope", "SERVICES:READ", "--name", "x", "--app", "crm", option)
+
+    token = AppToken.objects.get()
+    assert (token.expires_at, token.app, token.name) == (None, "crm", "x")
 
 
 def test_a_token_may_expire():
@@ -86,7 +97,11 @@ def test_a_token_may_expire():
         (["--org", "nowhere", "--scope", "SERVICES:READ", "--name", "x"], "no such organization"),
         (["--org", "acme", "--scope", "EVERYTHING", "--name", "x"], "is not a scope"),
         (["--org", "acme", "--scope", "SERVICES:READ", "--name", ""], "name"),
-        (["--org", "acme", "--scope", "SERVICES:READ", "--name", "x", "--expires-in-days", "0"], "days"),
+        (
+            ["--org", "acme", "--scope", "SERVICES:READ", "--name", "x", "--never", "--expires-in-days", "3"],
+            "not allowed",
+        ),
+        (["--org", "acme", "--scope", "SERVICES:READ", "--name", "x", "--app", "x" * 201], "app"),
         (["--org", "acme", "--scope", "SERVICES:READ", "--name", "x", "--expires-in-days", "-5"], "days"),
         (["--org", "acme", "--scope", "SERVICES:READ", "--name", "x", "--expires-in-days", "9" * 12], "days"),
         (["--org", "acme", "--scope", "SERVICES:READ", "--name", "x", "--expires-in-days", "soon"], "invalid"),

@@ -1,14 +1,18 @@
 """App tokens: what they look like, when they count, and that they are nowhere in plain text."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from agent_jobs.errors import Invalid
-from agent_jobs.models import AppToken
+from agent_jobs.errors import Forbidden, Invalid
+from agent_jobs.models import AppToken, AuditEntry
 from agent_jobs.services import tokens
+from agent_jobs.specs import Actor
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -36,9 +40,9 @@ def test_scopes_are_kept_in_one_form():
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"scopes": ["SERVICES:EVERYTHING"]}, "scope"),
-        ({"scopes": ["JOBS:READ"]}, "scope"),
-        ({"scopes": []}, "scope"),
+        ({"scopes": ["SERVICES:EVERYTHING"]}, "scopes"),
+        ({"scopes": ["JOBS:READ"]}, "scopes"),
+        ({"scopes": []}, "scopes"),
         ({"name": " "}, "name"),
         ({"name": "x" * 201}, "name"),
         ({"expires_in": timedelta(0)}, "expires_in_days"),
@@ -51,6 +55,79 @@ def test_a_token_that_cannot_be_is_refused_and_named(options, field):
 
     assert [error.field for error in refused.value.errors] == [field]
     assert not AppToken.objects.exists()
+
+
+def test_a_new_pepper_leaves_the_tokens_of_the_old_one_alone(settings, django_assert_num_queries):
+    settings.TOKEN_PEPPERS = {1: "one"}
+    old, old_plain = issue()
+    settings.TOKEN_PEPPERS = {1: "one", 2: "two"}
+    new, new_plain = issue()
+    AppToken.objects.update(last_used_at=Now())
+
+    with django_assert_num_queries(2):
+        assert [tokens.authenticate(old_plain), tokens.authenticate(new_plain)] == [old, new]
+    assert (old.pepper_version, new.pepper_version) == (1, 2)
+    settings.TOKEN_PEPPERS = {2: "two"}
+    assert tokens.authenticate(old_plain) is None
+    assert tokens.authenticate(new_plain) == new
+
+
+@pytest.mark.parametrize(
+    ("stated", "alone", "peppers"),
+    [
+        ("", "one", "{1: 'one'}"),
+        ("2:two", "one", "{1: 'one', 2: 'two'}"),
+        ("1:x:y,3:z", "", "{1: 'x:y', 3: 'z'}"),
+        ("1:own,2:two", "one", "{1: 'own', 2: 'two'}"),
+        ("1:x,1:y", "", "twice"),
+        ("two", "", "version:pepper"),
+        ("0:x", "", "version:pepper"),
+        ("40000:x", "", "version:pepper"),
+        ("1:", "", "version:pepper"),
+    ],
+)
+def test_peppers_are_read_from_the_environment_with_their_versions(stated, alone, peppers):
+    environment = {**os.environ, "AGENT_JOBS_TOKEN_PEPPERS": stated, "AGENT_JOBS_TOKEN_PEPPER": alone}
+    code = "from config import settings; print(dict(sorted(settings.TOKEN_PEPPERS.items())))"
+
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+    assert peppers in ran.stdout + ran.stderr
+
+
+def test_an_admin_gives_no_scope_that_they_do_not_hold():
+    rows.org()
+
+    with pytest.raises(Forbidden) as refused:
+        tokens.issue_for_app(
+            "acme",
+            app="crm",
+            name="crm",
+            scopes=["SERVICES:READ", "SERVICES:WRITE"],
+            days=1,
+            held=["SERVICES:READ"],
+            actor=Actor("token", "x"),
+        )
+
+    assert refused.value.code == "scope_not_held"
+    assert "SERVICES:WRITE" in refused.value.message
+    assert not AppToken.objects.exists()
+    assert not AuditEntry.objects.exists()
+
+
+def test_what_becomes_of_a_token_is_audited_without_the_token():
+    token, plain = issue(app="crm", actor=Actor("command", "create_token"))
+    tokens.revoke(token, actor=Actor("user", "ann", "r-1"))
+    tokens.revoke(token, actor=Actor("user", "bob", "r-2"))
+
+    made, revoked = AuditEntry.objects.order_by("id")
+    assert (made.action, made.object_id, made.actor) == ("app_token.created", token.public_id, "command:create_token")
+    assert (revoked.action, revoked.actor, revoked.request_id) == ("app_token.revoked", "user:ann", "r-1")
+    assert made.after["app"] == "crm"
+    assert made.after["scopes"] == ["SERVICES:READ"]
+    assert revoked.before["revoked_at"] is None
+    assert revoked.after["revoked_at"] is not None
+    assert plain not in str([made.after, revoked.before, revoked.after])
 
 
 def test_unknown_expired_and_revoked_tokens_do_not_count():

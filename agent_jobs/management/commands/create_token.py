@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from agent_jobs import queries, scopes
 from agent_jobs.management.commands._base import told_plainly
 from agent_jobs.services import tokens
+from agent_jobs.specs import Actor
 
 
 class Command(BaseCommand):
@@ -24,15 +25,26 @@ class Command(BaseCommand):
             help=f"may be given several times; one of {', '.join(scopes.ALL_SCOPES)}",
         )
         parser.add_argument("--name", required=True, help="what the token is for")
-        parser.add_argument("--expires-in-days", type=int, metavar="N", help="default: never")
+        parser.add_argument("--app", default="", help="whose it is (default: the name)")
+        lasts = parser.add_mutually_exclusive_group()
+        lasts.add_argument(
+            "--expires-in-days",
+            type=int,
+            default=tokens.DEFAULT_DAYS,
+            metavar="N",
+            help=f"default {tokens.DEFAULT_DAYS}; 0: never",
+        )
+        lasts.add_argument("--never", action="store_true", help="it never expires: for what nobody can replace in time")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        days = options["expires_in_days"]
+        days = 0 if options["never"] else options["expires_in_days"]
         with told_plainly():
             _, plain = tokens.issue(
                 queries.org(options["org"]),
                 name=options["name"],
                 scopes=options["scopes"],
-                expires_in=None if days is None else timedelta(days=max(-1, min(days, 100_000))),
+                app=options["app"],
+                expires_in=timedelta(days=max(-1, min(days, 100_000))) if days else None,
+                actor=Actor("command", "create_token"),
             )
         self.stdout.write(plain)

@@ -1,0 +1,152 @@
+"""App tokens: `/services/app-tokens`, for admins. The plain token is in the answer that makes it, and nowhere else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.http import HttpResponseBase
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries, scopes
+from agent_jobs.api import paging
+from agent_jobs.api.answers import filled, stamp, stamp_or_none
+from agent_jobs.api.base import Resource
+from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.fields import StrictSerializer, Text, Whole
+from agent_jobs.api.filters import AppTokenFilters
+from agent_jobs.services import tokens
+
+SORTING = paging.Sorting("app_tokens", {"created_at": "created_at", "app": "app"}, default="created_at:desc")
+QUERY = SORTING.params()
+
+
+class AppTokenRequest(StrictSerializer):
+    app = Text(max_length=200, help_text="Whose it is. An app has two active tokens at most: the old and the new one.")
+    name = Text(max_length=200, required=False, help_text="What it is for; by default the app's.")
+    scopes = serializers.ListField(
+        child=Text(max_length=32),
+        min_length=1,
+        max_length=10,
+        help_text=f"Of {', '.join(scopes.ALL_SCOPES)}: no more than the token that asks holds itself.",
+    )
+    expires_in_days = Whole(
+        min_value=1, max_value=tokens.MAX_DAYS_FOR_APPS, required=False, help_text=f"Default {tokens.DEFAULT_DAYS}."
+    )
+
+
+class AppToken(serializers.Serializer[Any]):
+    public_id = serializers.CharField(help_text="The token's first characters; may be shown and logged.")
+    org_id = serializers.CharField()
+    app = serializers.CharField()
+    name = serializers.CharField()
+    scopes = serializers.ListField(child=serializers.CharField())
+    created_by = serializers.CharField(required=False)
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(required=False)
+    last_used_at = serializers.DateTimeField(required=False, help_text="To the minute.")
+    revoked_at = serializers.DateTimeField(required=False)
+
+
+class NewAppToken(AppToken):
+    token = serializers.CharField(required=False, help_text="Shown once: not to a repeated Idempotency-Key.")
+
+
+AppTokenItem = inline_serializer("AppTokenItem", {"data": AppToken(), "meta": ItemMeta()})
+NewAppTokenItem = inline_serializer("NewAppTokenItem", {"data": NewAppToken(), "meta": ItemMeta()})
+AppTokenPage = inline_serializer("AppTokenPage", {"data": AppToken(many=True), "meta": PageMeta()})
+RevokedAppToken = inline_serializer(
+    "RevokedAppToken", {"data": AppToken(), "meta": ItemMeta(), "message": serializers.CharField()}
+)
+
+
+def answer(row: queries.Row) -> dict[str, Any]:
+    return filled(
+        {
+            "public_id": row["public_id"],
+            "org_id": row["org_id"],
+            "app": row["app"],
+            "name": row["name"],
+            "scopes": row["scopes"],
+            "created_by": row["created_by"],
+            "created_at": stamp(row["created_at"]),
+            "expires_at": stamp_or_none(row["expires_at"]),
+            "last_used_at": stamp_or_none(row["last_used_at"]),
+            "revoked_at": stamp_or_none(row["revoked_at"]),
+        }
+    )
+
+
+class _Admins(Resource):
+    level = scopes.Level.ADMIN
+
+    def item(self, token: Any) -> dict[str, Any]:
+        shown = answer({column: getattr(token, column) for column in queries.APP_TOKEN_COLUMNS})
+        return {"data": shown, "meta": {"org_id": self.org_id, "id": shown["public_id"]}}
+
+
+class AppTokens(_Admins):
+    @operation(
+        "app_tokens_list",
+        "List app tokens",
+        answers={200: AppTokenPage},
+        query=QUERY,
+        filtered=AppTokenFilters,
+        description="Also those that are expired or revoked, and never the tokens themselves.",
+    )
+    def get(self, request: Request) -> Response:
+        asked = self.asked(query=QUERY, rows=queries.app_tokens(self.org_id), filtered=AppTokenFilters)
+        page = self.listed(asked, SORTING)
+        rows, has_more = queries.page(asked.rows, page.window, queries.APP_TOKEN_COLUMNS)
+        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
+        return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+
+    @operation(
+        "app_tokens_create",
+        "Make an app token",
+        answers={201: NewAppTokenItem},
+        request=AppTokenRequest,
+        is_post=True,
+        description="409 `too_many_active_tokens` where the app has two already. To rotate: make the second, put it in"
+        " place, revoke the first.",
+    )
+    def post(self, request: Request) -> HttpResponseBase:
+        fields = self.asked(body=AppTokenRequest).body
+        made: dict[str, str] = {}
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            token, made["token"] = tokens.issue_for_app(
+                self.org_id,
+                app=fields["app"],
+                name=fields.get("name", fields["app"]),
+                scopes=fields["scopes"],
+                days=fields.get("expires_in_days", tokens.DEFAULT_DAYS),
+                held=self.token.scopes,
+                actor=self.actor,
+            )
+            return 201, self.item(token)
+
+        def with_secret(kept: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {**kept, "data": {**kept["data"], **made}}
+
+        return self.once(effect, finish=with_secret)
+
+
+class AppTokenDetail(_Admins):
+    @operation("app_tokens_retrieve", "Get an app token", answers={200: AppTokenItem}, refused=(404,))
+    def get(self, request: Request, public_id: str) -> Response:
+        self.asked()
+        return Response(self.item(tokens.find(self.org_id, public_id)))
+
+    @operation(
+        "app_tokens_revoke",
+        "Revoke an app token",
+        answers={200: RevokedAppToken},
+        refused=(404,),
+        description="At once, for good. Revoking it again answers the same and keeps the first time.",
+    )
+    def delete(self, request: Request, public_id: str) -> Response:
+        self.asked()
+        token = tokens.revoke_by_id(self.org_id, public_id, actor=self.actor)
+        return Response({**self.item(token), "message": f"App token '{public_id}' revoked"})
