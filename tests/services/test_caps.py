@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 
 from agent_jobs.models import Job
-from agent_jobs.services import jobs, transitions
+from agent_jobs.services import caps, jobs, transitions
 from agent_jobs.services.execution import Worker
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.transitions import Answer, Settlement, Turn
@@ -118,6 +118,7 @@ def test_a_cancelled_job_rings_for_the_one_that_waited_for_its_place(
     monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
 ) -> None:
     rows.org("acme", max_running_jobs=1)
+    caps._has_caps.cache_clear()  # another test's acme had none
     running = rows.job(JobStatus.RUNNING)
     rung: list[str] = []
     monkeypatch.setattr(doorbell, "ring", lambda queue, *_, **__: rung.append(queue))
