@@ -21,6 +21,11 @@ def ring(lane: str, *, times: int = 1) -> None:
     doorbell.ring(lane, f"agent_jobs.serve_{lane}", times=min(times, _MOST_RINGS))
 
 
+def ring_duty(name: str) -> None:
+    """Ask for a duty again before beat does, because work is left."""
+    doorbell.ring(DUTIES_QUEUE, f"agent_jobs.{name}")
+
+
 def ring_on_commit(lane: str) -> None:
     transaction.on_commit(lambda: ring(lane), robust=True)
 

@@ -4,9 +4,8 @@ import os
 
 from celery import shared_task
 from celery.signals import task_postrun, worker_init, worker_shutdown, worker_shutting_down
-from django.conf import settings
 
-from agent_jobs.services import audit, execution, promotion, recovery
+from agent_jobs.services import audit, execution, promotion, recovery, retention
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
 
@@ -69,4 +68,4 @@ def seal_audit() -> int:
 
 @shared_task(name="agent_jobs.prune", ignore_result=True)
 def prune() -> int:
-    return serve_duty("prune", lambda: recovery.prune_keys(hours=settings.IDEMPOTENCY_KEY_HOURS))
+    return serve_duty("prune", lambda: retention.serve_slice(stop=worker.keeper.stopping))

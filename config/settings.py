@@ -258,6 +258,8 @@ LEASE_SECONDS = env_int("AGENT_JOBS_LEASE_SECONDS", 30, minimum=3)
 HEARTBEAT_SECONDS = env_int("AGENT_JOBS_HEARTBEAT_SECONDS", 10, minimum=1)
 # How long turns under way may go on after a TERM before they are given back to other workers.
 STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS", 25)
+# Days for which what has ended is kept, where the organisation does not say.
+RETENTION_DAYS = env_int("AGENT_JOBS_RETENTION_DAYS", 90, minimum=1)
 WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=12)
 # A process with a turn that takes longer is replaced: no thread can be stopped.
 TURN_SECONDS = env_int("AGENT_JOBS_TURN_SECONDS", 900, minimum=10)

@@ -57,6 +57,10 @@ class Keeper:
     def is_stopping(self) -> bool:
         return self._stop.is_set()
 
+    @property
+    def stopping(self) -> threading.Event:
+        return self._stop
+
     def start(self) -> None:
         """Returns when the process is registered, or after a while without: it then takes no work until it is."""
         self._thread.start()

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 from agent_jobs import dispatch
 from agent_jobs.errors import IllegalMove
-from agent_jobs.models import IdempotencyKey, Job, Message, WorkerProcess
+from agent_jobs.models import Job, Message, WorkerProcess
 from agent_jobs.services import caps, promotion, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
@@ -138,10 +138,3 @@ def ring_for_waiting() -> None:
     for lane in dispatch.LANES:
         if waiting.filter(lane=lane).exists():
             dispatch.ring(lane, times=2)
-
-
-def prune_keys(*, hours: int) -> int:
-    """Idempotency keys older than their promise, and the rows of worker processes long gone."""
-    WorkerProcess.objects.filter(seen_at__lt=Now() - timedelta(days=7)).delete()
-    deleted, _ = IdempotencyKey.objects.filter(created_at__lt=Now() - timedelta(hours=hours)).delete()
-    return deleted

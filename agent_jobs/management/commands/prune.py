@@ -1,0 +1,37 @@
+"""Deletes what has ended and is older than its organisation keeps it; with --dry-run only says how much that is."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from agent_jobs import queries
+from agent_jobs.management.commands._base import told_plainly
+from agent_jobs.services import retention
+
+
+class Command(BaseCommand):
+    help = "Delete what has ended and is too old. The duty of the same name does so every hour; both may run at once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="count, and delete nothing")
+        parser.add_argument(
+            "--older-than", type=int, metavar="DAYS", help="in place of the organisations' own retention; 1 or more"
+        )
+        parser.add_argument("--org", metavar="ORG_ID", help="only this organisation")
+        parser.add_argument("--seconds", type=float, metavar="N", help="stop after so long; the next run goes on")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        days, org_id = options["older_than"], options["org"]
+        if days is not None and not 1 <= days <= 100_000:
+            raise CommandError(f"--older-than must be from 1 to 100000 days, not {days}")
+        with told_plainly():
+            if org_id is not None:
+                queries.org(org_id)
+            if options["dry_run"]:
+                found, is_done = retention.count(org_id=org_id, older_than_days=days), True
+            else:
+                found, is_done = retention.prune(org_id=org_id, older_than_days=days, seconds=options["seconds"])
+        for kind in retention.KINDS:
+            self.stdout.write(f"{kind}: {found[kind]}")
+        if not is_done:
+            self.stdout.write("the time is over; there is more")

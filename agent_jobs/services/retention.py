@@ -1,0 +1,239 @@
+"""Deletes what has ended and is older than its organisation keeps it: jobs with all that hangs on them, and the rest.
+
+An organisation's `retention_days`, else RETENTION_DAYS, counted by the database's clock from a job's end. What has not
+ended stays, however old, with the messages of its thread; the audit stays in any case. Everything goes in transactions
+of some hundred rows that lock nothing that a claim or a POST wants (rows that have ended, SKIP LOCKED), in the order of
+an index that is there for other reasons, and with pauses: a prune may take all night, it may not be felt.
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.sessions.models import Session
+from django.db import connection
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from agent_jobs import dispatch
+from agent_jobs.models import Job, WorkerProcess
+from agent_jobs.services import promotion
+from agent_jobs.states import TERMINAL
+from channels_integration import retention as channels
+
+Step = tuple[str, int]
+KINDS = ("jobs", "tasks", "messages", "activities", *channels.KINDS, "idempotency_keys", "workers", "sessions")
+BATCH = 500
+_SLICE_SECONDS = 10.0
+# Of the time that a batch took: the database is left alone for as long again.
+_REST = 1.0
+_LOCK = (0x616A, -2)
+_DEAD_WORKER_DAYS = 7
+_CHANCE = random.SystemRandom()
+_EVER = datetime.min.replace(tzinfo=UTC)
+
+_CUTOFFS = "SELECT id, now() - make_interval(days => coalesce(%s, retention_days, %s)) FROM agent_jobs_org"
+# One status at a time, for then the index on (org, status, created_at) gives the oldest first. A job cannot end before
+# it is made, so `created_at` bounds the walk; `floor` spares it the entries of rows that have just been deleted.
+_ENDED = """
+    FROM agent_jobs_job
+    WHERE org_id = %(org_id)s AND status = %(status)s AND finished_at < %(before)s
+        AND created_at >= %(floor)s AND created_at < %(before)s
+"""
+_DELETE_JOBS = f"""
+WITH ended AS MATERIALIZED (
+    SELECT id, created_at {_ENDED} ORDER BY created_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+), tasks AS (
+    DELETE FROM agent_jobs_task WHERE job_id IN (SELECT id FROM ended) RETURNING 1
+), messages AS (
+    DELETE FROM agent_jobs_message WHERE job_id IN (SELECT id FROM ended) RETURNING 1
+), activities AS (
+    DELETE FROM agent_jobs_activity WHERE job_id IN (SELECT id FROM ended) RETURNING 1
+), jobs AS (
+    DELETE FROM agent_jobs_job WHERE id IN (SELECT id FROM ended) RETURNING 1
+)
+SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM tasks), (SELECT count(*) FROM messages),
+    (SELECT count(*) FROM activities), (SELECT max(created_at) FROM ended)
+"""  # noqa: S608 - constants of ours, here and below
+# What an organisation did, not one of its jobs.
+_ORG_ACTIVITIES = """
+    FROM agent_jobs_activity
+    WHERE org_id = %(org_id)s AND job_id IS NULL AND created_at >= %(floor)s AND created_at < %(before)s
+"""
+_DELETE_ORG_ACTIVITIES = f"""
+WITH old AS MATERIALIZED (
+    SELECT id, created_at {_ORG_ACTIVITIES} ORDER BY created_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM agent_jobs_activity WHERE id IN (SELECT id FROM old) RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), (SELECT max(created_at) FROM old)
+"""  # noqa: S608
+_OLD_KEYS = "FROM agent_jobs_idempotencykey WHERE created_at < now() - make_interval(hours => %s)"
+_DELETE_KEYS = f"""
+DELETE FROM agent_jobs_idempotencykey WHERE id IN (
+    SELECT id {_OLD_KEYS} ORDER BY created_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
+"""  # noqa: S608
+
+
+def serve_slice(*, seconds: float = _SLICE_SECONDS, stop: threading.Event | None = None) -> int:
+    """The duty: prune for some seconds and, where work is left, ring for the next ones. Returns how many rows went.
+
+    0 at once where another process is at it (an advisory lock); that is thrift, not safety.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", _LOCK)
+        if not cursor.fetchone()[0]:
+            return 0
+        try:
+            gone, is_done = prune(seconds=seconds, rest=_REST, stop=stop)
+        finally:
+            if connection.connection is not None and not connection.connection.closed:
+                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", _LOCK)
+    promotion.note_done("prune")
+    if not is_done:
+        dispatch.ring_duty("prune")
+    return sum(gone.values())
+
+
+def prune(
+    *,
+    org_id: str | None = None,
+    older_than_days: int | None = None,
+    seconds: float | None = None,
+    rest: float = 0.0,
+    stop: threading.Event | None = None,
+    rng: random.Random = _CHANCE,
+) -> tuple[Counter[str], bool]:
+    """Delete what is too old, by kind; whether nothing was left. Any number may run at once.
+
+    `older_than_days` in place of the organisations' own policies. After each batch it rests for `rest` times as long.
+    """
+    cutoffs = cutoffs_of(org_id, older_than_days)
+    until = None if seconds is None else time.monotonic() + seconds
+    gone: Counter[str] = Counter()
+    pause = stop or threading.Event()
+    began = time.monotonic()
+    for kind, count in _steps(cutoffs, is_everybody=org_id is None, rng=rng):
+        gone[kind] += count
+        pause.wait(rest * (time.monotonic() - began))
+        if pause.is_set() or (until is not None and time.monotonic() > until):
+            return gone, False
+        began = time.monotonic()
+    return gone, True
+
+
+def count(*, org_id: str | None = None, older_than_days: int | None = None) -> Counter[str]:
+    """What `prune` would delete, by kind."""
+    cutoffs = cutoffs_of(org_id, older_than_days)
+    found: Counter[str] = Counter()
+    for one_id, before in cutoffs.items():
+        with connection.cursor() as cursor:
+            floor: dict[str, str | datetime] = {"org_id": one_id, "before": before, "floor": _EVER}
+            for status in TERMINAL:
+                cursor.execute(f"SELECT count(*) {_ENDED}", {**floor, "status": status})
+                found["jobs"] += cursor.fetchone()[0]
+                ended = f"(SELECT id {_ENDED})"
+                for kind in ("task", "message", "activity"):
+                    cursor.execute(
+                        f"SELECT count(*) FROM agent_jobs_{kind} WHERE job_id IN {ended}",  # noqa: S608
+                        {**floor, "status": status},
+                    )
+                    found["activities" if kind == "activity" else f"{kind}s"] += cursor.fetchone()[0]
+            cursor.execute(f"SELECT count(*) {_ORG_ACTIVITIES}", floor)
+            found["activities"] += cursor.fetchone()[0]
+    for kind, number in channels.counts(cutoffs, kept=lambda owners: _kept(owners, cutoffs)):
+        found[kind] += number
+    if org_id is None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT count(*) {_OLD_KEYS}", [settings.IDEMPOTENCY_KEY_HOURS])
+            found["idempotency_keys"] = cursor.fetchone()[0]
+        found["workers"] = _dead_workers().count()
+        found["sessions"] = Session.objects.filter(expire_date__lt=Now()).count()
+    return found
+
+
+def cutoffs_of(org_id: str | None = None, older_than_days: int | None = None) -> dict[str, datetime]:
+    """The moment of each organisation before which what has ended is too old."""
+    with connection.cursor() as cursor:
+        parameters: list[str | int | None] = [older_than_days, settings.RETENTION_DAYS]
+        where = "" if org_id is None else " WHERE id = %s"
+        cursor.execute(_CUTOFFS + where, parameters if org_id is None else [*parameters, org_id])
+        return dict(cursor.fetchall())
+
+
+def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Random) -> Iterator[Step]:
+    if is_everybody:
+        # First, for they grow fastest; what one run has no time for, the next one has.
+        yield from _until_short("idempotency_keys", _DELETE_KEYS, [settings.IDEMPOTENCY_KEY_HOURS])
+        yield "workers", _dead_workers().delete()[0]
+        yield "sessions", Session.objects.filter(expire_date__lt=Now()).delete()[0]
+    org_ids = list(cutoffs)
+    rng.shuffle(org_ids)  # so that a run that is cut short does not always leave the same ones
+    for org_id in org_ids:
+        for status in sorted(TERMINAL):
+            yield from _jobs_of(org_id, cutoffs[org_id], status)
+        yield from _activities_of(org_id, cutoffs[org_id])
+    yield from channels.steps(cutoffs, kept=lambda owners: _kept(owners, cutoffs))
+
+
+def _jobs_of(org_id: str, before: datetime, status: str) -> Iterator[Step]:
+    parameters: dict[str, str | datetime] = {"org_id": org_id, "before": before, "status": status, "floor": _EVER}
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_DELETE_JOBS, parameters)
+            *gone, parameters["floor"] = cursor.fetchone()
+        yield from zip(("tasks", "messages", "activities"), gone[1:], strict=True)
+        yield "jobs", gone[0]
+        if gone[0] < BATCH:
+            return
+
+
+def _activities_of(org_id: str, before: datetime) -> Iterator[Step]:
+    parameters: dict[str, str | datetime] = {"org_id": org_id, "before": before, "floor": _EVER}
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_DELETE_ORG_ACTIVITIES, parameters)
+            gone, parameters["floor"] = cursor.fetchone()
+        yield "activities", gone
+        if gone < BATCH:
+            return
+
+
+def _until_short(kind: str, statement: str, parameters: list[int]) -> Iterator[Step]:
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            gone = cursor.rowcount
+        yield kind, gone
+        if gone < BATCH:
+            return
+
+
+def _dead_workers() -> "QuerySet[WorkerProcess]":
+    return WorkerProcess.objects.filter(seen_at__lt=Now() - timedelta(days=_DEAD_WORKER_DAYS))
+
+
+def _kept(owners: Collection[str], cutoffs: dict[str, datetime]) -> set[str]:
+    """Of these owners of messages, the jobs that stay: their messages do, too."""
+    ids = [owner for owner in owners if _is_uuid(owner)]
+    if not ids:
+        return set()
+    rows = Job.objects.filter(pk__in=ids).values_list("id", "org_id", "status", "finished_at")
+    return {
+        str(job_id)
+        for job_id, org_id, status, finished_at in rows
+        if status not in TERMINAL or org_id not in cutoffs or (finished_at or _EVER) >= cutoffs[org_id]
+    }
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

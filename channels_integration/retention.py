@@ -1,0 +1,120 @@
+"""Deletes what the channels no longer need: settled messages, events, transcripts, lanes that nobody uses.
+
+Rows are walked in the order of their keys, which is that of their time (UUIDv7, a sequence): no index of its own, and
+the walk goes once over what an organisation keeps for longer. Transactions are short, rows that anybody has locked are
+left for the next time, and nothing that is still to be sent or handed on is touched. Any number may run at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+CHUNK = 1_000
+IDLE_LANE_DAYS = 2
+
+# The keys of one chunk, in order, and of each row: is it to go, and whose is it. `cutoffs` may be of some
+# organisations only. `last` bounds the walk: nothing behind it is old enough for anybody.
+_CUTOFFS = "SELECT * FROM unnest(%(org_ids)s::text[], %(befores)s::timestamptz[]) AS c(org_id, before)"
+_OUTBOUND = f"""
+WITH cutoffs AS ({_CUTOFFS})
+SELECT m.id, m.owner_key, m.status IN ('sent', 'dead', 'withdrawn') AND m.created_at < c.before
+FROM channels_integration_outboundmessage m LEFT JOIN cutoffs c USING (org_id)
+WHERE m.id > %(after)s AND m.id < %(last)s ORDER BY m.id LIMIT {CHUNK}
+"""  # noqa: S608 - constants of ours, here and below
+_INBOUND = f"""
+WITH cutoffs AS ({_CUTOFFS})
+SELECT e.id, '', e.status IN ('routed', 'parked') AND e.received_at < c.before, e.received_at >= %(newest)s
+FROM channels_integration_inboundevent e LEFT JOIN cutoffs c USING (org_id)
+WHERE e.id > %(after)s ORDER BY e.id LIMIT {CHUNK}
+"""  # noqa: S608
+_TRANSCRIPT = f"""
+WITH cutoffs AS ({_CUTOFFS})
+SELECT w.id, '', w.created_at < c.before
+FROM channels_integration_webmessage w
+JOIN channels_integration_channel h ON h.id = w.channel_id LEFT JOIN cutoffs c USING (org_id)
+WHERE w.id > %(after)s AND w.id < %(last)s ORDER BY w.id LIMIT {CHUNK}
+"""  # noqa: S608
+_DELETE = "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id = ANY(%s) {still} FOR UPDATE SKIP LOCKED)"
+_TABLES = {
+    "outbound_messages": (
+        "channels_integration_outboundmessage",
+        _OUTBOUND,
+        "AND status IN ('sent', 'dead', 'withdrawn')",
+    ),
+    "inbound_events": ("channels_integration_inboundevent", _INBOUND, "AND status IN ('routed', 'parked')"),
+    "transcript_lines": ("channels_integration_webmessage", _TRANSCRIPT, ""),
+}
+KINDS = (*_TABLES, "idle_lanes")
+
+_IDLE_LANES = f"""
+    FROM channels_integration_lane l
+    WHERE l.look_at IS NULL AND l.org_id = ANY(%(org_ids)s) AND l.opens_at < now() - interval '{IDLE_LANE_DAYS} days'
+"""
+_DELETE_LANES = f"""
+DELETE FROM channels_integration_lane WHERE lane IN (SELECT lane {_IDLE_LANES} LIMIT {CHUNK} FOR UPDATE SKIP LOCKED)
+"""  # noqa: S608
+
+
+def steps(
+    cutoffs: Mapping[str, datetime], *, kept: Callable[[Collection[str]], Collection[str]]
+) -> Iterator[tuple[str, int]]:
+    """Delete chunk by chunk what is older than its organisation's moment; yields the kind and how many rows went.
+
+    `kept` says which owners' messages stay, however old: a job under way goes on in the thread that they opened.
+    """
+    for kind, (table, _, still) in _TABLES.items():
+        for ids in _doomed(kind, cutoffs, kept):
+            if not ids:
+                yield kind, 0
+                continue
+            with connection.cursor() as cursor:
+                cursor.execute(_DELETE.format(table=table, still=still), [ids])
+                yield kind, cursor.rowcount
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_DELETE_LANES, {"org_ids": list(cutoffs)})
+            deleted = cursor.rowcount
+        yield "idle_lanes", deleted
+        if deleted < CHUNK:
+            return
+
+
+def counts(
+    cutoffs: Mapping[str, datetime], *, kept: Callable[[Collection[str]], Collection[str]]
+) -> Iterator[tuple[str, int]]:
+    """As `steps`, without deleting anything."""
+    for kind in _TABLES:
+        for ids in _doomed(kind, cutoffs, kept):
+            yield kind, len(ids)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) {_IDLE_LANES}", {"org_ids": list(cutoffs)})
+        yield "idle_lanes", cursor.fetchone()[0]
+
+
+def _doomed(
+    kind: str, cutoffs: Mapping[str, datetime], kept: Callable[[Collection[str]], Collection[str]]
+) -> Iterator[list[Any]]:
+    if not cutoffs:
+        return
+    newest = max(cutoffs.values())
+    parameters: dict[str, Any] = {
+        "org_ids": list(cutoffs),
+        "befores": list(cutoffs.values()),
+        "newest": newest,
+        "last": UUID(int=int(newest.timestamp() * 1000) << 80),
+        "after": 0 if kind == "inbound_events" else UUID(int=0),
+    }
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_TABLES[kind][1], parameters)
+            rows = cursor.fetchall()
+        owners = kept({row[1] for row in rows if row[2] and row[1]})
+        yield [row[0] for row in rows if row[2] and row[1] not in owners]
+        if len(rows) < CHUNK or all(row[3:] == (True,) for row in rows):
+            return
+        parameters["after"] = rows[-1][0]
