@@ -9,14 +9,15 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --un
 SETS := base embedded dev container
 
 .DEFAULT_GOAL := help
-.PHONY: help env check format test bench chaos chaos-smoke lock check-container up
+.PHONY: help env check format test bench fuzz chaos chaos-smoke lock check-container up
 
 help:
-	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements"
+	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements, a short fuzz"
 	@echo "make test             the whole test suite: manage.py test"
 	@echo "make bench            this service and bare Celery, side by side"
 	@echo "make chaos            break the service on purpose: DURATION=180 SEED=7 EXPERIMENT=E1,E4 (all of them without)"
 	@echo "make chaos-smoke      four of these experiments, 90 seconds in all"
+	@echo "make fuzz             generated requests against the whole OpenAPI document (SEED=1 EXAMPLES=50)"
 	@echo "make format           put the code into its form"
 	@echo "make lock             resolve requirements/*.in anew (make lock UPGRADE=--upgrade for newer versions)"
 	@echo "make check-container  Dockerfile, docker-compose.yml and .env.example, without a container engine"
@@ -33,6 +34,7 @@ check: env
 	$(ALONE) $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	$(ALONE) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(BIN)/python .ci/requirements_in_step.py
+	$(BIN)/python -m tests.fuzz --examples=8 --phases=examples,fuzzing,stateful
 
 format: env
 	$(BIN)/ruff format .
@@ -40,6 +42,9 @@ format: env
 
 test:
 	$(PYTHON) manage.py test
+
+fuzz: env
+	$(BIN)/python -m tests.fuzz --seed=$(or $(SEED),1) --examples=$(or $(EXAMPLES),50)
 
 bench: env
 	$(BIN)/python -m tests.benchmarks
