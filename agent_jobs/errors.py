@@ -7,6 +7,7 @@ AgentJobsError
 ├── Conflict            the state of the thing does not allow it             409
 │   └── IllegalMove     a move that the job's status does not allow          409
 ├── KeyReused           an Idempotency-Key with another body                 422
+├── QuotaReached        the organisation has as much as it may have          429
 ├── LeaseLost           the writer's lease token is stale: stop, write nothing
 └── RunError            a runner could not do its work
     ├── RetryableError  may work later (provider 5xx, 429, time-out)
@@ -66,6 +67,16 @@ class IllegalMove(Conflict):
 
 class KeyReused(AgentJobsError):
     code = "idempotency_key_reused"
+
+
+class QuotaReached(AgentJobsError):
+    """`retry_after`: seconds after which there may be room."""
+
+    code = "quota_reached"
+
+    def __init__(self, message: str, *, code: str = "", retry_after: int) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
 
 
 class LeaseLost(AgentJobsError):

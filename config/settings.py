@@ -241,6 +241,8 @@ TOKEN_PEPPERS = _token_peppers()
 # `id:key[,id:key…]`, each key 32 bytes in base64; the first one seals, all of them open.
 SEALING_KEYS = env("AGENT_JOBS_SEALING_KEYS")
 IDEMPOTENCY_KEY_HOURS = 48
+# Jobs of one organisation that were not started, where its max_waiting_jobs says nothing else.
+MAX_WAITING_JOBS = env_int("AGENT_JOBS_MAX_WAITING_JOBS", 100_000)
 
 # --- Channels --------------------------------------------------------------------------------------------------
 SLACK_API_URL = env("SLACK_API_URL", "https://slack.com/api/")

@@ -30,6 +30,7 @@ STATUSES: tuple[tuple[type[errors.AgentJobsError], int], ...] = (
     (errors.Invalid, 400),
     (errors.Conflict, 409),
     (errors.KeyReused, 422),
+    (errors.QuotaReached, 429),
 )
 _CODES = {
     400: "bad_request",
@@ -148,7 +149,8 @@ def _own(exc: errors.AgentJobsError, request: Any) -> Response | None:
         if isinstance(exc, kind):
             fields = exc.errors if isinstance(exc, errors.Invalid) else ()
             message = _summary(fields) if isinstance(exc, errors.Invalid) else exc.message
-            return _refusal(status, exc.code, message, request, errors=fields)
+            headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, errors.QuotaReached) else {}
+            return _refusal(status, exc.code, message, request, errors=fields, headers=headers)
     return None
 
 

@@ -14,7 +14,7 @@ from agent_jobs import dispatch, runners, timing
 from agent_jobs.errors import FieldError, Forbidden, IllegalMove, Invalid, NotFound, PermanentError
 from agent_jobs.models import Job, JobType, Org, Profile
 from agent_jobs.runners import prompts
-from agent_jobs.services import caps, schemas, speech, transitions
+from agent_jobs.services import caps, quotas, schemas, speech, transitions
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor, JobSpec, config_errors
 from agent_jobs.states import Event, JobStatus, WaitingFor
 from channels_integration import directory
@@ -26,8 +26,9 @@ _CHANCE = random.SystemRandom()
 def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CHANCE) -> Job:
     """Store a job, SCHEDULED or WAITING by the database's clock, and ring once it is committed.
 
-    Raises Invalid for what does not hold, naming the fields, and NotFound for a job type or profile that the
-    organisation does not have. Nothing is stored then. Calling twice makes two jobs: idempotency is the door's.
+    Raises Invalid for what does not hold, naming the fields, NotFound for a job type or profile that the
+    organisation does not have, and QuotaReached. Nothing is stored then. Calling twice makes two jobs: idempotency is
+    the door's.
     """
     with transaction.atomic():
         job_type, org, now = _type_of(org_id, spec.job_type_id)
@@ -35,6 +36,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
         _check_profile(org_id, config)
         prompt = config.get("start_prompt") or job_type.description or job_type.name
         _check(org_id, spec, job_type, config, prompt, now)
+        quotas.admit_job(org)
         delay_seconds = timing.draw_delay_seconds(spec.delay_minutes, rng)
         due_at = timing.effective_start(spec.scheduled_at, now=now, delay_seconds=delay_seconds)
         held_until = _cooldown_end(org_id, spec, config, now)
