@@ -51,8 +51,9 @@ class Rules:
 
     `start_slack`: how long after its window a job with one may start; None where nothing is promised. `quick`: in
     these, a POST is answered 201 within `quick_seconds`. `started`: a job made in one of these, due at once, starts
-    before the window's `by`. `lateness_p99` and `lateness_max` by organisation, '' for all. `canaries`: a text of each
-    organisation's that no post of another's may contain.
+    before the window's `by`; `due_by`: so does one that falls due in it. `punctual`: of those that fall due in one of
+    these, 99 % start within `punctual_p99`. `lateness_p99` and `lateness_max` by organisation, '' for all.
+    `canaries`: a text of each organisation's that no post of another's may contain.
     """
 
     deadline_grace: float = 60.0
@@ -61,6 +62,9 @@ class Rules:
     quick: tuple[Window, ...] = ()
     quick_seconds: float = 0.5
     started: tuple[Window, ...] = ()
+    due_by: tuple[Window, ...] = ()
+    punctual: tuple[Window, ...] = ()
+    punctual_p99: float = 1.0
     lateness_p99: Mapping[str, float] = field(default_factory=dict)
     lateness_max: Mapping[str, float] = field(default_factory=dict)
     canaries: Mapping[str, str] = field(default_factory=dict)
@@ -309,16 +313,28 @@ def _of_lateness(recorded: Sequence[Recorded], rules: Rules) -> _Found:
         for name, whose, seconds in lateness:
             if org in ("", whose) and seconds > bound:
                 yield Breach.LATENESS, f"{name} of {whose} started {seconds:.3f} s late, not {bound} s"
-    for row in recorded:
-        for window in rules.started:
-            if not window.holds(row.created_at) or row.due_at > row.created_at or row.status == "CANCELED":
-                continue
-            if row.started_at is None or row.started_at > window.by:
-                late = "never" if row.started_at is None else f"{row.started_at - window.by:.3f} s too late"
-                yield (
-                    Breach.LATENESS,
-                    f"{row.name}: made in a window of {window.end - window.start:.1f} s, started {late}",
-                )
+    alive = [row for row in recorded if row.status != "CANCELED"]
+    for window in rules.started:
+        at_once = [row for row in alive if window.holds(row.created_at) and row.due_at <= row.created_at]
+        yield from _not_started_by(at_once, window)
+    for window in rules.due_by:
+        yield from _not_started_by([row for row in alive if window.holds(row.due_at)], window)
+    for window in rules.punctual:
+        spread = Spread.of(
+            row.started_at - row.due_at
+            for row in recorded
+            if window.holds(row.due_at) and row.due_at > row.created_at and row.started_at is not None
+        )
+        if spread.p99 > rules.punctual_p99:
+            length = window.end - window.start
+            yield Breach.LATENESS, f"{spread.count} that fell due within {length:.0f} s started {spread} s late"
+
+
+def _not_started_by(rows: Sequence[Recorded], window: Window) -> _Found:
+    for row in rows:
+        if row.started_at is None or row.started_at > window.by:
+            late = "never" if row.started_at is None else f"{row.started_at - window.by:.3f} s too late"
+            yield Breach.LATENESS, f"{row.name}: of a window of {window.end - window.start:.1f} s, started {late}"
 
 
 def _lateness(recorded: Sequence[Recorded]) -> list[tuple[str, str, float]]:

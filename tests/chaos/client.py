@@ -36,7 +36,10 @@ _IN_PROGRESS = "idempotency_key_in_progress"
 
 
 class Client:
-    """Goes round the addresses of the web processes, with a new connection each time. Safe to use from many threads."""
+    """Goes round the addresses of the web processes, with a new connection each time. Safe to use from many threads.
+
+    As any load balancer does, it tries the next one where a connection is refused: nothing was sent then.
+    """
 
     def __init__(self, ports: Sequence[int], token: str, *, seconds: float = 10.0) -> None:
         self.ports = ports
@@ -52,8 +55,11 @@ class Client:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **named}
         content = None if body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.next_port(), timeout=self.seconds)
         at, began = time.time(), time.monotonic()
+        try:
+            connection = self._connected()
+        except OSError:
+            return Answer(at, time.monotonic() - began, None)
         try:
             connection.request(method, path, body=content, headers=sent)
             answer = connection.getresponse()
@@ -64,6 +70,19 @@ class Client:
             return Answer(at, time.monotonic() - began, None)
         finally:
             connection.close()
+
+    def _connected(self) -> http.client.HTTPConnection:
+        """Raises OSError where none of the addresses takes a connection."""
+        for left in reversed(range(len(self.ports))):
+            connection = http.client.HTTPConnection("127.0.0.1", self.next_port(), timeout=self.seconds)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                if not left:
+                    raise
+            else:
+                return connection
+        raise AssertionError("a client needs an address")
 
     def ok(self, method: str, path: str, body: Any = None, **headers: str) -> Mapping[str, Any]:
         """For what has to work: asserts a 2xx."""

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
@@ -89,6 +89,8 @@ class Asked:
     tries: list[Try] = field(default_factory=list)
     cancels: list[Try] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
+    # Of these nobody waits for an answer, and whether the job still listens is open.
+    overheard: list[Said] = field(default_factory=list)
 
     def sent(self, org: str) -> Sent:
         created_at = next((attempt.answered_at for attempt in self.tries if attempt.status == 201), None)
@@ -107,7 +109,7 @@ class Asked:
             start_from=start_from,
             start_until=start_until,
             cancels=tuple(self.cancels),
-            said=tuple(self.said),
+            said=(*self.said, *(replace(said, heard_at=None) for said in self.overheard)),
         )
 
 
@@ -195,7 +197,8 @@ class Load:
         asked = self._new()
         with self._lock:
             self._asked[asked.name] = asked
-            self._by_question[asked.expected[0]] = asked
+            if asked.expected:
+                self._by_question[asked.expected[0]] = asked
         self._post(asked)
 
     def _new(self) -> Asked:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,10 @@ _ALIVE_BY = 60.0
 
 
 class Rig:
-    """`environment` is all processes'. `celery_app` and `wsgi_app` may be modules that register runners of a test."""
+    """`environment` is all processes'; its DJANGO_SETTINGS_MODULE may be one that registers runners of a test.
+
+    With `disk_megabytes` the data folder of PostgreSQL is a file system of that size, mounted at `disk` (needs root).
+    """
 
     def __init__(
         self,
@@ -53,8 +57,7 @@ class Rig:
         workers: int = 3,
         beats: int = 2,
         environment: Mapping[str, str] | None = None,
-        celery_app: str = "config.celery",
-        wsgi_app: str = "config.wsgi:application",
+        disk_megabytes: int = 0,
     ) -> None:
         self.home = home
         self.seed = seed
@@ -70,11 +73,12 @@ class Rig:
         self.postgres = embedded.Postgres(home, tcp_port=self._postgres_port)
         self.redis_server = embedded.Redis(home)
         self._web_ports = {name: embedded.free_port() for name in self.webs}
-        self._celery_app = celery_app
-        self._wsgi_app = wsgi_app
+        self.disk = home / "disk"
+        self._disk_megabytes = disk_megabytes
         self.environment = {
             **_clean(os.environ),
             **QUICK,
+            "DJANGO_SETTINGS_MODULE": "config.settings",
             **(environment or {}),
             "AGENT_JOBS_DATA_DIR": str(home),
             "AGENT_JOBS_SECRET_KEY": secrets.token_urlsafe(48),
@@ -82,7 +86,6 @@ class Rig:
             "AGENT_JOBS_SEALING_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
             "AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES": "1",
             "AGENT_JOBS_WEB_PROCESSES": "1",
-            "DJANGO_SETTINGS_MODULE": "config.settings",
             "PYTHONUNBUFFERED": "1",
         }
         self.supervisor = Supervisor()
@@ -105,6 +108,8 @@ class Rig:
         self.slack.__enter__()
         for name, server in (("postgres", self.postgres), ("redis", self.redis_server)):
             server.prepare()
+            if name == "postgres" and self._disk_megabytes:
+                self._move_to_small_disk()
             self.supervisor.add(name, lambda name=name, server=server: server.spawn(self._log(name)))
         wait_for(self.postgres.is_ready, seconds=30, what="PostgreSQL answers")
         wait_for(self.redis_server.is_ready, seconds=30, what="Redis answers")
@@ -129,6 +134,20 @@ class Rig:
         for proxy in self.links.values():
             proxy.stop()
         self.slack.__exit__(None, None, None)
+        if self.disk.is_mount():
+            subprocess.run(["umount", str(self.disk)], check=True)
+
+    def _move_to_small_disk(self) -> None:
+        self.disk.mkdir(mode=0o711)
+        size = f"size={self._disk_megabytes}m,mode=711"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(self.disk)], check=True)
+        files = self.postgres.files
+        subprocess.run(["cp", "-a", str(files), str(self.disk)], check=True)
+        # Of a disk this small, the logs of many changes would not leave enough.
+        with (self.disk / files.name / "postgresql.auto.conf").open("a") as settings:
+            settings.write("max_wal_size = '64MB'\nmin_wal_size = '32MB'\n")
+        shutil.rmtree(files)
+        files.symlink_to(self.disk / files.name)
 
     def wait_ready(self, *, seconds: float = _ALIVE_BY) -> None:
         """Until every web says that the service does work."""
@@ -206,8 +225,8 @@ class Rig:
     def _command(self, name: str) -> list[str]:
         if name in self.webs:
             bind = f"127.0.0.1:{self._web_ports[name]}"
-            return ["-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", bind, self._wsgi_app]
-        celery = ["-m", "celery", "--quiet", "--app", self._celery_app]
+            return ["-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", bind, "config.wsgi:application"]
+        celery = ["-m", "celery", "--quiet", "--app", "config.celery"]
         if name in self.workers:
             threads = self.environment.get("AGENT_JOBS_WORKER_THREADS", "16")
             options = ["--pool", "threads", "--concurrency", threads, "--queues", QUEUES, "--loglevel", "WARNING"]

@@ -72,7 +72,8 @@ class Experiment:
     """`inject` makes the faults until `scene.pause` says that time is over; it runs in a thread of its own.
 
     `make_load` and `rig` (keyword arguments of `Rig`) are for experiments that need another load or other processes.
-    `quiet_seconds`: how long after the faults all must have come to its end.
+    `quiet_seconds`: how long after the faults all must have come to its end. `verify` looks, when all is quiet, at what
+    the ledgers do not tell.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Experiment:
     make_load: Callable[..., Load] = Load
     load: Mapping[str, Any] = field(default_factory=dict)
     quiet_seconds: float = 120.0
+    verify: Callable[[Scene], None] = lambda scene: None
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def _play(experiment: Experiment, scene: Scene, say: Callable[[str], None]) -> f
     quiet_after = _wait_quiet(experiment, scene, over_at, say)
     for error in (*failures, *scene.load.agenda.failures):
         raise error
+    experiment.verify(scene)
     return quiet_after
 
 

@@ -82,6 +82,8 @@ CLEAN = _many(_one(1), _one(2, at=T0 + 10))
 RULES = Rules(
     quick=(Window(T0 + 9, T0 + 20),),
     started=(Window(T0 + 9, T0 + 20, by=T0 + 22),),
+    due_by=(Window(T0 + 5, T0 + 8, by=T0 + 10.5),),
+    punctual=(Window(T0 + 30, T0 + 50),),
     lateness_p99={"": 1.0},
     lateness_max={"acme": 5.0},
     canaries={"acme": "acme-canary", "rival": "rival-canary"},
@@ -150,6 +152,8 @@ PLANTED: dict[str, tuple[Breach, Callable[[History], History]]] = {
     "p99 of lateness": (Breach.LATENESS, lambda h: h.row(0, started_at=T0 + 1.5)),
     "too late after Redis came back": (Breach.LATENESS, lambda h: h.row(1, started_at=T0 + 22.5, created_at=T0 + 19)),
     "never started after Redis came back": (Breach.LATENESS, lambda h: h.row(1, started_at=None)),
+    "too late after the beats came back": (Breach.LATENESS, lambda h: h.row(0, due_at=T0 + 6, started_at=T0 + 10.6)),
+    "unpunctual": (Breach.LATENESS, lambda h: h.row(0, due_at=T0 + 40, started_at=T0 + 41.5)),
     "one job far too late": (Breach.LATENESS, lambda h: h.row(0, started_at=T0 + 6)),
     "before its window": (Breach.OUTSIDE_WINDOW, lambda h: h.job(0, start_from=T0 + 1, start_until=T0 + 9)),
     "after its window": (Breach.OUTSIDE_WINDOW, lambda h: h.job(0, start_from=T0 - 9, start_until=T0 - 2.5)),
