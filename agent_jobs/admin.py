@@ -3,12 +3,15 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db import transaction
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from agent_jobs.models import (
     Activity,
     AppToken,
+    AuditEntry,
+    AuditSeal,
     DutyRun,
     Job,
     JobType,
@@ -19,7 +22,7 @@ from agent_jobs.models import (
     Task,
     WorkerProcess,
 )
-from agent_jobs.services import tokens
+from agent_jobs.services import audit, tokens
 from agent_jobs.specs import Actor
 
 
@@ -38,8 +41,48 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
 
+class Audited(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Rows that operators change here, each change with its entry in the organisation's audit."""
+
+    word: str
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        with transaction.atomic():
+            super().save_model(request, obj, form, change)
+            names = form.changed_data
+            before = {name: form.initial.get(name) for name in names} if change else None
+            after = {name: _plain(form.cleaned_data.get(name)) for name in names}
+            if names or not change:
+                self._record(request, obj, "updated" if change else "created", before=before, after=after)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        with transaction.atomic():
+            self._record(request, obj, "removed")
+            super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        with transaction.atomic():
+            for obj in queryset:
+                self._record(request, obj, "removed")
+            super().delete_queryset(request, queryset)
+
+    def _record(self, request: HttpRequest, obj: Any, verb: str, **states: Any) -> None:
+        org_id, name = (obj.pk, obj.pk) if isinstance(obj, Org) else (obj.org_id, obj.user.get_username())
+        actor = _actor(request)
+        audit.record(org_id, f"{self.word}.{verb}", self.word, name, actor=actor, **states)
+
+
+def _actor(request: HttpRequest) -> Actor:
+    return Actor("user", request.user.get_username(), getattr(request, "request_id", ""))
+
+
+def _plain(value: Any) -> Any:
+    return value.pk if isinstance(value, Model) else value
+
+
 @admin.register(Org)
-class OrgAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class OrgAdmin(Audited):
+    word = "org"
     list_display = ("id", "name", "weight", "max_time_to_complete", "created_at")
     search_fields = ("id", "name")
 
@@ -48,7 +91,8 @@ class OrgAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(Membership)
-class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class MembershipAdmin(Audited):
+    word = "member"
     list_display = ("user", "org", "role")
     list_filter = ("role",)
     autocomplete_fields = ("org", "user")
@@ -65,7 +109,7 @@ class AppTokenAdmin(ReadOnly):
     @admin.action(description="Revoke the selected tokens, for good", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[AppToken]) -> None:
         for token in queryset:
-            tokens.revoke(token, actor=Actor("user", request.user.get_username()))
+            tokens.revoke(token, actor=_actor(request))
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active and request.user.is_superuser)
@@ -100,6 +144,18 @@ class ActivityAdmin(ReadOnly):
 class MessageAdmin(ReadOnly):
     list_display = ("id", "job", "is_human", "author", "created_at", "delivered_at")
     list_select_related = ("job",)
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnly):
+    list_display = ("id", "at", "org_id", "actor", "action", "object_type", "object_id", "request_id")
+    search_fields = ("=object_id", "=request_id")
+
+
+@admin.register(AuditSeal)
+class AuditSealAdmin(ReadOnly):
+    list_display = ("id", "at", "org_id", "seq", "last_id")
+    exclude = ("digests", "prev_hash", "hash")
 
 
 admin.site.register([WorkerProcess, DutyRun], ReadOnly)

@@ -60,6 +60,11 @@ def uninstall_slack(org_id: str, team_id: str) -> bool:
     return Installation.objects.filter(org_id=org_id, team_id=team_id).delete()[0] > 0
 
 
+def locked_installation(org_id: str, team_id: str) -> Installation | None:
+    """The row, locked until the transaction ends."""
+    return Installation.objects.select_for_update(no_key=True).filter(org_id=org_id, team_id=team_id).first()
+
+
 def installations(org_id: str) -> Sequence[Installation]:
     return list(Installation.objects.filter(org_id=org_id))
 
@@ -98,6 +103,11 @@ def register_channel(
 def unregister_channel(org_id: str, platform: str, code: str) -> bool:
     """With its transcript. False if it was not registered."""
     return Channel.objects.filter(org_id=org_id, platform=platform, code=code).delete()[0] > 0
+
+
+def locked_channel(org_id: str, platform: str, code: str) -> Channel | None:
+    """The row, locked until the transaction ends."""
+    return Channel.objects.select_for_update(no_key=True).filter(org_id=org_id, platform=platform, code=code).first()
 
 
 def channels(org_id: str) -> Sequence[Channel]:

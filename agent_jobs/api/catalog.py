@@ -133,7 +133,7 @@ class _Catalog(Resource):
 
         def effect() -> tuple[int, Mapping[str, Any]]:
             values = dict(asked.body)
-            return 201, self.item(catalog.create(self.kind, self.org_id, values.pop("key"), values))
+            return 201, self.item(catalog.create(self.kind, self.org_id, values.pop("key"), values, actor=self.actor))
 
         return self.once(effect)
 
@@ -159,12 +159,12 @@ class _Catalog(Resource):
             raise Invalid(FieldError("id", "invalid", "is another one than in the address, and cannot be changed"))
         self.require_org(org_id)
         verb = catalog.replace if is_whole else catalog.change
-        return Response(self.item(verb(self.kind, self.org_id, entry_id, values)))
+        return Response(self.item(verb(self.kind, self.org_id, entry_id, values, actor=self.actor)))
 
     def remove(self, org_id: str, entry_id: str) -> Response:
         self.asked()
         self.require_org(org_id)
-        catalog.remove(self.kind, self.org_id, entry_id)
+        catalog.remove(self.kind, self.org_id, entry_id, actor=self.actor)
         meta = {"org_id": self.org_id, "id": entry_id}
         return Response({"meta": meta, "message": f"{self.kind.word.capitalize()} '{entry_id}' deleted"})
 

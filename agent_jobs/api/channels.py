@@ -23,6 +23,7 @@ from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import StrictSerializer, Text
 from agent_jobs.errors import NotFound
+from agent_jobs.services import channels
 from channels_integration import directory, transcript, webchat
 from channels_integration.messages import Target
 
@@ -188,7 +189,7 @@ class Channels(Resource):
         made: dict[str, str] = {}
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            channel, secret = directory.register_channel(self.org_id, **fields)
+            channel, secret = channels.register(self.org_id, actor=self.actor, **fields)
             if secret:
                 made["secret"] = secret
             return 201, {"data": _channel(channel), "meta": {"org_id": self.org_id}}
@@ -206,7 +207,7 @@ class ChannelDetail(_ByName):
     @operation("channels_unregister", "Unregister a channel", answers={200: Unregistered}, refused=(404,))
     def delete(self, request: Request, platform: str, code: str) -> Response:
         self.asked()
-        if not directory.unregister_channel(self.org_id, platform, code):
+        if not channels.unregister(self.org_id, platform, code, actor=self.actor):
             raise NotFound(f"there is no channel {platform[:32]}:{code[:64]!r}", code="channel_not_found")
         return Response({"meta": {"org_id": self.org_id}, "message": f"Channel '{platform}:{code}' unregistered"})
 
@@ -230,7 +231,7 @@ class Installations(Resource):
         fields = dict(self.asked(body=InstallationRequest).body)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            made = directory.install_slack(self.org_id, **fields)
+            made = channels.install_slack(self.org_id, actor=self.actor, **fields)
             return 201, {"data": _installation(made), "meta": {"org_id": self.org_id}}
 
         return self.once(effect)
@@ -240,7 +241,7 @@ class InstallationDetail(_ByName):
     @operation("slack_installations_remove", "Remove a Slack installation", answers={200: Unregistered}, refused=(404,))
     def delete(self, request: Request, team_id: str) -> Response:
         self.asked()
-        if not directory.uninstall_slack(self.org_id, team_id):
+        if not channels.uninstall_slack(self.org_id, team_id, actor=self.actor):
             raise NotFound(f"there is no Slack installation for the team {team_id[:64]!r}", code="team_not_found")
         return Response({"meta": {"org_id": self.org_id}, "message": f"Slack team '{team_id}' removed"})
 
@@ -279,8 +280,14 @@ class Messages(_ByName):
             job_id = str(queries.own_job_id(self.org_id, read_job_id(stated)))
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            said = webchat.say(
-                self.org_id, platform, code, author=fields["author"], text=fields["text"], owner_key=job_id
+            said = channels.say(
+                self.org_id,
+                platform,
+                code,
+                actor=self.actor,
+                author=fields["author"],
+                text=fields["text"],
+                owner_key=job_id,
             )
             return 201, {"data": _message(said, code), "meta": {"org_id": self.org_id}}
 

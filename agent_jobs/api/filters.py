@@ -106,5 +106,15 @@ class AppTokenFilters(FilterSet):  # type: ignore[misc]
     app = By(text(200, about="Of this app."))
 
 
+class AuditFilters(FilterSet):  # type: ignore[misc]
+    action = By(text(about="Such as `job.canceled`."))
+    actor = By(text(about="Such as `token:ajt_live_x1y2z3a`."))
+    object_type = By(text(about="Such as `job`."))
+    object_id = By(text(600, about="Of this object."))
+    request_id = By(text(128, about="Of the request with this X-Request-ID."))
+    at_gte = By(time_param("At this time or later."), "at", "gte")
+    at_lte = By(time_param("At this time or before."), "at", "lte")
+
+
 def params(filters: type[FilterSet]) -> dict[str, Param]:
     return {name: by.param for name, by in filters.base_filters.items()}

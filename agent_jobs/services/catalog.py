@@ -15,8 +15,8 @@ from agent_jobs import llm, runners
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.models import JobType, Profile
 from agent_jobs.runners import prompts
-from agent_jobs.services import schemas
-from agent_jobs.specs import config_errors
+from agent_jobs.services import audit, schemas
+from agent_jobs.specs import Actor, config_errors
 
 KEY_FORM = "must begin with a letter or digit and have up to 128 letters, digits, dots, dashes and underscores"
 VISIBILITIES = ("org", "private", "public")
@@ -43,44 +43,51 @@ class Kind:
             raise self.not_found(key)
 
 
-def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
+def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
     """A new entry, version 1. Raises Invalid, or Conflict (`job_type_exists`) where the key is taken."""
     entry = kind.model(org_id=org_id, key=key, **values)
     _check(kind, entry)
     try:
         with transaction.atomic():
             entry.save(force_insert=True)
+            audit.record(org_id, f"{kind.code}.created", kind.code, key, actor=actor, after=_told(kind, entry))
     except IntegrityError:
         raise Conflict(f"there is a {kind.word} {key!r} already", code=f"{kind.code}_exists") from None
     entry.refresh_from_db(fields=["created_at", "updated_at"])
     return entry
 
 
-def replace(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
+def replace(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
     """The whole entry anew: what is not in `values` goes back to its default. Raises NotFound, Invalid."""
     blank = kind.model()
-    return _save(kind, org_id, key, {column: getattr(blank, column) for column in kind.columns} | dict(values))
+    whole = {column: getattr(blank, column) for column in kind.columns} | dict(values)
+    return _save(kind, org_id, key, whole, actor)
 
 
-def change(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
+def change(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
     """Only what is in `values`. Raises NotFound, Invalid. A change to the same values is none."""
-    return _save(kind, org_id, key, values)
+    return _save(kind, org_id, key, values, actor)
 
 
-def remove(kind: Kind, org_id: str, key: str) -> None:
+def remove(kind: Kind, org_id: str, key: str, *, actor: Actor) -> None:
     """Jobs that took it stay as they are. Raises NotFound."""
-    kind.require_key(key)
-    deleted, _ = kind.model.objects.filter(org_id=org_id, key=key).delete()
-    if not deleted:
-        raise kind.not_found(key)
-
-
-def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
     kind.require_key(key)
     with transaction.atomic():
         entry = kind.model.objects.select_for_update().filter(org_id=org_id, key=key).first()
         if entry is None:
             raise kind.not_found(key)
+        before = _told(kind, entry)
+        entry.delete()
+        audit.record(org_id, f"{kind.code}.removed", kind.code, key, actor=actor, before=before)
+
+
+def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: Actor) -> Any:
+    kind.require_key(key)
+    with transaction.atomic():
+        entry = kind.model.objects.select_for_update().filter(org_id=org_id, key=key).first()
+        if entry is None:
+            raise kind.not_found(key)
+        before = _told(kind, entry)
         changed = {column: value for column, value in values.items() if getattr(entry, column) != value}
         for column, value in changed.items():
             setattr(entry, column, value)
@@ -90,7 +97,14 @@ def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any]) -> Any:
             entry.updated_at = Now()
             entry.save(update_fields=[*changed, "version", "updated_at"])
             entry.refresh_from_db(fields=["updated_at"])
+            old, new = audit.changes(before, _told(kind, entry))
+            audit.record(org_id, f"{kind.code}.updated", kind.code, key, actor=actor, before=old, after=new)
     return entry
+
+
+def _told(kind: Kind, entry: Any) -> dict[str, Any]:
+    """What the audit says of an entry."""
+    return {column: getattr(entry, column) for column in (*kind.columns, "version")}
 
 
 def _check(kind: Kind, entry: JobType | Profile) -> None:

@@ -11,6 +11,8 @@ from django.db import transaction
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.models import Membership, Org
 from agent_jobs.models.orgs import ORG_ID_PATTERN
+from agent_jobs.services import audit
+from agent_jobs.specs import Actor
 
 MAX_NAME = 200
 # What holds an organisation within bounds: columns, the most that each may say, and what it means.
@@ -21,10 +23,11 @@ QUOTAS = {
     "requests_per_minute": (1_000_000_000, "requests of all its tokens together"),
     "retention_days": (100_000, "days for which what has ended is kept"),
 }
+_OPERATOR = Actor("system", "operator")
 ROLES = tuple(Membership.Role.values)
 
 
-def create(org_id: str, *, name: str, **quotas: int) -> tuple[Org, bool]:
+def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int) -> tuple[Org, bool]:
     """The organisation, and whether it is new. Calling again changes nothing but the name and what `quotas` name.
 
     `quotas` are columns of QUOTAS.
@@ -37,10 +40,22 @@ def create(org_id: str, *, name: str, **quotas: int) -> tuple[Org, bool]:
     for column, value in quotas.items():
         if not 1 <= value <= QUOTAS[column][0]:
             raise Invalid(FieldError(column, "invalid", f"must be a whole number from 1 to {QUOTAS[column][0]}"))
-    return Org.objects.update_or_create(pk=org_id, defaults={"name": name, **quotas})
+    wanted = {"name": name, **quotas}
+    with transaction.atomic():
+        known = Org.objects.select_for_update(no_key=True).filter(pk=org_id).first()
+        before = {column: getattr(known, column) for column in wanted} if known else {}
+        org, is_new = Org.objects.update_or_create(pk=org_id, defaults=wanted)
+        old, new = audit.changes(before, wanted)
+        if is_new:
+            audit.record(org_id, "org.created", "org", org_id, actor=actor, after=new)
+        elif new:
+            audit.record(org_id, "org.updated", "org", org_id, actor=actor, before=old, after=new)
+    return org, is_new
 
 
-def create_user(org: Org, *, username: str, role: str, password: str) -> tuple[AbstractBaseUser, bool]:
+def create_user(
+    org: Org, *, username: str, role: str, password: str, actor: Actor = _OPERATOR
+) -> tuple[AbstractBaseUser, bool]:
     """The user, and whether they are new, with that role in the organisation.
 
     Calling again sets the role and, where it is another one, the password. One account may belong to several
@@ -59,12 +74,24 @@ def create_user(org: Org, *, username: str, role: str, password: str) -> tuple[A
         is_new = user is None
         if user is None:
             user = model(username=username)
-        if is_new or not user.check_password(password):
+        is_new_password = is_new or not user.check_password(password)
+        if is_new_password:
             try:
                 validate_password(password, user)
             except ValidationError as error:
                 raise Invalid(FieldError("password", "invalid", "; ".join(error.messages))) from None
             user.set_password(password)
             user.save()
+        known = Membership.objects.select_for_update().filter(org=org, user=user).first()
         Membership.objects.update_or_create(org=org, user=user, defaults={"role": role})
+        if known is None or known.role != role or is_new_password:
+            audit.record(
+                org.pk,
+                "member.updated" if known else "member.created",
+                "member",
+                user.get_username(),
+                actor=actor,
+                before={"role": known.role} if known else None,
+                after={"role": role, "is_new_password": is_new_password},
+            )
     return user, is_new

@@ -43,6 +43,7 @@ BY_CODE = {
     ("app-tokens", "POST"),
     ("app-tokens/<str:public_id>", "GET"),
     ("app-tokens/<str:public_id>", "DELETE"),
+    ("audit", "GET"),
     ("channels", "GET"),
     ("channels", "POST"),
     ("channels/slack/installations", "GET"),

@@ -6,6 +6,9 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from agent_jobs.management.commands._base import told_plainly
 from agent_jobs.services import orgs
+from agent_jobs.specs import Actor
+
+_ACTOR = Actor("command", "create_org")
 
 
 class Command(BaseCommand):
@@ -20,5 +23,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         quotas = {column: options[column] for column in orgs.QUOTAS if options[column] is not None}
         with told_plainly():
-            org, is_new = orgs.create(options["org_id"], name=options["name"] or options["org_id"], **quotas)
+            org, is_new = orgs.create(
+                options["org_id"], name=options["name"] or options["org_id"], actor=_ACTOR, **quotas
+            )
         self.stdout.write(f"{'made' if is_new else 'there is already'} organization {org.pk} ({org.name})")

@@ -8,6 +8,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from agent_jobs import queries
 from agent_jobs.management.commands._base import told_plainly
 from agent_jobs.services import orgs
+from agent_jobs.specs import Actor
+
+_ACTOR = Actor("command", "create_user")
 
 
 class Command(BaseCommand):
@@ -27,6 +30,8 @@ class Command(BaseCommand):
             raise CommandError("standard input holds no password: echo … | python3 manage.py create_user …")
         with told_plainly():
             org = queries.org(options["org"])
-            user, is_new = orgs.create_user(org, username=options["username"], role=options["role"], password=password)
+            user, is_new = orgs.create_user(
+                org, username=options["username"], role=options["role"], password=password, actor=_ACTOR
+            )
         verb = "made" if is_new else "there is already"
         self.stdout.write(f"{verb} user {user.get_username()}, {options['role']} of {org.pk}")

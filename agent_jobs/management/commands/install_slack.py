@@ -8,7 +8,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agent_jobs import queries
 from agent_jobs.management.commands._base import told_plainly
-from channels_integration import directory
+from agent_jobs.services import channels
+from agent_jobs.specs import Actor
 from channels_integration.errors import ChannelsError, InvalidField
 
 
@@ -37,8 +38,9 @@ class Command(BaseCommand):
         with told_plainly():
             org = queries.org(options["org"])
             try:
-                installation = directory.install_slack(
+                installation = channels.install_slack(
                     org.pk,
+                    actor=Actor("command", "install_slack"),
                     team_id=options["team"],
                     bot_token=bot_token,
                     signing_secret=signing_secret,

@@ -1,0 +1,72 @@
+"""The audit: `/services/audit`, for admins, of their own organisation."""
+
+from typing import Any
+
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries, scopes
+from agent_jobs.api import paging
+from agent_jobs.api.answers import filled, stamp
+from agent_jobs.api.base import Resource
+from agent_jobs.api.docs import PageMeta, operation
+from agent_jobs.api.fields import Object
+from agent_jobs.api.filters import AuditFilters
+
+SORTING = paging.Sorting("audit", {"at": "at"}, default="at:desc")
+QUERY = SORTING.params()
+
+
+class AuditEntry(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    org_id = serializers.CharField()
+    at = serializers.DateTimeField()
+    actor = serializers.CharField(required=False, help_text="`token:ajt_live_…`, `user:…`, `command:…` or `system:…`.")
+    request_id = serializers.CharField(required=False, help_text="The X-Request-ID of the request that did it.")
+    action = serializers.CharField(help_text="As `job.canceled`, `job_type.updated` or `access.denied`.")
+    object_type = serializers.CharField()
+    object_id = serializers.CharField(required=False)
+    before = Object(required=False, help_text="What changed, as it was. Secrets are `******`.")
+    after = Object(required=False, help_text="What changed, as it became.")
+
+
+AuditPage = inline_serializer("AuditPage", {"data": AuditEntry(many=True), "meta": PageMeta()})
+
+
+def answer(row: queries.Row) -> dict[str, Any]:
+    return filled(
+        {
+            "id": str(row["id"]),
+            "org_id": row["org_id"],
+            "at": stamp(row["at"]),
+            "actor": row["actor"],
+            "request_id": row["request_id"],
+            "action": row["action"],
+            "object_type": row["object_type"],
+            "object_id": row["object_id"],
+            "before": row["before"],
+            "after": row["after"],
+        }
+    )
+
+
+class Audit(Resource):
+    level = scopes.Level.ADMIN
+
+    @operation(
+        "audit_list",
+        "List audit entries",
+        answers={200: AuditPage},
+        query=QUERY,
+        filtered=AuditFilters,
+        description="Every change of a job's status, every write by a token, a person or a command, and every refused"
+        " reach for what is another organization's.",
+    )
+    def get(self, request: Request) -> Response:
+        asked = self.asked(query=QUERY, rows=queries.audit_entries(self.org_id), filtered=AuditFilters)
+        page = self.listed(asked, SORTING)
+        rows, has_more = queries.page(asked.rows, page.window, queries.AUDIT_COLUMNS)
+        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
+        return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
