@@ -74,6 +74,15 @@ def test_every_fault_says_what_it_says_and_posts_what_it_posts(fake):
     assert {p.id for p in fake.posts} == {fault.value for fault, (_, is_posted) in wanted.items() if is_posted}
 
 
+def test_who_is_about_to_be_answered_can_be_told_by_the_address_that_he_calls(fake):
+    told = []
+    fake.before_answer = lambda post, caller: told.append((post.text, caller, len(fake.posts)))
+    say(f"{fake.address}/from/worker1/api/", "one")
+    say(fake.api_url, "two")
+
+    assert told == [("one", "worker1", 1), ("two", "", 2)]
+
+
 def test_chance_is_seeded():
     def run():
         with FakeSlack(seed=3) as fake:

@@ -40,6 +40,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -128,12 +129,14 @@ class FakeSlack:
         self.echoes = False
         # Called with each message that is posted at once, and with who posted it, before he is answered.
         self.before_answer: Callable[[Post, str], None] | None = None
+        self._called = threading.local()
         self.seed = seed if seed is not None else random.SystemRandom().randrange(2**32)
         self._chance = random.Random(self.seed)
         self._script: list[Step] = []
         self._posts: list[Post] = []
         self._lines: list[_Line] = []
         self._requests: list[tuple[str, str, float]] = []
+        self._faults: Counter[Fault] = Counter()
         self._history_read_at: dict[str, float] = {}
         self._last_ts = 0
         self._event_numbers = itertools.count(1)
@@ -177,6 +180,12 @@ class FakeSlack:
         """(method, channel, moment) of every call, also of those that failed."""
         with self._lock:
             return list(self._requests)
+
+    @property
+    def faults(self) -> dict[Fault, int]:
+        """How many posts met which fault."""
+        with self._lock:
+            return {fault: times for fault, times in self._faults.items() if fault != Fault.NONE}
 
     def calls(self, method: str) -> int:
         return sum(1 for name, _, _ in self.requests if name == method)
@@ -278,7 +287,11 @@ class FakeSlack:
             return error.code
 
     # --- The Web API -------------------------------------------------------------------------------------------
-    def answer(self, method: str, given: Mapping[str, Any], token: str, caller: str = "") -> _Answer:
+    def note_caller(self, name: str) -> None:
+        """Who makes the request that this thread answers."""
+        self._called.by = name
+
+    def answer(self, method: str, given: Mapping[str, Any], token: str) -> _Answer:
         with self._lock:
             self._requests.append((method, str(given.get("channel", "")), time.time()))
         if token != self.bot_token:
@@ -286,7 +299,7 @@ class FakeSlack:
         if method == "auth.test":
             return _Answer(body={"ok": True, "team_id": self.team_id, "user_id": "U0BOT", "bot_id": "B0BOT"})
         if method == "chat.postMessage":
-            return self._post(given, caller)
+            return self._post(given)
         if method.startswith("conversations.") and self.history_error:
             return _refused(self.history_error)
         if method == "conversations.history":
@@ -295,7 +308,7 @@ class FakeSlack:
             return self._replies(given)
         return _refused("unknown_method")
 
-    def _post(self, given: Mapping[str, Any], caller: str) -> _Answer:
+    def _post(self, given: Mapping[str, Any]) -> _Answer:
         if not given.get("channel"):
             return _refused("channel_not_found")
         if not given.get("text"):
@@ -303,6 +316,7 @@ class FakeSlack:
         asked_at = time.time()
         with self._lock:
             step = self._next_step()
+            self._faults[step.fault] += 1
         match step.fault:
             case Fault.RATE_LIMITED:
                 return _rate_limited(step.retry_after)
@@ -328,7 +342,7 @@ class FakeSlack:
                 return _Answer(is_dropped=True)
         post = self._apply(given, asked_at)
         if self.before_answer:
-            self.before_answer(post, caller)
+            self.before_answer(post, getattr(self._called, "by", ""))
         match step.fault:
             case Fault.DROP_AFTER:
                 return _Answer(is_dropped=True)
@@ -506,7 +520,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif "/api/" in self.path:
                 prefix, _, method = urllib.parse.urlsplit(self.path).path.rpartition("/api/")
                 token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-                self._send(slack.answer(method, self._given(body), token, prefix.removeprefix("/from/")))
+                slack.note_caller(prefix.removeprefix("/from/"))
+                self._send(slack.answer(method, self._given(body), token))
             else:
                 self._send(_Answer(status=404, body={"ok": False}))
         except (ValueError, TypeError, KeyError) as error:
