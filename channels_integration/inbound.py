@@ -29,9 +29,9 @@ QUEUE = "inbound"
 TASK = "channels.route"
 MOST_FAILURES = 10
 _LONGEST_BACKOFF_SECONDS = 60
-# An owner that is only now committing is not seen at the first look, and does not see the event either.
-_LOOKS = 2
-_SECOND_LOOK_SECONDS = 1
+# An owner that is only now committing is not seen at the first look, and may not see the event either. The next look
+# is soon; the last one is later than the longest transaction, which the database ends after 30 s of idleness.
+_SECONDS_TO_NEXT_LOOK = (1, 60)
 _RECENT_MINUTES = 10
 
 _INSERT = """
@@ -56,6 +56,15 @@ WHERE org_id = %(org_id)s AND platform = %(platform)s AND code = %(code)s AND st
     AND received_at > now() - make_interval(mins => %(minutes)s)
     AND (thread = %(thread)s OR (thread = '' AND is_direct))
     AND (%(since)s::timestamptz IS NULL OR sent_at >= %(since)s)
+"""
+
+# Before that, of a thread that is only being opened: who looks for it this moment cannot see yet what we are about to
+# commit, and will note that nobody waited. The row's lock makes us wait for that note. (His look holds no other lock
+# that we could have: nobody's thread is that one yet.)
+_LOOK_AGAIN = """
+UPDATE channels_integration_inboundevent SET looks = 0, due_at = now()
+WHERE status = 'waiting' AND failures = 0
+    AND org_id = %(org_id)s AND platform = %(platform)s AND code = %(code)s AND thread = %(thread)s
 """
 
 
@@ -109,21 +118,21 @@ def route_due(*, until: float | None = None, stop: threading.Event | None = None
     return routed
 
 
-def retry_unmatched(org_id: str, platform: str, code: str, thread: str, *, since: datetime | None = None) -> int:
-    """Look again at what was said lately (and after `since`) in a thread, or at top level of a direct channel."""
+def retry_unmatched(
+    org_id: str, platform: str, code: str, thread: str, *, since: datetime | None = None, is_opened: bool = False
+) -> int:
+    """Look again at what was said lately (and after `since`) in a thread, or at top level of a direct channel.
+
+    `is_opened`: the caller's transaction is what makes the thread known.
+    """
+    where = {"org_id": org_id, "platform": platform, "code": code, "thread": thread}
+    retried = 0
     with connection.cursor() as cursor:
-        cursor.execute(
-            _RETRY,
-            {
-                "org_id": org_id,
-                "platform": platform,
-                "code": code,
-                "thread": thread,
-                "since": since,
-                "minutes": _RECENT_MINUTES,
-            },
-        )
-        retried = int(cursor.rowcount)
+        if is_opened:
+            cursor.execute(_LOOK_AGAIN, where)
+            retried += int(cursor.rowcount)
+        cursor.execute(_RETRY, {**where, "since": since, "minutes": _RECENT_MINUTES})
+        retried += int(cursor.rowcount)
     if retried:
         transaction.on_commit(ring, robust=True)
     return retried
@@ -163,13 +172,13 @@ def _route_one() -> bool:
 
 def _note(event: InboundEvent, *, is_matched: bool) -> None:
     looks = event.looks + 1
-    is_over = is_matched or looks >= _LOOKS
+    is_over = is_matched or looks > len(_SECONDS_TO_NEXT_LOOK)
     InboundEvent.objects.filter(pk=event.pk).update(
         status=InboundEvent.Status.ROUTED if is_over else InboundEvent.Status.WAITING,
         is_matched=is_matched,
         looks=looks,
         routed_at=Now(),
-        due_at=Now() + timedelta(seconds=_SECOND_LOOK_SECONDS),
+        due_at=Now() + timedelta(seconds=0 if is_over else _SECONDS_TO_NEXT_LOOK[looks - 1]),
         error="",
     )
 

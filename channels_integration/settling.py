@@ -86,6 +86,7 @@ def sent(claim: lanes.Claim, receipt: Receipt) -> None:
             target.code,
             receipt.thread,
             since=claim.row["claimed_at"] - _CLOCK_SLACK,
+            is_opened=not claim.thread,
         )
 
     delivery = Delivery(claim.outgoing.id, claim.outgoing.owner_key, _at(claim), receipt=receipt)

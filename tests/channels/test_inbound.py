@@ -1,6 +1,7 @@
 """Messages on their way in: stored once, routed once and in order, kept where nobody waited, never lost."""
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -150,16 +151,17 @@ def unmatched(*_):
     return False
 
 
-def test_an_event_that_nobody_waits_for_is_looked_at_twice_and_kept():
+def test_an_event_that_nobody_waits_for_is_looked_at_three_times_and_kept():
     doubles.on_incoming.append(unmatched)
     inbound.record(said())
-    inbound.route_due()
-    assert (event().status, event().is_matched) == ("waiting", False)
-    due_now()
+    for _ in range(2):
+        inbound.route_due()
+        assert (event().status, event().is_matched) == ("waiting", False)
+        due_now()
     inbound.route_due()
 
     assert (event().status, event().is_matched) == ("routed", False)
-    assert len(doubles.heard) == 2
+    assert len(doubles.heard) == 3
     due_now()
     assert inbound.route_due() == 0
 
@@ -178,7 +180,7 @@ def keep_unmatched(*events):
     doubles.on_incoming.append(unmatched)
     for incoming in events:
         inbound.record(incoming)
-    for _ in range(2):
+    for _ in range(3):
         due_now()
         inbound.route_due()
     doubles.on_incoming.clear()
@@ -201,6 +203,64 @@ def test_a_reply_that_was_quicker_than_our_note_of_the_message_is_matched_after_
     assert texts() == ["quick"]
     assert event("quick").is_matched is True
     assert str(outgoing.id) == slack.posts[0].id
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_a_reply_that_is_looked_for_while_its_message_is_being_marked_is_matched_after_all(looks):
+    """The mark that makes the thread known is not committed yet: neither can see what the other is about to write."""
+    is_looking, is_marked = threading.Event(), threading.Event()
+    inbound.record(said("quick"))
+    doubles.on_incoming.append(unmatched)
+    for _ in range(looks - 1):
+        inbound.route_due()
+        due_now()
+
+    def look(_):
+        if is_looking.is_set():
+            return True
+        is_looking.set()
+        wait_until(lambda: is_marked.is_set() or waits_for_a_lock(), "the mark has come to the event")
+        return False
+
+    def mark():
+        assert is_looking.wait(5)
+        retried = inbound.retry_unmatched("acme", "slack", "C0ONE", "1.1", is_opened=True)
+        is_marked.set()
+        return retried
+
+    doubles.on_incoming[:] = [look]
+    _, retried = in_threads(inbound.route_due, mark)
+    inbound.route_due()
+
+    assert retried == 1
+    assert event("quick").is_matched is True
+
+
+def test_an_event_that_waits_for_its_next_look_gets_it_when_its_thread_is_opened():
+    doubles.on_incoming.append(unmatched)
+    inbound.record(said())
+    for _ in range(2):
+        due_now()
+        inbound.route_due()
+    doubles.on_incoming.clear()
+    assert inbound.route_due() == 0
+
+    inbound.retry_unmatched("acme", "slack", "C0ONE", "1.1", is_opened=True)
+
+    assert inbound.route_due() == 1
+
+
+def waits_for_a_lock():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        return cursor.fetchone()[0]
+
+
+def wait_until(look, what):
+    until = time.monotonic() + 5
+    while not look():
+        assert time.monotonic() < until, what
+        threading.Event().wait(0.01)
 
 
 RETRIED = [
