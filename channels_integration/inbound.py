@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from channels_integration import doorbell, platforms
+from channels_integration import doorbell, platforms, tally
 from channels_integration.messages import Incoming
 from channels_integration.models import InboundEvent
 from channels_integration.platforms.base import Heard
@@ -103,6 +103,8 @@ def record(incoming: Incoming) -> bool:
         is_new = bool(cursor.rowcount)
     if is_new:
         transaction.on_commit(ring, robust=True)
+    else:
+        tally.add("duplicates_refused", kind="platform_event")
     return is_new
 
 

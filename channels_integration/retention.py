@@ -25,20 +25,20 @@ WITH cutoffs AS ({_CUTOFFS})
 SELECT m.id, m.owner_key, m.status IN ('sent', 'dead', 'withdrawn') AND m.created_at < c.before
 FROM channels_integration_outboundmessage m LEFT JOIN cutoffs c USING (org_id)
 WHERE m.id > %(after)s AND m.id < %(last)s ORDER BY m.id LIMIT {CHUNK}
-"""  # noqa: S608 - constants of ours, here and below
+"""
 _INBOUND = f"""
 WITH cutoffs AS ({_CUTOFFS})
 SELECT e.id, '', e.status IN ('routed', 'parked') AND e.received_at < c.before, e.received_at >= %(newest)s
 FROM channels_integration_inboundevent e LEFT JOIN cutoffs c USING (org_id)
 WHERE e.id > %(after)s ORDER BY e.id LIMIT {CHUNK}
-"""  # noqa: S608
+"""
 _TRANSCRIPT = f"""
 WITH cutoffs AS ({_CUTOFFS})
 SELECT w.id, '', w.created_at < c.before
 FROM channels_integration_webmessage w
 JOIN channels_integration_channel h ON h.id = w.channel_id LEFT JOIN cutoffs c USING (org_id)
 WHERE w.id > %(after)s AND w.id < %(last)s ORDER BY w.id LIMIT {CHUNK}
-"""  # noqa: S608
+"""
 _DELETE = "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id = ANY(%s) {still} FOR UPDATE SKIP LOCKED)"
 _TABLES = {
     "outbound_messages": (
@@ -57,7 +57,7 @@ _IDLE_LANES = f"""
 """
 _DELETE_LANES = f"""
 DELETE FROM channels_integration_lane WHERE lane IN (SELECT lane {_IDLE_LANES} LIMIT {CHUNK} FOR UPDATE SKIP LOCKED)
-"""  # noqa: S608
+"""
 
 
 def steps(

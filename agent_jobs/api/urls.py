@@ -8,7 +8,7 @@ from typing import Any
 from django.urls import URLPattern, include, path
 from django.urls.resolvers import URLResolver
 
-from agent_jobs.api import activities, app_tokens, audit, catalog, channels, docs, health, jobs
+from agent_jobs.api import activities, app_tokens, audit, catalog, channels, docs, health, jobs, metrics
 
 
 def _catalog(prefix: str, **kwargs: Any) -> list[URLPattern]:
@@ -44,6 +44,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v0/services/", include(_services(schema=None))),
     *_catalog("organizations/<str:org_id>", schema=None),
     path("health/live", health.Live.as_view()),
+    path("metrics", metrics.page),
     path("health/ready", health.Ready.as_view()),
     path("schema", docs.Schema.as_view(), name="schema"),
     path("docs", docs.Docs.as_view(url_name="schema"), name="docs"),

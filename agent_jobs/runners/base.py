@@ -55,6 +55,7 @@ class ModelCall:
     model: str
     input: Mapping[str, Any]
     output: Mapping[str, Any]
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

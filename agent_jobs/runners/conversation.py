@@ -1,5 +1,7 @@
 """Talks with people in a channel until the model says that the goal is reached."""
 
+import time
+
 from agent_jobs import llm
 from agent_jobs.runners import prompts
 from agent_jobs.runners.base import AwaitReply, Done, ModelCall, Run
@@ -21,11 +23,13 @@ class ConversationRunner:
             follow_up=run.follow_ups_sent + 1,
             max_follow_ups=run.config.get("max_follow_ups", 0),
         )
+        began = time.monotonic()
         reply = model.answer(turn)
         call = ModelCall(
             run.model,
             input={"wake": run.wake, "lines": len(turn.lines)},
             output={"text": reply.text, "is_done": reply.is_done},
+            seconds=time.monotonic() - began,
         )
         say = (reply.text,) if reply.text else ()
         if reply.is_done:

@@ -22,7 +22,8 @@ from agent_jobs.services import recovery, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.transitions import Settlement, Turn
-from channels_integration import outbox
+from agent_jobs.states import TERMINAL, WaitingFor
+from channels_integration import outbox, tally
 from channels_integration.gate import Gate
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Worker:
                 if answer.has_more and not turns_taken:
                     dispatch.ring(lane)  # wakes one more thread, which wakes one more, while there is work
                 claimed_at = time.monotonic()
+                _count_claims(answer.claimed, lane)
                 for claim in answer.claimed:
                     taken.add(UUID(claim["id"]))
                     self.keeper.hold(UUID(claim["id"]), claim["token"])
@@ -111,7 +113,9 @@ class Worker:
         if outcome is None:
             if runner.has_conversation:
                 give_back_connection()  # a model may think for a minute
-            outcome = self._call(claim, runner, run, claim["seconds_left"] - (time.monotonic() - claimed_at))
+            began = time.monotonic()
+            outcome = self._call(claim, runner, run, claim["seconds_left"] - (began - claimed_at))
+            _count_turn(runner, outcome, time.monotonic() - began)
         seconds_left = claim["seconds_left"] - (time.monotonic() - claimed_at)
         return turns.settlement(claim, run, outcome, seconds_left=seconds_left, rng=self.rng)
 
@@ -145,7 +149,10 @@ class Worker:
         for settlement in settlements:
             self.keeper.let_go(settlement.id)
             taken.discard(settlement.id)
-            if settlement.id not in settled:
+            if settlement.id in settled:
+                _count_end(settlement)
+            else:
+                tally.add("lease_losses")
                 log.info("job %s: lease %s was lost, its turn is thrown away", settlement.id, settlement.token)
         if any(
             record["status"] == "pending"
@@ -167,6 +174,26 @@ def _settle_one_by_one(settlements: Sequence[Settlement]) -> transitions.Answer:
             answer = transitions.settle_and_claim([turns.unstorable(settlement)])
         settled |= answer.settled
     return transitions.Answer(frozenset(settled), org_id=None, has_more=True)
+
+
+def _count_claims(claims: Sequence[dict[str, Any]], lane: str) -> None:
+    tally.add("turns", len(claims), lane=lane)
+    for claim in claims:
+        if claim["attempt"] == 1:
+            tally.observe("start_latency_seconds", claim["seconds_late"], lane=lane)
+
+
+def _count_turn(runner: Runner, outcome: Outcome, seconds: float) -> None:
+    tally.observe("turn_seconds", seconds, runner=runner.name)
+    for call in outcome.calls:
+        tally.observe("model_call_seconds", call.seconds, model=call.model)
+
+
+def _count_end(settlement: Settlement) -> None:
+    if settlement.status in TERMINAL:
+        tally.add("ends", status=str(settlement.status), code=settlement.error_code)
+    elif settlement.waiting_for == WaitingFor.RETRY:
+        tally.add("retries")
 
 
 def give_back_connection() -> None:

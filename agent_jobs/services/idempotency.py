@@ -14,6 +14,7 @@ from django.db import OperationalError, connection, transaction
 
 from agent_jobs.errors import Conflict, KeyReused
 from agent_jobs.models import IdempotencyKey
+from channels_integration import tally
 
 MAX_KEY = 255
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -70,7 +71,9 @@ def _kept(org_id: str, key: str, fingerprint: str) -> Answer:
     if row is None:
         raise _in_progress()
     if row.fingerprint != fingerprint:
+        tally.add("duplicates_refused", kind="key_reused")
         raise KeyReused("this Idempotency-Key was used before, with another request")
+    tally.add("duplicates_refused", kind="key_repeated")
     return Answer(row.status_code, row.answer, is_repeated=True)
 
 

@@ -17,7 +17,7 @@ from agent_jobs.models import Job, Message, WorkerProcess
 from agent_jobs.services import caps, promotion, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
-from channels_integration import inbound, outbox
+from channels_integration import inbound, outbox, tally
 
 MAX_CRASHES = 3
 _SWEEPER = Actor("system", "recovery")
@@ -65,6 +65,7 @@ def take_back_lost() -> int:
 
 def _take_back(job: Job) -> None:
     crashes = job.crash_count + 1
+    transaction.on_commit(lambda: tally.add("taken_back", reason="lost"), robust=True)
     if crashes < MAX_CRASHES:
         note = f"WAITING: its worker was lost ({crashes} of {MAX_CRASHES})"
         transitions.move_one(Event.TAKE_BACK, job, actor=_SWEEPER, note=note, crash_count=crashes)
@@ -98,6 +99,7 @@ def give_back(held: Mapping[UUID, int]) -> int:
             if job is not None:
                 transitions.move_one(Event.TAKE_BACK, job, actor=_SWEEPER, note="WAITING: its worker was stopped")
                 dispatch.ring_on_commit(job.lane)
+                tally.add("taken_back", reason="stopped")
                 given_back += 1
     return given_back
 

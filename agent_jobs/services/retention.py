@@ -59,7 +59,7 @@ WITH ended AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM tasks), (SELECT count(*) FROM messages),
     (SELECT count(*) FROM activities), (SELECT max(created_at) FROM ended)
-"""  # noqa: S608 - constants of ours, here and below
+"""
 # What an organisation did, not one of its jobs.
 _ORG_ACTIVITIES = """
     FROM agent_jobs_activity
@@ -72,12 +72,12 @@ WITH old AS MATERIALIZED (
     DELETE FROM agent_jobs_activity WHERE id IN (SELECT id FROM old) RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone), (SELECT max(created_at) FROM old)
-"""  # noqa: S608
+"""
 _OLD_KEYS = "FROM agent_jobs_idempotencykey WHERE created_at < now() - make_interval(hours => %s)"
 _DELETE_KEYS = f"""
 DELETE FROM agent_jobs_idempotencykey WHERE id IN (
     SELECT id {_OLD_KEYS} ORDER BY created_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
-"""  # noqa: S608
+"""
 
 
 def serve_slice(*, seconds: float = _SLICE_SECONDS, stop: threading.Event | None = None) -> int:
@@ -140,7 +140,7 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
                 ended = f"(SELECT id {_ENDED})"
                 for kind in ("task", "message", "activity"):
                     cursor.execute(
-                        f"SELECT count(*) FROM agent_jobs_{kind} WHERE job_id IN {ended}",  # noqa: S608
+                        f"SELECT count(*) FROM agent_jobs_{kind} WHERE job_id IN {ended}",
                         {**floor, "status": status},
                     )
                     found["activities" if kind == "activity" else f"{kind}s"] += cursor.fetchone()[0]

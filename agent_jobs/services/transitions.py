@@ -33,7 +33,7 @@ from agent_jobs.services import caps
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor
 from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, SourceType, TaskStatus
 from agent_jobs.timing import PRIORITY_STEP
-from channels_integration import outbox
+from channels_integration import outbox, tally
 
 # Words of the activities that moves leave.
 MOVE_CODES = {
@@ -88,6 +88,9 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
             source_type=SourceType.DISPATCH,
             processed_at=Now(),
         )
+        if move.target in TERMINAL:
+            code = columns.get("error_code", "")
+            transaction.on_commit(lambda: tally.add("ends", status=str(move.target), code=code), robust=True)
     return job
 
 
@@ -304,6 +307,7 @@ _CLAIMED_JSON = """
     'waiting_for', c.waiting_for, 'resume', c.resume, 'inbox_count', c.inbox_count, 'inbox_seen', c.inbox_seen,
     'follow_ups_sent', c.follow_ups_sent, 'follow_ups_total', c.follow_ups_total,
     'failed_attempts', c.failed_attempts, 'crash_count', c.crash_count, 'attempt', c.attempt, 'result', c.result,
+    'seconds_late', extract(epoch FROM c.started_at - c.scheduled_at),
     'seconds_left', extract(epoch FROM c.deadline_at - now())))
  FROM claimed c JOIN begun_tasks t ON t.job_id = c.id)"""
 

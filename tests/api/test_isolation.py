@@ -54,7 +54,7 @@ BY_CODE = {
     ("channels/<str:platform>/<str:code>/messages", "POST"),
 }
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
-OPEN = ("health/live", "health/ready", "schema", "docs")
+OPEN = ("health/live", "health/ready", "metrics", "schema", "docs")
 OTHER_DOORS = ("admin/", "channels/slack/events", "static/")
 PREFIXES = ("services/", "api/v0/services/", "")
 

@@ -159,6 +159,11 @@ class Service:
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
+    def text(self, path: str, *, port: int = 0, headers: Mapping[str, str]) -> str:
+        request = urllib.request.Request(f"http://127.0.0.1:{port or self.port}{path}", headers=dict(headers))
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return str(answer.read().decode())
+
     def ok(self, method: str, path: str, body: Any = None, **options: Any) -> dict[str, Any]:
         status, answer = self.request(method, path, body, **options)
         assert status < 300, (status, answer)

@@ -1,0 +1,40 @@
+"""`/metrics` for Prometheus: with the setting's token, or open where a setting says so, and otherwise not there at all.
+
+No app token opens it: the numbers are of all organisations together, and for those who run the service.
+"""
+
+import hmac
+import logging
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_GET
+
+from agent_jobs import gauges, metrics
+from agent_jobs.api import errors
+
+logger = logging.getLogger(__name__)
+
+
+@require_GET
+def page(request: HttpRequest) -> HttpResponse:
+    if not settings.METRICS_OPEN:
+        if not settings.METRICS_TOKEN:
+            return errors.handler404(request)
+        if not _is_known(request.META.get("HTTP_AUTHORIZATION", "")):
+            answer = errors.plain(401, "unauthenticated", "the token of the metrics is required, as Bearer", request)
+            answer["WWW-Authenticate"] = 'Bearer realm="metrics"'
+            return answer
+    try:
+        values = [(gauge.name, gauge.value, gauge.labels) for gauge in gauges.read()]
+    except (DatabaseError, InterfaceError) as error:
+        logger.warning("the database does not answer for the metrics: %s", str(error).strip())
+        values = None
+    return HttpResponse(metrics.page(values), content_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+
+
+def _is_known(header: str) -> bool:
+    scheme, _, token = header.partition(" ")
+    stated = token.encode("utf-8", "replace")
+    return hmac.compare_digest(stated, settings.METRICS_TOKEN.encode()) and scheme.lower() == "bearer"

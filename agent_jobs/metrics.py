@@ -1,0 +1,122 @@
+"""The names of Prometheus, and the page of them: what rows say (`gauges`) and what processes counted (`tally`).
+
+Every web process gives the same page, for neither is its own: ask any one of them, and only one. A name that is counted
+or read without a line here is not shown; a test holds the two together.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from channels_integration import tally
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "agent_jobs_"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    about: str
+    labels: tuple[str, ...] = ()
+
+
+GAUGES: Mapping[str, Known] = {
+    "lane_lag_seconds": Known("For how long the job that is ready longest has waited for a worker.", ("lane",)),
+    "lane_ready_jobs": Known("Jobs that are ready for a worker; 10000 means at least.", ("lane",)),
+    "leases": Known("Turns that workers are taking; 10000 means at least."),
+    "waiting_jobs": Known("Begun jobs that wait outside and hold no worker; 10000 means at least.", ("waiting_for",)),
+    "scheduled_overdue_jobs": Known("SCHEDULED jobs whose time has come; 10000 means at least."),
+    "scheduled_overdue_seconds": Known("How late the latest of these is."),
+    "workers_alive": Known("Worker processes that gave a sign of life in the last 15 s."),
+    "duty_age_seconds": Known("Since a periodic duty was last done.", ("duty",)),
+    "bells_waiting": Known("Celery messages that no worker has taken.", ("queue",)),
+    "outbox_messages": Known("Messages that are not delivered; 10000 means at least.", ("status",)),
+    "outbox_late_seconds": Known("Since the most overdue of them was due to be tried or looked up.", ("status",)),
+    "outbox_age_seconds": Known("Age of the oldest of them.", ("status",)),
+    "inbox_waiting_events": Known("People's messages that no job has been given yet; 10000 means at least."),
+    "inbox_late_seconds": Known("Since the most overdue of them was due."),
+    "database_up": Known("Whether the database answered; 0: every other gauge is missing."),
+    "redis_up": Known("Whether Redis answered; 0: every counter and histogram is missing."),
+}
+COUNTERS: Mapping[str, Known] = {
+    "turns": Known("Turns begun, that is, claims.", ("lane",)),
+    "ends": Known("Jobs ended, with the error's code where they failed.", ("status", "code")),
+    "retries": Known("Turns that failed and are tried again."),
+    "taken_back": Known("Jobs taken from a worker that was lost, or given back by one that was stopped.", ("reason",)),
+    "lease_losses": Known("Outcomes of turns thrown away because the lease had gone to another."),
+    "duplicates_refused": Known(
+        "POSTs with a known Idempotency-Key, and events that a platform sent again.", ("kind",)
+    ),
+    "deliveries": Known("Attempts to deliver and what came of them.", ("platform", "outcome", "code")),
+    "platform_429s": Known("Times that a platform asked us to wait.", ("platform",)),
+}
+HISTOGRAMS: Mapping[str, Known] = {
+    "start_latency_seconds": Known("From the moment a job was due to its first start.", ("lane",)),
+    "turn_seconds": Known("How long turns took, without their commit.", ("runner",)),
+    "model_call_seconds": Known("How long a language model took to answer.", ("model",)),
+    "http_request_seconds": Known("Requests by the template of their address.", ("method", "route", "status")),
+}
+Values = Iterable[tuple[str, float, tuple[tuple[str, str], ...]]]
+
+
+def page(gauges: Values | None) -> bytes:
+    """The whole page; without gauges where the database did not answer, without counters where Redis does not."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Everything(gauges, tally.totals()))
+    return generate_latest(registry)
+
+
+class _Everything(Collector):
+    def __init__(self, gauges: Values | None, totals: Mapping[tally.Series, float] | None) -> None:
+        self._gauges, self._totals = gauges, totals
+
+    def collect(self) -> Iterator[Metric]:
+        ups = [("database_up", self._gauges is not None, ()), ("redis_up", self._totals is not None, ())]
+        values: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+        for name, value, labels in [*ups, *(self._gauges or ())]:
+            values[name].append((dict(labels), float(value)))
+        for name, known in GAUGES.items():
+            gauge = GaugeMetricFamily(PREFIX + name, known.about, labels=known.labels)
+            for named, value in values[name]:
+                gauge.add_metric([named[label] for label in known.labels], value)
+            yield gauge
+        if self._totals is not None:
+            yield from _counters(self._totals)
+            yield from _histograms(self._totals)
+
+
+def _counters(totals: Mapping[tally.Series, float]) -> Iterator[Metric]:
+    for name, known in COUNTERS.items():
+        counter = CounterMetricFamily(PREFIX + name, known.about, labels=known.labels)
+        for labels, value in _of(totals, name):
+            counter.add_metric([labels.get(label, "") for label in known.labels], value)
+        if not known.labels and not counter.samples:
+            counter.add_metric([], 0)  # a rate can be taken of nothing, but not of what is missing
+        yield counter
+
+
+def _histograms(totals: Mapping[tally.Series, float]) -> Iterator[Metric]:
+    for name, known in HISTOGRAMS.items():
+        histogram = HistogramMetricFamily(PREFIX + name, known.about, labels=known.labels)
+        sums = {tuple(sorted(labels.items())): value for labels, value in _of(totals, f"{name}_sum")}
+        counts: dict[tuple[tuple[str, str], ...], dict[str, float]] = defaultdict(dict)
+        for labels, value in _of(totals, f"{name}_bucket"):
+            bound = labels.pop("le")
+            counts[tuple(sorted(labels.items()))][bound] = value
+        for series, buckets in counts.items():
+            labels, total, cumulated = dict(series), 0.0, []
+            for bound in tally.BOUNDS:
+                total += buckets.get(bound, 0.0)
+                cumulated.append((bound, total))
+            histogram.add_metric([labels.get(label, "") for label in known.labels], cumulated, sums.get(series, 0.0))
+        yield histogram
+
+
+def _of(totals: Mapping[tally.Series, float], name: str) -> Iterator[tuple[dict[str, str], float]]:
+    for (counted, labels), value in sorted(totals.items()):
+        if counted == name:
+            yield dict(labels), value

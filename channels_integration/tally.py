@@ -1,0 +1,149 @@
+"""Counts of what happens inside of processes, added up in Redis: webs and workers share one total of each.
+
+A process keeps what it has counted and adds it to one hash once a second, in one round trip, from a thread of its own:
+counting costs a dictionary and a lock, and never waits for Redis. What a killed process had counted in its last second
+is lost, and an emptied Redis begins at nothing again, as a restarted process would: whoever reads rates of counters
+expects that. While Redis is away counts are kept; one whose answer got lost may be added twice.
+
+Labels are words of ours (lanes, codes, platforms), never an organisation's: the page is for those who run the service.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from typing import Any
+
+import redis
+from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+log = logging.getLogger(__name__)
+KEY = "agent-jobs:tally"
+FLUSH_SECONDS = 1.0
+_TIMEOUT_SECONDS = 1.0
+# Upper bounds of the histograms, in seconds; what takes longer falls into the last one, without an end.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+BOUNDS = [f"{bound:g}" for bound in BUCKETS] + ["+Inf"]
+# Against a label that turns out to be endless: a process stops counting new combinations, and says so once.
+_MOST_SERIES = 2_000
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.counts: defaultdict[Series, float] = defaultdict(float)
+        self.thread: threading.Thread | None = None
+        self.pid = os.getpid()
+        self.is_full = False
+        self.client: redis.Redis | None = None
+        self.url = ""
+
+
+_tally = _Tally()
+
+
+def add(name: str, amount: float = 1, **labels: str) -> None:
+    """Count something; never raises, never waits."""
+    _add({(name, tuple(sorted(labels.items()))): amount})
+
+
+def observe(name: str, seconds: float, **labels: str) -> None:
+    """Into a histogram: how many took so long, and how long all of them took."""
+    bucket = {**labels, "le": BOUNDS[bisect_left(BUCKETS, seconds)]}
+    _add(
+        {
+            (f"{name}_bucket", tuple(sorted(bucket.items()))): 1,
+            (f"{name}_sum", tuple(sorted(labels.items()))): max(seconds, 0.0),
+        }
+    )
+
+
+def flush() -> bool:
+    """Add to the totals what has been counted since the last time. False if Redis did not take it; it is kept then."""
+    tally = _tally
+    with tally.lock:
+        counts, tally.counts = tally.counts, defaultdict(float)
+    if not counts:
+        return True
+    try:
+        pipeline = _client().pipeline(transaction=False)
+        for (name, labels), amount in counts.items():
+            field = json.dumps([name, dict(labels)], separators=(",", ":"))
+            if float(amount).is_integer():
+                pipeline.hincrby(KEY, field, int(amount))
+            else:
+                pipeline.hincrbyfloat(KEY, field, amount)
+        pipeline.execute()
+    except (redis.RedisError, OSError) as error:
+        log.debug("counts could not be added: %s", error)
+        with tally.lock:
+            for series, amount in counts.items():
+                tally.counts[series] += amount
+        return False
+    return True
+
+
+def totals() -> dict[Series, float] | None:
+    """All totals, what this process has just counted among them; None where Redis does not answer."""
+    flush()
+    try:
+        found: Any = _client().hgetall(KEY)
+    except (redis.RedisError, OSError):
+        return None
+    totals: dict[Series, float] = {}
+    for field, amount in found.items():
+        name, labels = json.loads(field)
+        totals[name, tuple(sorted(labels.items()))] = float(amount)
+    return totals
+
+
+def _add(amounts: dict[Series, float]) -> None:
+    tally = _tally
+    with tally.lock:
+        for series, amount in amounts.items():
+            if series not in tally.counts and len(tally.counts) >= _MOST_SERIES:
+                if not tally.is_full:
+                    log.error("too many series are counted; %s is not", series[0])
+                tally.is_full = True
+                continue
+            tally.counts[series] += amount
+        if tally.thread is None:
+            tally.thread = threading.Thread(target=_flush_for_ever, name="tally", daemon=True)
+            tally.thread.start()
+
+
+def _flush_for_ever() -> None:
+    while not threading.Event().wait(FLUSH_SECONDS):
+        flush()
+
+
+def _client() -> redis.Redis:
+    tally = _tally
+    if tally.client is None or tally.url != settings.REDIS_URL:
+        tally.url = settings.REDIS_URL
+        tally.client = redis.Redis.from_url(
+            tally.url,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            socket_timeout=_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+    return tally.client
+
+
+def _begin_anew() -> None:
+    """A fork shares neither its parent's thread nor its socket, and its parent's counts are its parent's."""
+    global _tally
+    _tally = _Tally()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+atexit.register(flush)
