@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
 from config.embedded import tied_to_parent
@@ -45,6 +46,9 @@ limit_request_fields = 100
 limit_request_field_size = 8190
 # The sign of life is a file; in memory, a slow disk cannot make a healthy process look dead.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - gunicorn makes it by mkstemp
+# Who may say by X-Forwarded-Proto that the client came over TLS.
+forwarded_allow_ips = os.environ.get("AGENT_JOBS_TRUSTED_PROXIES") or ""
+wsgi.SERVER = "agent-jobs"  # what serves us is nobody's business
 control_socket_disable = True  # it would be made in the home folder, once for all checkouts
 errorlog = "-"
 loglevel = "warning"

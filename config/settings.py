@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import secrets
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "axes",
     "channels_integration",
     "agent_jobs",
 ]
@@ -118,11 +120,13 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "agent_jobs.api.middleware.RequestIdMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 TEMPLATES = [
     {
@@ -218,6 +222,56 @@ for _network in TRUSTED_PROXIES:
 # How many of a web process's threads may stand in a long-poll at once; the rest are answered without waiting.
 WEB_THREADS = env_int("AGENT_JOBS_WEB_THREADS", 16, minimum=1)
 LONG_POLL_LIMIT = max(1, WEB_THREADS // 2)
+
+
+# --- Browsers: cookies, headers, logins ------------------------------------------------------------------------
+# Behind a proxy that ends TLS (named in TRUSTED_PROXIES, so that its X-Forwarded-Proto counts).
+HTTPS = env_flag("AGENT_JOBS_HTTPS")
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^health/"]  # asked from inside, without TLS
+SECURE_HSTS_SECONDS = env_int("AGENT_JOBS_HSTS_SECONDS", 365 * 24 * 3600) if HTTPS else 0
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+# With this prefix browsers take them from this very host alone, over TLS.
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = ("__Host-session", "__Host-csrf") if HTTPS else ("session", "csrf")
+SESSION_ENGINE = "agent_jobs.console.sessions"
+SESSION_COOKIE_AGE = 30 * 60
+SESSION_LONGEST_SECONDS = 8 * 3600
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        **{key: ["'self'"] for key in ("script-src", "style-src", "font-src", "connect-src", "form-action")},
+        "img-src": ["'self'", "data:"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}", "OPTIONS": options}
+    for name, options in {
+        "UserAttributeSimilarityValidator": {},
+        "MinimumLengthValidator": {"min_length": 12},
+        "CommonPasswordValidator": {},
+        "NumericPasswordValidator": {},
+    }.items()
+]
+# Five wrong passwords for one name from one address, and that pair waits for a quarter of an hour: who guesses at
+# somebody's name from elsewhere does not lock them out.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "agent_jobs.api.throttling.login_address"
+AXES_VERBOSE = False
+SILENCED_SYSTEM_CHECKS = [
+    # Whether other names below this one are served over TLS only, now and for good, is not for this host to promise.
+    "security.W005",
+    "security.W021",
+]
 
 
 # --- Tenants, tokens, secrets ----------------------------------------------------------------------------------

@@ -124,6 +124,11 @@ def address_of(meta: Mapping[str, Any]) -> str:
     return str(nearest)
 
 
+def login_address(request: HttpRequest) -> str | None:
+    """The same for who logs in with a password (settings.AXES_CLIENT_IP_CALLABLE), as an address of its own."""
+    return address_of(request.META).removesuffix("/64") or None
+
+
 # --- Inside ----------------------------------------------------------------------------------------------------
 def _of_address(address: str) -> Limit:
     return Limit("address", address, settings.RATE_ADDRESS)
