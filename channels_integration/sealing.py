@@ -2,7 +2,7 @@
 
 A sealed secret reads `v1:<key id>:<nonce>:<ciphertext>`. Its associated data is `org|table|column|primary key`, so a
 ciphertext that is copied to another row, column or organisation does not open. The first key of settings.SEALING_KEYS
-seals, all of them open: to rotate, put a new key in front, seal everything again, drop the old one.
+seals, all of them open: to rotate, put a new key in front, seal everything again (`rotation`), drop the old one.
 """
 
 from __future__ import annotations
@@ -44,6 +44,22 @@ def open_sealed(sealed: str, *, org_id: str, table: str, column: str, key: str) 
     except (InvalidTag, ValueError):
         raise SealingError(f"{table}.{column} was sealed for another row, or has been changed") from None
     return plain.decode()
+
+
+def newest_key_id() -> str:
+    """Of the key that seals. Raises SealingError where none is configured."""
+    return next(iter(_ciphers(settings.SEALING_KEYS)))
+
+
+def prefix(key_id: str) -> str:
+    """What every secret sealed with this key begins with."""
+    return f"{_VERSION}:{key_id}:"
+
+
+def key_id(sealed: str) -> str:
+    """Of the key that a secret is sealed with, "" for what is no sealed secret."""
+    version, _, rest = sealed.partition(":")
+    return rest.partition(":")[0] if version == _VERSION else ""
 
 
 @lru_cache(maxsize=4)

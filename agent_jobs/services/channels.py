@@ -9,7 +9,7 @@ from django.db import transaction
 
 from agent_jobs.services import audit
 from agent_jobs.specs import Actor
-from channels_integration import directory, webchat
+from channels_integration import directory, rotation, webchat
 from channels_integration.models import Channel, Installation, WebMessage
 
 
@@ -85,6 +85,33 @@ def say(
             after={"message_id": str(message.pk), "author": author, "job_id": owner_key},
         )
     return message
+
+
+def rotate_secrets(*, actor: Actor, batch: int = 100) -> tuple[int, list[rotation.Cell], int]:
+    """Seal everything with the newest key: how many were, which could not be opened, and how many are left.
+
+    Raises SealingError where no key is set. Any number may run at once, and again after an interruption.
+    """
+    count, failed = 0, []
+
+    def note(cell: rotation.Cell) -> None:
+        nonlocal count
+        if cell.problem:
+            failed.append(cell)
+            return
+        count += 1
+        audit.record(
+            cell.org_id,
+            "secret.resealed",
+            "sealed_secret",
+            f"{cell.table}|{cell.column}|{cell.key}",
+            actor=actor,
+            before={"sealing_key": cell.old_key_id},
+            after={"sealing_key": cell.new_key_id},
+        )
+
+    rotation.reseal(note, batch=batch)
+    return count, failed, rotation.left()
 
 
 def _record(

@@ -1,0 +1,86 @@
+"""Sealing again, with the newest key, what older keys sealed: the way to be rid of an old key.
+
+A row at a time is locked, opened and sealed, so that nobody who writes meanwhile is overwritten. What is done is done:
+an interrupted run goes on with what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q
+
+from channels_integration import sealing
+from channels_integration.errors import SealingError
+from channels_integration.models import Channel, Installation
+
+SEALED: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
+    (Installation, ("sealed_bot_token", "sealed_signing_secret")),
+    (Channel, ("sealed_secret",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One sealed secret, and the ids of the keys: before and now. With a `problem` it is as it was."""
+
+    org_id: str
+    table: str
+    column: str
+    key: str
+    old_key_id: str
+    new_key_id: str
+    problem: str = ""
+
+
+def reseal(note: Callable[[Cell], None], *, batch: int = 100) -> None:
+    """Seal every secret under an older key anew; `note` is called for each, in the transaction that does it.
+
+    Raises SealingError where no key is set.
+    """
+    newest = sealing.newest_key_id()
+    for model, columns in SEALED:
+        stale = Q()
+        for column in columns:
+            stale |= ~Q(**{column: ""}) & ~Q(**{f"{column}__startswith": sealing.prefix(newest)})
+        after = None
+        while True:
+            rows = model._default_manager.filter(stale).order_by("pk")
+            with transaction.atomic():
+                found = list((rows.filter(pk__gt=after) if after else rows).select_for_update(no_key=True)[:batch])
+                for row in found:
+                    for column in columns:
+                        if cell := _reseal(row, column, newest):
+                            note(cell)
+            if not found:
+                break
+            after = found[-1].pk
+
+
+def left() -> int:
+    """How many secrets are not under the newest key."""
+    newest = sealing.prefix(sealing.newest_key_id())
+    return sum(
+        model._default_manager.exclude(**{column: ""}).exclude(**{f"{column}__startswith": newest}).count()
+        for model, columns in SEALED
+        for column in columns
+    )
+
+
+def _reseal(row: Any, column: str, newest: str) -> Cell | None:
+    sealed = getattr(row, column)
+    if not sealed or sealed.startswith(sealing.prefix(newest)):
+        return None
+    model = type(row)
+    table, key = model._meta.db_table, str(row.pk)
+    cell = Cell(row.org_id, table, column, key, sealing.key_id(sealed), newest)
+    try:
+        secret = sealing.open_sealed(sealed, org_id=row.org_id, table=table, column=column, key=key)
+    except SealingError as error:
+        return Cell(row.org_id, table, column, key, cell.old_key_id, cell.old_key_id, error.message)
+    anew = sealing.seal(secret, org_id=row.org_id, table=table, column=column, key=key)
+    model._default_manager.filter(pk=row.pk).update(**{column: anew})
+    return cell
