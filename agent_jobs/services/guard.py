@@ -28,7 +28,7 @@ from agent_jobs.services.leases import Keeper
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 # A turn that ends just after its time has harmed nobody.
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 2.0
 # Of computing after the deadline; a turn that only waits for a model takes none.
 _COMPUTING_SECONDS = 0.5
 # A leaving process lets the deliveries that it has in its hands end.
