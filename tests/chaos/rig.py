@@ -171,6 +171,15 @@ class Rig:
         self.slack.before_answer = None
         self.slack.history_lag = self.slack.history_interval = 0.0
 
+    @property
+    def web_ports(self) -> list[int]:
+        """Of the webs themselves, past the proxies."""
+        return list(self._web_ports.values())
+
+    def answers(self, web: str) -> bool:
+        """Whether this web itself answers, whatever it says."""
+        return Client([self._web_ports[web]], "").request("GET", "/health/live").status is not None
+
     # --- Doors -------------------------------------------------------------------------------------------------
     def client(self, org: str = ORG, **options: Any) -> Client:
         return Client([self.links[name].port for name in self.webs], self.tokens[org], **options)

@@ -1,7 +1,19 @@
 """The experiments: what is done to the service, and what it promises meanwhile. One line each in `EXPERIMENTS`."""
 
-from tests.chaos.experiments import none, processes, redis, slack
+from tests.chaos.experiments import beats, cancels, clients, events, none, poison, processes, redis, rolling, slack
 from tests.chaos.stage import Experiment
 
-EXPERIMENTS: tuple[Experiment, ...] = (none.E0, processes.E1, processes.E2, redis.E3, slack.E6)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    none.E0,
+    processes.E1,
+    processes.E2,
+    redis.E3,
+    beats.E5,
+    slack.E6,
+    events.E7,
+    poison.E8,
+    rolling.E11,
+    cancels.E12,
+    clients.E13,
+)
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
