@@ -8,7 +8,7 @@ _RATES = {Fault.RATE_LIMITED: 0.05, Fault.ERROR_500: 0.03, Fault.DROP_AFTER: 0.0
 
 
 def _be_difficult(scene: Scene) -> None:
-    """Two thirds of the time with a history that lags 2 s; then one that may be read once a minute, and fewer faults."""
+    """For two thirds of the time a history that lags 2 s; then one that is read once a minute, and fewer faults."""
     slack = scene.rig.slack
     slack.rates = dict(_RATES)
     slack.history_lag = 2.0
