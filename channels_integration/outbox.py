@@ -15,12 +15,14 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
+from structlog.contextvars import bound_contextvars
 
 from channels_integration import doorbell, http, lanes, platforms, settling
 from channels_integration.messages import (
@@ -144,7 +146,8 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
         claim = lanes.claim(after_org=org_id, grace_seconds=_grace(), flight_seconds=http.send_seconds())
         if isinstance(claim, lanes.Claim):
             org_id = claim.outgoing.target.org_id
-            _attempt(claim)
+            with _told_of(claim):
+                _attempt(claim)
             handled += 1
             continue
         look_again_at = 0.0
@@ -165,9 +168,15 @@ def settle_one() -> bool:
     claim = settling.claim_unsettled(grace_seconds=_grace())
     if claim is None:
         return False
+    with _told_of(claim):
+        _look_up(claim)
+    return True
+
+
+def _look_up(claim: lanes.Claim) -> None:
     if posted := settling.receipt_of(claim):
         settling.sent(claim, posted)
-        return True
+        return
     lookup = Lookup(claim.outgoing, claim.thread, claim.row["first_claimed_at"], claim.row["history_cursor"])
     try:
         receipt = platforms.get(claim.outgoing.target.platform).find(lookup)
@@ -185,7 +194,6 @@ def settle_one() -> bool:
             settling.not_posted(claim)
         else:
             settling.sent(claim, receipt)
-    return True
 
 
 def sweep() -> int:
@@ -233,6 +241,12 @@ def _attempt(claim: lanes.Claim) -> None:
             # From the answer on, not from the request: the platform counts from somewhere in between.
             opens_in = max(opens_in, lanes.PACE_SECONDS)
         lanes.open_after(claim, seconds=opens_in)
+
+
+def _told_of(claim: lanes.Claim) -> AbstractContextManager[Any]:
+    """What every line of the log says while a message is in our hands."""
+    outgoing = claim.outgoing
+    return bound_contextvars(org=outgoing.target.org_id, owner=outgoing.owner_key, message=str(outgoing.id))
 
 
 def _grace() -> float:

@@ -10,7 +10,7 @@ CONN_MAX_AGE says (half the speed); `agent_jobs.services.execution` looks after 
 import os
 import warnings
 
-from celery import Celery
+from celery import Celery, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -26,6 +26,11 @@ app = Celery("agent_jobs", fixups=[], set_as_current=True)
 @app.on_configure.connect
 def _configure(sender: Celery, **_: object) -> None:
     django.setup()
+
+
+@signals.setup_logging.connect
+def _leave_logging_alone(**_: object) -> None:
+    """Django has set it up; Celery's own would write in a form of its own."""
 
 
 app.conf.update(

@@ -12,6 +12,7 @@ from typing import Any
 from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
+from config import settings
 from config.embedded import tied_to_parent
 
 
@@ -69,6 +70,7 @@ wsgi.SERVER = "agent-jobs"  # what serves us is nobody's business
 control_socket_disable = True  # it would be made in the home folder, once for all checkouts
 errorlog = "-"
 loglevel = "warning"
+logconfig_dict = settings.LOGGING  # one form for every line, also for those of the master
 
 
 def post_fork(server: Any, worker: Any) -> None:

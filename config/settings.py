@@ -8,6 +8,7 @@ given here. The stack's file counts only while DATABASE_URL is unset or is the s
 import ipaddress
 import json
 import os
+import re
 import secrets
 from datetime import timedelta
 from pathlib import Path
@@ -334,11 +335,27 @@ METRICS_OPEN = env_flag("AGENT_JOBS_METRICS_OPEN")
 
 # --- Logging ---------------------------------------------------------------------------------------------------
 LOG_LEVEL = env("AGENT_JOBS_LOG_LEVEL", "INFO").upper()
-LOGGING = {
+LOG_FORMAT = env("AGENT_JOBS_LOG_FORMAT", "json" if _is_deployed else "console")
+if LOG_FORMAT not in {"json", "console"}:
+    raise ImproperlyConfigured(f"AGENT_JOBS_LOG_FORMAT must be json or console, not {LOG_FORMAT!r}")
+LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(levelname)s %(name)s %(message)s"}},
+    "formatters": {
+        "line": {
+            "()": "config.logs.formatter",
+            "kind": LOG_FORMAT,
+            # Values that no line may hold, whatever it is about.
+            "secrets": (SECRET_KEY, METRICS_TOKEN, *TOKEN_PEPPERS.values(), *re.findall(r"[^:,]{8,}", SEALING_KEYS)),
+        }
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django.request": {"level": "ERROR"}},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        # Celery and gunicorn have loggers of their own, which would write in forms of their own.
+        "celery": {"level": "WARNING", "handlers": [], "propagate": True},
+        "kombu": {"level": "WARNING"},
+        "gunicorn.error": {"level": "WARNING", "handlers": [], "propagate": True},
+    },
 }

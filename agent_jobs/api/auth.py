@@ -7,6 +7,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
+from structlog.contextvars import bind_contextvars
 
 from agent_jobs import scopes
 from agent_jobs.api import throttling
@@ -30,6 +31,7 @@ class AppTokenAuthentication(BaseAuthentication):
             throttling.failed(request, plain)
             raise AuthenticationFailed
         throttling.succeeded(plain)
+        bind_contextvars(org=token.org_id, token=token.public_id)
         return Actor("token", token.public_id, getattr(request, "request_id", "")), token
 
     def authenticate_header(self, request: Request) -> str:

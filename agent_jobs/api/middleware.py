@@ -1,15 +1,20 @@
 """Gives every answer its X-Request-ID, and every refusal from outside of the views the form of our own."""
 
+import logging
 import re
 import time
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from structlog.contextvars import bind_contextvars, clear_contextvars
 from uuid_utils import uuid7
 
 from agent_jobs.api import errors
 from channels_integration import tally
 
+access = logging.getLogger("agent_jobs.access")
+# Asked every few seconds by those who watch us.
+_WATCHERS = {"/health/live", "/health/ready", "/metrics"}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -25,13 +30,16 @@ class RequestIdMiddleware:
         request_id = stated if _SANE_ID.fullmatch(stated) else str(uuid7())
         request.request_id = request_id  # type: ignore[attr-defined]
         began = time.monotonic()
+        clear_contextvars()  # the thread's last request may have been cut off
+        bind_contextvars(request_id=request_id)
         response = self.get_response(request)
         if isinstance(response, HttpResponseNotAllowed):
             response = errors.method_not_allowed(request, response["Allow"])
         response["X-Request-ID"] = request_id
         if not response.streaming and "Content-Length" not in response:
             response["Content-Length"] = str(len(response.content))  # else the server answers in chunks
-        _count(request, response, time.monotonic() - began)
+        _note(request, response, time.monotonic() - began)
+        clear_contextvars()
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
@@ -39,11 +47,17 @@ class RequestIdMiddleware:
         return errors.unavailable(request) if errors.is_unavailable(exception) else None
 
 
-def _count(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
-    """By the template of the address, which names nobody; methods of a client's own making count as one."""
-    method = request.method if request.method in _METHODS else "other"
-    tally.observe(
-        "http_request_seconds", seconds, method=str(method), route=route_of(request), status=str(response.status_code)
+def _note(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
+    """By the template of the address, which names nobody; methods of a client's own making count as one.
+
+    A line holds no header, body or value of the query. Organisation and token are in its context.
+    """
+    method, route = str(request.method if request.method in _METHODS else "other"), route_of(request)
+    tally.observe("http_request_seconds", seconds, method=method, route=route, status=str(response.status_code))
+    access.log(
+        logging.DEBUG if route in _WATCHERS else logging.INFO,
+        "request",
+        extra={"method": method, "route": route, "status": response.status_code, "ms": round(seconds * 1000, 1)},
     )
 
 

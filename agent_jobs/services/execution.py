@@ -14,6 +14,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DataError, InterfaceError, OperationalError, connection
+from structlog.contextvars import bound_contextvars
 
 from agent_jobs import dispatch, runners
 from agent_jobs.runners import calling
@@ -107,6 +108,12 @@ class Worker:
         return turns_taken
 
     def _take_turn(self, claim: dict[str, Any], claimed_at: float) -> Settlement:
+        with bound_contextvars(org=claim["org_id"], job=claim["id"], task=claim["task_id"]):
+            settlement = self._turn_of(claim, claimed_at)
+            log.debug("turn %s ended: %s %s", claim["attempt"], settlement.status, settlement.waiting_for)
+            return settlement
+
+    def _turn_of(self, claim: dict[str, Any], claimed_at: float) -> Settlement:
         runner = runners.get(claim["runner"])
         run = turns.prepare(claim, runner)
         outcome: Outcome | None = turns.without_runner(claim, run)
