@@ -1,8 +1,10 @@
 """The only client to other people's servers: one request, no retries, no redirects, no proxies, one deadline.
 
-Guarded requests (addresses that an organisation names) go through AntiSSRF: the name is resolved once, every address it
-has must be public, and the connection is made to the address that was judged. The caller learns which of three things
-happened: nothing was written, something may have been written, or there is an answer.
+A name is resolved once, and the connection is made to an address that this gave, under the name's certificate. For
+guarded requests (all but those to an address that the operator states) every address that it gave must be public, by
+AntiSSRF's list. Its own session is not used: it looks names up without a deadline, and a name server that keeps quiet
+would hold a thread for half a minute. The caller learns which of three things happened: nothing was written, something
+may have been written, or there is an answer.
 """
 
 from __future__ import annotations
@@ -11,28 +13,31 @@ import ipaddress
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, IPAddressRanges, PolicyConfigOptions
+from AntiSSRF import IPAddressRanges
 from django.conf import settings
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import parse_url
 
-# The time from the claim of a message to its first byte has to stay under 2 s, so this is less than the usual 2 s.
+# For the name, the connection and TLS together: the time from the claim of a message to its first byte has to stay
+# under 2 s.
 CONNECT_SECONDS = 1.5
 READ_SECONDS = 5.0
 MAX_ANSWER_BYTES = 1024 * 1024
-_PORTS = (443, 8443)
 _ODD = re.compile(r"[\x00-\x20\x7f\\]")
-_PRIVATE = tuple(ipaddress.ip_network(block) for block in IPAddressRanges.recommended_latest)
+# Beside the list: IPv4 addresses in the form that IPv6 began with.
+_PRIVATE = tuple(ipaddress.ip_network(block) for block in (*IPAddressRanges.recommended_latest, "::/96"))
+# Look-ups that nobody answers keep their threads for as long as the system's resolver likes.
+_looking_up = threading.BoundedSemaphore(64)
 
 
 class HttpError(Exception):
@@ -67,7 +72,9 @@ class Answer:
 
 
 def send_seconds() -> float:
-    """The longest that one request may take: well within the grace, or a message might be looked up in mid-flight."""
+    """The longest that one request may take, from the look-up of its name to the last byte of its answer: well within
+    the grace, or a message might be looked up in mid-flight.
+    """
     return min(CONNECT_SECONDS + READ_SECONDS + 0.3, settings.DELIVERY_GRACE_SECONDS / 2)
 
 
@@ -86,18 +93,29 @@ def post(
     if is_guarded and (reason := refusal_of_shape(url)):
         raise Refused(reason)
     exchange = _Exchange(before_post, send_seconds())
-    with _session(is_guarded) as session, exchange.running():
+    addresses = _look_up(_host(url), seconds=exchange.seconds_to_connect())
+    if is_guarded and not settings.ALLOW_PRIVATE_ADDRESSES and not all(map(_is_public, addresses)):
+        raise Refused("points into a private network")
+    with exchange.running():
+        for address in addresses[:-1]:
+            with suppress(NotConnected):
+                return _post_to(address, exchange, url, body, headers)
+        return _post_to(addresses[-1], exchange, url, body, headers)
+
+
+def _post_to(address: str, exchange: _Exchange, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    if (seconds := exchange.seconds_to_connect()) <= 0:
+        raise NotConnected("cannot connect in time")
+    with _session(address) as session:
         try:
             response = session.post(
                 url,
                 data=body,
                 headers={"Accept-Encoding": "identity", "User-Agent": "agent-jobs", **headers},
-                timeout=(min(CONNECT_SECONDS, send_seconds()), READ_SECONDS),
+                timeout=(seconds, READ_SECONDS),
                 allow_redirects=False,
                 stream=True,
             )
-        except AntiSSRFError as error:
-            raise Refused(str(error)) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if exchange.has_connected:
                 raise NoAnswer(f"no answer: {type(error).__name__}") from error
@@ -115,14 +133,11 @@ def refusal(url: str) -> str | None:
         return reason
     if settings.ALLOW_PRIVATE_ADDRESSES:
         return None
-    host = (urlsplit(url).hostname or "").strip("[]")
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+        addresses = _look_up(_host(url), seconds=CONNECT_SECONDS)
+    except NotConnected:
         return None
-    if all(_is_public(str(address[4][0])) for address in found):
-        return None
-    return "points into a private network"
+    return None if all(map(_is_public, addresses)) else "points into a private network"
 
 
 def refusal_of_shape(url: str) -> str | None:
@@ -144,22 +159,59 @@ def refusal_of_shape(url: str) -> str | None:
         return "must not contain a user name or password"
     if parts.fragment:
         return "must not contain a fragment"
-    if port == 0 or (port is not None and port not in _PORTS and not settings.ALLOW_PRIVATE_ADDRESSES):
-        return f"must use port {' or '.join(str(allowed) for allowed in _PORTS)}"
+    if port == 0 or (port is not None and port not in settings.EGRESS_PORTS and not settings.ALLOW_PRIVATE_ADDRESSES):
+        return f"must use port {' or '.join(str(allowed) for allowed in settings.EGRESS_PORTS)}"
     return None
+
+
+# --- Names -----------------------------------------------------------------------------------------------------
+def _host(url: str) -> str:
+    return (parse_url(url).host or "").strip("[]")
+
+
+def _look_up(host: str, *, seconds: float) -> list[str]:
+    """Every address of a name, once each, in the system's order. Raises NotConnected."""
+    found: list[Any] = []
+    places = _looking_up
+    if not places.acquire(blocking=False):
+        raise NotConnected("too many names are being looked up")
+
+    def look() -> None:
+        try:
+            found.extend(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            found.append(error)
+        finally:
+            places.release()
+
+    looking = threading.Thread(target=look, name="look-up", daemon=True)
+    looking.start()
+    looking.join(max(seconds, 0))
+    if looking.is_alive():
+        raise NotConnected("the name is not looked up in time")
+    if not found or isinstance(found[-1], Exception):
+        raise NotConnected("the name is not known")
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 # --- One exchange ----------------------------------------------------------------------------------------------
 class _Exchange:
-    """What one request of this thread has come to. Its socket is cut when the time is over, however slowly it drips."""
+    """What one request of this thread has come to. Its socket is cut when the time to connect, or all of it, is over,
+    however slowly the other side drips: TLS too is done one small piece at a time.
+    """
 
     current = threading.local()
 
     def __init__(self, before_post: Callable[[], None] | None, seconds: float) -> None:
         self.has_connected = False
         self._before_post = before_post
-        self._seconds = seconds
+        self._ends_at = time.monotonic() + seconds
+        self._connected_by = time.monotonic() + min(CONNECT_SECONDS, seconds)
+        self._handles: list[socket.socket] = []
         self._timer: threading.Timer | None = None
+
+    def seconds_to_connect(self) -> float:
+        return self._connected_by - time.monotonic()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -168,34 +220,55 @@ class _Exchange:
             yield
         finally:
             del self.current.exchange
-            if self._timer:
-                self._timer.cancel()
+            self._time_out(None)
+            for handle in self._handles:
+                handle.close()
 
-    def connected(self, sock: socket.socket) -> None:
+    def opened(self, sock: socket.socket) -> None:
+        # A handle of our own: TLS takes the first one over, and closing it would not reach who waits in it.
+        self._handles.append(sock.dup())
+        self._time_out(self._connected_by)
+
+    def connected(self) -> None:
         if self._before_post:
             self._before_post()
         self.has_connected = True
-        self._timer = threading.Timer(self._seconds, _cut, [sock])
-        self._timer.daemon = True
-        self._timer.start()
+        self._time_out(self._ends_at)
+
+    def _time_out(self, at: float | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if at is not None:
+            self._timer = threading.Timer(max(at - time.monotonic(), 0), _cut, [self._handles[-1]])
+            self._timer.daemon = True
+            self._timer.start()
 
 
-def _cut(sock: socket.socket) -> None:
+def _cut(handle: socket.socket) -> None:
     with suppress(OSError):
-        # Not the TLS socket's own method, which takes the session away from the thread that reads.
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        handle.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        _Exchange.current.exchange.opened(sock)
+        return sock
+
     def connect(self) -> None:
         super().connect()
-        _Exchange.current.exchange.connected(self.sock)
+        _Exchange.current.exchange.connected()
 
 
 class _SecureConnection(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        _Exchange.current.exchange.opened(sock)
+        return sock
+
     def connect(self) -> None:
         super().connect()
-        _Exchange.current.exchange.connected(self.sock)
+        _Exchange.current.exchange.connected()
 
 
 class _Pool(urllib3.HTTPConnectionPool):
@@ -206,26 +279,34 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
-def _session(is_guarded: bool) -> requests.Session:
+class _Pinned(HTTPAdapter):
+    """Connects to an address that was looked up and judged before, under the name that the request has."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        super().__init__()
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> tuple[Any, Any]:
+        place, options = super().build_connection_pool_key_attributes(request, verify, cert)
+        name = place["host"]
+        request.headers["Host"] = urlsplit(str(request.url)).netloc
+        verified = {}
+        if place["scheme"] == "https":
+            verified = {"server_hostname": name, "assert_hostname": name}
+        place["host"] = self._address
+        return place, {**options, **verified}
+
+
+def _session(address: str) -> requests.Session:
     """A new session for each request: nothing is shared between threads, and an address is judged every time."""
-    session: requests.Session = requests.Session()
-    if is_guarded:
-        session = _policy(bool(settings.ALLOW_PRIVATE_ADDRESSES)).get_antissrf_session()
+    session = requests.Session()
     session.trust_env = False
     for scheme in ("https://", "http://"):
-        adapter = session.get_adapter(scheme)
-        assert isinstance(adapter, HTTPAdapter)
-        adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        session.mount(scheme, _Pinned(address))
     return session
-
-
-@lru_cache(maxsize=2)
-def _policy(allows_private: bool) -> Any:
-    if allows_private:
-        policy = AntiSSRFPolicy(PolicyConfigOptions.NONE)
-        policy.allow_plain_text_http = True
-        return policy
-    return AntiSSRFPolicy(PolicyConfigOptions.EXTERNAL_ONLY_LATEST)
 
 
 def _read(response: requests.Response) -> tuple[bytes, bool]:

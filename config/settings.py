@@ -303,6 +303,8 @@ MAX_WAITING_JOBS = env_int("AGENT_JOBS_MAX_WAITING_JOBS", 100_000)
 SLACK_API_URL = env("SLACK_API_URL", "https://slack.com/api/")
 # Lets webhook channels point at this machine and at private networks, over plain http: for development and tests.
 ALLOW_PRIVATE_ADDRESSES = env_flag("AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES")
+# The ports that webhook channels may use.
+EGRESS_PORTS = tuple(int(port) for port in env_list("AGENT_JOBS_EGRESS_PORTS", "443,8443"))
 # Who is told, in the same transaction, of a person's message and of a delivery: the two places where the channels,
 # which know nothing of jobs, meet them.
 CHANNELS_INBOUND_HANDLER = "agent_jobs.services.replies.receive"

@@ -3,10 +3,13 @@
 import socket
 import threading
 import time
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 
 from channels_integration import http
+from channels_integration.platforms import slack
 from tests.fakes.webhook import Reply
 
 PUBLIC = "93.184.216.34"
@@ -67,6 +70,16 @@ HOSTILE = [
     "https://168.63.129.16/",
     "https://224.0.0.1/",
     "https://255.255.255.255/",
+    "https://[::127.0.0.1]/",
+    "https://[2002:7f00:1::]/",
+    "https://[2001:0:7f00:1::]/",
+    "https://[fec0::1]/",
+    "https://192.0.0.192/",
+    "https://198.18.0.1/",
+    "https://[fd00:ec2::254]/",
+    "https://[64:ff9b:1::a9fe:a9fe]/",
+    "https://100.100.100.200/",
+    "https://LOCALHOST:8443/",
     "https://inside.example/",
     "https://mixed.example/",
     "https://mapped.example/",
@@ -140,6 +153,120 @@ def test_a_name_is_resolved_once_and_the_address_that_was_judged_is_used(guarded
     with pytest.raises(http.NotConnected):
         post("https://rebinding.example/")
     assert tried == [PUBLIC]
+
+
+def test_ports_are_the_settings(guarded, names, settings):
+    names[0]["public.example"] = [[PUBLIC]]
+    settings.EGRESS_PORTS = (443, 9443)
+
+    assert http.refusal("https://public.example:9443/") is None
+    assert http.refusal("https://public.example:8443/") == "must use port 443 or 9443"
+
+
+def test_a_name_server_that_keeps_quiet_holds_nobody(guarded, names, monkeypatch):
+    quiet = threading.Event()
+
+    def resolve(*args, **kwargs):
+        quiet.wait(20)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    try:
+        for ask in (lambda: post("https://quiet.example/"), lambda: http.refusal("https://quiet.example/")):
+            began = time.monotonic()
+            with suppress(http.NotConnected):
+                assert ask() is None
+            assert 1 < time.monotonic() - began < 2.5
+        assert names[1] == []
+    finally:
+        quiet.set()
+
+
+def test_quiet_name_servers_hold_only_so_many_threads(guarded, monkeypatch):
+    monkeypatch.setattr(http, "_looking_up", threading.BoundedSemaphore(1))
+    quiet = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(20) and [])
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.05)
+    try:
+        for reason in ("not looked up in time", "too many names"):
+            with pytest.raises(http.NotConnected, match=reason):
+                post("https://quiet.example/")
+    finally:
+        quiet.set()
+
+
+def test_the_next_address_of_a_name_is_tried(receiver, monkeypatch):
+    port = urlsplit(receiver.address).port
+    listed = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 0)) for ip in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", _only("two.example", listed))
+
+    assert post(f"http://two.example:{port}/").status == 200
+    assert receiver.received[0].headers["host"] == f"two.example:{port}"
+
+
+def _only(name, listed, original=socket.getaddrinfo):
+    return lambda host, *args, **kwargs: listed if host == name else original(host, *args, **kwargs)
+
+
+class TlsServer:
+    """Says nothing, or one byte now and then, where a handshake is due; writes down whose name was asked for."""
+
+    def __init__(self, talk):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.over, self.heard = threading.Event(), []
+        threading.Thread(target=self._serve, args=[talk], daemon=True).start()
+
+    def _serve(self, talk):
+        with suppress(OSError):
+            connection, _ = self.listener.accept()
+            with connection:
+                self.heard.append(connection.recv(4_096))
+                talk(connection, self.over)
+
+    def stop(self):
+        self.over.set()
+        self.listener.close()
+
+
+def _drip(connection, over):
+    """The head of a record of 16 KiB, and then the rest byte by byte."""
+    with suppress(OSError):
+        connection.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")
+        while not over.wait(0.1):
+            connection.sendall(b"\x00")
+
+
+@pytest.mark.parametrize("talk", [_drip, lambda connection, over: over.wait(20)], ids=["drips", "quiet"])
+def test_a_handshake_that_does_not_end_is_cut_and_nothing_was_written(monkeypatch, talk):
+    server = TlsServer(talk)
+    listed = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", _only("slow.example", listed))
+    began = time.monotonic()
+    try:
+        with pytest.raises(http.NotConnected):
+            post(f"https://slow.example:{server.port}/")
+    finally:
+        server.stop()
+
+    assert 1 < time.monotonic() - began < 2.5
+    assert b"slow.example" in server.heard[0]  # the name, not the address, is what the certificate has to be for
+
+
+def test_slacks_own_address_is_guarded_and_one_that_the_operator_states_is_not(monkeypatch, settings):
+    seen = []
+
+    def post(url, **options):
+        seen.append((url, options["is_guarded"]))
+        raise http.NotConnected("no network in tests")
+
+    monkeypatch.setattr(http, "post", post)
+    for base in ("https://slack.com/api/", "http://127.0.0.1:9/api/"):
+        client = slack._Client(token="xoxb-1", base_url=base, retry_handlers=[], logger=slack._quiet)
+        with pytest.raises(http.NotConnected):
+            client.auth_test()
+
+    assert seen == [("https://slack.com/api/auth.test", True), ("http://127.0.0.1:9/api/auth.test", False)]
 
 
 def test_a_name_that_does_not_resolve_now_may_do_so_later(guarded, names, monkeypatch):
