@@ -54,7 +54,7 @@ WHERE look_at <= clock_timestamp() AND org_id {after} ORDER BY org_id, look_at L
 CLAIM_COLUMNS = """
     m.id, m.org_id, m.platform, m.code, m.type, m.details, m.text, m.owner_key, m.thread_key, m.lane, m.status,
     m.claimed_at, m.first_claimed_at, m.failures, m.unknown_outcomes, m.created_at, m.history_cursor,
-    m.platform_message_id, m.thread, clock_timestamp() AS taken_on, (
+    m.platform_message_id, m.thread, m.trace, clock_timestamp() AS taken_on, (
         SELECT opener.thread FROM channels_integration_outboundmessage opener
         WHERE opener.thread_key = m.thread_key AND m.thread_key <> '' AND opener.org_id = m.org_id
             AND opener.status = 'sent' AND opener.thread <> ''
@@ -186,7 +186,7 @@ def seconds_until_due() -> float | None:
 
 def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> Claim:
     target = Target(row["org_id"], row["platform"], row["code"], row["type"], details_of(row["details"]))
-    outgoing = Outgoing(row["id"], target, row["text"], row["owner_key"], row["thread_key"])
+    outgoing = Outgoing(row["id"], target, row["text"], row["owner_key"], row["thread_key"], row["trace"])
     thread = row["opened_thread"] or ""
     return Claim(outgoing=outgoing, token=token, lane=row["lane"], thread=thread, taken_at=taken_at, row=row)
 

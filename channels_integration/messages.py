@@ -27,7 +27,7 @@ class Outgoing:
     """A message to send.
 
     `id` is opaque and travels with the message; messages of one `thread_key` are sent one after the other, the
-    first of them opening the thread on platforms that have threads.
+    first of them opening the thread on platforms that have threads. `trace` is the traceparent of what caused it.
     """
 
     id: UUID
@@ -35,6 +35,7 @@ class Outgoing:
     text: str
     owner_key: str
     thread_key: str
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from structlog.contextvars import bound_contextvars
 
-from channels_integration import doorbell, http, lanes, platforms, settling
+from channels_integration import doorbell, http, lanes, platforms, settling, tracing
 from channels_integration.messages import (
     Lookup,
     LookupPaused,
@@ -50,12 +50,13 @@ _LOOK_SECONDS = 0.05
 # Messages of one thread get their places in the order in which that CTE yields them.
 INSERT_FROM_JSON = """
     INSERT INTO channels_integration_outboundmessage
-        (id, org_id, platform, code, type, details, text, owner_key, thread_key, lane, status, sent_at)
+        (id, org_id, platform, code, type, details, text, owner_key, thread_key, lane, status, sent_at,
+        trace)
     SELECT o.id, o.org_id, o.platform, o.code, o.type, o.details, o.text, o.owner_key, o.thread_key, o.lane, o.status,
-        CASE WHEN o.status = 'sent' THEN now() END
+        CASE WHEN o.status = 'sent' THEN now() END, coalesce(o.trace, '')
     FROM outgoing_rows, jsonb_to_record(outgoing_rows.record) AS o(
         id uuid, org_id text, platform text, code text, type text, details jsonb, text text, owner_key text,
-        thread_key text, lane text, status text)
+        thread_key text, lane text, status text, trace text)
     ON CONFLICT (id) DO NOTHING
 """
 _ENQUEUE = f"""
@@ -87,6 +88,7 @@ def as_record(outgoing: Outgoing) -> dict[str, Any]:
         "text": outgoing.text,
         "owner_key": outgoing.owner_key,
         "thread_key": outgoing.thread_key,
+        "trace": outgoing.trace,
         # Per organisation, although two may share one Slack channel: a stranger must not be able to slow ours.
         "lane": "/".join(quote(part, safe="") for part in (target.org_id, target.platform, target.code)),
         "status": OutboundMessage.Status.SENT if is_sent else OutboundMessage.Status.PENDING,
@@ -146,7 +148,7 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
         claim = lanes.claim(after_org=org_id, grace_seconds=_grace(), flight_seconds=http.send_seconds())
         if isinstance(claim, lanes.Claim):
             org_id = claim.outgoing.target.org_id
-            with _told_of(claim):
+            with _told_of(claim), _traced("deliver", claim):
                 _attempt(claim)
             handled += 1
             continue
@@ -168,7 +170,7 @@ def settle_one() -> bool:
     claim = settling.claim_unsettled(grace_seconds=_grace())
     if claim is None:
         return False
-    with _told_of(claim):
+    with _told_of(claim), _traced("look up", claim):
         _look_up(claim)
     return True
 
@@ -247,6 +249,21 @@ def _told_of(claim: lanes.Claim) -> AbstractContextManager[Any]:
     """What every line of the log says while a message is in our hands."""
     outgoing = claim.outgoing
     return bound_contextvars(org=outgoing.target.org_id, owner=outgoing.owner_key, message=str(outgoing.id))
+
+
+def _traced(name: str, claim: lanes.Claim) -> AbstractContextManager[Any]:
+    outgoing, row = claim.outgoing, claim.row
+    return tracing.span(
+        name,
+        parent=outgoing.trace,
+        kind="client",
+        **{
+            "job.id": outgoing.owner_key,
+            "message.id": str(outgoing.id),
+            "platform": outgoing.target.platform,
+            "attempt": row["failures"] + row["unknown_outcomes"] + 1,
+        },
+    )
 
 
 def _grace() -> float:

@@ -334,6 +334,8 @@ if HEARTBEAT_SECONDS * 2 > LEASE_SECONDS:
 # `/metrics` answers to this as Bearer; to everybody where METRICS_OPEN says so; else it is not there.
 METRICS_TOKEN = env("AGENT_JOBS_METRICS_TOKEN")
 METRICS_OPEN = env_flag("AGENT_JOBS_METRICS_OPEN")
+# The base address of an OTLP/HTTP collector; nothing is traced, and no OpenTelemetry loaded, without it.
+OTLP_ENDPOINT = env("AGENT_JOBS_OTLP_ENDPOINT")
 
 # --- Logging ---------------------------------------------------------------------------------------------------
 LOG_LEVEL = env("AGENT_JOBS_LOG_LEVEL", "INFO").upper()

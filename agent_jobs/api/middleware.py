@@ -4,13 +4,14 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from uuid_utils import uuid7
 
 from agent_jobs.api import errors
-from channels_integration import tally
+from channels_integration import tally, tracing
 
 access = logging.getLogger("agent_jobs.access")
 # Asked every few seconds by those who watch us.
@@ -32,7 +33,11 @@ class RequestIdMiddleware:
         began = time.monotonic()
         clear_contextvars()  # the thread's last request may have been cut off
         bind_contextvars(request_id=request_id)
-        response = self.get_response(request)
+        stated_trace = request.META.get("HTTP_TRACEPARENT", "")
+        with tracing.span("request", parent=stated_trace, kind="server", request_id=request_id) as traced:
+            response = self.get_response(request)
+            if traced:
+                _tell(traced, request, response)
         if isinstance(response, HttpResponseNotAllowed):
             response = errors.method_not_allowed(request, response["Allow"])
         response["X-Request-ID"] = request_id
@@ -45,6 +50,13 @@ class RequestIdMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """For views outside of REST framework: a database that is away is a 503 there as well."""
         return errors.unavailable(request) if errors.is_unavailable(exception) else None
+
+
+def _tell(traced: Any, request: HttpRequest, response: HttpResponse) -> None:
+    route = route_of(request)
+    traced.update_name(f"{request.method} {route}" if request.method in _METHODS else route)
+    traced.set_attribute("http.route", route)
+    traced.set_attribute("http.response.status_code", response.status_code)
 
 
 def _note(request: HttpRequest, response: HttpResponse, seconds: float) -> None:

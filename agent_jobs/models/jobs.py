@@ -80,6 +80,8 @@ class Job(models.Model):
     result_data = models.JSONField(null=True, blank=True)
     error_code = models.CharField(max_length=64, default="", blank=True)
     error_message = models.TextField(default="", blank=True)
+    # The traceparent of the request that posted it.
+    trace = models.CharField(max_length=55, default="", db_default="", blank=True)
 
     class Meta:
         indexes = [

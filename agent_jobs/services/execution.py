@@ -24,7 +24,7 @@ from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.states import TERMINAL, WaitingFor
-from channels_integration import outbox, tally
+from channels_integration import outbox, tally, tracing
 from channels_integration.gate import Gate
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,11 @@ class Worker:
 
     def _take_turn(self, claim: dict[str, Any], claimed_at: float) -> Settlement:
         with bound_contextvars(org=claim["org_id"], job=claim["id"], task=claim["task_id"]):
-            settlement = self._turn_of(claim, claimed_at)
+            with tracing.span("turn", parent=claim["trace"], kind="consumer", **_traits_of(claim)) as traced:
+                settlement = self._turn_of(claim, claimed_at)
+                if traced:
+                    traced.set_attribute("job.status", str(settlement.status))
+                    traced.set_attribute("error.code", settlement.error_code)
             log.debug("turn %s ended: %s %s", claim["attempt"], settlement.status, settlement.waiting_for)
             return settlement
 
@@ -183,6 +187,16 @@ def _settle_one_by_one(settlements: Sequence[Settlement]) -> transitions.Answer:
     return transitions.Answer(frozenset(settled), org_id=None, has_more=True)
 
 
+def _traits_of(claim: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "job.id": claim["id"],
+        "task.id": claim["task_id"],
+        "runner": claim["runner"],
+        "attempt": claim["attempt"],
+        "lane": runners.get(claim["runner"]).lane,
+    }
+
+
 def _count_claims(claims: Sequence[dict[str, Any]], lane: str) -> None:
     tally.add("turns", len(claims), lane=lane)
     for claim in claims:
@@ -194,6 +208,7 @@ def _count_turn(runner: Runner, outcome: Outcome, seconds: float) -> None:
     tally.observe("turn_seconds", seconds, runner=runner.name)
     for call in outcome.calls:
         tally.observe("model_call_seconds", call.seconds, model=call.model)
+        tracing.past_span("model call", seconds=call.seconds, model=call.model)
 
 
 def _count_end(settlement: Settlement) -> None:

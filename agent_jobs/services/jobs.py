@@ -17,7 +17,7 @@ from agent_jobs.runners import prompts
 from agent_jobs.services import caps, quotas, schemas, speech, transitions
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor, JobSpec, config_errors
 from agent_jobs.states import Event, JobStatus, WaitingFor
-from channels_integration import directory
+from channels_integration import directory, tracing
 from channels_integration.messages import Target
 
 _CHANCE = random.SystemRandom()
@@ -64,6 +64,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
             is_new_channel=not others.exists(),
             ignore_cooldown=bool(config.get("ignore_cooldown", False)),
             created_by_id=spec.token_pk,
+            trace=tracing.current(),
             created_at=now,
             updated_at=now,
             requested_at=spec.scheduled_at,

@@ -23,6 +23,7 @@ def say(job: Job, text: str) -> None:
         text=text,
         owner_key=str(job.pk),
         thread_key=job.thread_key,
+        trace=job.trace,
     )
     Message.objects.create(key=outgoing.id, job_id=job.pk, is_human=False, author="agent", text=text)
     Activity.objects.create(

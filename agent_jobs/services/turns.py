@@ -16,7 +16,7 @@ from agent_jobs.models import Message, Profile
 from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Run, Runner, Said, Wake
 from agent_jobs.services.transitions import Line, Note, Settlement
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
-from channels_integration import outbox
+from channels_integration import outbox, tracing
 from channels_integration.messages import Outgoing, Target
 
 NO_RESPONSE = "no_response"
@@ -129,6 +129,7 @@ def _outgoing(claim: dict[str, Any], text: str) -> Outgoing:
         text=text,
         owner_key=claim["id"],
         thread_key=claim["id"],
+        trace=tracing.current(),
     )
 
 

@@ -78,11 +78,12 @@ class Service:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
-    def manage(self, *arguments: str, **environment: str) -> str:
+    def manage(self, *arguments: str, stdin: str = "", **environment: str) -> str:
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=ROOT,
             env={**self.environment, **environment},
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=120,
