@@ -1,58 +1,105 @@
-"""No address shows or changes what belongs to another organisation.
+"""No address shows or changes what belongs to another organisation, whoever asks (promise I13).
 
-Every address of the native API has a row here for each method that it takes: what the stranger's and an unknown
-organisation's objects answer. An address without a row fails the first test.
+Every address of the native API has a row here for each method that it takes: what our own, the stranger's and nobody's
+things answer. The walk asks each in every role and under every prefix. An address without a row fails the first test.
 """
 
 import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import pytest
+import standardwebhooks
+from django.apps import apps
+from django.db import transaction
 from django.urls import URLPattern, get_resolver
 
-from agent_jobs.models import Job, JobType, Profile
+from agent_jobs.models import AuditEntry, Job, JobType, Org, Profile
+from agent_jobs.services import audit
+from agent_jobs.services.execution import Worker
+from agent_jobs.specs import Actor
+from channels_integration import directory, outbox, webchat
 from tests import factories, rows
+from tests.fakes.webhook import FakeReceiver
+from tests.services.test_execution import QuietKeeper
 
 pytestmark = pytest.mark.django_db
-UNKNOWN_JOB = "01930000-0000-7000-8000-000000000000"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+ROLES = ("none", "READ", "WRITE", "ADMIN")
+HOOK = "http://127.0.0.1:9/in"
 ENTRY = {"id": "new", "name": "New"}
 
-# (address without its prefix, method) → (path, body, statuses for ours, the stranger's and an unknown organisation's).
-# Where the last two are the same, so are the answers, byte for byte.
+
+# --- The rows --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Row:
+    """`statuses`: for our own things, the stranger's, nobody's. `by`: whether the address (or body) names an `org`, an
+    `id` that is unique in the service, or a `name` that each organisation has for itself."""
+
+    path: str
+    statuses: tuple[int, int, int]
+    by: str = "name"
+    body: Callable[[dict[str, str]], dict[str, Any]] | None = None
+    level: str = ""
+
+
+def _hook(names):
+    return {"platform": "webhook", "code": names["code"], "address": HOOK}
+
+
+def _slack(names):
+    return {"team_id": names["team"], "bot_token": "xoxb-new", "signing_secret": "12345678"}
+
+
 ROWS = {
-    ("agent-jobs", "GET"): ("agent-jobs?org_id={org}", None, (200, 403, 403)),
-    ("agent-jobs", "POST"): ("agent-jobs", lambda org: factories.job_request(org), (201, 404, 404)),
-    ("agent-jobs/", "GET"): ("agent-jobs/", None, (400, 400, 400)),
-    ("agent-jobs/", "DELETE"): ("agent-jobs/", None, (400, 400, 400)),
-    ("agent-jobs/<str:job_id>", "GET"): ("agent-jobs/{job}", None, (200, 403, 404)),
-    ("agent-jobs/<str:job_id>", "DELETE"): ("agent-jobs/{job}", None, (200, 403, 404)),
-    ("activities", "GET"): ("activities?org_id={org}", None, (200, 403, 403)),
+    ("agent-jobs", "GET"): Row("agent-jobs?org_id={org}", (200, 403, 403), "org"),
+    ("agent-jobs", "POST"): Row(
+        "agent-jobs", (201, 404, 404), "org", lambda names: factories.job_request(names["org"])
+    ),
+    ("agent-jobs/", "GET"): Row("agent-jobs/", (400, 400, 400)),
+    ("agent-jobs/", "DELETE"): Row("agent-jobs/", (400, 400, 400)),
+    ("agent-jobs/<str:job_id>", "GET"): Row("agent-jobs/{job}?include=activities", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>", "DELETE"): Row("agent-jobs/{job}", (200, 403, 404), "id"),
+    ("activities", "GET"): Row("activities?org_id={org}", (200, 403, 403), "org"),
+    ("audit", "GET"): Row("audit", (200, 200, 200), level="ADMIN"),
+    ("app-tokens", "GET"): Row("app-tokens", (200, 200, 200), level="ADMIN"),
+    ("app-tokens", "POST"): Row(
+        "app-tokens",
+        (201, 201, 201),
+        body=lambda names: {"app": names["code"], "scopes": ["SERVICES:READ"]},
+        level="ADMIN",
+    ),
+    ("app-tokens/<str:public_id>", "GET"): Row("app-tokens/{token}", (200, 404, 404), "id", level="ADMIN"),
+    ("app-tokens/<str:public_id>", "DELETE"): Row("app-tokens/{token}", (200, 404, 404), "id", level="ADMIN"),
+    ("channels", "GET"): Row("channels", (200, 200, 200)),
+    ("channels", "POST"): Row("channels", (201, 201, 201), body=_hook),
+    ("channels/slack/installations", "GET"): Row("channels/slack/installations", (200, 200, 200)),
+    ("channels/slack/installations", "POST"): Row("channels/slack/installations", (201, 201, 201), body=_slack),
+    ("channels/slack/installations/<str:team_id>", "DELETE"): Row(
+        "channels/slack/installations/{team}", (200, 404, 404)
+    ),
+    ("channels/<str:platform>/<str:code>", "DELETE"): Row("channels/webhook/{code}", (200, 404, 404)),
+    ("channels/<str:platform>/<str:code>/messages", "GET"): Row("channels/webhook/{code}/messages", (200, 404, 404)),
+    ("channels/<str:platform>/<str:code>/messages", "POST"): Row(
+        "channels/webhook/{code}/messages", (201, 404, 404), body=lambda names: {"text": "Hi", "author": "Ann"}
+    ),
 }
 for word in ("agent-jobs-type", "profiles"):
     base, entry = f"organizations/<str:org_id>/{word}", f"organizations/{{org}}/{word}"
     ROWS |= {
-        (base, "GET"): (entry, None, (200, 404, 404)),
-        (base, "POST"): (entry, lambda org: ENTRY, (201, 404, 404)),
-        (f"{base}/<str:entry_id>", "GET"): (f"{entry}/greet", None, (200, 404, 404)),
-        (f"{base}/<str:entry_id>", "PUT"): (f"{entry}/greet", lambda org: {"name": "X"}, (200, 404, 404)),
-        (f"{base}/<str:entry_id>", "PATCH"): (f"{entry}/greet", lambda org: {"name": "X"}, (200, 404, 404)),
-        (f"{base}/<str:entry_id>", "DELETE"): (f"{entry}/greet", None, (200, 404, 404)),
+        (base, "GET"): Row(entry, (200, 404, 404), "org"),
+        (base, "POST"): Row(entry, (201, 404, 404), "org", lambda names: ENTRY),
+        (f"{base}/<str:entry_id>", "GET"): Row(f"{entry}/greet", (200, 404, 404), "org"),
+        (f"{base}/<str:entry_id>", "PUT"): Row(f"{entry}/greet", (200, 404, 404), "org", lambda names: {"name": "X"}),
+        (f"{base}/<str:entry_id>", "PATCH"): Row(f"{entry}/greet", (200, 404, 404), "org", lambda names: {"name": "X"}),
+        (f"{base}/<str:entry_id>", "DELETE"): Row(f"{entry}/greet", (200, 404, 404), "org"),
     }
-# Where the address names no organisation, the stranger's things are simply not there: see test_channels.
-BY_CODE = {
-    ("app-tokens", "GET"),
-    ("app-tokens", "POST"),
-    ("app-tokens/<str:public_id>", "GET"),
-    ("app-tokens/<str:public_id>", "DELETE"),
-    ("audit", "GET"),
-    ("channels", "GET"),
-    ("channels", "POST"),
-    ("channels/slack/installations", "GET"),
-    ("channels/slack/installations", "POST"),
-    ("channels/slack/installations/<str:team_id>", "DELETE"),
-    ("channels/<str:platform>/<str:code>", "DELETE"),
-    ("channels/<str:platform>/<str:code>/messages", "GET"),
-    ("channels/<str:platform>/<str:code>/messages", "POST"),
-}
+# What is told in the audit as a reach for another organisation's thing: (`by` of the row, whose thing).
+REACHES = {("org", "foreign"), ("org", "unknown"), ("id", "foreign")}
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
 OPEN = ("health/live", "health/ready", "metrics", "schema", "docs")
 OTHER_DOORS = ("admin/", "channels/slack/events", "static/")
@@ -68,90 +115,266 @@ def addresses(patterns=None, prefix=""):
             yield from addresses(pattern.url_patterns, route)
 
 
+@cache
 def native():
-    """(address without its prefix, method) of everything that the URLconf serves and that is not listed as open."""
+    """(address without its prefix, method) → the prefixes, of all that the URLconf serves and that is not open."""
+    served = {}
     for route, view in addresses():
         if route in OPEN or route.startswith(OTHER_DOORS):
             continue
-        bare = next(route.removeprefix(prefix) for prefix in PREFIXES if route.startswith(prefix))
+        prefix = next(prefix for prefix in PREFIXES if route.startswith(prefix))
         assert view is not None, f"{route} is no view of REST framework: what does it show, and to whom?"
-        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        for method in METHODS:
             if hasattr(view, method.lower()):
-                yield bare, method
+                served.setdefault((route.removeprefix(prefix), method), []).append(prefix)
+    return served
 
 
 def test_every_address_has_a_row():
     served = set(native())
 
-    assert served - set(ROWS) - BY_CODE == set(), "an address without a row: say what a stranger gets there"
-    assert (set(ROWS) | BY_CODE) - served == set(), "a row without an address"
+    assert served - set(ROWS) == set(), "an address without a row: say what a stranger gets there"
+    assert set(ROWS) - served == set(), "a row without an address"
+
+
+# --- The world -------------------------------------------------------------------------------------------------
+@dataclass
+class World:
+    """Everything of ours and of the stranger's, full of canaries; `names` of the things, by whose they are."""
+
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    clients: dict[str, factories.Api] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
+
+
+UNKNOWN = {
+    "org": "unknown",
+    "job": "01930000-0000-7000-8000-000000000000",
+    "token": "ajt_live_0000000",
+    "code": "nobodys",
+    "team": "T0NOBODY",
+}
+
+
+def populate(org_id, code, team):
+    """Names are the same in both organisations where they can be; every text that may be shown is a canary."""
+    canary = f"canary-{org_id}"
+    Org.objects.create(pk=org_id, name=canary)
+    rows.job_type(org_id, name=canary, description=canary, params_schema={"title": canary}, tags=[canary])
+    Profile.objects.create(org_id=org_id, key="greet", name=canary, instructions=canary, tags=[canary])
+    job = rows.job(
+        org_id=org_id,
+        params={"name": canary},
+        prompt=canary,
+        result=canary,
+        result_data={"a": canary},
+        tags=[canary],
+        channel_data={"a": canary},
+        channel_type=canary,
+        thread=canary,
+        error_message=canary,
+        config={"start_prompt": canary},
+    )
+    factories.activity(job, note=canary, input={"a": canary}, output={"a": canary}, actor=canary)
+    directory.register_channel(org_id, platform="webhook", code=code, address=f"{HOOK}/{canary}", name=canary)
+    directory.register_channel(org_id, platform="webhook", code="shared", address=f"{HOOK}/{canary}", name=canary)
+    directory.install_slack(org_id, team_id=team, bot_token=f"xoxb-{canary}", signing_secret=canary, name=canary)
+    for place in (code, "shared"):
+        webchat.say(org_id, "webhook", place, text=canary, author=canary)
+    audit.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
+    plain = factories.token(org_id, app=canary)
+    return {"org": org_id, "job": str(job.pk), "token": plain[:16], "code": code, "team": team}, plain
 
 
 @pytest.fixture
-def world(acme, rival):
-    """Things of ours and of the stranger's, all with the same names."""
-    jobs = {}
-    for org_id in ("acme", "rival"):
-        Profile.objects.create(org_id=org_id, key="greet", name=f"canary of {org_id}")
-        job = rows.job(org_id=org_id, params={"canary": org_id}, result="x")
-        factories.activity(job, note=f"canary of {org_id}")
-        JobType.objects.filter(org_id=org_id).update(description=f"canary of {org_id}")
-        jobs[org_id] = str(job.pk)
-    acme.jobs = jobs | {"unknown": UNKNOWN_JOB}
-    return acme
+def world(db):
+    world = World(names={"unknown": UNKNOWN})
+    for whose, org_id, code, team in (("own", "acme", "ours", "T0OURS"), ("foreign", "rival", "theirs", "T0THEIRS")):
+        world.names[whose], plain = populate(org_id, code, team)
+        world.secrets += [plain, f"xoxb-canary-{org_id}"]
+    for role in ROLES:
+        plain = None if role == "none" else factories.token("acme", f"SERVICES:{role}")
+        world.clients[role] = factories.Api(plain)
+        world.secrets += [plain] if plain else []
+    return world
 
 
-def snapshot():
-    return [list(model.objects.filter(org_id="rival").order_by("pk").values()) for model in (Job, JobType, Profile)]
+def all_of(org_id):
+    """Every row of every table that belongs to the organisation, by the table's model."""
+    found = {"Org": list(Org.objects.filter(pk=org_id).values())}
+    for app in ("agent_jobs", "channels_integration"):
+        for model in apps.get_app_config(app).get_models():
+            columns = {column.attname for column in model._meta.concrete_fields}
+            ways = {"org_id": "org_id", "job_id": "job__org_id", "channel_id": "channel__org_id"}
+            if way := next((path for column, path in ways.items() if column in columns), None):
+                found[model.__name__] = list(model._default_manager.filter(**{way: org_id}).order_by("pk").values())
+    return found
 
 
-@pytest.mark.parametrize("prefix", ["/services/", "/api/v0/services/"])
+def test_the_walk_looks_at_every_table_that_holds_something_of_an_organisation(world):
+    held = all_of("rival")
+
+    empty = {name for name, found in held.items() if not found}
+    assert empty <= {"Membership", "IdempotencyKey", "Task", "Message", "AuditSeal", "OutboundMessage", "Lane"}
+    assert {"Job", "Activity", "AppToken", "Channel", "Installation", "WebMessage", "AuditEntry", "Org"} <= set(held)
+
+
+def is_let_in(row, method, role):
+    level = row.level or ("READ" if method == "GET" else "WRITE")
+    return role != "none" and ROLES.index(role) >= ROLES.index(level)
+
+
+def stripped(response, names):
+    """The answer without its request's id, and with the asked-for names as one and the same."""
+    text = json.dumps({**response.json(), "meta": None})
+    for name in sorted(names.values(), key=len, reverse=True):
+        text = text.replace(name, "X")
+    return text
+
+
+# --- The walk --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("address", "method"), sorted(ROWS), ids=lambda value: value)
-def test_a_stranger_gets_nothing(world, address, method, prefix):
-    path, body, expected = ROWS[address, method]
-    before = snapshot()
+def test_nobody_gets_or_changes_what_is_the_strangers(world, caplog, address, method):
+    row = ROWS[address, method]
+    before = all_of("rival")
+    theirs = {
+        str(line["id"]) for name in ("Activity", "Channel", "Installation", "WebMessage") for line in before[name]
+    }
+    theirs |= {world.names["foreign"]["job"], world.names["foreign"]["token"]}
+    caplog.set_level(logging.DEBUG)
+    caplog.clear()
 
-    answers = {}
-    for org_id in ("unknown", "rival", "acme"):
-        at = prefix + path.format(org=org_id, job=world.jobs[org_id])
-        answers[org_id] = world.send(method, at, body(org_id) if body else None)
+    for prefix in native()[address, method]:
+        for role in ROLES:
+            with transaction.atomic():
+                answers = {whose: ask(world, prefix, row, method, role, whose) for whose in world.names}
+                assert all_of("rival") == before, "something of the stranger's was changed"
+                transaction.set_rollback(True)
 
-    assert tuple(answers[org_id].status_code for org_id in ("acme", "rival", "unknown")) == expected
-    assert snapshot() == before
-    for response in answers.values():
-        assert "canary of rival" not in response.content.decode()
-        assert '"canary":"rival"' not in response.content.decode()
-    if expected[1] == expected[2]:
-        theirs, unknown = (dict(answers[org_id].json(), meta=None) for org_id in ("rival", "unknown"))
-        assert json.dumps(theirs) == json.dumps(unknown)
+            for whose, response in answers.items():
+                assert not {
+                    name for name in theirs - set(world.names[whose].values()) if name in response.content.decode()
+                }
+            foreign, unknown = answers["foreign"], answers["unknown"]
+            if foreign.status_code == unknown.status_code >= 400:
+                told = [stripped(answers[whose], world.names[whose]) for whose in ("foreign", "unknown")]
+                assert told[0] == told[1], "what exists can be told from what does not"
+    logged = caplog.text + str([record.__dict__ for record in caplog.records])
+    assert "canary-rival" not in logged
+    assert not [secret[:20] for secret in world.secrets if secret in logged]
 
 
+def ask(world, prefix, row, method, role, whose):
+    """One request, its status, and what it leaves in the audit: for writes and for reaches, in our own alone."""
+    names = world.names[whose]
+    request_id = f"{role}-{whose}"
+    response = world.clients[role].send(
+        method, f"/{prefix}{row.path.format(**names)}", row.body(names) if row.body else None, X_Request_ID=request_id
+    )
+    may = is_let_in(row, method, role)
+    status = row.statuses[("own", "foreign", "unknown").index(whose)] if may else 401 if role == "none" else 403
+    text = response.content.decode()
+    assert response.status_code == status, text
+    assert "canary-rival" not in text
+    assert may or response.json()["code"] in {"unauthenticated", "insufficient_scope"}
+    left = list(AuditEntry.objects.filter(request_id=request_id).values_list("org_id", "action"))
+    is_reach = may and (row.by, whose) in REACHES
+    is_write = method != "GET" and status < 300
+    assert {org_id for org_id, _ in left} == ({"acme"} if is_write or is_reach else set()), "promise I18"
+    assert (("acme", "access.denied") in left) == is_reach
+    return response
+
+
+def test_a_method_that_is_not_served_is_refused_to_everybody(world):
+    served = native()
+    for address, prefixes in {address: found for (address, _), found in served.items()}.items():
+        path = address.replace("<str:org_id>", "acme").replace("<str:", "x").replace(">", "")
+        for method in METHODS:
+            if (address, method) not in served:
+                at = f"/{prefixes[0]}{path}"
+                assert world.clients["ADMIN"].send(method, at).status_code == 405, (method, at)
+                assert world.clients["none"].send(method, at).status_code == 401, (method, at)
+
+
+def test_open_pages_show_nothing_of_anybody(world, client, settings):
+    settings.METRICS_OPEN = True
+    for page in OPEN:
+        response = client.get(f"/{page}")
+
+        assert response.status_code in {200, 503}
+        assert "canary" not in response.content.decode()
+
+
+# --- What goes out ---------------------------------------------------------------------------------------------
+@pytest.mark.django_db(transaction=True)
+def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(caplog):
+    """The same job type, channel code and person's name in both; worked off and delivered together."""
+    caplog.set_level(logging.DEBUG)
+    with FakeReceiver() as ours, FakeReceiver() as theirs:
+        secrets = {}
+        for org_id, receiver in (("acme", ours), ("rival", theirs)):
+            rows.job_type(org_id, default_config={"start_prompt": f"canary-{org_id} for {{{{ name }}}}"})
+            _, secrets[org_id] = directory.register_channel(
+                org_id, platform="webhook", code="crm", address=receiver.address
+            )
+            body = factories.job_request(org_id, params={"name": org_id})
+            body["target_channel"] |= {"platform": "webhook", "code": "crm", "data": {"canary": f"canary-{org_id}"}}
+            api = factories.api(org_id)
+            for _ in range(5):
+                assert api.post("/services/agent-jobs", body).status_code == 201
+        Worker(QuietKeeper()).serve("messages")
+        outbox.deliver_due(until=time.monotonic() + 10)
+
+        for org_id, other, receiver in (("acme", "rival", ours), ("rival", "acme", theirs)):
+            assert len(receiver.received) == 5
+            for received in receiver.received:
+                sent = json.dumps(
+                    [
+                        standardwebhooks.Webhook(secrets[org_id]).verify(received.body, received.headers),
+                        received.headers,
+                    ]
+                )
+                assert f"canary-{org_id} for {org_id}" in sent
+                assert other not in sent
+    logged = caplog.text + str([record.__dict__ for record in caplog.records])
+    assert "canary" not in logged
+    assert not [secret for secret in secrets.values() if secret in logged]
+
+
+# --- Lists and references --------------------------------------------------------------------------------------
 def test_lists_hold_only_what_is_ours(world):
-    for path in (
-        "agent-jobs?include=activities,stats",
-        "activities",
-        "organizations/acme/agent-jobs-type",
-        "organizations/acme/profiles",
-    ):
-        body = world.get(f"/services/{path}").json()
-        assert body["meta"]["total"] == len(body["data"]) == 1
+    for path, count in {
+        "agent-jobs?include=activities,stats": 1,
+        "activities": 1,
+        "organizations/acme/agent-jobs-type": 1,
+        "organizations/acme/profiles": 1,
+        "app-tokens": 4,
+        "channels": 2,
+        "channels/slack/installations": 1,
+        "audit?action=thing.done": 1,
+    }.items():
+        body = world.clients["ADMIN"].get(f"/services/{path}").json()
+        assert body["meta"]["total"] == len(body["data"]) == count, path
         assert {entry["org_id"] for entry in body["data"]} == {"acme"}
+        assert "canary-acme" in json.dumps(body)
 
 
-def test_the_catalogue_without_a_prefix_is_isolated_as_well(world):
-    assert world.get("/organizations/rival/agent-jobs-type").status_code == 404
-    assert world.get("/organizations/rival/agent-jobs-type/greet").status_code == 404
+def test_a_channel_of_the_same_name_holds_only_our_words(world):
+    body = world.clients["READ"].get("/services/channels/webhook/shared/messages").json()
+
+    assert [message["text"] for message in body["data"]] == ["canary-acme"]
 
 
-def test_a_job_cannot_take_the_strangers_type_or_profile(world):
+def test_a_job_cannot_take_the_strangers_type_or_profile(acme, rival):
     JobType.objects.create(org_id="rival", key="theirs", name="x")
     Profile.objects.create(org_id="rival", key="theirs", name="x")
 
-    by_type = world.post("/services/agent-jobs", factories.job_request(job_type_id="theirs"))
-    by_profile = world.post("/services/agent-jobs", factories.job_request(config={"profile_id": "theirs"}))
+    by_type = acme.post("/services/agent-jobs", factories.job_request(job_type_id="theirs"))
+    by_profile = acme.post("/services/agent-jobs", factories.job_request(config={"profile_id": "theirs"}))
 
     assert (by_type.status_code, by_profile.status_code) == (404, 404)
     assert (
         by_type.json()["message"].replace("theirs", "x")
-        == world.post("/services/agent-jobs", factories.job_request(job_type_id="x")).json()["message"]
+        == acme.post("/services/agent-jobs", factories.job_request(job_type_id="x")).json()["message"]
     )
+    assert not Job.objects.exists()
