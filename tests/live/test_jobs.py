@@ -174,3 +174,36 @@ def test_nothing_is_left_running_when_the_supervisor_is_killed(home: Path) -> No
     stack.supervisor.kill()
     stack.supervisor.wait()
     wait_for(lambda: not stack.pids("celery") + stack.pids("gunicorn"), seconds=20, what="all processes have ended")
+
+
+def test_what_happens_is_sealed_within_seconds(stack: Stack) -> None:
+    admin = stack.manage("create_token", "--org", "acme", "--scope", "SERVICES:ADMIN", "--name", "auditor").strip()
+    job_id = stack.post_job("say", channel=WEB, params={"n": 77})
+    stack.wait_status(job_id, "COMPLETED")
+    authorization = {"Authorization": f"Bearer {admin}"}
+    told = stack.ok("GET", f"/services/audit?object_id={job_id}&sort=at:asc", **authorization)["data"]
+    assert [entry["action"] for entry in told] == ["job.created", "job.started", "job.completed"]
+    total = stack.ok("GET", "/services/audit?limit=1", **authorization)["meta"]["total"]
+
+    # The duty's, not ours: `verify_audit` seals nothing.
+    wait_for(
+        lambda: f"acme: {total} entries, " in stack.manage("verify_audit", "--org", "acme"),
+        seconds=20,
+        what="every entry is in a seal",
+    )
+
+
+def test_a_revoked_token_is_refused_from_that_moment_on(stack: Stack) -> None:
+    admin = stack.manage("create_token", "--org", "acme", "--scope", "SERVICES:ADMIN", "--name", "rotator").strip()
+    made = stack.ok(
+        "POST",
+        "/services/app-tokens",
+        {"app": "crm", "scopes": ["SERVICES:READ"]},
+        Authorization=f"Bearer {admin}",
+    )["data"]
+    used = {"Authorization": f"Bearer {made['token']}"}
+    assert {stack.request("GET", "/services/agent-jobs?limit=1", **used)[0] for _ in range(10)} == {200}
+
+    stack.ok("DELETE", f"/services/app-tokens/{made['public_id']}", Authorization=f"Bearer {admin}")
+
+    assert {stack.request("GET", "/services/agent-jobs?limit=1", **used)[0] for _ in range(10)} == {401}
