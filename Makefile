@@ -9,7 +9,7 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --un
 SETS := base embedded dev container
 
 .DEFAULT_GOAL := help
-.PHONY: help env check format test bench fuzz chaos chaos-smoke lock check-container up
+.PHONY: help env check format test bench fuzz sbom chaos chaos-smoke lock check-container up
 
 help:
 	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements, a short fuzz"
@@ -18,6 +18,7 @@ help:
 	@echo "make chaos            break the service on purpose: DURATION=180 SEED=7 EXPERIMENT=E1,E4 (all of them without)"
 	@echo "make chaos-smoke      four of these experiments, 90 seconds in all"
 	@echo "make fuzz             generated requests against the whole OpenAPI document (SEED=1 EXAMPLES=50)"
+	@echo "make sbom             what the service is made of, as CycloneDX: sbom.json"
 	@echo "make format           put the code into its form"
 	@echo "make lock             resolve requirements/*.in anew (make lock UPGRADE=--upgrade for newer versions)"
 	@echo "make check-container  Dockerfile, docker-compose.yml and .env.example, without a container engine"
@@ -42,6 +43,11 @@ format: env
 
 test:
 	$(PYTHON) manage.py test
+
+# What the service is made of, with hashes, as CycloneDX; nothing is asked of the network.
+sbom: env
+	$(BIN)/cyclonedx-py requirements requirements/base.txt --pyproject pyproject.toml --output-reproducible \
+		--of JSON -o sbom.json
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz --seed=$(or $(SEED),1) --examples=$(or $(EXAMPLES),50)

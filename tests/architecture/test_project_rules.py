@@ -1,8 +1,10 @@
-"""Rules of this project that no linter knows, read off the source."""
+"""Rules of this project that no linter knows, read off the source. Each is tried against what it must find."""
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,42 +18,274 @@ SOURCES = sorted(
 )
 
 
-def calls(path: Path) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def calls(source: ast.AST | Path) -> Iterator[ast.Call]:
+    tree = parsed(source) if isinstance(source, Path) else source
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
 def name_of(call: ast.Call) -> str:
     return ast.unparse(call.func).split(".")[-1]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-class TestEverySource:
-    def test_leaves_waiting_to_rows_and_not_to_celery(self, path: Path) -> None:
-        for call in calls(path):
-            if name_of(call) in {"apply_async", "send_task", "shared_task", "task"}:
-                words = {keyword.arg for keyword in call.keywords}
-                assert not words & {"eta", "countdown", "acks_late", "autoretry_for", "expires"}, call.lineno
-            assert not (name_of(call) == "retry" and ast.unparse(call.func).startswith("self.")), call.lineno
+def options(call: ast.Call) -> dict[str | None, str]:
+    return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
 
-    def test_turns_off_slacks_own_second_sending(self, path: Path) -> None:
-        for call in calls(path):
-            if name_of(call) == "WebClient":
-                given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-                assert given.get("retry_handlers") == "[]", call.lineno
 
-    def test_does_not_sleep(self, path: Path) -> None:
-        assert not [call.lineno for call in calls(path) if ast.unparse(call.func) == "time.sleep"]
+@dataclass(frozen=True)
+class Rule:
+    """What `finds` yields are line numbers. `except_in`: where it may be so, which is said there."""
 
-    def test_takes_no_order_or_filter_straight_from_a_request(self, path: Path) -> None:
-        for call in calls(path):
-            if name_of(call) in {"order_by", "filter", "extra", "raw"}:
-                assert "request." not in ast.unparse(call), call.lineno
+    finds: Callable[[ast.AST], Iterator[int]]
+    planted: tuple[str, ...]
+    fine: tuple[str, ...] = ()
+    except_in: tuple[str, ...] = ()
 
-    def test_logs_no_headers_and_no_bodies(self, path: Path) -> None:
-        for call in calls(path):
-            if re.match(r"(log|logger|logging)\.", ast.unparse(call.func)):
-                said = " ".join(ast.unparse(argument) for argument in call.args)
-                assert not re.search(r"\.headers|\.body\b|request\.data|META", said), call.lineno
+
+def called(matches: Callable[[ast.Call], bool]) -> Callable[[ast.AST], Iterator[int]]:
+    return lambda tree: (call.lineno for call in calls(tree) if matches(call))
+
+
+def imported(*modules: str) -> Callable[[ast.AST], Iterator[int]]:
+    def finds(tree: ast.AST) -> Iterator[int]:
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{name}" for name in names]
+            if any(name == module or name.startswith(f"{module}.") for name in names for module in modules):
+                yield node.lineno
+
+    return finds
+
+
+def waits_in_celery(call: ast.Call) -> bool:
+    if name_of(call) == "retry" and ast.unparse(call.func).startswith("self."):
+        return True
+    kept = {"eta", "countdown", "acks_late", "autoretry_for", "expires"}
+    is_celerys = {"apply_async", "send_task", "shared_task", "task", "signature", "s", "si"}
+    return name_of(call) in is_celerys and bool(kept & set(options(call)))
+
+
+def slack_clients_that_send_twice(tree: ast.AST) -> Iterator[int]:
+    known = {"WebClient", "AsyncWebClient"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and known & {ast.unparse(base).split(".")[-1] for base in node.bases}:
+            known.add(node.name)
+    return (
+        call.lineno for call in calls(tree) if name_of(call) in known and options(call).get("retry_handlers") != "[]"
+    )
+
+
+RAW_INPUT = re.compile(r"\brequest\.(GET|POST|data|query_params|META|headers|body|COOKIES)\b")
+
+
+def asks_by_raw_input(call: ast.Call) -> bool:
+    inputs = [ast.unparse(argument) for argument in call.args] + list(options(call).values())
+    is_query = name_of(call) in {"order_by", "filter", "exclude", "annotate", "alias", "values", "values_list"}
+    return is_query and any(RAW_INPUT.search(text) for text in inputs)
+
+
+def logs_what_was_sent(call: ast.Call) -> bool:
+    if not re.search(r"(^|\.)(\w*log|\w*logger|logging)\.\w+$", ast.unparse(call.func)):
+        return False
+    said = " ".join([*(ast.unparse(argument) for argument in call.args), *options(call).values()])
+    return bool(re.search(r"\.headers\b|\.body\b|\brequest\.data\b|\bMETA\b|\.COOKIES\b", said))
+
+
+def strings(tree: ast.AST, pattern: str) -> Iterator[int]:
+    return (
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(pattern, node.value, re.I)
+    )
+
+
+def assigns(tree: ast.AST, name: str, *values: str) -> Iterator[int]:
+    return (
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and any(ast.unparse(target) == name for target in node.targets)
+        and ast.unparse(node.value) in values
+    )
+
+
+def mentions(*names: str) -> Callable[[ast.AST], Iterator[int]]:
+    return lambda tree: (
+        node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute) and _last(node) in names
+    )
+
+
+def _last(node: ast.Name | ast.Attribute) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr
+
+
+RULES = {
+    "waiting is left to rows and not to Celery": Rule(
+        called(waits_in_celery),
+        (
+            "ring.apply_async(eta=later)",
+            "ring.apply_async((), countdown=5)",
+            "app.send_task('x', expires=3)",
+            "ring.s(countdown=1)",
+            "@app.task(acks_late=True)\ndef f(): pass",
+            "def f(self):\n    raise self.retry()",
+        ),
+        ("ring.apply_async(queue='x')", "client.retry()"),
+    ),
+    "Slack's client does not send a second time by itself": Rule(
+        slack_clients_that_send_twice,
+        (
+            "WebClient(token=t)",
+            "slack_sdk.WebClient(token=t, retry_handlers=[x])",
+            "class Mine(WebClient): pass\nMine(token=t)",
+        ),
+        ("WebClient(token=t, retry_handlers=[])",),
+    ),
+    "nobody sleeps": Rule(
+        lambda tree: (
+            *called(lambda call: ast.unparse(call.func) == "time.sleep")(tree),
+            *imported("time.sleep")(tree),
+        ),
+        ("time.sleep(1)", "from time import sleep"),
+        ("pause.wait(1)",),
+    ),
+    "no order or filter comes straight from a request": Rule(
+        called(asks_by_raw_input),
+        (
+            "Job.objects.order_by(request.GET['sort'])",
+            "jobs.filter(**request.query_params)",
+            "jobs.exclude(code=self.request.data['code'])",
+            "jobs.values(*request.GET.getlist('fields'))",
+        ),
+        ("jobs.filter(org_id=request.auth.org_id)", "jobs.order_by(*page.order)"),
+    ),
+    "no query is written past the ORM but in a cursor": Rule(
+        called(
+            lambda call: name_of(call) in {"raw", "extra", "RawSQL"} and isinstance(call.func, ast.Attribute | ast.Name)
+        ),
+        ("Job.objects.raw('SELECT 1')", "jobs.extra(where=['x'])", "jobs.annotate(x=RawSQL('x', []))"),
+        ("cursor.execute('SELECT 1')",),
+    ),
+    "headers and bodies are not logged": Rule(
+        called(logs_what_was_sent),
+        (
+            "log.info('%s', request.headers)",
+            "logger.warning(f'{request.body}')",
+            "logging.error('x', extra={'sent': request.data})",
+            "self._log.debug(request.META)",
+        ),
+        ("log.info('%s', request.path)",),
+    ),
+    "no setting of a session outlives its transaction": Rule(
+        lambda tree: strings(
+            tree, r"set_config\([^)]*,\s*false\s*\)|^\s*SET\s+(?!LOCAL\b)(SESSION\b|\w+(\.\w+)?\s*(=|TO\b))"
+        ),
+        ("run('SELECT set_config(%s, %s, false)')", "run('SET app.org = 1')", "run('SET SESSION x TO 1')"),
+        ("run('SELECT set_config(%s, %s, true)')", "run('SET LOCAL x = 1')"),
+    ),
+    "programs are started in one place": Rule(
+        imported("subprocess", "os.system", "os.popen", "pty", "commands"),
+        ("import subprocess", "from subprocess import run", "from os import system"),
+        ("import os",),
+        # The child for a job's last attempt; the development stack is none of the service's.
+        ("agent_jobs/runners/calling.py", "config/"),
+    ),
+    "no shell is asked": Rule(
+        called(
+            lambda call: options(call).get("shell") == "True" or ast.unparse(call.func) in {"os.system", "os.popen"}
+        ),
+        ("subprocess.run(x, shell=True)", "os.system('x')", "os.popen('x')"),
+    ),
+    "nothing is read that may carry code": Rule(
+        lambda tree: (
+            *imported("pickle", "marshal", "shelve", "dill")(tree),
+            *called(lambda call: ast.unparse(call.func) in {"yaml.load", "eval", "exec", "compile"})(tree),
+        ),
+        ("import pickle", "from marshal import loads", "yaml.load(text)", "eval(text)", "exec(text)"),
+        ("re.compile('x')", "yaml.safe_load(text)"),
+        ("agent_jobs/runners/calling.py",),  # between a worker and its own child
+    ),
+    "templates of others run in a sandbox": Rule(
+        called(lambda call: name_of(call) in {"Environment", "Template"} and "Sandbox" not in ast.unparse(call.func)),
+        ("jinja2.Environment()", "Template(text)"),
+        ("SandboxedEnvironment()", "ImmutableSandboxedEnvironment()"),
+    ),
+    "HTML is escaped": Rule(
+        mentions("mark_safe", "SafeString", "SafeText", "html_safe"),
+        ("mark_safe(text)", "safestring.SafeString(text)", "from_x = html_safe"),
+        ("format_html('<b>{}</b>', text)",),
+    ),
+    "certificates are looked at": Rule(
+        lambda tree: (
+            *called(lambda call: options(call).get("verify") == "False")(tree),
+            *mentions("_create_unverified_context", "CERT_NONE")(tree),
+            *assigns(tree, "session.verify", "False"),
+        ),
+        ("requests.get(u, verify=False)", "ssl._create_unverified_context()", "session.verify = False"),
+        ("requests.get(u, verify=bundle)",),
+    ),
+    "a form needs its token": Rule(
+        mentions("csrf_exempt"),
+        ("@csrf_exempt\ndef f(): pass",),
+        (),
+        ("channels_integration/urls.py",),  # Slack signs what it sends
+    ),
+    "other people's servers are asked through one client": Rule(
+        imported("urllib.request", "http.client", "aiohttp", "httpx", "requests", "urllib3"),
+        ("import requests", "from urllib import request", "import http.client"),
+        ("from urllib.parse import urlsplit",),
+        # The shape of a request that slack_sdk hands over; our own web process, from the development stack.
+        ("channels_integration/http.py", "channels_integration/platforms/slack.py", "config/"),
+    ),
+    "who needs no token is written down here": Rule(
+        lambda tree: assigns(tree, "authentication_classes", "()", "[]"),
+        ("class V:\n    authentication_classes = ()", "class V:\n    authentication_classes = []"),
+        ("class V:\n    authentication_classes = (X,)",),
+        ("agent_jobs/api/docs.py", "agent_jobs/api/health.py"),
+    ),
+    "a serializer names its fields": Rule(
+        lambda tree: assigns(tree, "fields", "'__all__'"),
+        ("class Meta:\n    fields = '__all__'",),
+        ("class Meta:\n    fields = ('a',)",),
+    ),
+}
+PLANTED = [(name, snippet) for name, rule in RULES.items() for snippet in rule.planted]
+FINE = [(name, snippet) for name, rule in RULES.items() for snippet in rule.fine]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_source_keeps_the_rule(name: str) -> None:
+    rule = RULES[name]
+    broken = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in SOURCES
+        if not str(path.relative_to(ROOT)).startswith(rule.except_in or ("nowhere",))
+        for line in rule.finds(parsed(path))
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize(("name", "snippet"), PLANTED)
+def test_the_rule_finds_what_breaks_it(name: str, snippet: str) -> None:
+    assert list(RULES[name].finds(ast.parse(snippet)))
+
+
+@pytest.mark.parametrize(("name", "snippet"), FINE)
+def test_the_rule_lets_pass_what_keeps_it(name: str, snippet: str) -> None:
+    assert not list(RULES[name].finds(ast.parse(snippet)))
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.except_in])
+def test_an_exception_is_still_needed(name: str) -> None:
+    rule = RULES[name]
+    for place in rule.except_in:
+        paths = [path for path in SOURCES if str(path.relative_to(ROOT)).startswith(place)]
+        assert any(list(rule.finds(parsed(path))) for path in paths), place
 
 
 def test_only_transitions_writes_a_status_of_a_job() -> None:
