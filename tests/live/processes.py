@@ -10,10 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +24,7 @@ import redis
 
 from config import embedded
 from config.devstack import QUEUES
+from config.embedded import _postgres_binaries
 from tests.live.stack import ROOT, wait_for
 
 QUICK = {
@@ -34,10 +35,15 @@ QUICK = {
 
 
 class Service:
-    """The organisation is `acme`. Everything that was started ends with the `with` block."""
+    """The organisation is `acme`. Everything that was started ends with the `with` block.
 
-    def __init__(self, folder: Path, app: str = "config.celery", **environment: str) -> None:
-        self.folder, self.app = folder, app
+    With `dump`, a file of pg_dump's, the database is that one, and `token` has to be set.
+    """
+
+    def __init__(
+        self, folder: Path, app: str = "config.celery", *, dump: Path | None = None, **environment: str
+    ) -> None:
+        self.folder, self.app, self.dump = folder, app, dump
         self.database = f"live_{uuid4().hex[:12]}"
         self.server_url = os.environ["DATABASE_URL"]
         worker = os.environ.get("PYTEST_XDIST_WORKER", "gw7").removeprefix("gw")
@@ -61,6 +67,9 @@ class Service:
     def __enter__(self) -> "Service":
         self.sql(f"CREATE DATABASE {self.database}", database="postgres")
         redis.Redis.from_url(self.redis_url).flushdb()
+        if self.dump is not None:
+            postgres_tool("pg_restore", "--no-owner", "--exit-on-error", "-d", self.url_of(self.database), self.dump)
+            return self
         self.manage("migrate", "--no-input", "--verbosity", "0")
         self.manage("create_org", "acme", "--name", "Acme")
         self.token = self.manage("create_token", "--org", "acme", "--scope", "SERVICES:WRITE", "--name", "t").strip()
@@ -115,9 +124,9 @@ class Service:
         wait_for(lambda: self.answers(process, name), seconds=30, what="web answers")
         return process
 
-    def worker(self, name: str = "worker", **environment: str) -> "subprocess.Popen[bytes]":
+    def worker(self, name: str = "worker", *, queues: str = QUEUES, **environment: str) -> "subprocess.Popen[bytes]":
         """Returns when it is registered."""
-        options = ("--pool", "threads", "--concurrency", "16", "--queues", QUEUES, "--loglevel", "WARNING")
+        options = ("--pool", "threads", "--concurrency", "16", "--queues", queues, "--loglevel", "WARNING")
         quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h")
         pooled = {"AGENT_JOBS_DATABASE_POOL": "16", **environment}
         process = self.spawn(name, "-m", "celery", "--quiet", "-A", self.app, "worker", *options, *quiet, **pooled)
@@ -192,6 +201,12 @@ class Service:
         return wait_for(look, seconds=seconds, what=f"{job_id} has {columns}")  # type: ignore[no-any-return]
 
 
+def postgres_tool(name: str, *arguments: str | Path) -> None:
+    """Runs one of PostgreSQL's own programs, of the version of its server."""
+    done = subprocess.run([_postgres_binaries() / name, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -203,4 +218,5 @@ def stop(process: "subprocess.Popen[bytes]", *, seconds: float = 40) -> int:
     return process.wait(seconds)
 
 
-PAUSE = threading.Event()
+def next_year() -> str:
+    return (datetime.now(UTC) + timedelta(days=365)).isoformat()

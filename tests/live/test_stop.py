@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.processes import Service, free_port, stop
+from tests.live.processes import Service, free_port, next_year, stop
 from tests.live.stack import wait_for
 
 pytestmark = pytest.mark.live
@@ -91,7 +91,7 @@ def test_a_web_that_stops_under_load_drops_no_request(service: Service) -> None:
         {
             "job_type_id": "think-1",
             "target_channel": {"org_id": "acme", **NOWHERE},
-            "scheduled_at": "2030-01-01T00:00:00Z",
+            "scheduled_at": next_year(),
         }
     )
     headers = {"Authorization": f"Bearer {service.token}", "Content-Type": "application/json"}
