@@ -1,6 +1,19 @@
 """The experiments: what is done to the service, and what it promises meanwhile. One line each in `EXPERIMENTS`."""
 
-from tests.chaos.experiments import beats, cancels, clients, events, none, poison, processes, redis, rolling, slack
+from tests.chaos.experiments import (
+    beats,
+    cancels,
+    clients,
+    events,
+    links,
+    none,
+    poison,
+    postgres,
+    processes,
+    redis,
+    rolling,
+    slack,
+)
 from tests.chaos.stage import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
@@ -8,6 +21,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     processes.E1,
     processes.E2,
     redis.E3,
+    postgres.E4,
     beats.E5,
     slack.E6,
     events.E7,
@@ -15,5 +29,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     rolling.E11,
     cancels.E12,
     clients.E13,
+    links.E16,
 )
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
