@@ -14,6 +14,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.app.amqp import AMQP
 from kombu import Connection
+from kombu.transport import redis as broker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -24,6 +25,9 @@ from django.conf import settings
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 RECONNECT_SECONDS = 0.5
+# Bells that were in hand when the broker went away are not put back: kombu would do it by the lost connection, and the
+# AttributeError of that ends the worker, with every job that it holds.
+broker.QoS.restore_at_shutdown = False
 
 
 class _Connection(Connection):
@@ -72,6 +76,8 @@ app.conf.update(
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
+    # A Redis that is full, or read-only after a failover, refuses what it is told; that is no reason to end a worker.
+    broker_channel_error_retry=True,
     broker_transport_options={
         "visibility_timeout": 900,
         "socket_timeout": 5,

@@ -1,6 +1,9 @@
-"""The Celery application finds its broker again soon after an outage."""
+"""The Celery application outlives its broker's troubles, and finds it again soon."""
+
+from contextlib import suppress
 
 import pytest
+from kombu import Consumer, Queue
 from kombu.exceptions import OperationalError
 
 from config import embedded
@@ -17,3 +20,26 @@ def test_a_broker_that_is_away_is_looked_for_twice_a_second_however_long_it_take
         away.ensure_connection(lambda error, pause: pauses.append(pause), max_retries=4)
 
     assert pauses == [0.5] * 4
+
+
+def test_a_bell_that_was_in_hand_when_the_broker_died_ends_no_worker(home):
+    server = embedded.Redis(home)
+    server.prepare()
+    process = server.spawn()
+    embedded.wait_ready(server, process)
+    heard = []
+    lost = app.connection_for_read(server.url())
+    with Consumer(lost.default_channel, [Queue("bells")], callbacks=[lambda body, message: heard.append(body)]):
+        lost.SimpleQueue("bells").put("ding")
+        lost.drain_events(timeout=5)
+        with pytest.raises(TimeoutError):
+            lost.drain_events(timeout=0.2)  # and waits for the next one
+        process.kill()
+        process.wait(10)
+
+        # As Celery's consumer gives a lost connection up.
+        with suppress(Exception):
+            lost.collect()
+        lost.close()
+
+    assert heard == ["ding"]
