@@ -216,18 +216,19 @@ def _behind(order: Sequence[Order], values: Sequence[Any]) -> Q:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Whether some worker process took a bell lately, and whether the duty of promotion was done lately."""
+    """Whether some worker process took a bell lately, whether the duty of promotion was done lately, and whether a bell
+    of beat's asked for it (without one, workers on standby do it)."""
 
     has_worked: bool
     has_done_duties: bool
+    is_rung: bool
 
 
 def work_lately(*, within_seconds: int) -> Work:
     since = Now() - timedelta(seconds=within_seconds)
-    return Work(
-        WorkerProcess.objects.filter(worked_at__gte=since).exists(),
-        DutyRun.objects.filter(duty="promote", done_at__gte=since).exists(),
-    )
+    has_worked = WorkerProcess.objects.filter(worked_at__gte=since).exists()
+    done = set(DutyRun.objects.filter(done_at__gte=since).values_list("duty", flat=True))
+    return Work(has_worked, "promote" in done, DutyRun.BELL in done)
 
 
 _migrated: set[str] = set()

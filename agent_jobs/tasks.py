@@ -1,13 +1,16 @@
 """Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never."""
 
 import os
+from collections.abc import Callable
 
 from celery import shared_task
-from celery.signals import task_postrun, worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import task_postrun, task_prerun, worker_init, worker_shutdown, worker_shutting_down
 
 from agent_jobs.services import audit, execution, promotion, recovery, retention
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
+from agent_jobs.services.standby import Standby
+from channels_integration import tasks as channels
 
 
 def _end() -> None:
@@ -18,10 +21,37 @@ def _end() -> None:
 worker = execution.Worker(Keeper(on_overtime=_end))
 
 
+def _promote() -> int:
+    return serve_duty("promote", promotion.serve_second)
+
+
+def _sweep() -> int:
+    return serve_duty("sweep", recovery.sweep)
+
+
+def _seal_audit() -> int:
+    return serve_duty("audit", audit.seal)
+
+
+def _serve_agents() -> int:
+    return worker.serve("agents")
+
+
+def _serve_messages() -> int:
+    return worker.serve("messages")
+
+
+# What bells would have called: lanes and deliveries several at once, as their gates allow.
+_ONE_EACH: tuple[Callable[[], int], ...] = (_promote, _sweep, _seal_audit, channels.route)
+_SEVERAL: tuple[Callable[[], int], ...] = (channels.deliver, _serve_messages, _serve_agents)
+standby = Standby((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
+
+
 @worker_init.connect
 def _start(**_: object) -> None:
     worker.guard.start()
     worker.keeper.start()
+    standby.start()
 
 
 @worker_shutting_down.connect
@@ -31,7 +61,13 @@ def _stop(**_: object) -> None:
 
 @worker_shutdown.connect
 def _close(**_: object) -> None:
+    standby.close()
     worker.keeper.close()
+
+
+@task_prerun.connect
+def _note(**_: object) -> None:
+    worker.keeper.note_work()
 
 
 @task_postrun.connect
@@ -41,29 +77,27 @@ def _give_back(**_: object) -> None:
 
 @shared_task(name="agent_jobs.serve_agents", ignore_result=True)
 def serve_agents() -> int:
-    return worker.serve("agents")
+    return _serve_agents()
 
 
 @shared_task(name="agent_jobs.serve_messages", ignore_result=True)
 def serve_messages() -> int:
-    return worker.serve("messages")
+    return _serve_messages()
 
 
 @shared_task(name="agent_jobs.promote", ignore_result=True)
 def promote() -> int:
-    worker.keeper.note_work()
-    return serve_duty("promote", promotion.serve_second)
+    return serve_duty("promote", promotion.serve_second, is_rung=True)
 
 
 @shared_task(name="agent_jobs.sweep", ignore_result=True)
 def sweep() -> int:
-    worker.keeper.note_work()
-    return serve_duty("sweep", recovery.sweep)
+    return serve_duty("sweep", recovery.sweep, is_rung=True)
 
 
 @shared_task(name="agent_jobs.audit", ignore_result=True)
 def seal_audit() -> int:
-    return serve_duty("audit", audit.seal)
+    return _seal_audit()
 
 
 @shared_task(name="agent_jobs.prune", ignore_result=True)

@@ -61,7 +61,7 @@ def readiness() -> dict[str, dict[str, Any]]:
     redis = _check(bells is not None, "answers", "does not answer: work starts late, by the sweep alone")
     try:
         are_migrated = queries.is_migrated()
-        work = queries.work_lately(within_seconds=LATE_SECONDS) if are_migrated else queries.Work(False, False)
+        work = queries.work_lately(within_seconds=LATE_SECONDS) if are_migrated else queries.Work(False, False, False)
     except (DatabaseError, InterfaceError):
         unknown = _check(False, "", "unknown while the database does not answer")
         return {
@@ -86,7 +86,7 @@ def _bells() -> int | None:
 
 def _work(work: queries.Work, bells: int | None) -> dict[str, dict[str, Any]]:
     """Who is to blame when no duty is done: bells that pile up have no worker; no bells at all have no beat."""
-    has_rung = work.has_done_duties or bool(bells)
+    has_rung = work.is_rung or bool(bells)
     return {
         "workers": _check(
             work.has_worked and (work.has_done_duties or not bells),

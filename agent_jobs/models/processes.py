@@ -23,7 +23,9 @@ class WorkerProcess(models.Model):
 
 
 class DutyRun(models.Model):
-    """When a periodic duty was last done, by whichever worker."""
+    """When a periodic duty was last done, by whichever worker; under BELL, when a bell of one was last answered."""
+
+    BELL = "bell"
 
     duty = models.CharField(primary_key=True, max_length=32)
     done_at = models.DateTimeField(db_default=Now())

@@ -16,7 +16,7 @@ from typing import Any
 from django.db import connection, transaction
 
 from agent_jobs.models import AuditEntry, AuditMark
-from agent_jobs.services import promotion
+from agent_jobs.services import duties
 from agent_jobs.specs import Actor
 
 MASK = "******"
@@ -151,5 +151,5 @@ def seal() -> int:
                     break
             if is_settled and is_all:
                 cursor.execute(_MOVE_MARK, {"floor": max(floor, candidate), "candidate": highest})
-        promotion.note_done("audit")
+        duties.note_done("audit")
     return sealed

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError, connection
 
+from agent_jobs.models import DutyRun
 from channels_integration.gate import Gate
 
 log = logging.getLogger(__name__)
@@ -17,8 +18,11 @@ _gates: dict[str, Gate] = {}
 _begun_at: dict[str, float] = {}
 
 
-def serve_duty(name: str, duty: Callable[[], int]) -> int:
-    """Do `duty` unless this process began it less than half a second ago. A database that is away is only logged."""
+def serve_duty(name: str, duty: Callable[[], int], *, is_rung: bool = False) -> int:
+    """Do `duty` unless this process began it less than half a second ago. A database that is away is only logged.
+
+    `is_rung`: a bell was heard, which is noted (`services.standby`).
+    """
 
     def once() -> int:
         now = time.monotonic()
@@ -26,6 +30,8 @@ def serve_duty(name: str, duty: Callable[[], int]) -> int:
             return 0
         _begun_at[name] = now
         try:
+            if is_rung:
+                note_done(DutyRun.BELL)
             return duty()
         except (OperationalError, InterfaceError) as error:
             log.warning("duty %s: the database does not answer: %s", name, str(error).strip())
@@ -33,3 +39,12 @@ def serve_duty(name: str, duty: Callable[[], int]) -> int:
             return 0
 
     return _gates.setdefault(name, Gate(1)).answer(once)
+
+
+def note_done(duty: str) -> None:
+    """When it was done last: what `/health/ready`, the metrics and the standby go by."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {DutyRun._meta.db_table} (duty) VALUES (%s) ON CONFLICT (duty) DO UPDATE SET done_at = now()",  # noqa: S608
+            [duty],
+        )

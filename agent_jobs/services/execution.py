@@ -47,7 +47,6 @@ class Worker:
 
     def serve(self, lane: str) -> int:
         """Work in `lane` until it is empty. Returns how many turns were taken. May be called at any time."""
-        self.keeper.note_work()
         return self._gates[lane].answer(lambda: self._drain(lane))
 
     def _drain(self, lane: str) -> int:

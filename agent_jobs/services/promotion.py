@@ -11,8 +11,7 @@ import time
 from django.db import connection
 
 from agent_jobs import dispatch
-from agent_jobs.models import DutyRun
-from agent_jobs.services import transitions
+from agent_jobs.services import duties, transitions
 
 _LOCK = (0x616A, -1)
 _SHORTEST_WAIT = 0.01
@@ -52,7 +51,7 @@ def _serve(seconds: float) -> int:
         if left <= 0:
             break
         threading.Event().wait(min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT, left))
-    note_done("promote")
+    duties.note_done("promote")
     return ready
 
 
@@ -71,12 +70,3 @@ def promote_and_wake() -> int:
             dispatch.ring_all(by_lane)
             ready += sum(by_lane.values())
     return ready
-
-
-def note_done(duty: str) -> None:
-    """The duty was done: what `/health/ready` goes by."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {DutyRun._meta.db_table} (duty) VALUES (%s) ON CONFLICT (duty) DO UPDATE SET done_at = now()",  # noqa: S608
-            [duty],
-        )

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from agent_jobs import dispatch
 from agent_jobs.errors import IllegalMove
 from agent_jobs.models import Job, Message, WorkerProcess
-from agent_jobs.services import caps, promotion, speech, transitions
+from agent_jobs.services import caps, duties, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
 from channels_integration import inbound, outbox, tally
@@ -40,7 +40,7 @@ def sweep() -> int:
     ring_for_waiting()
     outbox.sweep()
     inbound.sweep()
-    promotion.note_done("sweep")
+    duties.note_done("sweep")
     return moved
 
 

@@ -22,7 +22,7 @@ from django.db.models.functions import Now
 
 from agent_jobs import dispatch
 from agent_jobs.models import Job, WorkerProcess
-from agent_jobs.services import promotion
+from agent_jobs.services import duties
 from agent_jobs.states import TERMINAL
 from channels_integration import retention as channels
 
@@ -94,7 +94,7 @@ def serve_slice(*, seconds: float = _SLICE_SECONDS, stop: threading.Event | None
         finally:
             if connection.connection is not None and not connection.connection.closed:
                 cursor.execute("SELECT pg_advisory_unlock(%s, %s)", _LOCK)
-    promotion.note_done("prune")
+    duties.note_done("prune")
     if not is_done:
         dispatch.ring_duty("prune")
     return sum(gone.values())

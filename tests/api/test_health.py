@@ -23,9 +23,10 @@ def bells(monkeypatch):
     return set_waiting
 
 
-def at_work(*, worked=1, done=1):
+def at_work(*, worked=1, done=1, rung=None):
     WorkerProcess.objects.create(name="w", worked_at=Now() - timedelta(seconds=worked))
     DutyRun.objects.create(duty="promote", done_at=Now() - timedelta(seconds=done))
+    DutyRun.objects.create(duty=DutyRun.BELL, done_at=Now() - timedelta(seconds=done if rung is None else rung))
 
 
 def asked(client):
@@ -58,6 +59,12 @@ def test_nobody_ever_worked(client, bells):
 
 def test_a_beat_that_does_not_ring_is_named(client, bells):
     at_work(done=20)
+
+    assert asked(client) == {"beat"}
+
+
+def test_a_beat_that_does_not_ring_is_named_though_workers_do_its_duties(client, bells):
+    at_work(done=1, rung=20)
 
     assert asked(client) == {"beat"}
 

@@ -1,0 +1,78 @@
+"""What a worker process does while no bell is heard: it looks by itself, once a second.
+
+Bells come from beat through Redis. With Redis away, or every beat dead, rows would wait for as long as that lasts; but
+a worker needs neither to find them. So each process asks the database, every second, when a bell was last answered by
+any of them, and while that is longer ago than `_QUIET`, serves duties and lanes by its own clock. The first bell that
+is heard again ends it. Every piece of work may run in any number of processes at once, so no one has to be elected.
+
+It is the second string: bells are sooner (milliseconds), and this is not counted as the work of a consumer, so that
+`/health/ready` still tells that nobody rings.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from django.db import Error, connection
+from django.db.models.functions import Now
+
+from agent_jobs.models import DutyRun
+
+log = logging.getLogger(__name__)
+_TICK_SECONDS = 1.0
+_QUIET = timedelta(seconds=2.5)
+
+
+class Standby:
+    """One a worker process. `work` is what bells would have called, each entry in a thread of its own; entries that
+    bound how many of them run at once (gates) return at once when they are full. `stopping` ends it."""
+
+    def __init__(self, work: Sequence[Callable[[], object]], *, stopping: threading.Event) -> None:
+        self._work = work
+        self._stopping = stopping
+        self._threads: list[threading.Thread] = []
+        self._is_serving = False
+        self._thread = threading.Thread(target=self._watch, name="standby", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Waits for what it has begun."""
+        self._stopping.set()
+        for thread in (self._thread, *self._threads):
+            if thread.is_alive():
+                thread.join()
+
+    def tick(self) -> int:
+        """One look. Returns how many threads it started."""
+        is_quiet = not DutyRun.objects.filter(duty=DutyRun.BELL, done_at__gt=Now() - _QUIET).exists()
+        if is_quiet != self._is_serving:
+            self._is_serving = is_quiet
+            log.warning("no bell is heard: working by the own clock" if is_quiet else "bells are heard again")
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if not is_quiet:
+            return 0
+        started = [threading.Thread(target=self._serve, args=(work,), daemon=True) for work in self._work]
+        for thread in started:
+            thread.start()
+        self._threads += started
+        return len(started)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_TICK_SECONDS):
+            try:
+                self.tick()
+            except Error as error:
+                log.warning("standby: the database does not answer: %s", str(error).strip())
+                connection.close()
+        connection.close()
+
+    def _serve(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Error as error:
+            log.warning("standby: the database does not answer: %s", str(error).strip())
+        finally:
+            connection.close()

@@ -1,0 +1,70 @@
+"""Standby: while nobody rings, a worker process looks by itself; while somebody does, it leaves that alone."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError, connection
+from django.db.models.functions import Now
+
+from agent_jobs.models import DutyRun
+from agent_jobs.services import duties
+from agent_jobs.services.standby import Standby
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Work:
+    def __init__(self, fails: bool = False) -> None:
+        self.done = threading.Semaphore(0)
+        self.fails = fails
+
+    def __call__(self) -> None:
+        self.done.release()
+        if self.fails:
+            raise OperationalError("gone")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    def is_done(self) -> bool:
+        return self.done.acquire(timeout=5)
+
+
+def rung(seconds_ago: float) -> None:
+    DutyRun.objects.update_or_create(duty=DutyRun.BELL, defaults={"done_at": Now() - timedelta(seconds=seconds_ago)})
+
+
+def test_nothing_is_done_while_bells_are_heard() -> None:
+    rung(1)
+    assert Standby([Work()], stopping=threading.Event()).tick() == 0
+
+
+@pytest.mark.parametrize("last", [3, None])
+def test_everything_is_done_while_no_bell_is_heard(last: float | None) -> None:
+    if last is not None:
+        rung(last)
+    works = [Work(), Work(fails=True), Work()]
+    standby = Standby(works, stopping=threading.Event())
+    assert standby.tick() == 3
+    assert all(work.is_done() for work in works)
+    assert standby.tick() == 3  # what broke once is tried again
+    rung(0)
+    assert standby.tick() == 0
+    standby.close()
+
+
+def test_only_the_bell_itself_counts_not_the_duty_that_standby_does() -> None:
+    duties.serve_duty("standby-test", lambda: 1)
+    assert not DutyRun.objects.filter(duty=DutyRun.BELL).exists()
+    duties.serve_duty("standby-test-rung", lambda: 1, is_rung=True)
+    assert DutyRun.objects.filter(duty=DutyRun.BELL).exists()
+
+
+def test_it_looks_every_second_until_the_process_stops() -> None:
+    work, stopping = Work(), threading.Event()
+    standby = Standby([work], stopping=stopping)
+    standby.start()
+    assert work.is_done()
+    assert work.is_done()
+    standby.close()
+    assert not any(thread.is_alive() for thread in standby._threads)
