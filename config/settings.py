@@ -156,6 +156,15 @@ DATABASES: dict[str, Any] = {
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 _database_options = DATABASES["default"].setdefault("OPTIONS", {})
 _database_options.setdefault("connect_timeout", 5)
+# A line that died without a word (a cable, a firewall that forgot, a host that is gone) is noticed in 25 s by whoever
+# waits for an answer, and in 15 s by whoever sends; the kernel's own defaults are 2 hours and 15 minutes.
+for _name, _value in {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # milliseconds
+}.items():
+    _database_options.setdefault(_name, _value)
 _database_options.setdefault("application_name", env("AGENT_JOBS_PROCESS", "agent-jobs"))
 # Only statements that ask for it are prepared (the claims: four times as fast). Django's default, None, forbids it.
 _database_options.setdefault("prepare_threshold", 1_000_000_000)

@@ -52,6 +52,10 @@ class Scene:
         left = self._began + self.seconds - time.monotonic()
         return not self._over.wait(max(0.0, min(seconds, left))) and seconds < left
 
+    def act(self, seconds: float) -> Scene:
+        """A part of this scene, with a time and rules of its own; what is counted in it is counted here."""
+        return dataclasses.replace(self, seconds=min(seconds, self.seconds - self.elapsed), _began=time.monotonic())
+
     @property
     def elapsed(self) -> float:
         return time.monotonic() - self._began
