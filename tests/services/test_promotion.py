@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from agent_jobs.models import DutyRun, Job
-from agent_jobs.services import duties, promotion, recovery
+from agent_jobs.services import duties, promotion, recovery, transitions
 from agent_jobs.states import JobStatus
 from channels_integration.gate import Gate
 from tests import rows
@@ -44,6 +44,24 @@ def test_more_than_a_batch_is_promoted_at_once() -> None:
     )
     assert promotion.promote_and_wake() == 1_100
     assert not Job.objects.filter(status=JobStatus.SCHEDULED).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_waits_of_many_that_end_together_hold_up_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    for _ in range(30):
+        rows.job(JobStatus.RUNNING, waiting_for="reply", wake_at=past, lease_until=None)
+    wake_due, steps = transitions.wake_due, []
+
+    def wake_some() -> dict[str, int]:
+        if not steps:
+            rows.job(JobStatus.SCHEDULED, scheduled_at=past)  # falls due while the first are woken
+        steps.append("waiting" if Job.objects.filter(status=JobStatus.SCHEDULED).exists() else "promoted")
+        return wake_due(batch=10)
+
+    monkeypatch.setattr(transitions, "wake_due", wake_some)
+    assert promotion.promote_and_wake() == 31
+    assert steps == ["waiting", "promoted", "promoted", "promoted"]
 
 
 @pytest.mark.django_db(transaction=True)
