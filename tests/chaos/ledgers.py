@@ -62,12 +62,13 @@ class Sent:
 
     @property
     def is_created(self) -> bool:
-        return any(attempt.status == 201 for attempt in self.tries)
+        return self.job_id is not None or any(attempt.status == 201 for attempt in self.tries)
 
     @property
     def is_refused(self) -> bool:
         """Every answer is known, and none of them can have made a job."""
-        return all(attempt.status is not None and 400 <= attempt.status < 500 for attempt in self.tries)
+        known = bool(self.tries) and self.job_id is None
+        return known and all(attempt.status is not None and 400 <= attempt.status < 500 for attempt in self.tries)
 
     @property
     def canceled_at(self) -> float | None:

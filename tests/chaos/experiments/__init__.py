@@ -4,7 +4,10 @@ from tests.chaos.experiments import (
     beats,
     cancels,
     clients,
+    clocks,
+    disk,
     events,
+    flood,
     links,
     none,
     poison,
@@ -13,6 +16,7 @@ from tests.chaos.experiments import (
     redis,
     rolling,
     slack,
+    strangers,
 )
 from tests.chaos.stage import Experiment
 
@@ -26,9 +30,13 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     slack.E6,
     events.E7,
     poison.E8,
+    clocks.E9,
+    disk.E10,
     rolling.E11,
     cancels.E12,
     clients.E13,
+    flood.E14,
+    strangers.E15,
     links.E16,
 )
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
