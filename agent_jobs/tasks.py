@@ -10,11 +10,13 @@ from agent_jobs.services import audit, execution, promotion, recovery, retention
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.standby import Standby
+from channels_integration import tally
 from channels_integration import tasks as channels
 
 
 def _end() -> None:
     """Celery's threads cannot be ended, and Python waits for them: a turn in the middle of a call is left like this."""
+    tally.flush()
     os._exit(0)
 
 

@@ -92,6 +92,6 @@ app.conf.update(
         "promote": {"task": "agent_jobs.promote", "schedule": 1.0, "options": {"queue": "duties"}},
         "sweep": {"task": "agent_jobs.sweep", "schedule": 1.0, "options": {"queue": "duties"}},
         "audit": {"task": "agent_jobs.audit", "schedule": 1.0, "options": {"queue": "duties"}},
-        "prune": {"task": "agent_jobs.prune", "schedule": 3600.0, "options": {"queue": "duties"}},
+        "prune": {"task": "agent_jobs.prune", "schedule": 60.0, "options": {"queue": "duties"}},
     },
 )

@@ -77,7 +77,8 @@ class Keeper:
         """Every turn has ended: let go of the advisory lock."""
         self._stop.set()
         self._is_over.set()
-        self._thread.join(5)
+        if self._thread.ident is not None:
+            self._thread.join(5)
 
     def note_work(self) -> None:
         """The process took a bell: it does consume what it is sent."""

@@ -37,6 +37,9 @@ _DEAD_WORKER_DAYS = 7
 _CHANCE = random.SystemRandom()
 _EVER = datetime.min.replace(tzinfo=UTC)
 
+_WAS_DONE = (
+    "SELECT EXISTS (SELECT FROM agent_jobs_dutyrun WHERE duty = 'prune' AND done_at > now() - interval '1 hour')"
+)
 _CUTOFFS = "SELECT id, now() - make_interval(days => coalesce(%s, retention_days, %s)) FROM agent_jobs_org"
 # One status at a time, for then the index on (org, status, created_at) gives the oldest first. A job cannot end before
 # it is made, so `created_at` bounds the walk; `floor` spares it the entries of rows that have just been deleted.
@@ -83,19 +86,24 @@ DELETE FROM agent_jobs_idempotencykey WHERE id IN (
 def serve_slice(*, seconds: float = _SLICE_SECONDS, stop: threading.Event | None = None) -> int:
     """The duty: prune for some seconds and, where work is left, ring for the next ones. Returns how many rows went.
 
-    0 at once where another process is at it (an advisory lock); that is thrift, not safety.
+    0 at once where everything was pruned within the hour, or another process is at it (an advisory lock); that is
+    thrift, not safety. Beat rings more often than that: one that is started anew every half hour forgets the hour.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", _LOCK)
         if not cursor.fetchone()[0]:
             return 0
         try:
+            cursor.execute(_WAS_DONE)
+            if cursor.fetchone()[0]:
+                return 0
             gone, is_done = prune(seconds=seconds, rest=_REST, stop=stop)
         finally:
             if connection.connection is not None and not connection.connection.closed:
                 cursor.execute("SELECT pg_advisory_unlock(%s, %s)", _LOCK)
-    duties.note_done("prune")
-    if not is_done:
+    if is_done:
+        duties.note_done("prune")
+    else:
         dispatch.ring_duty("prune")
     return sum(gone.values())
 

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
 from agent_jobs import dispatch
-from agent_jobs.models import Activity, IdempotencyKey, Job, Message, Org, Task, WorkerProcess
+from agent_jobs.models import Activity, DutyRun, IdempotencyKey, Job, Message, Org, Task, WorkerProcess
 from agent_jobs.services import retention
 from agent_jobs.states import TERMINAL, JobStatus
 from channels_integration.models import Channel, InboundEvent, Lane, OutboundMessage, WebMessage
@@ -236,6 +236,13 @@ class TestTheDuty:
         retention.serve_slice(seconds=60)
         assert rung == ["prune"]
         assert not Job.objects.exists()
+
+    def test_it_is_done_once_an_hour_however_often_it_is_rung_for(self) -> None:
+        retention.serve_slice()
+        job()
+        assert retention.serve_slice() == 0
+        DutyRun.objects.update(done_at=NOW - timedelta(minutes=61))
+        assert retention.serve_slice() == 1
 
     def test_a_worker_that_stops_does_not_go_on(self) -> None:
         stop = threading.Event()
