@@ -38,7 +38,9 @@ BEGIN
     INSERT INTO agent_jobs_auditentry (org_id, actor, request_id, action, object_type, object_id, before, after)
     SELECT org_id, actor, request_id, code, 'job', coalesce(job_id::text, ''),
         CASE WHEN moved_from <> '' THEN jsonb_build_object('status', moved_from) END,
-        jsonb_build_object('status', moved_to, 'note', note)
+        -- The note of a completion quotes the result, which goes when the job goes; the audit stays.
+        jsonb_build_object('status', moved_to)
+            || CASE WHEN moved_to <> 'COMPLETED' THEN jsonb_build_object('note', note) ELSE '{}' END
     FROM added WHERE moved_to <> '' ORDER BY id;
     RETURN NULL;
 END $$;

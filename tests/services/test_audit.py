@@ -55,7 +55,9 @@ def test_a_move_leaves_an_entry_with_who_what_and_by_which_request(event):
     )
     assert (left.actor, left.request_id) == ("user:ann", "request-1")
     assert left.before == {"status": source}
-    assert left.after == {"status": MOVES[event].target, "note": "why"}
+    # A completion's note quotes the result, which is not for ever.
+    why = {} if event == Event.COMPLETE else {"note": "why"}
+    assert left.after == {"status": MOVES[event].target, **why}
 
 
 def test_the_life_of_a_job_can_be_told_from_its_entries():
