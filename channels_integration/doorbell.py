@@ -15,6 +15,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +32,7 @@ from redis.retry import Retry
 log = logging.getLogger(__name__)
 ENOUGH_BELLS = 4
 _TIMEOUT_SECONDS = 0.2
+_PATIENT_TIMEOUT_SECONDS = 2.0
 _SILENCE_SECONDS = 1.0
 _FAILURES = (redis.RedisError, OSError)
 _making = threading.Lock()
@@ -46,20 +49,35 @@ return room
 class _Line:
     """One process's connection to Redis. Made anew after a fork, which must not share a socket with its parent."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_seconds: float) -> None:
         self.pid = os.getpid()
         self.url: str = settings.REDIS_URL
         self.silent_until = 0.0
         self.client = redis.Redis.from_url(
             self.url,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
         )
         self.ring = self.client.register_script(_RING)
 
 
 _line: _Line | None = None
+_patient_line: _Line | None = None
+_here = threading.local()
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Within it this thread's rings wait for 2 s, not 0.2: for sweeps, whom nobody waits for.
+
+    Over a bad line to Redis every other ring may come to nothing; then work goes on by the sweeps' alone.
+    """
+    _here.is_patient = True
+    try:
+        yield
+    finally:
+        _here.is_patient = False
 
 
 def ring(queue: str, task_name: str, *, times: int = 1) -> None:
@@ -83,10 +101,15 @@ def waiting(queue: str) -> int | None:
 
 
 def _connected() -> _Line:
-    global _line
-    line = _line
-    if line is None or line.pid != os.getpid() or line.url != settings.REDIS_URL:
-        line = _line = _Line()
+    global _line, _patient_line
+    is_patient = getattr(_here, "is_patient", False)
+    line = _patient_line if is_patient else _line
+    if line is not None and line.pid == os.getpid() and line.url == settings.REDIS_URL:
+        return line
+    if is_patient:
+        _patient_line = line = _Line(_PATIENT_TIMEOUT_SECONDS)
+    else:
+        _line = line = _Line(_TIMEOUT_SECONDS)
     return line
 
 

@@ -17,7 +17,7 @@ from agent_jobs.models import Job, Message, WorkerProcess
 from agent_jobs.services import caps, duties, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
-from channels_integration import inbound, outbox, tally
+from channels_integration import doorbell, inbound, outbox, tally
 
 MAX_CRASHES = 3
 _SWEEPER = Actor("system", "recovery")
@@ -36,10 +36,11 @@ WHERE w.lost_at IS NULL AND w.seen_at > now() - interval '1 day' AND NOT EXISTS 
 
 def sweep() -> int:
     """All of recovery once. Returns how many jobs it moved."""
-    moved = take_back_lost() + fail_overdue()
-    ring_for_waiting()
-    outbox.sweep()
-    inbound.sweep()
+    with doorbell.patience():
+        moved = take_back_lost() + fail_overdue()
+        ring_for_waiting()
+        outbox.sweep()
+        inbound.sweep()
     duties.note_done("sweep")
     return moved
 

@@ -3,12 +3,14 @@
 import json
 import socket
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
 from channels_integration import doorbell
 from tests.channels.conftest import in_threads
+from tests.chaos.proxy import Proxy
 
 QUEUE = "test-bells"
 
@@ -24,6 +26,7 @@ def queue(settings):
 @pytest.fixture(autouse=True)
 def a_new_line(monkeypatch):
     monkeypatch.setattr(doorbell, "_line", None)
+    monkeypatch.setattr(doorbell, "_patient_line", None)
 
 
 def deaf_redis(settings):
@@ -101,3 +104,17 @@ def test_a_redis_that_is_back_is_rung_again(queue, settings):
     doorbell.ring(QUEUE, "channels.deliver")
 
     assert doorbell.waiting(QUEUE) == 1
+
+
+def test_over_a_slow_line_only_the_patient_are_heard(queue, settings):
+    address = urlsplit(settings.REDIS_URL)
+    with Proxy((address.hostname, address.port)) as line:
+        line.set(latency=0.3)
+        there = address.netloc.rpartition(":")[0]
+        settings.REDIS_URL = address._replace(netloc=f"{there}:{line.port}").geturl()
+        doorbell.ring(QUEUE, "channels.deliver")
+        assert queue.llen(QUEUE) == 0
+        with doorbell.patience():
+            doorbell.ring(QUEUE, "channels.deliver")
+
+        assert queue.llen(QUEUE) == 1
