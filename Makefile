@@ -12,11 +12,12 @@ SETS := base embedded dev container
 .PHONY: help env check format test bench fuzz sbom chaos chaos-smoke lock check-container up
 
 help:
-	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements, a short fuzz"
+	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements, a short fuzz,"
+	@echo "                      and make chaos-smoke (SMOKE=0 leaves that out)"
 	@echo "make test             the whole test suite: manage.py test"
 	@echo "make bench            this service and bare Celery, side by side"
 	@echo "make chaos            break the service on purpose: DURATION=180 SEED=7 EXPERIMENT=E1,E4 (all of them without)"
-	@echo "make chaos-smoke      four of these experiments, 90 seconds in all"
+	@echo "make chaos-smoke      four of these experiments for a minute in all"
 	@echo "make fuzz             generated requests against the whole OpenAPI document (SEED=1 EXAMPLES=50)"
 	@echo "make sbom             what the service is made of, as CycloneDX: sbom.json"
 	@echo "make format           put the code into its form"
@@ -36,6 +37,9 @@ check: env
 	$(ALONE) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(BIN)/python .ci/requirements_in_step.py
 	$(BIN)/python -m tests.fuzz --examples=8 --phases=examples,fuzzing,stateful
+ifneq ($(SMOKE),0)
+	$(BIN)/python -m tests.chaos --smoke --seed $(or $(SEED),7)
+endif
 
 format: env
 	$(BIN)/ruff format .
