@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ class LoudLoad(Load):
 
     def __init__(self, rig: Rig, **options: Any) -> None:
         super().__init__(rig, **options)
+        rig.add_org("rival", team=f"{TEAM}R")
         self._twists = random.Random(self.rng.random())
         self.surprises: list[str] = []
         self._thrice: set[str] = set()
@@ -112,16 +114,18 @@ class LoudLoad(Load):
 
 def _harm(scene: Scene) -> None:
     """Posts of which the answer is lost: people's answers come before our mark, up to the grace before."""
-    scene.rig.add_org("rival", team=f"{TEAM}R")
-    scene.rig.slack.rates = {Fault.DROP_AFTER: 0.1, Fault.ERROR_500_AFTER: 0.05}
-    while scene.pause(1):
-        scene.did("second of lost answers")
+    slack = scene.rig.slack
+    slack.rates = {Fault.DROP_AFTER: 0.1, Fault.ERROR_500_AFTER: 0.05}
+    while scene.pause(0.5):
+        scene.faults |= Counter({f"Slack {fault}": times for fault, times in slack.faults.items()})
 
 
 def _verify(scene: Scene) -> None:
     assert isinstance(scene.load, LoudLoad)
     for surprise in scene.load.surprises[:5]:
         scene.breaks(surprise)
+    if not scene.faults:
+        scene.breaks("no answer of Slack's was lost: the run was too short to show anything")
     for twist in _OUR_TWISTS:
         if not scene.load.answers[f"told {twist}"]:
             scene.breaks(f"no event was {twist}: the run was too short to show anything")
