@@ -1,7 +1,7 @@
 """Generated requests against the whole OpenAPI document: `make fuzz SEED= EXAMPLES=`.
 
 A real web process (gunicorn) with a PostgreSQL and a Redis of its own, and no worker: what the made-up channels name is
-never connected to. schemathesis asks every operation, once with a WRITE and once with a READ token, and fails for a
+never connected to. schemathesis asks every operation, with a WRITE, a READ and an ADMIN token in turn, and fails for a
 500, a status or content type that the document does not have, an answer that is not of its shape, and for what is let
 in against the document. `hooks.py` sees to it that a part of the requests is about things that are there.
 """
@@ -68,7 +68,7 @@ def _run(
         *(BIN / "schemathesis", "run", f"{address}/schema?format=json", f"--url={address}"),
         *("--header", f"Authorization: Bearer {token}", f"--checks={','.join(CHECKS)}", "--no-color"),
         *(f"--phases={options.phases}", f"--seed={options.seed}", f"--max-examples={options.examples}"),
-        *("--generation-database=none", "--continue-on-failure", "--warnings=off", "--workers=2"),
+        *("--generation-database=none", "--continue-on-failure", "--warnings=off", "--workers=1"),
         *("--request-timeout=20", "--suppress-health-check=all"),
         "--exclude-path=/health/ready",  # its 503 is right here, where no worker is
         *(("--report=har", f"--report-har-path={options.har}.{number}") if options.har else ()),
@@ -84,8 +84,10 @@ def _things(address: str, environment: dict[str, str]) -> dict[str, Any]:
     _manage(environment, "create_org", "acme", "--name", "Acme")
     tokens = {
         scope: _manage(environment, "create_token", "--org", "acme", "--scope", f"SERVICES:{scope}", "--name", scope)
-        for scope in ("WRITE", "READ")
+        for scope in ("WRITE", "READ", "ADMIN")
     }
+    # What an ADMIN may revoke without ending the run.
+    spare = _manage(environment, "create_token", "--org", "acme", "--scope", "SERVICES:READ", "--name", "spare")
 
     def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(
@@ -105,7 +107,7 @@ def _things(address: str, environment: dict[str, str]) -> dict[str, Any]:
     post("channels/web/lobby/messages", {"author": "Ann", "text": "Hello"})
     target = {"org_id": "acme", "platform": "web", "code": "lobby"}
     jobs = [post("agent-jobs", {"job_type_id": "greet", "target_channel": target})["job_id"] for _ in range(20)]
-    return {"tokens": tokens, "jobs": jobs}
+    return {"tokens": tokens, "jobs": jobs, "spare": spare[:16]}
 
 
 # --- Processes -------------------------------------------------------------------------------------------------
@@ -137,6 +139,7 @@ def _environment(home: Path, running: contextlib.ExitStack) -> dict[str, str]:
         "AGENT_JOBS_TOKEN_PEPPER": secrets.token_urlsafe(48),
         "AGENT_JOBS_SEALING_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         "AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES": "1",  # else every made-up host name is looked up
+        "AGENT_JOBS_LOG_LEVEL": "ERROR",
         "AGENT_JOBS_RATE_TOKEN": "off",
         "AGENT_JOBS_RATE_ORG": "off",
         "AGENT_JOBS_RATE_ADDRESS": "off",
