@@ -41,6 +41,33 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
     description="Repeating a request with its key gives the first answer again; kept for 48 hours.",
 )
 
+_HEADERS = (
+    OpenApiParameter(
+        "X-Request-ID", str, OpenApiParameter.HEADER, required=True, response=True, description="The request's own."
+    ),
+    OpenApiParameter(
+        "RateLimit-Policy",
+        str,
+        OpenApiParameter.HEADER,
+        response=True,
+        description='How much is allowed in how many seconds: `"token";q=6000;w=60, "org";q=12000;w=60`.',
+    ),
+    OpenApiParameter(
+        "RateLimit",
+        str,
+        OpenApiParameter.HEADER,
+        response=True,
+        description='What is left, and for how many seconds that holds: `"token";r=5999;t=60, "org";r=11999;t=60`.',
+    ),
+    OpenApiParameter(
+        "Retry-After",
+        int,
+        OpenApiParameter.HEADER,
+        required=True,
+        response=[429, 503],
+        description="Seconds after which it is worth another try.",
+    ),
+)
 
 # The page's headings, by the first words of an address.
 _TAGS = {
@@ -135,7 +162,9 @@ def operation(
         summary=summary,
         description=description or summary,
         request=request,
-        parameters=[_parameter(key, param) for key, param in params.items()] + [_IDEMPOTENCY_KEY] * is_post,
+        parameters=[_parameter(key, param) for key, param in params.items()]
+        + [_IDEMPOTENCY_KEY] * is_post
+        + [*_HEADERS],
         responses={**answers, **{code: _refusal(code) for code in codes}},
         examples=list(examples),
     )

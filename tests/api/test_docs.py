@@ -55,6 +55,13 @@ def test_every_refusal_has_the_form_of_our_errors(document):
                     assert schema == {"$ref": "#/components/schemas/Refusal"}, (path, status)
 
 
+def test_the_headers_of_answers_are_described(document):
+    responses = document["paths"][JOBS]["post"]["responses"]
+    everywhere = {"X-Request-ID", "RateLimit", "RateLimit-Policy"}
+    assert set(responses["201"]["headers"]) == everywhere
+    assert set(responses["429"]["headers"]) == set(responses["503"]["headers"]) == everywhere | {"Retry-After"}
+
+
 def test_every_filter_and_the_key_are_described(document):
     listed = {parameter["name"] for parameter in document["paths"][JOBS]["get"]["parameters"]}
     assert listed >= {

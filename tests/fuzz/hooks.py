@@ -50,5 +50,7 @@ def _lead(body: dict[str, Any], number: int) -> None:
         body["job_type_id"] = "greet"
     if isinstance(body.get("config"), dict):
         body["config"].pop("profile_id", None)
+    if "scopes" in body:
+        body["scopes"] = ["SERVICES:READ"]
     if "job_id" in body and number % 3:
         body["job_id"] = _JOBS[number % len(_JOBS)]
