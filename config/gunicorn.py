@@ -1,6 +1,7 @@
 """How gunicorn serves the web process, in `manage.py up` and in the image alike."""
 
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -9,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
+from uuid_utils import uuid7
 
 from config import settings
 from config.embedded import tied_to_parent
@@ -27,6 +30,23 @@ def take_no_more(listener: Any) -> None:
         program = struct.pack("@HP", 1, ctypes.addressof(nothing))
         so_attach_filter = 26
         getattr(listener, "sock", listener).setsockopt(socket.SOL_SOCKET, so_attach_filter, program)
+
+
+def write_refusal(client: Any, status: int, reason: str, details: str) -> None:
+    """What gunicorn cannot read never reaches Django; its refusal has our form all the same, and quotes nothing."""
+    request_id = str(uuid7())
+    meta = {"request_id": request_id}
+    message = f"the request cannot be read: {reason}" if status < 500 else "something went wrong here"
+    code = "bad_request" if status < 500 else "internal_error"
+    body = json.dumps({"code": code, "message": message, "errors": [], "meta": meta})
+    head = (
+        f"HTTP/1.1 {status} {reason}",
+        "Connection: close",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        f"X-Request-ID: {request_id}",
+    )
+    util.write_nonblock(client, "\r\n".join((*head, "", body)).encode("latin1"))
 
 
 class GracefulWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -66,6 +86,7 @@ limit_request_field_size = 8190
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - gunicorn makes it by mkstemp
 # Who may say by X-Forwarded-Proto that the client came over TLS.
 forwarded_allow_ips = os.environ.get("AGENT_JOBS_TRUSTED_PROXIES") or ""
+util.write_error = write_refusal
 wsgi.SERVER = "agent-jobs"  # what serves us is nobody's business
 control_socket_disable = True  # it would be made in the home folder, once for all checkouts
 errorlog = "-"

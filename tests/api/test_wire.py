@@ -30,9 +30,9 @@ def server():
     host = quote(place["HOST"], safe="")
     url = f"postgres://{user}@{host}:{place['PORT']}/{place['NAME']}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "django.core.wsgi:get_wsgi_application()"],
+        [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "-b", f"127.0.0.1:{port}"],
         cwd=ROOT,
-        env=os.environ | {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "config.settings"},
+        env=os.environ | {"DATABASE_URL": url, "AGENT_JOBS_WEB_PROCESSES": "1"},
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -79,3 +79,27 @@ def test_what_the_server_does_to_a_request_is_not_held_against_its_sender(server
     assert send(server, f"GET /services/agent-jobs?limit=%FF HTTP/1.1\n{auth}")[0] == 400
     assert send(server, "GET /nowhere HTTP/1.1\n")[0] == 404
     assert Job.objects.count() == 1
+
+
+UNREADABLE = {
+    "no request line": ("hello\n", 400),
+    "a method that is none": ("G\x01T /health/live HTTP/1.1\n", 400),
+    "a version that is none": ("GET /health/live HTTP/9.9\n", 400),
+    "a header without a colon": ("GET /health/live HTTP/1.1\nAuthorization Bearer canary\n", 400),
+    "an address that is too long": (f"GET /{'x' * 9000} HTTP/1.1\n", 414),
+    "a header that is too long": (f"GET /health/live HTTP/1.1\nX-Long: {'x' * 9000}\n", 431),
+    "too many headers": ("GET /health/live HTTP/1.1\n" + "X-More: 1\n" * 200, 431),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_the_server_itself_refuses_looks_like_every_refusal(server, name):
+    head, expected = UNREADABLE[name]
+
+    status, answer = send(server, head)
+
+    assert status == expected
+    assert set(answer) == {"code", "message", "errors", "meta"}
+    assert answer["code"] == "bad_request"
+    assert answer["meta"]["request_id"]
+    assert "canary" not in json.dumps(answer)
