@@ -8,6 +8,7 @@ from tests.chaos.stage import Experiment, Scene
 from tests.live.stack import wait_for
 
 _NONE_SECONDS = 30.0
+_TICK_SECONDS = 1.0
 _UP_SECONDS = 15.0
 
 
@@ -28,9 +29,10 @@ def _harm(scene: Scene) -> None:
             hunted = set(beats) - {spared}
         if supervisor.kill(scene.rng.choice(sorted(hunted))):
             scene.did("beat killed")
-    _punctual(scene, began)
+    # What falls due in a beat's last second waits for the bell that it will not ring any more.
+    gone_at = time.time() - _TICK_SECONDS
+    _punctual(scene, began, gone_at)
 
-    gone_at = time.time()
     for beat in beats:
         supervisor.hold(beat)
         supervisor.kill(beat)
@@ -44,7 +46,7 @@ def _harm(scene: Scene) -> None:
     scene.rules = replace(scene.rules, due_by=windows)
     scene.did("two beats at once")
     scene.pause(part)
-    _punctual(scene, back_at)
+    _punctual(scene, back_at, time.time())
 
     four_at = time.time()
     for beat in beats:
@@ -52,7 +54,7 @@ def _harm(scene: Scene) -> None:
     scene.did("four beats at once")
     while scene.pause(1):
         pass
-    _punctual(scene, four_at)
+    _punctual(scene, four_at, time.time())
 
 
 def _next_spared(scene: Scene, spared: str) -> str:
@@ -67,9 +69,9 @@ def _next_spared(scene: Scene, spared: str) -> str:
     return chosen
 
 
-def _punctual(scene: Scene, since: float) -> None:
-    """What fell due since then was promised to start at once."""
-    scene.rules = replace(scene.rules, punctual=(*scene.rules.punctual, Window(since, time.time())))
+def _punctual(scene: Scene, since: float, until: float) -> None:
+    """What fell due between was promised to start at once: a beat was alive."""
+    scene.rules = replace(scene.rules, punctual=(*scene.rules.punctual, Window(since, until)))
 
 
 def _wait_promoted(scene: Scene) -> None:
