@@ -24,6 +24,8 @@ _SWEEPER = Actor("system", "recovery")
 _BATCH = 200
 # A worker's lock has to be free for this long: a live one takes it again sooner after its session was cut.
 _LOST_AFTER = timedelta(seconds=2)
+# After the start of the database: keepers look for it every second, and renew what they hold.
+_SETTLING = timedelta(seconds=5)
 
 # A worker process holds its advisory lock for as long as its session lives.
 _NOTE_LOST_WORKERS = """
@@ -49,15 +51,20 @@ def take_back_lost() -> int:
     """Jobs whose lease has lapsed, or whose worker is dead, go back to WAITING; after the third time they fail."""
     with connection.cursor() as cursor:
         cursor.execute(_NOTE_LOST_WORKERS, [WorkerProcess.LOCK_SPACE])
+        cursor.execute("SELECT now() - pg_postmaster_start_time() < %s", [_SETTLING])
+        (is_settling,) = cursor.fetchone()
     leased = Job.objects.filter(lease_until__isnull=False)
+    # Leases that lapsed while the database was away say nothing of their workers, who renew them as soon as they can.
+    is_lapsed = Q(pk=None) if is_settling else Q(lease_until__lt=Now())
     dead = list(WorkerProcess.objects.filter(lost_at__lt=Now() - _LOST_AFTER).values_list("id", flat=True))
-    lost_ids = set(leased.filter(lease_until__lt=Now()).values_list("id", flat=True)[:_BATCH])
+    lost_ids = set(leased.filter(is_lapsed).values_list("id", flat=True)[:_BATCH])
     lost_ids |= set(leased.filter(worker_id__in=dead).values_list("id", flat=True)[:_BATCH])
     taken_back = 0
     for job_id in lost_ids:
         with transaction.atomic():
-            is_lost = Q(lease_until__lt=Now()) | Q(worker_id__in=dead)
-            job = leased.filter(is_lost, pk=job_id).select_for_update(skip_locked=True).first()
+            job = (
+                leased.filter(is_lapsed | Q(worker_id__in=dead), pk=job_id).select_for_update(skip_locked=True).first()
+            )
             if job is not None:
                 _take_back(job)
                 taken_back += 1
