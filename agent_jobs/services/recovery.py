@@ -51,7 +51,9 @@ def take_back_lost() -> int:
     """Jobs whose lease has lapsed, or whose worker is dead, go back to WAITING; after the third time they fail."""
     with connection.cursor() as cursor:
         cursor.execute(_NOTE_LOST_WORKERS, [WorkerProcess.LOCK_SPACE])
-        cursor.execute("SELECT now() - pg_postmaster_start_time() < %s", [_SETTLING])
+        cursor.execute(
+            "SELECT now() - pg_postmaster_start_time() < make_interval(secs => %s)", [_SETTLING.total_seconds()]
+        )
         (is_settling,) = cursor.fetchone()
     leased = Job.objects.filter(lease_until__isnull=False)
     # Leases that lapsed while the database was away say nothing of their workers, who renew them as soon as they can.
