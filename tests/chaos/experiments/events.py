@@ -138,4 +138,6 @@ E7 = Experiment(
     _harm,
     make_load=LoudLoad,
     verify=_verify,
+    # What matches nobody is looked at a second time after a minute, and lost answers leave a backlog of looks.
+    quiet_seconds=240,
 )
