@@ -135,7 +135,6 @@ def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Cla
     None if no lane is due; the organisation's name if its lane had nothing to give. Committed when it returns.
     `flight_seconds` is how long a paced lane stays closed if whoever took the message is never heard of again.
     """
-    taken_at = time.monotonic()
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_LANE.format(after="> %s"), [after_org])
         found = cursor.fetchone()
@@ -146,6 +145,8 @@ def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Cla
             return None
         lane, org_id = found
         token = uuid7()
+        # Before this statement the message can still be withdrawn, so its age need not count what went before.
+        taken_at = time.monotonic()
         cursor.execute(_CLAIM.format(columns=CLAIM_COLUMNS), {"lane": lane, "token": token, "grace": grace_seconds})
         row = first_row(cursor)
         if row is None:
