@@ -53,6 +53,8 @@ class _Line:
         self.pid = os.getpid()
         self.url: str = settings.REDIS_URL
         self.silent_until = 0.0
+        self.is_down = False
+        self.looking = threading.Lock()
         self.client = redis.Redis.from_url(
             self.url,
             socket_connect_timeout=timeout_seconds,
@@ -85,10 +87,21 @@ def ring(queue: str, task_name: str, *, times: int = 1) -> None:
     line = _connected()
     if time.monotonic() < line.silent_until:
         return
+    if not line.is_down:
+        _push(line, queue, task_name, times)
+    elif line.looking.acquire(blocking=False):  # one looks whether it is back, and nobody else waits meanwhile
+        try:
+            _push(line, queue, task_name, times)
+        finally:
+            line.looking.release()
+
+
+def _push(line: _Line, queue: str, task_name: str, times: int) -> None:
     try:
         line.ring(keys=[queue], args=[ENOUGH_BELLS, *(_message(queue, task_name) for _ in range(times))])
+        line.is_down = False
     except _FAILURES as error:
-        line.silent_until = time.monotonic() + _SILENCE_SECONDS
+        line.is_down, line.silent_until = True, time.monotonic() + _SILENCE_SECONDS
         log.warning("could not ring %s: %s", queue, error)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import redis
 from channels_integration import doorbell
 from tests.channels.conftest import in_threads
 from tests.chaos.proxy import Proxy
+from tests.live.stack import wait_for
 
 QUEUE = "test-bells"
 
@@ -85,6 +87,27 @@ def test_redis_gone_is_no_error_and_asked_again_only_a_second_later(settings, mo
     monkeypatch.setattr(doorbell._line, "silent_until", 0.0)
     doorbell.ring(QUEUE, "channels.deliver")
     assert tries == [1]
+
+
+def test_of_many_that_ring_while_redis_is_gone_one_looks_again(settings, monkeypatch):
+    settings.REDIS_URL = "redis://127.0.0.1:9/0"
+    doorbell.ring(QUEUE, "channels.deliver")
+    monkeypatch.setattr(doorbell._line, "silent_until", 0.0)
+    looks, is_answered = [], threading.Event()
+
+    def look(**_):
+        looks.append(1)
+        is_answered.wait(10)
+
+    monkeypatch.setattr(doorbell._line, "ring", look)
+    rings = [threading.Thread(target=doorbell.ring, args=(QUEUE, "channels.deliver")) for _ in range(8)]
+    for thread in rings:
+        thread.start()
+    wait_for(lambda: sum(thread.is_alive() for thread in rings) == 1, seconds=5, what="one waits")
+    is_answered.set()
+    for thread in rings:
+        thread.join(5)
+    assert looks == [1]
 
 
 def test_a_redis_that_does_not_answer_costs_a_fraction_of_a_second_once(settings):
