@@ -372,3 +372,6 @@ LOGGING: dict[str, Any] = {
         "gunicorn.error": {"level": "WARNING", "handlers": [], "propagate": True},
     },
 }
+if _stack and LOG_FORMAT == "console" and LOG_LEVEL != "DEBUG":
+    # In the one terminal of `manage.py up` a line for every request would drown what people look for there.
+    LOGGING["loggers"]["agent_jobs.access"] = {"level": "WARNING"}
