@@ -41,9 +41,10 @@ class Standby:
     def close(self) -> None:
         """Waits for what it has begun."""
         self._stopping.set()
-        for thread in (self._thread, *self._threads):
-            if thread.is_alive():
-                thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
+        for thread in self._threads:  # only now: the watch may have begun some while it was waited for
+            thread.join()
 
     def tick(self) -> int:
         """One look. Returns how many threads it started."""

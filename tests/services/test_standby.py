@@ -68,3 +68,20 @@ def test_it_looks_every_second_until_the_process_stops() -> None:
     assert work.is_done()
     standby.close()
     assert not any(thread.is_alive() for thread in standby._threads)
+
+
+def test_closing_waits_for_work_that_a_look_begins_in_the_meantime() -> None:
+    is_looking, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class SlowToLook(Standby):
+        def tick(self) -> int:
+            is_looking.set()
+            self._stopping.wait(10)
+            threading.Timer(0.1, go_on.set).start()
+            return super().tick()
+
+    standby = SlowToLook([lambda: go_on.wait(10) and ended.set()], stopping=threading.Event())
+    standby.start()
+    assert is_looking.wait(10)
+    standby.close()
+    assert ended.is_set()
