@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,9 +25,8 @@ from typing import Any
 import psycopg
 
 from config import embedded
-from tests.live.stack import wait_for
+from tests.live.stack import ROOT, run_manage, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 CHECKS = (
     "not_a_server_error",
@@ -81,13 +79,10 @@ def _run(
 
 def _things(address: str, environment: dict[str, str]) -> dict[str, Any]:
     """Some of everything, made through the front door, so that requests find more than 404s."""
-    _manage(environment, "create_org", "acme", "--name", "Acme")
-    tokens = {
-        scope: _manage(environment, "create_token", "--org", "acme", "--scope", f"SERVICES:{scope}", "--name", scope)
-        for scope in ("WRITE", "READ", "ADMIN")
-    }
+    run_manage(environment, "create_org", "acme", "--name", "Acme")
+    tokens = {scope: _token(environment, scope, name=scope) for scope in ("WRITE", "READ", "ADMIN")}
     # What an ADMIN may revoke without ending the run.
-    spare = _manage(environment, "create_token", "--org", "acme", "--scope", "SERVICES:READ", "--name", "spare")
+    spare = _token(environment, "READ", name="spare")
 
     def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(
@@ -151,10 +146,8 @@ def _web(home: Path, environment: dict[str, str], running: contextlib.ExitStack)
         environment["DATABASE_URL"].replace("/agent_jobs", "/postgres"), autocommit=True
     ) as connection:
         connection.execute("CREATE DATABASE agent_jobs")
-    _manage(environment, "migrate", "--no-input")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    run_manage(environment, "migrate", "--no-input")
+    port = embedded.free_port()
     web = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", f"127.0.0.1:{port}"],
         cwd=ROOT,
@@ -176,12 +169,9 @@ def _web(home: Path, environment: dict[str, str], running: contextlib.ExitStack)
     return address
 
 
-def _manage(environment: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def _token(environment: dict[str, str], scope: str, *, name: str) -> str:
+    options = ("--org", "acme", "--scope", f"SERVICES:{scope}", "--name", name)
+    return run_manage(environment, "create_token", *options).strip()
 
 
 if __name__ == "__main__":

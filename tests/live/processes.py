@@ -7,7 +7,6 @@ the run's own; Celery's application may be one of the tests', with a model or ru
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -25,7 +24,7 @@ import redis
 from config import embedded
 from config.devstack import QUEUES
 from config.embedded import _postgres_binaries
-from tests.live.stack import ROOT, wait_for
+from tests.live.stack import ROOT, run_manage, wait_for
 
 QUICK = {
     "AGENT_JOBS_LEASE_SECONDS": "20",
@@ -58,7 +57,7 @@ class Service:
             **environment,
         }
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.port = free_port()
+        self.port = embedded.free_port()
         self.token = ""
 
     def url_of(self, database: str) -> str:
@@ -88,17 +87,7 @@ class Service:
             return cursor.fetchall() if cursor.description else []
 
     def manage(self, *arguments: str, stdin: str = "", **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env={**self.environment, **environment},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return run_manage({**self.environment, **environment}, *arguments, stdin=stdin)
 
     def spawn(self, name: str, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -205,12 +194,6 @@ def postgres_tool(name: str, *arguments: str | Path) -> None:
     """Runs one of PostgreSQL's own programs, of the version of its server."""
     done = subprocess.run([_postgres_binaries() / name, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def stop(process: "subprocess.Popen[bytes]", *, seconds: float = 40) -> int:

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,23 @@ def wait_for(look: Callable[[], Any], *, seconds: float, what: str) -> Any:
             return seen
         assert time.monotonic() < until, f"not within {seconds} s: {what}"
         PAUSE.wait(0.1)
+
+
+def run_manage(environment: Mapping[str, str], *arguments: str, stdin: str = "", may_fail: bool = False) -> str:
+    """What a command of `manage.py` prints. It has to succeed, unless it `may_fail`: then its complaints come last."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if done.returncode == 0:
+        return done.stdout
+    assert may_fail, done.stderr
+    return done.stdout + done.stderr
 
 
 class Stack:
@@ -88,17 +105,7 @@ class Stack:
         self.supervisor.wait(60)
 
     def manage(self, *arguments: str, stdin: str = "", **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env={**self.environment, **environment},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return run_manage({**self.environment, **environment}, *arguments, stdin=stdin)
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
         request = urllib.request.Request(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.live.processes import Service, free_port
+from config import embedded
+from tests.live.processes import Service
 from tests.live.stack import wait_for
 
 pytestmark = pytest.mark.live
@@ -31,7 +32,7 @@ def test_two_webs_and_two_workers_tell_one_story(make_home: Callable[[], Path]) 
         service.beat()
         channel = {"platform": "web", "type": "channel", "code": "lobby"}
         jobs = [service.post_job("say", channel=channel, params={"n": number}) for number in range(JOBS)]
-        first, service.port = service.port, free_port()
+        first, service.port = service.port, embedded.free_port()
         service.web("web2")
         for job_id in jobs:
             service.wait_job(job_id, status="COMPLETED")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.processes import Service, free_port, next_year, stop
+from config import embedded
+from tests.live.processes import Service, next_year, stop
 from tests.live.stack import wait_for
 
 pytestmark = pytest.mark.live
@@ -87,7 +88,7 @@ def test_an_idle_worker_and_beat_end_at_once(service: Service) -> None:
 
 def test_a_web_that_stops_under_load_drops_no_request(service: Service) -> None:
     """Whoever finds the door closed was never heard; everybody else gets a whole answer, until the new one is there."""
-    service.port, first_port = free_port(), service.port
+    service.port, first_port = embedded.free_port(), service.port
     body = json.dumps(
         {
             "job_type_id": "think-1",

@@ -37,6 +37,9 @@ def server(home, settings):
                 embedded.stop(self.process, self.redis.stop_signal)
             self.process = None
 
+        def client(self):
+            return redis.Redis.from_url(self.redis.url())
+
     server = Server()
     server.start()
     settings.REDIS_URL = server.redis.url()
@@ -46,6 +49,22 @@ def server(home, settings):
 
 def passes(*limits):
     return not any(standing.is_refused for standing in rates.take(*limits))
+
+
+def asked_by_forty_threads(limit):
+    """Whether each of 200 requests passed, that began at once."""
+    start, passed = threading.Barrier(40), []
+
+    def ask():
+        start.wait()
+        passed.extend(passes(limit) for _ in range(5))
+
+    threads = [threading.Thread(target=ask) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return passed
 
 
 def until(look, seconds=10):
@@ -60,17 +79,7 @@ def test_a_limit_lets_through_what_it_says_and_no_more(who):
 
 
 def test_forty_threads_get_exactly_what_the_limit_allows(who):
-    start, passed = threading.Barrier(40), []
-
-    def ask():
-        start.wait()
-        passed.extend(passes(Limit("token", who, "100/minute")) for _ in range(5))
-
-    threads = [threading.Thread(target=ask) for _ in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    passed = asked_by_forty_threads(Limit("token", who, "100/minute"))
 
     assert (len(passed), sum(passed)) == (200, 100)
     assert not rates._counter().is_away
@@ -151,7 +160,7 @@ def test_both_ways_of_counting_agree(who, settings, redis_is):
 def test_a_request_is_one_round_trip(server, who):
     limits = Limit("token", who, "5/minute"), Limit("org", who, "3/minute")
     rates.take(*limits)  # loads the script
-    client = redis.Redis.from_url(server.redis.url())
+    client = server.client()
     client.config_resetstat()
     for _ in range(4):
         rates.take(*limits)
@@ -165,7 +174,7 @@ def test_a_request_is_one_round_trip(server, who):
 
 def test_counting_needs_little_memory_however_high_the_limit(server, who):
     limit = Limit("token", who, "100000/minute")
-    client = redis.Redis.from_url(server.redis.url())
+    client = server.client()
     for _ in range(500):
         rates.take(limit)
 
@@ -184,7 +193,7 @@ def test_a_redis_that_stops_mid_way_stops_nobody_and_the_limit_goes_on(server, w
     server.start()
     until(lambda: not rates._counter().is_away)
     assert passes(limit)  # the new Redis has forgotten; it counts for all again
-    assert redis.Redis.from_url(server.redis.url()).dbsize() == 1
+    assert server.client().dbsize() == 1
 
 
 def test_no_request_waits_for_a_redis_that_hangs(server, who):
@@ -208,7 +217,7 @@ def test_no_request_waits_for_a_redis_that_hangs(server, who):
 
 
 def test_a_redis_that_is_full_counts_as_away(server, who):
-    client = redis.Redis.from_url(server.redis.url())
+    client = server.client()
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", 1)
 
@@ -217,16 +226,7 @@ def test_a_redis_that_is_full_counts_as_away(server, who):
 
 def test_forty_threads_get_exactly_what_the_limit_allows_without_redis_too(settings, who):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
-    start, passed = threading.Barrier(40), []
 
-    def ask():
-        start.wait()
-        passed.extend(passes(Limit("token", who, "100/minute")) for _ in range(5))
+    passed = asked_by_forty_threads(Limit("token", who, "100/minute"))
 
-    threads = [threading.Thread(target=ask) for _ in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sum(passed) == 100
+    assert (len(passed), sum(passed)) == (200, 100)
