@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tests.chaos.ledgers import Posted, Recorded, Said, Sent, Try
+from tests.chaos.ledgers import Chain, Posted, Recorded, Said, Sent, Try
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELED"})
 _EXAMPLES = 5
@@ -30,6 +30,7 @@ class Breach(StrEnum):
     OUTSIDE_WINDOW = "outside window"  # I10
     AFTER_CANCEL = "after cancel"  # I12: sent later than 2 s after the 200; two 200s; a 200 and another ending
     WRONG_ORG = "wrong org"  # I13
+    AUDIT = "audit"  # I18: a move without its entry, an entry without its move, a broken chain, an entry in no seal
     ANSWER = "answer"  # I14: slow or not 201 where that is promised; a 5xx that is no 503 with Retry-After
 
 
@@ -101,6 +102,7 @@ class Report:
     answers: Spread
     breaches: Mapping[Breach, int]
     examples: Mapping[Breach, Sequence[str]]
+    chains: Sequence[Chain]
 
     @property
     def is_clean(self) -> bool:
@@ -112,6 +114,7 @@ class Report:
             f"jobs {self.jobs} · rows {self.rows} ({ended}) · messages {self.messages}",
             " · ".join(f"{kind} {self.breaches.get(kind, 0)}" for kind in Breach),
             f"lateness p50/p99/max {self.lateness} s · POST p50/p99/max {self.answers} s",
+            f"audit {' · '.join(map(str, self.chains)) or 'none'}",
         ]
         for kind, found in self.examples.items():
             lines += [f"  {kind}: {example}" for example in found]
@@ -119,12 +122,17 @@ class Report:
 
 
 def check(
-    sent: Sequence[Sent], posted: Sequence[Posted], recorded: Sequence[Recorded], *, rules: Rules | None = None
+    sent: Sequence[Sent],
+    posted: Sequence[Posted],
+    recorded: Sequence[Recorded],
+    chains: Sequence[Chain],
+    *,
+    rules: Rules | None = None,
 ) -> Report:
     """Everything in which the ledgers and the promises disagree. `posted` is in the order in which Slack posted."""
     rules = rules or Rules()
     found: defaultdict[Breach, list[str]] = defaultdict(list)
-    for kind, example in _breaches(sent, posted, recorded, rules):
+    for kind, example in (*_breaches(sent, posted, recorded, rules), *_of_audit(recorded, chains)):
         found[kind].append(example)
     lateness = _lateness(recorded)
     return Report(
@@ -136,6 +144,7 @@ def check(
         answers=Spread.of(attempt.seconds for job in sent for attempt in job.tries if attempt.status is not None),
         breaches={kind: len(found[kind]) for kind in Breach if kind in found},
         examples={kind: found[kind][:_EXAMPLES] for kind in Breach if kind in found},
+        chains=tuple(chains),
     )
 
 
@@ -328,6 +337,29 @@ def _of_lateness(recorded: Sequence[Recorded], rules: Rules) -> _Found:
         if spread.p99 > rules.punctual_p99:
             length = window.end - window.start
             yield Breach.LATENESS, f"{spread.count} that fell due within {length:.0f} s started {spread} s late"
+
+
+def _of_audit(recorded: Sequence[Recorded], chains: Sequence[Chain]) -> _Found:
+    for chain in chains:
+        if chain.problem:
+            yield Breach.AUDIT, f"the chain of {chain.org}: {chain.problem}"
+        if chain.unsealed:
+            yield Breach.AUDIT, f"the chain of {chain.org}: {chain.unsealed} entries are in no seal"
+    for org in sorted({row.org for row in recorded} - {chain.org for chain in chains}):
+        yield Breach.AUDIT, f"{org} has jobs, and no chain"
+    for row in recorded:
+        moves, audited = Counter(row.moves), Counter(row.audited)
+        for move in moves - audited:
+            yield Breach.AUDIT, f"{row.name}: went from {move}, and no entry says so"
+        for move in audited - moves:
+            yield Breach.AUDIT, f"{row.name}: an entry says that it went from {move}, and no activity"
+        at = ""
+        for move in row.audited:
+            if move.left != at:
+                yield Breach.AUDIT, f"{row.name}: was {at or 'nothing'} by the audit, then went from {move}"
+            at = move.reached
+        if at != row.status:
+            yield Breach.AUDIT, f"{row.name}: is {row.status}, and by the audit {at or 'nothing'}"
 
 
 def _not_started_by(rows: Sequence[Recorded], window: Window) -> _Found:

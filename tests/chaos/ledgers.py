@@ -2,7 +2,7 @@
 
 * `Sent`: what the client posted, and every answer that it got.
 * `Posted`: what the tests' Slack accepted, whatever it told the caller.
-* `Recorded`: what the rows of a job say when all is quiet again.
+* `Recorded`: what the rows of a job say when all is quiet again, and what the audit says of it.
 
 A job is known to all three by its `name`: the client posts it as its Idempotency-Key and as the first of its tags, and
 the rows have it there. Times are seconds since 1970 by one clock, the machine's own: that of the harness, of the
@@ -111,8 +111,33 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """A change of status; `left` is '' for the first one of all."""
+
+    left: str
+    reached: str
+
+    def __str__(self) -> str:
+        return f"{self.left or 'nothing'} to {self.reached}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What an organisation's audit is when computed anew. `unsealed`: entries in no seal; `problem` is '' where every
+    link holds."""
+
+    org: str
+    entries: int
+    unsealed: int = 0
+    problem: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.org} {self.entries} entries, {self.unsealed} unsealed, {self.problem or 'ok'}"
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
-    """A job's row and what belongs to it."""
+    """A job's row and what belongs to it. `moves` are its activities' (in no order), `audited` the audit's in order."""
 
     id: str
     name: str
@@ -129,3 +154,5 @@ class Recorded:
     life: int = 0
     terminals: tuple[Terminal, ...] = ()
     lines: tuple[Line, ...] = ()
+    moves: tuple[Moved, ...] = ()
+    audited: tuple[Moved, ...] = ()

@@ -1,14 +1,15 @@
 """Reads the two ledgers that are not the client's: the database's rows, and what the tests' Slack accepted."""
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import psycopg.rows
 
-from tests.chaos.ledgers import Line, Posted, Recorded, Terminal
+from tests.chaos.ledgers import Chain, Line, Moved, Posted, Recorded, Terminal
 from tests.fakes.slack import Post
 
 _JOBS = """
@@ -26,6 +27,18 @@ _LINES = """
 SELECT job_id::text, key::text, text, is_human, extract(epoch FROM delivered_at)::float8
 FROM agent_jobs_message ORDER BY job_id, id
 """
+_MOVES = "SELECT job_id::text, moved_from, moved_to FROM agent_jobs_activity WHERE moved_to <> '' ORDER BY created_at"
+_AUDITED = """
+SELECT object_id, coalesce(before ->> 'status', ''), after ->> 'status' FROM agent_jobs_auditentry
+WHERE object_type = 'job' AND after ? 'status' ORDER BY id
+"""
+_UNSEALED = """
+SELECT org_id, count(*) FROM (
+    SELECT org_id, id FROM agent_jobs_auditentry EXCEPT SELECT org_id, unnest(entry_ids) FROM agent_jobs_auditseal
+) unsealed GROUP BY org_id
+"""
+# What `manage.py verify_audit` says of an organisation.
+_VERDICT = re.compile(r"^(?P<org>\S+): (?P<entries>\d+) entries, \d+ seals, head \S+: (?P<problem>.*)$", re.MULTILINE)
 _OPEN = """
 SELECT
     (SELECT count(*) FROM agent_jobs_job WHERE status = 'SCHEDULED'),
@@ -70,11 +83,44 @@ def recorded(connection: psycopg.Connection[Any]) -> list[Recorded]:
     lines: defaultdict[str, list[Line]] = defaultdict(list)
     for job_id, *line in connection.execute(_LINES):
         lines[job_id].append(Line(*line))
+    moves: defaultdict[str, list[Moved]] = defaultdict(list)
+    for job_id, *move in connection.execute(_MOVES):
+        moves[job_id].append(Moved(*move))
+    audited: defaultdict[str, list[Moved]] = defaultdict(list)
+    for job_id, *move in connection.execute(_AUDITED):
+        audited[job_id].append(Moved(*move))
     with connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         return [
-            Recorded(**row, terminals=tuple(terminals[row["id"]]), lines=tuple(lines[row["id"]]))
+            Recorded(
+                **row,
+                terminals=tuple(terminals[row["id"]]),
+                lines=tuple(lines[row["id"]]),
+                moves=tuple(moves[row["id"]]),
+                audited=tuple(audited[row["id"]]),
+            )
             for row in cursor.execute(_JOBS)
         ]
+
+
+def unsealed(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """Entries of the audit that no seal holds, by organisation."""
+    return dict(connection.execute(_UNSEALED).fetchall())
+
+
+def chains(verdicts: str, unsealed: Mapping[str, int]) -> list[Chain]:
+    """From what `manage.py verify_audit` printed. Raises ValueError where that is nothing that we know."""
+    found = [
+        Chain(
+            verdict["org"],
+            int(verdict["entries"]),
+            unsealed.get(verdict["org"], 0),
+            "" if verdict["problem"] == "ok" else verdict["problem"],
+        )
+        for verdict in _VERDICT.finditer(verdicts)
+    ]
+    if not found or not set(unsealed) <= {chain.org for chain in found}:
+        raise ValueError(f"the audit was not verified: {verdicts}")
+    return found
 
 
 def posted(posts: Sequence[Post]) -> list[Posted]:

@@ -34,7 +34,7 @@ from tests.chaos.client import Client
 from tests.chaos.proxy import Proxy
 from tests.chaos.supervisor import Supervisor
 from tests.fakes.slack import FakeSlack
-from tests.live.stack import QUICK, ROOT, wait_for
+from tests.live.stack import QUICK, ROOT, run_manage, wait_for
 
 ORG = "acme"
 TEAM = "T0CHAOS"
@@ -192,18 +192,8 @@ class Rig:
         """A client of the harness's own, past the proxies."""
         return redis.Redis.from_url(self.redis_server.url(), socket_timeout=5)
 
-    def manage(self, *arguments: str, stdin: str = "", **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env={**self.environment, **self._addresses(""), **environment},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def manage(self, *arguments: str, stdin: str = "", may_fail: bool = False, **environment: str) -> str:
+        return run_manage({**self._direct(), **environment}, *arguments, stdin=stdin, may_fail=may_fail)
 
     def add_org(self, org: str, *, name: str = "", team: str = TEAM) -> None:
         """An organisation with a WRITE token in `tokens`, speaking in the tests' Slack."""
@@ -243,10 +233,13 @@ class Rig:
         schedule = ["--schedule", str(self.home / f"{name}-schedule"), "--pidfile", ""]
         return [*celery, "beat", *schedule, "--loglevel", "WARNING"]
 
+    def _direct(self) -> dict[str, str]:
+        """The environment of a command: it goes past the proxies."""
+        urls = {"DATABASE_URL": self.postgres.url("agent_jobs"), "REDIS_URL": self.redis_server.url()}
+        return {**self.environment, **urls}
+
     def _addresses(self, name: str) -> dict[str, str]:
-        """Where a process finds the others: through the proxies, but for commands of `manage`, which have no name."""
-        if not name:
-            return {"DATABASE_URL": self.postgres.url("agent_jobs"), "REDIS_URL": self.redis_server.url()}
+        """Where a process finds the others: through the proxies."""
         kept = urlsplit(self.redis_server.url())
         through = f"{kept.netloc.rpartition(':')[0]}:{self.links['redis'].port}"
         # Without these libpq asks for encryption first, which is one round trip more than a socket of its own takes.

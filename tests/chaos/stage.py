@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
@@ -19,12 +20,15 @@ import psycopg
 
 from tests.chaos import records
 from tests.chaos.checker import Report, Rules, check
-from tests.chaos.ledgers import Sent
+from tests.chaos.ledgers import Chain, Sent
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
+from tests.live.stack import wait_for
 
 _PROGRESS_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
+# Sealing takes a second, and a beat that is alive.
+_SEALED_SECONDS = 30.0
 # What the end of a run has to wait for in any case: the last people's answers, a grace, a lease.
 _CALM_SECONDS = 2.0
 
@@ -212,13 +216,16 @@ def _still_open(scene: Scene) -> records.Open | None:
 
 
 def _judge(experiment: Experiment, scene: Scene, seed: int, quiet_after: float | None, home: Path) -> Result:
+    chains = _chains(scene)
     posted = records.posted(scene.rig.slack.posts)
     with scene.rig.database() as connection:
-        recorded = records.recorded(connection)
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # one moment, also where it is not quiet
+        with connection.transaction():
+            recorded = records.recorded(connection)
     sent = [*scene.load.ledger(), *scene.sent]
-    report = check(sent, posted, recorded, rules=scene.rules)
+    report = check(sent, posted, recorded, chains, rules=scene.rules)
     broken = [*scene.broken, *(f"refused: {answer}" for answer in scene.load.refused[:5])]
-    for name, ledger in (("sent", sent), ("posted", posted), ("recorded", recorded)):
+    for name, ledger in (("sent", sent), ("posted", posted), ("recorded", recorded), ("chains", chains)):
         lines = (json.dumps(dataclasses.asdict(entry)) for entry in ledger)  # type: ignore[call-overload]
         (home / f"{name}.jsonl").write_text("\n".join(lines))
     return Result(
@@ -232,6 +239,14 @@ def _judge(experiment: Experiment, scene: Scene, seed: int, quiet_after: float |
         answers=dict(scene.load.answers),
         logs=home,
     )
+
+
+def _chains(scene: Scene) -> list[Chain]:
+    """Every organisation's audit, computed anew by the command that an operator has, when sealing has caught up."""
+    with scene.rig.database() as connection:
+        with contextlib.suppress(AssertionError):  # what is not sealed in this time is in the chain's figures
+            wait_for(lambda: not records.unsealed(connection), seconds=_SEALED_SECONDS, what="all is sealed")
+        return records.chains(scene.rig.manage("verify_audit", may_fail=True), records.unsealed(connection))
 
 
 def _progress(experiment: Experiment, scene: Scene) -> str:

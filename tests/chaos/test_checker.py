@@ -1,5 +1,6 @@
 """The checker finds every fault that is planted into a clean history, and nothing in a clean one."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.chaos.checker import Breach, Rules, Spread, Window, check
-from tests.chaos.ledgers import Line, Posted, Recorded, Said, Sent, Terminal, Try
+from tests.chaos.checker import Breach, Report, Rules, Spread, Window, check
+from tests.chaos.ledgers import Chain, Line, Moved, Posted, Recorded, Said, Sent, Terminal, Try
 
 T0 = 1_000_000.0
 
@@ -18,6 +19,7 @@ class History:
     sent: tuple[Sent, ...]
     posted: tuple[Posted, ...]
     recorded: tuple[Recorded, ...]
+    chains: tuple[Chain, ...] = (Chain("acme", 8), Chain("rival", 8))
 
     def job(self, place: int, **changes: object) -> "History":
         return replace(self, sent=_with(self.sent, place, changes))
@@ -28,12 +30,27 @@ class History:
     def post(self, place: int, **changes: object) -> "History":
         return replace(self, posted=_with(self.posted, place, changes))
 
+    def ended(self, place: int, status: str, **changes: object) -> "History":
+        """All that tells of the ending of a job says that it was this one."""
+        terminals = (Terminal(0, status, T0 + 3.2),)
+        return self.row(place, **{"status": status, "terminals": terminals, **_moved(status), **changes})
+
+    def chain(self, **changes: object) -> "History":
+        return replace(self, chains=_with(self.chains, 0, changes))
+
     def without_post(self, place: int) -> "History":
         return replace(self, posted=self.posted[:place] + self.posted[place + 1 :])
 
 
 def _with(items: Sequence[object], place: int, changes: dict[str, object]) -> tuple:
     return tuple(replace(item, **changes) if at == place else item for at, item in enumerate(items))
+
+
+def _moved(*statuses: str) -> dict[str, object]:
+    """Moves through WAITING, RUNNING and these, in the activities and in the audit."""
+    path = ("", "WAITING", "RUNNING", *statuses)
+    moves = tuple(Moved(left, reached) for left, reached in itertools.pairwise(path))
+    return {"moves": moves, "audited": moves}
 
 
 def _one(number: int, *, org: str = "acme", at: float = T0) -> History:
@@ -66,6 +83,7 @@ def _one(number: int, *, org: str = "acme", at: float = T0) -> History:
         deadline_at=at + 600,
         terminals=(Terminal(0, "COMPLETED", at + 3.2),),
         lines=lines,
+        **_moved("COMPLETED"),
     )
     return History((job,), posts, (row,))
 
@@ -94,7 +112,7 @@ UNKNOWN, REFUSED = Try(T0, 2.0, None), Try(T0, 0.1, 422)
 def _canceled(history: History, *, at: float) -> History:
     """The first job was taken back at `at`, after its question."""
     history = history.job(0, cancels=(Try(at - 0.1, 0.1, 200),))
-    return history.row(0, status="CANCELED", terminals=(Terminal(0, "CANCELED", at),), finished_at=at)
+    return history.ended(0, "CANCELED", terminals=(Terminal(0, "CANCELED", at),), finished_at=at)
 
 
 PLANTED: dict[str, tuple[Breach, Callable[[History], History]]] = {
@@ -169,6 +187,20 @@ PLANTED: dict[str, tuple[Breach, Callable[[History], History]]] = {
     ),
     "another's channel": (Breach.WRONG_ORG, lambda h: h.post(0, channel="C2").post(1, channel="C2")),
     "another's canary": (Breach.WRONG_ORG, lambda h: h.post(0, text="Question 1? rival-canary")),
+    "a move that is in no entry": (Breach.AUDIT, lambda h: h.row(0, audited=h.recorded[0].audited[:2])),
+    "a creation that is in no entry": (Breach.AUDIT, lambda h: h.row(0, audited=h.recorded[0].audited[1:])),
+    "an entry of a move that nobody made": (Breach.AUDIT, lambda h: h.row(0, moves=h.recorded[0].moves[:1])),
+    "a status that nothing tells of": (
+        Breach.AUDIT,
+        lambda h: h.row(0, moves=h.recorded[0].moves[:2], audited=h.recorded[0].moves[:2]),
+    ),
+    "a move between that nothing tells of": (
+        Breach.AUDIT,
+        lambda h: h.row(0, moves=h.recorded[0].moves[::2], audited=h.recorded[0].moves[::2]),
+    ),
+    "a broken chain": (Breach.AUDIT, lambda h: h.chain(problem="seal 2 is missing: the next one is 3")),
+    "an entry in no seal": (Breach.AUDIT, lambda h: h.chain(unsealed=1)),
+    "jobs of an organisation without a chain": (Breach.AUDIT, lambda h: replace(h, chains=())),
     "a 500": (Breach.ANSWER, lambda h: h.job(0, tries=(Try(T0, 0.1, 500), *h.sent[0].tries))),
     "a 503 without Retry-After": (Breach.ANSWER, lambda h: h.job(0, tries=(Try(T0, 0.1, 503), *h.sent[0].tries))),
     "a slow 201 while Redis is down": (Breach.ANSWER, lambda h: h.job(1, tries=(Try(T0 + 10, 0.6, 201),))),
@@ -179,8 +211,12 @@ PLANTED: dict[str, tuple[Breach, Callable[[History], History]]] = {
 }
 
 
+def _check(history: History, *, rules: Rules | None = None) -> Report:
+    return check(history.sent, history.posted, history.recorded, history.chains, rules=rules)
+
+
 def test_a_clean_history_is_clean():
-    report = check(CLEAN.sent, CLEAN.posted, CLEAN.recorded, rules=RULES)
+    report = _check(CLEAN, rules=RULES)
     assert report.breaches == {}
     assert (report.jobs, report.rows, report.messages, dict(report.endings)) == (2, 2, 4, {"COMPLETED": 2})
 
@@ -189,7 +225,7 @@ def test_a_clean_history_is_clean():
 def test_a_planted_fault_is_found(planted: str):
     kind, plant = PLANTED[planted]
     history = plant(CLEAN)
-    report = check(history.sent, history.posted, history.recorded, rules=RULES)
+    report = _check(history, rules=RULES)
     assert report.breaches.get(kind), str(report)
     assert not report.is_clean
     assert report.examples[kind][0] in str(report)
@@ -223,19 +259,23 @@ def test_every_kind_of_breach_is_planted():
         # A reply to a job that had ended already.
         lambda h: h.row(0, lines=(h.recorded[0].lines[0], h.recorded[0].lines[2]), finished_at=T0 + 2.05),
         # FAILED jobs may keep their last words to themselves.
-        lambda h: h.without_post(1).row(
+        lambda h: h.without_post(1).ended(
             0,
-            status="FAILED",
-            terminals=(Terminal(0, "FAILED", T0 + 9),),
+            "FAILED",
             lines=(*h.recorded[0].lines[:2], replace(h.recorded[0].lines[2], delivered_at=None)),
         ),
         # An explicit retry has a life and an ending of its own.
-        lambda h: h.row(0, life=1, terminals=(Terminal(0, "FAILED", T0 + 1), Terminal(1, "COMPLETED", T0 + 3))),
+        lambda h: h.row(
+            0,
+            life=1,
+            terminals=(Terminal(0, "FAILED", T0 + 1), Terminal(1, "COMPLETED", T0 + 3)),
+            **_moved("FAILED", "WAITING", "RUNNING", "COMPLETED"),
+        ),
     ],
 )
 def test_what_no_promise_forbids_is_not_reported(harmless: Callable[[History], History]):
     history = harmless(CLEAN)
-    assert check(history.sent, history.posted, history.recorded, rules=RULES).breaches == {}
+    assert _check(history, rules=RULES).breaches == {}
 
 
 @settings(max_examples=50, deadline=None)
@@ -246,7 +286,7 @@ def test_what_no_promise_forbids_is_not_reported(harmless: Callable[[History], H
 def test_clean_jobs_stay_clean_however_they_interleave(starts: list[float], orgs: list[str]):
     jobs = [_one(number, org=org, at=T0 + at) for number, (at, org) in enumerate(zip(starts, orgs, strict=False))]
     history = _many(*jobs)
-    assert check(history.sent, history.posted, history.recorded).breaches == {}
+    assert _check(history).breaches == {}
 
 
 def test_a_spread_is_of_what_was_measured():
