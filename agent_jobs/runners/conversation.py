@@ -24,9 +24,9 @@ class ConversationRunner:
             max_follow_ups=run.config.get("max_follow_ups", 0),
         )
         began = time.monotonic()
-        reply = model.answer(turn)
+        reply = model.answer(turn, llm.Access())
         call = ModelCall(
-            run.model,
+            reply.model or run.model,
             input={"wake": run.wake, "lines": len(turn.lines)},
             output={"text": reply.text, "is_done": reply.is_done},
             seconds=time.monotonic() - began,

@@ -130,9 +130,10 @@ def _job_type_errors(job_type: JobType) -> list[FieldError]:
 
 
 def _profile_errors(profile: Profile) -> list[FieldError]:
-    if profile.model in llm.MODELS:
+    complaint = llm.check(profile.model)
+    if not complaint:
         return []
-    return [FieldError("model", "invalid", f"must be one of {', '.join(llm.MODELS)}")]
+    return [FieldError("model", "invalid", complaint)]
 
 
 JOB_TYPES = Kind(

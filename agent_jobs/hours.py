@@ -1,0 +1,206 @@
+"""When one may speak: quiet hours, business hours and holidays, in the time zone of those who are spoken to.
+
+    {"time_zone": "Europe/Berlin", "quiet": ["22:00-07:00"]}
+    {"time_zone": "Europe/Berlin", "open": {"mon": ["09:00-12:00", "13:00-17:30"], "sat": ["10:00-14:00"]},
+     "holidays": ["2026-12-25"]}
+
+`open` names the hours of each day, and a day that it does not name is closed; `quiet` is the other way about and may
+run over midnight. On holidays nothing is open. Where the clock is put forward, an hour that does not exist begins with
+the next that does; where it is put back, the hour that comes twice belongs to what is open in it both times.
+
+Pure sums over aware times: nothing here asks the clock.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from agent_jobs.errors import FieldError
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MAX_HOLIDAYS = 400
+_MAX_SPANS = 12
+_DAY = 24 * 60  # minutes
+# Further ahead nobody waits: hours that do not open for so long are refused (`parse`), but for their holidays.
+_HORIZON_DAYS = 500
+
+_Span = tuple[int, int]  # minutes of the day, the end excluded
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """`open` has for each weekday, Monday first, what is open in minutes of the day, in order and apart."""
+
+    time_zone: ZoneInfo
+    open: tuple[tuple[_Span, ...], ...]
+    holidays: frozenset[date] = frozenset()
+
+    def next_open(self, at: datetime) -> datetime:
+        """`at` itself where it is open, else when it opens next, in UTC.
+
+        With nothing but holidays until the horizon it is `at`: what never opens defers nothing.
+        """
+        at = at.astimezone(UTC)  # sums over local times would go by the wall clock
+        for opens, closes in self._spans(at):
+            if at < closes:
+                return max(at, opens)
+        return at
+
+    def is_open(self, at: datetime) -> bool:
+        return self.next_open(at) == at.astimezone(UTC)
+
+    def after(self, at: datetime, duration: timedelta) -> datetime:
+        """When `duration` of open time has passed since `at`, in UTC. Beyond the horizon every hour counts."""
+        left, reached = duration, at.astimezone(UTC)
+        for opens, closes in self._spans(at):
+            begins = max(reached, opens)
+            if closes <= begins:
+                continue
+            if closes - begins >= left:
+                return begins + left
+            left -= closes - begins
+            reached = closes
+        return reached + left
+
+    def _spans(self, since: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """What is open from the day before `since` on, as instants, in order."""
+        first = since.astimezone(self.time_zone).date() - timedelta(days=1)
+        for number in range(_HORIZON_DAYS):
+            day = first + timedelta(days=number)
+            if day in self.holidays:
+                continue
+            for start, end in self.open[day.weekday()]:
+                yield self._instant(day, start, fold=0), self._instant(day, end, fold=1)
+
+    def _instant(self, day: date, minute: int, *, fold: int) -> datetime:
+        if minute == _DAY:
+            day, minute = day + timedelta(days=1), 0
+        local = datetime.combine(day, time(minute // 60, minute % 60, fold=fold), tzinfo=self.time_zone)
+        instant = local.astimezone(UTC)
+        if instant.astimezone(self.time_zone).replace(tzinfo=None) != local.replace(tzinfo=None):
+            # The clock jumps over this moment: fold 0 and 1 are the two ways to read it, and the jump lies between.
+            return self._jump(day)
+        return instant
+
+    def _jump(self, day: date) -> datetime:
+        """The instant at which the clock is put forward on `day`."""
+        low = datetime.combine(day - timedelta(days=1), time(), tzinfo=self.time_zone).astimezone(UTC)
+        high = low + timedelta(days=3)
+        before = low.astimezone(self.time_zone).utcoffset()
+        while high - low > timedelta(seconds=1):
+            middle = low + (high - low) / 2
+            if middle.astimezone(self.time_zone).utcoffset() == before:
+                low = middle
+            else:
+                high = middle
+        return high.replace(microsecond=0)
+
+
+ALWAYS = Hours(ZoneInfo("UTC"), ((((0, _DAY),),) * 7))
+
+
+def parse(stated: Any, *, at: str) -> tuple[Hours, list[FieldError]]:
+    """The hours that a JSON value states, and what is wrong with it; with errors the hours are ALWAYS."""
+    if not isinstance(stated, Mapping):
+        return ALWAYS, [FieldError(at, "invalid", "must be an object")]
+    errors: list[FieldError] = [
+        FieldError(
+            f"{at}.{name}", "unknown_field", "is not a field here; the fields are time_zone, open, quiet, holidays"
+        )
+        for name in stated
+        if name not in ("time_zone", "open", "quiet", "holidays")
+    ]
+    zone = _zone(stated.get("time_zone"), f"{at}.time_zone", errors)
+    if ("open" in stated) == ("quiet" in stated):
+        errors.append(FieldError(at, "invalid", "must have either open or quiet"))
+    quiet = _spans(stated.get("quiet", []), f"{at}.quiet", errors, wraps=True)
+    week = _week(stated["open"], f"{at}.open", errors) if "open" in stated else [_complement(quiet)] * 7
+    if not errors and not any(week):
+        errors.append(FieldError(at, "invalid", "is never open"))
+    holidays = _holidays(stated.get("holidays", []), f"{at}.holidays", errors)
+    if errors:
+        return ALWAYS, errors
+    return Hours(zone, tuple(map(tuple, week)), holidays), []
+
+
+def _zone(name: Any, at: str, errors: list[FieldError]) -> ZoneInfo:
+    try:
+        if isinstance(name, str) and name:
+            return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    errors.append(FieldError(at, "invalid", "must be a time zone such as Europe/Berlin"))
+    return ZoneInfo("UTC")
+
+
+def _week(stated: Any, at: str, errors: list[FieldError]) -> list[list[_Span]]:
+    if not isinstance(stated, Mapping):
+        errors.append(FieldError(at, "invalid", f"must be an object of {', '.join(DAYS)}"))
+        return [[]] * 7
+    errors += [
+        FieldError(f"{at}.{day}", "unknown_field", f"is not a day; days are {', '.join(DAYS)}")
+        for day in stated
+        if day not in DAYS
+    ]
+    return [_spans(stated.get(day, []), f"{at}.{day}", errors) for day in DAYS]
+
+
+def _spans(stated: Any, at: str, errors: list[FieldError], *, wraps: bool = False) -> list[_Span]:
+    """In order and joined where they touch; with `wraps` one that ends before it begins runs over midnight."""
+    if not isinstance(stated, list) or len(stated) > _MAX_SPANS:
+        errors.append(FieldError(at, "invalid", f'must be a list of up to {_MAX_SPANS} spans such as "09:00-17:30"'))
+        return []
+    spans: list[_Span] = []
+    for number, text in enumerate(stated):
+        span = _span(text)
+        if span and span[0] < span[1]:
+            spans.append(span)
+        elif span and wraps and span[0] > span[1]:
+            spans += [(0, span[1]), (span[0], _DAY)]
+        else:
+            over = ", and end after it begins" if span else ""
+            errors.append(FieldError(f"{at}.{number}", "invalid", f'must be a span such as "09:00-17:30"{over}'))
+    joined: list[_Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        elif start < end:
+            joined.append((start, end))
+    return joined
+
+
+def _span(text: Any) -> _Span | None:
+    if not isinstance(text, str) or not text.isascii():
+        return None
+    minutes = [_minute(part) for part in text.split("-")]
+    if len(minutes) != 2 or None in minutes:
+        return None
+    return minutes[0] or 0, minutes[1] or 0
+
+
+def _minute(text: str) -> int | None:
+    hour, colon, minute = text.partition(":")
+    if not (colon and len(hour) == len(minute) == 2 and hour.isdigit() and minute.isdigit()):
+        return None
+    total = int(hour) * 60 + int(minute)
+    return total if int(minute) < 60 and total <= _DAY else None
+
+
+def _complement(spans: list[_Span]) -> list[_Span]:
+    edges = [0, *(edge for span in spans for edge in span), _DAY]
+    return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+
+
+def _holidays(stated: Any, at: str, errors: list[FieldError]) -> frozenset[date]:
+    if not isinstance(stated, list) or len(stated) > MAX_HOLIDAYS:
+        errors.append(FieldError(at, "invalid", f"must be a list of up to {MAX_HOLIDAYS} dates"))
+        return frozenset()
+    days: set[date] = set()
+    for number, text in enumerate(stated):
+        try:
+            days.add(date.fromisoformat(text))
+        except (TypeError, ValueError):
+            errors.append(FieldError(f"{at}.{number}", "invalid", "must be a date such as 2026-12-25"))
+    return frozenset(days)

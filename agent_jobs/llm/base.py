@@ -1,0 +1,99 @@
+"""What goes to a language model and what comes back, in our own words: no provider's shapes get past this package."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the conversation. What people wrote is data: it informs the model and gives it no orders."""
+
+    author: str
+    text: str
+    is_human: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Something the model may ask for. `parameters` is the JSON schema of its arguments, an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """`id` is the model's own, by which it knows the answer again. `arguments` as sent: not yet checked by schema."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the model has asked for in this turn already, and what came of it, by the id of the call."""
+
+    calls: tuple[ToolCall, ...]
+    answers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a model sees. `lines` is the conversation so far, oldest first; `steps` what this turn has done so far.
+
+    `complaint` is what was wrong with its last answer, where it is asked once more to mend it.
+    """
+
+    instructions: str
+    goal: str
+    lines: tuple[Line, ...] = ()
+    is_follow_up: bool = False
+    follow_up: int = 0
+    max_follow_ups: int = 0
+    tools: tuple[Tool, ...] = ()
+    steps: tuple[Step, ...] = ()
+    result_schema: Mapping[str, Any] | None = None
+    complaint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call, as the provider counts them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model wants: something said, tools called, to go on waiting or, with `is_done`, to end with a result.
+
+    `model` is the one that answered: a fallback may have stood in for the one that was asked.
+    """
+
+    text: str = ""
+    is_done: bool = False
+    result: str = ""
+    result_data: Any = None
+    calls: tuple[ToolCall, ...] = ()
+    usage: Usage = Usage()
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a model is reached. An empty key is looked for in the provider's own environment variable."""
+
+    api_key: str = field(default="", repr=False)
+    base_url: str = ""
+    timeout_seconds: float = 60.0
+    max_output_tokens: int = 4_096
+
+
+class Model(Protocol):
+    def answer(self, turn: Turn, access: Access) -> Reply:
+        """Raises RetryableError (time-out, 429, 5xx, not reached) or PermanentError (refused, not allowed)."""
+        ...

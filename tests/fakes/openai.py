@@ -1,0 +1,141 @@
+"""A server that speaks the chat completions of OpenAI, as far as an agent needs them, and misbehaves on demand."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer. `body` goes out as it is; `hold` waits for the fake to stop; `cut` resets the connection half-way."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    hold: bool = False
+    cut: bool = False
+
+
+def completion(
+    text: str | None = None, calls: list[tuple[str, Any]] | None = None, *, tokens: tuple[int, int] = (12, 5)
+) -> Answer:
+    """`completion("Hello")`, or `completion(calls=[("respond", {"say": "Hello", "next": "wait"})])`."""
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": f"call_{number}",
+                "type": "function",
+                "function": {
+                    "name": name,
+                    "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments),
+                },
+            }
+            for number, (name, arguments) in enumerate(calls)
+        ]
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "fake",
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}],
+        "usage": {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)},
+    }
+    return Answer(body=json.dumps(body).encode())
+
+
+def says(text: str, *, done: bool = False, result: str = "", **more: Any) -> Answer:
+    return completion(calls=[("respond", {"say": text, "next": "done" if done else "wait", "result": result, **more})])
+
+
+def error(status: int, code: str = "", *, kind: str = "", **headers: str) -> Answer:
+    body = {"error": {"message": "as asked", "type": kind or "error", "code": code or None}}
+    return Answer(status, json.dumps(body).encode(), headers)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512
+
+
+class FakeOpenAI:
+    """Answers what was queued by `queue`, then whatever `answer` makes of a request."""
+
+    def __init__(self, answer: Callable[[dict[str, Any]], Answer] | None = None) -> None:
+        self.answer = answer or (lambda request: says("Hello"))
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self._queue: deque[Answer] = deque()
+        self._lock = threading.Lock()
+        self.holding = threading.Semaphore(0)  # released for each request that is held
+        self._stop = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def queue(self, *answers: Answer) -> None:
+        with self._lock:
+            self._queue.extend(answers)
+
+    def __enter__(self) -> FakeOpenAI:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _take(self, request: dict[str, Any], key: str) -> Answer:
+        with self._lock:
+            self.requests.append(request)
+            self.keys.append(key)
+            if self._queue:
+                return self._queue.popleft()
+        return self.answer(request)
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = fake._take(json.loads(body), self.headers.get("Authorization", ""))
+                if answer.hold:
+                    fake.holding.release()
+                    fake._stop.wait(30)
+                    self.close_connection = True
+                    return
+                self.send_response(answer.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer.body)))
+                for name, value in answer.headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                if answer.cut:
+                    self.wfile.write(answer.body[: len(answer.body) // 2])
+                    self.wfile.flush()
+                    linger = struct.pack("ii", 1, 0)  # closing sends a reset
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                self.wfile.write(answer.body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
