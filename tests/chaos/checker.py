@@ -293,9 +293,15 @@ def _of_reply(job: Sent, row: Recorded, said: Said, times: int) -> _Found:
         return
     if times > 1:
         yield Breach.REPLY, f"{job.name}: {said.text!r} was heard {times} times"
-    has_ended_before = row.finished_at is not None and said.heard_at is not None and row.finished_at <= said.heard_at
-    if not times and said.heard_at is not None and not has_ended_before:
+    if not times and said.heard_at is not None and not _was_over(job, row, said.heard_at):
         yield Breach.REPLY, f"{job.name}: {said.text!r} was answered with 2xx, and never heard"
+
+
+def _was_over(job: Sent, row: Recorded, at: float) -> bool:
+    """Whether the job had ended, or its agent had written its last word, only waiting for its delivery."""
+    written = [line.written_at for line in row.lines if not line.is_human]
+    has_parted = row.status == "COMPLETED" and len(written) >= len(job.expected) > 0 and max(written) <= at
+    return has_parted or (row.finished_at is not None and row.finished_at <= at)
 
 
 def _of_cancel(job: Sent, row: Recorded, posts: Sequence[Posted], rules: Rules) -> _Found:

@@ -73,8 +73,10 @@ class Client:
 
     def _connected(self) -> http.client.HTTPConnection:
         """Raises OSError where none of the addresses takes a connection."""
+        first = next(self._turns)  # others ask at the same time, and each of them goes round all
         for left in reversed(range(len(self.ports))):
-            connection = http.client.HTTPConnection("127.0.0.1", self.next_port(), timeout=self.seconds)
+            port = self.ports[(first + left) % len(self.ports)]
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=self.seconds)
             try:
                 connection.connect()
             except ConnectionRefusedError:

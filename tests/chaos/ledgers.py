@@ -108,6 +108,7 @@ class Line:
     text: str
     is_human: bool
     delivered_at: float | None
+    written_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ SELECT job_id::text, life, moved_to, extract(epoch FROM created_at)::float8 FROM
 WHERE moved_to IN ('COMPLETED', 'FAILED', 'CANCELED') ORDER BY created_at
 """
 _LINES = """
-SELECT job_id::text, key::text, text, is_human, extract(epoch FROM delivered_at)::float8
+SELECT job_id::text, key::text, text, is_human, extract(epoch FROM delivered_at)::float8,
+    extract(epoch FROM created_at)::float8
 FROM agent_jobs_message ORDER BY job_id, id
 """
 _MOVES = "SELECT job_id::text, moved_from, moved_to FROM agent_jobs_activity WHERE moved_to <> '' ORDER BY created_at"

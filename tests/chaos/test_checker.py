@@ -60,9 +60,9 @@ def _one(number: int, *, org: str = "acme", at: float = T0) -> History:
     answer = Said(text=f"answer {number}", at=at + 2, heard_at=at + 2.1)
     keys = [f"m{number}-1", f"m{number}-2"]
     lines = (
-        Line(keys[0], question, False, at + 1.1),
-        Line(f"in-{number}", answer.text, True, at + 2.1),
-        Line(keys[1], thanks, False, at + 3.1),
+        Line(keys[0], question, False, at + 1.1, at + 0.1),
+        Line(f"in-{number}", answer.text, True, at + 2.1, at + 2.1),
+        Line(keys[1], thanks, False, at + 3.1, at + 2.3),
     )
     ts = f"{at + 1:.6f}"
     posts = (
@@ -138,7 +138,7 @@ PLANTED: dict[str, tuple[Breach, Callable[[History], History]]] = {
     "one text in two messages": (
         Breach.DUPLICATE,
         lambda h: replace(
-            h.row(0, lines=(*h.recorded[0].lines, Line("m1-3", "Thank you, 1.", False, T0 + 4))),
+            h.row(0, lines=(*h.recorded[0].lines, Line("m1-3", "Thank you, 1.", False, T0 + 4, T0 + 3))),
             posted=(*h.posted, replace(h.posted[1], id="m1-3", accepted_at=T0 + 30)),
         ),
     ),
@@ -162,6 +162,10 @@ PLANTED: dict[str, tuple[Breach, Callable[[History], History]]] = {
     "a reply never heard": (
         Breach.REPLY,
         lambda h: h.row(0, lines=(h.recorded[0].lines[0], h.recorded[0].lines[2])),
+    ),
+    "a reply never heard, before the agent's last word": (
+        Breach.REPLY,
+        lambda h: h.job(0, said=(*h.sent[0].said, Said("and more", T0 + 2.1, heard_at=T0 + 2.2))),
     ),
     "a forged reply believed": (
         Breach.REPLY,
@@ -250,7 +254,11 @@ def test_every_kind_of_breach_is_planted():
         lambda h: replace(
             h.row(
                 0,
-                lines=(h.recorded[0].lines[0], Line("m1-f", "Still hoping", False, T0 + 2), *h.recorded[0].lines[1:]),
+                lines=(
+                    h.recorded[0].lines[0],
+                    Line("m1-f", "Still hoping", False, T0 + 2, T0 + 2),
+                    *h.recorded[0].lines[1:],
+                ),
             ),
             posted=(h.posted[0], replace(h.posted[1], id="m1-f", text="Still hoping"), *h.posted[1:]),
         ),
@@ -258,6 +266,8 @@ def test_every_kind_of_breach_is_planted():
         lambda h: _canceled(h, at=T0 + 1.5),
         # A reply to a job that had ended already.
         lambda h: h.row(0, lines=(h.recorded[0].lines[0], h.recorded[0].lines[2]), finished_at=T0 + 2.05),
+        # A reply to a job that has said its last word, and only waits for that to be delivered.
+        lambda h: h.job(0, said=(*h.sent[0].said, Said("and more", T0 + 2.4, heard_at=T0 + 2.5))),
         # FAILED jobs may keep their last words to themselves.
         lambda h: h.without_post(1).ended(
             0,
