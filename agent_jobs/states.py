@@ -71,6 +71,7 @@ class WaitingFor(StrEnum):
     RETRY = "retry"
     DELIVERY = "delivery"
     COOLDOWN = "cooldown"
+    APPROVAL = "approval"
 
 
 class ActivityStatus(StrEnum):

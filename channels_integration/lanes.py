@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from uuid_utils.compat import uuid7
 
 from channels_integration import platforms
-from channels_integration.messages import Outgoing, Target
+from channels_integration.messages import Button, Outgoing, Target
 
 PACE_SECONDS = 1.0
 # A lane whose messages all wait for an earlier one of their thread is looked at again after this long.
@@ -54,7 +54,7 @@ WHERE look_at <= clock_timestamp() AND org_id {after} ORDER BY org_id, look_at L
 CLAIM_COLUMNS = """
     m.id, m.org_id, m.platform, m.code, m.type, m.details, m.text, m.owner_key, m.thread_key, m.lane, m.status,
     m.claimed_at, m.first_claimed_at, m.failures, m.unknown_outcomes, m.created_at, m.history_cursor,
-    m.platform_message_id, m.thread, m.trace, clock_timestamp() AS taken_on, (
+    m.platform_message_id, m.thread, m.trace, m.buttons, clock_timestamp() AS taken_on, (
         SELECT opener.thread FROM channels_integration_outboundmessage opener
         WHERE opener.thread_key = m.thread_key AND m.thread_key <> '' AND opener.org_id = m.org_id
             AND opener.status = 'sent' AND opener.thread <> ''
@@ -187,15 +187,15 @@ def seconds_until_due() -> float | None:
 
 def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> Claim:
     target = Target(row["org_id"], row["platform"], row["code"], row["type"], details_of(row["details"]))
-    outgoing = Outgoing(row["id"], target, row["text"], row["owner_key"], row["thread_key"], row["trace"])
+    buttons = tuple(Button(*button) for button in details_of(row["buttons"]))
+    outgoing = Outgoing(row["id"], target, row["text"], row["owner_key"], row["thread_key"], row["trace"], buttons)
     thread = row["opened_thread"] or ""
     return Claim(outgoing=outgoing, token=token, lane=row["lane"], thread=thread, taken_at=taken_at, row=row)
 
 
-def details_of(value: Any) -> dict[str, Any]:
+def details_of(value: Any) -> Any:
     """A jsonb column of a raw statement: Django registers no loader for it, so psycopg hands over text."""
-    details: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
-    return details
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def first_row(cursor: Any) -> dict[str, Any] | None:

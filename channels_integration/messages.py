@@ -23,11 +23,20 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Button:
+    """Something to press under a message. `value` comes back with the press, and is opaque here."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outgoing:
     """A message to send.
 
     `id` is opaque and travels with the message; messages of one `thread_key` are sent one after the other, the
     first of them opening the thread on platforms that have threads. `trace` is the traceparent of what caused it.
+    `buttons` are shown by platforms that have any; on others the text has to do.
     """
 
     id: UUID
@@ -36,6 +45,7 @@ class Outgoing:
     owner_key: str
     thread_key: str
     trace: str = ""
+    buttons: tuple[Button, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

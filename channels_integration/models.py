@@ -136,6 +136,7 @@ class OutboundMessage(models.Model):
     error_code = models.TextField(blank=True, db_default="")
     error_message = models.TextField(blank=True, db_default="")
     trace = models.CharField(max_length=55, blank=True, db_default="", editable=False)  # its cause's traceparent
+    buttons = models.JSONField(blank=True, default=list, db_default=[])  # [label, value] each
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     sent_at = models.DateTimeField(null=True, blank=True)
 

@@ -51,12 +51,12 @@ _LOOK_SECONDS = 0.05
 INSERT_FROM_JSON = """
     INSERT INTO channels_integration_outboundmessage
         (id, org_id, platform, code, type, details, text, owner_key, thread_key, lane, status, sent_at,
-        trace)
+        trace, buttons)
     SELECT o.id, o.org_id, o.platform, o.code, o.type, o.details, o.text, o.owner_key, o.thread_key, o.lane, o.status,
-        CASE WHEN o.status = 'sent' THEN now() END, coalesce(o.trace, '')
+        CASE WHEN o.status = 'sent' THEN now() END, coalesce(o.trace, ''), coalesce(o.buttons, '[]')
     FROM outgoing_rows, jsonb_to_record(outgoing_rows.record) AS o(
         id uuid, org_id text, platform text, code text, type text, details jsonb, text text, owner_key text,
-        thread_key text, lane text, status text, trace text)
+        thread_key text, lane text, status text, trace text, buttons jsonb)
     ON CONFLICT (id) DO NOTHING
 """
 _ENQUEUE = f"""
@@ -89,6 +89,7 @@ def as_record(outgoing: Outgoing) -> dict[str, Any]:
         "owner_key": outgoing.owner_key,
         "thread_key": outgoing.thread_key,
         "trace": outgoing.trace,
+        "buttons": [[button.label, button.value] for button in outgoing.buttons],
         # Per organisation, although two may share one Slack channel: a stranger must not be able to slow ours.
         "lane": "/".join(quote(part, safe="") for part in (target.org_id, target.platform, target.code)),
         "status": OutboundMessage.Status.SENT if is_sent else OutboundMessage.Status.PENDING,

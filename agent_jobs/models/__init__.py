@@ -5,10 +5,12 @@ from agent_jobs.models.catalog import JobType, Profile
 from agent_jobs.models.jobs import Activity, Job, Message, Task
 from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org
 from agent_jobs.models.processes import DutyRun, WorkerProcess
+from agent_jobs.models.steps import Approval, Step
 
 __all__ = [
     "Activity",
     "AppToken",
+    "Approval",
     "AuditEntry",
     "AuditMark",
     "AuditSeal",
@@ -20,6 +22,7 @@ __all__ = [
     "Message",
     "Org",
     "Profile",
+    "Step",
     "Task",
     "WorkerProcess",
 ]

@@ -66,6 +66,7 @@ class Job(models.Model):
     failed_attempts = models.PositiveIntegerField(default=0)
     crash_count = models.PositiveIntegerField(default=0)
     retry_count = models.PositiveIntegerField(default=0)  # explicit retries of an ended job
+    turn = models.PositiveIntegerField(default=0, db_default=0)  # turns settled: a crash or a failure goes on in one
 
     # The conversation. `inbox_seen` is how many of the `inbox_count` human messages a turn has taken in.
     thread = models.CharField(max_length=255, default="", blank=True)

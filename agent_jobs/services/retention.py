@@ -27,7 +27,8 @@ from agent_jobs.states import TERMINAL
 from channels_integration import retention as channels
 
 Step = tuple[str, int]
-KINDS = ("jobs", "tasks", "messages", "activities", *channels.KINDS, "idempotency_keys", "workers", "sessions")
+_OF_JOBS = ("tasks", "messages", "activities", "steps", "approvals")
+KINDS = ("jobs", *_OF_JOBS, *channels.KINDS, "idempotency_keys", "workers", "sessions")
 BATCH = 500
 _SLICE_SECONDS = 10.0
 # Of the time that a batch took: the database is left alone for as long again.
@@ -57,11 +58,16 @@ WITH ended AS MATERIALIZED (
     DELETE FROM agent_jobs_message WHERE job_id IN (SELECT id FROM ended) RETURNING 1
 ), activities AS (
     DELETE FROM agent_jobs_activity WHERE job_id IN (SELECT id FROM ended) RETURNING 1
+), approvals AS (
+    DELETE FROM agent_jobs_approval WHERE job_id IN (SELECT id FROM ended) RETURNING 1
+), steps AS (
+    DELETE FROM agent_jobs_step WHERE job_id IN (SELECT id FROM ended) RETURNING 1
 ), jobs AS (
     DELETE FROM agent_jobs_job WHERE id IN (SELECT id FROM ended) RETURNING 1
 )
 SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM tasks), (SELECT count(*) FROM messages),
-    (SELECT count(*) FROM activities), (SELECT max(created_at) FROM ended)
+    (SELECT count(*) FROM activities), (SELECT count(*) FROM steps), (SELECT count(*) FROM approvals),
+    (SELECT max(created_at) FROM ended)
 """
 # What an organisation did, not one of its jobs.
 _ORG_ACTIVITIES = """
@@ -146,7 +152,7 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
                 cursor.execute(f"SELECT count(*) {_ENDED}", {**floor, "status": status})
                 found["jobs"] += cursor.fetchone()[0]
                 ended = f"(SELECT id {_ENDED})"
-                for kind in ("task", "message", "activity"):
+                for kind in ("task", "message", "activity", "step", "approval"):
                     cursor.execute(
                         f"SELECT count(*) FROM agent_jobs_{kind} WHERE job_id IN {ended}",
                         {**floor, "status": status},
@@ -195,7 +201,7 @@ def _jobs_of(org_id: str, before: datetime, status: str) -> Iterator[Step]:
         with connection.cursor() as cursor:
             cursor.execute(_DELETE_JOBS, parameters)
             *gone, parameters["floor"] = cursor.fetchone()
-        yield from zip(("tasks", "messages", "activities"), gone[1:], strict=True)
+        yield from zip(_OF_JOBS, gone[1:], strict=True)
         yield "jobs", gone[0]
         if gone[0] < BATCH:
             return

@@ -223,7 +223,8 @@ settlements AS (
         timer_message_id = s.timer_message_id, timer_seconds = s.timer_seconds, resume = s.resume,
         queue_at = CASE WHEN s.waiting_for = 'reply' AND j.inbox_count > s.inbox_seen THEN now() - {_HEAD_START} END,
         inbox_seen = s.inbox_seen, follow_ups_sent = s.follow_ups_sent, follow_ups_total = s.follow_ups_total,
-        failed_attempts = s.failed_attempts, result = s.result, result_data = NULLIF(s.result_data, 'null'::jsonb),
+        failed_attempts = s.failed_attempts, turn = j.turn + (s.waiting_for = 'reply')::int,
+        result = s.result, result_data = NULLIF(s.result_data, 'null'::jsonb),
         error_code = s.error_code, error_message = s.error_message, lease_until = NULL, worker_id = NULL,
         finished_at = CASE WHEN s.status <> 'RUNNING' THEN now() END, updated_at = now()
     FROM settlements s
@@ -307,6 +308,7 @@ _CLAIMED_JSON = """
     'waiting_for', c.waiting_for, 'resume', c.resume, 'inbox_count', c.inbox_count, 'inbox_seen', c.inbox_seen,
     'follow_ups_sent', c.follow_ups_sent, 'follow_ups_total', c.follow_ups_total,
     'failed_attempts', c.failed_attempts, 'crash_count', c.crash_count, 'attempt', c.attempt, 'result', c.result,
+    'life', c.retry_count, 'turn', c.turn,
     'trace', c.trace, 'seconds_late', extract(epoch FROM c.started_at - c.scheduled_at),
     'seconds_left', extract(epoch FROM c.deadline_at - now())))
  FROM claimed c JOIN begun_tasks t ON t.job_id = c.id)"""

@@ -1,0 +1,123 @@
+"""Approvals: a tool call is written down, a person decides, the job goes on. Rows, so they survive any restart.
+
+Lock order: the job's row first, the approval's second. Whoever is first decides; the time-out is one of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from agent_jobs import dispatch
+from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from agent_jobs.models import Activity, Approval, Job
+from agent_jobs.services import schemas, transitions
+from agent_jobs.specs import Actor
+from agent_jobs.states import SourceType, WaitingFor
+
+Status = Approval.Status
+DECISIONS = {"approve": Status.APPROVED, "deny": Status.DENIED}
+
+
+def decide(
+    org_id: str,
+    approval_id: UUID,
+    decision: str,
+    *,
+    by: str,
+    actor: Actor,
+    job_id: UUID | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    reason: str = "",
+) -> Approval:
+    """Approve or deny, once. `by` is who decided: a platform's id of a person, or `token:<name>`.
+
+    `arguments` replace those that the agent asked for. Raises NotFound, Forbidden for who is not among the approvers,
+    Invalid for arguments that the tool does not take, and Conflict where it is decided, expired or withdrawn.
+    """
+    with transaction.atomic():
+        asked = Approval.objects.filter(org_id=org_id, pk=approval_id).first()
+        if asked is None or (job_id is not None and asked.job_id != job_id):
+            raise NotFound(f"there is no approval {str(approval_id)!r}", code="approval_not_found")
+        job = Job.objects.select_for_update(no_key=True).get(org_id=org_id, pk=asked.job_id)
+        approval = Approval.objects.select_related("step").select_for_update(of=("self",)).get(pk=asked.pk)
+        if approval.approvers and by not in approval.approvers:
+            raise Forbidden("somebody else has to decide this", code="not_an_approver")
+        _require_open(approval, job)
+        if arguments is not None:
+            _check(approval, arguments)
+        _decided(approval, DECISIONS[decision], by=by, reason=reason, edited_arguments=arguments)
+        _note(job, approval, actor)
+        _go_on(job)
+    return approval
+
+
+def settle_time_out(approval: Approval, job: Job) -> Approval:
+    """The outcome of one that nobody has decided in time, with the job's row locked. Its time is the database's."""
+    if approval.status != Status.PENDING:
+        return approval
+    late = Approval.objects.filter(pk=approval.pk, status=Status.PENDING, expires_at__lte=Now())
+    if late.exists():
+        is_approved = approval.on_timeout == "approve"
+        _decided(approval, Status.APPROVED if is_approved else Status.EXPIRED, by="system:time-out", reason="")
+        _note(job, approval, Actor("system", "approvals"))
+    return approval
+
+
+def withdraw(job: Job) -> None:
+    """The job has ended: nobody needs to decide any more."""
+    Approval.objects.filter(job_id=job.pk, status=Status.PENDING).update(status=Status.WITHDRAWN, decided_at=Now())
+
+
+def _require_open(approval: Approval, job: Job) -> None:
+    if approval.status == Status.PENDING and job.is_terminal:
+        raise Conflict(f"the job is {job.status}: there is nothing left to approve", code="approval_closed")
+    is_late = Approval.objects.filter(pk=approval.pk, expires_at__lte=Now()).exists()
+    if approval.status == Status.PENDING and is_late:
+        raise Conflict("the time for this decision is over", code="approval_closed")
+    if approval.status == Status.PENDING and (job.waiting_for != WaitingFor.APPROVAL or job.lease_until is not None):
+        # A worker has the job in its hands for these milliseconds, and would not hear of the decision.
+        raise Conflict("the agent is just asking for it: try again in a second", code="approval_not_open")
+    if approval.status != Status.PENDING:
+        by = f" by {approval.decided_by}" if approval.decided_by else ""
+        raise Conflict(f"it is {approval.status}{by} already", code="approval_closed")
+
+
+def _check(approval: Approval, arguments: Mapping[str, Any]) -> None:
+    if not isinstance(arguments, Mapping):
+        raise Invalid(FieldError("arguments", "invalid", "must be an object"))
+    if errors := schemas.params_errors(approval.step.input.get("parameters") or {}, arguments, at="arguments"):
+        raise Invalid(*errors)
+
+
+def _decided(
+    approval: Approval, status: str, *, by: str, reason: str, edited_arguments: Mapping[str, Any] | None = None
+) -> None:
+    Approval.objects.filter(pk=approval.pk, status=Status.PENDING).update(
+        status=status, decided_by=by[:255], reason=reason, edited_arguments=edited_arguments, decided_at=Now()
+    )
+    approval.refresh_from_db(fields=["status", "decided_by", "reason", "edited_arguments", "decided_at"])
+
+
+def _note(job: Job, approval: Approval, actor: Actor) -> None:
+    why = f": {approval.reason}" if approval.reason else ""
+    changed = {"edited_arguments": approval.edited_arguments} if approval.edited_arguments is not None else {}
+    Activity.objects.create(
+        org_id=job.org_id,
+        job_id=job.pk,
+        code=f"approval.{approval.status}",
+        note=f"{approval.tool} was {approval.status} by {approval.decided_by}{why}",
+        actor=str(actor),
+        request_id=actor.request_id,
+        life=job.retry_count,
+        source_type=SourceType.DIRECT,
+        input={"approval_id": str(approval.pk), "tool": approval.tool, "arguments": approval.arguments, **changed},
+        processed_at=Now(),
+    )
+
+
+def _go_on(job: Job) -> None:
+    if transitions.ready_again(job):
+        dispatch.ring_on_commit(job.lane)
