@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
+
+from agent_jobs.llm import Usage
 
 
 class Wake(StrEnum):
@@ -50,11 +53,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """One call of a language model, as the job's activities record it."""
+    """One call of a language model, as the job's activities record it. Credits are money: what was set aside before
+    the call, and what it cost."""
 
     model: str
     input: Mapping[str, Any]
     output: Mapping[str, Any]
+    usage: Usage = field(default_factory=Usage)
+    allocated_credits: Decimal = Decimal(0)
+    consumed_credits: Decimal = Decimal(0)
     seconds: float = field(default=0.0, compare=False)
 
 

@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
@@ -145,7 +146,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An activity other than a move. `id` is given where something else shares it."""
+    """An activity other than a move. `id` is given where something else shares it. Credits: what was set aside for it,
+    and what it cost."""
 
     code: str
     status: str
@@ -153,6 +155,8 @@ class Note:
     id: str | None = None
     input: Any = None
     output: Any = None
+    allocated_credits: Decimal = Decimal(0)
+    consumed_credits: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +248,14 @@ settlements AS (
     FROM settled s, jsonb_to_recordset(s.lines) AS l(key uuid, text text, is_delivered boolean)
 ), noted AS (
     INSERT INTO agent_jobs_activity
-        (id, org_id, job_id, code, status, note, source_type, execution_id, input, output, processed_at, life)
+        (id, org_id, job_id, code, status, note, source_type, execution_id, input, output, allocated_credits,
+        consumed_credits, processed_at, life)
     SELECT coalesce(n.id, uuidv7()), s.org_id, s.id, n.code, n.status, n.note, 'process_module', s.task_id,
-        n.input, n.output, CASE WHEN n.status <> 'submitted' THEN now() END, s.retry_count
+        n.input, n.output, n.allocated_credits, n.consumed_credits,
+        CASE WHEN n.status <> 'submitted' THEN now() END, s.retry_count
     FROM settled s, jsonb_to_recordset(s.notes)
-        AS n(id uuid, code text, status text, note text, input jsonb, output jsonb)
+        AS n(id uuid, code text, status text, note text, input jsonb, output jsonb, allocated_credits numeric,
+            consumed_credits numeric)
 ), ended AS (
     INSERT INTO agent_jobs_activity
         (org_id, job_id, code, note, actor, moved_from, moved_to, life, source_type, execution_id, processed_at)

@@ -141,7 +141,9 @@ def _calls(outcome: Outcome) -> list[Note]:
             f"asked model {call.model}",
             id=str(uuid7()),
             input=call.input,
-            output=call.output,
+            output={**call.output, "input_tokens": call.usage.input_tokens, "output_tokens": call.usage.output_tokens},
+            allocated_credits=call.allocated_credits,
+            consumed_credits=call.consumed_credits,
         )
         for call in outcome.calls
     ]
