@@ -17,7 +17,19 @@ from django.db.models import Model, Q, QuerySet
 from django.db.models.functions import Now
 
 from agent_jobs.errors import Forbidden, NotFound
-from agent_jobs.models import Activity, AppToken, AuditEntry, DutyRun, Job, JobType, Org, Profile, Task, WorkerProcess
+from agent_jobs.models import (
+    Activity,
+    AppToken,
+    AuditEntry,
+    DutyRun,
+    Job,
+    JobType,
+    Message,
+    Org,
+    Profile,
+    Task,
+    WorkerProcess,
+)
 
 Row = Mapping[str, Any]
 
@@ -33,6 +45,7 @@ ACTIVITY_COLUMNS = (
     *("allocated_credits", "consumed_credits", "credits_rule_id", "input", "output", "processed_at"),
     *("created_at", "updated_at", "job__platform", "job__channel_code", "job__thread", "job__job_type_key"),
 )
+MESSAGE_COLUMNS = ("id", "key", "job_id", "is_human", "author", "text", "created_at", "delivered_at")
 # Never the digest.
 APP_TOKEN_COLUMNS = (
     *("id", "org_id", "public_id", "app", "name", "scopes", "created_by", "created_at", "expires_at"),
@@ -171,6 +184,11 @@ def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_f
         if row := rows.get(activity_id):
             found[row["job_id"]].append(row)
     return found
+
+
+def messages(org_id: str, job_id: UUID) -> QuerySet[Message]:
+    """A job's transcript. The order in which it was said is that of `id`."""
+    return Message.objects.filter(job__org_id=org_id, job_id=job_id)
 
 
 def app_tokens(org_id: str) -> QuerySet[AppToken]:

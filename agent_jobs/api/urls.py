@@ -8,7 +8,7 @@ from typing import Any
 from django.urls import URLPattern, include, path
 from django.urls.resolvers import URLResolver
 
-from agent_jobs.api import activities, app_tokens, audit, catalog, channels, docs, health, jobs, metrics
+from agent_jobs.api import activities, app_tokens, audit, catalog, channels, docs, health, jobs, messages, metrics
 
 
 def _catalog(prefix: str, **kwargs: Any) -> list[URLPattern]:
@@ -26,6 +26,7 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("agent-jobs", jobs.Jobs.as_view(**kwargs)),
         path("agent-jobs/", jobs.MissingJobId.as_view()),
         path("agent-jobs/<str:job_id>", jobs.JobDetail.as_view(**kwargs)),
+        path("agent-jobs/<str:job_id>/messages", messages.JobMessages.as_view(**kwargs)),
         path("app-tokens", app_tokens.AppTokens.as_view(**kwargs)),
         path("app-tokens/<str:public_id>", app_tokens.AppTokenDetail.as_view(**kwargs)),
         path("audit", audit.Audit.as_view(**kwargs)),

@@ -151,15 +151,7 @@ def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
     Raises NotFound, Forbidden for another organisation's job, and IllegalMove where it has ended.
     """
     with transaction.atomic():
-        job = Job.objects.select_for_update().filter(pk=job_id).first()
-        if job is None:
-            raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
-        if job.org_id != org_id:
-            raise Forbidden(
-                "the job belongs to a different organization",
-                code="job_of_another_organization",
-                denied=("job", str(job_id)),
-            )
+        job = locked(org_id, job_id)
         if job.is_terminal:
             raise IllegalMove(
                 f"the job is already {job.status} and cannot be canceled", job_id=str(job.pk), status=job.status
@@ -168,4 +160,18 @@ def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
         transitions.move_one(Event.CANCEL, job, actor=actor, note=note)
         speech.withdraw(job)
         caps.ring_for_place(job)
+    return job
+
+
+def locked(org_id: str, job_id: UUID) -> Job:
+    """The job, its row locked. Raises NotFound, and Forbidden for another organisation's. Call it in a transaction."""
+    job = Job.objects.select_for_update().filter(pk=job_id).first()
+    if job is None:
+        raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
+    if job.org_id != org_id:
+        raise Forbidden(
+            "the job belongs to a different organization",
+            code="job_of_another_organization",
+            denied=("job", str(job_id)),
+        )
     return job

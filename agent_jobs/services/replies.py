@@ -1,18 +1,22 @@
 """The two places where the channels meet the jobs: a person's message comes in, and a message of ours is out (or not).
 
 Both are called by the channels inside a transaction of theirs (settings.CHANNELS_*_HANDLER). Lock order everywhere: the
-job's row first, rows of the channels second.
+job's row first, rows of the channels second. A message that an app brings in by HTTP (`say`) takes the same way.
 """
 
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Coalesce, Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs import dispatch
+from agent_jobs.errors import Conflict
 from agent_jobs.models import Activity, Job, Message
-from agent_jobs.services import caps, transitions, turns
+from agent_jobs.services import audit, caps, jobs, transitions, turns
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
 from channels_integration import outbox
@@ -54,6 +58,46 @@ def receive(incoming: Incoming) -> bool:
     if job.waiting_for == WaitingFor.REPLY and transitions.ready_again(job):
         dispatch.ring_on_commit(job.lane)
     return True
+
+
+def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now: datetime) -> Message:
+    """A person's words to a job, brought in by an app: what `receive` would make of them from the job's own thread.
+
+    Raises NotFound, Forbidden for another organisation's job, and Conflict where the job does not listen: before it has
+    begun, and after it has ended.
+    """
+    with transaction.atomic():
+        job = jobs.locked(org_id, job_id)
+        if job.is_terminal:
+            raise Conflict(f"the job is already {job.status}: nobody hears a reply", code="job_has_ended")
+        if job.started_at is None:
+            raise Conflict(f"the job is {job.status} and has not begun: nobody hears a reply", code="job_not_begun")
+        said = Message.objects.filter(job_id=job.pk, is_human=True).order_by("id")
+        last = said.values_list("id", flat=True).last() or 0
+        incoming = Incoming(
+            org_id=org_id,
+            platform=job.platform,
+            code=job.channel_code,
+            event_id=str(uuid7()),
+            author=author,
+            text=text,
+            sent_at=now,
+            thread=job.thread,
+            owner_key=str(job.pk),
+        )
+        heard = receive(incoming)
+        message = said.filter(id__gt=last).last() if heard else None
+        if message is None:
+            raise Conflict("the job takes no reply now", code="reply_refused")
+        audit.record(
+            org_id,
+            "message.brought_in",
+            "job",
+            str(job.pk),
+            actor=actor,
+            after={"message_id": str(message.key), "author": author},
+        )
+    return message
 
 
 def _listener(incoming: Incoming) -> Job | None:

@@ -18,10 +18,11 @@ from django.apps import apps
 from django.db import transaction
 from django.urls import URLPattern, get_resolver
 
-from agent_jobs.models import AuditEntry, Job, JobType, Org, Profile
+from agent_jobs.models import AuditEntry, Job, JobType, Message, Org, Profile
 from agent_jobs.services import audit
 from agent_jobs.services.execution import Worker
 from agent_jobs.specs import Actor
+from agent_jobs.states import JobStatus
 from channels_integration import directory, outbox, webchat
 from tests import factories, rows
 from tests.fakes.webhook import FakeReceiver
@@ -64,6 +65,10 @@ ROWS = {
     ("agent-jobs/", "DELETE"): Row("agent-jobs/", (400, 400, 400)),
     ("agent-jobs/<str:job_id>", "GET"): Row("agent-jobs/{job}?include=activities", (200, 403, 404), "id"),
     ("agent-jobs/<str:job_id>", "DELETE"): Row("agent-jobs/{job}", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>/messages", "GET"): Row("agent-jobs/{job}/messages", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>/messages", "POST"): Row(
+        "agent-jobs/{job}/messages", (201, 403, 404), "id", lambda names: {"text": "Hi", "author": "Ann"}
+    ),
     ("activities", "GET"): Row("activities?org_id={org}", (200, 403, 403), "org"),
     ("audit", "GET"): Row("audit", (200, 200, 200), level="ADMIN"),
     ("app-tokens", "GET"): Row("app-tokens", (200, 200, 200), level="ADMIN"),
@@ -163,6 +168,7 @@ def populate(org_id, code, team):
     rows.job_type(org_id, name=canary, description=canary, params_schema={"title": canary}, tags=[canary])
     Profile.objects.create(org_id=org_id, key="greet", name=canary, instructions=canary, tags=[canary])
     job = rows.job(
+        JobStatus.RUNNING,
         org_id=org_id,
         params={"name": canary},
         prompt=canary,
@@ -175,6 +181,7 @@ def populate(org_id, code, team):
         error_message=canary,
         config={"start_prompt": canary},
     )
+    Message.objects.create(job=job, is_human=True, author=canary, text=canary)
     factories.activity(job, note=canary, input={"a": canary}, output={"a": canary}, actor=canary)
     directory.register_channel(org_id, platform="webhook", code=code, address=f"{HOOK}/{canary}", name=canary)
     directory.register_channel(org_id, platform="webhook", code="shared", address=f"{HOOK}/{canary}", name=canary)
@@ -215,7 +222,7 @@ def test_the_walk_looks_at_every_table_that_holds_something_of_an_organisation(w
     held = all_of("rival")
 
     empty = {name for name, found in held.items() if not found}
-    assert empty <= {"Membership", "IdempotencyKey", "Task", "Message", "AuditSeal", "OutboundMessage", "Lane"}
+    assert empty <= {"Membership", "IdempotencyKey", "Task", "AuditSeal", "OutboundMessage", "Lane"}
     assert {"Job", "Activity", "AppToken", "Channel", "Installation", "WebMessage", "AuditEntry", "Org"} <= set(held)
 
 
@@ -238,7 +245,9 @@ def test_nobody_gets_or_changes_what_is_the_strangers(world, caplog, address, me
     row = ROWS[address, method]
     before = all_of("rival")
     theirs = {
-        str(line["id"]) for name in ("Activity", "Channel", "Installation", "WebMessage") for line in before[name]
+        str(line.get("key", line["id"]))
+        for name in ("Activity", "Message", "Channel", "Installation", "WebMessage")
+        for line in before[name]
     }
     theirs |= {world.names["foreign"]["job"], world.names["foreign"]["token"]}
     caplog.set_level(logging.DEBUG)

@@ -1,0 +1,106 @@
+"""What was said in a job: `/services/agent-jobs/{id}/messages`. Shows its transcript, and takes in a person's reply."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import HttpResponseBase
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries
+from agent_jobs.api import paging
+from agent_jobs.api.answers import filled, stamp, stamp_or_none
+from agent_jobs.api.base import Resource, read_job_id
+from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.fields import StrictSerializer, Text
+from agent_jobs.services import replies
+
+# Two lines of one turn have one time; the order of speech is that of the rows' numbers.
+SORTING = paging.Sorting("messages", {"created_at": "id"}, default="created_at:asc")
+MAX_TEXT = 40_000
+
+
+class ReplyRequest(StrictSerializer):
+    author = Text(help_text="Who says it, as the agent shall know them.")
+    text = Text(max_length=MAX_TEXT)
+
+
+class JobMessage(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="The same as of its activity.")
+    org_id = serializers.CharField()
+    job_id = serializers.CharField()
+    author = serializers.CharField(help_text="`agent` for what the agent said.")
+    is_human = serializers.BooleanField()
+    text = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    delivered_at = serializers.DateTimeField(
+        required=False, help_text="When it was in the channel, or came in; missing while it is on its way."
+    )
+
+
+JobMessageItem = inline_serializer("JobMessageItem", {"data": JobMessage(), "meta": ItemMeta()})
+JobMessagePage = inline_serializer("JobMessagePage", {"data": JobMessage(many=True), "meta": PageMeta()})
+
+
+def answer(org_id: str, row: queries.Row) -> dict[str, Any]:
+    return filled(
+        {
+            "id": str(row["key"]),
+            "org_id": org_id,
+            "job_id": str(row["job_id"]),
+            "author": row["author"],
+            "is_human": row["is_human"],
+            "created_at": stamp(row["created_at"]),
+            "delivered_at": stamp_or_none(row["delivered_at"]),
+        }
+    ) | {"text": row["text"]}
+
+
+class JobMessages(Resource):
+    @operation(
+        "job_messages_list",
+        "Read a job's transcript",
+        answers={200: JobMessagePage},
+        refused=(404,),
+        query=SORTING.params(),
+        description="What the agent and people said, oldest first.",
+    )
+    def get(self, request: Request, job_id: str) -> Response:
+        asked = self.asked(query=SORTING.params())
+        page = self.listed(asked, SORTING)
+        job = queries.job(self.org_id, read_job_id(job_id))
+        said = queries.messages(self.org_id, job["id"])
+        rows, has_more = queries.page(said, page.window, queries.MESSAGE_COLUMNS)
+        meta = page.meta(rows, total=said.count(), has_more=has_more)
+        return Response({"data": [answer(self.org_id, row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+
+    @operation(
+        "job_messages_reply",
+        "Reply to a job as a person",
+        answers={201: JobMessageItem},
+        refused=(404,),
+        request=ReplyRequest,
+        is_post=True,
+        description="What a person said elsewhere. A job that waits for a reply goes on with it at once, as with one"
+        " from its channel; one that has not begun or has ended refuses it.",
+    )
+    def post(self, request: Request, job_id: str) -> HttpResponseBase:
+        fields = self.asked(body=ReplyRequest).body
+        wanted = read_job_id(job_id)
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            said = replies.say(
+                self.org_id,
+                wanted,
+                author=fields["author"],
+                text=fields["text"],
+                actor=self.actor,
+                now=datetime.now(UTC),
+            )
+            row = {column: getattr(said, column) for column in queries.MESSAGE_COLUMNS}
+            return 201, {"data": answer(self.org_id, row), "meta": {"org_id": self.org_id, "id": str(said.key)}}
+
+        return self.once(effect)
