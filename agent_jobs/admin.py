@@ -18,6 +18,7 @@ from agent_jobs.models import (
     Membership,
     Message,
     Org,
+    PlaceHours,
     Profile,
     Task,
     WorkerProcess,
@@ -158,4 +159,4 @@ class AuditSealAdmin(ReadOnly):
     exclude = ("digests", "prev_hash", "hash")
 
 
-admin.site.register([WorkerProcess, DutyRun], ReadOnly)
+admin.site.register([WorkerProcess, DutyRun, PlaceHours], ReadOnly)

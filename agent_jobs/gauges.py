@@ -105,7 +105,7 @@ def _of_jobs() -> list[Gauge]:
         gauges.append(Gauge("leases", cursor.fetchone()[0]))
         cursor.execute(_WAITING)
         waiting = dict(cursor.fetchall())
-        for kind in (WaitingFor.REPLY, WaitingFor.RETRY, WaitingFor.DELIVERY):
+        for kind in (WaitingFor.REPLY, WaitingFor.RETRY, WaitingFor.DELIVERY, WaitingFor.QUIET_HOURS):
             gauges.append(Gauge("waiting_jobs", waiting.get(kind, 0), (("waiting_for", kind),)))
         cursor.execute(_OVERDUE)
         count, late = cursor.fetchone()

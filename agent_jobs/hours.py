@@ -64,6 +64,15 @@ class Hours:
             reached = closes
         return reached + left
 
+    def passed(self, since: datetime, until: datetime) -> timedelta:
+        """How much of the time from `since` to `until` was open."""
+        open_time = timedelta()
+        for opens, closes in self._spans(since):
+            if opens >= until:
+                break
+            open_time += max(min(closes, until) - max(opens, since), timedelta())
+        return open_time
+
     def _spans(self, since: datetime) -> Iterator[tuple[datetime, datetime]]:
         """What is open from the day before `since` on, as instants, in order."""
         first = since.astimezone(self.time_zone).date() - timedelta(days=1)

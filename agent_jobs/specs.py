@@ -100,6 +100,7 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "max_task_retries": _whole(0, 50),
     "task_retry_interval": _number(0, MAX_DELAY_MINUTES),
     "max_time_to_complete": _number(0, 525_600, above=True),
+    "count_quiet_hours": _flag,
     "failure_cooldown_minutes": _number(0, MAX_DELAY_MINUTES),
     "ignore_cooldown": _flag,
 }

@@ -72,6 +72,7 @@ class WaitingFor(StrEnum):
     DELIVERY = "delivery"
     COOLDOWN = "cooldown"
     APPROVAL = "approval"
+    QUIET_HOURS = "quiet_hours"
 
 
 class ActivityStatus(StrEnum):

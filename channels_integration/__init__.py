@@ -1,7 +1,8 @@
 """Places where people are: Slack, web chats, webhooks. Sends what it is given once, hands on what it hears once.
 
 Knows nothing of jobs: an organisation is a string, an owner is an opaque key, and the two settings
-CHANNELS_INBOUND_HANDLER and CHANNELS_DELIVERY_HANDLER name the functions that are told.
+CHANNELS_INBOUND_HANDLER and CHANNELS_DELIVERY_HANDLER name the functions that are told, CHANNELS_HOURS_HANDLER the one
+that is asked whether a message may be sent now.
 
     messages   the shapes that cross this package's border, and the ways a send can fail
     directory  which places an organisation can reach: installations, registered channels

@@ -91,6 +91,15 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """A message's owner keeps hours: how long it has to wait for them to open (0: it may go), and how much of the time
+    since it was written they were closed."""
+
+    seconds: float
+    closed_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """The end of an outgoing message: sent (with a receipt), or given up (with a code and a sentence)."""
 

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models.functions import Now
 from structlog.contextvars import bound_contextvars
 
 from channels_integration import doorbell, http, lanes, platforms, settling, tracing
@@ -120,6 +121,16 @@ def withdraw(org_id: str, owner_key: str) -> list[UUID]:
     with connection.cursor() as cursor:
         cursor.execute(_WITHDRAW, [owner_key, org_id])
         return [row[0] for row in cursor.fetchall() if row[1] == OutboundMessage.Status.WITHDRAWN]
+
+
+def look_again(org_id: str) -> int:
+    """What an organisation's hours have held is due now, and held again where they are still closed. Returns how many
+    messages."""
+    held = OutboundMessage.objects.filter(org_id=org_id, status=OutboundMessage.Status.PENDING, is_in_lane=False)
+    count = held.filter(error_code=settling.HELD).update(due_at=Now())
+    if count:
+        transaction.on_commit(ring, robust=True)
+    return count
 
 
 def pending_count(org_id: str, owner_key: str) -> int:
@@ -223,6 +234,10 @@ def _attempt(claim: lanes.Claim) -> None:
     platform = platforms.get(claim.outgoing.target.platform)
     opens_in = 0.0
     try:
+        hold = settling.hold(claim)
+        if hold and hold.seconds > 0:
+            settling.held(claim, hold)
+            return
         receipt = platform.send(claim.outgoing, thread=claim.thread, before_post=before_post)
     except TemporaryError as error:
         opens_in = error.retry_after or 0.0

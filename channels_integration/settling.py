@@ -22,6 +22,8 @@ from channels_integration import inbound, lanes, tally
 from channels_integration.messages import (
     Delivery,
     DeliveryError,
+    Hold,
+    Outgoing,
     Receipt,
     TemporaryError,
     UnknownOutcome,
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 # 1, 2, 4, … 60 s between them: about four minutes in all.
 MOST_FAILURES = 10
 MOST_UNKNOWN_OUTCOMES = 3
+HELD = "held"
 # A platform that says "later" for longer than this has said no.
 GIVE_UP_AFTER = timedelta(hours=24)
 _LONGEST_BACKOFF_SECONDS = 60.0
@@ -116,13 +119,44 @@ def given_back(claim: lanes.Claim) -> None:
     _wait(claim, {"status": "pending"}, in_seconds=0)
 
 
+def hold(claim: lanes.Claim) -> Hold | None:
+    """What its owner's hours say of a message."""
+    handler: Callable[[Outgoing, datetime], Hold | None] = import_string(settings.CHANNELS_HOURS_HANDLER)
+    return handler(claim.outgoing, claim.row["created_at"])
+
+
+def held(claim: lanes.Claim, hold: Hold) -> None:
+    """Nothing was tried: due again when its owner's hours open, and what follows it in its thread as well.
+
+    Else the lane would be looked at all night for what waits behind this one.
+    """
+    fields: dict[str, Any] = {"status": "pending", "error_code": HELD, "error_message": "waits for hours to open"}
+    if not claim.row["unknown_outcomes"]:
+        fields["first_claimed_at"] = None
+    _count(claim, "put_off", HELD)
+    _wait(claim, fields, in_seconds=hold.seconds)
+    if claim.outgoing.thread_key:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """UPDATE channels_integration_outboundmessage SET is_in_lane = false, error_code = %(code)s,
+                    due_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+                WHERE thread_key = %(thread)s AND org_id = %(org)s AND status = 'pending' AND id <> %(id)s""",
+                {
+                    "code": HELD,
+                    "seconds": hold.seconds,
+                    "thread": claim.outgoing.thread_key,
+                    "org": claim.outgoing.target.org_id,
+                    "id": claim.outgoing.id,
+                },
+            )
+
+
 def try_later(claim: lanes.Claim, error: TemporaryError) -> None:
     failures = claim.row["failures"]
     _count_429(claim, error)
     if error.retry_after is None:
         failures += 1
-    is_old = _at(claim) - claim.row["created_at"] > GIVE_UP_AFTER
-    if failures >= MOST_FAILURES or is_old:
+    if failures >= MOST_FAILURES or _is_old(claim):
         given_up(claim, error)
         return
     fields: dict[str, Any] = {"status": "pending", "failures": failures, **_said(error)}
@@ -158,6 +192,15 @@ def look_later(claim: lanes.Claim, error: TemporaryError, *, cursor: str = "") -
         return
     fields = {"status": "unknown", "failures": failures, "history_cursor": cursor, **_said(error)}
     _write(claim, fields, in_seconds=_wait_seconds(error, failures))
+
+
+def _is_old(claim: lanes.Claim) -> bool:
+    """Whether its platform had the time to take it. What its owner's hours held it for does not count."""
+    age: timedelta = _at(claim) - claim.row["created_at"]
+    if age <= GIVE_UP_AFTER:
+        return False
+    hours = hold(claim)
+    return age - timedelta(seconds=hours.closed_seconds if hours else 0) > GIVE_UP_AFTER
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------

@@ -318,6 +318,8 @@ EGRESS_PORTS = tuple(int(port) for port in env_list("AGENT_JOBS_EGRESS_PORTS", "
 # which know nothing of jobs, meet them.
 CHANNELS_INBOUND_HANDLER = "agent_jobs.services.replies.receive"
 CHANNELS_DELIVERY_HANDLER = "agent_jobs.services.replies.settle_delivery"
+# Who is asked, right before a message is sent, whether it has to wait.
+CHANNELS_HOURS_HANDLER = "agent_jobs.services.quiet_hours.hold"
 # Delivery of unknown outcome is looked up in the history this long after the attempt, never resent before.
 DELIVERY_GRACE_SECONDS = env_int("AGENT_JOBS_DELIVERY_GRACE_SECONDS", 30, minimum=1)
 

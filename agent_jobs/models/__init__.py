@@ -3,7 +3,7 @@
 from agent_jobs.models.audit import AuditEntry, AuditMark, AuditSeal
 from agent_jobs.models.catalog import JobType, Profile
 from agent_jobs.models.jobs import Activity, Job, Message, Task
-from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org
+from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org, PlaceHours
 from agent_jobs.models.processes import DutyRun, WorkerProcess
 from agent_jobs.models.steps import Approval, Step
 
@@ -21,6 +21,7 @@ __all__ = [
     "Membership",
     "Message",
     "Org",
+    "PlaceHours",
     "Profile",
     "Step",
     "Task",

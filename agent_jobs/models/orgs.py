@@ -22,12 +22,39 @@ class Org(models.Model):
     max_waiting_jobs = models.PositiveIntegerField(null=True, blank=True)
     max_running_jobs = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    # When people may be spoken to (agent_jobs.hours); empty: always. Written by services.stated_hours.
+    hours = models.JSONField(null=True, blank=True, editable=False)
     # Days for which what has ended is kept; empty: the setting's default.
     retention_days = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     created_at = models.DateTimeField(db_default=Now())
 
+    class Meta:
+        indexes = [models.Index(fields=["id"], condition=models.Q(hours__isnull=False), name="org_with_hours")]
+
     def __str__(self) -> str:
         return self.id
+
+
+class PlaceHours(models.Model):
+    """Hours of one channel or one person of an organisation; they hold there instead of the organisation's own."""
+
+    class Kind(models.TextChoices):
+        CHANNEL = "channel"
+        PERSON = "person"
+
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False)
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    platform = models.CharField(max_length=32)
+    name = models.CharField(max_length=255)  # the channel's code, or who the person is on the platform
+    hours = models.JSONField()
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["org", "kind", "platform", "name"], name="hours_once")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.platform}:{self.name}"
 
 
 class Membership(models.Model):

@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 from agent_jobs import dispatch, runners
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import Outcome, Run, Runner
-from agent_jobs.services import recovery, transitions, turns
+from agent_jobs.services import quiet_hours, recovery, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.transitions import Settlement, Turn
@@ -119,7 +119,8 @@ class Worker:
     def _turn_of(self, claim: dict[str, Any], claimed_at: float) -> Settlement:
         runner = runners.get(claim["runner"])
         run = turns.prepare(claim, runner)
-        outcome: Outcome | None = turns.without_runner(claim, run)
+        outcome: Outcome | quiet_hours.Deferred | None = quiet_hours.defer(claim, rng=self.rng)
+        outcome = outcome or turns.without_runner(claim, run)
         if outcome is None:
             if runner.has_conversation:
                 give_back_connection()  # a model may think for a minute

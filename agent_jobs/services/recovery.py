@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from agent_jobs import dispatch
 from agent_jobs.errors import IllegalMove
 from agent_jobs.models import Job, Message, WorkerProcess
-from agent_jobs.services import caps, duties, speech, transitions
+from agent_jobs.services import caps, duties, quiet_hours, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
 from channels_integration import doorbell, inbound, outbox, tally
@@ -121,7 +121,7 @@ def fail_overdue() -> int:
     for job_id in list(overdue.order_by("deadline_at").values_list("id", flat=True)[:_BATCH]):
         with transaction.atomic():
             job = overdue.filter(pk=job_id).select_for_update(skip_locked=True).first()
-            if job is None:
+            if job is None or quiet_hours.put_off_deadline(job):
                 continue
             message = f"not done within {job.deadline_minutes:g} minutes"
             try:

@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 from agent_jobs import dispatch
 from agent_jobs.errors import Conflict
 from agent_jobs.models import Activity, Job, Message
+from agent_jobs.runners.base import Wake
 from agent_jobs.services import audit, caps, jobs, transitions, turns
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
@@ -121,7 +122,9 @@ def _listener(incoming: Incoming) -> Job | None:
     elif incoming.thread:
         candidates = alive.filter(thread=incoming.thread)
     elif incoming.is_direct:
-        waits = Case(When(waiting_for=WaitingFor.REPLY, then=Value(0)), default=Value(1))
+        # One that has spoken and only waits for quiet hours to end waits for a reply, too.
+        is_asked = Q(waiting_for=WaitingFor.REPLY) | Q(waiting_for=WaitingFor.QUIET_HOURS) & ~Q(resume=Wake.START)
+        waits = Case(When(is_asked, then=Value(0)), default=Value(1))
         candidates = alive.order_by(waits, F("started_at").desc())
     else:
         return None

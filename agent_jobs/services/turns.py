@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from agent_jobs import timing
 from agent_jobs.models import Message, Profile
 from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Run, Runner, Said, Wake
+from agent_jobs.services.quiet_hours import Deferred
 from agent_jobs.services.transitions import Line, Note, Settlement
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
 from channels_integration import outbox, tracing
@@ -67,7 +68,7 @@ def without_runner(claim: dict[str, Any], run: Run) -> Outcome | None:
 
 
 def settlement(
-    claim: dict[str, Any], run: Run, outcome: Outcome, *, seconds_left: float, rng: random.Random
+    claim: dict[str, Any], run: Run, outcome: Outcome | Deferred, *, seconds_left: float, rng: random.Random
 ) -> Settlement:
     """How the turn ends. `seconds_left` until the job's deadline decides whether a retry is still worth waiting for."""
     # Made first, for activities of one moment are told in the order of their ids: the model was asked before it spoke.
@@ -95,6 +96,8 @@ def settlement(
             return _done(went_on, outcome, is_delivered=all(delivered) and not _has_undelivered(claim, run, say))
         case AwaitReply():
             return _awaits(went_on, claim, run, delivered)
+        case Deferred():
+            return _deferred(went_on, claim, run, outcome)
         case Failed():
             return _failed(went_on, claim, run, outcome, seconds_left=seconds_left, rng=rng)
 
@@ -133,7 +136,7 @@ def _outgoing(claim: dict[str, Any], text: str) -> Outgoing:
     )
 
 
-def _calls(outcome: Outcome) -> list[Note]:
+def _calls(outcome: Outcome | Deferred) -> list[Note]:
     return [
         Note(
             "model.call",
@@ -192,6 +195,20 @@ def _awaits(went_on: Settlement, claim: dict[str, Any], run: Run, delivered: Seq
     if all(delivered):
         return replace(went_on, wake_seconds=seconds)
     return replace(went_on, timer_message_id=went_on.lines[-1].key, timer_seconds=seconds)
+
+
+def _deferred(went_on: Settlement, claim: dict[str, Any], run: Run, outcome: Deferred) -> Settlement:
+    """As if the turn had not come up: what it would have taken in, counted or gone on with is left to the next one."""
+    return replace(
+        went_on,
+        task_result=outcome.note,
+        waiting_for=WaitingFor.QUIET_HOURS,
+        wake_seconds=outcome.seconds,
+        resume=run.wake,
+        inbox_seen=claim["inbox_seen"],
+        follow_ups_sent=claim["follow_ups_sent"],
+        notes=[Note("job.deferred", ActivityStatus.COMPLETED, outcome.note)],
+    )
 
 
 def _failed(

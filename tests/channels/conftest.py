@@ -24,6 +24,7 @@ SIGNING_SECRET = "acme-signing-secret"
 def handlers(settings: Any) -> Iterator[None]:
     settings.CHANNELS_INBOUND_HANDLER = "tests.channels.doubles.hear"
     settings.CHANNELS_DELIVERY_HANDLER = "tests.channels.doubles.take_delivery"
+    settings.CHANNELS_HOURS_HANDLER = "tests.channels.doubles.hours_of"
     doubles.reset()
     yield
     doubles.reset()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import datetime
 
-from channels_integration.messages import Delivery, Incoming
+from channels_integration.messages import Delivery, Hold, Incoming, Outgoing
 
 deliveries: list[Delivery] = []
 heard: list[Incoming] = []
 # What the handlers do first; replaced by tests that want them to fail, wait or lock.
 on_delivery: list[Callable[[Delivery], None]] = []
 on_incoming: list[Callable[[Incoming], bool]] = []
+# What holds a message; replaced by tests in which somebody keeps hours.
+on_hours: list[Callable[[Outgoing, datetime], Hold | None]] = []
 _lock = threading.Lock()
 
 
@@ -29,6 +32,10 @@ def hear(incoming: Incoming) -> bool:
     return is_matched
 
 
+def hours_of(outgoing: Outgoing, written_at: datetime) -> Hold | None:
+    return on_hours[0](outgoing, written_at) if on_hours else None
+
+
 def reset() -> None:
-    for record in (deliveries, heard, on_delivery, on_incoming):
+    for record in (deliveries, heard, on_delivery, on_incoming, on_hours):
         record.clear()  # type: ignore[attr-defined]
