@@ -21,6 +21,7 @@ from agent_jobs.models import (
     PlaceHours,
     Profile,
     Task,
+    ToolSecret,
     WorkerProcess,
 )
 from agent_jobs.services import audit, tokens
@@ -120,6 +121,13 @@ class AppTokenAdmin(ReadOnly):
 class EntryAdmin(ReadOnly):
     list_display = ("key", "org", "name", "version", "active", "updated_at")
     search_fields = ("key", "name")
+
+
+@admin.register(ToolSecret)
+class ToolSecretAdmin(ReadOnly):
+    list_display = ("name", "org", "created_at", "updated_at")
+    exclude = ("sealed_value",)
+    search_fields = ("name",)
 
 
 @admin.register(Job)

@@ -28,6 +28,7 @@ from agent_jobs.models import (
     Org,
     Profile,
     Task,
+    ToolSecret,
     WorkerProcess,
 )
 
@@ -46,6 +47,8 @@ ACTIVITY_COLUMNS = (
     *("created_at", "updated_at", "job__platform", "job__channel_code", "job__thread", "job__job_type_key"),
 )
 MESSAGE_COLUMNS = ("id", "key", "job_id", "is_human", "author", "text", "created_at", "delivered_at")
+# Never the value.
+TOOL_SECRET_COLUMNS = ("id", "org_id", "name", "created_at", "updated_at")
 # Never the digest.
 APP_TOKEN_COLUMNS = (
     *("id", "org_id", "public_id", "app", "name", "scopes", "created_by", "created_at", "expires_at"),
@@ -63,10 +66,11 @@ JOB_TYPE_COLUMNS = (
     "runner",
     "params_schema",
     "default_config",
+    "tools",
     "max_running",
     "max_running_per_channel",
 )
-PROFILE_COLUMNS = (*_ENTRY_COLUMNS, "instructions", "model")
+PROFILE_COLUMNS = (*_ENTRY_COLUMNS, "instructions", "model", "allowed_tools")
 MAX_LOG_LINES = 100
 # A page that starts further down is found by its ids first: the skipped rows are then read from the index alone.
 _DEEP_OFFSET = 1_000
@@ -193,6 +197,10 @@ def messages(org_id: str, job_id: UUID) -> QuerySet[Message]:
 
 def app_tokens(org_id: str) -> QuerySet[AppToken]:
     return AppToken.objects.filter(org_id=org_id)
+
+
+def tool_secrets(org_id: str) -> QuerySet[ToolSecret]:
+    return ToolSecret.objects.filter(org_id=org_id)
 
 
 def audit_entries(org_id: str) -> QuerySet[AuditEntry]:

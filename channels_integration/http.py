@@ -90,29 +90,59 @@ def post(
 
     Raises HttpError.
     """
+    exchange = _Exchange(send_seconds(), read_seconds=READ_SECONDS, before_post=before_post)
+    return _exchanged(exchange, "POST", url, body=body, headers=headers, is_guarded=is_guarded)
+
+
+def request(
+    method: str,
+    url: str,
+    *,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    seconds: float,
+    on_start: Callable[[Callable[[], None]], object] | None = None,
+) -> Answer:
+    """One guarded request that may take `seconds` in all. Raises HttpError.
+
+    `on_start` is handed something that gives the request up, from any thread: at once where the connection stands, and
+    else when the time to connect is over. It then ends as NotConnected or NoAnswer, whichever holds, or with an answer
+    that is not whole.
+    """
+    exchange = _Exchange(seconds, read_seconds=seconds)
+    if on_start:
+        on_start(exchange.give_up)
+    return _exchanged(exchange, method, url, body=body, headers=headers, is_guarded=True)
+
+
+def _exchanged(
+    exchange: _Exchange, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str], is_guarded: bool
+) -> Answer:
     if is_guarded and (reason := refusal_of_shape(url)):
         raise Refused(reason)
-    exchange = _Exchange(before_post, send_seconds())
     addresses = _look_up(_host(url), seconds=exchange.seconds_to_connect())
     if is_guarded and not settings.ALLOW_PRIVATE_ADDRESSES and not all(map(_is_public, addresses)):
         raise Refused("points into a private network")
     with exchange.running():
         for address in addresses[:-1]:
             with suppress(NotConnected):
-                return _post_to(address, exchange, url, body, headers)
-        return _post_to(addresses[-1], exchange, url, body, headers)
+                return _send_to(address, exchange, method, url, body, headers)
+        return _send_to(addresses[-1], exchange, method, url, body, headers)
 
 
-def _post_to(address: str, exchange: _Exchange, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+def _send_to(
+    address: str, exchange: _Exchange, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
+) -> Answer:
     if (seconds := exchange.seconds_to_connect()) <= 0:
         raise NotConnected("cannot connect in time")
     with _session(address) as session:
         try:
-            response = session.post(
+            response = session.request(
+                method,
                 url,
                 data=body,
                 headers={"Accept-Encoding": "identity", "User-Agent": "agent-jobs", **headers},
-                timeout=(seconds, READ_SECONDS),
+                timeout=(seconds, exchange.read_seconds),
                 allow_redirects=False,
                 stream=True,
             )
@@ -121,7 +151,7 @@ def _post_to(address: str, exchange: _Exchange, url: str, body: bytes, headers: 
                 raise NoAnswer(f"no answer: {type(error).__name__}") from error
             raise NotConnected(f"cannot connect: {type(error).__name__}") from error
         content, is_whole = _read(response)
-        return Answer(response.status_code, response.headers, content, is_whole)
+        return Answer(response.status_code, response.headers, content, is_whole and not exchange.is_cut)
 
 
 def refusal(url: str) -> str | None:
@@ -202,16 +232,25 @@ class _Exchange:
 
     current = threading.local()
 
-    def __init__(self, before_post: Callable[[], None] | None, seconds: float) -> None:
+    def __init__(self, seconds: float, *, read_seconds: float, before_post: Callable[[], None] | None = None) -> None:
         self.has_connected = False
+        self.is_cut = False
+        self.read_seconds = read_seconds
         self._before_post = before_post
+        self._is_given_up = False
         self._ends_at = time.monotonic() + seconds
         self._connected_by = time.monotonic() + min(CONNECT_SECONDS, seconds)
         self._handles: list[socket.socket] = []
         self._timer: threading.Timer | None = None
 
     def seconds_to_connect(self) -> float:
-        return self._connected_by - time.monotonic()
+        return 0.0 if self._is_given_up else self._connected_by - time.monotonic()
+
+    def give_up(self) -> None:
+        """From any thread. What is opened later is cut when it is."""
+        self._is_given_up = True
+        for handle in self._handles:
+            self._cut(handle)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -228,8 +267,12 @@ class _Exchange:
         # A handle of our own: TLS takes the first one over, and closing it would not reach who waits in it.
         self._handles.append(sock.dup())
         self._time_out(self._connected_by)
+        if self._is_given_up:
+            self._cut(self._handles[-1])
 
     def connected(self) -> None:
+        if self._is_given_up:
+            raise NotConnected("the request was given up")
         if self._before_post:
             self._before_post()
         self.has_connected = True
@@ -239,14 +282,14 @@ class _Exchange:
         if self._timer:
             self._timer.cancel()
         if at is not None:
-            self._timer = threading.Timer(max(at - time.monotonic(), 0), _cut, [self._handles[-1]])
+            self._timer = threading.Timer(max(at - time.monotonic(), 0), self._cut, [self._handles[-1]])
             self._timer.daemon = True
             self._timer.start()
 
-
-def _cut(handle: socket.socket) -> None:
-    with suppress(OSError):
-        handle.shutdown(socket.SHUT_RDWR)
+    def _cut(self, handle: socket.socket) -> None:
+        self.is_cut = True
+        with suppress(OSError):
+            handle.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(HTTPConnection):

@@ -17,7 +17,9 @@ from channels_integration import sealing
 from channels_integration.errors import SealingError
 from channels_integration.models import Channel, Installation
 
-SEALED: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
+# Tables with an `org_id`, and their sealed columns.
+Sealed = tuple[tuple[type[Any], tuple[str, ...]], ...]
+SEALED: Sealed = (
     (Installation, ("sealed_bot_token", "sealed_signing_secret")),
     (Channel, ("sealed_secret",)),
 )
@@ -36,13 +38,13 @@ class Cell:
     problem: str = ""
 
 
-def reseal(note: Callable[[Cell], None], *, batch: int = 100) -> None:
-    """Seal every secret under an older key anew; `note` is called for each, in the transaction that does it.
+def reseal(note: Callable[[Cell], None], *, batch: int = 100, tables: Sealed = SEALED) -> None:
+    """Seal every secret of `tables` under an older key anew; `note` is called for each, in the same transaction.
 
     Raises SealingError where no key is set.
     """
     newest = sealing.newest_key_id()
-    for model, columns in SEALED:
+    for model, columns in tables:
         stale = Q()
         for column in columns:
             stale |= ~Q(**{column: ""}) & ~Q(**{f"{column}__startswith": sealing.prefix(newest)})
@@ -60,12 +62,12 @@ def reseal(note: Callable[[Cell], None], *, batch: int = 100) -> None:
             after = found[-1].pk
 
 
-def left() -> int:
+def left(tables: Sealed = SEALED) -> int:
     """How many secrets are not under the newest key."""
     newest = sealing.prefix(sealing.newest_key_id())
     return sum(
         model._default_manager.exclude(**{column: ""}).exclude(**{f"{column}__startswith": newest}).count()
-        for model, columns in SEALED
+        for model, columns in tables
         for column in columns
     )
 

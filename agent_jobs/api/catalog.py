@@ -14,7 +14,7 @@ from agent_jobs.api import paging, parsing
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
-from agent_jobs.api.fields import Flag, Object, StrictSerializer, Tags, Text, Whole
+from agent_jobs.api.fields import Flag, Object, Objects, StrictSerializer, Tags, Text, Whole
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.services import catalog
 
@@ -33,6 +33,7 @@ JOB_TYPES_QUERY = {
 JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Taken, and always so in the detail.")}
 PROFILES_QUERY = {**SORTING.params(), **_ENRICH}
 MAX_CAP = 1_000_000
+_WHERE_STATED = ("max_running", "max_running_per_channel", "allowed_tools")
 
 
 # --- What is sent and answered ---------------------------------------------------------------------------------
@@ -50,6 +51,11 @@ class JobTypeRequest(EntryRequest):
     runner = Text(max_length=32, required=False)
     params_schema = Object(required=False)
     default_config = Object(required=False)
+    tools = Objects(
+        required=False,
+        help_text="What its agents may call, each by `type`: "
+        "http, mcp, send_message, ask_approval. Secrets stand in headers as {secret:name}.",
+    )
     max_running = Whole(
         required=False, min_value=1, max_value=MAX_CAP, help_text="How many of its jobs may be RUNNING at once."
     )
@@ -65,6 +71,14 @@ class JobTypeChange(JobTypeRequest):
 class ProfileRequest(EntryRequest):
     instructions = Text(max_length=20_000, required=False, allow_blank=True)
     model = Text(max_length=128, required=False)
+    allowed_tools = serializers.ListField(
+        child=Text(max_length=160),
+        required=False,
+        allow_null=True,
+        max_length=200,
+        help_text="Names of the tools it may use, of those that a job type has (`server` or `server.tool` of an MCP"
+        " server); null: all of them.",
+    )
 
 
 class ProfileChange(ProfileRequest):
@@ -89,6 +103,7 @@ class JobType(Entry):
     runner = serializers.CharField()
     params_schema = serializers.DictField(required=False, help_text="In lists with include=schema.")
     default_config = serializers.DictField()
+    tools = serializers.ListField(child=serializers.DictField())
     max_running = serializers.IntegerField(required=False, help_text="Where there is a cap.")
     max_running_per_channel = serializers.IntegerField(required=False, help_text="Where there is a cap.")
 
@@ -96,6 +111,9 @@ class JobType(Entry):
 class Profile(Entry):
     instructions = serializers.CharField()
     model = serializers.CharField()
+    allowed_tools = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Left out where it may use all."
+    )
 
 
 JobTypeItem = inline_serializer("JobTypeItem", {"data": JobType(), "meta": ItemMeta()})
@@ -188,10 +206,10 @@ class _Catalog(Resource):
             "active": row["active"],
             "tags": row["tags"],
         }
-        for column in ("runner", "default_config", "instructions", "model"):
+        for column in ("runner", "default_config", "tools", "instructions", "model"):
             if column in row:
                 shown[column] = row[column]
-        shown |= filled({column: row.get(column) for column in ("max_running", "max_running_per_channel")})
+        shown |= filled({column: row.get(column) for column in _WHERE_STATED})
         if with_schema and "params_schema" in row:
             shown["params_schema"] = row["params_schema"]
         return shown | {"created_at": stamp(row["created_at"]), "updated_at": stamp(row["updated_at"])}

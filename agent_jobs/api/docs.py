@@ -77,6 +77,7 @@ _TAGS = {
     "/services/channels": "Channels",
     "/services/app-tokens": "Administration",
     "/services/audit": "Administration",
+    "/services/tool-secrets": "Administration",
     "/health": "Health",
 }
 

@@ -75,6 +75,16 @@ class Object(serializers.JSONField):
         return data
 
 
+@extend_schema_field({"type": "array", "items": {"type": "object", "additionalProperties": {}}})
+class Objects(serializers.JSONField):
+    """A list of JSON objects with anything in them."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+            raise serializers.ValidationError("must be a list of objects", code="invalid")
+        return data
+
+
 @extend_schema_field({"oneOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
 class Tags(serializers.Field):  # type: ignore[type-arg]
     """A list of texts, or one text with commas; without repeats, in the order sent."""

@@ -8,7 +8,19 @@ from typing import Any
 from django.urls import URLPattern, include, path
 from django.urls.resolvers import URLResolver
 
-from agent_jobs.api import activities, app_tokens, audit, catalog, channels, docs, health, jobs, messages, metrics
+from agent_jobs.api import (
+    activities,
+    app_tokens,
+    audit,
+    catalog,
+    channels,
+    docs,
+    health,
+    jobs,
+    messages,
+    metrics,
+    tool_secrets,
+)
 
 
 def _catalog(prefix: str, **kwargs: Any) -> list[URLPattern]:
@@ -30,6 +42,8 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("app-tokens", app_tokens.AppTokens.as_view(**kwargs)),
         path("app-tokens/<str:public_id>", app_tokens.AppTokenDetail.as_view(**kwargs)),
         path("audit", audit.Audit.as_view(**kwargs)),
+        path("tool-secrets", tool_secrets.ToolSecrets.as_view(**kwargs)),
+        path("tool-secrets/<str:name>", tool_secrets.ToolSecretDetail.as_view(**kwargs)),
         path("activities", activities.Activities.as_view(**kwargs)),
         *_catalog("organizations/<str:org_id>", **kwargs),
         path("channels", channels.Channels.as_view(**kwargs)),

@@ -5,6 +5,7 @@ from agent_jobs.models.catalog import JobType, Profile
 from agent_jobs.models.jobs import Activity, Job, Message, Task
 from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org, PlaceHours
 from agent_jobs.models.processes import DutyRun, WorkerProcess
+from agent_jobs.models.secrets import ToolSecret
 from agent_jobs.models.steps import Approval, Step
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "Profile",
     "Step",
     "Task",
+    "ToolSecret",
     "WorkerProcess",
 ]

@@ -34,6 +34,7 @@ class JobType(CatalogEntry):
     runner = models.CharField(max_length=32, default="conversation")
     params_schema = models.JSONField(default=dict, blank=True)
     default_config = models.JSONField(default=dict, blank=True)
+    tools = models.JSONField(default=list, db_default=[], blank=True)  # `services.tools.declaring` has their shapes
     # How many of its jobs workers may be at, at once: in all, and in any one channel. Empty: no cap.
     max_running = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     max_running_per_channel = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
@@ -47,6 +48,8 @@ class Profile(CatalogEntry):
 
     instructions = models.TextField(blank=True, default="")
     model = models.CharField(max_length=128, default="scripted")
+    # Names of the tools that it may use, of those that a job type has; null: all of them.
+    allowed_tools = models.JSONField(null=True, blank=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["org", "key"], name="profile_once")]

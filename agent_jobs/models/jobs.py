@@ -33,6 +33,8 @@ class Job(models.Model):
     prompt = models.TextField(default="", blank=True)  # the template: start_prompt, or what the type says of itself
     params = models.JSONField(default=dict, blank=True)
     config = models.JSONField(default=dict, blank=True)
+    # What else of the type an agent goes by, where the type has it: `tools`, `result_schema`.
+    agent = models.JSONField(default=dict, db_default={}, blank=True)
     tags = ArrayField(models.CharField(max_length=64), default=list, blank=True)
     priority = models.SmallIntegerField(default=5)
     is_new_channel = models.BooleanField(default=False)

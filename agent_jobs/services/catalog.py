@@ -15,7 +15,7 @@ from agent_jobs import llm, runners
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.models import JobType, Profile
 from agent_jobs.runners import prompts
-from agent_jobs.services import audit, schemas
+from agent_jobs.services import audit, schemas, tools
 from agent_jobs.specs import Actor, config_errors
 
 KEY_FORM = "must begin with a letter or digit and have up to 128 letters, digits, dots, dashes and underscores"
@@ -120,6 +120,7 @@ def _check(kind: Kind, entry: JobType | Profile) -> None:
 def _job_type_errors(job_type: JobType) -> list[FieldError]:
     errors = schemas.check_schema(job_type.params_schema)
     errors += config_errors(job_type.default_config, at="default_config")
+    errors += tools.check(job_type.tools)
     names = [runner.name for runner in runners.RUNNERS]
     if job_type.runner not in names:
         errors.append(FieldError("runner", "invalid", f"must be one of {', '.join(names)}"))
@@ -130,17 +131,19 @@ def _job_type_errors(job_type: JobType) -> list[FieldError]:
 
 
 def _profile_errors(profile: Profile) -> list[FieldError]:
-    complaint = llm.check(profile.model)
-    if not complaint:
-        return []
-    return [FieldError("model", "invalid", complaint)]
+    errors = []
+    if complaint := llm.check(profile.model):
+        errors.append(FieldError("model", "invalid", complaint))
+    if complaint := tools.allowed_complaint(profile.allowed_tools):
+        errors.append(FieldError("allowed_tools", "invalid", complaint))
+    return errors
 
 
 JOB_TYPES = Kind(
     JobType,
     "job type",
     "job_type",
-    (*_SHARED, "runner", "params_schema", "default_config", "max_running", "max_running_per_channel"),
+    (*_SHARED, "runner", "params_schema", "default_config", "tools", "max_running", "max_running_per_channel"),
     _job_type_errors,
 )
-PROFILES = Kind(Profile, "profile", "profile", (*_SHARED, "instructions", "model"), _profile_errors)
+PROFILES = Kind(Profile, "profile", "profile", (*_SHARED, "instructions", "model", "allowed_tools"), _profile_errors)

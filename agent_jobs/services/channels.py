@@ -7,10 +7,14 @@ from typing import Any
 
 from django.db import transaction
 
+from agent_jobs.models import ToolSecret
 from agent_jobs.services import audit
 from agent_jobs.specs import Actor
 from channels_integration import directory, rotation, webchat
 from channels_integration.models import Channel, Installation, WebMessage
+
+# Every table that keeps secrets: the channels' and the core's.
+SEALED: rotation.Sealed = (*rotation.SEALED, (ToolSecret, ("sealed_value",)))
 
 
 def register(
@@ -110,8 +114,8 @@ def rotate_secrets(*, actor: Actor, batch: int = 100) -> tuple[int, list[rotatio
             after={"sealing_key": cell.new_key_id},
         )
 
-    rotation.reseal(note, batch=batch)
-    return count, failed, rotation.left()
+    rotation.reseal(note, batch=batch, tables=SEALED)
+    return count, failed, rotation.left(SEALED)
 
 
 def _record(

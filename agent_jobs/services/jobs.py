@@ -59,6 +59,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
             prompt=prompt,
             params=dict(spec.params),
             config=config,
+            agent=_agent(job_type),
             tags=list(spec.tags),
             priority=spec.priority,
             is_new_channel=not others.exists(),
@@ -99,6 +100,12 @@ def _type_of(org_id: str, job_type_id: str) -> tuple[JobType, Org, datetime]:
     if job_type is None:
         raise NotFound(f"there is no active job type {job_type_id!r}", code="job_type_not_found")
     return job_type, job_type.org, job_type.database_now
+
+
+def _agent(job_type: JobType) -> dict[str, Any]:
+    """What an agent goes by beside prompt and config, as it is now: only what the type has."""
+    has = {"tools": job_type.tools}
+    return {name: value for name, value in has.items() if value}
 
 
 def _check_profile(org_id: str, config: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -18,9 +19,10 @@ from django.apps import apps
 from django.db import transaction
 from django.urls import URLPattern, get_resolver
 
-from agent_jobs.models import AuditEntry, Job, JobType, Message, Org, Profile
+from agent_jobs.models import Approval, AuditEntry, Job, JobType, Message, Org, PlaceHours, Profile, Step
 from agent_jobs.services import audit
 from agent_jobs.services.execution import Worker
+from agent_jobs.services.tools import secrets
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
 from channels_integration import directory, outbox, webchat
@@ -80,6 +82,12 @@ ROWS = {
     ),
     ("app-tokens/<str:public_id>", "GET"): Row("app-tokens/{token}", (200, 404, 404), "id", level="ADMIN"),
     ("app-tokens/<str:public_id>", "DELETE"): Row("app-tokens/{token}", (200, 404, 404), "id", level="ADMIN"),
+    ("tool-secrets", "GET"): Row("tool-secrets", (200, 200, 200), level="ADMIN"),
+    ("tool-secrets/<str:name>", "GET"): Row("tool-secrets/{code}", (200, 404, 404), level="ADMIN"),
+    ("tool-secrets/<str:name>", "PUT"): Row(
+        "tool-secrets/{code}", (200, 201, 201), body=lambda names: {"value": "a-new-secret"}, level="ADMIN"
+    ),
+    ("tool-secrets/<str:name>", "DELETE"): Row("tool-secrets/{code}", (200, 404, 404), level="ADMIN"),
     ("channels", "GET"): Row("channels", (200, 200, 200)),
     ("channels", "POST"): Row("channels", (201, 201, 201), body=_hook),
     ("channels/slack/installations", "GET"): Row("channels/slack/installations", (200, 200, 200)),
@@ -183,9 +191,16 @@ def populate(org_id, code, team):
     )
     Message.objects.create(job=job, is_human=True, author=canary, text=canary)
     factories.activity(job, note=canary, input={"a": canary}, output={"a": canary}, actor=canary)
+    PlaceHours.objects.create(org_id=org_id, kind="person", platform="web", name=canary, hours={"a": canary})
+    of_job = {"org_id": org_id, "job": job}
+    told = {"input": {"a": canary}, "output": {"a": canary}}
+    step = Step.objects.create(**of_job, life=0, number=1, turn=0, kind="tool", name=canary, **told)
+    asked = {"question": canary, "arguments": {"a": canary}, "expires_at": datetime.now(UTC)}
+    Approval.objects.create(**of_job, step=step, tool=canary, **asked)
     directory.register_channel(org_id, platform="webhook", code=code, address=f"{HOOK}/{canary}", name=canary)
     directory.register_channel(org_id, platform="webhook", code="shared", address=f"{HOOK}/{canary}", name=canary)
     directory.install_slack(org_id, team_id=team, bot_token=f"xoxb-{canary}", signing_secret=canary, name=canary)
+    secrets.store(org_id, code, f"{canary}-secret", actor=Actor("user", canary, canary))
     for place in (code, "shared"):
         webchat.say(org_id, "webhook", place, text=canary, author=canary)
     audit.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
@@ -198,7 +213,7 @@ def world(db):
     world = World(names={"unknown": UNKNOWN})
     for whose, org_id, code, team in (("own", "acme", "ours", "T0OURS"), ("foreign", "rival", "theirs", "T0THEIRS")):
         world.names[whose], plain = populate(org_id, code, team)
-        world.secrets += [plain, f"xoxb-canary-{org_id}"]
+        world.secrets += [plain, f"xoxb-canary-{org_id}", f"canary-{org_id}-secret"]
     for role in ROLES:
         plain = None if role == "none" else factories.token("acme", f"SERVICES:{role}")
         world.clients[role] = factories.Api(plain)

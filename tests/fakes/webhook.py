@@ -1,4 +1,4 @@
-"""A receiver of webhooks for tests: keeps what it was sent, answers what it was told to."""
+"""A receiver of webhooks and of tools' calls for tests: keeps what it was sent, answers what it was told to."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Received:
+    method: str
     path: str
     headers: dict[str, str]
     body: bytes
@@ -74,7 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         receiver = self.server.receiver
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        receiver.received.append(Received(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        receiver.received.append(
+            Received(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+        )
         reply = receiver.replies.pop(0) if receiver.replies else Reply()
         if reply.hang:
             receiver.stopping.wait(reply.hang)
@@ -91,6 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply.body)
+
+    do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

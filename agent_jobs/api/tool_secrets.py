@@ -1,0 +1,109 @@
+"""Secrets of tools: `/services/tool-secrets`, for admins. A value goes in and never comes out."""
+
+from typing import Any
+
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries, scopes
+from agent_jobs.api import paging
+from agent_jobs.api.answers import stamp
+from agent_jobs.api.base import Resource
+from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.fields import StrictSerializer, Text
+from agent_jobs.services.tools import secrets
+
+SORTING = paging.Sorting("tool_secrets", {"name": "name", "updated_at": "updated_at"}, default="name:asc", key="name")
+QUERY = SORTING.params()
+MASK = "******"
+
+
+class ToolSecretRequest(StrictSerializer):
+    value = Text(
+        max_length=secrets.MAX_VALUE,
+        min_length=secrets.MIN_VALUE,
+        help_text="Printable ASCII. Headers of tools name it as {secret:name}. Never shown.",
+    )
+
+
+class ToolSecret(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    org_id = serializers.CharField()
+    value = serializers.CharField(help_text="Always ******.")
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+ToolSecretItem = inline_serializer("ToolSecretItem", {"data": ToolSecret(), "meta": ItemMeta()})
+ToolSecretPage = inline_serializer("ToolSecretPage", {"data": ToolSecret(many=True), "meta": PageMeta()})
+RemovedToolSecret = inline_serializer("RemovedToolSecret", {"meta": ItemMeta(), "message": serializers.CharField()})
+
+
+def shown(row: queries.Row) -> dict[str, Any]:
+    return {
+        "name": row["name"],
+        "org_id": row["org_id"],
+        "value": MASK,
+        "created_at": stamp(row["created_at"]),
+        "updated_at": stamp(row["updated_at"]),
+    }
+
+
+class _Admins(Resource):
+    level = scopes.Level.ADMIN
+
+    def item(self, secret: Any) -> dict[str, Any]:
+        row = {column: getattr(secret, column) for column in queries.TOOL_SECRET_COLUMNS}
+        return {"data": shown(row), "meta": {"org_id": self.org_id, "id": row["name"]}}
+
+
+class ToolSecrets(_Admins):
+    @operation(
+        "tool_secrets_list",
+        "List the secrets of tools",
+        answers={200: ToolSecretPage},
+        query=QUERY,
+        description="Their names; never their values.",
+    )
+    def get(self, request: Request) -> Response:
+        asked = self.asked(query=QUERY)
+        page = self.listed(asked, SORTING)
+        found = queries.tool_secrets(self.org_id)
+        rows, has_more = queries.page(found, page.window, queries.TOOL_SECRET_COLUMNS)
+        meta = page.meta(rows, total=found.count(), has_more=has_more)
+        return Response({"data": [shown(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+
+
+class ToolSecretDetail(_Admins):
+    @operation("tool_secrets_retrieve", "Get a secret's name", answers={200: ToolSecretItem}, refused=(404,))
+    def get(self, request: Request, name: str) -> Response:
+        self.asked()
+        return Response(self.item(secrets.find(self.org_id, name)))
+
+    @operation(
+        "tool_secrets_put",
+        "Store a secret",
+        answers={200: ToolSecretItem, 201: ToolSecretItem},
+        refused=(409,),
+        request=ToolSecretRequest,
+        description="201 where it is new. 409 `too_many_secrets` where there is no room for another one.",
+    )
+    def put(self, request: Request, name: str) -> Response:
+        fields = self.asked(body=ToolSecretRequest).body
+        secret, is_new = secrets.store(self.org_id, name, fields["value"], actor=self.actor)
+        return Response(self.item(secret), status=201 if is_new else 200)
+
+    @operation(
+        "tool_secrets_delete",
+        "Delete a secret",
+        answers={200: RemovedToolSecret},
+        refused=(404,),
+        description="Tools that name it fail from now on.",
+    )
+    def delete(self, request: Request, name: str) -> Response:
+        self.asked()
+        secrets.remove(self.org_id, name, actor=self.actor)
+        meta = {"org_id": self.org_id, "id": name}
+        return Response({"meta": meta, "message": f"Secret '{name}' deleted"})

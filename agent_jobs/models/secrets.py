@@ -1,0 +1,24 @@
+"""What an organisation's tools authenticate themselves with."""
+
+from django.db import models
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from agent_jobs.models.orgs import Org
+
+
+class ToolSecret(models.Model):
+    """A value that headers of tools name as `{secret:name}`. Sealed to this very row; never shown."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    name = models.CharField(max_length=64)
+    sealed_value = models.TextField()
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["org", "name"], name="tool_secret_once")]
+
+    def __str__(self) -> str:
+        return f"{self.org_id}/{self.name}"
