@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import replay
+
 
 @pytest.fixture(scope="session")
 def make_home() -> Iterator[Callable[[], Path]]:
@@ -32,3 +34,16 @@ def make_home() -> Iterator[Callable[[], Path]]:
 def home(make_home: Callable[[], Path]) -> Path:
     """One such folder."""
     return make_home()
+
+
+@pytest.fixture(autouse=True)
+def replayed_by_a_stranger(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[replay.Request]]:
+    """What the test asks for with a token, a stranger asks for when it is over, before anything is rolled back."""
+    for database in {"db", "transactional_db"} & set(request.fixturenames):
+        request.getfixturevalue(database)  # what is set up first is undone last
+    with replay.recording() as asked:
+        yield asked
+    monkeypatch.undo()
+    assert not (breaches := replay.replay(asked)), breaches

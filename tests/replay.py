@@ -1,0 +1,195 @@
+"""Every request that a test makes with a token, again with a stranger's, in the state that the test left (promise I13).
+
+The stranger is an organisation of its own, which has nothing but a token that may do everything. So whatever else is in
+the database is not the stranger's: no answer may tell of it, no request that names it may succeed, no row may change.
+What a request tells the service itself (the id in its path, say) may come back to it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from unittest import mock
+from urllib.parse import parse_qs
+
+from django.db import connection, transaction
+from django.test import Client
+from django.test.client import FakePayload
+
+from agent_jobs.models import AppToken, Org
+from agent_jobs.services import tokens
+
+STRANGER = "stranger"
+_PARTS = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH")
+_WAIT = re.compile(r"\bwait=\d+")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Shorter texts may be anybody's; words like `process_module` are the service's own.
+_LONG = 10
+_WORD = re.compile(r"\w+([.:]\w+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`environ`: the parts of it that say what is asked for; the token is not among them."""
+
+    environ: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def __str__(self) -> str:
+        parts = dict(self.environ)
+        query = f"?{parts['QUERY_STRING']}" if parts.get("QUERY_STRING") else ""
+        return (
+            f"{parts['REQUEST_METHOD']} {parts['PATH_INFO']}{query} {self.body[:200].decode(errors='replace')}".strip()
+        )
+
+    @property
+    def text(self) -> str:
+        return f"{self.environ}{self.body.decode(errors='replace')}"
+
+    def names(self) -> set[str]:
+        """What it asks to see or change: parts of its path, and the organisation in its query or target."""
+        parts = dict(self.environ)
+        found = {*parts["PATH_INFO"].split("/"), *parse_qs(parts.get("QUERY_STRING", "")).get("org_id", [])}
+        with suppress(ValueError, TypeError, LookupError):
+            found.add(str(json.loads(self.body)["target_channel"]["org_id"]))
+        return found
+
+
+class _Stranger(Client):
+    """Whose requests are not recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    """What is not the stranger's: its rows, the ids in them, and the texts."""
+
+    rows: tuple[tuple[str, str], ...]
+    ids: frozenset[str]
+    texts: frozenset[str]
+
+
+@contextmanager
+def recording() -> Iterator[list[Request]]:
+    """Keeps each different request that is made with a token by Django's test client, wherever it was made from."""
+    asked: list[Request] = []
+    send = Client.request
+
+    def request(self: Client, **environ: Any) -> Any:
+        body = environ.get("wsgi.input", FakePayload())
+        is_ours = "HTTP_AUTHORIZATION" in environ and not isinstance(self, _Stranger)
+        if is_ours and isinstance(body, FakePayload):
+            content = body.read()
+            environ["wsgi.input"] = FakePayload(content)
+            parts = {name: str(part) for name, part in environ.items() if name in _PARTS or name.startswith("HTTP_")}
+            del parts["HTTP_AUTHORIZATION"]
+            # The stranger does not wait for messages: nobody will write any.
+            parts["QUERY_STRING"] = _WAIT.sub("wait=0", parts.get("QUERY_STRING", ""))
+            asked.append(Request(tuple(sorted(parts.items())), content))
+        return send(self, **environ)
+
+    with mock.patch.object(Client, "request", request):
+        yield asked
+
+
+def replay(asked: Iterable[Request]) -> list[str]:
+    """In what each different request, made by the stranger, breaks the promise. Leaves nothing of it behind."""
+    different = list(dict.fromkeys(asked))
+    found: list[str] = []
+    if different:
+        with _undone():
+            org = Org.objects.create(pk=STRANGER, name="Stranger")
+            _, token = tokens.issue(org, name="stranger", scopes=["SERVICES:ADMIN"])
+            world = _world()
+            for request in different:
+                found += [f"{request}: {breach}" for breach in _replayed(request, token, world)]
+    return found
+
+
+def _replayed(request: Request, token: str, world: _World) -> list[str]:
+    environ = {**dict(request.environ), "wsgi.input": FakePayload(request.body)}
+    with _undone():
+        answer = _Stranger(raise_request_exception=False).request(**environ, HTTP_AUTHORIZATION=f"Bearer {token}")
+        return [*_breaches(request, answer, world), *_changes(world)]
+
+
+@contextmanager
+def _undone() -> Iterator[None]:
+    """So that no answer has in it what the stranger did before."""
+    block = transaction.atomic()
+    block._from_testcase = True  # what a request does stays the outermost of its transactions
+    with block:
+        yield
+        transaction.set_rollback(True)
+
+
+def _breaches(request: Request, answer: Any, world: _World) -> Iterator[str]:
+    shown = f"{answer.content.decode(errors='replace')}{dict(answer.headers)}"
+    told = request.text
+    for mark in world.ids | world.texts:
+        if mark in shown and mark not in told:
+            yield f"{answer.status_code} shows {mark!r}"
+    if answer.status_code == 500:
+        yield f"{answer.status_code} {shown[:500]}"
+    if answer.status_code < 400:
+        for name in request.names() & world.ids:
+            yield f"{answer.status_code}, though it names {name!r}"
+
+
+def _changes(world: _World) -> Iterator[str]:
+    after = _rows()
+    if after != world.rows:
+        for table, row in sorted({*after} ^ {*world.rows}):
+            yield f"changed {table}: {row}"
+
+
+@cache
+def _owned() -> tuple[tuple[str, str], ...]:
+    """Tables that hold something of an organisation's, and how to tell the stranger's rows of them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT table_name, array_agg(column_name::text) FROM information_schema.columns
+               WHERE table_schema = 'public' GROUP BY table_name ORDER BY table_name"""
+        )
+        columns = {table: set(found) for table, found in cursor.fetchall()}
+    above = {"job_id": "agent_jobs_job", "channel_id": "channels_integration_channel"}
+    owned = {Org._meta.db_table: "r.id <> %(stranger)s"}
+    for table, found in columns.items():
+        if "org_id" in found:
+            owned[table] = "r.org_id <> %(stranger)s"
+        for column, parent in above.items():
+            if column in found and "org_id" not in found:
+                owned[table] = f"EXISTS (SELECT FROM {parent} p WHERE p.id = r.{column} AND p.org_id <> %(stranger)s)"
+    return tuple(owned.items())
+
+
+def _rows() -> tuple[tuple[str, str], ...]:
+    statement = " UNION ALL ".join(
+        f"SELECT '{table}', to_jsonb(r)::text FROM {table} r WHERE {condition}" for table, condition in _owned()
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"stranger": STRANGER})
+        return tuple(sorted(cursor.fetchall()))
+
+
+def _world() -> _World:
+    rows = _rows()
+    ids, texts = set(Org.objects.exclude(pk=STRANGER).values_list("pk", flat=True)), set()
+    ids |= set(AppToken.objects.exclude(org_id=STRANGER).values_list("public_id", flat=True))
+    for _, row in rows:
+        for text in _texts(json.loads(row)):
+            if _UUID.fullmatch(text):
+                ids.add(text)
+            elif len(text) >= _LONG and not _WORD.fullmatch(text):
+                texts.add(text)
+    return _World(rows, frozenset(ids), frozenset(texts))
+
+
+def _texts(found: Any) -> Iterator[str]:
+    if isinstance(found, str):
+        yield found
+    elif isinstance(found, dict | list):
+        for inner in found.values() if isinstance(found, dict) else found:
+            yield from _texts(inner)
