@@ -1,10 +1,16 @@
-"""The door for platforms' signed events. Everything else about channels is behind the API's tokens."""
+"""The door for platforms' signed events. Everything else about channels is behind the API's tokens.
+
+Every signature is looked at, whatever came from that address before: a platform's addresses are shared by all its apps.
+How often somebody may fail is not decided here but by settings.CHANNELS_FORGERY_HANDLER.
+"""
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
+from django.utils.module_loading import import_string
 from django.views.decorators.csrf import csrf_exempt
 
 from channels_integration import inbound
@@ -32,6 +38,12 @@ def slack_events(request: HttpRequest) -> HttpResponse:
         answer = _refused(503, "unavailable", "the database does not answer")
         answer["Retry-After"] = "5"
         return answer
+    if heard.status == 401:
+        message, seconds = import_string(settings.CHANNELS_FORGERY_HANDLER)(request)
+        if seconds:
+            answer = _refused(429, "throttled", message)
+            answer["Retry-After"] = str(seconds)
+            return answer
     return JsonResponse(dict(heard.answer), status=heard.status)
 
 

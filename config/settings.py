@@ -317,6 +317,7 @@ EGRESS_PORTS = tuple(int(port) for port in env_list("AGENT_JOBS_EGRESS_PORTS", "
 # Who is told, in the same transaction, of a person's message and of a delivery: the two places where the channels,
 # which know nothing of jobs, meet them.
 CHANNELS_INBOUND_HANDLER = "agent_jobs.services.replies.receive"
+CHANNELS_FORGERY_HANDLER = "agent_jobs.api.throttling.forged"
 CHANNELS_DELIVERY_HANDLER = "agent_jobs.services.replies.settle_delivery"
 # Who is asked, right before a message is sent, whether it has to wait.
 CHANNELS_HOURS_HANDLER = "agent_jobs.services.quiet_hours.hold"

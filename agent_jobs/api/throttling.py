@@ -3,7 +3,8 @@
 A token and its organisation have limits of their own. Whoever shows no valid token is counted by address, and from an
 address that failed too often no token is looked up any more, but for those that were valid here lately: a stranger
 behind the same proxy does not lock a customer out. Which addresses are barred each web process finds out by itself, at
-its first failure of theirs, so those who are let in pay for one round trip to Redis and not for two.
+its first failure of theirs, so those who are let in pay for one round trip to Redis and not for two. Events of
+platforms that are not signed as they should be are counted by address as well.
 
 The headers are those of draft-ietf-httpapi-ratelimit-headers: `RateLimit-Policy: "token";q=6000;w=60` and
 `RateLimit: "token";r=5999;t=60`, with one item for each limit.
@@ -34,6 +35,7 @@ _WORDS = {
     "token": "with this token",
     "org": "of this organization",
     "address": "without a valid token from this address",
+    "signature": "without a valid signature from this address",
 }
 
 
@@ -90,6 +92,20 @@ def failed(request: Request, plain_token: str = "") -> None:
         raise
 
 
+def forged(request: HttpRequest) -> tuple[str, int]:
+    """Of a platform's event whose signature does not hold (settings.CHANNELS_FORGERY_HANDLER), where that was once too
+    often: what to say, and for how many seconds to stay away; else 0.
+
+    Counted for itself: whoever forges events behind a proxy keeps nobody there from using a token. And only afterwards:
+    the true events of a platform come from the same addresses as what others let it send.
+    """
+    try:
+        _take(request, Limit("signature", address_of(request.META), settings.RATE_ADDRESS))
+    except TooManyRequests as refusal:
+        return str(refusal.detail), int(refusal.wait) + 1
+    return "", 0
+
+
 def succeeded(plain_token: str) -> None:
     _valid.put(_mark(plain_token), True)
 
@@ -134,9 +150,10 @@ def _of_address(address: str) -> Limit:
     return Limit("address", address, settings.RATE_ADDRESS)
 
 
-def _take(request: Request, *limits: Limit) -> None:
+def _take(request: HttpRequest | Request, *limits: Limit) -> None:
     standings = rates.take(*limits)
-    request._request.rate_standings = standings  # type: ignore[attr-defined]
+    asked: Any = getattr(request, "_request", request)
+    asked.rate_standings = standings
     for standing in standings:
         if standing.is_refused:
             raise TooManyRequests(standing.name, wait=standing.wait_seconds)

@@ -1,6 +1,7 @@
 """The door for Slack's events: what it believes, what it keeps, and how fast it answers."""
 
 import json
+import random
 import socket
 import time
 
@@ -183,6 +184,34 @@ def test_the_challenge_is_answered_to_an_app_that_somebody_has_installed(slack):
     answer = knock({"type": "url_verification", "challenge": "abc", "token": "x"})
 
     assert (answer.status_code, answer.json()) == (200, {"challenge": "abc"})
+
+
+def test_forged_events_are_throttled_by_address_and_true_ones_never(slack, settings):
+    """Slack's addresses are shared: others' apps may send badly signed events from where ours come."""
+    settings.RATE_ADDRESS = "3/minute"
+    here, elsewhere = {"X-Forwarded-For": f"198.18.{random.randrange(256)}.7"}, {"X-Forwarded-For": "198.19.0.7"}
+    settings.TRUSTED_PROXIES = ["127.0.0.1/32"]
+    forged = [knock(a_message(slack), secret="another", headers=here) for _ in range(5)]
+    true = [knock(a_message(slack), headers=here) for _ in range(5)]
+
+    assert [answer.status_code for answer in forged] == [401, 401, 401, 429, 429]
+    assert forged[3].json()["code"] == "throttled"
+    assert 0 < int(forged[3]["Retry-After"]) <= 91
+    assert "without a valid signature from this address" in forged[3].json()["message"]
+    assert [answer.status_code for answer in true] == [200] * 5
+    assert InboundEvent.objects.count() == 5
+    assert knock(a_message(slack), secret="another", headers=elsewhere).status_code == 401
+
+
+def test_who_forges_events_is_not_counted_as_who_has_no_token(slack, settings):
+    settings.RATE_ADDRESS = "1/minute"
+    address = f"198.18.{random.randrange(256)}.8"
+    settings.TRUSTED_PROXIES = ["127.0.0.1/32"]
+    forged = [knock(a_message(slack), secret="another", headers={"X-Forwarded-For": address}) for _ in range(3)]
+    without_token = Client().get("/services/agent-jobs", headers={"X-Forwarded-For": address})
+
+    assert [answer.status_code for answer in forged] == [401, 429, 429]
+    assert without_token.status_code == 401
 
 
 # --- HTTP ------------------------------------------------------------------------------------------------------
