@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from config import embedded
-from config.embedded import CannotStart
+from config.embedded import CannotStart, processes
 
 ROOT = Path(__file__).resolve().parent.parent
 QUEUES = "agents,messages,deliveries,inbound,duties"
@@ -324,7 +324,7 @@ class _Stack:
                     self._say(f"stopping {process.name}")
                     # To the process alone: Celery and gunicorn see to their own.
                     process.running.send_signal(process.stop_signal)
-            give_up_at = time.monotonic() + embedded.STOP_SECONDS
+            give_up_at = time.monotonic() + processes.STOP_SECONDS
             while any(process.running for process in group):
                 # Asked a second time, we wait no longer; but a killed PostgreSQL would have to recover.
                 is_impatient = self._stop_requests > max(requests, 1) and names != ("postgres",)
@@ -430,9 +430,9 @@ def _kept_secrets(former: dict[str, str]) -> dict[str, str]:
 def _stop_leftovers(data_dir: Path) -> None:
     """End Python processes of a former start whose supervisor was killed (only macOS has any)."""
     for name, pid in _read_json(data_dir / "processes.json").items():
-        if isinstance(pid, int) and _mark(data_dir) in embedded.command_line(pid):
+        if isinstance(pid, int) and _mark(data_dir) in processes.command_line(pid):
             print(f"{'up':<8} | stopping {name} (process {pid}), left by a former start", flush=True)
-            embedded.stop_stranger(pid, signal.SIGTERM)
+            processes.stop_stranger(pid, signal.SIGTERM)
 
 
 def _mark(data_dir: Path) -> str:

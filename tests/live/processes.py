@@ -23,7 +23,7 @@ import redis
 
 from config import embedded
 from config.devstack import QUEUES
-from config.embedded import _postgres_binaries
+from config.embedded import postgres
 from tests.live.stack import ROOT, run_manage, wait_for
 
 QUICK = {
@@ -192,7 +192,7 @@ class Service:
 
 def postgres_tool(name: str, *arguments: str | Path) -> None:
     """Runs one of PostgreSQL's own programs, of the version of its server."""
-    done = subprocess.run([_postgres_binaries() / name, *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([postgres.binaries() / name, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
