@@ -17,6 +17,7 @@ from agent_jobs.models import (
     JobType,
     Membership,
     Message,
+    ModelKey,
     Org,
     PlaceHours,
     Profile,
@@ -128,6 +129,12 @@ class ToolSecretAdmin(ReadOnly):
     list_display = ("name", "org", "created_at", "updated_at")
     exclude = ("sealed_value",)
     search_fields = ("name",)
+
+
+@admin.register(ModelKey)
+class ModelKeyAdmin(ReadOnly):
+    list_display = ("org", "provider", "base_url", "updated_at")
+    exclude = ("sealed_key",)
 
 
 @admin.register(Job)

@@ -25,6 +25,7 @@ from agent_jobs.models import (
     Job,
     JobType,
     Message,
+    ModelKey,
     Org,
     Profile,
     Task,
@@ -65,12 +66,16 @@ JOB_TYPE_COLUMNS = (
     *_ENTRY_COLUMNS,
     "runner",
     "params_schema",
+    "result_schema",
     "default_config",
     "tools",
     "max_running",
     "max_running_per_channel",
 )
-PROFILE_COLUMNS = (*_ENTRY_COLUMNS, "instructions", "model", "allowed_tools")
+PROFILE_COLUMNS = (
+    *(*_ENTRY_COLUMNS, "instructions", "model", "base_url", "fallback_model"),
+    *("max_output_tokens", "timeout_seconds", "context_tokens", "allowed_tools"),
+)
 MAX_LOG_LINES = 100
 # A page that starts further down is found by its ids first: the skipped rows are then read from the index alone.
 _DEEP_OFFSET = 1_000
@@ -213,6 +218,10 @@ def job_types(org_id: str) -> QuerySet[JobType]:
 
 def profiles(org_id: str) -> QuerySet[Profile]:
     return Profile.objects.filter(org_id=org_id)
+
+
+def model_keys(org_id: str) -> QuerySet[ModelKey]:
+    return ModelKey.objects.filter(org_id=org_id).order_by("provider")
 
 
 def page(rows: QuerySet[Any], window: Window, columns: Sequence[str]) -> tuple[list[Row], bool]:

@@ -1,16 +1,14 @@
-"""The only client to other people's servers: one request, no retries, no redirects, no proxies, one deadline.
+"""Our own client to other people's servers: one request, no retries, no redirects, no proxies, one deadline.
 
 A name is resolved once, and the connection is made to an address that this gave, under the name's certificate. For
 guarded requests (all but those to an address that the operator states) every address that it gave must be public, by
-AntiSSRF's list. Its own session is not used: it looks names up without a deadline, and a name server that keeps quiet
-would hold a thread for half a minute. The caller learns which of three things happened: nothing was written, something
-may have been written, or there is an answer.
+AntiSSRF's list (`addresses`). Its own session is not used: it looks names up without a deadline, and a name server that
+keeps quiet would hold a thread for half a minute. The caller learns which of three things happened: nothing was
+written, something may have been written, or there is an answer.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 import socket
 import threading
 import time
@@ -22,22 +20,17 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from AntiSSRF import IPAddressRanges
 from django.conf import settings
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import parse_url
+
+from channels_integration import addresses
 
 # For the name, the connection and TLS together: the time from the claim of a message to its first byte has to stay
 # under 2 s.
 CONNECT_SECONDS = 1.5
 READ_SECONDS = 5.0
 MAX_ANSWER_BYTES = 1024 * 1024
-_ODD = re.compile(r"[\x00-\x20\x7f\\]")
-# Beside the list: IPv4 addresses in the form that IPv6 began with.
-_PRIVATE = tuple(ipaddress.ip_network(block) for block in (*IPAddressRanges.recommended_latest, "::/96"))
-# Look-ups that nobody answers keep their threads for as long as the system's resolver likes.
-_looking_up = threading.BoundedSemaphore(64)
 
 
 class HttpError(Exception):
@@ -120,14 +113,14 @@ def _exchanged(
 ) -> Answer:
     if is_guarded and (reason := refusal_of_shape(url)):
         raise Refused(reason)
-    addresses = _look_up(_host(url), seconds=exchange.seconds_to_connect())
-    if is_guarded and not settings.ALLOW_PRIVATE_ADDRESSES and not all(map(_is_public, addresses)):
-        raise Refused("points into a private network")
+    found = _look_up(url, seconds=exchange.seconds_to_connect())
+    if is_guarded and not addresses.are_allowed(found, rules()):
+        raise Refused(addresses.PRIVATE)
     with exchange.running():
-        for address in addresses[:-1]:
+        for address in found[:-1]:
             with suppress(NotConnected):
                 return _send_to(address, exchange, method, url, body, headers)
-        return _send_to(addresses[-1], exchange, method, url, body, headers)
+        return _send_to(found[-1], exchange, method, url, body, headers)
 
 
 def _send_to(
@@ -164,64 +157,27 @@ def refusal(url: str) -> str | None:
     if settings.ALLOW_PRIVATE_ADDRESSES:
         return None
     try:
-        addresses = _look_up(_host(url), seconds=CONNECT_SECONDS)
+        found = _look_up(url, seconds=CONNECT_SECONDS)
     except NotConnected:
         return None
-    return None if all(map(_is_public, addresses)) else "points into a private network"
+    return None if addresses.are_allowed(found, rules()) else addresses.PRIVATE
 
 
 def refusal_of_shape(url: str) -> str | None:
-    if len(url) > 2_000 or _ODD.search(url):
-        return "must be an address without spaces or control characters, of at most 2,000 characters"
+    return addresses.refusal_of_shape(url, rules())
+
+
+def rules() -> addresses.Rules:
+    """What the settings say of addresses that are not the operator's own."""
+    return addresses.Rules(ports=settings.EGRESS_PORTS, allow_private=settings.ALLOW_PRIVATE_ADDRESSES)
+
+
+def _look_up(url: str, *, seconds: float) -> list[str]:
+    """Every address of the host's name. Raises NotConnected."""
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-        judged = parse_url(url)
-    except ValueError:
-        return "is not a valid address"
-    schemes = ("https", "http") if settings.ALLOW_PRIVATE_ADDRESSES else ("https",)
-    if parts.scheme not in schemes:
-        return f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
-    # Two readings of one address are how a guard is fooled.
-    if not host or (judged.host or "").strip("[]").lower() != host.lower() or "%" in host:
-        return "must name a host"
-    if "@" in parts.netloc:
-        return "must not contain a user name or password"
-    if parts.fragment:
-        return "must not contain a fragment"
-    if port == 0 or (port is not None and port not in settings.EGRESS_PORTS and not settings.ALLOW_PRIVATE_ADDRESSES):
-        return f"must use port {' or '.join(str(allowed) for allowed in settings.EGRESS_PORTS)}"
-    return None
-
-
-# --- Names -----------------------------------------------------------------------------------------------------
-def _host(url: str) -> str:
-    return (parse_url(url).host or "").strip("[]")
-
-
-def _look_up(host: str, *, seconds: float) -> list[str]:
-    """Every address of a name, once each, in the system's order. Raises NotConnected."""
-    found: list[Any] = []
-    places = _looking_up
-    if not places.acquire(blocking=False):
-        raise NotConnected("too many names are being looked up")
-
-    def look() -> None:
-        try:
-            found.extend(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            found.append(error)
-        finally:
-            places.release()
-
-    looking = threading.Thread(target=look, name="look-up", daemon=True)
-    looking.start()
-    looking.join(max(seconds, 0))
-    if looking.is_alive():
-        raise NotConnected("the name is not looked up in time")
-    if not found or isinstance(found[-1], Exception):
-        raise NotConnected("the name is not known")
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        return addresses.look_up(addresses.host_of(url), seconds=seconds)
+    except addresses.NoAddress as error:
+        raise NotConnected(str(error)) from None
 
 
 # --- One exchange ----------------------------------------------------------------------------------------------
@@ -364,10 +320,3 @@ def _read(response: requests.Response) -> tuple[bytes, bool]:
     finally:
         response.close()
     return content, True
-
-
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
-    return not any(ip in block for block in _PRIVATE if block.version == ip.version)

@@ -308,6 +308,15 @@ IDEMPOTENCY_KEY_HOURS = 48
 # Jobs of one organisation that were not started, where its max_waiting_jobs says nothing else.
 MAX_WAITING_JOBS = env_int("AGENT_JOBS_MAX_WAITING_JOBS", 100_000)
 
+# --- Models: the operator's own keys, for organisations without one ----------------------------------------------
+MODEL_KEYS = {
+    "openai": env("OPENAI_API_KEY"),
+    "anthropic": env("ANTHROPIC_API_KEY"),
+    "google": env("GOOGLE_API_KEY"),
+}
+# Where the first of them goes instead: to a server of the operator's that speaks as OpenAI's does.
+MODEL_ADDRESSES = {"openai": env("OPENAI_BASE_URL")}
+
 # --- Channels --------------------------------------------------------------------------------------------------
 SLACK_API_URL = env("SLACK_API_URL", "https://slack.com/api/")
 # Lets webhook channels point at this machine and at private networks, over plain http: for development and tests.
@@ -362,7 +371,10 @@ LOGGING: dict[str, Any] = {
             "()": "config.logs.formatter",
             "kind": LOG_FORMAT,
             # Values that no line may hold, whatever it is about.
-            "secrets": (SECRET_KEY, METRICS_TOKEN, *TOKEN_PEPPERS.values(), *re.findall(r"[^:,]{8,}", SEALING_KEYS)),
+            "secrets": (
+                *(SECRET_KEY, METRICS_TOKEN, *TOKEN_PEPPERS.values(), *re.findall(r"[^:,]{8,}", SEALING_KEYS)),
+                *MODEL_KEYS.values(),
+            ),
         }
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
@@ -373,6 +385,14 @@ LOGGING: dict[str, Any] = {
         "celery": {"level": "WARNING", "handlers": [], "propagate": True},
         "kombu": {"level": "WARNING"},
         "gunicorn.error": {"level": "WARNING", "handlers": [], "propagate": True},
+        # What providers' packages say below this holds addresses, headers and whole conversations.
+        **{
+            name: {"level": "WARNING"}
+            for name in (
+                *("anthropic", "google_genai", "google.auth", "httpcore", "httpcore2", "httpx", "httpx2", "openai"),
+                *("pydantic_ai",),
+            )
+        },
     },
 }
 if _stack and LOG_FORMAT == "console" and LOG_LEVEL != "DEBUG":

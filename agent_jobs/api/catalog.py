@@ -33,7 +33,10 @@ JOB_TYPES_QUERY = {
 JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Taken, and always so in the detail.")}
 PROFILES_QUERY = {**SORTING.params(), **_ENRICH}
 MAX_CAP = 1_000_000
-_WHERE_STATED = ("max_running", "max_running_per_channel", "allowed_tools")
+_WHERE_STATED = (
+    *("max_running", "max_running_per_channel", "allowed_tools", "base_url", "fallback_model"),
+    *("max_output_tokens", "timeout_seconds", "context_tokens"),
+)
 
 
 # --- What is sent and answered ---------------------------------------------------------------------------------
@@ -50,6 +53,7 @@ class EntryRequest(StrictSerializer):
 class JobTypeRequest(EntryRequest):
     runner = Text(max_length=32, required=False)
     params_schema = Object(required=False)
+    result_schema = Object(required=False, help_text="What the result_data of its jobs must be, as JSON Schema.")
     default_config = Object(required=False)
     tools = Objects(
         required=False,
@@ -70,7 +74,32 @@ class JobTypeChange(JobTypeRequest):
 
 class ProfileRequest(EntryRequest):
     instructions = Text(max_length=20_000, required=False, allow_blank=True)
-    model = Text(max_length=128, required=False)
+    model = Text(max_length=128, required=False, help_text="`scripted`, or a hosted one as `openai:gpt-5-mini`.")
+    base_url = Text(
+        max_length=2_000,
+        required=False,
+        allow_blank=True,
+        help_text="Where `model` is reached: at the host that the organisation's own key is for. Empty: its address.",
+    )
+    fallback_model = Text(
+        max_length=128,
+        required=False,
+        allow_blank=True,
+        help_text="A hosted model that is asked where `model` cannot answer now, or its quota is used up.",
+    )
+    max_output_tokens = Whole(
+        required=False, min_value=1, max_value=200_000, allow_null=True, help_text="Of one answer; 4096 without it."
+    )
+    timeout_seconds = Whole(
+        required=False, min_value=1, max_value=600, allow_null=True, help_text="Of one call; 60 without it."
+    )
+    context_tokens = Whole(
+        required=False,
+        min_value=1_000,
+        max_value=2_000_000,
+        allow_null=True,
+        help_text="How much of a conversation the model is shown, roughly; 100,000 without it.",
+    )
     allowed_tools = serializers.ListField(
         child=Text(max_length=160),
         required=False,
@@ -102,6 +131,7 @@ class Entry(serializers.Serializer[Any]):
 class JobType(Entry):
     runner = serializers.CharField()
     params_schema = serializers.DictField(required=False, help_text="In lists with include=schema.")
+    result_schema = serializers.DictField(required=False, help_text="Where there is one; in lists as params_schema.")
     default_config = serializers.DictField()
     tools = serializers.ListField(child=serializers.DictField())
     max_running = serializers.IntegerField(required=False, help_text="Where there is a cap.")
@@ -114,6 +144,11 @@ class Profile(Entry):
     allowed_tools = serializers.ListField(
         child=serializers.CharField(), required=False, help_text="Left out where it may use all."
     )
+    base_url = serializers.CharField(required=False, help_text="Where there is one.")
+    fallback_model = serializers.CharField(required=False, help_text="Where there is one.")
+    max_output_tokens = serializers.IntegerField(required=False, help_text="Where it is set.")
+    timeout_seconds = serializers.IntegerField(required=False, help_text="Where it is set.")
+    context_tokens = serializers.IntegerField(required=False, help_text="Where it is set.")
 
 
 JobTypeItem = inline_serializer("JobTypeItem", {"data": JobType(), "meta": ItemMeta()})
@@ -212,6 +247,8 @@ class _Catalog(Resource):
         shown |= filled({column: row.get(column) for column in _WHERE_STATED})
         if with_schema and "params_schema" in row:
             shown["params_schema"] = row["params_schema"]
+            if row["result_schema"]:
+                shown["result_schema"] = row["result_schema"]
         return shown | {"created_at": stamp(row["created_at"]), "updated_at": stamp(row["updated_at"])}
 
 

@@ -100,7 +100,7 @@ class AppTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped
             "scheme": "bearer",
             "bearerFormat": "ajt_live_…",
             "description": "An app token. GET needs the scope SERVICES:READ, everything else SERVICES:WRITE;"
-            " what is under Administration needs SERVICES:ADMIN.",
+            " what is under Administration, and keys for models, need SERVICES:ADMIN.",
         }
 
 

@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from agent_jobs import errors
 from agent_jobs.errors import FieldError
 from agent_jobs.services import audit
-from channels_integration.errors import InvalidField, UnknownChannel
+from channels_integration.errors import InvalidField, SealingError, UnknownChannel
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
@@ -51,6 +51,8 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
         exc = errors.Invalid(FieldError(exc.field, "invalid", exc.message))
     elif isinstance(exc, UnknownChannel):
         exc = errors.NotFound(exc.message, code="channel_not_found")
+    elif isinstance(exc, SealingError):
+        exc = errors.Conflict("no secret can be kept: the operator has set no sealing key", code="sealing_unavailable")
     if isinstance(exc, errors.AgentJobsError):
         if exc.denied:
             _note_denied(exc, exc.denied, request)

@@ -19,6 +19,7 @@ from agent_jobs.api import (
     jobs,
     messages,
     metrics,
+    model_keys,
     tool_secrets,
 )
 
@@ -46,6 +47,8 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("tool-secrets/<str:name>", tool_secrets.ToolSecretDetail.as_view(**kwargs)),
         path("activities", activities.Activities.as_view(**kwargs)),
         *_catalog("organizations/<str:org_id>", **kwargs),
+        path("organizations/<str:org_id>/model-keys", model_keys.ModelKeys.as_view(**kwargs)),
+        path("organizations/<str:org_id>/model-keys/<str:provider>", model_keys.ModelKeyDetail.as_view(**kwargs)),
         path("channels", channels.Channels.as_view(**kwargs)),
         path("channels/slack/installations", channels.Installations.as_view(**kwargs)),
         path("channels/slack/installations/<str:team_id>", channels.InstallationDetail.as_view(**kwargs)),

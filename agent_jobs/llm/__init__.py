@@ -8,9 +8,10 @@ A package rather than one file, for the shapes, the double and the providers cha
 """
 
 import re
+from collections.abc import Sequence
 
-from agent_jobs.errors import PermanentError
-from agent_jobs.llm.base import Access, Line, Model, Reply, Step, Tool, ToolCall, Turn, Usage
+from agent_jobs.errors import PermanentError, RetryableError, RunError
+from agent_jobs.llm.base import Access, Line, Model, OnStart, Reply, Route, Step, Tool, ToolCall, Turn, Usage
 from agent_jobs.llm.scripted import ScriptedModel
 
 __all__ = [
@@ -19,20 +20,31 @@ __all__ = [
     "Access",
     "Line",
     "Model",
+    "OnStart",
     "Reply",
+    "Route",
     "Step",
     "Tool",
     "ToolCall",
     "Turn",
     "Usage",
+    "ask",
     "check",
     "get",
     "provider_of",
 ]
 
 MODELS: dict[str, Model] = {"scripted": ScriptedModel()}
-# Providers, and the environment variable that holds the operator's own key for each.
-PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "google": "GOOGLE_API_KEY"}
+# Providers, and the address of each.
+PROVIDERS = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "google": "https://generativelanguage.googleapis.com",
+}
+# What another model may still answer, of what will not work as asked: this one's account is empty. A refusal, a wrong
+# key or a request that does not hold is the same again, or wants somebody to look.
+_WORTH_A_FALLBACK = ("model_quota_exceeded",)
+CANCELED = "model_call_canceled"
 _HOSTED = re.compile(r"([a-z]+):([A-Za-z0-9][A-Za-z0-9._:/@-]{0,119})")
 
 
@@ -57,3 +69,36 @@ def get(name: str) -> Model:
     from agent_jobs.llm.hosted import HostedModel
 
     return HostedModel(provider_of(name), name.partition(":")[2])
+
+
+def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None) -> Reply:
+    """The answer of the first model, or of the next one where that cannot answer now. The reply says whose it is.
+
+    Raises what the first one raised; where they differ in that, as RetryableError, for one of them may answer later.
+    """
+    first, *others = routes
+    try:
+        return get(first.model).answer(turn, first.access, on_start)
+    except RunError as error:
+        if error.code == CANCELED or not (isinstance(error, RetryableError) or error.code in _WORTH_A_FALLBACK):
+            raise
+        if not others:
+            raise
+        failed = error
+    try:
+        return ask(others, turn, on_start)
+    except RunError as error:
+        if error.code == CANCELED:
+            raise
+        raise _both(failed, error) from error
+
+
+def _both(failed: RunError, fallback: RunError) -> RunError:
+    """One error of two: what the first was, and when the sooner of them is worth another try."""
+    message = f"{failed.message}; the fallback: {fallback.message}"
+    retryable = [error for error in (failed, fallback) if isinstance(error, RetryableError)]
+    if not retryable:
+        return PermanentError(message, code=failed.code)
+    waits = [error.retry_after for error in retryable]
+    retry_after = None if None in waits else min(wait for wait in waits if wait is not None)
+    return RetryableError(message, code=failed.code, retry_after=retry_after)

@@ -1,6 +1,6 @@
 """What goes to a language model and what comes back, in our own words: no provider's shapes get past this package."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -85,15 +85,36 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a model is reached. An empty key is looked for in the provider's own environment variable."""
+    """How a model is reached; whoever makes one has decided that this key may go to this address.
+
+    An empty `base_url` is the provider's own. `ports` and `allow_private` say what the guard lets through
+    (`channels_integration.addresses.Rules`).
+    """
 
     api_key: str = field(default="", repr=False)
     base_url: str = ""
     timeout_seconds: float = 60.0
     max_output_tokens: int = 4_096
+    ports: tuple[int, ...] = (443, 8443)
+    allow_private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A model by name, and how it is reached."""
+
+    model: str
+    access: Access = Access()
+
+
+# Handed something that gives the call up, at once and from any thread; called again for each model that is asked.
+OnStart = Callable[[Callable[[], object]], object]
 
 
 class Model(Protocol):
-    def answer(self, turn: Turn, access: Access) -> Reply:
-        """Raises RetryableError (time-out, 429, 5xx, not reached) or PermanentError (refused, not allowed)."""
+    def answer(self, turn: Turn, access: Access, on_start: OnStart | None = None) -> Reply:
+        """Raises RetryableError (time-out, 429, 5xx, not reached) or PermanentError (refused, not allowed).
+
+        A call that is given up ends as RetryableError `model_call_canceled`.
+        """
         ...

@@ -2,7 +2,8 @@
 
 One event loop in a thread of its own serves all turns of the process, with one client for each provider, address and
 key, so that connections are kept and a turn that waits costs a thread that sleeps and nothing else. A call that nobody
-waits for any more is given up at once (`cancel`).
+waits for any more is given up at once: its connection is closed. All of them go through the guarded client of
+`channels_integration.egress`, and nothing but the key that came with the turn goes along.
 
 The model ends a turn by calling `respond`; providers that only speak say so as plain text. What people wrote goes in as
 JSON under a name, never as instructions.
@@ -10,6 +11,7 @@ JSON under a name, never as instructions.
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
@@ -30,10 +32,20 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
+from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError
-from agent_jobs.llm.base import Access, Line, Reply, ToolCall, Turn, Usage
+from agent_jobs.llm.base import Access, Line, OnStart, Reply, ToolCall, Turn, Usage
+from channels_integration import egress
+from channels_integration.addresses import Rules
 
 RESPOND = "respond"
+MAX_ANSWER_BYTES = 10 * 1024 * 1024
+# Read by the providers' own packages: they would send what is the operator's to an organisation's address, or log what
+# is sent.
+_READ_BY_SDKS = (
+    *("OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_LOG"),
+    *("ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_LOG"),
+)
 _FRAME = """\
 You are an agent that talks with people in a channel on behalf of an organisation.
 {instructions}
@@ -58,20 +70,25 @@ class HostedModel:
     def __init__(self, provider: str, name: str) -> None:
         self.provider, self.name = provider, name
 
-    def answer(self, turn: Turn, access: Access) -> Reply:
+    def answer(self, turn: Turn, access: Access, on_start: OnStart | None = None) -> Reply:
+        if not access.api_key:
+            raise PermanentError(f"there is no key for {self.provider}", code="model_key_missing")
         call = _submit(self._ask(turn, access))
         try:
+            if on_start:
+                on_start(call.cancel)
             return call.result(access.timeout_seconds + 5)
         except CancelledError:
-            raise RetryableError("the call of the model was given up", code="model_call_canceled") from None
+            raise RetryableError("the call of the model was given up", code=llm.CANCELED) from None
         except TimeoutError:
-            call.cancel()
             raise RetryableError(
                 f"{self.provider} did not answer within {access.timeout_seconds:g} s", code="model_timeout"
             ) from None
+        finally:
+            call.cancel()
 
     async def _ask(self, turn: Turn, access: Access) -> Reply:
-        model = _model(self.provider, self.name, access.api_key, access.base_url)
+        model = _model(self.provider, self.name, access.api_key, access.base_url, _rules(access))
         tools = [
             ToolDefinition(name=tool.name, description=tool.description, parameters_json_schema=dict(tool.parameters))
             for tool in turn.tools
@@ -95,7 +112,7 @@ class HostedModel:
         except TimeoutError:
             message = f"{self.provider} did not answer within {access.timeout_seconds:g} s"
             raise RetryableError(message, code="model_timeout") from None
-        except exceptions.AgentRunError as error:
+        except (exceptions.AgentRunError, egress.Failure) as error:
             raise _translated(self.provider, error) from error
         return _reply(response, f"{self.provider}:{self.name}")
 
@@ -217,17 +234,24 @@ _RETRYABLE: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def _translated(provider: str, error: exceptions.AgentRunError) -> RetryableError | PermanentError:
+def _translated(provider: str, error: Exception) -> RetryableError | PermanentError:
     """Ours for theirs. Their text may quote what was sent, so only its kind and status are told."""
+    if reason := egress.refused(error):
+        return PermanentError(
+            f"the address of {provider} is not let through: it {reason}", code="model_address_refused"
+        )
+    if reason := egress.unfit(error):
+        return RetryableError(f"the answer of {provider} {reason}", code="model_answer_invalid")
     status = getattr(error, "status_code", None)
     how = f"{provider} answered {status}" if status else f"{provider}: {type(error).__name__}"
     for kind, code in _PERMANENT:
         if isinstance(error, kind):
             return PermanentError(how, code=code)
+    # Redirects are not followed: what is asked for elsewhere would take the key along.
+    if isinstance(status, int) and 300 <= status < 500 and status not in (408, 409, 425, 429):
+        return PermanentError(how, code="model_request_rejected")
     for kind, code in _RETRYABLE:
         if isinstance(error, kind):
-            if isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 425, 429):
-                return PermanentError(how, code="model_request_rejected")
             return RetryableError(how, code=code, retry_after=getattr(error, "retry_after", None))
     return RetryableError(f"{provider} sent an answer that cannot be read", code="model_answer_invalid")
 
@@ -244,26 +268,36 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def _rules(access: Access) -> Rules:
+    return Rules(ports=access.ports, allow_private=access.allow_private)
+
+
+@lru_cache(maxsize=8)
+def _client(rules: Rules) -> egress.Client:
+    """One for all providers and keys: these come with each request."""
+    return egress.client(rules, max_bytes=MAX_ANSWER_BYTES)
+
+
 @lru_cache(maxsize=256)
-def _model(provider: str, name: str, api_key: str, base_url: str) -> Model:
-    """Raises PermanentError where there is no key."""
-    given: dict[str, Any] = {"api_key": api_key or None}
-    if base_url:
-        given["base_url"] = base_url
-    try:
-        if provider == "openai":
-            from pydantic_ai.models.openai import OpenAIChatModel
-            from pydantic_ai.providers.openai import OpenAIProvider
+def _model(provider: str, name: str, api_key: str, base_url: str, rules: Rules) -> Model:
+    for variable in _READ_BY_SDKS:
+        os.environ.pop(variable, None)
+    given: dict[str, Any] = {
+        "api_key": api_key,
+        "base_url": base_url or llm.PROVIDERS[provider],
+        "http_client": _client(rules),
+    }
+    if provider == "openai":
+        from pydantic_ai.models.openai import OpenAIChatModel
+        from pydantic_ai.providers.openai import OpenAIProvider
 
-            return OpenAIChatModel(name, provider=OpenAIProvider(**given))
-        if provider == "anthropic":
-            from pydantic_ai.models.anthropic import AnthropicModel
-            from pydantic_ai.providers.anthropic import AnthropicProvider
+        return OpenAIChatModel(name, provider=OpenAIProvider(**given))
+    if provider == "anthropic":
+        from pydantic_ai.models.anthropic import AnthropicModel
+        from pydantic_ai.providers.anthropic import AnthropicProvider
 
-            return AnthropicModel(name, provider=AnthropicProvider(**given))
-        from pydantic_ai.models.google import GoogleModel
-        from pydantic_ai.providers.google import GoogleProvider
+        return AnthropicModel(name, provider=AnthropicProvider(**given))
+    from pydantic_ai.models.google import GoogleModel
+    from pydantic_ai.providers.google import GoogleProvider
 
-        return GoogleModel(name, provider=GoogleProvider(**given))
-    except exceptions.UserError:
-        raise PermanentError(f"there is no key for {provider}", code="model_key_missing") from None
+    return GoogleModel(name, provider=GoogleProvider(**given))

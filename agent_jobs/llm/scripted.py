@@ -1,12 +1,12 @@
 """The double that ships: follows a fixed script, thinks nothing, costs nothing, and is named for what it is."""
 
-from agent_jobs.llm.base import Access, Line, Reply, Turn
+from agent_jobs.llm.base import Access, Line, OnStart, Reply, Turn
 
 
 class ScriptedModel:
     """Posts the goal, follows up on silence, thanks for the reply and ends with a result made of it."""
 
-    def answer(self, turn: Turn, access: Access) -> Reply:
+    def answer(self, turn: Turn, access: Access, on_start: OnStart | None = None) -> Reply:
         replies = _latest_replies(turn.lines)
         if replies:
             author = replies[-1].author

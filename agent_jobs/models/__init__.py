@@ -1,7 +1,7 @@
 """The tables. Imported by services, queries, stats and admin only; everybody else asks those."""
 
 from agent_jobs.models.audit import AuditEntry, AuditMark, AuditSeal
-from agent_jobs.models.catalog import JobType, Profile
+from agent_jobs.models.catalog import JobType, ModelKey, Profile
 from agent_jobs.models.jobs import Activity, Job, Message, Task
 from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org, PlaceHours
 from agent_jobs.models.processes import DutyRun, WorkerProcess
@@ -21,6 +21,7 @@ __all__ = [
     "JobType",
     "Membership",
     "Message",
+    "ModelKey",
     "Org",
     "PlaceHours",
     "Profile",

@@ -1,9 +1,10 @@
-"""What an organisation can ask for: job types and the profiles that speak for it."""
+"""What an organisation can ask for: job types, the profiles that speak for it, and the keys of its models."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
 
 from agent_jobs.models.orgs import Org
 
@@ -33,6 +34,8 @@ class CatalogEntry(models.Model):
 class JobType(CatalogEntry):
     runner = models.CharField(max_length=32, default="conversation")
     params_schema = models.JSONField(default=dict, blank=True)
+    # What the `result_data` of its jobs must be; empty: anything.
+    result_schema = models.JSONField(default=dict, db_default={}, blank=True)
     default_config = models.JSONField(default=dict, blank=True)
     tools = models.JSONField(default=list, db_default=[], blank=True)  # `services.tools.declaring` has their shapes
     # How many of its jobs workers may be at, at once: in all, and in any one channel. Empty: no cap.
@@ -44,12 +47,42 @@ class JobType(CatalogEntry):
 
 
 class Profile(CatalogEntry):
-    """Who an agent is: its instructions and the model that it thinks with."""
+    """Who an agent is: its instructions, the model that it thinks with, and the one that stands in for it.
+
+    `base_url` is where `model` is reached, where that is not its key's address (`services.model_access`). Of what is
+    empty the default counts (`llm.Access`, `llm.context`).
+    """
 
     instructions = models.TextField(blank=True, default="")
     model = models.CharField(max_length=128, default="scripted")
     # Names of the tools that it may use, of those that a job type has; null: all of them.
     allowed_tools = models.JSONField(null=True, blank=True)
+    base_url = models.CharField(max_length=2_000, blank=True, default="", db_default="")
+    fallback_model = models.CharField(max_length=128, blank=True, default="", db_default="")
+    max_output_tokens = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    timeout_seconds = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    context_tokens = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["org", "key"], name="profile_once")]
+
+
+class ModelKey(models.Model):
+    """An organisation's own key for a provider of models, sealed to this very row.
+
+    It goes to the host of `base_url`, which is the provider's own where that is empty, and nowhere else.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    provider = models.CharField(max_length=32)
+    sealed_key = models.TextField()
+    base_url = models.CharField(max_length=2_000, blank=True, default="")
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["org", "provider"], name="model_key_once")]
+
+    def __str__(self) -> str:
+        return f"{self.org_id}: {self.provider}"

@@ -13,6 +13,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
 
+from agent_jobs import llm
+from agent_jobs.errors import PermanentError
 from agent_jobs.llm import Usage
 
 
@@ -36,7 +38,8 @@ class Said:
 class Run:
     """One turn. `transcript` is oldest first; `follow_ups_sent` counts those since the last reply.
 
-    `prompt` is the template of the start prompt; `instructions` and `model` come from the job's profile.
+    `prompt` is the template of the start prompt; `instructions` and `routes`, the models to ask, come from the job's
+    profile. `unreachable` is why none can be asked.
     """
 
     job_id: str
@@ -48,7 +51,8 @@ class Run:
     transcript: tuple[Said, ...] = ()
     follow_ups_sent: int = 0
     instructions: str = ""
-    model: str = "scripted"
+    routes: tuple[llm.Route, ...] = (llm.Route("scripted"),)
+    unreachable: PermanentError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ class ConversationRunner:
     has_conversation = True
 
     def run(self, run: Run) -> Done | AwaitReply:
-        model = llm.get(run.model)
+        if run.unreachable:
+            raise run.unreachable
         turn = llm.Turn(
             instructions=run.instructions,
             goal=prompts.render(run.prompt, run.params),
@@ -24,9 +25,9 @@ class ConversationRunner:
             max_follow_ups=run.config.get("max_follow_ups", 0),
         )
         began = time.monotonic()
-        reply = model.answer(turn, llm.Access())
+        reply = llm.ask(run.routes, turn)
         call = ModelCall(
-            reply.model or run.model,
+            reply.model or run.routes[0].model,
             input={"wake": run.wake, "lines": len(turn.lines)},
             output={"text": reply.text, "is_done": reply.is_done},
             seconds=time.monotonic() - began,

@@ -11,11 +11,11 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from agent_jobs import llm, runners
+from agent_jobs import runners
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.models import JobType, Profile
 from agent_jobs.runners import prompts
-from agent_jobs.services import audit, schemas, tools
+from agent_jobs.services import audit, model_access, schemas, tools
 from agent_jobs.specs import Actor, config_errors
 
 KEY_FORM = "must begin with a letter or digit and have up to 128 letters, digits, dots, dashes and underscores"
@@ -119,6 +119,7 @@ def _check(kind: Kind, entry: JobType | Profile) -> None:
 
 def _job_type_errors(job_type: JobType) -> list[FieldError]:
     errors = schemas.check_schema(job_type.params_schema)
+    errors += schemas.check_schema(job_type.result_schema, at="result_schema")
     errors += config_errors(job_type.default_config, at="default_config")
     errors += tools.check(job_type.tools)
     names = [runner.name for runner in runners.RUNNERS]
@@ -131,9 +132,7 @@ def _job_type_errors(job_type: JobType) -> list[FieldError]:
 
 
 def _profile_errors(profile: Profile) -> list[FieldError]:
-    errors = []
-    if complaint := llm.check(profile.model):
-        errors.append(FieldError("model", "invalid", complaint))
+    errors = model_access.profile_errors(profile)
     if complaint := tools.allowed_complaint(profile.allowed_tools):
         errors.append(FieldError("allowed_tools", "invalid", complaint))
     return errors
@@ -143,7 +142,16 @@ JOB_TYPES = Kind(
     JobType,
     "job type",
     "job_type",
-    (*_SHARED, "runner", "params_schema", "default_config", "tools", "max_running", "max_running_per_channel"),
+    (
+        *(*_SHARED, "runner", "params_schema", "result_schema", "default_config", "tools"),
+        *("max_running", "max_running_per_channel"),
+    ),
     _job_type_errors,
 )
-PROFILES = Kind(Profile, "profile", "profile", (*_SHARED, "instructions", "model", "allowed_tools"), _profile_errors)
+PROFILES = Kind(
+    Profile,
+    "profile",
+    "profile",
+    (*_SHARED, "instructions", "model", *model_access.PROFILE_COLUMNS, "allowed_tools"),
+    _profile_errors,
+)

@@ -7,14 +7,14 @@ from typing import Any
 
 from django.db import transaction
 
-from agent_jobs.models import ToolSecret
+from agent_jobs.models import ModelKey, ToolSecret
 from agent_jobs.services import audit
 from agent_jobs.specs import Actor
 from channels_integration import directory, rotation, webchat
 from channels_integration.models import Channel, Installation, WebMessage
 
 # Every table that keeps secrets: the channels' and the core's.
-SEALED: rotation.Sealed = (*rotation.SEALED, (ToolSecret, ("sealed_value",)))
+SEALED: rotation.Sealed = (*rotation.SEALED, (ToolSecret, ("sealed_value",)), (ModelKey, ("sealed_key",)))
 
 
 def register(

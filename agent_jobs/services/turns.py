@@ -12,8 +12,10 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from agent_jobs import timing
+from agent_jobs.errors import PermanentError
 from agent_jobs.models import Message, Profile
 from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Run, Runner, Said, Wake
+from agent_jobs.services import model_access
 from agent_jobs.services.quiet_hours import Deferred
 from agent_jobs.services.transitions import Line, Note, Settlement
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
@@ -41,7 +43,13 @@ def prepare(claim: dict[str, Any], runner: Runner) -> Run:
     profile_id = claim["config"].get("profile_id")
     profile = Profile.objects.filter(org_id=claim["org_id"], key=profile_id).first() if profile_id else None
     run = replace(run, transcript=tuple(Said(*line) for line in lines))
-    return replace(run, instructions=profile.instructions, model=profile.model) if profile else run
+    if profile is None:
+        return run
+    run = replace(run, instructions=profile.instructions)
+    try:
+        return replace(run, routes=model_access.resolve(claim["org_id"], profile))
+    except PermanentError as error:
+        return replace(run, unreachable=error)
 
 
 def _wake(claim: dict[str, Any]) -> Wake:

@@ -20,7 +20,7 @@ from django.db import transaction
 from django.urls import URLPattern, get_resolver
 
 from agent_jobs.models import Approval, AuditEntry, Job, JobType, Message, Org, PlaceHours, Profile, Step
-from agent_jobs.services import audit
+from agent_jobs.services import audit, model_access
 from agent_jobs.services.execution import Worker
 from agent_jobs.services.tools import secrets
 from agent_jobs.specs import Actor
@@ -111,6 +111,12 @@ for word in ("agent-jobs-type", "profiles"):
         (f"{base}/<str:entry_id>", "PATCH"): Row(f"{entry}/greet", (200, 404, 404), "org", lambda names: {"name": "X"}),
         (f"{base}/<str:entry_id>", "DELETE"): Row(f"{entry}/greet", (200, 404, 404), "org"),
     }
+_key = {"key": "sk-new-key-of-acme"}
+for address, path in {"": "", "/<str:provider>": "/openai"}.items():
+    base, at = f"organizations/<str:org_id>/model-keys{address}", f"organizations/{{org}}/model-keys{path}"
+    ROWS[base, "GET"] = Row(at, (200, 404, 404), "org", level="ADMIN")
+ROWS[base, "PUT"] = Row(at, (200, 404, 404), "org", lambda names: _key, level="ADMIN")
+ROWS[base, "DELETE"] = Row(at, (200, 404, 404), "org", level="ADMIN")
 # What is told in the audit as a reach for another organisation's thing: (`by` of the row, whose thing).
 REACHES = {("org", "foreign"), ("org", "unknown"), ("id", "foreign")}
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
@@ -201,6 +207,7 @@ def populate(org_id, code, team):
     directory.register_channel(org_id, platform="webhook", code="shared", address=f"{HOOK}/{canary}", name=canary)
     directory.install_slack(org_id, team_id=team, bot_token=f"xoxb-{canary}", signing_secret=canary, name=canary)
     secrets.store(org_id, code, f"{canary}-secret", actor=Actor("user", canary, canary))
+    model_access.put_key(org_id, "openai", key=f"sk-{canary}", base_url=f"{HOOK}/{canary}", actor=Actor("user", canary))
     for place in (code, "shared"):
         webchat.say(org_id, "webhook", place, text=canary, author=canary)
     audit.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
@@ -213,7 +220,7 @@ def world(db):
     world = World(names={"unknown": UNKNOWN})
     for whose, org_id, code, team in (("own", "acme", "ours", "T0OURS"), ("foreign", "rival", "theirs", "T0THEIRS")):
         world.names[whose], plain = populate(org_id, code, team)
-        world.secrets += [plain, f"xoxb-canary-{org_id}", f"canary-{org_id}-secret"]
+        world.secrets += [plain, f"xoxb-canary-{org_id}", f"canary-{org_id}-secret", f"sk-canary-{org_id}"]
     for role in ROLES:
         plain = None if role == "none" else factories.token("acme", f"SERVICES:{role}")
         world.clients[role] = factories.Api(plain)
@@ -240,6 +247,7 @@ def test_the_walk_looks_at_every_table_that_holds_something_of_an_organisation(w
     of_runs = {"Approval", "PlaceHours", "Step", "Task"}
     assert empty <= of_runs | {"Membership", "IdempotencyKey", "AuditSeal", "OutboundMessage", "Lane"}
     assert {"Job", "Activity", "AppToken", "Channel", "Installation", "WebMessage", "AuditEntry", "Org"} <= set(held)
+    assert "ModelKey" in held
 
 
 def is_let_in(row, method, role):
@@ -376,6 +384,7 @@ def test_lists_hold_only_what_is_ours(world):
         "app-tokens": 4,
         "channels": 2,
         "channels/slack/installations": 1,
+        "organizations/acme/model-keys": 1,
         "audit?action=thing.done": 1,
     }.items():
         body = world.clients["ADMIN"].get(f"/services/{path}").json()

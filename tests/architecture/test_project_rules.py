@@ -236,11 +236,18 @@ RULES = {
         ("channels_integration/urls.py",),  # Slack signs what it sends
     ),
     "other people's servers are asked through one client": Rule(
-        imported("urllib.request", "http.client", "aiohttp", "httpx", "requests", "urllib3"),
+        imported("urllib.request", "http.client", "aiohttp", "httpx", "httpx2", "httpcore2", "requests", "urllib3"),
         ("import requests", "from urllib import request", "import http.client"),
         ("from urllib.parse import urlsplit",),
-        # The shape of a request that slack_sdk hands over; our own web process, from the development stack.
-        ("channels_integration/http.py", "channels_integration/platforms/slack.py", "config/"),
+        # How urllib3 reads an address; the guard for clients that are not ours; the shape of a request that slack_sdk
+        # hands over; our own web process, from the development stack.
+        (
+            "channels_integration/http.py",
+            "channels_integration/addresses.py",
+            "channels_integration/egress.py",
+            "channels_integration/platforms/slack.py",
+            "config/",
+        ),
     ),
     "who needs no token is written down here": Rule(
         lambda tree: assigns(tree, "authentication_classes", "()", "[]"),

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from channels_integration import http
+from channels_integration import addresses, http
 from channels_integration.platforms import slack
 from tests.fakes.webhook import Reply
 
@@ -183,7 +183,7 @@ def test_a_name_server_that_keeps_quiet_holds_nobody(guarded, names, monkeypatch
 
 
 def test_quiet_name_servers_hold_only_so_many_threads(guarded, monkeypatch):
-    monkeypatch.setattr(http, "_looking_up", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(addresses, "_looking_up", threading.BoundedSemaphore(1))
     quiet = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(20) and [])
     monkeypatch.setattr(http, "CONNECT_SECONDS", 0.05)

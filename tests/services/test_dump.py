@@ -42,6 +42,8 @@ def test_no_secret_stands_in_a_dump(monkeypatch):
     hook = {"platform": "webhook", "address": "http://127.0.0.1:9/visible-address"}
     given = api.post("/services/channels", {**hook, "code": "a", "secret": HOOK_SECRET}, Idempotency_Key="k3")
     generated = api.post("/services/channels", {**hook, "code": "b"}, Idempotency_Key="k4")
+    kept = api.put("/services/organizations/acme/model-keys/openai", {"key": "sk-canary-of-the-model"})
+    assert kept.status_code == 200
     assert {answer.status_code for answer in (made, installed, given, generated)} == {201}
     monkeypatch.setattr("sys.stdin", io.StringIO("canary password of ann\n"))
     call_command(
@@ -56,6 +58,7 @@ def test_no_secret_stands_in_a_dump(monkeypatch):
         HOOK_SECRET,
         generated.json()["data"]["secret"],
         "canary password of ann",
+        "sk-canary-of-the-model",
     ]
 
     text = dump()

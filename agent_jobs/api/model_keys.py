@@ -1,0 +1,111 @@
+"""Keys of an organisation for providers of language models: kept by its admins, and never shown again."""
+
+from typing import Any
+
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries, scopes
+from agent_jobs.api.answers import filled, stamp
+from agent_jobs.api.base import Resource
+from agent_jobs.api.docs import ItemMeta, operation
+from agent_jobs.api.fields import StrictSerializer, Text
+from agent_jobs.services import audit, model_access
+
+
+class ModelKeyRequest(StrictSerializer):
+    key = Text(max_length=500, help_text="Never shown.")
+    base_url = Text(
+        max_length=2_000,
+        required=False,
+        allow_blank=True,
+        help_text="Where the key belongs, as https://…; empty: the provider's own address. It is sent nowhere else.",
+    )
+
+
+class ModelKey(serializers.Serializer[Any]):
+    org_id = serializers.CharField()
+    provider = serializers.CharField()
+    key = serializers.CharField(help_text=f"Always {audit.MASK}.")
+    base_url = serializers.CharField(required=False)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class ModelKeysMeta(serializers.Serializer[Any]):
+    org_id = serializers.CharField()
+    count = serializers.IntegerField()
+    total = serializers.IntegerField()
+
+
+ModelKeyItem = inline_serializer("ModelKeyItem", {"data": ModelKey(), "meta": ItemMeta()})
+ModelKeyList = inline_serializer("ModelKeyList", {"data": ModelKey(many=True), "meta": ModelKeysMeta()})
+RemovedModelKey = inline_serializer("RemovedModelKey", {"meta": ItemMeta(), "message": serializers.CharField()})
+
+
+def _shown(key: Any) -> dict[str, Any]:
+    return filled(
+        {
+            "org_id": key.org_id,
+            "provider": key.provider,
+            "key": audit.MASK,
+            "base_url": key.base_url,
+            "created_at": stamp(key.created_at),
+            "updated_at": stamp(key.updated_at),
+        }
+    )
+
+
+class _Admins(Resource):
+    level = scopes.Level.ADMIN
+
+    def item(self, key: Any) -> dict[str, Any]:
+        return {"data": _shown(key), "meta": self.meta(key.provider)}
+
+    def meta(self, provider: str) -> dict[str, Any]:
+        return {"org_id": self.org_id, "id": provider}
+
+
+class ModelKeys(_Admins):
+    @operation("model_keys_list", "List keys for models", answers={200: ModelKeyList}, refused=(404,))
+    def get(self, request: Request, org_id: str) -> Response:
+        self.asked()
+        self.require_org(org_id)
+        shown = [_shown(key) for key in queries.model_keys(self.org_id)]
+        return Response({"data": shown, "meta": {"org_id": self.org_id, "count": len(shown), "total": len(shown)}})
+
+
+class ModelKeyDetail(_Admins):
+    @operation("model_keys_retrieve", "Get a key for models", answers={200: ModelKeyItem}, refused=(404,))
+    def get(self, request: Request, org_id: str, provider: str) -> Response:
+        self.asked()
+        self.require_org(org_id)
+        found = None if "\x00" in provider else queries.model_keys(self.org_id).filter(provider=provider).first()
+        if found is None:
+            raise model_access.key_not_found(provider)
+        return Response(self.item(found))
+
+    @operation(
+        "model_keys_put",
+        "Keep a key for models",
+        answers={200: ModelKeyItem},
+        refused=(404, 409),
+        request=ModelKeyRequest,
+        description="In place of the one that was there, if any. The key is sealed, never shown, and sent to the host"
+        " of base_url alone; without one, to the provider's own.",
+    )
+    def put(self, request: Request, org_id: str, provider: str) -> Response:
+        fields = self.asked(body=ModelKeyRequest).body
+        self.require_org(org_id)
+        return Response(self.item(model_access.put_key(self.org_id, provider, actor=self.actor, **fields)))
+
+    @operation("model_keys_delete", "Remove a key for models", answers={200: RemovedModelKey}, refused=(404,))
+    def delete(self, request: Request, org_id: str, provider: str) -> Response:
+        self.asked()
+        self.require_org(org_id)
+        if "\x00" in provider:
+            raise model_access.key_not_found(provider)
+        model_access.remove_key(self.org_id, provider, actor=self.actor)
+        return Response({"meta": self.meta(provider), "message": f"Key for '{provider}' removed"})

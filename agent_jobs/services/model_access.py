@@ -1,0 +1,210 @@
+"""How models are reached: by a key of the organisation's own, or else by the operator's; and where each key may go.
+
+A key goes to one host, which was stated together with it: whoever may write profiles (WRITE) cannot have a key, which
+they may not see (ADMIN), sent to a place of theirs. The operator's key goes to no address that an organisation states.
+Both is looked at when a profile is saved and again at each call, for keys come and go.
+"""
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from agent_jobs import llm
+from agent_jobs.errors import FieldError, Invalid, NotFound, PermanentError
+from agent_jobs.models import ModelKey, Profile
+from agent_jobs.services import audit
+from agent_jobs.specs import Actor
+from channels_integration import http, sealing
+from channels_integration.errors import SealingError
+
+PROFILE_COLUMNS = ("base_url", "fallback_model", "max_output_tokens", "timeout_seconds", "context_tokens")
+_KEY = re.compile(r"[\x21-\x7e]{1,500}")
+_CELL = {"table": ModelKey._meta.db_table, "column": "sealed_key"}
+
+
+# --- Keys ------------------------------------------------------------------------------------------------------
+def put_key(org_id: str, provider: str, *, key: str, base_url: str = "", actor: Actor) -> ModelKey:
+    """Keep a key, in place of the one that was there. Raises NotFound, Invalid, and SealingError where none can be."""
+    if provider not in llm.PROVIDERS:
+        raise _no_provider(provider)
+    errors = []
+    if not _KEY.fullmatch(key):
+        errors.append(FieldError("key", "invalid", "must be 1 to 500 printable ASCII characters without spaces"))
+    if base_url and (reason := _refusal(base_url)):
+        errors.append(FieldError("base_url", "invalid", reason))
+    if errors:
+        raise Invalid(*errors)
+    with transaction.atomic():
+        row = ModelKey.objects.select_for_update(no_key=True).filter(org_id=org_id, provider=provider).first()
+        before = _told(row) if row else None
+        if row is None:
+            row = _new(org_id, provider)
+        row.sealed_key = sealing.seal(key, org_id=org_id, key=str(row.pk), **_CELL)
+        row.base_url = base_url
+        row.updated_at = Now()
+        row.save()
+        verb = "updated" if before else "created"
+        after = _told(row) | {"is_new_key": True}
+        audit.record(org_id, f"model_key.{verb}", "model_key", provider, actor=actor, before=before, after=after)
+    row.refresh_from_db(fields=["created_at", "updated_at"])
+    return row
+
+
+def remove_key(org_id: str, provider: str, *, actor: Actor) -> None:
+    """Jobs that need it end FAILED `model_key_missing` from then on. Raises NotFound."""
+    with transaction.atomic():
+        row = ModelKey.objects.select_for_update().filter(org_id=org_id, provider=provider).first()
+        if row is None:
+            raise key_not_found(provider)
+        before = _told(row)
+        row.delete()
+        audit.record(org_id, "model_key.removed", "model_key", provider, actor=actor, before=before)
+
+
+def key_not_found(provider: str) -> NotFound:
+    if provider not in llm.PROVIDERS:
+        return _no_provider(provider)
+    return NotFound(f"there is no key for {provider}", code="model_key_not_found")
+
+
+def _no_provider(provider: str) -> NotFound:
+    known = ", ".join(llm.PROVIDERS)
+    return NotFound(f"there is no provider {provider[:32]!r}; providers are {known}", code="provider_not_found")
+
+
+def _new(org_id: str, provider: str) -> ModelKey:
+    """The row, locked by this transaction: made here, or by somebody else this moment."""
+    try:
+        with transaction.atomic():
+            return ModelKey.objects.create(org_id=org_id, provider=provider, sealed_key="")
+    except IntegrityError:
+        return ModelKey.objects.select_for_update(no_key=True).get(org_id=org_id, provider=provider)
+
+
+def _told(row: ModelKey) -> dict[str, Any]:
+    return {"base_url": row.base_url, "key": audit.MASK}
+
+
+# --- Profiles --------------------------------------------------------------------------------------------------
+def profile_errors(profile: Profile) -> list[FieldError]:
+    """What is wrong with the models of a profile that is about to be saved."""
+    if complaint := llm.check(profile.model):
+        return [FieldError("model", "invalid", complaint)]
+    own = _own_keys(profile.org_id, profile)
+    errors = []
+    provider = llm.provider_of(profile.model)
+    if provider and not _has_key(provider, own):
+        errors.append(FieldError("model", "no_key", _no_key(provider)))
+    if profile.base_url and (complaint := _address_complaint(provider, profile.base_url, own)):
+        errors.append(FieldError("base_url", "invalid", complaint))
+    if profile.fallback_model and (complaint := _fallback_complaint(profile, own)):
+        errors.append(FieldError("fallback_model", "invalid", complaint))
+    return errors
+
+
+def _fallback_complaint(profile: Profile, own: dict[str, ModelKey]) -> str:
+    stands_in = llm.provider_of(profile.fallback_model)
+    if stands_in not in llm.PROVIDERS:
+        return f"must be a hosted model as provider:model; providers are {', '.join(llm.PROVIDERS)}"
+    if not llm.provider_of(profile.model):
+        return f"is for hosted models: {profile.model} always answers"
+    if profile.fallback_model == profile.model:
+        return "must be another one than model"
+    return "" if _has_key(stands_in, own) else _no_key(stands_in)
+
+
+def _address_complaint(provider: str, base_url: str, own: dict[str, ModelKey]) -> str:
+    if not provider:
+        return "is for hosted models"
+    if provider not in own:
+        return (
+            f"wants a key of the organization's own for {provider}: the operator's goes to no address but {provider}'s"
+        )
+    if _origin(base_url) != _origin(_address_of(own[provider])):
+        return f"must be at the host that the organization's key for {provider} is for: {_address_of(own[provider])}"
+    return _refusal(base_url) or ""
+
+
+# --- Calls -----------------------------------------------------------------------------------------------------
+def resolve(org_id: str, profile: Profile | None) -> tuple[llm.Route, ...]:
+    """The profile's model and how it is reached; then its fallback, where there is one that can be reached.
+
+    Raises PermanentError: `model_unknown`, `model_key_missing`, `model_key_unreadable`, `model_address_refused`.
+    """
+    if profile is None:
+        return (llm.Route("scripted"),)
+    if complaint := llm.check(profile.model):
+        raise PermanentError(f"there is no model {profile.model!r}: it {complaint}", code="model_unknown")
+    own = _own_keys(org_id, profile)
+    first = _route(profile, profile.model, profile.base_url, own)
+    if not llm.provider_of(profile.fallback_model):
+        return (first,)
+    try:
+        return first, _route(profile, profile.fallback_model, "", own)
+    except PermanentError:
+        return (first,)
+
+
+def _route(profile: Profile, model: str, base_url: str, own: dict[str, ModelKey]) -> llm.Route:
+    provider = llm.provider_of(model)
+    if not provider:
+        return llm.Route(model)
+    stated = {"timeout_seconds": profile.timeout_seconds, "max_output_tokens": profile.max_output_tokens}
+    bounds: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
+    rules = http.rules()
+    if key := own.get(provider):
+        if base_url and _origin(base_url) != _origin(_address_of(key)):
+            message = f"base_url is not at the host that the organization's key for {provider} is for"
+            raise PermanentError(message, code="model_address_refused")
+        address = base_url or key.base_url
+        opened, allow_private, ports = _open(key), rules.allow_private, rules.ports
+    else:
+        if base_url or not settings.MODEL_KEYS.get(provider):
+            why = ", and the operator's does not go to the profile's base_url" if base_url else ""
+            raise PermanentError(_no_key(provider) + why, code="model_key_missing")
+        address = settings.MODEL_ADDRESSES.get(provider, "")
+        # The operator may state any place, as one of their own network.
+        opened, allow_private, ports = settings.MODEL_KEYS[provider], rules.allow_private or bool(address), rules.ports
+    access = llm.Access(api_key=opened, base_url=address, ports=ports, allow_private=allow_private, **bounds)
+    return llm.Route(model, access)
+
+
+def _own_keys(org_id: str, profile: Profile) -> dict[str, ModelKey]:
+    """The organisation's keys for the profile's models, by provider."""
+    providers = {llm.provider_of(name) for name in (profile.model, profile.fallback_model)} - {""}
+    if not providers:
+        return {}
+    return {key.provider: key for key in ModelKey.objects.filter(org_id=org_id, provider__in=providers)}
+
+
+def _open(key: ModelKey) -> str:
+    try:
+        return sealing.open_sealed(key.sealed_key, org_id=key.org_id, key=str(key.pk), **_CELL)
+    except SealingError as error:
+        message = f"the organization's key for {key.provider} cannot be read: {error.message}"
+        raise PermanentError(message, code="model_key_unreadable") from None
+
+
+def _has_key(provider: str, own: dict[str, ModelKey]) -> bool:
+    return provider in own or bool(settings.MODEL_KEYS.get(provider))
+
+
+def _no_key(provider: str) -> str:
+    return f"there is no key for {provider}: neither the organization nor the operator has one"
+
+
+def _refusal(base_url: str) -> str | None:
+    return "must not contain a query" if "?" in base_url else http.refusal(base_url)
+
+
+def _address_of(key: ModelKey) -> str:
+    return key.base_url or llm.PROVIDERS[key.provider]
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
