@@ -7,8 +7,10 @@ proxies, no passwords of the environment; answers are bounded, and not packed, f
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterable
+from functools import cache
 from typing import Any
 
 import httpcore2
@@ -23,11 +25,11 @@ _IDLE_CONNECTIONS = 100
 _IDLE_SECONDS = 30.0
 
 Client = httpx2.AsyncClient
-Failure = httpx2.HTTPError
+FAILURES = (httpx2.HTTPError, httpx2.InvalidURL)
 
 
 class Refused(httpcore2.ConnectError):
-    """The guard does not let this address through. Nothing was sent."""
+    """The guard does not let this address through, or it sends on to another one."""
 
 
 class Unfit(httpcore2.ReadError):
@@ -62,14 +64,20 @@ def _found(error: BaseException | None, kind: type[Exception]) -> str | None:
     return None
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The authorities that certificates are judged by; slow to read, and the same for all."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 class _Guarded(httpx2.AsyncHTTPTransport):
     def __init__(self, rules: Rules, max_bytes: int) -> None:
-        super().__init__(trust_env=False)
+        super().__init__(verify=_trusted(), trust_env=False)
         self._rules = rules
         self._max_bytes = max_bytes
         # The transport takes no network of ours; its pool does. Nothing was opened by the one that is thrown away.
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(trust_env=False),
+            ssl_context=_trusted(),
             max_connections=_CONNECTIONS,
             max_keepalive_connections=_IDLE_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
@@ -82,6 +90,9 @@ class _Guarded(httpx2.AsyncHTTPTransport):
             raise httpx2.ConnectError(reason) from Refused(reason)
         request.headers["Accept-Encoding"] = "identity"
         response = await super().handle_async_request(request)
+        if 300 <= response.status_code < 400:
+            await response.aclose()
+            raise httpx2.ReadError("the answer is a redirect") from Refused("sends on to another one")
         if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             await response.aclose()
             raise httpx2.ReadError("the answer is packed") from Unfit("is packed, although asked not to be")

@@ -100,11 +100,12 @@ class HostedModel:
             allow_text_output=True,
         )
         settings = ModelSettings(timeout=access.timeout_seconds, max_tokens=access.max_output_tokens, max_retries=0)
+        conversation = messages(turn)
         try:
             async with asyncio.timeout(access.timeout_seconds):
                 response = await direct.model_request(
                     model,
-                    messages(turn),
+                    conversation,
                     model_settings=settings,
                     model_request_parameters=parameters,
                     instrument=False,
@@ -112,7 +113,7 @@ class HostedModel:
         except TimeoutError:
             message = f"{self.provider} did not answer within {access.timeout_seconds:g} s"
             raise RetryableError(message, code="model_timeout") from None
-        except (exceptions.AgentRunError, egress.Failure) as error:
+        except (exceptions.AgentRunError, *egress.FAILURES, *_STUMBLES) as error:
             raise _translated(self.provider, error) from error
         return _reply(response, f"{self.provider}:{self.name}")
 
@@ -234,6 +235,10 @@ _RETRYABLE: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+# What providers' packages raise when an answer is JSON, and nothing that they know.
+_STUMBLES = (AttributeError, LookupError, TypeError, ValueError)
+
+
 def _translated(provider: str, error: Exception) -> RetryableError | PermanentError:
     """Ours for theirs. Their text may quote what was sent, so only its kind and status are told."""
     if reason := egress.refused(error):
@@ -247,8 +252,7 @@ def _translated(provider: str, error: Exception) -> RetryableError | PermanentEr
     for kind, code in _PERMANENT:
         if isinstance(error, kind):
             return PermanentError(how, code=code)
-    # Redirects are not followed: what is asked for elsewhere would take the key along.
-    if isinstance(status, int) and 300 <= status < 500 and status not in (408, 409, 425, 429):
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 425, 429):
         return PermanentError(how, code="model_request_rejected")
     for kind, code in _RETRYABLE:
         if isinstance(error, kind):

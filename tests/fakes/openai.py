@@ -1,7 +1,11 @@
-"""A server that speaks the chat completions of OpenAI, as far as an agent needs them, and misbehaves on demand."""
+"""A server that speaks the chat completions of OpenAI, as far as an agent needs them, and misbehaves on demand.
+
+It says what it is told to say, so it does for other providers, too: `message` and `content` are answers of theirs.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -15,7 +19,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. `body` goes out as it is; `hold` waits for the fake to stop; `cut` resets the connection half-way."""
+    """One answer. `body` goes out as it is; `hold` waits for the fake to stop, or for the other side to hang up; `cut`
+    resets the connection half-way."""
 
     status: int = 200
     body: bytes = b""
@@ -52,6 +57,20 @@ def completion(
     return Answer(body=json.dumps(body).encode())
 
 
+def message(text: str) -> Answer:
+    """Anthropic's."""
+    usage = {"input_tokens": 12, "output_tokens": 5}
+    body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "fake", "stop_reason": "end_turn"}
+    return Answer(body=json.dumps({**body, "content": [{"type": "text", "text": text}], "usage": usage}).encode())
+
+
+def content(text: str) -> Answer:
+    """Google's."""
+    candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}
+    usage = {"promptTokenCount": 12, "candidatesTokenCount": 5, "totalTokenCount": 17}
+    return Answer(body=json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode())
+
+
 def says(text: str, *, done: bool = False, result: str = "", **more: Any) -> Answer:
     return completion(calls=[("respond", {"say": text, "next": "done" if done else "wait", "result": result, **more})])
 
@@ -73,9 +92,12 @@ class FakeOpenAI:
         self.answer = answer or (lambda request: says("Hello"))
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.headers: list[dict[str, str]] = []  # by names in small letters
+        self.paths: list[str] = []
         self._queue: deque[Answer] = deque()
         self._lock = threading.Lock()
         self.holding = threading.Semaphore(0)  # released for each request that is held
+        self.hung_up = threading.Semaphore(0)  # for each held one whose other side has gone
         self._stop = threading.Event()
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -97,10 +119,12 @@ class FakeOpenAI:
         self._server.shutdown()
         self._server.server_close()
 
-    def _take(self, request: dict[str, Any], key: str) -> Answer:
+    def _take(self, request: dict[str, Any], path: str, headers: dict[str, str]) -> Answer:
         with self._lock:
             self.requests.append(request)
-            self.keys.append(key)
+            self.paths.append(path)
+            self.headers.append(headers)
+            self.keys.append(headers.get("authorization", ""))
             if self._queue:
                 return self._queue.popleft()
         return self.answer(request)
@@ -113,10 +137,17 @@ class FakeOpenAI:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                answer = fake._take(json.loads(body), self.headers.get("Authorization", ""))
+                answer = fake._take(
+                    json.loads(body), self.path, {name.lower(): value for name, value in self.headers.items()}
+                )
                 if answer.hold:
                     fake.holding.release()
-                    fake._stop.wait(30)
+                    self.connection.settimeout(0.05)
+                    while not fake._stop.is_set():
+                        with contextlib.suppress(TimeoutError):
+                            if not self.connection.recv(1):
+                                fake.hung_up.release()
+                                break
                     self.close_connection = True
                     return
                 self.send_response(answer.status)

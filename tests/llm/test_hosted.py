@@ -1,8 +1,9 @@
 """Hosted models: what they are asked, what their answers become, and what every way of failing is to a job."""
 
 import json
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -231,3 +232,136 @@ def test_nothing_of_the_providers_is_imported_for_the_scripted_model() -> None:
 
     program = "import sys; from agent_jobs import llm; llm.get('scripted'); sys.exit('pydantic_ai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# --- Giving up -------------------------------------------------------------------------------------------------
+def test_a_call_is_given_up_from_another_thread_and_its_connection_closed(provider: FakeOpenAI) -> None:
+    provider.queue(openai.Answer(hold=True))
+    started: list[Callable[[], object]] = []
+    failures: list[RunError] = []
+
+    def wait() -> None:
+        try:
+            MODEL.answer(TURN, access(provider, timeout_seconds=60), started.append)
+        except RunError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert provider.holding.acquire(timeout=10)
+    started[0]()
+    thread.join(2)
+    assert not thread.is_alive()
+    assert [(type(error), error.code) for error in failures] == [(RetryableError, "model_call_canceled")]
+    assert provider.hung_up.acquire(timeout=2)
+
+
+def test_a_call_that_is_given_up_as_it_starts_ends_at_once(provider: FakeOpenAI) -> None:
+    provider.answer = lambda request: openai.Answer(hold=True)
+    with pytest.raises(RetryableError) as failure:
+        MODEL.answer(TURN, access(provider, timeout_seconds=60), lambda give_up: give_up())
+    assert failure.value.code == "model_call_canceled"
+
+
+def test_a_call_that_nobody_waits_for_any_more_is_hung_up(provider: FakeOpenAI) -> None:
+    provider.queue(openai.Answer(hold=True))
+
+    def break_down(give_up: Callable[[], object]) -> None:
+        assert provider.holding.acquire(timeout=10)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        MODEL.answer(TURN, access(provider), break_down)
+    assert provider.hung_up.acquire(timeout=2)
+
+
+# --- Every provider --------------------------------------------------------------------------------------------
+SPOKEN = {"openai": completion("Hello"), "anthropic": openai.message("Hello"), "google": openai.content("Hello")}
+KEY_IN = {"openai": "authorization", "anthropic": "authorization", "google": "x-goog-api-key"}
+each_provider = pytest.mark.parametrize("name", llm.PROVIDERS)
+
+
+def test_every_provider_has_a_double_here() -> None:
+    assert set(SPOKEN) == set(KEY_IN) == set(llm.PROVIDERS)
+
+
+@each_provider
+def test_a_provider_is_spoken_to_with_the_turns_own_key_and_nothing_else_of_ours(
+    provider: FakeOpenAI, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI", "ANTHROPIC", "GOOGLE", "GEMINI"):
+        monkeypatch.setenv(f"{variable}_API_KEY", "operators-canary")
+        monkeypatch.setenv(f"{variable}_BASE_URL", "http://127.0.0.1:9/operators-canary")
+    for variable in ("ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{variable}", "operators-canary")
+    for variable in ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS"):
+        monkeypatch.setenv(variable, "X-Canary: operators-canary")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "operators-canary")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    provider.queue(SPOKEN[name])
+    reply = HostedModel(name, "some-model").answer(TURN, access(provider, api_key=f"k-of-{name}"))
+    assert (reply.text, reply.model, reply.usage) == ("Hello", f"{name}:some-model", llm.Usage(12, 5))
+    headers = provider.headers[0]
+    assert headers[KEY_IN[name]].endswith(f"k-of-{name}")
+    assert headers["accept-encoding"] == "identity"
+    assert "canary" not in json.dumps([headers, provider.paths, provider.requests])
+
+
+WAYS: list[tuple[str, openai.Answer, type[RunError], str]] = [
+    ("429", openai.error(429, Retry_After="7"), RetryableError, "model_rate_limited"),
+    ("503", openai.error(503), RetryableError, "model_unavailable"),
+    ("cut", replace(completion("x" * 5000), cut=True), RetryableError, "model_unreachable"),
+    ("garbage", openai.Answer(body=b"<html>hello</html>"), RetryableError, "model_answer_invalid"),
+    ("no object", openai.Answer(body=b"[1]"), RetryableError, "model_answer_invalid"),
+    ("401", openai.error(401), PermanentError, "model_key_refused"),
+    ("404", openai.error(404), PermanentError, "model_unknown"),
+    ("redirect", openai.Answer(307, headers={"Location": "/other"}), PermanentError, "model_address_refused"),
+    ("packed", openai.Answer(body=b"x", headers={"Content_Encoding": "gzip"}), RetryableError, "model_answer_invalid"),
+    ("too long", openai.Answer(body=b" " * (10 * 1024 * 1024 + 1)), RetryableError, "model_answer_invalid"),
+]
+
+
+@each_provider
+@pytest.mark.parametrize(("answer", "kind", "code"), [row[1:] for row in WAYS], ids=[row[0] for row in WAYS])
+def test_every_provider_fails_alike(
+    provider: FakeOpenAI, name: str, answer: openai.Answer, kind: type[RunError], code: str
+) -> None:
+    provider.queue(answer)
+    with pytest.raises(RunError) as failure:
+        HostedModel(name, "some-model").answer(TURN, access(provider))
+    assert (type(failure.value), failure.value.code) == (kind, code)
+    assert "k-canary" not in failure.value.message
+    assert len(provider.requests) == 1
+
+
+@each_provider
+@pytest.mark.parametrize("allow_private", [False, True])
+def test_a_private_address_is_not_spoken_to(provider: FakeOpenAI, name: str, allow_private: bool) -> None:
+    """By a name that is harmless when the profile is saved and leads inside when the model is called."""
+    address = provider.base_url.replace("http://127.0.0.1", "https://localhost")
+    with pytest.raises(RunError) as failure:
+        HostedModel(name, "some-model").answer(
+            TURN, access(provider, base_url=address, allow_private=allow_private, ports=(int(address[18:-3]),))
+        )
+    code = "model_unreachable" if allow_private else "model_address_refused"  # it speaks no TLS
+    assert failure.value.code == code
+    assert isinstance(failure.value, RetryableError) is allow_private
+
+
+@each_provider
+def test_no_line_of_a_log_holds_the_key_or_the_conversation(
+    provider: FakeOpenAI, name: str, caplog: pytest.LogCaptureFixture, settings: Any
+) -> None:
+    """With our own lines at DEBUG; the loggers of the providers' packages are held by settings.LOGGING."""
+    caplog.set_level(logging.DEBUG)
+    turn = replace(REPLIED, goal="goal-canary", instructions="instructions-canary")
+    for answer in (SPOKEN[name], openai.error(503), openai.Answer(body=b"answer-canary")):
+        provider.queue(answer)
+        try:
+            HostedModel(name, "some-model").answer(turn, access(provider))
+        except RunError:
+            logging.getLogger("agent_jobs.test").exception("it broke")
+    logged = caplog.text + str([record.__dict__ for record in caplog.records])
+    assert "it broke" in logged  # so this test can see what is there
+    assert "canary" not in logged
+    assert "pwned" not in logged
