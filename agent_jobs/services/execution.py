@@ -50,7 +50,7 @@ class Worker:
         return self._gates[lane].answer(lambda: self._drain(lane))
 
     def _drain(self, lane: str) -> int:
-        taken: set[UUID] = set()
+        taken: dict[UUID, int] = {}
         try:
             return self._loop(lane, taken)
         except _DATABASE_GONE as error:
@@ -58,10 +58,10 @@ class Worker:
             connection.close()
             return 0
         finally:
-            for job_id in taken:
-                self.keeper.let_go(job_id)
+            for job_id, token in taken.items():
+                self.keeper.let_go(job_id, token)
 
-    def _loop(self, lane: str, taken: set[UUID]) -> int:
+    def _loop(self, lane: str, taken: dict[UUID, int]) -> int:
         batch = max(runner.batch_size for runner in runners.RUNNERS if runner.lane == lane)
         until = time.monotonic() + _SLICE_SECONDS
         settlements: list[Settlement] = []
@@ -89,7 +89,7 @@ class Worker:
                 claimed_at = time.monotonic()
                 _count_claims(answer.claimed, lane)
                 for claim in answer.claimed:
-                    taken.add(UUID(claim["id"]))
+                    taken[UUID(claim["id"])] = claim["token"]
                     self.keeper.hold(UUID(claim["id"]), claim["token"])
                 for claim in answer.claimed:
                     turns_taken += 1
@@ -156,10 +156,10 @@ class Worker:
                 connection.close()
                 threading.Event().wait(self.rng.uniform(0.2, 1.0))
 
-    def _after(self, settlements: Sequence[Settlement], settled: frozenset[UUID], taken: set[UUID]) -> None:
+    def _after(self, settlements: Sequence[Settlement], settled: frozenset[UUID], taken: dict[UUID, int]) -> None:
         for settlement in settlements:
-            self.keeper.let_go(settlement.id)
-            taken.discard(settlement.id)
+            self.keeper.let_go(settlement.id, settlement.token)
+            taken.pop(settlement.id, None)
             if settlement.id in settled:
                 _count_end(settlement)
             else:

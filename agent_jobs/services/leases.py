@@ -88,9 +88,11 @@ class Keeper:
         with self._held_lock:
             self._held[job_id] = token
 
-    def let_go(self, job_id: UUID) -> None:
+    def let_go(self, job_id: UUID, token: int | None = None) -> None:
+        """With a `token`, of that lease alone: another thread may hold the job again by a newer one."""
         with self._held_lock:
-            self._held.pop(job_id, None)
+            if token is None or self._held.get(job_id) == token:
+                self._held.pop(job_id, None)
 
     @property
     def held(self) -> dict[UUID, int]:

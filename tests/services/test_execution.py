@@ -16,7 +16,7 @@ from agent_jobs.runners.base import AwaitReply, Done, Outcome, Run
 from agent_jobs.services import recovery, replies, transitions
 from agent_jobs.services.execution import Worker
 from agent_jobs.services.leases import Keeper
-from agent_jobs.states import JobStatus
+from agent_jobs.states import Event, JobStatus
 from channels_integration.messages import Delivery, Incoming, Receipt
 from channels_integration.models import Channel, OutboundMessage
 from tests import rows
@@ -331,6 +331,41 @@ def test_a_job_that_is_canceled_in_its_turn_says_nothing(
     worker.serve("agents")
     assert (again(job).status, again(job).result) == (JobStatus.CANCELED, None)
     assert not OutboundMessage.objects.exists()
+    assert not worker.keeper.held
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_turn_that_was_overtaken_does_not_let_go_of_the_lease_of_the_next_one(
+    worker: Worker, nowhere: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ask()
+    next_begun, may_end = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        worker.serve("agents")
+        connection.close()
+
+    second = threading.Thread(target=serve)
+
+    def run(given: Run) -> Outcome:
+        if threading.current_thread() is second:
+            next_begun.set()
+            assert may_end.wait(20)
+            return Done("the second turn's")
+        transitions.move_one(Event.TAKE_BACK, again(job), actor=rows.TESTER)
+        second.start()
+        assert next_begun.wait(20)
+        return Done("the first turn's")
+
+    broken(monkeypatch, run)
+    try:
+        worker.serve("agents")
+        held = worker.keeper.held
+    finally:
+        may_end.set()
+        second.join(20)
+    assert held == {job.pk: again(job).lease_token}
+    assert again(job).result == "the second turn's"
     assert not worker.keeper.held
 
 
