@@ -40,7 +40,7 @@ JOB_COLUMNS = (
     *("params", "config", "tags", "priority", "is_new_channel", "ignore_cooldown", "created_at", "updated_at"),
     *("requested_at", "delay_minutes", "delay_seconds", "scheduled_at", "started_at", "deadline_at"),
     *("finished_at", "queue_at", "waiting_for", "wake_at", "lease_until", "thread", "inbox_count"),
-    *("first_reply_at", "result", "result_data", "error_code", "error_message"),
+    *("first_reply_at", "result", "result_data", "error_code", "error_message", "replay_of", "retry_count"),
 )
 ACTIVITY_COLUMNS = (
     *("id", "org_id", "job_id", "code", "status", "note", "actor", "source_type", "execution_id"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from agent_jobs.errors import FieldError
 
@@ -51,6 +52,7 @@ class JobSpec:
     tags: tuple[str, ...] = ()
     priority: int = DEFAULT_PRIORITY
     token_pk: int | None = None
+    replay_of: UUID | None = None
 
 
 Rule = Callable[[Any], str]

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from structlog.contextvars import bound_contextvars
 
@@ -134,9 +135,17 @@ def look_again(org_id: str) -> int:
 
 
 def pending_count(org_id: str, owner_key: str) -> int:
-    """How many of an owner's messages are neither out nor given up."""
-    undelivered = OutboundMessage.objects.filter(status__in=OutboundMessage.UNDELIVERED)
-    return undelivered.filter(org_id=org_id, owner_key=owner_key).count()
+    """How many of an owner's messages are neither out nor given up; one that was withdrawn is nobody's to wait for."""
+    return _undelivered(org_id, owner_key).filter(is_recalled=False).count()
+
+
+def undelivered(org_id: str, owner_key: str, *, most: int = 1_000) -> list[OutboundMessage]:
+    """Those messages, in their order, and with them what was withdrawn while it was being sent."""
+    return list(_undelivered(org_id, owner_key).order_by("position")[:most])
+
+
+def _undelivered(org_id: str, owner_key: str) -> QuerySet[OutboundMessage]:
+    return OutboundMessage.objects.filter(org_id=org_id, owner_key=owner_key, status__in=OutboundMessage.UNDELIVERED)
 
 
 # --- Sending ---------------------------------------------------------------------------------------------------

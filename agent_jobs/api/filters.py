@@ -91,6 +91,7 @@ class JobFilters(FilterSet):  # type: ignore[misc]
     platform = By(text(about="For this platform."))
     priority = By(whole(PRIORITIES.start, PRIORITIES.stop - 1, about="With this priority."))
     tags = By(TAGS, lookup="contains")
+    replay_of = By(Param(_job_id, "Replays of this job.", {"type": "string", "format": "uuid"}))
 
 
 class ActivityFilters(FilterSet):  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import inline_serializer
+from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
 from agent_jobs.api.activities import Activity
@@ -82,10 +82,45 @@ class Job(serializers.Serializer[Any]):
     flags = JobFlags()
     execution_log = serializers.ListField(child=serializers.CharField())
     activities_count = serializers.IntegerField()
+    replay_of = serializers.CharField(required=False, help_text="The job that this one was made from again.")
+    retry_count = serializers.IntegerField(required=False, help_text="How many times it was retried, if ever.")
     Activities = Activity(many=True, required=False)
 
 
+class Holder(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(["job", "message"])
+    id = serializers.CharField()
+    state = serializers.CharField(help_text="The job's status, or what the outbox says of the message.")
+    next_try_at = serializers.DateTimeField(required=False, help_text="Of a message.")
+
+
+@extend_schema_field({"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string"}], "nullable": True})
+class Place(serializers.Field):  # type: ignore[type-arg]
+    pass
+
+
+class Explanation(serializers.Serializer[Any]):
+    state = serializers.CharField(help_text="Why it is not running, or what it waits for: one sentence for people.")
+    rule = serializers.CharField(
+        help_text="scheduled, cooldown, no_workers, org_cap, job_type_cap, channel_cap, queue, running, lease_lapsed,"
+        " waiting_for_reply, retry, delivery, approval, quiet_hours or ended; there may be more one day."
+    )
+    blocked_by = Holder(
+        many=True, help_text="At most 20: the jobs that take up the places of a cap, or the messages that are not out."
+    )
+    place_in_queue = Place(
+        help_text='Among what the organization has ready in the job\'s lane, 1 is next; "10000+" where it is far down.'
+    )
+    estimated_start = serializers.DateTimeField(
+        allow_null=True,
+        help_text="When it is due; of a job in the queue, by its place and the starts a minute since the queue was"
+        " last empty (5 minutes at most). null: nobody knows.",
+    )
+    unblocks = serializers.ListField(child=serializers.CharField(), help_text="What would let it go on, any of these.")
+
+
 class JobInDetail(Job):
+    explanation = Explanation(required=False, help_text="With include=explanation.")
     delay_minutes = serializers.IntegerField()
     delay_seconds = serializers.IntegerField(help_text="What was drawn.")
     requested_scheduled_at = serializers.DateTimeField(required=False)

@@ -8,7 +8,7 @@ from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries, stats, timing
+from agent_jobs import explanations, queries, stats, timing
 from agent_jobs.api import activities, paging, parsing
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Asked, Resource, read_job_id
@@ -45,7 +45,7 @@ LIST_QUERY = {
     "activities_sort": parsing.one_of(*_DIRECTION, default="-created_at", about="With include=activities."),
 }
 DETAIL_QUERY = {
-    "include": parsing.words("activities", about="What to add to the answer."),
+    "include": parsing.words("activities", "explanation", about="What to add to the answer; both with a comma."),
     "include_limit": parsing.whole(1, 100, default=50, about="With include=activities."),
     "include_sort": parsing.one_of(*_DIRECTION, default="-created_at", about="With include=activities."),
 }
@@ -82,12 +82,16 @@ class CancelRequest(StrictSerializer):
     reason = Text(max_length=1_000, required=False, allow_blank=True)
 
 
-def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
-    problems = config_errors(fields.get("config", {}), at="config")
+def problems(fields: Mapping[str, Any]) -> list[FieldError]:
+    found = config_errors(fields.get("config", {}), at="config")
     scheduled_at = fields.get("scheduled_at")
     if scheduled_at and scheduled_at > datetime.now(UTC) + timing.MAX_AHEAD:
-        problems.append(FieldError("scheduled_at", "too_far", "is more than 10 years ahead"))
-    return problems
+        found.append(FieldError("scheduled_at", "too_far", "is more than 10 years ahead"))
+    return found
+
+
+def channel_spec(channel: Mapping[str, Any]) -> ChannelSpec:
+    return ChannelSpec(channel["platform"], channel["code"], channel.get("type", ""), channel.get("data", {}))
 
 
 # --- What is answered ------------------------------------------------------------------------------------------
@@ -99,6 +103,35 @@ def answers(rows: Sequence[queries.Row], *, is_detail: bool = False, are_new: bo
     return [
         _answer(row, tasks.get(row["id"], []), logs.get(row["id"], queries.Log()), is_detail=is_detail) for row in rows
     ]
+
+
+def created(job: Any) -> dict[str, Any]:
+    """The whole answer to a POST that has made this job; what stands in it needs no second look into the row."""
+    row = {column: getattr(job, column) for column in queries.JOB_COLUMNS}
+    (shown,) = answers([row], is_detail=True, are_new=True)
+    return {"data": shown, "meta": {"org_id": shown["org_id"], "id": shown["id"]}}
+
+
+def explanation(found: explanations.Explanation) -> dict[str, Any]:
+    """Every field always, null where there is nothing to say: it is new, and no client of the document reads it."""
+    return {
+        "state": found.state,
+        "rule": found.rule,
+        "blocked_by": [
+            filled(
+                {
+                    "kind": holder.kind,
+                    "id": holder.id,
+                    "state": holder.state,
+                    "next_try_at": stamp_or_none(holder.next_try_at),
+                }
+            )
+            for holder in found.blocked_by
+        ],
+        "place_in_queue": found.place_in_queue,
+        "estimated_start": stamp_or_none(found.estimated_start),
+        "unblocks": list(found.unblocks),
+    }
 
 
 def _answer(row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, *, is_detail: bool) -> dict[str, Any]:
@@ -141,6 +174,8 @@ def _answer(row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, *,
         "result_data": row["result_data"],
         "error_code": row["error_code"],
         "error_message": row["error_message"],
+        "replay_of": str(row["replay_of"]) if row["replay_of"] else None,
+        "retry_count": row["retry_count"] or None,
     }
     if _is_waiting_outside(row):
         has_value |= {"waiting_for": row["waiting_for"], "wake_at": stamp_or_none(row["wake_at"])}
@@ -203,12 +238,12 @@ class Jobs(Resource):
         description="Nothing is stored unless the answer is a 201.",
     )
     def post(self, request: Request) -> HttpResponseBase:
-        asked = self.asked(query=CREATE_QUERY, body=JobRequest, check=_problems)
+        asked = self.asked(query=CREATE_QUERY, body=JobRequest, check=problems)
         fields, channel = asked.body, asked.body["target_channel"]
         self.require_org(channel["org_id"])
         spec = JobSpec(
             job_type_id=fields["job_type_id"],
-            channel=ChannelSpec(channel["platform"], channel["code"], channel.get("type", ""), channel.get("data", {})),
+            channel=channel_spec(channel),
             config=fields.get("config", {}),
             params=fields.get("params", {}),
             scheduled_at=fields.get("scheduled_at"),
@@ -219,10 +254,7 @@ class Jobs(Resource):
         )
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            job = jobs.create(self.org_id, spec, actor=self.actor)
-            row = {column: getattr(job, column) for column in queries.JOB_COLUMNS}
-            (shown,) = answers([row], is_detail=True, are_new=True)
-            return 201, {"data": shown, "meta": {"org_id": self.org_id, "id": shown["id"]}}
+            return 201, created(jobs.create(self.org_id, spec, actor=self.actor))
 
         return self.once(effect)
 
@@ -241,6 +273,8 @@ class JobDetail(Resource):
             found = queries.activities_of([row["id"]], per_job=limit, total=limit, newest_first=newest_first)
             shown["Activities"] = [activities.answer(activity) for activity in found.get(row["id"], [])]
             meta["activities_meta"] = {"count": len(shown["Activities"]), "limit": limit}
+        if "explanation" in asked.query["include"]:
+            shown["explanation"] = explanation(explanations.of(self.org_id, row["id"]))
         return Response({"data": shown, "meta": meta})
 
     @operation(

@@ -10,6 +10,7 @@ from django.urls.resolvers import URLResolver
 
 from agent_jobs.api import (
     activities,
+    again,
     app_tokens,
     audit,
     catalog,
@@ -40,6 +41,8 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("agent-jobs/", jobs.MissingJobId.as_view()),
         path("agent-jobs/<str:job_id>", jobs.JobDetail.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>/messages", messages.JobMessages.as_view(**kwargs)),
+        path("agent-jobs/<str:job_id>/retry", again.Retry.as_view(**kwargs)),
+        path("agent-jobs/<str:job_id>/replay", again.Replay.as_view(**kwargs)),
         path("app-tokens", app_tokens.AppTokens.as_view(**kwargs)),
         path("app-tokens/<str:public_id>", app_tokens.AppTokenDetail.as_view(**kwargs)),
         path("audit", audit.Audit.as_view(**kwargs)),

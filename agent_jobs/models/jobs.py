@@ -40,6 +40,7 @@ class Job(models.Model):
     is_new_channel = models.BooleanField(default=False)
     ignore_cooldown = models.BooleanField(default=False)
     created_by = models.ForeignKey(AppToken, null=True, on_delete=models.SET_NULL, db_index=False)
+    replay_of = models.UUIDField(null=True, blank=True)  # of the same organisation, and perhaps pruned by now
 
     # When it is due.
     created_at = models.DateTimeField(db_default=Now())
@@ -93,6 +94,11 @@ class Job(models.Model):
             models.Index("org", "job_type_key", F("created_at").desc(), F("id").desc(), name="job_type"),
             models.Index("org", "channel_code", F("created_at").desc(), F("id").desc(), name="job_channel"),
             models.Index("org", "scheduled_at", name="job_scheduled"),
+            models.Index(
+                fields=["org", "replay_of", "created_at"],
+                condition=Q(replay_of__isnull=False),
+                name="job_replays",
+            ),
             models.Index(
                 fields=["lane", "org", "queue_at", "id"], condition=Q(queue_at__isnull=False), name="job_queue"
             ),

@@ -65,6 +65,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
             is_new_channel=not others.exists(),
             ignore_cooldown=bool(config.get("ignore_cooldown", False)),
             created_by_id=spec.token_pk,
+            replay_of=spec.replay_of,
             trace=tracing.current(),
             created_at=now,
             updated_at=now,
@@ -83,7 +84,8 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
         job.save(force_insert=True)
         when = f" for {due_at:%Y-%m-%d %H:%M:%S}Z" if is_scheduled else ""
         why = " (a job of this type failed here lately)" if is_held else ""
-        transitions.record_creation(job, actor=actor, note=f"{job.status}: created{when}{why}")
+        how = f"created as a replay of {spec.replay_of}" if spec.replay_of else "created"
+        transitions.record_creation(job, actor=actor, note=f"{job.status}: {how}{when}{why}")
         if not is_scheduled:
             dispatch.ring_on_commit(job.lane)
     return job

@@ -134,7 +134,8 @@ def _listener(incoming: Incoming) -> Job | None:
 def settle_delivery(delivery: Delivery) -> None:
     """A message of a job is out, or was given up: the timer of its follow-up starts, or the job ends."""
     job = Job.objects.select_for_update().filter(pk=delivery.owner_key).first()
-    Activity.objects.filter(pk=delivery.outgoing_id).update(
+    told = Activity.objects.filter(pk=delivery.outgoing_id)
+    told.update(
         status=ActivityStatus.COMPLETED if delivery.is_sent else ActivityStatus.CANCELED,
         processed_at=Now(),
         updated_at=Now(),
@@ -143,6 +144,11 @@ def settle_delivery(delivery: Delivery) -> None:
         return
     if delivery.is_sent:
         Message.objects.filter(job_id=job.pk, key=delivery.outgoing_id).update(delivered_at=Now())
+    if job.retry_count and told.filter(life__lt=job.retry_count).exists():
+        # Of a life before the last retry: this one neither waits for it nor fails with it.
+        if not delivery.is_sent:
+            Message.objects.filter(job_id=job.pk, key=delivery.outgoing_id).delete()
+        return
     if job.status != JobStatus.RUNNING:
         return
     if delivery.receipt:

@@ -40,6 +40,16 @@ def say(job: Job, text: str) -> None:
     outbox.enqueue([outgoing])
 
 
+def forget_unheard(job: Job) -> None:
+    """What the agent wrote and nobody got is taken out of the transcript; activities still tell of it.
+
+    What is on its way this moment stays: somebody may get it yet.
+    """
+    on_its_way = [message.id for message in outbox.undelivered(job.org_id, str(job.pk))]
+    unheard = Message.objects.filter(job_id=job.pk, is_human=False, delivered_at__isnull=True)
+    unheard.exclude(key__in=on_its_way).delete()
+
+
 def withdraw(job: Job) -> None:
     """Nothing that the job wanted to say and that is not out yet is said any more."""
     withdrawn = outbox.withdraw(job.org_id, str(job.pk))

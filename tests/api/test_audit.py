@@ -11,6 +11,7 @@ from django.urls import reverse
 from agent_jobs.models import AuditEntry, Membership
 from agent_jobs.services import audit, orgs
 from agent_jobs.specs import Actor
+from agent_jobs.states import JobStatus
 from channels_integration import directory
 from tests import factories, rows
 
@@ -87,6 +88,18 @@ WRITES = [
     ),
     ("POST", "/services/agent-jobs", factories.job_request(), ("job.created", None, None, {"status": "WAITING"})),
     (
+        "POST",
+        "/services/agent-jobs/{ended}/retry",
+        {"reason": "why"},
+        ("job.retried", None, {"status": "FAILED"}, {"status": "WAITING", "note": "WAITING: retried: why"}),
+    ),
+    (
+        "POST",
+        "/services/agent-jobs/{ended}/replay",
+        None,
+        ("job.created", None, None, {"status": "WAITING"}),
+    ),
+    (
         "DELETE",
         "/services/agent-jobs/{job}",
         {"reason": "why"},
@@ -100,12 +113,12 @@ def old_things(admin):
     admin.post(f"{CATALOG}/profiles", {"id": "old", "name": "Old"})
     admin.post(CHANNELS, {**HOOK, "code": "old"})
     admin.post(f"{CHANNELS}/slack/installations", {**SLACK, "team_id": "T0OLD"})
-    return rows.job()
+    return {"job": rows.job().pk, "ended": rows.job(JobStatus.FAILED).pk}
 
 
 @pytest.mark.parametrize(("method", "path", "body", "expected"), WRITES, ids=lambda value: str(value)[:60])
 def test_a_write_by_token_leaves_who_did_what_by_which_request(admin, old_things, method, path, body, expected):
-    answer = admin.send(method, path.format(job=old_things.pk), body, X_Request_ID="req-7")
+    answer = admin.send(method, path.format(**old_things), body, X_Request_ID="req-7")
 
     assert answer.status_code in {200, 201}, answer.content
     (left,) = entries(admin, request_id="req-7")

@@ -65,8 +65,10 @@ ROWS = {
     ),
     ("agent-jobs/", "GET"): Row("agent-jobs/", (400, 400, 400)),
     ("agent-jobs/", "DELETE"): Row("agent-jobs/", (400, 400, 400)),
-    ("agent-jobs/<str:job_id>", "GET"): Row("agent-jobs/{job}?include=activities", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>", "GET"): Row("agent-jobs/{job}?include=activities,explanation", (200, 403, 404), "id"),
     ("agent-jobs/<str:job_id>", "DELETE"): Row("agent-jobs/{job}", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>/retry", "POST"): Row("agent-jobs/{ended}/retry", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>/replay", "POST"): Row("agent-jobs/{ended}/replay", (201, 403, 404), "id"),
     ("agent-jobs/<str:job_id>/messages", "GET"): Row("agent-jobs/{job}/messages", (200, 403, 404), "id"),
     ("agent-jobs/<str:job_id>/messages", "POST"): Row(
         "agent-jobs/{job}/messages", (201, 403, 404), "id", lambda names: {"text": "Hi", "author": "Ann"}
@@ -169,6 +171,7 @@ class World:
 UNKNOWN = {
     "org": "unknown",
     "job": "01930000-0000-7000-8000-000000000000",
+    "ended": "01930000-0000-7000-8000-000000000000",
     "token": "ajt_live_0000000",
     "code": "nobodys",
     "team": "T0NOBODY",
@@ -196,6 +199,7 @@ def populate(org_id, code, team):
         config={"start_prompt": canary},
     )
     Message.objects.create(job=job, is_human=True, author=canary, text=canary)
+    ended = rows.job(JobStatus.FAILED, org_id=org_id, params={"name": canary}, prompt=canary, result=canary)
     factories.activity(job, note=canary, input={"a": canary}, output={"a": canary}, actor=canary)
     PlaceHours.objects.create(org_id=org_id, kind="person", platform="web", name=canary, hours={"a": canary})
     of_job = {"org_id": org_id, "job": job}
@@ -212,7 +216,8 @@ def populate(org_id, code, team):
         webchat.say(org_id, "webhook", place, text=canary, author=canary)
     audit.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
     plain = factories.token(org_id, app=canary)
-    return {"org": org_id, "job": str(job.pk), "token": plain[:16], "code": code, "team": team}, plain
+    names = {"org": org_id, "job": str(job.pk), "ended": str(ended.pk), "token": plain[:16], "code": code, "team": team}
+    return names, plain
 
 
 @pytest.fixture
@@ -273,7 +278,7 @@ def test_nobody_gets_or_changes_what_is_the_strangers(world, caplog, address, me
         for name in ("Activity", "Message", "Channel", "Installation", "WebMessage")
         for line in before[name]
     }
-    theirs |= {world.names["foreign"]["job"], world.names["foreign"]["token"]}
+    theirs |= {world.names["foreign"][name] for name in ("job", "ended", "token")}
     caplog.set_level(logging.DEBUG)
     caplog.clear()
 
@@ -377,7 +382,7 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
 # --- Lists and references --------------------------------------------------------------------------------------
 def test_lists_hold_only_what_is_ours(world):
     for path, count in {
-        "agent-jobs?include=activities,stats": 1,
+        "agent-jobs?include=activities,stats": 2,
         "activities": 1,
         "organizations/acme/agent-jobs-type": 1,
         "organizations/acme/profiles": 1,

@@ -10,6 +10,7 @@ from tests import factories, rows
 
 pytestmark = pytest.mark.django_db
 JOBS = "/services/agent-jobs"
+SOURCE = "01930000-0000-7000-8000-000000000001"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -25,8 +26,8 @@ def five(acme):
         ("a", JobStatus.SCHEDULED, {"channel_code": "C1", "tags": ["red"], "priority": 1}),
         ("b", JobStatus.WAITING, {"channel_code": "C2", "tags": ["red", "blue"], "job_type_key": "report"}),
         ("c", JobStatus.RUNNING, {"channel_code": "C1", "platform": "slack", "priority": 9}),
-        ("d", JobStatus.FAILED, {"channel_code": "C3", "job_type_key": "report"}),
-        ("e", JobStatus.COMPLETED, {"channel_code": "C1", "tags": ["blue"]}),
+        ("d", JobStatus.FAILED, {"channel_code": "C3", "job_type_key": "report", "replay_of": SOURCE}),
+        ("e", JobStatus.COMPLETED, {"channel_code": "C1", "tags": ["blue"], "replay_of": SOURCE}),
     ]
     for hours, (called, status, columns) in enumerate(table):
         at = NOON + timedelta(hours=hours)
@@ -72,6 +73,9 @@ def five(acme):
         ("tags=blue,red", "b"),
         ("tags=green", ""),
         ("org_id=acme", "abcde"),
+        (f"replay_of={SOURCE}", "de"),
+        (f"replay_of={SOURCE}&status=failed", "d"),
+        ("replay_of=01930000-0000-7000-8000-000000000009", ""),
     ],
 )
 def test_a_filter_leaves_the_jobs_that_fit(five, query, expected):

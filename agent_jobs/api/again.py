@@ -1,0 +1,121 @@
+"""Jobs once more: `POST /services/agent-jobs/{id}/retry` and `/replay`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.http import HttpResponseBase
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from agent_jobs import queries
+from agent_jobs.api import jobs
+from agent_jobs.api.base import Resource, read_job_id
+from agent_jobs.api.docs import OpenApiExample, operation
+from agent_jobs.api.fields import Moment, Object, StrictSerializer, Tags, Text, Whole
+from agent_jobs.api.job_docs import JobInDetail, JobItem
+from agent_jobs.errors import FieldError
+from agent_jobs.services import again
+from agent_jobs.specs import CONFIG_RULES, PRIORITIES
+
+
+class RetryRequest(StrictSerializer):
+    reason = Text(max_length=1_000, required=False, allow_blank=True)
+
+
+class ReplayRequest(StrictSerializer):
+    target_channel = jobs.TargetChannel(required=False)
+    config = Object(required=False, help_text="Laid over the old config key by key; null: the job type's default.")
+    params = Object(required=False, help_text="Laid over the old params key by key; null: left out.")
+    scheduled_at = Moment(required=False, help_text="Without it the replay runs now, whenever the old job did.")
+    tags = Tags(required=False)
+    priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
+
+
+class _RetriedMeta(serializers.Serializer[Any]):
+    org_id = serializers.CharField()
+    job_id = serializers.CharField()
+
+
+RetriedJob = inline_serializer(
+    "RetriedJob", {"data": JobInDetail(), "meta": _RetriedMeta(), "message": serializers.CharField()}
+)
+_CHANGED = OpenApiExample(
+    "With another channel and one changed parameter",
+    {
+        "target_channel": {"org_id": "org123", "platform": "slack", "type": "channel", "code": "C654321"},
+        "params": {"report_type": "weekly"},
+    },
+    request_only=True,
+)
+
+
+class Retry(Resource):
+    @operation(
+        "jobs_retry",
+        "Retry a job",
+        answers={200: RetriedJob},
+        refused=(404,),
+        request=RetryRequest,
+        is_post=True,
+        description="Reopens a job that is FAILED or CANCELED: the same job is WAITING again, with `retry_count` one"
+        " higher, a fresh deadline, and the transcript as people know it. What it had still to say is not said."
+        " 409 for a job in any other status. The body is optional.",
+    )
+    def post(self, request: Request, job_id: str) -> HttpResponseBase:
+        asked = self.asked(body=RetryRequest)
+        found = read_job_id(job_id)
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            job = again.retry(self.org_id, found, actor=self.actor, reason=asked.body.get("reason", ""))
+            (shown,) = jobs.answers([queries.job(self.org_id, job.pk)], is_detail=True)
+            return 200, {
+                "data": shown,
+                "meta": {"org_id": self.org_id, "job_id": shown["id"]},
+                "message": f"Job with ID '{shown['id']}' successfully reopened",
+            }
+
+        return self.once(effect)
+
+
+class Replay(Resource):
+    @operation(
+        "jobs_replay",
+        "Replay a job",
+        answers={201: JobItem},
+        refused=(404,),
+        request=ReplayRequest,
+        query=jobs.CREATE_QUERY,
+        is_post=True,
+        examples=[_CHANGED],
+        description="A new job from the input of this one, whatever became of it, by the rules of a new job. The body"
+        " is optional and says what shall be otherwise. The new job names this one in `replay_of`.",
+    )
+    def post(self, request: Request, job_id: str) -> HttpResponseBase:
+        asked = self.asked(query=jobs.CREATE_QUERY, body=ReplayRequest, check=_problems)
+        fields, channel = asked.body, asked.body.get("target_channel")
+        if channel:
+            self.require_org(channel["org_id"])
+        changes = again.Changes(
+            params=fields.get("params", {}),
+            config=fields.get("config", {}),
+            channel=jobs.channel_spec(channel) if channel else None,
+            scheduled_at=fields.get("scheduled_at"),
+            delay_minutes=asked.query["delay"],
+            tags=tuple(fields["tags"]) if "tags" in fields else None,
+            priority=fields.get("priority"),
+        )
+        found = read_job_id(job_id)
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            job = again.replay(self.org_id, found, changes, actor=self.actor, token_pk=self.token.pk)
+            return 201, jobs.created(job)
+
+        return self.once(effect)
+
+
+def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
+    """As of a new job; but null under a known key of the config takes it out."""
+    config = fields.get("config", {})
+    stated = {key: value for key, value in config.items() if value is not None or key not in CONFIG_RULES}
+    return jobs.problems({**fields, "config": stated})

@@ -1,0 +1,294 @@
+"""Why a job is not running, or what it waits for, for people and for machines. Reads only, the organisation first.
+
+One rule for each status and, of those under way outside of a worker, for each thing that a job can wait for; of a job
+in the queue, the first of these that holds: no worker takes work, a cap is reached (the organisation's, the type's, the
+type's in the channel), others come first. Every look is bounded, however many jobs wait: places beyond `MOST_COUNTED`
+are not counted, and starts lately are counted in the newest few thousand activities. Nothing of another organisation is
+looked at, although their jobs take workers, too: an estimated start is an estimate.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from agent_jobs.errors import NotFound
+from agent_jobs.models import DutyRun, Job, JobType, Org, WorkerProcess
+from agent_jobs.specs import DEFAULT_PRIORITY
+from agent_jobs.states import JobStatus, WaitingFor
+from agent_jobs.timing import PRIORITY_STEP
+from channels_integration import outbox, settling
+
+MOST_HOLDERS = 20
+MOST_COUNTED = 10_000
+# While anybody works, some worker takes a bell, or does a duty without one, every second.
+_WORKS_SECONDS = 15
+_LATELY = timedelta(minutes=5)
+_MOST_ACTIVITIES = 2_000
+# A queue whose head has waited for less is as good as empty.
+_SHORT_SECONDS = 2.0
+
+# In the order that claims go by, and along the same index.
+_BEFORE = """
+SELECT count(*) FROM (
+    SELECT FROM agent_jobs_job
+    WHERE queue_at IS NOT NULL AND lane = %s AND org_id = %s AND (queue_at, id) < (%s, %s)
+    ORDER BY queue_at, id LIMIT %s) before
+"""
+# The head of the queue has been there since; so long has the queue not been empty, and starts tell what workers can do.
+_STARTS = f"""
+WITH head AS (
+    SELECT queue_at + (priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds' AS since
+    FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = %(org_id)s
+    ORDER BY queue_at, id LIMIT 1
+), span AS (
+    SELECT greatest(since, now() - %(lately)s::interval) AS since FROM head
+), lately AS (
+    SELECT job_id, code, created_at FROM agent_jobs_activity
+    WHERE org_id = %(org_id)s AND created_at > (SELECT since FROM span)
+    ORDER BY created_at DESC, id DESC LIMIT {_MOST_ACTIVITIES}
+)
+SELECT count(*) FILTER (WHERE j.lane = %(lane)s), extract(epoch FROM now() - CASE count(*)
+    WHEN {_MOST_ACTIVITIES} THEN min(lately.created_at) ELSE (SELECT since FROM span) END)::float8
+FROM lately LEFT JOIN agent_jobs_job j ON j.id = lately.job_id AND lately.code = 'job.started'
+"""  # noqa: S608 - constants
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What is in the way: a job that takes up a place under a cap, or a message that is not out yet.
+
+    `state` is the job's status, or what the outbox says of the message; `next_try_at` is the message's.
+    """
+
+    kind: str
+    id: str
+    state: str
+    next_try_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`state` is a sentence, `rule` a word that never changes. `place_in_queue` is among what the organisation has
+    ready in the job's lane: 1 is next, and far down it is a text ("10000+"). None: there is none, or nobody knows."""
+
+    state: str
+    rule: str
+    blocked_by: tuple[Holder, ...] = ()
+    place_in_queue: int | str | None = None
+    estimated_start: datetime | None = None
+    unblocks: tuple[str, ...] = ()
+
+
+def of(org_id: str, job_id: UUID) -> Explanation:
+    """By the database's clock. Raises NotFound, also for another organisation's job."""
+    job = Job.objects.annotate(database_now=Now()).filter(org_id=org_id, pk=job_id).first()
+    if job is None:
+        raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
+    return BY_STATUS[JobStatus(job.status)](job, job.database_now)
+
+
+# --- Not begun -------------------------------------------------------------------------------------------------
+def _scheduled(job: Job, now: datetime) -> Explanation:
+    if job.scheduled_at <= now:
+        state = "It is due, and is about to be put into the queue."
+        return _due(job, now, Explanation(state, "scheduled", estimated_start=now))
+    at = _said(job.scheduled_at)
+    if job.waiting_for == WaitingFor.COOLDOWN:
+        state = f"A job of its type failed in this channel lately: it is held until {at}."
+        return Explanation(state, "cooldown", estimated_start=job.scheduled_at, unblocks=(at,))
+    return Explanation(f"It is scheduled for {at}.", "scheduled", estimated_start=job.scheduled_at, unblocks=(at,))
+
+
+def _in_queue(job: Job, now: datetime) -> Explanation:
+    """It is ready. What has begun keeps its place under the caps, and meets none again."""
+    place = _place(job)
+    works = _works()
+    if not works.is_any:
+        return replace(_NO_WORKERS, place_in_queue=place)
+    found = _by_caps(job, place) if job.status == JobStatus.WAITING else None
+    if found is None:
+        before = "nothing of its organization comes before it" if place == 1 else f"it is number {place} in its queue"
+        state = f"It is ready, and is taken up when a worker is free: {before}."
+        if not works.are_rung:
+            state += " No bell is heard at present, so workers look for work once a second."
+        found = Explanation(state, "queue", unblocks=("a worker that is free",))
+    is_estimated = job.status == JobStatus.WAITING and found.rule in ("queue", "org_cap")
+    return replace(found, place_in_queue=place, estimated_start=_estimate(job, place, now) if is_estimated else None)
+
+
+def _by_caps(job: Job, place: int | str) -> Explanation | None:
+    """The first cap that is reached, as `services.caps` counts them: by status, whatever a RUNNING job waits for."""
+    running = Job.objects.filter(org_id=job.org_id, status=JobStatus.RUNNING)
+    of_type = running.filter(job_type_key=job.job_type_key)
+    of_channel = of_type.filter(platform=job.platform, channel_code=job.channel_code)
+    org_cap = Org.objects.filter(pk=job.org_id).values_list("max_running_jobs", flat=True).first()
+    caps = JobType.objects.filter(org_id=job.org_id, key=job.job_type_key)
+    type_cap, channel_cap = caps.values_list("max_running", "max_running_per_channel").first() or (None, None)
+    in_channel = f"jobs of type {job.job_type_key!r} in {_channel(job)}"
+    for rule, cap, holders, what in (
+        ("org_cap", org_cap, running, "jobs of the organization"),
+        ("job_type_cap", type_cap, of_type, f"jobs of type {job.job_type_key!r}"),
+        ("channel_cap", channel_cap, of_channel, in_channel),
+    ):
+        if cap is not None and holders.order_by().values("pk")[:cap].count() >= cap:
+            return _full(rule, cap, holders, what)
+    return None
+
+
+def _full(rule: str, cap: int, holders: QuerySet[Job], what: str) -> Explanation:
+    found = holders.order_by("created_at", "id").values_list("id", "status")[:MOST_HOLDERS]
+    blocked_by = tuple(Holder("job", str(job_id), status) for job_id, status in found)
+    if cap == 1:
+        state = f"Only one of the {what} may run at a time, and one does."
+        unblocks = tuple(f"job {holder.id} ending" for holder in blocked_by)
+    else:
+        state = f"Only {cap} {what} may run at a time, and as many do."
+        unblocks = ("one of these jobs ending",)
+    return Explanation(state, rule, blocked_by, unblocks=unblocks)
+
+
+# --- Begun -----------------------------------------------------------------------------------------------------
+def _running(job: Job, now: datetime) -> Explanation:
+    if job.queue_at is not None:
+        return _in_queue(job, now)
+    if job.lease_until is None:
+        return BY_WAIT[job.waiting_for](job, now)
+    if job.lease_until <= now:
+        state = "Its worker is not heard of any more: the job is taken back, and goes into the queue again."
+        return _due(job, now, Explanation(state, "lease_lapsed", unblocks=("the next sweep, within seconds",)))
+    return Explanation(f"A worker is at it: attempt {job.attempt}.", "running", unblocks=("the end of its turn",))
+
+
+def _for_reply(job: Job, now: datetime) -> Explanation:
+    reply = f"a reply in {_channel(job)}"
+    if job.timer_message_id is not None:
+        state = f"It waits for {reply}; what it asked is not delivered yet, and its time for an answer begins then."
+        unblocks: tuple[str, ...] = (reply, "the delivery of its message")
+        return Explanation(state, "waiting_for_reply", _undelivered(job), unblocks=unblocks)
+    if job.wake_at is None:
+        return Explanation(f"It waits for {reply}.", "waiting_for_reply", unblocks=(reply,))
+    at = _said(job.wake_at)
+    state = f"It waits for {reply}; without one it goes on at {at}."
+    return _due(job, now, Explanation(state, "waiting_for_reply", unblocks=(reply, at)))
+
+
+def _for_delivery(job: Job, now: datetime) -> Explanation:
+    messages = _undelivered(job)
+    state = "It is done, and ends when what it said is delivered"
+    tries = [message.next_try_at for message in messages if message.next_try_at is not None]
+    if tries:
+        state += f": {len(messages)} of its messages not yet, tried next at {_said(max(min(tries), now))}"
+    return Explanation(f"{state}.", "delivery", messages, unblocks=("the delivery of its messages",))
+
+
+def _until(rule: str, state: str, *unblocks: str) -> Callable[[Job, datetime], Explanation]:
+    """A wait that ends at `wake_at`, or sooner by something else."""
+
+    def explain(job: Job, now: datetime) -> Explanation:
+        if job.wake_at is None:
+            return Explanation(f"{state}.", rule, unblocks=unblocks)
+        at = _said(job.wake_at)
+        found = Explanation(f"{state}, until {at}.", rule, estimated_start=job.wake_at, unblocks=(*unblocks, at))
+        return _due(job, now, found)
+
+    return explain
+
+
+# --- Ended -----------------------------------------------------------------------------------------------------
+def _ended(job: Job, now: datetime) -> Explanation:
+    code = f" ({job.error_code})" if job.error_code else ""
+    at = _said(job.finished_at) if job.finished_at else "some time ago"
+    can_retry = job.status != JobStatus.COMPLETED
+    unblocks = (("a retry of it",) if can_retry else ()) + ("a replay of it, as a new job",)
+    return Explanation(f"It has ended: {job.status}{code}, at {at}.", "ended", unblocks=unblocks)
+
+
+BY_STATUS: Mapping[JobStatus, Callable[[Job, datetime], Explanation]] = {
+    JobStatus.SCHEDULED: _scheduled,
+    JobStatus.WAITING: _in_queue,
+    JobStatus.RUNNING: _running,
+    JobStatus.COMPLETED: _ended,
+    JobStatus.FAILED: _ended,
+    JobStatus.CANCELED: _ended,
+}
+BY_WAIT: Mapping[str, Callable[[Job, datetime], Explanation]] = {
+    "": _until("running", "It is between two steps"),
+    WaitingFor.REPLY: _for_reply,
+    WaitingFor.RETRY: _until("retry", "Its last attempt failed; it waits for the next one"),
+    WaitingFor.DELIVERY: _for_delivery,
+    WaitingFor.COOLDOWN: _until("cooldown", "It is held after a failure of its type in this channel"),
+    WaitingFor.APPROVAL: _until("approval", "It waits for somebody's approval", "an approval or a denial"),
+    WaitingFor.QUIET_HOURS: _until("quiet_hours", "It keeps quiet in these hours"),
+}
+
+
+# --- Looking ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Works:
+    """Whether anybody does work, and whether bells call for it (without, workers on standby look by themselves)."""
+
+    is_any: bool
+    are_rung: bool
+
+
+_NO_WORKERS = Explanation(
+    "It is ready, but no worker process takes any work at present.", "no_workers", unblocks=("a worker process",)
+)
+
+
+def _works() -> _Works:
+    since = Now() - timedelta(seconds=_WORKS_SECONDS)
+    are_rung = WorkerProcess.objects.filter(worked_at__gte=since).exists()
+    return _Works(are_rung or DutyRun.objects.filter(duty="promote", done_at__gte=since).exists(), are_rung)
+
+
+def _due(job: Job, now: datetime, found: Explanation) -> Explanation:
+    """`found`, but where its time has come and nobody is there to act on it."""
+    at = job.wake_at or job.lease_until or job.scheduled_at
+    return _NO_WORKERS if at <= now and not _works().is_any else found
+
+
+def _place(job: Job) -> int | str:
+    with connection.cursor() as cursor:
+        cursor.execute(_BEFORE, [job.lane, job.org_id, job.queue_at, job.pk, MOST_COUNTED])
+        (before,) = cursor.fetchone()
+    return before + 1 if before < MOST_COUNTED else f"{MOST_COUNTED}+"
+
+
+def _estimate(job: Job, place: int | str, now: datetime) -> datetime | None:
+    if not isinstance(place, int):
+        return None
+    parameters: dict[str, Any] = {"org_id": job.org_id, "lane": job.lane, "lately": _LATELY}
+    with connection.cursor() as cursor:
+        cursor.execute(_STARTS, parameters)
+        starts, seconds = cursor.fetchone()
+    if starts:
+        return now + timedelta(seconds=place * max(seconds, 0) / starts)
+    return now if seconds is None or seconds < _SHORT_SECONDS else None
+
+
+def _undelivered(job: Job) -> tuple[Holder, ...]:
+    return tuple(
+        Holder("message", str(message.id), _state(message), message.due_at)
+        for message in outbox.undelivered(job.org_id, str(job.pk), most=MOST_HOLDERS)
+        if not message.is_recalled
+    )
+
+
+def _state(message: Any) -> str:
+    """As the outbox has it; "held" while people's hours are closed."""
+    return "held" if message.status == "pending" and message.error_code == settling.HELD else str(message.status)
+
+
+def _channel(job: Job) -> str:
+    return f"{job.platform}:{job.channel_code}"
+
+
+def _said(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
