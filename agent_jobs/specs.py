@@ -105,6 +105,9 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "count_quiet_hours": _flag,
     "failure_cooldown_minutes": _number(0, MAX_DELAY_MINUTES),
     "ignore_cooldown": _flag,
+    "on_message": _one_of("steer", "enqueue", "interrupt", "reject"),
+    "max_steps": _whole(1, 200),
+    "cancel_note": _flag,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from celery import shared_task
 from celery.signals import task_postrun, task_prerun, worker_init, worker_shutdown, worker_shutting_down
 
-from agent_jobs.services import audit, execution, promotion, recovery, retention
+from agent_jobs.services import audit, execution, inflight, promotion, recovery, retention
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.standby import Standby
@@ -74,7 +74,7 @@ def _note(**_: object) -> None:
 
 @task_postrun.connect
 def _give_back(**_: object) -> None:
-    execution.give_back_connection()
+    inflight.give_back_connection()
 
 
 @shared_task(name="agent_jobs.serve_agents", ignore_result=True)

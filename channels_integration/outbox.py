@@ -78,8 +78,7 @@ RETURNING id, status
 # --- Writing ---------------------------------------------------------------------------------------------------
 def as_record(outgoing: Outgoing) -> dict[str, Any]:
     """The JSON of one row for INSERT_FROM_JSON. Its `status` is 'sent' where the platform takes it by being written."""
-    target = outgoing.target
-    is_sent = platforms.get(target.platform).accepts_on_commit
+    target, is_sent = outgoing.target, is_sent_on_commit(outgoing)
     return {
         "id": str(outgoing.id),
         "org_id": target.org_id,
@@ -96,6 +95,11 @@ def as_record(outgoing: Outgoing) -> dict[str, Any]:
         "lane": "/".join(quote(part, safe="") for part in (target.org_id, target.platform, target.code)),
         "status": OutboundMessage.Status.SENT if is_sent else OutboundMessage.Status.PENDING,
     }
+
+
+def is_sent_on_commit(outgoing: Outgoing) -> bool:
+    """Whether there is nothing left to deliver once the message is written down."""
+    return platforms.get(outgoing.target.platform).accepts_on_commit
 
 
 def enqueue(outgoing: Sequence[Outgoing]) -> None:

@@ -14,8 +14,6 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from agent_jobs import llm
-from agent_jobs.errors import PermanentError
-from agent_jobs.llm import Usage
 
 
 class Wake(StrEnum):
@@ -34,12 +32,49 @@ class Said:
     is_human: bool
 
 
+class Journal(Protocol):
+    """What a turn does outside, each call recorded before the next begins; a turn that is taken up again after a crash
+    gets what is recorded, in the same order, and nothing is done twice.
+
+    All of it raises LeaseLost when the job is somebody else's by now, or has ended: the runner lets that pass.
+    """
+
+    def ask(self, turn: llm.Turn) -> llm.Reply:
+        """One call of the model. Raises as `llm.Model` does, and Interrupted where a message came in meanwhile."""
+        ...
+
+    def perform(self, call: llm.ToolCall) -> str | AwaitApproval:
+        """What the model is told of a tool call, or that the turn waits for a person's approval of it."""
+        ...
+
+    def lines(self) -> tuple[Said, ...]:
+        """The transcript as it is by now."""
+        ...
+
+    def count_heard(self) -> int:
+        """How many messages of people the transcript has by now."""
+        ...
+
+    def complaint(self, result_data: Any) -> str:
+        """What is wrong with a result under the job type's schema, in a sentence; empty if nothing is."""
+        ...
+
+    @property
+    def is_ahead(self) -> bool:
+        """More is recorded: what was to come next was decided already."""
+        ...
+
+
+class Interrupted(Exception):
+    """A person wrote while the model was thinking, and the job's policy is to begin again with that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One turn. `transcript` is oldest first; `follow_ups_sent` counts those since the last reply.
 
-    `prompt` is the template of the start prompt; `instructions` and `routes`, the models to ask, come from the job's
-    profile. `unreachable` is why none can be asked.
+    `prompt` is the template of the start prompt; `instructions` comes from the job's profile. `journal` is given to
+    runners that have a conversation; `tools` are those that the agent may call.
     """
 
     job_id: str
@@ -51,8 +86,9 @@ class Run:
     transcript: tuple[Said, ...] = ()
     follow_ups_sent: int = 0
     instructions: str = ""
-    routes: tuple[llm.Route, ...] = (llm.Route("scripted"),)
-    unreachable: PermanentError | None = None
+    tools: tuple[llm.Tool, ...] = ()
+    result_schema: Mapping[str, Any] = field(default_factory=dict)
+    journal: Journal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +99,7 @@ class ModelCall:
     model: str
     input: Mapping[str, Any]
     output: Mapping[str, Any]
-    usage: Usage = field(default_factory=Usage)
+    usage: llm.Usage = field(default_factory=llm.Usage)
     allocated_credits: Decimal = Decimal(0)
     consumed_credits: Decimal = Decimal(0)
     seconds: float = field(default=0.0, compare=False)
@@ -77,6 +113,7 @@ class Done:
     result_data: Any = None
     say: tuple[str, ...] = ()
     calls: tuple[ModelCall, ...] = ()
+    heard: int = 0  # how many messages of people it takes into account
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +121,22 @@ class AwaitReply:
     """The agent expects an answer; the follow-up timer starts when the last of `say` is delivered."""
 
     say: tuple[str, ...] = ()
+    calls: tuple[ModelCall, ...] = ()
+    heard: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitApproval:
+    """A person is to allow a tool call; the turn goes on when they have, or when `seconds` are over.
+
+    `say` asks for it, in a message with the id `message_id` and these `buttons` (label and value); empty where that
+    was said before.
+    """
+
+    message_id: str
+    seconds: float
+    say: tuple[str, ...] = ()
+    buttons: tuple[tuple[str, str], ...] = ()
     calls: tuple[ModelCall, ...] = ()
 
 
@@ -99,7 +152,7 @@ class Failed:
     calls: tuple[ModelCall, ...] = ()
 
 
-Outcome = Done | AwaitReply | Failed
+Outcome = Done | AwaitReply | AwaitApproval | Failed
 
 
 class Runner(Protocol):

@@ -12,12 +12,13 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent_jobs.errors import PermanentError, RetryableError
-from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Run, Runner
+from agent_jobs.errors import LeaseLost, PermanentError, RetryableError, RunError
+from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Run, Runner
 
 log = logging.getLogger(__name__)
 # All texts of an outcome together, and its result as JSON: what a row is to hold and an answer to carry.
@@ -30,10 +31,10 @@ def call(runner: Runner, run: Run) -> Outcome:
     """One turn. The only place around a runner: whatever it raises or answers becomes a recorded outcome."""
     try:
         outcome = runner.run(run)
-    except RetryableError as error:
-        return _bounded(Failed(error.code, error.message, is_retryable=True, retry_after=error.retry_after))
-    except PermanentError as error:
-        return _bounded(Failed(error.code, error.message))
+    except (RetryableError, PermanentError) as error:
+        return failure(error)
+    except LeaseLost as error:
+        return Failed(error.code, error.message)  # of a turn that nothing will be written of
     except MemoryError:
         return Failed("out_of_memory", f"the {runner.name} runner wanted more memory than a worker may have")
     except (Exception, SystemExit) as error:
@@ -42,19 +43,29 @@ def call(runner: Runner, run: Run) -> Outcome:
     return _bounded(outcome)
 
 
-def call_alone(runner: Runner, run: Run, *, seconds: float) -> Outcome:
+def failure(error: RunError) -> Failed:
+    """What a runner, or what is done for it, raised, as an outcome."""
+    is_retryable = isinstance(error, RetryableError)
+    retry_after = error.retry_after if isinstance(error, RetryableError) else None
+    failed = _bounded(Failed(error.code, error.message, is_retryable=is_retryable, retry_after=retry_after))
+    assert isinstance(failed, Failed)
+    return failed
+
+
+def call_alone(runner: Runner, given: Any, *, seconds: float, module: str = __name__) -> Outcome:
     """The same in a process of its own, which ends with this one, or after `seconds`.
 
-    Its death is an outcome, too: `worker_lost`, or `turn_timeout` where we ended it.
+    `module` calls `serve` there, which is handed the runner and `given`: a run, or what one is made of. Its death is an
+    outcome, too: `worker_lost`, or `turn_timeout` where we ended it.
     """
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", "agent_jobs.runners.calling", str(os.getpid())],
+        [sys.executable, "-m", module, str(os.getpid())],
         cwd=_ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     try:
-        answer, _ = process.communicate(pickle.dumps((runner, run)), timeout=max(seconds, 1))
+        answer, _ = process.communicate(pickle.dumps((runner, given)), timeout=max(seconds, 1))
     except subprocess.TimeoutExpired:
         return Failed("turn_timeout", f"a turn of the {runner.name} runner took longer than {seconds:.0f} s")
     finally:
@@ -70,7 +81,7 @@ def call_alone(runner: Runner, run: Run, *, seconds: float) -> Outcome:
     how = f"exit code {process.returncode}"
     if process.returncode < 0:
         how = signal.Signals(-process.returncode).name
-    log.error("job %s: the %s runner's own process died: %s", run.job_id, runner.name, how)
+    log.error("the %s runner's own process died: %s", runner.name, how)
     return Failed("worker_lost", f"its worker died again, and now in a process of its own ({how})")
 
 
@@ -83,7 +94,7 @@ def _bounded(given: Any) -> Outcome:
             outcome = replace(given, code=given.code[:64], message=given.message[:_MAX_MESSAGE_CHARACTERS])
         case Done():
             outcome, result, result_data = given, given.result, given.result_data
-        case AwaitReply():
+        case AwaitReply() | AwaitApproval():
             outcome = given
         case _:
             return Failed("runner_error", f"the runner answered {type(given).__name__}, which is no outcome")
@@ -100,13 +111,13 @@ def _bounded(given: Any) -> Outcome:
 
 
 # --- In a process of its own -----------------------------------------------------------------------------------
-def _main() -> None:
+def serve(take: Callable[[Runner, Any], Outcome]) -> None:
+    """What the other process does: one turn, and no more."""
     _end_with_parent(int(sys.argv[1]))
-    logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a runner prints is no answer
-    runner, run = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
-    answers.write(pickle.dumps(call(runner, run)))
+    runner, given = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
+    answers.write(pickle.dumps(take(runner, given)))
     answers.flush()
     os._exit(0)
 
@@ -123,4 +134,5 @@ def _end_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
+    serve(call)

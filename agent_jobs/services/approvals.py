@@ -66,11 +66,6 @@ def settle_time_out(approval: Approval, job: Job) -> Approval:
     return approval
 
 
-def withdraw(job: Job) -> None:
-    """The job has ended: nobody needs to decide any more."""
-    Approval.objects.filter(job_id=job.pk, status=Status.PENDING).update(status=Status.WITHDRAWN, decided_at=Now())
-
-
 def _require_open(approval: Approval, job: Job) -> None:
     if approval.status == Status.PENDING and job.is_terminal:
         raise Conflict(f"the job is {job.status}: there is nothing left to approve", code="approval_closed")

@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 from agent_jobs import dispatch, runners
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import Outcome, Run, Runner
-from agent_jobs.services import quiet_hours, recovery, transitions, turns
+from agent_jobs.services import alone, quiet_hours, recovery, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.transitions import Settlement, Turn
@@ -118,12 +118,10 @@ class Worker:
 
     def _turn_of(self, claim: dict[str, Any], claimed_at: float) -> Settlement:
         runner = runners.get(claim["runner"])
-        run = turns.prepare(claim, runner)
+        run = turns.prepare(claim)
         outcome: Outcome | quiet_hours.Deferred | None = quiet_hours.defer(claim, rng=self.rng)
         outcome = outcome or turns.without_runner(claim, run)
         if outcome is None:
-            if runner.has_conversation:
-                give_back_connection()  # a model may think for a minute
             began = time.monotonic()
             outcome = self._call(claim, runner, run, claim["seconds_left"] - (began - claimed_at))
             _count_turn(runner, outcome, time.monotonic() - began)
@@ -133,9 +131,12 @@ class Worker:
     def _call(self, claim: dict[str, Any], runner: Runner, run: Run, seconds_left: float) -> Outcome:
         if claim["crash_count"] >= recovery.MAX_CRASHES - 1:
             # The last attempt: if it is this job that kills its workers, it takes nobody along any more.
-            return calling.call_alone(runner, run, seconds=min(seconds_left, settings.TURN_SECONDS))
+            seconds = min(seconds_left, settings.TURN_SECONDS)
+            if runner.has_conversation:
+                return calling.call_alone(runner, claim, seconds=seconds, module=alone.__name__)
+            return calling.call_alone(runner, run, seconds=seconds)
         with self.guard.turn(UUID(claim["id"]), seconds_left=seconds_left):
-            return calling.call(runner, run)
+            return turns.take(claim, runner) if runner.has_conversation else calling.call(runner, run)
 
     def _settle_and_claim(self, settlements: Sequence[Settlement], **claim: Any) -> transitions.Answer:
         """As `transitions.settle_and_claim`, but what was done is not thrown away because the database blinked.
@@ -216,9 +217,3 @@ def _count_end(settlement: Settlement) -> None:
         tally.add("ends", status=str(settlement.status), code=settlement.error_code)
     elif settlement.waiting_for == WaitingFor.RETRY:
         tally.add("retries")
-
-
-def give_back_connection() -> None:
-    """Into the pool, where there is one (AGENT_JOBS_DATABASE_POOL); else each thread keeps its own."""
-    if "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
-        connection.close()

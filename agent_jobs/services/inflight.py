@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
 
 _LOOK = """
@@ -38,7 +39,8 @@ class InFlight:
 
     @contextlib.contextmanager
     def call(self, job_id: UUID, token: int, *, heard: int | None = None) -> Iterator[Call]:
-        """Around a call. Its `give_up` is set as soon as the call has begun."""
+        """Around a call, which holds no connection. Its `give_up` is set as soon as the call has begun."""
+        give_back_connection()
         call = Call(token, heard, give_up=lambda: None)
         with self._lock:
             self._calls[job_id] = call
@@ -69,3 +71,9 @@ class InFlight:
 
 
 CALLS = InFlight()
+
+
+def give_back_connection() -> None:
+    """Into the pool, where there is one (AGENT_JOBS_DATABASE_POOL); else each thread keeps its own."""
+    if "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
+        connection.close()

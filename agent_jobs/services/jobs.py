@@ -168,6 +168,9 @@ def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
         note = f"CANCELED: {reason}" if reason else "CANCELED"
         transitions.move_one(Event.CANCEL, job, actor=actor, note=note)
         speech.withdraw(job)
+        spoke = job.messages.filter(is_human=False, delivered_at__isnull=False)
+        if job.config.get("cancel_note") and spoke.exists():
+            speech.say(job, f"I was stopped by {actor.name}{f': {reason}' if reason else ''}.")
         caps.ring_for_place(job)
     return job
 

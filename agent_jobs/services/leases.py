@@ -23,6 +23,7 @@ from django.db.models.functions import Now
 
 from agent_jobs.models import WorkerProcess
 from agent_jobs.services import recovery
+from agent_jobs.services.inflight import CALLS
 
 log = logging.getLogger(__name__)
 _BEAT_SECONDS = 1.0
@@ -122,6 +123,7 @@ class Keeper:
                     # Notices within a second that the session, and the lock with it, is gone.
                     with connection.cursor() as cursor:
                         cursor.execute("SELECT 1")
+                CALLS.look()
             except (OperationalError, InterfaceError) as error:
                 log.warning("the database does not answer the lease keeper: %s", str(error).strip())
                 connection.close()

@@ -17,7 +17,7 @@ from agent_jobs import dispatch
 from agent_jobs.errors import Conflict
 from agent_jobs.models import Activity, Job, Message
 from agent_jobs.runners.base import Wake
-from agent_jobs.services import audit, caps, jobs, transitions, turns
+from agent_jobs.services import audit, caps, jobs, speech, transitions, turns
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
 from channels_integration import outbox
@@ -35,6 +35,8 @@ def receive(incoming: Incoming) -> bool:
     job = _listener(incoming)
     if job is None:
         return False
+    if job.config.get("on_message") == "reject" and job.lease_until is not None:
+        return _turned_away(job, incoming)
     key = uuid7()
     Message.objects.create(
         key=key, job_id=job.pk, is_human=True, author=incoming.author, text=incoming.text, delivered_at=Now()
@@ -99,6 +101,23 @@ def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now:
             after={"message_id": str(message.key), "author": author},
         )
     return message
+
+
+def _turned_away(job: Job, incoming: Incoming) -> bool:
+    """The agent is in the middle of a turn, and its job type says that nobody speaks then."""
+    Activity.objects.create(
+        org_id=job.org_id,
+        job_id=job.pk,
+        code="message.rejected",
+        note=f"{incoming.author} was asked to wait, having said: {incoming.text[:200]}",
+        actor=f"person:{incoming.author}"[:255],
+        life=job.retry_count,
+        source_type=SourceType.DIRECT,
+        input={"text": incoming.text, "author": incoming.author},
+        processed_at=Now(),
+    )
+    speech.say(job, "I am in the middle of something: please write again when I have answered.")
+    return True
 
 
 def _listener(incoming: Incoming) -> Job | None:

@@ -25,17 +25,27 @@ def say(job: Job, text: str) -> None:
         thread_key=job.thread_key,
         trace=job.trace,
     )
-    Message.objects.create(key=outgoing.id, job_id=job.pk, is_human=False, author="agent", text=text)
+    # A platform that takes it by its being written has it with the commit.
+    is_delivered = outbox.is_sent_on_commit(outgoing)
+    Message.objects.create(
+        key=outgoing.id,
+        job_id=job.pk,
+        is_human=False,
+        author="agent",
+        text=text,
+        delivered_at=Now() if is_delivered else None,
+    )
     Activity.objects.create(
         id=outgoing.id,
         org_id=job.org_id,
         job_id=job.pk,
         code="message.out",
-        status=ActivityStatus.SUBMITTED,
-        note=f"said: {text}",
+        status=ActivityStatus.COMPLETED if is_delivered else ActivityStatus.SUBMITTED,
+        note=f"said: {text[:200]}",
         life=job.retry_count,
         source_type=SourceType.DISPATCH,
         output={"text": text},
+        processed_at=Now() if is_delivered else None,
     )
     outbox.enqueue([outgoing])
 

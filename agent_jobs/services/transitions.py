@@ -29,10 +29,10 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from agent_jobs.errors import IllegalMove
-from agent_jobs.models import Activity, Job, Task
+from agent_jobs.models import Activity, Approval, Job, Task
 from agent_jobs.services import caps
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor
-from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, SourceType, TaskStatus
+from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, SourceType, TaskStatus, WaitingFor
 from agent_jobs.timing import PRIORITY_STEP
 from channels_integration import outbox, tally
 
@@ -58,7 +58,7 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
 
     Fences off whoever holds a lease. Raises IllegalMove, with the status that stood in the way.
     """
-    move = MOVES[event]
+    move, waited_for = MOVES[event], job.waiting_for
     if move.target in TERMINAL:
         columns = {**_NO_LEASE, **_NO_WAIT, "queue_at": None, "finished_at": Now(), **columns}
     elif event in (Event.TAKE_BACK, Event.RETRY):
@@ -71,6 +71,10 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
         if moved_from is None or not moved:
             raise IllegalMove(
                 f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
+            )
+        if move.target in TERMINAL and waited_for == WaitingFor.APPROVAL:
+            Approval.objects.filter(job_id=job.pk, status=Approval.Status.PENDING).update(
+                status=Approval.Status.WITHDRAWN, decided_at=Now()
             )
         if move.target in TERMINAL or event == Event.TAKE_BACK:
             Task.objects.filter(job_id=job.pk, status=TaskStatus.RUNNING).update(

@@ -11,24 +11,35 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from agent_jobs import timing
-from agent_jobs.errors import PermanentError
+from agent_jobs import llm, timing
+from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.models import Message, Profile
-from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Run, Runner, Said, Wake
-from agent_jobs.services import model_access
+from agent_jobs.runners import calling
+from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Run, Runner, Said, Wake
+from agent_jobs.services import model_access, tools
+from agent_jobs.services.journal import Journal
 from agent_jobs.services.quiet_hours import Deferred
 from agent_jobs.services.transitions import Line, Note, Settlement
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
 from channels_integration import outbox, tracing
-from channels_integration.messages import Outgoing, Target
+from channels_integration.messages import Button, Outgoing, Target
 
 NO_RESPONSE = "no_response"
 _NOTE_LENGTH = 200
 
 
-def prepare(claim: dict[str, Any], runner: Runner) -> Run:
-    """The run of a claim; reads the transcript and the profile where the runner talks with people."""
-    run = Run(
+def take(claim: dict[str, Any], runner: Runner) -> Outcome:
+    """The turn of a claim whose runner talks with people, with all that it needs of the database."""
+    try:
+        run, journal = with_journal(claim, prepare(claim))
+    except (RetryableError, PermanentError) as error:
+        return calling.failure(error)
+    return replace(calling.call(runner, run), calls=tuple(journal.calls))
+
+
+def prepare(claim: dict[str, Any]) -> Run:
+    """The run of a claim, as far as the claim tells."""
+    return Run(
         job_id=claim["id"],
         org_id=claim["org_id"],
         wake=_wake(claim),
@@ -37,19 +48,26 @@ def prepare(claim: dict[str, Any], runner: Runner) -> Run:
         config=claim["config"],
         follow_ups_sent=claim["follow_ups_sent"],
     )
-    if not runner.has_conversation:
-        return run
+
+
+def with_journal(claim: dict[str, Any], run: Run) -> tuple[Run, Journal]:
+    """Reads the transcript, the profile, and what is recorded of this turn. Raises RunError where a tool is away."""
     lines = Message.objects.filter(job_id=claim["id"]).order_by("id").values_list("author", "text", "is_human")
     profile_id = claim["config"].get("profile_id")
     profile = Profile.objects.filter(org_id=claim["org_id"], key=profile_id).first() if profile_id else None
-    run = replace(run, transcript=tuple(Said(*line) for line in lines))
-    if profile is None:
-        return run
-    run = replace(run, instructions=profile.instructions)
-    try:
-        return replace(run, routes=model_access.resolve(claim["org_id"], profile))
-    except PermanentError as error:
-        return replace(run, unreachable=error)
+    agent = claim["agent"]
+    offered = tools.offered(claim["org_id"], agent.get("tools", []), allowed=profile.allowed_tools if profile else None)
+    schema = agent.get("result_schema", {})
+    journal = Journal(claim, model_access.resolve(claim["org_id"], profile), offered, schema)
+    run = replace(
+        run,
+        transcript=tuple(Said(*line) for line in lines),
+        instructions=profile.instructions if profile else "",
+        tools=tuple(llm.Tool(tool.name, tool.description, tool.parameters) for tool in offered),
+        result_schema=schema,
+        journal=journal,
+    )
+    return run, journal
 
 
 def _wake(claim: dict[str, Any]) -> Wake:
@@ -82,7 +100,7 @@ def settlement(
     # Made first, for activities of one moment are told in the order of their ids: the model was asked before it spoke.
     calls = _calls(outcome)
     say = [text.replace("\x00", "") for text in outcome.say]
-    outgoing = [outbox.as_record(_outgoing(claim, text)) for text in say]
+    outgoing = [outbox.as_record(_outgoing(claim, text, outcome)) for text in say]
     delivered = [record["status"] == "sent" for record in outgoing]
     went_on = Settlement(
         id=UUID(claim["id"]),
@@ -90,7 +108,7 @@ def settlement(
         task_id=claim["task_id"],
         status=JobStatus.RUNNING,
         task_status=TaskStatus.COMPLETED,
-        inbox_seen=claim["inbox_count"],
+        inbox_seen=max(claim["inbox_count"], _heard(outcome)),
         follow_ups_sent=0 if run.wake == Wake.REPLY else claim["follow_ups_sent"],
         follow_ups_total=claim["follow_ups_total"],
         failed_attempts=claim["failed_attempts"],
@@ -106,6 +124,8 @@ def settlement(
             return _awaits(went_on, claim, run, delivered)
         case Deferred():
             return _deferred(went_on, claim, run, outcome)
+        case AwaitApproval():
+            return _awaits_approval(went_on, claim, run, outcome)
         case Failed():
             return _failed(went_on, claim, run, outcome, seconds_left=seconds_left, rng=rng)
 
@@ -127,9 +147,15 @@ def unstorable(settlement: Settlement) -> Settlement:
     )
 
 
-def _outgoing(claim: dict[str, Any], text: str) -> Outgoing:
+def _heard(outcome: Outcome | Deferred) -> int:
+    """How many messages of people a turn took in that began with fewer."""
+    return outcome.heard if isinstance(outcome, Done | AwaitReply) else 0
+
+
+def _outgoing(claim: dict[str, Any], text: str, outcome: Outcome | Deferred) -> Outgoing:
+    asks = outcome if isinstance(outcome, AwaitApproval) else None
     return Outgoing(
-        id=uuid7(),
+        id=UUID(asks.message_id) if asks else uuid7(),
         target=Target(
             org_id=claim["org_id"],
             platform=claim["platform"],
@@ -141,6 +167,7 @@ def _outgoing(claim: dict[str, Any], text: str) -> Outgoing:
         owner_key=claim["id"],
         thread_key=claim["id"],
         trace=tracing.current(),
+        buttons=tuple(Button(*button) for button in asks.buttons) if asks else (),
     )
 
 
@@ -216,6 +243,19 @@ def _deferred(went_on: Settlement, claim: dict[str, Any], run: Run, outcome: Def
         inbox_seen=claim["inbox_seen"],
         follow_ups_sent=claim["follow_ups_sent"],
         notes=[Note("job.deferred", ActivityStatus.COMPLETED, outcome.note)],
+    )
+
+
+def _awaits_approval(went_on: Settlement, claim: dict[str, Any], run: Run, outcome: AwaitApproval) -> Settlement:
+    """The turn is not over: what it was to take in is still to be taken in when it goes on."""
+    return replace(
+        went_on,
+        task_result="waiting for approval",
+        waiting_for=WaitingFor.APPROVAL,
+        wake_seconds=outcome.seconds,
+        resume=run.wake,
+        inbox_seen=claim["inbox_seen"],
+        follow_ups_sent=claim["follow_ups_sent"],
     )
 
 

@@ -1,5 +1,7 @@
 """What every runner keeps to, and the conversation's way with the scripted model."""
 
+from typing import Any
+
 import pytest
 
 from agent_jobs import dispatch, llm, runners
@@ -7,8 +9,33 @@ from agent_jobs.errors import PermanentError
 from agent_jobs.runners.base import AwaitReply, Done, Failed, Run, Runner, Said, Wake
 
 
-def run(wake: Wake = Wake.START, **fields: object) -> Run:
-    return Run(job_id="j", org_id="acme", wake=wake, prompt="Hello {{ name }}", params={"name": "Ann"}, **fields)  # type: ignore[arg-type]
+class NoJournal:
+    """Takes nothing down, and knows no tools: enough for a model that answers at once."""
+
+    is_ahead = False
+
+    def __init__(self, transcript: tuple[Said, ...]) -> None:
+        self._transcript = transcript
+
+    def ask(self, turn: llm.Turn) -> llm.Reply:
+        return llm.get("scripted").answer(turn, llm.Access())
+
+    def perform(self, call: llm.ToolCall) -> str:
+        raise AssertionError(call)
+
+    def lines(self) -> tuple[Said, ...]:
+        return self._transcript
+
+    def count_heard(self) -> int:
+        return sum(said.is_human for said in self._transcript)
+
+    def complaint(self, result_data: object) -> str:
+        return ""
+
+
+def run(wake: Wake = Wake.START, *, transcript: tuple[Said, ...] = (), **fields: Any) -> Run:
+    given: dict[str, Any] = {"prompt": "Hello {{ name }}", "params": {"name": "Ann"}, **fields}
+    return Run(job_id="j", org_id="acme", wake=wake, transcript=transcript, journal=NoJournal(transcript), **given)
 
 
 @pytest.mark.parametrize("runner", runners.RUNNERS, ids=lambda runner: runner.name)
@@ -26,7 +53,7 @@ class TestEveryRunner:
 
     def test_refuses_a_prompt_that_cannot_be_rendered(self, runner: Runner) -> None:
         with pytest.raises(PermanentError):
-            runner.run(Run("j", "acme", Wake.START, prompt="{{ nobody }}"))
+            runner.run(run(prompt="{{ nobody }}"))
 
     def test_is_found_by_its_name(self, runner: Runner) -> None:
         assert runners.get(runner.name) is runner

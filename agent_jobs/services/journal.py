@@ -1,0 +1,329 @@
+"""The journal of a turn: each call of a model or a tool is a row before it is made, and has an outcome before the next.
+
+A turn that is taken up again, after a crash, a failure or an approval, walks along what is recorded: a call with an
+outcome is not made again. One without is of unknown outcome, for its worker died: a model is asked again (that shows
+nowhere), a tool only where it is declared idempotent; else the model is told that nobody knows.
+
+Every write says whose lease it is. A job that is canceled, overdue or somebody else's raises LeaseLost, and the turn
+is over; a call that is under way then is given up within a second or two (`inflight`).
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import DurationField, ExpressionWrapper, F, Max
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from agent_jobs import llm
+from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
+from agent_jobs.models import Approval, Job, Message, Step
+from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
+from agent_jobs.services import approvals, schemas, speech, tools, transitions
+from agent_jobs.services.inflight import CALLS
+from agent_jobs.states import JobStatus
+
+_UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
+_MOST_CHARACTERS = 20_000
+_MOST_QUESTION = 8_000
+# What was written since the last look, this short a time ago, is left to the next turn.
+_NEWS_SECONDS = 0.25
+
+
+class Journal:
+    """Of one turn of one claim. Not for more than one thread."""
+
+    def __init__(
+        self,
+        claim: Mapping[str, Any],
+        routes: Sequence[llm.Route],
+        offered: Sequence[tools.Declared] = (),
+        result_schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._claim = claim
+        self._job_id, self._token = UUID(claim["id"]), int(claim["token"])
+        self._routes = routes
+        self._tools = {tool.name: tool for tool in offered}
+        self._result_schema = result_schema or {}
+        self._interrupts = claim["config"].get("on_message") == "interrupt"
+        # A double that thinks nothing and costs nothing, and has nothing to call, leaves no trace to go on from.
+        self._is_kept = bool(offered) or any(llm.provider_of(route.model) for route in routes)
+        self._steps: list[Step] = []
+        self._place = self._number = 0
+        if self._is_kept and (claim["attempt"] > 1 or claim["life"]):
+            self._read()
+        self._heard = int(claim["inbox_count"])
+        self._looked_at = time.monotonic()
+        self.calls: list[ModelCall] = []
+
+    def _read(self) -> None:
+        mine = Step.objects.filter(job_id=self._job_id, life=self._claim["life"])
+        self._number = mine.aggregate(last=Max("number"))["last"] or 0
+        found = mine.filter(turn=self._claim["turn"]).order_by("number")
+        self._steps = [step for step in found if "error" not in (step.output or {})]
+
+    # --- For the runner ---
+    @property
+    def is_ahead(self) -> bool:
+        return any(step.kind == Step.Kind.MODEL and step.output is not None for step in self._steps[self._place :])
+
+    def lines(self) -> tuple[Said, ...]:
+        rows = Message.objects.filter(job_id=self._job_id).order_by("id")
+        found = tuple(Said(*line) for line in rows.values_list("author", "text", "is_human"))
+        self._heard, self._looked_at = sum(said.is_human for said in found), time.monotonic()
+        return found
+
+    def count_heard(self) -> int:
+        if time.monotonic() - self._looked_at > _NEWS_SECONDS:
+            self._heard = Job.objects.values_list("inbox_count", flat=True).get(pk=self._job_id)
+        return self._heard
+
+    def complaint(self, result_data: Any) -> str:
+        errors = schemas.params_errors(self._result_schema, result_data, at="result_data")
+        return "; ".join(f"{error.field} {error.message}" for error in errors[:3])
+
+    def ask(self, turn: llm.Turn) -> llm.Reply:
+        if recorded := self._recorded(Step.Kind.MODEL):
+            if recorded.output is not None:
+                return _reply_of(recorded.output)
+            self._end(recorded, {"error": "worker_lost"})
+        asked = {"lines": len(turn.lines), "steps": len(turn.steps)} | ({"mends": True} if turn.complaint else {})
+        if not self._is_kept:
+            return self._ask(turn, asked)
+        step = self._begin(Step.Kind.MODEL, self._routes[0].model, asked)
+        try:
+            reply = self._ask(turn, asked)
+        except (RetryableError, PermanentError) as error:
+            self._end(step, {"error": error.code, "message": error.message})
+            raise
+        except Interrupted:
+            self._end(step, {"error": "interrupted"})
+            raise
+        self._end(step, _as_record(reply))
+        return reply
+
+    def perform(self, call: llm.ToolCall) -> str | AwaitApproval:
+        tool = self._tools.get(call.name)
+        if tool is None:
+            return f"There is no tool {call.name[:64]!r}. The tools are: {', '.join(self._tools) or 'none'}."
+        if complaint := tools.argument_errors(tool, call.arguments):
+            return complaint
+        step = self._recorded(Step.Kind.TOOL)
+        if step is None:
+            needs_approval = tool.requires_approval or tool.kind == "ask_approval"
+            step = self._begin(
+                Step.Kind.TOOL,
+                tool.name,
+                {"arguments": dict(call.arguments), "parameters": dict(tool.parameters)},
+                call_id=call.id,
+                tool=tool if needs_approval else None,
+            )
+            if needs_approval:
+                return self._park(Approval.objects.get(step=step))
+            return self._call(step, tool, call.arguments)
+        if step.output is not None:
+            return str(step.output["text"])
+        return self._take_up(step, tool, call.arguments)
+
+    # --- Models ---
+    def _ask(self, turn: llm.Turn, asked: Mapping[str, Any]) -> llm.Reply:
+        began = time.monotonic()
+        heard = self._heard if self._interrupts else None
+        with CALLS.call(self._job_id, self._token, heard=heard) as flying:
+
+            def on_start(give_up: Any) -> None:
+                flying.give_up = give_up
+
+            try:
+                reply = llm.ask(self._routes, turn, on_start)
+            except RetryableError:
+                if flying.is_lost:
+                    raise LeaseLost("the job is not ours any more") from None
+                if flying.is_interrupted:
+                    raise Interrupted from None
+                raise
+        self.calls.append(
+            ModelCall(
+                reply.model or self._routes[0].model,
+                input=dict(asked),
+                output={"text": reply.text, "is_done": reply.is_done, "tools": [call.name for call in reply.calls]},
+                usage=reply.usage,
+                seconds=time.monotonic() - began,
+            )
+        )
+        return reply
+
+    # --- Tools ---
+    def _call(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str:
+        if tool.kind == "send_message":
+            text = _storable(arguments["text"])
+            with transaction.atomic():
+                job = self._locked()
+                speech.say(job, text)
+                self._end(step, {"text": "Sent."})
+            return "Sent."
+        if tool.kind == "ask_approval":
+            answer = tools.ToolAnswer("Approved.")
+        else:
+            self._mark_called(step)
+            with CALLS.call(self._job_id, self._token) as flying:
+
+                def on_start(give_up: Any) -> None:
+                    flying.give_up = give_up
+
+                try:
+                    answer = tools.call(self._claim["org_id"], tool, arguments, key=str(step.pk), on_start=on_start)
+                except RetryableError as error:
+                    # Surely not done: the next attempt of the turn calls it afresh.
+                    self._end(step, {"error": error.code, "message": error.message})
+                    raise
+                if flying.is_lost:
+                    raise LeaseLost("the job is not ours any more")
+        text = answer.text[:_MOST_CHARACTERS]
+        self._end(step, {"text": text, "is_error": answer.is_error})
+        return text
+
+    def _take_up(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str | AwaitApproval:
+        """A call that was begun and has no outcome: it waits for approval, was just decided, or its worker died."""
+        approval = Approval.objects.filter(step=step).first()
+        if approval is not None:
+            with transaction.atomic():
+                approval = approvals.settle_time_out(approval, self._locked())
+            if approval.status == Approval.Status.PENDING:
+                return self._park(approval)
+            if approval.status != Approval.Status.APPROVED:
+                if approval.on_timeout == "fail" and approval.status == Approval.Status.EXPIRED:
+                    raise PermanentError(f"nobody decided about {approval.tool} in time", code="approval_expired")
+                text = _refusal(approval)
+                self._end(step, {"text": text, "is_error": True})
+                return text
+            if approval.edited_arguments is not None:
+                arguments = approval.edited_arguments
+        if step.called_at is None or tool.is_idempotent or tool.kind in ("send_message", "ask_approval"):
+            return self._call(step, tool, arguments)
+        self._end(step, {"text": _UNKNOWN, "is_error": True})
+        return _UNKNOWN
+
+    def _park(self, approval: Approval) -> AwaitApproval:
+        left = ExpressionWrapper(F("expires_at") - Now(), DurationField())
+        seconds = Approval.objects.values_list(left, flat=True).get(pk=approval.pk).total_seconds()
+        assert approval.message_key is not None
+        is_asked = Message.objects.filter(job_id=self._job_id, key=approval.message_key).exists()
+        return AwaitApproval(
+            message_id=str(approval.message_key),
+            seconds=max(seconds, 0.0),
+            say=() if is_asked else (approval.question,),
+            buttons=(("Approve", f"approve:{approval.pk}"), ("Deny", f"deny:{approval.pk}")),
+        )
+
+    # --- Rows ---
+    def _recorded(self, kind: Step.Kind) -> Step | None:
+        """The next recorded step, which is of this kind, or else what follows is not what was decided then."""
+        if self._place >= len(self._steps):
+            return None
+        step = self._steps[self._place]
+        if step.kind != kind:
+            return None
+        self._place += 1
+        return step
+
+    def _begin(
+        self,
+        kind: Step.Kind,
+        name: str,
+        given: Mapping[str, Any],
+        *,
+        call_id: str = "",
+        tool: tools.Declared | None = None,
+    ) -> Step:
+        with transaction.atomic():
+            job = self._locked()
+            self._number += 1
+            step = Step.objects.create(
+                id=uuid7(),
+                org_id=job.org_id,
+                job_id=job.pk,
+                life=job.retry_count,
+                number=self._number,
+                turn=job.turn,
+                kind=kind,
+                name=name,
+                call_id=call_id[:128],
+                input=given,
+            )
+            if tool is not None:
+                self._ask_for_approval(job, step, tool, given["arguments"])
+        return step
+
+    def _ask_for_approval(self, job: Job, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> None:
+        Approval.objects.create(
+            org_id=job.org_id,
+            job_id=job.pk,
+            step=step,
+            tool=tool.name,
+            question=_question(tool, arguments),
+            arguments=dict(arguments),
+            approvers=list(tool.approvers),
+            on_timeout=tool.on_timeout,
+            message_key=uuid7(),
+            expires_at=transitions.in_seconds(tool.approval_minutes * 60),
+        )
+
+    def _mark_called(self, step: Step) -> None:
+        with transaction.atomic():
+            self._locked()
+            Step.objects.filter(pk=step.pk).update(called_at=Now())
+
+    def _end(self, step: Step, output: Mapping[str, Any]) -> None:
+        """What came of it is kept even where the job is lost: that it was done is true all the same."""
+        Step.objects.filter(pk=step.pk, output__isnull=True).update(output=_storable(output), ended_at=Now())
+
+    def _locked(self) -> Job:
+        mine = Job.objects.filter(
+            pk=self._job_id, lease_token=self._token, status=JobStatus.RUNNING, lease_until__isnull=False
+        )
+        job = mine.select_for_update(no_key=True).first()
+        if job is None:
+            raise LeaseLost("the job is not ours any more")
+        return job
+
+
+def _as_record(reply: llm.Reply) -> dict[str, Any]:
+    return asdict(reply)
+
+
+def _reply_of(record: Mapping[str, Any]) -> llm.Reply:
+    calls = tuple(llm.ToolCall(**call) for call in record["calls"])
+    return llm.Reply(**{**record, "calls": calls, "usage": llm.Usage(**record["usage"])})
+
+
+def _storable(value: Any) -> Any:
+    """JSON as PostgreSQL takes it: no zero characters, no halves of characters."""
+    match value:
+        case str():
+            return value.replace("\x00", "").encode("utf-8", "replace").decode()
+        case Mapping():
+            return {_storable(str(key)): _storable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_storable(item) for item in value]
+    return value
+
+
+def _question(tool: tools.Declared, arguments: Mapping[str, Any]) -> str:
+    if tool.kind == "ask_approval":
+        details = str(arguments.get("details") or "")
+        return f"{arguments['question']}\n{details}".strip()[:_MOST_QUESTION]
+    shown = json.dumps(arguments, ensure_ascii=False, indent=1, sort_keys=True)
+    return f"May I use {tool.name}?\n{shown}"[:_MOST_QUESTION]
+
+
+def _refusal(approval: Approval) -> str:
+    if approval.status == Approval.Status.EXPIRED:
+        return "Nobody approved this in time: it was not done."
+    why = f", with these words: {json.dumps(approval.reason, ensure_ascii=False)}" if approval.reason else ""
+    return f"{approval.decided_by} denied this{why}. It was not done."

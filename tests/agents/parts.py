@@ -1,0 +1,132 @@
+"""A model that plays the part it is given, and the rows of a job that thinks with it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import transaction
+
+from agent_jobs import llm
+from agent_jobs.errors import RetryableError
+from agent_jobs.models import Job, Profile
+from agent_jobs.services import replies, transitions
+from agent_jobs.services.execution import Worker
+from agent_jobs.services.leases import Keeper
+from channels_integration.messages import Incoming
+from channels_integration.models import Channel
+from tests import rows
+
+Part = llm.Reply | Exception | Callable[[llm.Turn], llm.Reply]
+
+
+class Actor:
+    """Answers with the next of its parts; what it was shown stands in `turns`."""
+
+    def __init__(self, *parts: Part) -> None:
+        self.parts = list(parts)
+        self.turns: list[llm.Turn] = []
+
+    def answer(self, turn: llm.Turn, access: llm.Access, on_start: Any = None) -> llm.Reply:
+        self.turns.append(turn)
+        part = self.parts.pop(0)
+        if isinstance(part, Exception):
+            raise part
+        return part if isinstance(part, llm.Reply) else part(turn)
+
+
+class Dawdler(Actor):
+    """Thinks until it is given up."""
+
+    def __init__(self, *parts: Part) -> None:
+        super().__init__(*parts)
+        self.is_thinking = threading.Event()
+
+    def answer(self, turn: llm.Turn, access: llm.Access, on_start: Any = None) -> llm.Reply:
+        if self.parts:
+            return super().answer(turn, access, on_start)
+        self.turns.append(turn)
+        is_given_up = threading.Event()
+        on_start(is_given_up.set)
+        self.is_thinking.set()
+        assert is_given_up.wait(20), "nobody gave it up"
+        raise RetryableError("given up", code="model_call_canceled")
+
+
+class QuietKeeper(Keeper):
+    """A keeper without its thread: the process is registered, and nothing is renewed."""
+
+    def __init__(self) -> None:
+        super().__init__("test")
+        self.worker_id = 1
+
+
+@contextmanager
+def playing(actor: Actor) -> Iterator[None]:
+    """The model `actor` is this one."""
+    llm.MODELS["actor"] = actor
+    try:
+        yield
+    finally:
+        del llm.MODELS["actor"]
+
+
+def call(name: str, /, id: str = "c1", **arguments: Any) -> llm.Reply:
+    return llm.Reply(calls=(llm.ToolCall(id, name, arguments),))
+
+
+def done(result: str = "all is well", **fields: Any) -> llm.Reply:
+    return llm.Reply(text=fields.pop("text", "Thanks."), is_done=True, result=result, **fields)
+
+
+def job(*, tools: list[dict[str, Any]] | None = None, config: dict[str, Any] | None = None, **columns: Any) -> Job:
+    """A conversation that waits for its first turn, on a platform that delivers at once."""
+    rows.org()
+    Channel.objects.get_or_create(org_id="acme", platform="null", code="nowhere")
+    Profile.objects.get_or_create(org_id="acme", key="actor", defaults={"name": "Actor", "model": "actor"})
+    agent = {"tools": [{"type": "send_message"}] if tools is None else tools}
+    defaults: dict[str, Any] = {
+        "runner": "conversation",
+        "lane": "agents",
+        "platform": "null",
+        "channel_code": "nowhere",
+        "prompt": "How are you?",
+        "agent": agent,
+        "config": {"profile_id": "actor", "max_follow_ups": 2, "follow_up_interval": 10, **(config or {})},
+    }
+    return rows.job(**{**defaults, **columns})
+
+
+def again(row: Job) -> Job:
+    return Job.objects.get(pk=row.pk)
+
+
+def work() -> int:
+    """All turns that are due, by a worker of its own."""
+    return Worker(QuietKeeper()).serve("agents")
+
+
+def let_time_pass(row: Job) -> None:
+    Job.objects.filter(pk=row.pk, wake_at__isnull=False).update(wake_at=datetime(2020, 1, 1, tzinfo=UTC))
+    transitions.wake_due()
+
+
+def crash(row: Job) -> None:
+    """Its worker is gone in the middle of the turn, and another takes it up."""
+    transitions.move_one(transitions.Event.TAKE_BACK, again(row), actor=rows.TESTER)
+
+
+def reply(row: Job, text: str = "Fine", *, event_id: str = "e1", author: str = "Ann") -> bool:
+    incoming = Incoming(
+        org_id=row.org_id,
+        platform=row.platform,
+        code=row.channel_code,
+        event_id=event_id,
+        author=author,
+        text=text,
+        sent_at=datetime.now(UTC),
+        owner_key=str(row.pk),
+    )
+    with transaction.atomic():
+        return replies.receive(incoming)

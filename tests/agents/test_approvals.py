@@ -1,0 +1,213 @@
+"""A tool that needs approval parks the job until a person has decided, once, or the time for that is over."""
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models import F
+from django.db.models.functions import Now
+
+from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
+from agent_jobs.models import Approval, Job, Message
+from agent_jobs.services import approvals, jobs
+from agent_jobs.services.transitions import in_seconds
+from agent_jobs.states import JobStatus
+from channels_integration.models import OutboundMessage
+from tests import rows
+from tests.agents import parts
+from tests.agents.parts import Actor, again, call, done, work
+
+pytestmark = pytest.mark.django_db
+CAREFUL = {"type": "send_message", "requires_approval": True}
+
+
+def asked(job: Job) -> Approval:
+    return Approval.objects.get(job=job, status="pending")
+
+
+def decide(job: Job, decision: str = "approve", *, by: str = "U0BOSS", **options: Any) -> Approval:
+    return approvals.decide("acme", asked(job).pk, decision, by=by, actor=rows.TESTER, **options)
+
+
+def said(job: Job) -> list[str]:
+    return list(Message.objects.filter(job=job, is_human=False).order_by("id").values_list("text", flat=True))
+
+
+@pytest.fixture
+def parked(request: pytest.FixtureRequest) -> Any:
+    """A job that waits for approval of a message, its agent, and the rest of its part."""
+    tool = {**CAREFUL, **getattr(request, "param", {})}
+    job = parts.job(tools=[tool])
+    actor = Actor(call("send_message", text="Fire!"), done(text=""))
+    with parts.playing(actor):
+        work()
+        assert again(job).waiting_for == "approval"
+        yield job, actor
+
+
+def late(job: Job) -> None:
+    Approval.objects.filter(job=job).update(expires_at=Now())
+    parts.let_time_pass(job)
+
+
+def test_it_asks_with_buttons_and_holds_no_worker(parked: Any) -> None:
+    job, _ = parked
+    question = OutboundMessage.objects.get(owner_key=str(job.pk))
+    assert '"text": "Fire!"' in question.text
+    assert [label for label, _ in question.buttons] == ["Approve", "Deny"]
+    assert question.buttons[0][1] == f"approve:{asked(job).pk}"
+    assert again(job).lease_until is None
+    assert again(job).status == JobStatus.RUNNING
+    assert work() == 0
+
+
+def test_what_is_approved_is_done_once_and_told(parked: Any) -> None:
+    job, actor = parked
+    decide(job)
+    work()
+    assert said(job)[1:] == ["Fire!"]
+    assert len(actor.turns) == 2
+    assert actor.turns[1].steps[0].answers == {"c1": "Sent."}
+    assert again(job).status == JobStatus.COMPLETED
+
+
+def test_what_is_denied_is_not_done_and_the_agent_hears_why(parked: Any) -> None:
+    job, actor = parked
+    decide(job, "deny", reason="not today")
+    work()
+    assert len(said(job)) == 1
+    assert "U0BOSS denied this" in actor.turns[1].steps[0].answers["c1"]
+    assert "not today" in actor.turns[1].steps[0].answers["c1"]
+
+
+def test_arguments_are_the_approvers_to_change(parked: Any) -> None:
+    job, _ = parked
+    decide(job, arguments={"text": "Water!"})
+    work()
+    assert said(job)[1:] == ["Water!"]
+
+
+def test_changed_arguments_have_to_fit_the_tool(parked: Any) -> None:
+    job, _ = parked
+    with pytest.raises(Invalid) as refused:
+        decide(job, arguments={"text": 3})
+    assert refused.value.errors[0].field == "arguments.text"
+    assert asked(job)
+
+
+@pytest.mark.parametrize("parked", [{"approvers": ["U0BOSS"]}], indirect=True)
+def test_only_an_approver_decides(parked: Any) -> None:
+    job, _ = parked
+    with pytest.raises(Forbidden):
+        decide(job, by="U0CAT")
+    decide(job, by="U0BOSS")
+
+
+def test_another_organisation_decides_nothing(parked: Any) -> None:
+    job, _ = parked
+    with pytest.raises(NotFound):
+        approvals.decide("rival", asked(job).pk, "approve", by="U0BOSS", actor=rows.TESTER)
+
+
+@pytest.mark.parametrize(
+    ("parked", "status", "outcome"),
+    [
+        ({"on_timeout": "deny"}, JobStatus.COMPLETED, []),
+        ({"on_timeout": "approve"}, JobStatus.COMPLETED, ["Fire!"]),
+        ({"on_timeout": "fail"}, JobStatus.FAILED, []),
+    ],
+    indirect=["parked"],
+)
+def test_its_time_runs_out_as_the_tool_says(parked: Any, status: str, outcome: list[str]) -> None:
+    job, _ = parked
+    late(job)
+    work()
+    assert again(job).status == status
+    assert said(job)[1:] == outcome
+    assert again(job).error_code == ("approval_expired" if status == JobStatus.FAILED else "")
+
+
+def test_nobody_decides_when_the_time_is_over(parked: Any) -> None:
+    job, _ = parked
+    Approval.objects.filter(job=job).update(expires_at=Now())
+    with pytest.raises(Conflict):
+        decide(job)
+
+
+def test_waking_a_moment_too_soon_asks_nothing_twice(parked: Any) -> None:
+    job, _ = parked
+    parts.let_time_pass(job)
+    work()
+    assert again(job).waiting_for == "approval"
+    assert len(said(job)) == 1
+    assert OutboundMessage.objects.filter(owner_key=str(job.pk)).count() == 1
+    decide(job)
+    work()
+    assert said(job)[1:] == ["Fire!"]
+
+
+def test_what_people_write_meanwhile_is_kept_for_the_agent(parked: Any) -> None:
+    job, actor = parked
+    parts.reply(job, "what is this about?")
+    assert work() == 0
+    decide(job)
+    work()
+    assert [line.text for line in actor.turns[1].lines if line.is_human] == ["what is this about?"]
+
+
+def test_a_worker_that_dies_after_the_decision_calls_it_all_the_same_once(parked: Any) -> None:
+    job, _ = parked
+    decide(job)
+    Job.objects.filter(pk=job.pk).update(queue_at=None, lease_until=in_seconds(30), lease_token=F("lease_token") + 1)
+    parts.crash(job)
+    work()
+    assert said(job)[1:] == ["Fire!"]
+
+
+def test_a_canceled_job_has_nothing_left_to_approve(parked: Any) -> None:
+    job, _ = parked
+    approval = asked(job)
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
+    with pytest.raises(Conflict):
+        approvals.decide("acme", approval.pk, "approve", by="U0BOSS", actor=rows.TESTER)
+
+
+def test_an_agent_may_ask_of_its_own_accord() -> None:
+    job = parts.job(tools=[{"type": "ask_approval"}])
+    actor = Actor(call("ask_approval", question="Shall I?", details="It costs 3 EUR."), done(text=""))
+    with parts.playing(actor):
+        work()
+        assert said(job) == ["Shall I?\nIt costs 3 EUR."]
+        decide(job)
+        work()
+    assert actor.turns[1].steps[0].answers == {"c1": "Approved."}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twenty_at_once_decide_once() -> None:
+    job = parts.job(tools=[CAREFUL])
+    with parts.playing(Actor(call("send_message", text="Fire!"))):
+        work()
+    approval = asked(job)
+    begin, outcomes = threading.Barrier(20), []
+
+    def press(number: int) -> None:
+        begin.wait()
+        try:
+            decision = "approve" if number % 2 else "deny"
+            approvals.decide("acme", approval.pk, decision, by=f"U{number}", actor=rows.TESTER)
+            outcomes.append(number)
+        except Conflict:
+            pass
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=press, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 1
+    assert Approval.objects.get(pk=approval.pk).decided_by == f"U{outcomes[0]}"
