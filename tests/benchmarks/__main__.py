@@ -82,7 +82,7 @@ def servers(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def workers(app: str, count: int, arguments: list[str]) -> Iterator[None]:
+def workers(app: str, count: int, arguments: list[str]) -> Iterator[list["subprocess.Popen[bytes]"]]:
     command = [sys.executable, "-m", "celery", "-A", app, "worker", "--without-gossip", "--without-mingle"]
     command += ["--loglevel", "ERROR", *arguments]
     started = [
@@ -90,7 +90,7 @@ def workers(app: str, count: int, arguments: list[str]) -> Iterator[None]:
         for number in range(count)
     ]
     try:
-        yield
+        yield started
     finally:
         for process in started:
             process.send_signal(signal.SIGTERM)

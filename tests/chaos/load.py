@@ -189,6 +189,10 @@ class Load:
         with self._lock:
             return [asked.sent(self.org) for asked in self._asked.values()]
 
+    def broken(self) -> list[str]:
+        """What the people and servers of this load have seen that must not be, and no ledger tells."""
+        return []
+
     # --- Jobs --------------------------------------------------------------------------------------------------
     def _arrive(self) -> None:
         if not self._is_arriving.is_set():
@@ -257,17 +261,22 @@ class Load:
         while not self._is_over.wait(0.05):
             posts = self.rig.slack.posts
             for post in posts[seen:]:
-                asked = self._by_question.get(post.text) if post.thread_ts is None else None
+                self._heard(post)
+                asked = self._by_question.get(post.text)
                 # What is to be canceled is left to be: an answer to it might or might not be heard any more.
                 if asked is not None and not asked.is_thanked and asked.cancel_after is None:
                     asked.is_thanked = True
                     self.agenda.after(self._people.uniform(0, _THINK_SECONDS), self._answer_of(asked, post))
             seen = len(posts)
 
+    def _heard(self, post: Post) -> None:
+        """For what people do about other posts than questions."""
+
     def _answer_of(self, asked: Asked, post: Post) -> Callable[[], None]:
         def say() -> None:
             slack = self.rig.slack
-            message = slack.person_writes(post.channel, f"answer to {asked.name}", thread_ts=post.ts, user=_PERSON)
+            thread = post.thread_ts or post.ts
+            message = slack.person_writes(post.channel, f"answer to {asked.name}", thread_ts=thread, user=_PERSON)
             event = {**message, "channel": post.channel, "event_ts": message["ts"], "channel_type": "channel"}
             with self._lock:
                 asked.said.append(Said(text=message["text"], at=time.time(), heard_at=None))

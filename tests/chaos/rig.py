@@ -184,6 +184,11 @@ class Rig:
     def client(self, org: str = ORG, **options: Any) -> Client:
         return Client([self.links[name].port for name in self.webs], self.tokens[org], **options)
 
+    def admin(self, org: str = ORG) -> Client:
+        """A client with an ADMIN token."""
+        token = self.manage("create_token", "--org", org, "--scope", "SERVICES:ADMIN", "--name", "chaos-admin").strip()
+        return Client([self.links[name].port for name in self.webs], token)
+
     def database(self, **options: Any) -> psycopg.Connection[Any]:
         """A connection of the harness's own, past the proxies."""
         return psycopg.connect(self.postgres.url("agent_jobs"), autocommit=True, **options)

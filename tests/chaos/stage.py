@@ -224,7 +224,7 @@ def _judge(experiment: Experiment, scene: Scene, seed: int, quiet_after: float |
             recorded = records.recorded(connection)
     sent = [*scene.load.ledger(), *scene.sent]
     report = check(sent, posted, recorded, chains, rules=scene.rules)
-    broken = [*scene.broken, *(f"refused: {answer}" for answer in scene.load.refused[:5])]
+    broken = [*scene.broken, *scene.load.broken(), *(f"refused: {answer}" for answer in scene.load.refused[:5])]
     for name, ledger in (("sent", sent), ("posted", posted), ("recorded", recorded), ("chains", chains)):
         lines = (json.dumps(dataclasses.asdict(entry)) for entry in ledger)  # type: ignore[call-overload]
         (home / f"{name}.jsonl").write_text("\n".join(lines))

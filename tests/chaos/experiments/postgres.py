@@ -5,6 +5,7 @@ import time
 
 import psycopg
 
+from tests.chaos.agents import AgentLoad
 from tests.chaos.checker import Rules
 from tests.chaos.stage import Experiment, Scene
 
@@ -64,5 +65,6 @@ E4 = Experiment(
     "PostgreSQL: immediate restarts, 2 sessions a second terminated, black hole of 15 s",
     "I1 I2 I14",
     _harm,
+    make_load=AgentLoad,
     rules=Rules(start_slack=None),
 )

@@ -3,6 +3,7 @@
 import signal
 import threading
 
+from tests.chaos.agents import AgentLoad
 from tests.chaos.checker import Rules
 from tests.chaos.experiments import places
 from tests.chaos.stage import Experiment, Scene
@@ -55,6 +56,7 @@ E1 = Experiment(
     "I1 I2 I5 I6",
     _kill,
     # Whoever starts a killed process again takes some seconds for it: nothing is promised about a start meanwhile.
+    make_load=AgentLoad,
     rules=Rules(start_slack=None),
 )
 
@@ -92,6 +94,7 @@ E2 = Experiment(
     "SIGSTOP for 4 s between claim and send, longer than a lease, and SIGCONT",
     "I5 I6",
     _stop,
+    make_load=AgentLoad,
     rules=Rules(start_slack=None),
     environment={
         # Shorter than the stop, so that whoever goes on has lost what it held.

@@ -1,5 +1,6 @@
 """E6: a Slack that limits, fails, loses its answers, posts late, and whose history lags and is rationed."""
 
+from tests.chaos.agents import AgentLoad
 from tests.chaos.checker import Rules
 from tests.chaos.stage import Experiment, Scene
 from tests.fakes.slack import Fault
@@ -27,6 +28,7 @@ E6 = Experiment(
     "Slack 429, 500, reset after apply, late apply 1.2 s, history that lags 2 s, then once a minute",
     "I6 I7",
     _be_difficult,
+    make_load=AgentLoad,
     rules=Rules(),
     quiet_seconds=180,
 )

@@ -1,0 +1,228 @@
+"""Jobs whose agents think and act: models and tools over HTTP, an approval on the way, people who are slow to answer.
+
+Beside the base's jobs there are such of a type `act`: its agent looks something up, asks for leave to act, acts, asks a
+person, follows up on silence, and thanks. The model (`Brain`) keeps no state: what it answers follows from what it is
+shown, as with a real one. The tools (`Workshop`) write down every call that reaches them. What is promised:
+
+* a call of a tool that is not declared idempotent is made at most once, whoever dies meanwhile;
+* nothing that needs approval is done before somebody has approved it;
+* the model is not asked again for what it has answered, but for what was lost with a worker.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import psycopg
+
+from tests.chaos.load import AGAIN_SECONDS, Asked, Load
+from tests.chaos.rig import Rig
+from tests.fakes.openai import Answer, FakeOpenAI, completion, says
+from tests.fakes.slack import Post
+
+_NAME = re.compile(r"Question ([a-z]+-\d+)\?")
+_LEAVE = re.compile(r'May I use act\?.*"name": "([a-z]+-\d+)"', re.DOTALL)
+_FOLLOW_UP = "Nobody has answered since you last spoke"
+_SILENT_SECONDS = 8.0
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    tool: str
+    name: str
+    key: str
+    at: float
+
+
+class Workshop:
+    """A server of two tools, `look_up` and `act`."""
+
+    def __init__(self) -> None:
+        self.calls: list[ToolCall] = []
+        workshop = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                key = self.headers.get("Idempotency-Key", "")
+                workshop.calls.append(ToolCall(self.path.strip("/"), given["name"], key, time.time()))
+                body = json.dumps({"done": given["name"]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Brain:
+    """What the model answers, from what it is shown. `asked` counts requests by job and stage."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[tuple[str, str]] = Counter()
+
+    def answer(self, request: dict[str, Any]) -> Answer:
+        messages = request["messages"]
+        found = _NAME.search(json.dumps(messages[0]))
+        assert found, messages[0]
+        name = found[1]
+        stage, answer = self._next(name, messages)
+        self.asked[name, stage] += 1
+        return answer
+
+    def _next(self, name: str, messages: list[dict[str, Any]]) -> tuple[str, Answer]:
+        people = [message for message in messages if message["role"] == "user" and '"from"' in str(message["content"])]
+        if people:
+            return "thanks", says("Thank you, U0ANN. I have noted your answer.", done=True, result=f"heard of {name}")
+        follow_ups = [message for message in messages if _FOLLOW_UP in str(message["content"])]
+        if follow_ups:
+            return "follow-up", says(f"Still there, {name}?")
+        used = sum(message["role"] == "tool" for message in messages)
+        if used < 2:
+            tool = ("look_up", "act")[used]
+            return tool, completion(calls=[(tool, {"name": name})])
+        return "question", says(f"Question {name}?")
+
+
+class AgentLoad(Load):
+    """The base's jobs, and a share of `agents` among them."""
+
+    def __init__(self, rig: Rig, *, agents: float = 0.12, silent: float = 0.1, **options: Any) -> None:
+        super().__init__(rig, **options)
+        self.agents, self.silent = agents, silent
+        self.workshop, self.brain = Workshop(), Brain()
+        self.model = FakeOpenAI(self.brain.answer)
+        self.approved: dict[str, float] = {}
+        self.names: set[str] = set()
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.model.__enter__()
+        admin = self.rig.admin(self.org)
+        key = {"key": "chaos", "base_url": self.model.base_url}
+        admin.ok("PUT", f"/services/organizations/{self.org}/model-keys/openai", key)
+        profile = {"id": "brain", "name": "Brain", "model": "openai:brain", "base_url": self.model.base_url}
+        self.client.ok("POST", f"/services/organizations/{self.org}/agent-profiles", profile)
+        schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+        tool = {"type": "http", "method": "POST", "parameters": schema}
+        tools = [
+            {**tool, "name": "look_up", "description": "Looks it up.", "url": f"{self.workshop.address}/look_up"},
+            {
+                **tool,
+                "name": "act",
+                "description": "Does it.",
+                "url": f"{self.workshop.address}/act",
+                "requires_approval": True,
+                "approval_minutes": 30,
+            },
+        ]
+        config = {
+            "start_prompt": "Question {{ n }}?",
+            "profile_id": "brain",
+            "max_follow_ups": 3,
+            "follow_up_interval": _SILENT_SECONDS / 120,
+            "max_task_retries": 50,
+        }
+        body = {"id": "act", "name": "Act", "runner": "conversation", "default_config": config, "tools": tools}
+        self.client.ok("POST", f"/services/organizations/{self.org}/agent-jobs-type", body)
+
+    def close(self) -> None:
+        super().close()
+        self.model.__exit__()
+        self.workshop.close()
+
+    def _new(self) -> Asked:
+        asked = super()._new()
+        if asked.cancel_after is None and self.rng.random() < self.agents:
+            asked.body = {**asked.body, "job_type_id": "act"}
+            self.names.add(asked.name)
+        return asked
+
+    # --- People ---
+    def _heard(self, post: Post) -> None:
+        """Somebody allows what an agent asks leave for."""
+        found = _LEAVE.search(post.text)
+        if found:
+            self.agenda.after(self._people.uniform(0, 1), lambda: self._approve(found[1]))
+
+    def _approve(self, name: str) -> None:
+        asked = self._asked[name]
+        path = f"/services/agent-jobs/{asked.job_id}/approvals"
+        listed = self.client.request("GET", path)
+        pending = [each for each in listed.body.get("data", ()) if each["status"] == "pending"]
+        if pending:
+            self.approved.setdefault(name, time.time())
+            answer = self.client.request("POST", f"{path}/{pending[0]['id']}", {"decision": "approve"})
+            with self._lock:
+                self.answers[f"approval {answer.status}"] += 1
+            if answer.is_final and answer.status in (200, 409):
+                return
+        if asked.job_id is None or listed.status != 200 or pending:
+            self.agenda.after(AGAIN_SECONDS, lambda: self._approve(name))
+
+    def _answer_of(self, asked: Asked, post: Post) -> Callable[[], None]:
+        say = super()._answer_of(asked, post)
+        if asked.name in self.names and self._people.random() < self.silent:
+            return lambda: self.agenda.after(_SILENT_SECONDS, say)
+        return say
+
+    # --- What is promised ---
+    def broken(self) -> list[str]:
+        """What the workshop, the brain and the rows say that must not be."""
+        for tool, times in Counter(call.tool for call in self.workshop.calls).items():
+            self.answers[f"tool {tool}"] = times
+        self.answers["model"] = sum(self.brain.asked.values())
+        with self.rig.database() as connection:
+            return [*self._tools_broken(connection), *self._models_broken(connection)]
+
+    def _tools_broken(self, connection: psycopg.Connection[Any]) -> list[str]:
+        found = []
+        by_job: defaultdict[tuple[str, str], list[ToolCall]] = defaultdict(list)
+        for call in self.workshop.calls:
+            by_job[call.name, call.tool].append(call)
+            if call.tool == "act" and call.at < self.approved.get(call.name, float("inf")):
+                found.append(f"{call.name}: acted before it was approved")
+        for (name, tool), calls in by_job.items():
+            if len(calls) > 1:
+                found.append(f"{name}: {tool} was called {len(calls)} times, keys {len({call.key for call in calls})}")
+        rows = connection.execute(
+            "SELECT j.tags[1], s.name, s.output ->> 'text' FROM agent_jobs_step s"
+            " JOIN agent_jobs_job j ON j.id = s.job_id WHERE s.kind = 'tool' AND NOT s.output ? 'error'"
+        )
+        for name, tool, text in rows.fetchall():
+            if '"done"' in text and not by_job[name, tool]:
+                found.append(f"{name}: {tool} is recorded as done, and nobody was called")
+        return found
+
+    def _models_broken(self, connection: psycopg.Connection[Any]) -> list[str]:
+        rows = connection.execute(
+            "SELECT tags[1], crash_count + failed_attempts FROM agent_jobs_job WHERE job_type_key = 'act'"
+        )
+        cut_off = dict(rows.fetchall())
+        # An attempt that was cut off may have lost the answer that it waited for.
+        return [
+            f"{name}: the model was asked {times} times for its {stage}; {cut_off.get(name, 0)} attempts were cut off"
+            for (name, stage), times in self.brain.asked.items()
+            if stage != "follow-up" and times > 1 + cut_off.get(name, 0)
+        ]
