@@ -19,6 +19,7 @@ FULL = {
     "runner": "message",
     "params_schema": {"type": "object", "required": ["name"]},
     "default_config": {"start_prompt": "Hi {{ name }}", "max_follow_ups": 2},
+    "tools": [],
     "max_running": 40,
     "max_running_per_channel": 1,
 }
