@@ -27,6 +27,7 @@ from agent_jobs.models import (
     Message,
     ModelKey,
     Org,
+    PlaceHours,
     Profile,
     Task,
     ToolSecret,
@@ -72,6 +73,7 @@ JOB_TYPE_COLUMNS = (
     "max_running",
     "max_running_per_channel",
 )
+HOURS_COLUMNS = ("id", "kind", "platform", "name", "hours", "updated_at")
 PROFILE_COLUMNS = (
     *(*_ENTRY_COLUMNS, "instructions", "model", "base_url", "fallback_model"),
     *("max_output_tokens", "timeout_seconds", "context_tokens", "allowed_tools"),
@@ -222,6 +224,10 @@ def profiles(org_id: str) -> QuerySet[Profile]:
 
 def model_keys(org_id: str) -> QuerySet[ModelKey]:
     return ModelKey.objects.filter(org_id=org_id).order_by("provider")
+
+
+def hours_of_places(org_id: str, kind: str) -> QuerySet[PlaceHours]:
+    return PlaceHours.objects.filter(org_id=org_id, kind=kind)
 
 
 def page(rows: QuerySet[Any], window: Window, columns: Sequence[str]) -> tuple[list[Row], bool]:

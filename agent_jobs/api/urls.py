@@ -17,6 +17,7 @@ from agent_jobs.api import (
     channels,
     docs,
     health,
+    hours,
     jobs,
     messages,
     metrics,
@@ -32,6 +33,16 @@ def _catalog(prefix: str, **kwargs: Any) -> list[URLPattern]:
         path(f"{types}/<str:entry_id>", catalog.JobTypeDetail.as_view(**kwargs)),
         path(profiles, catalog.Profiles.as_view(**kwargs)),
         path(f"{profiles}/<str:entry_id>", catalog.ProfileDetail.as_view(**kwargs)),
+    ]
+
+
+def _hours(prefix: str, **kwargs: Any) -> list[URLPattern]:
+    return [
+        path(prefix, hours.OrgHours.as_view(**kwargs)),
+        path(f"{prefix}/channels", hours.ChannelsHours.as_view(**kwargs)),
+        path(f"{prefix}/channels/<str:platform>/<str:code>", hours.ChannelHours.as_view(**kwargs)),
+        path(f"{prefix}/people", hours.PeopleHours.as_view(**kwargs)),
+        path(f"{prefix}/people/<str:platform>/<str:person>", hours.PersonHours.as_view(**kwargs)),
     ]
 
 
@@ -52,6 +63,7 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         *_catalog("organizations/<str:org_id>", **kwargs),
         path("organizations/<str:org_id>/model-keys", model_keys.ModelKeys.as_view(**kwargs)),
         path("organizations/<str:org_id>/model-keys/<str:provider>", model_keys.ModelKeyDetail.as_view(**kwargs)),
+        *_hours("organizations/<str:org_id>/hours", **kwargs),
         path("channels", channels.Channels.as_view(**kwargs)),
         path("channels/slack/installations", channels.Installations.as_view(**kwargs)),
         path("channels/slack/installations/<str:team_id>", channels.InstallationDetail.as_view(**kwargs)),

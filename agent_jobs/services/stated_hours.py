@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -108,6 +108,20 @@ def get(org_id: str, place: Place) -> Statement:
     if stated is None:
         raise _not_found(place)
     return Statement(place, stated, hours.parse(stated, at="hours")[0], _now())
+
+
+def statements(rows: Iterable[Mapping[str, Any]]) -> list[Statement]:
+    """Of rows of `queries.hours_of_places`."""
+    now = _now()
+    return [
+        Statement(
+            Place(row["kind"], row["platform"], row["name"]),
+            row["hours"],
+            hours.parse(row["hours"], at="hours")[0],
+            now,
+        )
+        for row in rows
+    ]
 
 
 def _lock(org_id: str) -> Org:

@@ -20,8 +20,9 @@ from django.db import transaction
 from django.urls import URLPattern, get_resolver
 
 from agent_jobs.models import Approval, AuditEntry, Job, JobType, Message, Org, PlaceHours, Profile, Step
-from agent_jobs.services import audit, model_access
+from agent_jobs.services import audit, model_access, stated_hours
 from agent_jobs.services.execution import Worker
+from agent_jobs.services.stated_hours import Place
 from agent_jobs.services.tools import secrets
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.django_db
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 ROLES = ("none", "READ", "WRITE", "ADMIN")
 HOOK = "http://127.0.0.1:9/in"
+OPEN_HOURS = {"time_zone": "UTC", "quiet": []}
 ENTRY = {"id": "new", "name": "New"}
 
 
@@ -119,6 +121,16 @@ for address, path in {"": "", "/<str:provider>": "/openai"}.items():
     ROWS[base, "GET"] = Row(at, (200, 404, 404), "org", level="ADMIN")
 ROWS[base, "PUT"] = Row(at, (200, 404, 404), "org", lambda names: _key, level="ADMIN")
 ROWS[base, "DELETE"] = Row(at, (200, 404, 404), "org", level="ADMIN")
+for word, name in (("", ""), ("/channels", "/web/shared"), ("/people", "/web/shared")):
+    one = {"/channels": "/<str:platform>/<str:code>", "/people": "/<str:platform>/<str:person>"}.get(word, "")
+    base, entry = f"organizations/<str:org_id>/hours{word}", f"organizations/{{org}}/hours{word}"
+    ROWS |= {
+        (f"{base}{one}", "GET"): Row(entry + name, (200, 404, 404), "org"),
+        (f"{base}{one}", "PUT"): Row(entry + name, (200, 404, 404), "org", lambda names: {"hours": OPEN_HOURS}),
+        (f"{base}{one}", "DELETE"): Row(entry + name, (200, 404, 404), "org"),
+    }
+    if word:
+        ROWS[base, "GET"] = Row(entry, (200, 404, 404), "org")
 # What is told in the audit as a reach for another organisation's thing: (`by` of the row, whose thing).
 REACHES = {("org", "foreign"), ("org", "unknown"), ("id", "foreign")}
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
@@ -212,6 +224,9 @@ def populate(org_id, code, team):
     directory.install_slack(org_id, team_id=team, bot_token=f"xoxb-{canary}", signing_secret=canary, name=canary)
     secrets.store(org_id, code, f"{canary}-secret", actor=Actor("user", canary, canary))
     model_access.put_key(org_id, "openai", key=f"sk-{canary}", base_url=f"{HOOK}/{canary}", actor=Actor("user", canary))
+    zone = {"acme": "Europe/Berlin", "rival": "Pacific/Apia"}[org_id]
+    for place in (Place(), Place("channel", "web", "shared"), Place("person", "web", "shared")):
+        stated_hours.put(org_id, place, {"time_zone": zone, "quiet": []}, actor=Actor("user", canary, canary))
     for place in (code, "shared"):
         webchat.say(org_id, "webhook", place, text=canary, author=canary)
     audit.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
@@ -249,7 +264,7 @@ def test_the_walk_looks_at_every_table_that_holds_something_of_an_organisation(w
     held = all_of("rival")
 
     empty = {name for name, found in held.items() if not found}
-    of_runs = {"Approval", "PlaceHours", "Step", "Task"}
+    of_runs = {"Approval", "Step", "Task"}
     assert empty <= of_runs | {"Membership", "IdempotencyKey", "AuditSeal", "OutboundMessage", "Lane"}
     assert {"Job", "Activity", "AppToken", "Channel", "Installation", "WebMessage", "AuditEntry", "Org"} <= set(held)
     assert "ModelKey" in held
@@ -314,6 +329,7 @@ def ask(world, prefix, row, method, role, whose):
     text = response.content.decode()
     assert response.status_code == status, text
     assert "canary-rival" not in text
+    assert "Pacific/Apia" not in text
     assert may or response.json()["code"] in {"unauthenticated", "insufficient_scope"}
     left = list(AuditEntry.objects.filter(request_id=request_id).values_list("org_id", "action"))
     is_reach = may and (row.by, whose) in REACHES
