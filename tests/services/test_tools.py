@@ -10,6 +10,7 @@ from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.services import tools
 from agent_jobs.services.tools import secrets
 from tests import rows
+from tests.devstack.waiting import wait_until
 from tests.fakes.webhook import FakeReceiver, Reply
 
 pytestmark = pytest.mark.django_db
@@ -183,7 +184,7 @@ def test_a_call_in_flight_can_be_given_up_from_another_thread(server, acme):
     with ThreadPoolExecutor() as pool:
         calling = pool.submit(tools.call, "acme", tool, {"id": "7"}, key="k", on_start=on_start)
         assert started.wait(5)
-        assert wait_for(lambda: server.received)
+        wait_until(lambda: server.received)
         began = time.monotonic()
         handed[0]()
         answer = calling.result(5)
@@ -196,14 +197,6 @@ def test_what_is_given_up_before_it_is_sent_is_not_sent(server, acme):
     with pytest.raises(RetryableError):
         tools.call("acme", offer(declared(server)), {"id": "7"}, key="k", on_start=lambda give_up: give_up())
     assert server.received == []
-
-
-def wait_for(what, seconds=5.0):
-    until = time.monotonic() + seconds
-    turn = threading.Event()
-    while not (found := what()) and time.monotonic() < until:
-        turn.wait(0.01)
-    return found
 
 
 # --- Addresses that the model chooses --------------------------------------------------------------------------

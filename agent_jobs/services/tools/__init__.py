@@ -1,11 +1,12 @@
 """The tools of an agent: declared by its job type, allowed by its profile, called here, one call at a time.
 
-`declaring` says what a declaration may be, `calling` makes the requests of the kind `http`, `secrets` keeps what tools
-authenticate themselves with. Who called what, and with which outcome, is the journal's to record, and so is the work of
-the two tools that reach nobody outside: `send_message` and `ask_approval`.
+`declaring` says what a declaration may be, `calling` makes the requests of the kind `http`, `servers` speaks with MCP
+servers, `secrets` keeps what tools authenticate themselves with. Who called what, and with which outcome, is the
+journal's to record, and so is the work of the two tools that reach nobody outside: `send_message` and `ask_approval`.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 MAX_ARGUMENTS = 100_000
+MAX_OFFERED = 128
 _BUILT_IN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "send_message": (
         "Say something in the channel now, and go on working.",
@@ -58,9 +60,17 @@ def offered(
     allowed: Sequence[str] | None,
     on_start: OnStart | None = None,
 ) -> tuple[Declared, ...]:
-    """What the model may call, in the order of the declarations. `allowed` are names, None for all of them."""
-    found = [tool for stated in declared for tool in _offered(stated) if _is_allowed(tool, allowed)]
-    return tuple(found)
+    """What the model may call, in the order of the declarations. `allowed` are names, None for all of them.
+
+    Asks MCP servers for theirs, unless that was within the last minute. Raises RetryableError where one is not to be
+    had now, PermanentError where one refuses us.
+    """
+    found: dict[str, Declared] = {}
+    for stated in declared:
+        for tool in _offered(org_id, stated, allowed, on_start):
+            if _is_allowed(tool, allowed):
+                found.setdefault(tool.name, tool)
+    return tuple(found.values())[:MAX_OFFERED]
 
 
 def argument_errors(tool: Declared, arguments: Mapping[str, Any]) -> str:
@@ -89,11 +99,23 @@ def call(
         return ToolAnswer(complaint, is_error=True)
     if tool.kind == "http":
         return calling.call(org_id, tool, arguments, key=key, on_start=on_start)
+    if tool.kind == "mcp":
+        from agent_jobs.services.tools import servers  # when the first is called: the SDK takes seconds to load
+
+        return servers.call(org_id, tool, arguments, key=key, on_start=on_start)
     raise AssertionError(f"nobody is called for {tool.kind}")
 
 
-def _offered(stated: Mapping[str, Any]) -> Iterator[Declared]:
+def _offered(
+    org_id: str, stated: Mapping[str, Any], allowed: Sequence[str] | None, on_start: OnStart | None
+) -> Iterator[Declared]:
     kind = stated["type"]
+    if kind == "mcp":
+        if allowed is not None and not any(re.split(r"__|\.", name)[0] == stated["name"] for name in allowed):
+            return  # nothing of it is allowed, so it is not asked either
+        from agent_jobs.services.tools import servers
+
+        yield from servers.listed(org_id, stated, declare=_declared, on_start=on_start)
     if kind == "http":
         yield _declared(stated, name=stated["name"], parameters=calling.parameters(stated))
     elif kind in _BUILT_IN:

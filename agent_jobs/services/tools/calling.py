@@ -6,22 +6,18 @@ declaration says which hosts it may name. Nothing that a model gives reaches a h
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from agent_jobs.errors import RetryableError
+from agent_jobs.services.tools.answers import MAX_TEXT, UNKNOWN, cut, retry_after
 from agent_jobs.services.tools.declaring import NO_ARGUMENTS, PLACEHOLDER
 from agent_jobs.services.tools.secrets import Filled
 from agent_jobs.services.tools.shapes import Declared, OnStart, ToolAnswer
 from channels_integration import http
 
-MAX_TEXT = 20_000
-LONGEST_RETRY_AFTER_SECONDS = 3_600.0
 _SAFE = ("GET",)
 _WITHOUT_BODY = ("GET", "DELETE")
-_UNKNOWN = "Whether it was done is unknown: look before you do it again."
 
 
 def parameters(tool: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -87,7 +83,7 @@ def call(
             return ToolAnswer(f"Not sent: {error}.", is_error=True)
         raise RetryableError(f"the tool {tool.name} was not reached: {error}", code="tool_unreachable") from None
     except http.NoAnswer:
-        what = "No answer came." if method in _SAFE else f"The request was sent, and no answer came. {_UNKNOWN}"
+        what = "No answer came." if method in _SAFE else f"The request was sent, and no answer came. {UNKNOWN}"
         return ToolAnswer(what, is_error=True)
     return _told(tool, method, answer, filled)
 
@@ -160,7 +156,7 @@ def _written(name: str, value: Any) -> str:
 
 # --- The answer ------------------------------------------------------------------------------------------------
 def _told(tool: Declared, method: str, answer: http.Answer, filled: Filled) -> ToolAnswer:
-    wait = _retry_after(answer.headers.get("Retry-After", "")) if answer.status in (429, 503) else None
+    wait = retry_after(answer.headers.get("Retry-After", "")) if answer.status in (429, 503) else None
     if wait is not None:
         message = f"the tool {tool.name} answered {answer.status} and asks to wait"
         raise RetryableError(message, code="tool_busy", retry_after=wait)
@@ -168,19 +164,13 @@ def _told(tool: Declared, method: str, answer: http.Answer, filled: Filled) -> T
     if 300 <= answer.status < 400:
         lines.append("(Redirects are not followed.)")
     if answer.status >= 500 and method not in _SAFE:
-        lines.append(_UNKNOWN)
+        lines.append(UNKNOWN)
     text, is_cut = cut(filled.blotted(_text(answer)))
     if not answer.is_whole:
         lines.append("(The answer broke off, or is too long: this is its beginning.)")
     elif is_cut:
         lines.append(f"(These are the first {MAX_TEXT:,} characters.)")
     return ToolAnswer("\n".join([*lines, "", text]).rstrip(), is_error=not 200 <= answer.status < 300)
-
-
-def cut(text: str) -> tuple[str, bool]:
-    """At most as much as a model is shown, without what no database takes; and whether something was left out."""
-    sound = "".join("\ufffd" if one == "\x00" or "\ud800" <= one <= "\udfff" else one for one in text[:MAX_TEXT])
-    return sound, len(text) > MAX_TEXT
 
 
 def _text(answer: http.Answer) -> str:
@@ -190,17 +180,3 @@ def _text(answer: http.Answer) -> str:
     if answer.body and (is_packed or not is_text):
         return f"({len(answer.body):,} bytes that are not text)"
     return answer.body.decode("utf-8", "replace")
-
-
-def _retry_after(stated: str) -> float | None:
-    """Seconds, at most an hour; None where nothing sound is stated."""
-    stated = stated.strip()
-    if stated.isascii() and stated.isdigit():
-        return min(float(stated[:9]), LONGEST_RETRY_AFTER_SECONDS)
-    try:
-        at = parsedate_to_datetime(stated)
-    except (TypeError, ValueError):
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_RETRY_AFTER_SECONDS)

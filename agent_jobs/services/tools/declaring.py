@@ -27,11 +27,11 @@ RESERVED = {"respond", "finish"}
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 SECRET = re.compile(r"\{secret:([^{}]*)\}")
 SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _NAME_FORM = "must begin with a letter and have up to {most} letters, digits, dashes and single underscores"
-_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,1000}")
 # Ours to say, or the connection's.
@@ -233,7 +233,7 @@ def _parameters_complaints(schema: Any) -> list[Complaint]:
             "must be a name of up to 64 letters, digits, dots, dashes and underscores",
         )
         for name in properties
-        if not _ARGUMENT.fullmatch(name)
+        if not ARGUMENT.fullmatch(name)
     ]
 
 

@@ -1,0 +1,28 @@
+"""What tools of every kind make of an answer: how much of it a model is shown, and how long a server asks to wait."""
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+MAX_TEXT = 20_000
+LONGEST_RETRY_AFTER_SECONDS = 3_600.0
+UNKNOWN = "Whether it was done is unknown: look before you do it again."
+
+
+def cut(text: str) -> tuple[str, bool]:
+    """At most as much as a model is shown, without what no database takes; and whether something was left out."""
+    sound = "".join("\ufffd" if one == "\x00" or "\ud800" <= one <= "\udfff" else one for one in text[:MAX_TEXT])
+    return sound, len(text) > MAX_TEXT
+
+
+def retry_after(stated: str) -> float | None:
+    """Seconds, at most an hour; None where nothing sound is stated."""
+    stated = stated.strip()
+    if stated.isascii() and stated.isdigit():
+        return min(float(stated[:9]), LONGEST_RETRY_AFTER_SECONDS)
+    try:
+        at = parsedate_to_datetime(stated)
+    except (TypeError, ValueError):
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_RETRY_AFTER_SECONDS)

@@ -1,0 +1,165 @@
+"""A server that speaks MCP over streamable HTTP, as far as tools need it, and misbehaves on demand."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+VERSION = "2025-06-18"
+SESSION = "session-1"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to one method. `result` and `error` become JSON-RPC, unless `body` goes out as it is.
+
+    `hold` waits for the fake to stop, `cut` resets the connection, `sse` sends the result as an event of a stream, and
+    `open` leaves that stream open afterwards.
+    """
+
+    result: Any = None
+    error: Any = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    hold: bool = False
+    cut: bool = False
+    sse: bool = False
+    open: bool = False
+
+
+def says(text: str, **more: Any) -> Answer:
+    return Answer({"content": [{"type": "text", "text": text}]}, **more)
+
+
+def tool(name: str, description: str = "Does.", **schema: Any) -> dict[str, Any]:
+    given = {"type": "object", "properties": {"id": {"type": "string"}}, **schema}
+    return {"name": name, "description": description, "inputSchema": given}
+
+
+class FakeMcp:
+    """Answers what was queued for a method, then the usual. `requests` are (method, params, headers)."""
+
+    def __init__(self, *tools: dict[str, Any]) -> None:
+        self.tools = list(tools) or [tool("find"), tool("delete")]
+        self.page = 1_000
+        self.requests: list[tuple[str, Any, dict[str, str]]] = []
+        self.calls: Callable[[Any], Answer] = lambda params: says(f"{params['name']} {json.dumps(params['arguments'])}")
+        self.holding = threading.Semaphore(0)  # released for each request that is held
+        self.hung_up = threading.Event()  # set when the other side has closed the connection of one
+        self._queues: dict[str, deque[Answer]] = {}
+        self._stop = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/mcp"
+
+    def queue(self, method: str, *answers: Answer) -> None:
+        self._queues.setdefault(method, deque()).extend(answers)
+
+    def asked(self, method: str) -> list[Any]:
+        return [params for name, params, _ in self.requests if name == method]
+
+    def __enter__(self) -> FakeMcp:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _wait_for_the_end(self, connection: socket.socket) -> None:
+        while not self._stop.wait(0.02):
+            if select.select([connection], [], [], 0)[0] and not connection.recv(1, socket.MSG_PEEK):
+                self.hung_up.set()
+                return
+
+    def _answer(self, method: str, params: Any) -> Answer:
+        if queued := self._queues.get(method):
+            return queued.popleft()
+        if method == "initialize":
+            info = {"name": "fake", "version": "1"}
+            result = {"protocolVersion": VERSION, "capabilities": {"tools": {}}, "serverInfo": info}
+            return Answer(result, headers={"Mcp-Session-Id": SESSION})
+        if method == "tools/list":
+            start = int((params or {}).get("cursor") or 0)
+            more = {"nextCursor": str(start + self.page)} if start + self.page < len(self.tools) else {}
+            return Answer({"tools": self.tools[start : start + self.page], **more})
+        if method == "tools/call":
+            return self.calls(params)
+        if method.startswith("notifications/"):
+            return Answer(status=202, body=b"")
+        return Answer(error={"code": -32601, "message": "Method not found"})
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                fake.requests.append((asked["method"], asked.get("params"), headers))
+                answer = fake._answer(asked["method"], asked.get("params"))
+                if answer.hold:
+                    fake.holding.release()
+                    fake._wait_for_the_end(self.connection)
+                    self.close_connection = True
+                    return
+                if answer.cut:
+                    linger = struct.pack("ii", 1, 0)  # closing sends a reset
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                self._send(asked, answer)
+
+            def _send(self, asked: Any, answer: Answer) -> None:
+                said = {"error": answer.error} if answer.error is not None else {"result": answer.result}
+                text = json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), **said})
+                body = answer.body if answer.body is not None else text.encode()
+                kind = "application/json"
+                if answer.sse:
+                    note = json.dumps(
+                        {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info"}}
+                    )
+                    body = f"event: message\ndata: {note}\n\nevent: message\ndata: {text}\n\n".encode()
+                    kind = "text/event-stream"
+                self.send_response(answer.status)
+                length = {"Connection": "close"} if answer.open else {"Content-Length": str(len(body))}
+                for name, value in {"Content-Type": kind, **length, **answer.headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+                self.wfile.flush()
+                if answer.open:
+                    fake._stop.wait(30)
+                    self.close_connection = True
+
+            def do_GET(self) -> None:
+                self.send_error(405)
+
+            def do_DELETE(self) -> None:
+                fake.requests.append(("DELETE", None, {name.lower(): value for name, value in self.headers.items()}))
+                if fake._queues.get("DELETE") and fake._queues["DELETE"].popleft().hold:
+                    fake._wait_for_the_end(self.connection)
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
