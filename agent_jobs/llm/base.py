@@ -87,14 +87,15 @@ class Reply:
 class Access:
     """How a model is reached; whoever makes one has decided that this key may go to this address.
 
-    An empty `base_url` is the provider's own. `ports` and `allow_private` say what the guard lets through
-    (`channels_integration.addresses.Rules`).
+    An empty `base_url` is the provider's own. `context_tokens` is how much the model is shown (`context`). `ports` and
+    `allow_private` say what the guard lets through (`channels_integration.addresses.Rules`).
     """
 
     api_key: str = field(default="", repr=False)
     base_url: str = ""
     timeout_seconds: float = 60.0
     max_output_tokens: int = 4_096
+    context_tokens: int = 100_000
     ports: tuple[int, ...] = (443, 8443)
     allow_private: bool = False
 

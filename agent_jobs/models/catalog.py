@@ -50,7 +50,7 @@ class Profile(CatalogEntry):
     """Who an agent is: its instructions, the model that it thinks with, and the one that stands in for it.
 
     `base_url` is where `model` is reached, where that is not its key's address (`services.model_access`). Of what is
-    empty the default counts (`llm.Access`, `llm.context`).
+    empty the default counts (`llm.Access`).
     """
 
     instructions = models.TextField(blank=True, default="")

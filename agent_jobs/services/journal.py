@@ -22,6 +22,7 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs import llm
 from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
+from agent_jobs.llm import context
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
 from agent_jobs.services import approvals, schemas, speech, tools, transitions
@@ -92,7 +93,9 @@ class Journal:
             if recorded.output is not None:
                 return _reply_of(recorded.output)
             self._end(recorded, {"error": "worker_lost"})
+        turn, left_out = context.cut(turn, self._routes[0].access.context_tokens)
         asked = {"lines": len(turn.lines), "steps": len(turn.steps)} | ({"mends": True} if turn.complaint else {})
+        asked |= {"left_out": left_out} if left_out else {}
         if not self._is_kept:
             return self._ask(turn, asked)
         step = self._begin(Step.Kind.MODEL, self._routes[0].model, asked)

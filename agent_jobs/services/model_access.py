@@ -153,7 +153,7 @@ def _route(profile: Profile, model: str, base_url: str, own: dict[str, ModelKey]
     provider = llm.provider_of(model)
     if not provider:
         return llm.Route(model)
-    stated = {"timeout_seconds": profile.timeout_seconds, "max_output_tokens": profile.max_output_tokens}
+    stated = {name: getattr(profile, name) for name in ("timeout_seconds", "max_output_tokens", "context_tokens")}
     bounds: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
     rules = http.rules()
     if key := own.get(provider):

@@ -1,0 +1,112 @@
+"""Cuts a conversation to what a model can be shown: instructions, goal and tools stay, the middle of the talk goes.
+
+Kept are the first thing that a person wrote (it says what it is about) and the newest lines. Tokens are counted as
+bytes by three, which is on the safe side for most languages: providers' own counts would have to be asked for.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from agent_jobs.llm.base import Line, Step, Turn
+
+BYTES_PER_TOKEN = 3
+# Of each line, for names, quotes and roles around it.
+_LINE_TOKENS = 12
+# What one line, or one answer of a tool, is shortened to where even the newest does not fit; and the least of it.
+_LEAST_BYTES = 300
+_SHORTENED = "[… {count:,} characters left out …]"
+_LEFT_OUT = "[… {count} earlier messages left out …]"
+
+
+def cut(turn: Turn, tokens: int) -> tuple[Turn, int]:
+    """The turn with at most so many tokens of context, and how many lines were left out of it.
+
+    Where what always stays takes all there is, the newest line is still shown, shortened.
+    """
+    room = tokens - _fixed(turn)
+    steps = turn.steps
+    if (taken := sum(map(_tokens_of_step, steps))) > room // 2:
+        steps = _shortened_steps(steps, room // 2)
+        taken = sum(map(_tokens_of_step, steps))
+    lines, left_out = _fitting(turn.lines, room - taken)
+    if not left_out and lines == turn.lines and steps == turn.steps:
+        return turn, 0
+    return replace(turn, lines=lines, steps=steps), left_out
+
+
+def estimate(text: str) -> int:
+    return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
+
+
+def _fixed(turn: Turn) -> int:
+    """What is never cut."""
+    tools = [(tool.name, tool.description, dict(tool.parameters)) for tool in turn.tools]
+    told = json.dumps([tools, dict(turn.result_schema or {})], ensure_ascii=False, default=str)
+    return sum(map(estimate, (turn.instructions, turn.goal, turn.complaint, told)))
+
+
+def _tokens_of(line: Line) -> int:
+    return _LINE_TOKENS + estimate(line.author) + estimate(line.text)
+
+
+def _fitting(lines: tuple[Line, ...], room: int) -> tuple[tuple[Line, ...], int]:
+    """The first human line, a note of what is left out, and as many of the newest as fit."""
+    if sum(map(_tokens_of, lines)) <= room:
+        return lines, 0
+    room -= _LINE_TOKENS + estimate(_LEFT_OUT.format(count=len(lines)))
+    # No single line takes more than half of what there is.
+    lines = tuple(_shortened_line(line, room // 2) for line in lines)
+    first = next((number for number, line in enumerate(lines) if line.is_human), None)
+    kept: list[int] = []
+    if first is not None and _tokens_of(lines[first]) <= room // 2:
+        kept.append(first)
+        room -= _tokens_of(lines[first])
+    newest: list[int] = []
+    for number in range(len(lines) - 1, -1, -1):
+        if number in kept:
+            continue
+        size = _tokens_of(lines[number])
+        if newest and size > room:
+            break
+        newest.append(number)
+        room -= size
+    kept = sorted({*kept, *newest})
+    left_out = len(lines) - len(kept)
+    shown = [lines[number] for number in kept]
+    if left_out:
+        shown.insert(len(kept) - len(newest), Line("", _LEFT_OUT.format(count=left_out), is_human=False))
+    return tuple(shown), left_out
+
+
+def _shortened_line(line: Line, room: int) -> Line:
+    most = max((room - _LINE_TOKENS - estimate(line.author)) * BYTES_PER_TOKEN, _LEAST_BYTES)
+    text = _shortened(line.text, most)
+    return line if text == line.text else replace(line, text=text)
+
+
+def _shortened_steps(steps: Sequence[Step], room: int) -> tuple[Step, ...]:
+    """Every call stays, for an answer without its call is refused; long answers of tools are shortened, all alike."""
+    count = sum(len(step.calls) for step in steps)
+    asked = sum(_tokens_of_step(replace(step, answers={})) for step in steps)
+    most = max((room - asked) * BYTES_PER_TOKEN // max(count, 1), _LEAST_BYTES)
+
+    def answers_of(step: Step) -> Mapping[str, str]:
+        return {call: _shortened(answer, most) for call, answer in step.answers.items()}
+
+    return tuple(replace(step, answers=answers_of(step)) for step in steps)
+
+
+def _tokens_of_step(step: Step) -> int:
+    asked = json.dumps([(call.id, call.name, dict(call.arguments)) for call in step.calls], default=str)
+    return _LINE_TOKENS * len(step.calls) + estimate(asked) + sum(map(estimate, step.answers.values()))
+
+
+def _shortened(text: str, most_bytes: int) -> str:
+    """Its beginning and its end, where it is longer than that."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= most_bytes:
+        return text
+    half = max(most_bytes - len(_SHORTENED.format(count=len(text)).encode()), 2) // 2
+    begin, end = raw[:half].decode(errors="ignore"), raw[-half:].decode(errors="ignore")
+    return begin + _SHORTENED.format(count=len(text) - len(begin) - len(end)) + end
