@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,32 @@ def test_a_job_that_nobody_answers_ends_as_no_response(stack: Stack) -> None:
     job = stack.wait_status(job_id, "COMPLETED", "FAILED")
     assert job["result"].startswith("no_response")
     assert codes(stack, job_id).count("message.out") == 2
+
+
+def test_what_comes_up_while_a_channel_is_closed_is_one_turn_when_it_opens(stack: Stack) -> None:
+    """A follow-up, two answers and another job's start, all before the hours are changed so that it is open."""
+    night = {**WEB, "code": "night"}
+    hours, chat = "/services/organizations/acme/hours/channels/web/night", "/services/channels/web/night/messages"
+    today = datetime.now(UTC)
+    closed = {"time_zone": "UTC", "quiet": [], "holidays": [f"{today + timedelta(n):%F}" for n in range(2)]}
+    asked = ask(stack, night, follow_up_interval=5 * SECOND, max_follow_ups=5)
+    wait_for(lambda: stack.job(asked).get("waiting_for") == "reply", seconds=15, what="the question is out")
+    assert stack.ok("PUT", hours, {"hours": closed})["data"]["is_open"] is False
+    wait_for(lambda: stack.job(asked).get("waiting_for") == "quiet_hours", seconds=15, what="the follow-up waits")
+    late = stack.post_job("say", channel=night, params={"n": "late"})
+    for text in ("Hm", "Fine"):
+        stack.ok("POST", chat, {"author": "Ann", "text": text, "job_id": asked})
+    wait_for(lambda: codes(stack, asked).count("message.in") == 2, seconds=10, what="the answers are heard")
+    wait_for(lambda: stack.job(late).get("waiting_for") == "quiet_hours", seconds=10, what="the other job waits")
+    assert stack.job(asked)["waiting_for"] == "quiet_hours"
+    assert [m["text"] for m in stack.ok("GET", chat)["data"] if m["direction"] == "out"] == ["How are you, Ann?"]
+
+    stack.ok("DELETE", hours)
+
+    assert stack.wait_status(asked, "COMPLETED")["result"] == "Ann answered: Hm Fine"
+    assert stack.wait_status(late, "COMPLETED")["result"] == "Number late"
+    assert codes(stack, asked).count("model.call") == 2, "the question, and one turn for all the rest"
+    assert codes(stack, asked).count("job.deferred") == codes(stack, late).count("job.deferred") == 1
 
 
 def test_a_job_that_takes_too_long_ends_as_deadline_exceeded(stack: Stack) -> None:
