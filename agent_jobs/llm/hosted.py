@@ -73,7 +73,9 @@ class HostedModel:
     def answer(self, turn: Turn, access: Access, on_start: OnStart | None = None) -> Reply:
         if not access.api_key:
             raise PermanentError(f"there is no key for {self.provider}", code="model_key_missing")
-        call = _submit(self._ask(turn, access))
+        # Here and not in the loop, which others wait for: the first of a provider reads its whole package.
+        model = _model(self.provider, self.name, access.api_key, access.base_url, _rules(access))
+        call = _submit(self._ask(model, turn, access))
         try:
             if on_start:
                 on_start(call.cancel)
@@ -87,8 +89,7 @@ class HostedModel:
         finally:
             call.cancel()
 
-    async def _ask(self, turn: Turn, access: Access) -> Reply:
-        model = _model(self.provider, self.name, access.api_key, access.base_url, _rules(access))
+    async def _ask(self, model: Model, turn: Turn, access: Access) -> Reply:
         tools = [
             ToolDefinition(name=tool.name, description=tool.description, parameters_json_schema=dict(tool.parameters))
             for tool in turn.tools
