@@ -27,6 +27,12 @@ class ReplayRequest(StrictSerializer):
     target_channel = jobs.TargetChannel(required=False)
     config = Object(required=False, help_text="Laid over the old config key by key; null: the job type's default.")
     params = Object(required=False, help_text="Laid over the old params key by key; null: left out.")
+    from_step = Whole(
+        required=False,
+        min_value=1,
+        max_value=10_000,
+        help_text="Recorded calls of models and tools below this number are used again, not made again.",
+    )
     scheduled_at = Moment(required=False, help_text="Without it the replay runs now, whenever the old job did.")
     tags = Tags(required=False)
     priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
@@ -104,6 +110,7 @@ class Replay(Resource):
             delay_minutes=asked.query["delay"],
             tags=tuple(fields["tags"]) if "tags" in fields else None,
             priority=fields.get("priority"),
+            from_step=fields.get("from_step", 1),
         )
         found = read_job_id(job_id)
 

@@ -6,22 +6,25 @@ the old life had still to say is said in the new one, and a late worker of the o
 and said stays in the transcript, so that the agent goes on from there; what nobody heard leaves it. The cooldown after
 a failure is for new jobs: whoever asks for a retry by name means now.
 
-A *replay* is a new job, made by `jobs.create` and by its rules, that knows where it came from (`replay_of`).
+A *replay* is a new job, made by `jobs.create` and by its rules, that knows where it came from (`replay_of`). It may
+take over the first steps of that one's journal: then what these did is neither done nor paid for a second time.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
 
 from agent_jobs import dispatch
-from agent_jobs.errors import Conflict, IllegalMove
-from agent_jobs.models import Job, Org
+from agent_jobs.errors import Conflict, FieldError, IllegalMove, Invalid
+from agent_jobs.models import Job, Org, Step
 from agent_jobs.services import jobs, quotas, speech, transitions
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor, ChannelSpec, JobSpec
 from agent_jobs.states import MOVES, Event
@@ -70,6 +73,8 @@ class Changes:
     delay_minutes: int = 0
     tags: tuple[str, ...] | None = None
     priority: int | None = None
+    # Recorded calls of models and tools with a smaller number are used again, not made again.
+    from_step: int = 1
 
 
 def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
@@ -105,17 +110,20 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
 
 
 def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_pk: int | None = None) -> Job:
-    """A new job from the input of another, whatever became of that one. Raises what `jobs.create` does, and as `retry`.
+    """A new job from the input of another, whatever became of that one.
 
-    The job type is today's, and has to be there; what the job was told, config and start prompt, is as it was then.
+    Raises what `jobs.create` does, NotFound and Forbidden as `retry`, and Invalid where `from_step` goes further than
+    what is recorded. The job type is today's, and has to be there; what the job was told, config and start prompt, is
+    as it was then.
     """
     with transaction.atomic():
         job = jobs.locked(org_id, job_id)
+        prompt = {"start_prompt": job.prompt} if job.prompt.strip() else {}
         then = ChannelSpec(job.platform, job.channel_code, job.channel_type, job.channel_data)
         spec = JobSpec(
             job_type_id=job.job_type_key,
             channel=changes.channel or then,
-            config=_laid_over({"start_prompt": job.prompt, **job.config}, changes.config),
+            config=_laid_over(prompt | job.config, changes.config),
             params=_laid_over(job.params, changes.params),
             scheduled_at=changes.scheduled_at,
             delay_minutes=changes.delay_minutes,
@@ -124,7 +132,33 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
             token_pk=token_pk,
             replay_of=job.pk,
         )
-        return jobs.create(org_id, spec, actor=actor)
+        steps = _usable_again(job, changes.from_step)
+        made = jobs.create(org_id, spec, actor=actor)
+        Step.objects.bulk_create([_copied(step, made) for step in steps])
+        return made
+
+
+def _usable_again(job: Job, from_step: int) -> list[Step]:
+    """The steps below `from_step`, of the first turn of the job's last life: what came later hangs on what people said.
+
+    Raises Invalid where there are fewer, or one whose outcome is not known stands between.
+    """
+    if from_step == 1:
+        return []
+    recorded = list(Step.objects.filter(job_id=job.pk, life=job.retry_count).order_by("number"))
+    first_turn = [step for step in recorded if step.turn == recorded[0].turn]
+    known = list(takewhile(lambda step: step.output is not None, first_turn))
+    last = known[-1].number if known else 0
+    if from_step > last + 1:
+        message = f"must be from 1 to {last + 1}: {last} steps of the job's first turn have an outcome"
+        raise Invalid(FieldError("from_step", "out_of_range", message))
+    return [step for step in known if step.number < from_step]
+
+
+def _copied(step: Step, job: Job) -> Step:
+    kept = ("number", "kind", "name", "call_id", "input", "output", "begun_at", "called_at", "ended_at")
+    columns = {column: getattr(step, column) for column in kept}
+    return Step(id=uuid7(), org_id=job.org_id, job_id=job.pk, life=0, turn=0, **columns)
 
 
 def _laid_over(kept: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:

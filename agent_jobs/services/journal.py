@@ -56,7 +56,8 @@ class Journal:
         self._is_kept = bool(offered) or any(llm.provider_of(route.model) for route in routes)
         self._steps: list[Step] = []
         self._place = self._number = 0
-        if self._is_kept and (claim["attempt"] > 1 or claim["life"]):
+        # A replay may have been given steps of the job that it was made from (`services.again`).
+        if self._is_kept and (claim["attempt"] > 1 or claim["life"] or claim["is_replay"]):
             self._read()
         self._heard = int(claim["inbox_count"])
         self._looked_at = time.monotonic()

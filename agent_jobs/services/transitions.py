@@ -319,7 +319,7 @@ _CLAIMED_JSON = """
     'waiting_for', c.waiting_for, 'resume', c.resume, 'inbox_count', c.inbox_count, 'inbox_seen', c.inbox_seen,
     'follow_ups_sent', c.follow_ups_sent, 'follow_ups_total', c.follow_ups_total,
     'failed_attempts', c.failed_attempts, 'crash_count', c.crash_count, 'attempt', c.attempt, 'result', c.result,
-    'life', c.retry_count, 'turn', c.turn,
+    'life', c.retry_count, 'turn', c.turn, 'is_replay', c.replay_of IS NOT NULL,
     'trace', c.trace, 'seconds_late', extract(epoch FROM c.started_at - c.scheduled_at),
     'seconds_left', extract(epoch FROM c.deadline_at - now())))
  FROM claimed c JOIN begun_tasks t ON t.job_id = c.id)"""

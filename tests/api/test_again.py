@@ -6,7 +6,7 @@ import pytest
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
-from agent_jobs.models import Job, Org, WorkerProcess
+from agent_jobs.models import Job, Org, Step, WorkerProcess
 from agent_jobs.services import quotas
 from agent_jobs.states import JobStatus
 from tests import factories, rows
@@ -159,6 +159,15 @@ class TestReplay:
         assert shown["job_status"] == "SCHEDULED"
         assert datetime.fromisoformat(shown["scheduled_at"]) == at
 
+    def test_the_steps_below_a_number_are_taken_over(self, acme, source):
+        kept = {"org_id": "acme", "job_id": source["id"], "life": 0, "turn": 0, "kind": "model", "name": "m"}
+        for number in (1, 2):
+            Step.objects.create(**kept, number=number, output={"text": str(number)})
+
+        shown = acme.post(f"{JOBS}/{source['id']}/replay", {"from_step": 2}).json()["data"]
+
+        assert list(Step.objects.filter(job_id=shown["id"]).values_list("number", "output")) == [(1, {"text": "1"})]
+
     def test_a_delay_is_drawn_as_for_a_new_job(self, acme, source):
         shown = acme.post(f"{JOBS}/{source['id']}/replay?delay=10").json()["data"]
 
@@ -184,7 +193,10 @@ class TestReplay:
             ({"tags": 5}, "", ["tags"]),
             ({"priority": 10}, "", ["priority"]),
             ({"job_type_id": "other"}, "", ["job_type_id"]),
-            ({"from_step": 1}, "", ["from_step"]),
+            ({"from_step": 0}, "", ["from_step"]),
+            ({"from_step": "2"}, "", ["from_step"]),
+            ({"from_step": 10_001}, "", ["from_step"]),
+            ({"from_step": 2}, "", ["from_step"]),
             (None, "?delay=10081", ["delay"]),
             (None, "?delya=1", ["delya"]),
         ],
