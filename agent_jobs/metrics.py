@@ -52,6 +52,7 @@ COUNTERS: Mapping[str, Known] = {
         "POSTs with a known Idempotency-Key, and events that a platform sent again.", ("kind",)
     ),
     "deliveries": Known("Attempts to deliver and what came of them.", ("platform", "outcome", "code")),
+    "open_answers": Known("Event streams and waits on jobs that have ended, and why.", ("kind", "end")),
     "platform_429s": Known("Times that a platform asked us to wait.", ("platform",)),
 }
 HISTOGRAMS: Mapping[str, Known] = {

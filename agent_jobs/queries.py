@@ -7,7 +7,7 @@ Another organisation's id is NotFound exactly as a missing one; the one place wh
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -189,7 +189,7 @@ def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_f
             [list(job_ids), per_job, total],
         )
         ids = [row[0] for row in cursor.fetchall()]
-    rows = {row["id"]: row for row in Activity.objects.filter(pk__in=ids).values(*ACTIVITY_COLUMNS)}
+    rows = activities_by_id(ids)
     found: dict[UUID, list[Row]] = defaultdict(list)
     for activity_id in ids:
         if row := rows.get(activity_id):
@@ -200,6 +200,61 @@ def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_f
 def messages(org_id: str, job_id: UUID) -> QuerySet[Message]:
     """A job's transcript. The order in which it was said is that of `id`."""
     return Message.objects.filter(job__org_id=org_id, job_id=job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a job has come, for those who wait for more. `activities` are those created after a given time."""
+
+    status: str
+    updated_at: datetime
+    activities: int
+
+
+_STANDINGS = """
+SELECT asked.place, j.status, j.updated_at, (
+    SELECT count(*) FROM agent_jobs_activity a WHERE a.job_id = j.id AND a.created_at > asked.since)
+FROM unnest(%s::text[], %s::uuid[], %s::timestamptz[]) WITH ORDINALITY AS asked (org_id, job_id, since, place)
+JOIN agent_jobs_job j ON j.id = asked.job_id AND j.org_id = asked.org_id
+"""
+
+
+def standings(asked: Sequence[tuple[str, UUID, datetime]]) -> list[Standing | None]:
+    """For each (organisation, job, since), at one moment; None for a job that the organisation does not have."""
+    found: list[Standing | None] = [None] * len(asked)
+    with connection.cursor() as cursor:
+        cursor.execute(_STANDINGS, [[one[column] for one in asked] for column in range(3)])
+        for place, *standing in cursor.fetchall():
+            found[place - 1] = Standing(*standing)
+    return found
+
+
+_ACTIVITY_IDS = """
+SELECT asked.place, found.id, found.created_at
+FROM unnest(%s::text[], %s::uuid[], %s::timestamptz[], %s::int[]) WITH ORDINALITY
+    AS asked (org_id, job_id, since, most, place)
+CROSS JOIN LATERAL (
+    SELECT id, created_at FROM agent_jobs_activity
+    WHERE job_id = asked.job_id AND org_id = asked.org_id AND created_at > asked.since
+    ORDER BY created_at, id LIMIT asked.most
+) found
+ORDER BY asked.place, found.created_at, found.id
+"""
+
+
+def activity_ids(asked: Sequence[tuple[str, UUID, datetime, int]]) -> list[list[tuple[UUID, datetime]]]:
+    """For each (organisation, job, since, most): the activities created after that time, oldest first."""
+    found: list[list[tuple[UUID, datetime]]] = [[] for _ in asked]
+    with connection.cursor() as cursor:
+        cursor.execute(_ACTIVITY_IDS, [[one[column] for one in asked] for column in range(4)])
+        for place, activity_id, created_at in cursor.fetchall():
+            found[place - 1].append((activity_id, created_at))
+    return found
+
+
+def activities_by_id(ids: Iterable[UUID]) -> Mapping[UUID, Row]:
+    """Of ids that were found under their organisation."""
+    return {row["id"]: row for row in Activity.objects.filter(pk__in=list(ids)).values(*ACTIVITY_COLUMNS)}
 
 
 def app_tokens(org_id: str) -> QuerySet[AppToken]:

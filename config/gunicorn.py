@@ -50,16 +50,37 @@ def write_refusal(client: Any, status: int, reason: str, details: str) -> None:
 
 
 class GracefulWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """At its stop takes what the kernel has accepted for it, closes its door at once, and lets nobody stand in a
+    """Hands connections over whose answers stay open, so that they hold no thread (`agent_jobs.api.hub`).
+
+    At its stop takes what the kernel has accepted for it, closes its door at once, and lets nobody stand in a
     long-poll. gunicorn keeps the door open until the last request is answered; who comes in meanwhile is cut off."""
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        from agent_jobs.api.hub import handing_over
+
+        self.wsgi: Any = handing_over(self.wsgi)
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Forget a connection that was handed over: its socket is empty, and gunicorn would stumble over it."""
+        if conn.sock.fileno() == -1:
+            self.nr_conns -= 1
+        else:
+            super().finish_request(conn, fs)
+
+    def run(self) -> None:
+        super().run()
+        from agent_jobs.api.hub import hub
+
+        hub.join(5)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled)
         if self.alive or enabled:
             return
-        from agent_jobs.api import channels  # where Django has been set up
+        from agent_jobs.api.hub import hub  # where Django has been set up
 
-        channels.stopping.set()
+        hub.stop()
         for listener in self.sockets:
             take_no_more(listener)
             known = -1

@@ -232,6 +232,11 @@ for _network in TRUSTED_PROXIES:
 # How many of a web process's threads may stand in a long-poll at once; the rest are answered without waiting.
 WEB_THREADS = env_int("AGENT_JOBS_WEB_THREADS", 16, minimum=1)
 LONG_POLL_LIMIT = max(1, WEB_THREADS // 2)
+# Streams of events and long-polls on jobs, which hold no thread: in one process, of one organisation in it, and how
+# long one may stay open before its client has to ask again.
+STREAMS = env_int("AGENT_JOBS_STREAMS", 500)
+STREAMS_PER_ORG = env_int("AGENT_JOBS_STREAMS_PER_ORG", 250)
+STREAM_SECONDS = env_int("AGENT_JOBS_STREAM_SECONDS", 3600)
 
 
 # --- Browsers: cookies, headers, logins ------------------------------------------------------------------------

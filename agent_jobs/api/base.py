@@ -30,6 +30,8 @@ from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.services import idempotency
 from agent_jobs.specs import Actor
 
+# In the WSGI environment of a request that has waited and is asked again.
+HAS_WAITED = "agent_jobs.has_waited"
 _PREFIXES = ("/api/v0",)
 
 
@@ -62,7 +64,8 @@ class Resource(APIView):
 
     def check_permissions(self, request: Request) -> None:
         """REST framework would look at the limits after the scope: then trying out scopes would be free."""
-        super().check_throttles(request)
+        if HAS_WAITED not in request.META:  # counted when it came
+            super().check_throttles(request)
         super().check_permissions(request)
 
     def check_throttles(self, request: Request) -> None:

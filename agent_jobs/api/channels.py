@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import queries
-from agent_jobs.api import filters, parsing
+from agent_jobs.api import filters, parsing, streams
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import operation
@@ -40,8 +40,8 @@ MESSAGES_QUERY = {
         0, MAX_WAIT_SECONDS, default=0, about="Seconds to wait for a message where there is none yet."
     ),
 }
-# Set by a web process that is to end: nobody stands in a long-poll then.
-stopping = threading.Event()
+# Nobody stands in a long-poll of a process that is to end.
+stopping = streams.stopping
 _places = threading.BoundedSemaphore(settings.LONG_POLL_LIMIT)
 
 

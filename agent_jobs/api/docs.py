@@ -145,13 +145,14 @@ def operation(
     name: str,
     summary: str,
     *,
-    answers: Mapping[int, Any],
+    answers: Mapping[Any, Any],
     refused: Sequence[int] = (),
     request: Any = None,
     query: Mapping[str, Param] | None = None,
     filtered: type[FilterSet] | None = None,
     is_post: bool = False,
     examples: Sequence[OpenApiExample] = (),
+    headers: Sequence[OpenApiParameter] = (),
     description: str = "",
 ) -> Callable[[_F], _F]:
     """Describe one handler. Every operation has the refusals of reading or writing beside its own."""
@@ -165,7 +166,7 @@ def operation(
         request=request,
         parameters=[_parameter(key, param) for key, param in params.items()]
         + [_IDEMPOTENCY_KEY] * is_post
-        + [*_HEADERS],
+        + [*headers, *_HEADERS],
         responses={**answers, **{code: _refusal(code) for code in codes}},
         examples=list(examples),
     )

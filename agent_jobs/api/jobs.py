@@ -1,5 +1,6 @@
 """Jobs: `/services/agent-jobs[/{id}]`. Posts, lists, shows and cancels them, in the words of the document."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,9 +10,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import explanations, queries, stats, timing
-from agent_jobs.api import activities, paging, parsing
+from agent_jobs.api import activities, paging, parsing, streams
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
-from agent_jobs.api.base import Asked, Resource, read_job_id
+from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import Moment, Object, StrictSerializer, Tags, Text, Whole
 from agent_jobs.api.filters import JobFilters
@@ -19,7 +20,7 @@ from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPa
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.services import jobs
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec, config_errors
-from agent_jobs.states import JobStatus
+from agent_jobs.states import TERMINAL, JobStatus
 
 SORTING = paging.Sorting(
     "jobs",
@@ -35,6 +36,19 @@ SORTING = paging.Sorting(
     },
     default="created_at:desc",
 )
+MAX_WAIT_SECONDS = 60
+_VERSION = re.compile(r'(?:W/)?"?([0-9a-f]{1,16}-[0-9a-f]{1,8})"?')
+
+
+def _read_since(text: str) -> str | datetime:
+    if found := _VERSION.fullmatch(text):
+        return found[1]
+    try:
+        return parsing.moment(text)
+    except ValueError:
+        raise ValueError("must be the ETag or the updated_at of an answer") from None
+
+
 _DIRECTION = ("created_at", "-created_at")
 LIST_QUERY = {
     **SORTING.params(),
@@ -48,6 +62,15 @@ DETAIL_QUERY = {
     "include": parsing.words("activities", "explanation", about="What to add to the answer; both with a comma."),
     "include_limit": parsing.whole(1, 100, default=50, about="With include=activities."),
     "include_sort": parsing.one_of(*_DIRECTION, default="-created_at", about="With include=activities."),
+    "wait": parsing.whole(
+        0, MAX_WAIT_SECONDS, default=0, about="Seconds to hold the answer back for, until the job changes or ends."
+    ),
+    "since": parsing.Param(
+        _read_since,
+        "With wait: what the client knows, the `ETag` of an answer or (less exact) its `updated_at`. A job that has"
+        " changed since is shown at once. Without it the wait is for the next change.",
+        {"type": "string"},
+    ),
 }
 CREATE_QUERY = {
     "delay": parsing.whole(
@@ -260,12 +283,43 @@ class Jobs(Resource):
 
 
 class JobDetail(Resource):
-    @operation("jobs_retrieve", "Get a job", answers={200: JobItem}, refused=(404,), query=DETAIL_QUERY)
-    def get(self, request: Request, job_id: str) -> Response:
+    @operation(
+        "jobs_retrieve",
+        "Get a job",
+        answers={200: JobItem},
+        refused=(404,),
+        query=DETAIL_QUERY,
+        description="With `wait`, the answer is held back until the job changes (its status, anything else that moves"
+        " `updated_at`, or a new activity), has ended, or the time is over; a job that has ended is shown at once. The"
+        " `ETag` of each answer is the next request's `since`, so that nothing is missed in between.",
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponseBase:
         asked = self.asked(query=DETAIL_QUERY)
         _require_include(asked, "include_limit", "include_sort")
+        if "since" in asked.sent and "wait" not in asked.sent:
+            raise Invalid(FieldError("since", "invalid", "needs wait"))
         row = queries.job(self.org_id, read_job_id(job_id))
         shown = answers([row], is_detail=True)[0]
+        version = streams.version(row["updated_at"], shown["activities_count"])
+        if request.method == "GET" and self.is_to_wait(asked, row, version):
+            opened = streams.Wait(self.org_id, row["id"], self.token.pk, seen=version, seconds=asked.query["wait"])
+            if streams.HANDS_OVER in request.META:
+                return streams.WaitingResponse(opened)
+            streams.wait_in_this_thread(opened)
+            row = queries.job(self.org_id, row["id"])
+            shown = answers([row], is_detail=True)[0]
+            version = streams.version(row["updated_at"], shown["activities_count"])
+        response = Response(self.detail(asked, row, shown))
+        response["ETag"] = f'"{version}"'
+        return response
+
+    def is_to_wait(self, asked: Asked, row: queries.Row, version: str) -> bool:
+        """Not for a request that has waited already, and not where there is news."""
+        if not asked.query["wait"] or HAS_WAITED in self.request.META or row["status"] in TERMINAL:
+            return False
+        return asked.query["since"] in (None, version, row["updated_at"])
+
+    def detail(self, asked: Asked, row: queries.Row, shown: dict[str, Any]) -> dict[str, Any]:
         meta: dict[str, Any] = {"org_id": self.org_id, "id": str(row["id"])}
         if "activities" in asked.query["include"]:
             limit = asked.query["include_limit"]
@@ -275,7 +329,7 @@ class JobDetail(Resource):
             meta["activities_meta"] = {"count": len(shown["Activities"]), "limit": limit}
         if "explanation" in asked.query["include"]:
             shown["explanation"] = explanation(explanations.of(self.org_id, row["id"]))
-        return Response({"data": shown, "meta": meta})
+        return {"data": shown, "meta": meta}
 
     @operation(
         "jobs_cancel",

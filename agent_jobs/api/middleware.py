@@ -11,6 +11,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from uuid_utils import uuid7
 
 from agent_jobs.api import errors
+from agent_jobs.api.streams import WaitingResponse
 from channels_integration import tally, tracing
 
 access = logging.getLogger("agent_jobs.access")
@@ -43,7 +44,8 @@ class RequestIdMiddleware:
         response["X-Request-ID"] = request_id
         if not response.streaming and "Content-Length" not in response:
             response["Content-Length"] = str(len(response.content))  # else the server answers in chunks
-        _note(request, response, time.monotonic() - began)
+        if not isinstance(response, WaitingResponse):  # the request comes again
+            _note(request, response, time.monotonic() - began)
         clear_contextvars()
         return response
 

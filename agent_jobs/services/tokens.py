@@ -130,6 +130,14 @@ def authenticate(plain: str) -> AppToken | None:
     return token
 
 
+def living(token_pks: Iterable[int]) -> set[int]:
+    """Those of them that are neither revoked nor expired."""
+    alive = AppToken.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=Now()), pk__in=list(token_pks), revoked_at=None
+    )
+    return set(alive.values_list("pk", flat=True))
+
+
 def revoke(token: AppToken, *, actor: Actor = _OPERATOR) -> None:
     """At once, for good. Calling twice keeps the first time."""
     with transaction.atomic():

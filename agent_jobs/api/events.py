@@ -1,0 +1,77 @@
+"""What happens to a job while it happens: `/services/agent-jobs/{id}/events`, as Server-Sent Events."""
+
+from typing import Any
+
+from django.http import HttpResponse, HttpResponseBase
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries
+from agent_jobs.api import feeds, parsing, streams
+from agent_jobs.api.base import Resource, read_job_id
+from agent_jobs.api.docs import operation
+from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.states import TERMINAL
+
+# No length: what is no id of ours is refused in any case, and longer than an address may be nobody sends one.
+QUERY = {
+    "last_event_id": parsing.Param(str, "For clients that cannot send the header Last-Event-ID, which goes before.")
+}
+_LAST_EVENT_ID = OpenApiParameter(
+    "Last-Event-ID",
+    {"type": "string"},
+    OpenApiParameter.HEADER,
+    description="The `id` of the last event that the client has: goes on after it. Browsers send it by themselves.",
+)
+
+
+class JobEvent(serializers.Serializer[Any]):
+    """Of one event: what its lines say."""
+
+    id = serializers.CharField(required=False, help_text="For `Last-Event-ID`.")
+    event = serializers.ChoiceField(["activity", "end", "closed"])
+    data = serializers.CharField(help_text="JSON, in one line.")  # type: ignore[assignment]
+
+
+class JobEvents(Resource):
+    @operation(
+        "job_events",
+        "Follow a job",
+        answers={
+            (200, "text/event-stream"): OpenApiResponse(JobEvent, description="A stream of these."),
+            204: OpenApiResponse(None, description="The client has every event, and the job has ended."),
+        },
+        refused=(404,),
+        query=QUERY,
+        headers=(_LAST_EVENT_ID,),
+        description=(
+            "Server-Sent Events. One `activity` for each activity of the job, as `/services/activities` shows it, from"
+            " the first on or from the one after `Last-Event-ID`; then those to come, as they are committed. The last"
+            " one is `end`, with the status that the job ended in; a client that asks again after it gets a 204."
+            " `closed` says why a stream is broken off, as where its token is revoked. A stream that ends without"
+            " either, because the server stops or its time is over, goes on at the next request. Every 15 s without an"
+            " event there is a comment."
+        ),
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponseBase:
+        name, last_id = "Last-Event-ID", request.META.get("HTTP_LAST_EVENT_ID", "")
+        query = self.asked(query=QUERY).query
+        if not last_id and query["last_event_id"]:
+            name, last_id = "last_event_id", query["last_event_id"]
+        wanted = read_job_id(job_id)
+        try:
+            feed = feeds.Feed(self.org_id, wanted, last_id)
+        except ValueError as error:
+            raise Invalid(FieldError(name, "invalid", str(error))) from None
+        queries.job(self.org_id, wanted)
+        if request.method == "HEAD":
+            return HttpResponse(content_type="text/event-stream")
+        if feed.knows_end and self.is_complete(feed):
+            return Response(status=204)
+        return streams.EventsResponse(streams.EventStream(feed, self.token.pk))
+
+    def is_complete(self, feed: feeds.Feed) -> bool:
+        (standing,) = queries.standings([(feed.org_id, feed.job_id, feed.floor)])
+        return standing is not None and standing.status in TERMINAL and standing.activities <= feed.count

@@ -1,0 +1,224 @@
+"""Answers that stay open: a job's events, and requests that wait for a job to change. None of them holds an API thread.
+
+A view checks such a request as any other and answers with an `OpenAnswer` in hand (`opened`). The web process then
+takes the connection out of its server's hands and gives it to the hub (`agent_jobs.api.hub`). Under a server that
+cannot hand a connection over, the answer is made in the request's own thread. Either way `look` finds out what there is
+to tell: for all that are open together, in two statements where nothing has happened, and in four where something has.
+
+How many may be open at once is bounded, for each process and for each organisation in it.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.http import HttpResponse, StreamingHttpResponse
+from rest_framework.exceptions import APIException
+
+from agent_jobs import queries
+from agent_jobs.api import activities, feeds
+from agent_jobs.api.answers import stamp
+from agent_jobs.api.errors import UNAUTHENTICATED
+from agent_jobs.services import tokens
+from agent_jobs.states import TERMINAL
+
+LOOK_SECONDS = 0.25
+HEARTBEAT_SECONDS = 15
+RETRY_AFTER_SECONDS = 5
+# In the WSGI environment where the server can hand connections over.
+HANDS_OVER = "agent_jobs.hands_over"
+# Set by a process that is to end.
+stopping = threading.Event()
+
+
+# --- Places ----------------------------------------------------------------------------------------------------
+class TooManyStreams(APIException):
+    """429 where the organisation has as many as it may, 503 where the process has."""
+
+    default_code = "too_many_streams"
+    wait = RETRY_AFTER_SECONDS - 1  # what `errors` makes of it is the next whole second
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status_code = status
+
+
+class Place:
+    """Room for one open answer, given back once; at the latest when nobody holds it any more."""
+
+    _guard = threading.RLock()  # a collected one may leave while another is just coming
+    _taken: Counter[str] = Counter()
+
+    def __init__(self, org_id: str) -> None:
+        self._org_id, self._is_taken = org_id, False
+        with Place._guard:
+            if Place._taken.total() >= settings.STREAMS:
+                raise TooManyStreams(503, "as many streams and waits are open here as may be; try again soon")
+            if Place._taken[org_id] >= settings.STREAMS_PER_ORG:
+                raise TooManyStreams(429, "the organization has as many streams and waits open as it may have")
+            Place._taken[org_id] += 1
+            self._is_taken = True
+
+    def leave(self) -> None:
+        with Place._guard:
+            if self._is_taken:
+                self._is_taken = False
+                Place._taken[self._org_id] -= 1
+                if not Place._taken[self._org_id]:
+                    del Place._taken[self._org_id]
+
+    def __del__(self) -> None:
+        self.leave()
+
+
+# --- What is open ----------------------------------------------------------------------------------------------
+class OpenAnswer:
+    """One request that is not answered to its end yet. Raises TooManyStreams. `until` is by the monotonic clock."""
+
+    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seconds: float) -> None:
+        self.org_id, self.job_id, self.token_pk = org_id, job_id, token_pk
+        self.until = time.monotonic() + seconds
+        self.place = Place(org_id)
+
+
+class EventStream(OpenAnswer):
+    def __init__(self, feed: feeds.Feed, token_pk: int) -> None:
+        super().__init__(feed.org_id, feed.job_id, token_pk, seconds=settings.STREAM_SECONDS)
+        self.feed = feed
+
+
+class Wait(OpenAnswer):
+    """For anything else than `seen`, the version of the job that the client knows."""
+
+    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seen: str, seconds: float) -> None:
+        super().__init__(org_id, job_id, token_pk, seconds=min(seconds, settings.STREAM_SECONDS))
+        self.seen = seen
+
+
+def version(updated_at: datetime, activities_count: int) -> str:
+    """What changes with a job: its ETag."""
+    return f"{(updated_at - feeds.BEGINNING) // feeds.MICROSECOND:x}-{activities_count:x}"
+
+
+class EventsResponse(StreamingHttpResponse):
+    def __init__(self, opened: EventStream) -> None:
+        super().__init__(_in_this_thread(opened), content_type="text/event-stream")
+        # Proxies that collect an answer before they pass it on are asked not to.
+        self["Cache-Control"], self["X-Accel-Buffering"] = "no-store", "no"
+        self.opened = opened
+
+
+class WaitingResponse(HttpResponse):
+    """Is never sent: the request is asked again when its wait is over."""
+
+    def __init__(self, opened: Wait) -> None:
+        super().__init__()
+        self.opened = opened
+
+
+# --- Looking ---------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Found:
+    """What to write, whether there is more of it already, and why the answer ends now ('' where it does not)."""
+
+    frames: list[bytes] = field(default_factory=list)
+    has_more: bool = False
+    end: str = ""
+
+
+def look(opened: Sequence[OpenAnswer]) -> list[Found]:
+    """For each, what is new; what a stream is given here counts as told. Not for two threads at once with the same."""
+    standings = queries.standings([(one.org_id, one.job_id, _floor(one)) for one in opened])
+    living = tokens.living({one.token_pk for one in opened})
+    found = [Found() for _ in opened]
+    behind: list[tuple[EventStream, queries.Standing, Found]] = []
+    for one, standing, new in zip(opened, standings, found, strict=True):
+        if one.token_pk not in living:
+            _break_off(one, new, "revoked", "unauthenticated", UNAUTHENTICATED)
+        elif standing is None:
+            _break_off(one, new, "gone", "job_not_found", "the job is no longer there")
+        elif isinstance(one, Wait):
+            is_over = standing.status in TERMINAL or version(standing.updated_at, standing.activities) != one.seen
+            new.end = "changed" if is_over else ""
+        elif isinstance(one, EventStream):
+            if standing.activities > one.feed.count:
+                behind.append((one, standing, new))
+            else:
+                _end(one, standing, new)
+    if behind:
+        _tell(behind)
+    return found
+
+
+def wait_in_this_thread(opened: Wait) -> None:
+    """Returns when the request is to be answered."""
+    try:
+        while not look([opened])[0].end and not stopping.is_set():
+            left = opened.until - time.monotonic()
+            if left <= 0:
+                return
+            stopping.wait(min(LOOK_SECONDS, left))
+    finally:
+        opened.place.leave()
+
+
+def _in_this_thread(opened: EventStream) -> Iterator[bytes]:
+    try:
+        quiet_since = time.monotonic()
+        while not stopping.is_set():
+            (new,) = look([opened])
+            yield from new.frames
+            if new.end or (not new.has_more and time.monotonic() >= opened.until):
+                return
+            if new.frames:
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since > HEARTBEAT_SECONDS:
+                quiet_since = time.monotonic()
+                yield feeds.HEARTBEAT
+            if not new.has_more:
+                stopping.wait(LOOK_SECONDS)
+    finally:
+        opened.place.leave()
+
+
+def _floor(one: OpenAnswer) -> datetime:
+    return one.feed.floor if isinstance(one, EventStream) else feeds.BEGINNING
+
+
+def _tell(behind: Sequence[tuple[EventStream, queries.Standing, Found]]) -> None:
+    lists = queries.activity_ids(
+        [(one.org_id, one.job_id, one.feed.floor, one.feed.count + feeds.PAGE) for one, _, _ in behind]
+    )
+    unseen = [one.feed.unseen(ids)[: feeds.PAGE] for (one, _, _), ids in zip(behind, lists, strict=True)]
+    rows = queries.activities_by_id({activity_id for ids in unseen for activity_id in ids})
+    shown: dict[UUID, Mapping[str, Any]] = {activity_id: activities.answer(row) for activity_id, row in rows.items()}
+    for (one, standing, new), ids in zip(behind, unseen, strict=True):
+        left = standing.activities - one.feed.count - len(ids)
+        for activity_id in ids:
+            if activity_id in rows:
+                new.frames.append(one.feed.activity(shown[activity_id], activity_id, rows[activity_id]["created_at"]))
+        new.has_more = left > 0 and bool(ids)
+        if left <= 0:
+            _end(one, standing, new)
+
+
+def _end(one: EventStream, standing: queries.Standing, new: Found) -> None:
+    if standing.status not in TERMINAL:
+        return
+    if not one.feed.knows_end:
+        told = {"job_id": str(one.job_id), "job_status": standing.status, "updated_at": stamp(standing.updated_at)}
+        new.frames.append(one.feed.end(told))
+    new.end = "ended"
+
+
+def _break_off(one: OpenAnswer, new: Found, end: str, code: str, message: str) -> None:
+    """A waiting request is asked again and gets its refusal then."""
+    new.end = end
+    if isinstance(one, EventStream):
+        new.frames.append(feeds.event("closed", {"code": code, "message": message}))
