@@ -12,6 +12,7 @@ from agent_jobs.models import (
     AppToken,
     AuditEntry,
     AuditSeal,
+    Budget,
     DutyRun,
     Job,
     JobType,
@@ -21,8 +22,10 @@ from agent_jobs.models import (
     Org,
     PlaceHours,
     Profile,
+    Reservation,
     Task,
     ToolSecret,
+    UsageDay,
     WorkerProcess,
 )
 from agent_jobs.services import audit, tokens
@@ -172,6 +175,21 @@ class AuditEntryAdmin(ReadOnly):
 class AuditSealAdmin(ReadOnly):
     list_display = ("id", "at", "org_id", "seq", "last_id")
     exclude = ("digests", "prev_hash", "hash")
+
+
+@admin.register(UsageDay)
+class UsageDayAdmin(ReadOnly):
+    list_display = ("day", "org", "job_type_key", "model", "calls", "input_tokens", "output_tokens", "cost")
+
+
+@admin.register(Budget)
+class BudgetAdmin(ReadOnly):
+    list_display = ("day", "org", "scope", "key", "used_tokens", "reserved_tokens", "used_cost", "reserved_cost")
+
+
+@admin.register(Reservation)
+class ReservationAdmin(ReadOnly):
+    list_display = ("created_at", "org", "job_id", "model", "status", "reserved_cost", "cost", "closed_at")
 
 
 admin.site.register([WorkerProcess, DutyRun, PlaceHours], ReadOnly)

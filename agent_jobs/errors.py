@@ -12,6 +12,7 @@ AgentJobsError
 └── RunError            a runner could not do its work
     ├── RetryableError  may work later (provider 5xx, 429, time-out)
     └── PermanentError  will not work as asked
+        └── BudgetExhausted  a cap on tokens or money leaves too little
 """
 
 from dataclasses import dataclass
@@ -95,3 +96,7 @@ class RetryableError(RunError):
 
 class PermanentError(RunError):
     pass
+
+
+class BudgetExhausted(PermanentError):
+    code = "budget_exhausted"

@@ -31,6 +31,7 @@ from agent_jobs.models import (
     Profile,
     Task,
     ToolSecret,
+    UsageDay,
     WorkerProcess,
 )
 
@@ -72,6 +73,8 @@ JOB_TYPE_COLUMNS = (
     "tools",
     "max_running",
     "max_running_per_channel",
+    "max_tokens_per_day",
+    "max_cost_per_day",
 )
 HOURS_COLUMNS = ("id", "kind", "platform", "name", "hours", "updated_at")
 PROFILE_COLUMNS = (
@@ -267,6 +270,10 @@ def tool_secrets(org_id: str) -> QuerySet[ToolSecret]:
 
 def audit_entries(org_id: str) -> QuerySet[AuditEntry]:
     return AuditEntry.objects.filter(org_id=org_id)
+
+
+def usage(org_id: str) -> QuerySet[UsageDay]:
+    return UsageDay.objects.filter(org_id=org_id)
 
 
 def job_types(org_id: str) -> QuerySet[JobType]:

@@ -3,15 +3,20 @@
 A door turns what a client sent into a spec; services take specs and never see a request.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from agent_jobs.errors import FieldError
 
 MAX_DELAY_MINUTES = 10_080  # a week
+# The most that a cap on model calls may say.
+MAX_TOKENS = 10**12
+MAX_COST = 10**9
 PRIORITIES = range(10)
 DEFAULT_PRIORITY = 5
 
@@ -84,6 +89,27 @@ def _text(max_length: int) -> Rule:
     return rule
 
 
+def money(value: Any) -> Decimal:
+    """An amount as a client writes it: a number, or a text where one would not trust numbers with money.
+
+    Raises ValueError, which says what it must be.
+    """
+    text = value if isinstance(value, str) else ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = f"{Decimal(str(value)):f}"
+    if re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,6}0*)?", text) and 0 < Decimal(text) <= MAX_COST:
+        return Decimal(text)
+    raise ValueError(f"must be an amount above 0 and up to {MAX_COST:,}, with at most 6 decimal places")
+
+
+def _money(value: Any) -> str:
+    try:
+        money(value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _one_of(*words: str) -> Rule:
     return lambda value: "" if value in words else f"must be one of {', '.join(words)}"
 
@@ -108,6 +134,9 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "on_message": _one_of("steer", "enqueue", "interrupt", "reject"),
     "max_steps": _whole(1, 200),
     "cancel_note": _flag,
+    # Of all model calls of the job together; money in the currency of the price table.
+    "max_tokens": _whole(1, MAX_TOKENS),
+    "max_cost": _money,
 }
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from datetime import timedelta
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,9 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "agent_jobs.api.docs.put_under_headings",
     ],
-    "TAGS": [{"name": name} for name in ("Jobs", "Activities", "Catalogue", "Channels", "Administration", "Health")],
+    "TAGS": [
+        {"name": name} for name in ("Jobs", "Activities", "Catalogue", "Channels", "Usage", "Administration", "Health")
+    ],
 }
 # Requests in a moving window: of one token, of one organisation (Org.requests_per_minute goes before), and of one
 # address without a valid token.
@@ -355,6 +358,41 @@ if 0 < WORKER_MAX_MEMORY_MB < 512:
 DEFAULT_MAX_TIME_TO_COMPLETE_MINUTES = env_int("AGENT_JOBS_MAX_TIME_TO_COMPLETE", 24 * 60, minimum=1)
 if HEARTBEAT_SECONDS * 2 > LEASE_SECONDS:
     raise ImproperlyConfigured("AGENT_JOBS_HEARTBEAT_SECONDS must be at most half of AGENT_JOBS_LEASE_SECONDS")
+
+
+# --- Models of language ----------------------------------------------------------------------------------------
+def _model_prices() -> dict[str, tuple[Decimal, Decimal]]:
+    """Money per million tokens of input and of output, by the model's name, `provider:*` or `*`."""
+    name, text = "AGENT_JOBS_MODEL_PRICES", env("AGENT_JOBS_MODEL_PRICES", "{}")
+    try:
+        table = json.loads(text, parse_float=Decimal)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} must be JSON: {error}") from None
+    if not isinstance(table, dict):
+        raise ImproperlyConfigured(f'{name} must be an object, as {{"openai:*": {{"input": "0.25", "output": "2"}}}}')
+    prices = {}
+    for model, price in table.items():
+        if not re.fullmatch(r"[a-z]+(:\S+)?|\*", model):
+            raise ImproperlyConfigured(f"{name} must name models as provider:model, provider:* or *, not {model!r}")
+        if not isinstance(price, dict) or set(price) != {"input", "output"}:
+            raise ImproperlyConfigured(f"{name} must have an input and an output, and nothing else, for {model}")
+        prices[model] = (_price(name, model, price["input"]), _price(name, model, price["output"]))
+    return prices
+
+
+def _price(name: str, model: str, value: Any) -> Decimal:
+    try:
+        price = Decimal(value) if isinstance(value, str | int | Decimal) and not isinstance(value, bool) else None
+    except InvalidOperation:
+        price = None
+    if price is None or not price.is_finite() or not 0 <= price <= 1_000_000:
+        raise ImproperlyConfigured(f"{name} must have prices from 0 to 1000000 for {model}, not {value!r}")
+    return price
+
+
+MODEL_PRICES = _model_prices()
+# A hosted model that the table does not know may not be called; else it costs nothing.
+REQUIRE_MODEL_PRICE = env_flag("AGENT_JOBS_REQUIRE_MODEL_PRICE")
 
 # --- Watching --------------------------------------------------------------------------------------------------
 # `/metrics` answers to this as Bearer; to everybody where METRICS_OPEN says so; else it is not there.

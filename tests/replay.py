@@ -26,9 +26,9 @@ STRANGER = "stranger"
 _PARTS = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH")
 _WAIT = re.compile(r"\bwait=\d+")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# Shorter texts may be anybody's; words like `process_module` are the service's own.
+# Shorter texts may be anybody's, and so is a day; words like `process_module` are the service's own.
 _LONG = 10
-_WORD = re.compile(r"\w+([.:]\w+)*")
+_WORD = re.compile(r"\w+([.:]\w+)*|\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True, slots=True)

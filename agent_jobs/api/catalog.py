@@ -1,6 +1,7 @@
 """The catalogue of an organisation: job types and profiles, read and kept by whoever holds a token of it."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from django.http import HttpResponseBase
@@ -11,12 +12,13 @@ from rest_framework.response import Response
 
 from agent_jobs import queries
 from agent_jobs.api import paging, parsing
-from agent_jobs.api.answers import filled, stamp
+from agent_jobs.api.answers import filled, number, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
-from agent_jobs.api.fields import Flag, Object, Objects, StrictSerializer, Tags, Text, Whole
+from agent_jobs.api.fields import Flag, Money, Object, Objects, StrictSerializer, Tags, Text, Whole
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.services import catalog
+from agent_jobs.specs import MAX_TOKENS
 
 SORTING = paging.Sorting(
     "catalog",
@@ -34,7 +36,7 @@ JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Taken, an
 PROFILES_QUERY = {**SORTING.params(), **_ENRICH}
 MAX_CAP = 1_000_000
 _WHERE_STATED = (
-    *("max_running", "max_running_per_channel", "allowed_tools", "base_url", "fallback_model"),
+    *(*catalog.CAPS, "allowed_tools", "base_url", "fallback_model"),
     *("max_output_tokens", "timeout_seconds", "context_tokens"),
 )
 
@@ -66,6 +68,10 @@ class JobTypeRequest(EntryRequest):
     max_running_per_channel = Whole(
         required=False, min_value=1, max_value=MAX_CAP, help_text="How many of them in any one channel."
     )
+    max_tokens_per_day = Whole(
+        required=False, min_value=1, max_value=MAX_TOKENS, help_text="Of all model calls of its jobs on a UTC day."
+    )
+    max_cost_per_day = Money(required=False, help_text="Of the same calls, in the currency of the price table.")
 
 
 class JobTypeChange(JobTypeRequest):
@@ -136,6 +142,8 @@ class JobType(Entry):
     tools = serializers.ListField(child=serializers.DictField())
     max_running = serializers.IntegerField(required=False, help_text="Where there is a cap.")
     max_running_per_channel = serializers.IntegerField(required=False, help_text="Where there is a cap.")
+    max_tokens_per_day = serializers.IntegerField(required=False, help_text="Where there is a cap.")
+    max_cost_per_day = serializers.FloatField(required=False, help_text="Where there is a cap.")
 
 
 class Profile(Entry):
@@ -244,7 +252,8 @@ class _Catalog(Resource):
         for column in ("runner", "default_config", "tools", "instructions", "model"):
             if column in row:
                 shown[column] = row[column]
-        shown |= filled({column: row.get(column) for column in _WHERE_STATED})
+        stated = {column: row.get(column) for column in _WHERE_STATED}
+        shown |= filled({name: number(cap) if isinstance(cap, Decimal) else cap for name, cap in stated.items()})
         if with_schema and "params_schema" in row:
             shown["params_schema"] = row["params_schema"]
             if row["result_schema"]:

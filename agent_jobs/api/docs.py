@@ -74,6 +74,7 @@ _TAGS = {
     "/services/agent-jobs": "Jobs",
     "/services/activities": "Activities",
     "/services/organizations": "Catalogue",
+    "/services/usage": "Usage",
     "/services/channels": "Channels",
     "/services/app-tokens": "Administration",
     "/services/audit": "Administration",

@@ -1,12 +1,14 @@
 """The fields of bodies, as strict as the parsers: nothing is taken for what it is not, nothing unknown is let by."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from agent_jobs.api import parsing
+from agent_jobs.specs import money
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -46,6 +48,20 @@ class Whole(serializers.IntegerField):
         if not isinstance(data, int) or isinstance(data, bool):
             raise serializers.ValidationError("must be a whole number", code="invalid")
         return super().to_internal_value(data)
+
+
+@extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string"}]})
+class Money(serializers.Field):  # type: ignore[type-arg]
+    """An amount, as a number or as a text, with six places at most."""
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        try:
+            return money(data)
+        except ValueError as error:
+            raise serializers.ValidationError(str(error), code="invalid") from None
+
+    def to_representation(self, value: Any) -> Any:
+        return value
 
 
 class Flag(serializers.BooleanField):

@@ -6,7 +6,7 @@ from uuid import UUID
 from django import forms
 from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
-from agent_jobs.api.parsing import Param, one_of, text, time_param, whole
+from agent_jobs.api.parsing import Param, day_param, one_of, text, time_param, whole
 from agent_jobs.specs import PRIORITIES
 from agent_jobs.states import ActivityStatus, JobStatus, SourceType
 
@@ -115,6 +115,13 @@ class AuditFilters(FilterSet):  # type: ignore[misc]
     request_id = By(text(128, about="Of the request with this X-Request-ID."))
     at_gte = By(time_param("At this time or later."), "at", "gte")
     at_lte = By(time_param("At this time or before."), "at", "lte")
+
+
+class UsageFilters(FilterSet):  # type: ignore[misc]
+    day_gte = By(day_param("On this day or later, in UTC."), "day", "gte")
+    day_lte = By(day_param("On this day or before, in UTC."), "day", "lte")
+    job_type_id = By(text(about="Of jobs of this type."), "job_type_key")
+    model = By(text(128, about="Of this model, as `openai:gpt-5-mini`."))
 
 
 def params(filters: type[FilterSet]) -> dict[str, Param]:

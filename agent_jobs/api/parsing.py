@@ -249,6 +249,15 @@ def time_param(about: str = "") -> Param:
     return Param(moment, about, {"type": "string", "format": "date-time"})
 
 
+def day_param(about: str = "") -> Param:
+    def parse(text: str) -> date:
+        if not _DATE.fullmatch(text):
+            raise ValueError("must be a day, as 2026-01-31")
+        return _calendar(date.fromisoformat, text)
+
+    return Param(parse, about, {"type": "string", "format": "date"})
+
+
 def query_pairs(raw: str) -> list[tuple[str, str]]:
     """The parameters as sent, percent-decoded strictly. Raises Invalid."""
     try:

@@ -1,6 +1,7 @@
 """The tables. Imported by services, queries, stats and admin only; everybody else asks those."""
 
 from agent_jobs.models.audit import AuditEntry, AuditMark, AuditSeal
+from agent_jobs.models.budgets import Budget, Reservation, UsageDay
 from agent_jobs.models.catalog import JobType, ModelKey, Profile
 from agent_jobs.models.jobs import Activity, Job, Message, Task
 from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org, PlaceHours
@@ -15,6 +16,7 @@ __all__ = [
     "AuditEntry",
     "AuditMark",
     "AuditSeal",
+    "Budget",
     "DutyRun",
     "IdempotencyKey",
     "Job",
@@ -25,8 +27,10 @@ __all__ = [
     "Org",
     "PlaceHours",
     "Profile",
+    "Reservation",
     "Step",
     "Task",
     "ToolSecret",
+    "UsageDay",
     "WorkerProcess",
 ]

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
-from agent_jobs.models.orgs import Org
+from agent_jobs.models.orgs import LEAST_MONEY, Org
 
 
 class CatalogEntry(models.Model):
@@ -41,6 +41,12 @@ class JobType(CatalogEntry):
     # How many of its jobs workers may be at, at once: in all, and in any one channel. Empty: no cap.
     max_running = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     max_running_per_channel = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+
+    # Of all model calls of its jobs on a UTC day. Empty: no cap.
+    max_tokens_per_day = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    max_cost_per_day = models.DecimalField(
+        max_digits=16, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(LEAST_MONEY)]
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["org", "key"], name="job_type_once")]

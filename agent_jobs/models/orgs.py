@@ -1,11 +1,14 @@
 """Organisations, who belongs to them, and the app tokens that speak for them."""
 
+from decimal import Decimal
+
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 
+LEAST_MONEY = Decimal("0.000001")
 ORG_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z"
 
 
@@ -24,6 +27,11 @@ class Org(models.Model):
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     # When people may be spoken to (agent_jobs.hours); empty: always. Written by services.stated_hours.
     hours = models.JSONField(null=True, blank=True, editable=False)
+    # Of all its model calls on a UTC day; empty: no cap. Money is in the currency of the price table.
+    max_tokens_per_day = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    max_cost_per_day = models.DecimalField(
+        max_digits=16, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(LEAST_MONEY)]
+    )
     # Days for which what has ended is kept; empty: the setting's default.
     retention_days = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     created_at = models.DateTimeField(db_default=Now())

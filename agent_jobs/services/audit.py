@@ -11,6 +11,7 @@ slips in an entry has to forge every later seal; those who keep a hash elsewhere
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from django.db import connection, transaction
@@ -77,6 +78,8 @@ def masked(value: Any, name: str = "") -> Any:
         return {key: masked(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [masked(inner, name) for inner in value]
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
     return MASK if isinstance(value, str) and value and _SECRET.search(name) else value
 
 

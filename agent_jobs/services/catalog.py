@@ -15,12 +15,13 @@ from agent_jobs import runners
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.models import JobType, Profile
 from agent_jobs.runners import prompts
-from agent_jobs.services import audit, model_access, schemas, tools
+from agent_jobs.services import audit, model_access, prices, schemas, tools
 from agent_jobs.specs import Actor, config_errors
 
 KEY_FORM = "must begin with a letter or digit and have up to 128 letters, digits, dots, dashes and underscores"
 VISIBILITIES = ("org", "private", "public")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+CAPS = ("max_running", "max_running_per_channel", "max_tokens_per_day", "max_cost_per_day")
 _SHARED = ("name", "description", "emoji", "visibility", "active", "tags")
 
 
@@ -133,6 +134,9 @@ def _job_type_errors(job_type: JobType) -> list[FieldError]:
 
 def _profile_errors(profile: Profile) -> list[FieldError]:
     errors = model_access.profile_errors(profile)
+    for name in ("model", "fallback_model"):
+        if complaint := prices.check(getattr(profile, name) or ""):
+            errors.append(FieldError(name, "invalid", complaint))
     if complaint := tools.allowed_complaint(profile.allowed_tools):
         errors.append(FieldError("allowed_tools", "invalid", complaint))
     return errors
@@ -142,10 +146,7 @@ JOB_TYPES = Kind(
     JobType,
     "job type",
     "job_type",
-    (
-        *(*_SHARED, "runner", "params_schema", "result_schema", "default_config", "tools"),
-        *("max_running", "max_running_per_channel"),
-    ),
+    (*_SHARED, "runner", "params_schema", "result_schema", "default_config", "tools", *CAPS),
     _job_type_errors,
 )
 PROFILES = Kind(

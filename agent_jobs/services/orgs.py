@@ -1,6 +1,8 @@
 """Organisations and the people in them."""
 
 import re
+from decimal import Decimal
+from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
@@ -12,7 +14,7 @@ from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.models import Membership, Org
 from agent_jobs.models.orgs import ORG_ID_PATTERN
 from agent_jobs.services import audit
-from agent_jobs.specs import Actor
+from agent_jobs.specs import MAX_COST, MAX_TOKENS, Actor, money
 
 MAX_NAME = 200
 # What holds an organisation within bounds: columns, the most that each may say, and what it means.
@@ -21,26 +23,26 @@ QUOTAS = {
     "max_waiting_jobs": (1_000_000_000, "jobs that may be SCHEDULED or WAITING at once"),
     "max_running_jobs": (1_000_000_000, "jobs that may be RUNNING at once"),
     "requests_per_minute": (1_000_000_000, "requests of all its tokens together"),
+    "max_tokens_per_day": (MAX_TOKENS, "tokens of its model calls on a UTC day"),
+    "max_cost_per_day": (MAX_COST, "money for its model calls on a UTC day"),
     "retention_days": (100_000, "days for which what has ended is kept"),
 }
+MONEY = frozenset({"max_cost_per_day"})
 _OPERATOR = Actor("system", "operator")
 ROLES = tuple(Membership.Role.values)
 
 
-def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int) -> tuple[Org, bool]:
+def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int | Decimal | str) -> tuple[Org, bool]:
     """The organisation, and whether it is new. Calling again changes nothing but the name and what `quotas` name.
 
-    `quotas` are columns of QUOTAS.
+    `quotas` are columns of QUOTAS; those in MONEY may be texts.
     """
     if not re.match(ORG_ID_PATTERN, org_id):
         form = "must begin with a letter or digit and have up to 64 letters, digits, dots, dashes and underscores"
         raise Invalid(FieldError("org_id", "invalid", form))
     if not name.strip() or len(name) > MAX_NAME or "\x00" in name:
         raise Invalid(FieldError("name", "invalid", f"must be a text of 1 to {MAX_NAME} characters"))
-    for column, value in quotas.items():
-        if not 1 <= value <= QUOTAS[column][0]:
-            raise Invalid(FieldError(column, "invalid", f"must be a whole number from 1 to {QUOTAS[column][0]}"))
-    wanted = {"name": name, **quotas}
+    wanted = {"name": name, **{column: _quota(column, value) for column, value in quotas.items()}}
     with transaction.atomic():
         known = Org.objects.select_for_update(no_key=True).filter(pk=org_id).first()
         before = {column: getattr(known, column) for column in wanted} if known else {}
@@ -51,6 +53,18 @@ def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int) -
         elif new:
             audit.record(org_id, "org.updated", "org", org_id, actor=actor, before=old, after=new)
     return org, is_new
+
+
+def _quota(column: str, value: Any) -> int | Decimal:
+    most = QUOTAS[column][0]
+    if column in MONEY:
+        try:
+            return money(str(value))
+        except ValueError as error:
+            raise Invalid(FieldError(column, "invalid", str(error))) from None
+    if not (isinstance(value, int) and 1 <= value <= most):
+        raise Invalid(FieldError(column, "invalid", f"must be a whole number from 1 to {most}"))
+    return value
 
 
 def create_user(

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from agent_jobs import dispatch
 from agent_jobs.errors import IllegalMove
 from agent_jobs.models import Job, Message, WorkerProcess
-from agent_jobs.services import caps, duties, quiet_hours, speech, transitions
+from agent_jobs.services import budgets, caps, duties, quiet_hours, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
 from channels_integration import doorbell, inbound, outbox, tally
@@ -40,6 +40,7 @@ def sweep() -> int:
     """All of recovery once. Returns how many jobs it moved."""
     with doorbell.patience():
         moved = take_back_lost() + fail_overdue()
+        budgets.expire_lost()
         ring_for_waiting()
         outbox.sweep()
         inbound.sweep()

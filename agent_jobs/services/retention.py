@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -22,13 +22,16 @@ from django.db.models.functions import Now
 
 from agent_jobs import dispatch
 from agent_jobs.models import Job, WorkerProcess
+from agent_jobs.models.budgets import Scope
 from agent_jobs.services import duties
+from agent_jobs.services.spending import ALL_DAYS
 from agent_jobs.states import TERMINAL
 from channels_integration import retention as channels
 
 Step = tuple[str, int]
-_OF_JOBS = ("tasks", "messages", "activities", "steps", "approvals")
-KINDS = ("jobs", *_OF_JOBS, *channels.KINDS, "idempotency_keys", "workers", "sessions")
+_OF_JOBS = ("tasks", "messages", "activities", "steps", "approvals", "budgets")
+_OF_BUDGETS = ("usage_days", "reservations")
+KINDS = ("jobs", *_OF_JOBS, *_OF_BUDGETS, *channels.KINDS, "idempotency_keys", "workers", "sessions")
 BATCH = 500
 _SLICE_SECONDS = 10.0
 # Of the time that a batch took: the database is left alone for as long again.
@@ -49,6 +52,7 @@ _ENDED = """
     WHERE org_id = %(org_id)s AND status = %(status)s AND finished_at < %(before)s
         AND created_at >= %(floor)s AND created_at < %(before)s
 """
+_OF_ENDED_JOBS = f"org_id = %(org_id)s AND scope = {Scope.JOB.value} AND key IN"
 _DELETE_JOBS = f"""
 WITH ended AS MATERIALIZED (
     SELECT id, created_at {_ENDED} ORDER BY created_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
@@ -62,12 +66,14 @@ WITH ended AS MATERIALIZED (
     DELETE FROM agent_jobs_approval WHERE job_id IN (SELECT id FROM ended) RETURNING 1
 ), steps AS (
     DELETE FROM agent_jobs_step WHERE job_id IN (SELECT id FROM ended) RETURNING 1
+), budgets AS (
+    DELETE FROM agent_jobs_budget WHERE {_OF_ENDED_JOBS} (SELECT id::text FROM ended) RETURNING 1
 ), jobs AS (
     DELETE FROM agent_jobs_job WHERE id IN (SELECT id FROM ended) RETURNING 1
 )
 SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM tasks), (SELECT count(*) FROM messages),
     (SELECT count(*) FROM activities), (SELECT count(*) FROM steps), (SELECT count(*) FROM approvals),
-    (SELECT max(created_at) FROM ended)
+    (SELECT count(*) FROM budgets), (SELECT max(created_at) FROM ended)
 """
 # What an organisation did, not one of its jobs.
 _ORG_ACTIVITIES = """
@@ -81,6 +87,22 @@ WITH old AS MATERIALIZED (
     DELETE FROM agent_jobs_activity WHERE id IN (SELECT id FROM old) RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone), (SELECT max(created_at) FROM old)
+"""
+_OLD_USAGE = "FROM agent_jobs_usageday WHERE org_id = %(org_id)s AND day < (%(before)s AT TIME ZONE 'UTC')::date"
+_DELETE_USAGE = f"DELETE FROM agent_jobs_usageday WHERE id IN (SELECT id {_OLD_USAGE} LIMIT {BATCH})"
+# A call that is still out after so long has been given up; counters of days are of no use once calls of the day are.
+_OLD_RESERVATIONS = "FROM agent_jobs_reservation WHERE status <> 'open' AND closed_at < now() - interval '1 day'"
+_DELETE_RESERVATIONS = f"""
+DELETE FROM agent_jobs_reservation WHERE id IN (
+    SELECT id {_OLD_RESERVATIONS} ORDER BY closed_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
+"""
+_OLD_BUDGETS = f"""
+    FROM agent_jobs_budget
+    WHERE scope <> {Scope.JOB.value} AND day < (now() AT TIME ZONE 'UTC')::date - 7 AND day > '{ALL_DAYS}'
+"""
+_DELETE_BUDGETS = f"""
+DELETE FROM agent_jobs_budget WHERE id IN (
+    SELECT id {_OLD_BUDGETS} ORDER BY day LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
 """
 _OLD_KEYS = "FROM agent_jobs_idempotencykey WHERE created_at < now() - make_interval(hours => %s)"
 _DELETE_KEYS = f"""
@@ -158,14 +180,25 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
                         {**floor, "status": status},
                     )
                     found["activities" if kind == "activity" else f"{kind}s"] += cursor.fetchone()[0]
+                cursor.execute(
+                    f"SELECT count(*) FROM agent_jobs_budget WHERE {_OF_ENDED_JOBS} (SELECT id::text {_ENDED})",
+                    {**floor, "status": status},
+                )
+                found["budgets"] += cursor.fetchone()[0]
             cursor.execute(f"SELECT count(*) {_ORG_ACTIVITIES}", floor)
             found["activities"] += cursor.fetchone()[0]
+            cursor.execute(f"SELECT count(*) {_OLD_USAGE}", floor)
+            found["usage_days"] += cursor.fetchone()[0]
     for kind, number in channels.counts(cutoffs, kept=lambda owners: _kept(owners, cutoffs)):
         found[kind] += number
     if org_id is None:
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT count(*) {_OLD_KEYS}", [settings.IDEMPOTENCY_KEY_HOURS])
             found["idempotency_keys"] = cursor.fetchone()[0]
+            cursor.execute(f"SELECT count(*) {_OLD_RESERVATIONS}")
+            found["reservations"] = cursor.fetchone()[0]
+            cursor.execute(f"SELECT count(*) {_OLD_BUDGETS}")
+            found["budgets"] += cursor.fetchone()[0]
         found["workers"] = _dead_workers().count()
         found["sessions"] = Session.objects.filter(expire_date__lt=Now()).count()
     return found
@@ -184,6 +217,8 @@ def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Rand
     if is_everybody:
         # First, for they grow fastest; what one run has no time for, the next one has.
         yield from _until_short("idempotency_keys", _DELETE_KEYS, [settings.IDEMPOTENCY_KEY_HOURS])
+        yield from _until_short("reservations", _DELETE_RESERVATIONS, [])
+        yield from _until_short("budgets", _DELETE_BUDGETS, [])
         yield "workers", _dead_workers().delete()[0]
         yield "sessions", Session.objects.filter(expire_date__lt=Now()).delete()[0]
     org_ids = list(cutoffs)
@@ -192,6 +227,7 @@ def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Rand
         for status in sorted(TERMINAL):
             yield from _jobs_of(org_id, cutoffs[org_id], status)
         yield from _activities_of(org_id, cutoffs[org_id])
+        yield from _until_short("usage_days", _DELETE_USAGE, {"org_id": org_id, "before": cutoffs[org_id]})
     yield from channels.steps(cutoffs, kept=lambda owners: _kept(owners, cutoffs))
 
 
@@ -218,7 +254,7 @@ def _activities_of(org_id: str, before: datetime) -> Iterator[Step]:
             return
 
 
-def _until_short(kind: str, statement: str, parameters: list[int]) -> Iterator[Step]:
+def _until_short(kind: str, statement: str, parameters: Sequence[int] | Mapping[str, str | datetime]) -> Iterator[Step]:
     while True:
         with connection.cursor() as cursor:
             cursor.execute(statement, parameters)

@@ -22,6 +22,8 @@ FULL = {
     "tools": [],
     "max_running": 40,
     "max_running_per_channel": 1,
+    "max_tokens_per_day": 2_000_000,
+    "max_cost_per_day": 12.5,
 }
 
 
@@ -190,6 +192,15 @@ BAD = [
     ({"max_running": 0}, "max_running"),
     ({"max_running": "3"}, "max_running"),
     ({"max_running_per_channel": 1_000_001}, "max_running_per_channel"),
+    ({"max_tokens_per_day": 0}, "max_tokens_per_day"),
+    ({"max_tokens_per_day": 10**12 + 1}, "max_tokens_per_day"),
+    ({"max_tokens_per_day": 1.5}, "max_tokens_per_day"),
+    ({"max_cost_per_day": 0}, "max_cost_per_day"),
+    ({"max_cost_per_day": "much"}, "max_cost_per_day"),
+    ({"max_cost_per_day": 0.0000001}, "max_cost_per_day"),
+    ({"max_cost_per_day": [1]}, "max_cost_per_day"),
+    ({"default_config": {"max_tokens": 0}}, "default_config.max_tokens"),
+    ({"default_config": {"max_cost": "much"}}, "default_config.max_cost"),
     ({"params_schema": []}, "params_schema"),
     ({"params_schema": {"type": "objekt"}}, "params_schema.type"),
     ({"params_schema": {"$ref": "http://example.com/"}}, "params_schema"),
@@ -305,3 +316,24 @@ def test_a_cap_that_is_left_out_of_a_replacement_is_gone(api):
 
     assert api.patch(f"{TYPES}/x", {"name": "Y"}).json()["data"]["max_running"] == 3
     assert "max_running" not in api.put(f"{TYPES}/x", {"name": "X"}).json()["data"]
+
+
+def test_a_model_without_a_price_is_refused_where_every_model_must_have_one(api, settings):
+    settings.REQUIRE_MODEL_PRICE, settings.MODEL_PRICES = True, {"openai:*": (1, 1)}
+    settings.MODEL_KEYS = {"openai": "k", "google": "k"}
+
+    assert api.post(PROFILES, {"id": "a", "name": "A", "model": "openai:x"}).status_code == 201
+    assert api.post(PROFILES, {"id": "b", "name": "B"}).status_code == 201
+    refused = api.post(PROFILES, {"id": "c", "name": "C", "model": "google:x"})
+    assert (refused.status_code, factories.fields_of(refused)) == (400, ["model"])
+    assert "AGENT_JOBS_MODEL_PRICES" in str(refused.json()["errors"])
+    falls_back = api.post(PROFILES, {"id": "d", "name": "D", "model": "openai:x", "fallback_model": "google:x"})
+    assert (falls_back.status_code, factories.fields_of(falls_back)) == (400, ["fallback_model"])
+
+
+def test_a_cap_in_money_may_be_a_text_and_is_answered_as_a_number(api):
+    made = api.post(TYPES, {"id": "report", "name": "Report", "max_cost_per_day": "0.10"})
+
+    assert made.json()["data"]["max_cost_per_day"] == 0.1
+    changed = api.patch(f"{TYPES}/report", {"max_cost_per_day": 0.1})
+    assert changed.json()["data"]["version"] == 1, "the same amount is no change"

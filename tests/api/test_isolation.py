@@ -19,8 +19,9 @@ from django.apps import apps
 from django.db import transaction
 from django.urls import URLPattern, get_resolver
 
+from agent_jobs import llm
 from agent_jobs.models import Approval, AuditEntry, Job, JobType, Message, Org, PlaceHours, Profile, Step
-from agent_jobs.services import audit, model_access, stated_hours
+from agent_jobs.services import audit, budgets, model_access, stated_hours
 from agent_jobs.services.execution import Worker
 from agent_jobs.services.stated_hours import Place
 from agent_jobs.services.tools import secrets
@@ -77,6 +78,7 @@ ROWS = {
     ),
     ("agent-jobs/<str:job_id>/events", "GET"): Row("agent-jobs/{job}/events", (200, 403, 404), "id"),
     ("activities", "GET"): Row("activities?org_id={org}", (200, 403, 403), "org"),
+    ("usage", "GET"): Row("usage", (200, 200, 200)),
     ("audit", "GET"): Row("audit", (200, 200, 200), level="ADMIN"),
     ("app-tokens", "GET"): Row("app-tokens", (200, 200, 200), level="ADMIN"),
     ("app-tokens", "POST"): Row(
@@ -230,6 +232,9 @@ def populate(org_id, code, team):
         stated_hours.put(org_id, place, {"time_zone": zone, "quiet": []}, actor=Actor("user", canary, canary))
     for place in (code, "shared"):
         webchat.say(org_id, "webhook", place, text=canary, author=canary)
+    Org.objects.filter(pk=org_id).update(max_tokens_per_day=10**9)
+    usage = {"job_id": job.pk, "job_type_key": canary, "config": {}, "request_bytes": 100, "max_output_tokens": 100}
+    budgets.reserve(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))
     audit.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
     plain = factories.token(org_id, app=canary)
     names = {"org": org_id, "job": str(job.pk), "ended": str(ended.pk), "token": plain[:16], "code": code, "team": team}
@@ -268,6 +273,7 @@ def test_the_walk_looks_at_every_table_that_holds_something_of_an_organisation(w
     empty = {name for name, found in held.items() if not found}
     of_runs = {"Approval", "Step", "Task"}
     assert empty <= of_runs | {"Membership", "IdempotencyKey", "AuditSeal", "OutboundMessage", "Lane"}
+    assert "UsageDay" in held
     assert {"Job", "Activity", "AppToken", "Channel", "Installation", "WebMessage", "AuditEntry", "Org"} <= set(held)
     assert "ModelKey" in held
 

@@ -4,13 +4,14 @@ import io
 import os
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 
-from agent_jobs.models import AppToken, Membership, Org
+from agent_jobs.models import AppToken, AuditEntry, Membership, Org
 from agent_jobs.services import tokens
 from tests import rows
 
@@ -45,6 +46,23 @@ def test_quotas_are_set_when_they_are_given():
     run("create_org", "acme", "--max-waiting-jobs", "500")
 
     assert Org.objects.values_list("weight", "max_running_jobs", "max_waiting_jobs").get() == (2, 20, 500)
+
+
+def test_budgets_are_set_as_other_quotas_are():
+    run("create_org", "acme", "--max-tokens-per-day", "1000000", "--max-cost-per-day", "12.50")
+    run("create_org", "acme", "--max-cost-per-day", "0.000001")
+
+    org = Org.objects.get()
+    assert (org.max_tokens_per_day, org.max_cost_per_day) == (1_000_000, Decimal("0.000001"))
+    changed = AuditEntry.objects.filter(action="org.updated").values_list("before", "after")
+    assert list(changed) == [({"max_cost_per_day": "12.5"}, {"max_cost_per_day": "0.000001"})]
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "much", "1e3", "0.0000001", "1000000001"])
+def test_a_budget_that_cannot_be_is_refused(amount):
+    with pytest.raises(CommandError, match="max_cost_per_day: must be an amount above 0"):
+        run("create_org", "acme", f"--max-cost-per-day={amount}")
+    assert not Org.objects.exists()
 
 
 def test_a_quota_that_cannot_be_is_refused():

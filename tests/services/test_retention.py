@@ -12,8 +12,22 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
 from agent_jobs import dispatch
-from agent_jobs.models import Activity, DutyRun, IdempotencyKey, Job, Message, Org, Task, WorkerProcess
+from agent_jobs.models import (
+    Activity,
+    Budget,
+    DutyRun,
+    IdempotencyKey,
+    Job,
+    Message,
+    Org,
+    Reservation,
+    Task,
+    UsageDay,
+    WorkerProcess,
+)
+from agent_jobs.models.budgets import Scope
 from agent_jobs.services import retention
+from agent_jobs.services.spending import ALL_DAYS
 from agent_jobs.states import TERMINAL, JobStatus
 from channels_integration.models import Channel, InboundEvent, Lane, OutboundMessage, WebMessage
 from tests import rows
@@ -143,6 +157,14 @@ class TestJobs:
         assert Job.objects.get() == ours
         assert OutboundMessage.objects.get().org_id == "acme"
 
+    def test_its_budget_goes_with_it_and_others_budgets_stay(self) -> None:
+        ended, alive = job(), job(JobStatus.RUNNING)
+        for owner in (ended, alive):
+            Budget.objects.create(org_id="acme", scope=Scope.JOB, key=str(owner.pk), day=ALL_DAYS)
+        gone, _ = retention.prune()
+        assert gone["budgets"] == 1
+        assert Budget.objects.get().key == str(alive.pk)
+
     def test_the_audit_stays(self) -> None:
         from agent_jobs.models import AuditEntry
 
@@ -159,6 +181,43 @@ def test_activities_of_the_organisation_itself_go_by_their_own_age() -> None:
         Activity.objects.create(org_id="acme", code="type.created", note=str(days), created_at=ago(days))
     retention.prune()
     assert Activity.objects.get().note == "89"
+
+
+def test_days_of_the_ledger_go_as_the_organisation_says() -> None:
+    rows.org("rival", retention_days=3)
+    for org_id, days in (("acme", 89), ("acme", 92), ("rival", 2), ("rival", 5)):
+        UsageDay.objects.create(org_id=org_id, day=ago(days).date(), job_type_key="greet", model="m", part=0)
+    said = retention.count()
+    gone, _ = retention.prune()
+    assert said["usage_days"] == gone["usage_days"] == 2
+    assert set(UsageDay.objects.values_list("org_id", "day")) == {
+        ("acme", ago(89).date()),
+        ("rival", ago(2).date()),
+    }
+
+
+def test_counters_of_days_and_single_calls_go_when_nothing_of_them_can_change() -> None:
+    for days in (0, 6, 9):
+        Budget.objects.create(org_id="acme", scope=Scope.ORG, key="", day=ago(days).date())
+    for status, closed in (("open", None), ("settled", ago(0.9)), ("settled", ago(1.1)), ("expired", ago(1.1))):
+        Reservation.objects.create(
+            org_id="acme",
+            job_id=job(JobStatus.RUNNING).pk,
+            job_type_key="greet",
+            model="m",
+            day=ago(0).date(),
+            status=status,
+            closed_at=closed,
+            created_at=ago(5),
+            reserved_input_tokens=1,
+            reserved_output_tokens=1,
+            reserved_cost=1,
+        )
+    said = retention.count()
+    gone, _ = retention.prune()
+    assert (said["budgets"], said["reservations"]) == (gone["budgets"], gone["reservations"]) == (1, 2)
+    assert sorted(Reservation.objects.values_list("status", flat=True)) == ["open", "settled"]
+    assert not Budget.objects.filter(day__lt=ago(7).date()).exists()
 
 
 class TestChannels:

@@ -18,7 +18,8 @@ class Command(BaseCommand):
         parser.add_argument("org_id", metavar="ORG_ID")
         parser.add_argument("--name", help="what people call it (default: its id)")
         for column, (_, about) in orgs.QUOTAS.items():
-            parser.add_argument(f"--{column.replace('_', '-')}", type=int, metavar="N", help=about)
+            kind = str if column in orgs.MONEY else int
+            parser.add_argument(f"--{column.replace('_', '-')}", type=kind, metavar="N", help=about)
 
     def handle(self, *args: Any, **options: Any) -> None:
         quotas = {column: options[column] for column in orgs.QUOTAS if options[column] is not None}

@@ -1,0 +1,87 @@
+"""What the organisation's model calls used and cost: `/services/usage`, added up by day, job type and model."""
+
+from typing import Any
+
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries, stats
+from agent_jobs.api import paging, parsing
+from agent_jobs.api.answers import number
+from agent_jobs.api.base import Resource
+from agent_jobs.api.docs import PageMeta, operation
+from agent_jobs.api.filters import UsageFilters
+from agent_jobs.errors import FieldError, Invalid
+
+_COLUMNS = {"day": "day", "job_type_id": "job_type_key", "model": "model"}
+_SUMS = ("calls", "input_tokens", "output_tokens", "cost")
+SORTING = paging.Sorting("usage", {**_COLUMNS, **{name: f"{name}_sum" for name in _SUMS}}, default="day:desc")
+QUERY = {
+    **{name: param for name, param in SORTING.params().items() if name != "cursor"},
+    "group_by": parsing.words(*_COLUMNS, about="What to add up by, with commas; by all three where nothing is said."),
+}
+
+
+class UsageSums(serializers.Serializer[Any]):
+    calls = serializers.IntegerField()
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    cost = serializers.FloatField(help_text="In the currency of the price table.")
+
+
+class UsageRow(UsageSums):
+    day = serializers.DateField(required=False, help_text="In UTC. A call counts on the day on which it began.")
+    job_type_id = serializers.CharField(required=False)
+    model = serializers.CharField(required=False, help_text="The one that answered.")
+
+
+class UsageMeta(PageMeta):
+    total = serializers.IntegerField(help_text="How many rows there are under these filters.")
+    totals = UsageSums(help_text="All of these rows added up.")
+
+
+UsagePage = inline_serializer("UsagePage", {"data": UsageRow(many=True), "meta": UsageMeta()})
+
+
+def sums(row: queries.Row) -> dict[str, int | float]:
+    return {name: number(row[f"{name}_sum"]) if name == "cost" else row[f"{name}_sum"] for name in _SUMS}
+
+
+class Usage(Resource):
+    @operation(
+        "usage_list",
+        "Add up usage and cost",
+        answers={200: UsagePage},
+        query=QUERY,
+        filtered=UsageFilters,
+        description="Tokens and money of model calls that have ended, by UTC day, job type and model. A call whose end"
+        " nobody saw counts as the most that it may have used.",
+    )
+    def get(self, request: Request) -> Response:
+        asked = self.asked(query=QUERY, rows=queries.usage(self.org_id), filtered=UsageFilters)
+        page = paging.place(SORTING, {**asked.query, "cursor": None})
+        by = [name for name in _COLUMNS if name in (asked.query["group_by"] or _COLUMNS)]
+        sortable = (*by, *_SUMS)
+        wanted = page.sorts if asked.query["sort"] is not None else ((by[0], by[0] == "day"),)
+        if unknown := [name for name, _ in wanted if name not in sortable]:
+            raise Invalid(FieldError("sort", "invalid", f"is by {unknown[0]}, which these rows are added up over"))
+        order = [(SORTING.columns[name], is_descending) for name, is_descending in wanted]
+        order += [(_COLUMNS[name], False) for name in by if name not in dict(wanted)]
+        groups = stats.usage(asked.rows, [_COLUMNS[name] for name in by])
+        rows = groups.order_by(*(f"-{column}" if is_descending else column for column, is_descending in order))
+        window = page.window
+        found = list(rows[window.offset : window.offset + window.limit])
+        meta = paging.Page(SORTING, window, wanted).meta(found, total=groups.count(), has_more=False)
+        data = [
+            {
+                name: row[column].isoformat() if name == "day" else row[column]
+                for name, column in _COLUMNS.items()
+                if column in row
+            }
+            | sums(row)
+            for row in found
+        ]
+        totals = sums(stats.usage_total(asked.rows))
+        return Response({"data": data, "meta": {"org_id": self.org_id, **meta, "totals": totals}})

@@ -1,0 +1,33 @@
+"""How much a turn can be for a model, at most: what budgets set aside before anybody has counted.
+
+Tokenizers of bytes (all providers have such) never make more tokens than there are bytes of UTF-8, so bytes are a
+bound that needs no tokenizer, some four times above the truth for English. Around the texts come our frame, the tool
+that ends a turn, and what a provider writes of roles and tools: they have fixed allowances here, which a test holds
+against the requests that are really sent.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agent_jobs.llm.base import Turn
+
+FRAME_BYTES = 3_072
+MESSAGE_BYTES = 64
+
+
+def request_bytes(turn: Turn) -> int:
+    texts = [turn.instructions, turn.goal, turn.complaint]
+    texts += [_json({"from": line.author, "text": line.text}) if line.is_human else line.text for line in turn.lines]
+    for tool in turn.tools:
+        texts += [_json({"name": tool.name, "description": tool.description, "parameters": tool.parameters})]
+    for step in turn.steps:
+        texts += [_json({"id": call.id, "name": call.name, "arguments": call.arguments}) for call in step.calls]
+        texts += [_json({"id": call.id, "name": call.name}) + step.answers.get(call.id, "") for call in step.calls]
+    if turn.result_schema is not None:
+        texts.append(_json(turn.result_schema))
+    return FRAME_BYTES + sum(MESSAGE_BYTES + len(text.encode("utf-8", "replace")) for text in texts)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, default=dict)

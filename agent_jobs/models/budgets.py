@@ -1,0 +1,116 @@
+"""What model calls cost: what is set aside for those under way, what a scope has spent, and the ledger of all of it.
+
+`services.budgets` keeps them. Money is in the currency of the price table, with six places.
+"""
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from agent_jobs.models.orgs import Org
+
+
+class Scope(models.IntegerChoices):
+    """Whose cap it is. Counters are always locked in this order."""
+
+    ORG = 1
+    TYPE = 2
+    JOB = 3
+
+
+class Budget(models.Model):
+    """A counter: what an organisation or a job type has spent on a UTC day, or a job in all its life (its `day` is
+    1970-01-01), and what calls under way have set aside. It is there from the first call under a cap, and from then on
+    counts every call of its scope.
+    """
+
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    scope = models.PositiveSmallIntegerField(choices=Scope.choices)
+    key = models.CharField(max_length=128, blank=True)  # of the type or the job; empty for the organisation
+    day = models.DateField()
+    used_tokens = models.BigIntegerField(default=0)
+    used_cost = models.DecimalField(max_digits=20, decimal_places=6, default=0)
+    reserved_tokens = models.BigIntegerField(default=0)
+    reserved_cost = models.DecimalField(max_digits=20, decimal_places=6, default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["org", "scope", "key", "day"], name="budget_once")]
+        indexes = [models.Index(fields=["day"], name="budget_day")]
+
+    def __str__(self) -> str:
+        return f"{self.org_id}/{self.key} {self.day}"
+
+
+class Reservation(models.Model):
+    """One model call: the most that it may cost, set aside before it begins, and then what it did cost.
+
+    `day` is the UTC day on which it began, and on which it counts. Closed ones are kept for some days.
+    """
+
+    class Status(models.TextChoices):
+        OPEN = "open"
+        SETTLED = "settled"
+        # Nobody said how the call ended: counted as if it had used all that was set aside, until somebody does.
+        EXPIRED = "expired"
+
+    MODEL_LENGTH = 128
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    job_id = models.UUIDField()
+    job_type_key = models.CharField(max_length=128)
+    model = models.CharField(max_length=MODEL_LENGTH)
+    day = models.DateField()
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.OPEN)
+    reserved_input_tokens = models.BigIntegerField()
+    reserved_output_tokens = models.BigIntegerField()
+    reserved_cost = models.DecimalField(max_digits=20, decimal_places=6)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cost = models.DecimalField(max_digits=20, decimal_places=6, default=0)
+    created_at = models.DateTimeField(db_default=Now())
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["created_at"], condition=Q(status="open"), name="reservation_open"),
+            models.Index(fields=["closed_at"], condition=~Q(status="open"), name="reservation_closed"),
+            models.Index(fields=["job_id"], name="reservation_job"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status="open", closed_at__isnull=True) | (~Q(status="open") & Q(closed_at__isnull=False)),
+                name="reservation_closed_iff_not_open",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.status}"
+
+
+class UsageDay(models.Model):
+    """The ledger: what an organisation's jobs of a type used of a model on a UTC day, whether there was a cap or not.
+
+    In PARTS rows, so that calls which end at the same moment do not wait for each other; readers add them up.
+    """
+
+    PARTS = 16
+
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    day = models.DateField()
+    job_type_key = models.CharField(max_length=128)
+    model = models.CharField(max_length=Reservation.MODEL_LENGTH)
+    part = models.PositiveSmallIntegerField()
+    calls = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cost = models.DecimalField(max_digits=20, decimal_places=6, default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["org", "day", "job_type_key", "model", "part"], name="usage_day_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.org_id} {self.day} {self.job_type_key} {self.model}"

@@ -1,0 +1,282 @@
+"""Budgets of model calls: in tokens and money, of a job, of a job type and of an organisation by UTC day.
+
+Before a call the most that it may cost is set aside (`reserve`), after it the truth takes that place (`settle`), in the
+counters of what has a cap (`services.spending`) and in the ledger (UsageDay) of everything. A call counts on the day on
+which it began. `reserved` is the whole way of a call.
+
+What is set aside is an upper bound. A token is never less than a byte of UTF-8, so the input has at most as many tokens
+as bytes are sent (`llm.size`, which adds what providers put around messages); the output has at most
+`max_output_tokens`, which shrinks to what is left where a useful answer still fits. So with however many calls at once
+no cap is passed. A provider that reports more than that bound all the same is believed, and a warning logged.
+
+A reservation that nobody settles (its worker was killed) is closed at all that was set aside, for the provider may have
+billed it: by whoever takes the job up again (`expire`), or by the sweep (`expire_lost`). If the call does come back
+after that, its settlement sets the books right.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
+
+from agent_jobs import llm
+from agent_jobs.errors import PermanentError, RunError
+from agent_jobs.llm import Usage
+from agent_jobs.models import Job, Reservation, UsageDay
+from agent_jobs.services import prices, spending
+from channels_integration import tally
+
+log = logging.getLogger(__name__)
+_BATCH = 200
+# Against nonsense of a provider: more than this of one call is not believed.
+_MOST_TOKENS = 10**12
+# Answers of providers that are not billed. A call that timed out, was cut off or was misunderstood may well be.
+_UNBILLED = frozenset(
+    {
+        "context_too_long",
+        "model_key_missing",
+        "model_key_refused",
+        "model_quota_exceeded",
+        "model_rate_limited",
+        "model_request_rejected",
+        "model_unavailable",
+        "model_unknown",
+    }
+)
+_OPEN, _SETTLED, _EXPIRED = Reservation.Status.OPEN, Reservation.Status.SETTLED, Reservation.Status.EXPIRED
+
+_BOOK = """
+INSERT INTO agent_jobs_usageday AS u
+    (org_id, day, job_type_key, model, part, calls, input_tokens, output_tokens, cost)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (org_id, day, job_type_key, model, part) DO UPDATE SET calls = u.calls + excluded.calls,
+    input_tokens = u.input_tokens + excluded.input_tokens, output_tokens = u.output_tokens + excluded.output_tokens,
+    cost = u.cost + excluded.cost
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a call counts as. `allocated` is the money that was set aside for it. `is_certain`: its provider said so;
+    else nobody knows, and it counts as all of that."""
+
+    model: str
+    usage: Usage
+    allocated: Decimal
+    cost: Decimal
+    is_certain: bool
+
+
+@dataclass(slots=True)
+class Held:
+    """A reservation in the hands of who makes the call, with at most `max_output_tokens` of output."""
+
+    id: UUID
+    model: str
+    max_output_tokens: int
+    allocated: Decimal
+    spent: Spent | None = None
+
+    def settle(self, usage: Usage, *, model: str = "") -> Spent:
+        """See `settle`."""
+        self.spent = settle(self.id, usage, model=model)
+        return self.spent
+
+
+# --- Before a call ---------------------------------------------------------------------------------------------
+def reserve(
+    *,
+    org_id: str,
+    job_id: UUID | str,
+    job_type_key: str,
+    config: Mapping[str, Any],
+    model: str,
+    request_bytes: int,
+    max_output_tokens: int,
+) -> Held:
+    """Set aside the most that a call may cost. `config` is the job's (`max_tokens`, `max_cost`).
+
+    Raises BudgetExhausted where a cap leaves too little, and PermanentError (`model_price_missing`). Commits by itself:
+    not to be called within a transaction.
+    """
+    if complaint := prices.check(model):
+        raise PermanentError(f"the model {model!r} {complaint}", code="model_price_missing")
+    price = prices.of(model)
+    call, caps = spending.caps_of(org_id, job_type_key, job_id, config)
+    spending.ensure(call, caps)
+    with transaction.atomic():
+        spending.share_lock(org_id)
+        counters = spending.locked(call)
+        output_tokens = spending.affordable(
+            caps, counters, price=price, input_tokens=request_bytes, output_tokens=max_output_tokens
+        )
+        cost = price.cost(Usage(request_bytes, output_tokens))
+        spending.add(counters, reserved_tokens=request_bytes + output_tokens, reserved_cost=cost)
+        row = Reservation.objects.create(
+            org_id=org_id,
+            job_id=job_id,
+            job_type_key=job_type_key,
+            model=model,
+            day=call.day,
+            reserved_input_tokens=request_bytes,
+            reserved_output_tokens=output_tokens,
+            reserved_cost=cost,
+        )
+    return Held(row.pk, model, output_tokens, cost)
+
+
+@contextmanager
+def reserved(**call: Any) -> Iterator[Held]:
+    """The whole way of a call: `with budgets.reserved(org_id=…, …) as held: … held.settle(reply.usage)`.
+
+    A call that is left without a settlement counts as nothing where its error says that the provider refused it, and
+    else as all that was set aside. Takes what `reserve` takes; raises what it and the call raise.
+    """
+    held = reserve(**call)
+    try:
+        yield held
+    except BaseException as error:
+        is_refused = isinstance(error, RunError) and error.code in _UNBILLED
+        _leave(held, release if is_refused else _expire)
+        raise
+    _leave(held, _expire)
+
+
+def _leave(held: Held, close: Callable[[UUID], Spent]) -> None:
+    if held.spent is not None:
+        return
+    try:
+        held.spent = close(held.id)
+    except (OperationalError, InterfaceError) as error:
+        # What went wrong with the call is more worth telling, and the sweep will find this.
+        log.warning("the reservation %s stays open: %s", held.id, str(error).strip())
+
+
+# --- After a call ----------------------------------------------------------------------------------------------
+def settle(reservation_id: UUID, usage: Usage, *, model: str = "") -> Spent:
+    """The call came back and used so much; `model` is the one that answered, where it is not the one that was asked.
+
+    A second settlement changes nothing and answers the first. A hosted model that reports nothing at all counts as all
+    that was set aside: else there would be no cap for whoever reports nothing. May be called within a transaction.
+    """
+    return _close(reservation_id, _SETTLED, lambda row: _truth(row, usage, model))
+
+
+def release(reservation_id: UUID) -> Spent:
+    """The provider refused the call, and bills nothing."""
+    return _close(reservation_id, _SETTLED, lambda row: _Use(row.model))
+
+
+def expire(job_id: UUID | str) -> list[Spent]:
+    """Close what earlier calls of the job left open; for whoever takes it up again, and so knows that none goes on."""
+    left = Reservation.objects.filter(job_id=job_id, status=_OPEN).order_by("id").values_list("id", flat=True)
+    return [_expire(reservation_id) for reservation_id in list(left)]
+
+
+def expire_lost() -> int:
+    """Close reservations of jobs that nobody is at any more, and those older than any turn. Returns how many."""
+    lease, turn = timedelta(seconds=settings.LEASE_SECONDS), timedelta(seconds=settings.TURN_SECONDS)
+    is_leased = Exists(Job.objects.filter(pk=OuterRef("job_id"), lease_until__gt=Now()))
+    lost = Reservation.objects.filter(~is_leased | Q(created_at__lt=Now() - turn - lease), status=_OPEN)
+    found = lost.filter(created_at__lt=Now() - lease).order_by("created_at").values_list("id", flat=True)[:_BATCH]
+    return len([_expire(reservation_id) for reservation_id in list(found)])
+
+
+def _expire(reservation_id: UUID) -> Spent:
+    return _close(reservation_id, _EXPIRED, _most)
+
+
+# --- The books -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """What a call counts as, for the ledger."""
+
+    model: str
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: Decimal = Decimal(0)
+
+    @property
+    def tokens(self) -> int:
+        return self.usage.input_tokens + self.usage.output_tokens
+
+
+def _most(row: Reservation) -> _Use:
+    return _Use(row.model, 1, Usage(row.reserved_input_tokens, row.reserved_output_tokens), row.reserved_cost)
+
+
+def _truth(row: Reservation, usage: Usage, model: str) -> _Use:
+    usage = Usage(*(min(max(tokens, 0), _MOST_TOKENS) for tokens in (usage.input_tokens, usage.output_tokens)))
+    if usage == Usage() and llm.provider_of(row.model):
+        log.warning("job %s: %s did not report what it used; all that was set aside is counted", row.job_id, row.model)
+        return _most(row)
+    model = (model or row.model)[: Reservation.MODEL_LENGTH]
+    truth = _Use(model, 1, usage, prices.of(model).cost(usage))
+    if truth.tokens > _most(row).tokens or truth.cost > row.reserved_cost:
+        log.warning(
+            "job %s: a call of %s used %s tokens and cost %s; no more than %s and %s had been expected",
+            *(row.job_id, model, truth.tokens, truth.cost, _most(row).tokens, row.reserved_cost),
+        )
+    return truth
+
+
+def _close(reservation_id: UUID, status: Reservation.Status, decide: Callable[[Reservation], _Use]) -> Spent:
+    """Put into counters and ledger what the call counts as, in place of what was set aside, or of what it counted as
+    since it expired."""
+    with transaction.atomic():
+        row = Reservation.objects.get(pk=reservation_id)
+        spending.share_lock(row.org_id)
+        counters = spending.locked(spending.Call(row.org_id, row.job_type_key, row.job_id, row.day))
+        row = Reservation.objects.select_for_update().get(pk=reservation_id)
+        if row.status in (_SETTLED, status):
+            return _spent(row)
+        was_open = row.status == _OPEN
+        before, after = _Use(row.model) if was_open else _most(row), decide(row)
+        spending.add(
+            counters,
+            used_tokens=after.tokens - before.tokens,
+            used_cost=after.cost - before.cost,
+            reserved_tokens=-_most(row).tokens if was_open else 0,
+            reserved_cost=-row.reserved_cost if was_open else 0,
+        )
+        row.status, row.model, row.cost = status, after.model, after.cost
+        row.input_tokens, row.output_tokens = after.usage.input_tokens, after.usage.output_tokens
+        Reservation.objects.filter(pk=row.pk).update(
+            **{name: getattr(row, name) for name in ("status", "model", "input_tokens", "output_tokens", "cost")},
+            closed_at=Now(),
+        )
+        for use, sign in sorted(((before, -1), (after, 1)), key=lambda entry: entry[0].model):
+            _book(row, use, sign)
+        if status == _SETTLED:
+            transaction.on_commit(lambda: _count(after), robust=True)
+    return _spent(row)
+
+
+def _book(row: Reservation, use: _Use, sign: int) -> None:
+    """Last in its transaction, for the rows of the ledger are many calls' own."""
+    if not use.calls:
+        return
+    usage = (sign * use.usage.input_tokens, sign * use.usage.output_tokens, sign * use.cost)
+    part = row.pk.int % UsageDay.PARTS
+    with connection.cursor() as cursor:
+        cursor.execute(_BOOK, [row.org_id, row.day, row.job_type_key, use.model, part, sign * use.calls, *usage])
+
+
+def _count(use: _Use) -> None:
+    tally.add("model_tokens", use.usage.input_tokens, model=use.model, kind="input")
+    tally.add("model_tokens", use.usage.output_tokens, model=use.model, kind="output")
+    tally.add("model_cost", float(use.cost), model=use.model)
+
+
+def _spent(row: Reservation) -> Spent:
+    usage = Usage(row.input_tokens, row.output_tokens)
+    return Spent(row.model, usage, row.reserved_cost, row.cost, is_certain=row.status == _SETTLED)
