@@ -266,11 +266,17 @@ def _submit(call: Any) -> "Future[Reply]":
     return asyncio.run_coroutine_threadsafe(call, _loop())
 
 
-@lru_cache(maxsize=1)
+_loops: list[asyncio.AbstractEventLoop] = []
+_loops_lock = threading.Lock()
+
+
 def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="models", daemon=True).start()
-    return loop
+    """The one of this process: what a client has open belongs to it, so the first callers of all must agree on one."""
+    with _loops_lock:
+        if not _loops:
+            _loops.append(asyncio.new_event_loop())
+            threading.Thread(target=_loops[0].run_forever, name="models", daemon=True).start()
+        return _loops[0]
 
 
 def _rules(access: Access) -> Rules:

@@ -13,6 +13,7 @@ the machine meanwhile then meets all of them.
 """
 
 import argparse
+import base64
 import json
 import os
 import secrets
@@ -71,6 +72,7 @@ def servers(folder: Path) -> Iterator[None]:
         REDIS_URL=redis.url(),
         AGENT_JOBS_SECRET_KEY=secrets.token_urlsafe(),
         AGENT_JOBS_TOKEN_PEPPER=secrets.token_urlsafe(),
+        AGENT_JOBS_SEALING_KEYS=f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         AGENT_JOBS_DATABASE_POOL="16",  # as `manage.py up` and Compose give their workers
         BENCH_STARTS=str(folder / "starts"),
     )

@@ -11,6 +11,7 @@ import pytest
 
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError, RunError
+from agent_jobs.llm import hosted
 from agent_jobs.llm.hosted import HostedModel
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, completion, says
@@ -365,3 +366,20 @@ def test_no_line_of_a_log_holds_the_key_or_the_conversation(
     assert "it broke" in logged  # so this test can see what is there
     assert "canary" not in logged
     assert "pwned" not in logged
+
+
+def test_all_turns_of_a_process_share_one_loop_whoever_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosted, "_loops", [])
+    begin, found = threading.Barrier(32), []
+
+    def ask() -> None:
+        begin.wait()
+        found.append(hosted._loop())
+
+    threads = [threading.Thread(target=ask) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    found[0].call_soon_threadsafe(found[0].stop)
