@@ -3,10 +3,11 @@
 Web processes as `manage.py up` starts them, on a durable PostgreSQL and a Redis of their own, and no worker, for it
 would take the machine from both alike. In each round jobs are posted for a while with nothing else open, and then with
 half of the `--open` connections following a job's events and the other half waiting for a job to change, all of them
-on jobs of their own. Waits are asked anew when they are over. While it lasts, something happens to one of the watched
-jobs ten times a second. The medians of the rounds are shown, and what the second costs beside the first.
+on jobs of their own. Meanwhile something happens to one of the watched jobs so many times a second; a wait that is
+answered is asked anew, so that each change of theirs costs two requests beside the POSTs. The medians of the rounds are
+shown, and what the second costs beside the first.
 
-    python -m tests.benchmarks.streams [--open 200] [--posts 400] [--rounds 3] [--clients 2]
+    python -m tests.benchmarks.streams [--open 200] [--changes 2] [--posts 400] [--rounds 3] [--clients 2]
 """
 
 import argparse
@@ -42,6 +43,7 @@ BODY = json.dumps(
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--open", type=int, default=200, help="how many streams and waits, half of each")
+    options.add_argument("--changes", type=float, default=2, help="how many activities of watched jobs a second")
     options.add_argument("--posts", type=int, default=400, help="how many jobs each client posts in a round")
     options.add_argument("--rounds", type=int, default=3, help="how often to measure both")
     options.add_argument("--clients", type=int, default=2, help="how many post at once")
@@ -57,7 +59,7 @@ def main() -> None:
             rounds: list[dict[str, float]] = []
             for number in range(given.rounds):
                 alone = post_all(port, token, given)
-                with watchers(port, token, given.open) as watched:
+                with watchers(port, token, given.open, given.changes) as watched:
                     beside = post_all(port, token, given)
                 figures = {f"alone_{name}": value for name, value in alone.items()}
                 figures |= {f"beside_{name}": value for name, value in beside.items()} | watched
@@ -125,7 +127,7 @@ def post_all(port: int, token: str, given: argparse.Namespace) -> dict[str, floa
 
 # --- Those who watch -------------------------------------------------------------------------------------------
 @contextmanager
-def watchers(port: int, token: str, count: int) -> Iterator[dict[str, float]]:
+def watchers(port: int, token: str, count: int, changes: float) -> Iterator[dict[str, float]]:
     """All of them open before anything is measured, in a process of their own. Yields what becomes their figures."""
     jobs = [new_job(port, token) for _ in range(count)]
     figures: dict[str, float] = {}
@@ -146,7 +148,7 @@ def watchers(port: int, token: str, count: int) -> Iterator[dict[str, float]]:
         watching.stdin.flush()
         if watching.stdout.readline().strip() != "open":
             raise SystemExit("the watchers could not be opened")
-        happening = threading.Thread(target=let_happen, args=(jobs, is_over))
+        happening = threading.Thread(target=let_happen, args=(jobs, changes, is_over))
         happening.start()
         try:
             yield figures
@@ -166,13 +168,13 @@ def new_job(port: int, token: str) -> str:
     return str(json.loads(answer)["data"]["job_id"])
 
 
-def let_happen(jobs: list[str], is_over: threading.Event) -> None:
-    """Ten times a second an activity of one of the jobs, which says when it was written."""
+def let_happen(jobs: list[str], changes: float, is_over: threading.Event) -> None:
+    """So many times a second an activity of one of the jobs, which says when it was written."""
     from django.db import connection
 
     with connection.cursor() as cursor:
         number = 0
-        while not is_over.wait(0.1):
+        while not is_over.wait(1 / changes if changes else None):
             cursor.execute(
                 "INSERT INTO agent_jobs_activity (org_id, job_id, code, input) VALUES ('bench', %s, 'x', %s)",
                 [jobs[number % len(jobs)], json.dumps({"at": time.time()})],
