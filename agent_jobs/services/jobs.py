@@ -106,7 +106,7 @@ def _type_of(org_id: str, job_type_id: str) -> tuple[JobType, Org, datetime]:
 
 def _agent(job_type: JobType) -> dict[str, Any]:
     """What an agent goes by beside prompt and config, as it is now: only what the type has."""
-    has = {"tools": job_type.tools}
+    has = {"tools": job_type.tools, "result_schema": job_type.result_schema}
     return {name: value for name, value in has.items() if value}
 
 

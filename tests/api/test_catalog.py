@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_jobs.models import JobType, Profile
+from agent_jobs.models import Job, JobType, Profile
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db
@@ -337,3 +337,62 @@ def test_a_cap_in_money_may_be_a_text_and_is_answered_as_a_number(api):
     assert made.json()["data"]["max_cost_per_day"] == 0.1
     changed = api.patch(f"{TYPES}/report", {"max_cost_per_day": 0.1})
     assert changed.json()["data"]["version"] == 1, "the same amount is no change"
+
+
+# --- Tools -----------------------------------------------------------------------------------------------------
+FIND = {
+    "type": "http",
+    "name": "find",
+    "description": "Finds.",
+    "url": "https://api.example.com/things/{id}",
+    "parameters": {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]},
+    "headers": {"Authorization": "Bearer {secret:crm}"},
+}
+
+
+def test_a_job_type_has_tools_and_a_change_of_them_is_a_new_version(api):
+    api.post(TYPES, {"id": "report", "name": "Report", "tools": [FIND]})
+    changed = api.patch(f"{TYPES}/report", {"tools": [FIND, {"type": "send_message"}]}).json()["data"]
+    put = api.put(f"{TYPES}/report", {"name": "Report"}).json()["data"]
+
+    assert (changed["tools"], changed["version"]) == ([FIND, {"type": "send_message"}], 2)
+    assert (put["tools"], put["version"]) == ([], 3)
+
+
+@pytest.mark.parametrize(
+    ("tools", "field"),
+    [
+        ("find", "tools"),
+        (["find"], "tools"),
+        ([{"type": "shell"}], "tools.0.type"),
+        ([FIND, {**FIND, "url": "https://{id}.example.com/"}], "tools.1.url"),
+        ([{**FIND, "headers": {"Host": "evil.com"}}], "tools.0.headers"),
+        ([{"type": "mcp", "name": "crm", "url": "not an address"}], "tools.0.url"),
+    ],
+    ids=str,
+)
+def test_tools_that_do_not_hold_are_refused_by_their_field(api, tools, field):
+    response = api.post(TYPES, {"id": "report", "name": "Report", "tools": tools})
+
+    assert response.status_code == 400
+    assert field in factories.fields_of(response)
+    assert not JobType.objects.exists()
+
+
+def test_a_profile_says_which_tools_it_may_use_and_null_means_all(api):
+    made = api.post(PROFILES, {"id": "ann", "name": "Ann", "allowed_tools": ["find", "crm.list"]}).json()["data"]
+    none = api.patch(f"{PROFILES}/ann", {"allowed_tools": []}).json()["data"]
+    whole = api.patch(f"{PROFILES}/ann", {"allowed_tools": None}).json()["data"]
+
+    assert (made["allowed_tools"], none["allowed_tools"]) == (["find", "crm.list"], [])
+    assert "allowed_tools" not in whole
+    assert "allowed_tools" in factories.fields_of(api.patch(f"{PROFILES}/ann", {"allowed_tools": "all"}))
+
+
+def test_a_job_keeps_the_tools_and_the_result_schema_that_its_type_had_when_it_was_posted(api):
+    rows.job_type(tools=[FIND], result_schema={"type": "object"})
+    job_id = api.post("/services/agent-jobs", factories.job_request()).json()["data"]["job_id"]
+    JobType.objects.update(tools=[], result_schema={})
+
+    assert Job.objects.get(pk=job_id).agent == {"tools": [FIND], "result_schema": {"type": "object"}}
+    assert "agent" not in api.get(f"/services/agent-jobs/{job_id}").json()["data"]

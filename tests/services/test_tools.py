@@ -465,6 +465,7 @@ REFUSED = [
     ({**MCP, "parameters": ID}, ["parameters"]),
     ({"type": "mcp"}, ["name", "url"]),
     ({"type": "send_message", "name": "x"}, ["name"]),
+    ({"type": "send_message", "requires_approval": ["x"]}, ["requires_approval"]),
     ({"type": "ask_approval", "approvers": []}, ["approvers"]),
 ]
 

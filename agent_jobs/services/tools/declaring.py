@@ -97,6 +97,12 @@ def _complaints(tool: Mapping[str, Any]) -> Iterator[Complaint]:
     for field, rule in _RULES.items():
         if field in known and field in tool and (message := rule(tool[field])):
             yield field, "invalid", message
+    if (
+        tool["type"] != "mcp"
+        and "requires_approval" in known
+        and (message := _flag(tool.get("requires_approval", False)))
+    ):
+        yield "requires_approval", "invalid", message
     if tool["type"] == "http":
         yield from _http_complaints(tool)
     if tool["type"] == "mcp":
@@ -190,8 +196,6 @@ _RULES: Mapping[str, Callable[[Any], str]] = {
 
 # --- Kinds -----------------------------------------------------------------------------------------------------
 def _http_complaints(tool: Mapping[str, Any]) -> Iterator[Complaint]:
-    if "requires_approval" in tool and (message := _flag(tool["requires_approval"])):
-        yield "requires_approval", "invalid", message
     if "name" not in tool:
         yield "name", "required", "is required"
     if "description" not in tool:
