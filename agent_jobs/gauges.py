@@ -105,7 +105,9 @@ def _of_jobs() -> list[Gauge]:
         gauges.append(Gauge("leases", cursor.fetchone()[0]))
         cursor.execute(_WAITING)
         waiting = dict(cursor.fetchall())
-        for kind in (WaitingFor.REPLY, WaitingFor.RETRY, WaitingFor.DELIVERY, WaitingFor.QUIET_HOURS):
+        for kind in WaitingFor:
+            if kind == WaitingFor.COOLDOWN:
+                continue  # of SCHEDULED jobs
             gauges.append(Gauge("waiting_jobs", waiting.get(kind, 0), (("waiting_for", kind),)))
         cursor.execute(_OVERDUE)
         count, late = cursor.fetchone()
