@@ -20,7 +20,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import anyio
@@ -296,11 +295,17 @@ def _seconds(stated: Mapping[str, Any]) -> float:
     return float(stated.get("timeout_seconds", 10))
 
 
-@lru_cache(maxsize=1)
+_loops: list[asyncio.AbstractEventLoop] = []
+_loops_lock = threading.Lock()
+
+
 def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="tools", daemon=True).start()
-    return loop
+    """The one of this process, also for those who ask first at the same time."""
+    with _loops_lock:
+        if not _loops:
+            _loops.append(asyncio.new_event_loop())
+            threading.Thread(target=_loops[0].run_forever, name="tools", daemon=True).start()
+        return _loops[0]
 
 
 def _not_had(name: str, error: BaseException, seen: _Seen) -> RunError:
