@@ -13,7 +13,7 @@ that is asked whether a message may be sent now.
     transcript the lines of channels that live in our own database
     webchat    reading and speaking there, as a person
     gate       how many threads of a worker do one kind of work
-    platforms  one file per platform
+    platforms  one file per platform; Slack's blocks, and what it tells us, in two beside it
     http       the only client to other people's servers
     sealing    secrets at rest
     doorbell   "there is work in this queue"

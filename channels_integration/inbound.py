@@ -1,4 +1,5 @@
-"""Messages on their way in: verified on the raw bytes, stored once, answered at once; routed from the row.
+"""Messages on their way in: verified on the raw bytes, stored once, answered at once; routed from the row. So are edits
+and deletions of them, and presses of buttons.
 
 An event that nobody waits for is kept as unmatched, and becomes due again when a message of that thread turns out to be
 sent: a person can be quicker than our own note of it. One lane per thread, by the platform's time; an event that fails
@@ -20,7 +21,7 @@ from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
 from channels_integration import doorbell, platforms, tally
-from channels_integration.messages import Incoming
+from channels_integration.messages import Did, Incoming
 from channels_integration.models import InboundEvent
 from channels_integration.platforms.base import Heard
 
@@ -36,8 +37,8 @@ _RECENT_MINUTES = 10
 
 _INSERT = """
 INSERT INTO channels_integration_inboundevent
-    (org_id, platform, event_id, team, code, thread, author, text, owner_key, is_direct, sent_at, lane)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    (org_id, platform, event_id, team, code, thread, author, text, owner_key, is_direct, sent_at, lane, did, message_id)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (org_id, platform, event_id) DO NOTHING
 """
 
@@ -68,10 +69,10 @@ WHERE status = 'waiting' AND failures = 0
 """
 
 
-def receive(platform_name: str, *, headers: Mapping[str, str], body: bytes) -> Heard:
-    """A platform's signed request: what to answer. Its messages are committed when this returns."""
+def receive(platform_name: str, *, headers: Mapping[str, str], body: bytes, is_press: bool = False) -> Heard:
+    """A platform's signed request: what to answer. What people did by it is committed when this returns."""
     listener = next(known for known in platforms.LISTENERS if known.name == platform_name)
-    heard = listener.hear(headers, body)
+    heard = (listener.hear_press if is_press else listener.hear)(headers, body)
     if heard.incoming:
         with transaction.atomic():
             for incoming in heard.incoming:
@@ -80,7 +81,7 @@ def receive(platform_name: str, *, headers: Mapping[str, str], body: bytes) -> H
 
 
 def record(incoming: Incoming) -> bool:
-    """Keep a person's message, once by its `event_id`, and ring on commit. False if it was known."""
+    """Keep what a person did, once by its `event_id`, and ring on commit. False if it was known."""
     lane = (incoming.org_id, incoming.platform, incoming.team, incoming.code, incoming.thread)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -98,6 +99,8 @@ def record(incoming: Incoming) -> bool:
                 incoming.is_direct,
                 incoming.sent_at,
                 "/".join(quote(part, safe="") for part in lane),
+                incoming.did,
+                incoming.message_id,
             ],
         )
         is_new = bool(cursor.rowcount)
@@ -211,4 +214,6 @@ def _incoming(event: InboundEvent) -> Incoming:
         team=event.team,
         owner_key=event.owner_key,
         is_direct=event.is_direct,
+        did=Did(event.did),
+        message_id=event.message_id,
     )

@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from uuid_utils.compat import uuid7
 
 from channels_integration import platforms
-from channels_integration.messages import Button, Outgoing, Target
+from channels_integration.messages import Button, Change, Outgoing, Target
 
 PACE_SECONDS = 1.0
 # A lane whose messages all wait for an earlier one of their thread is looked at again after this long.
@@ -54,7 +54,9 @@ WHERE look_at <= clock_timestamp() AND org_id {after} ORDER BY org_id, look_at L
 CLAIM_COLUMNS = """
     m.id, m.org_id, m.platform, m.code, m.type, m.details, m.text, m.owner_key, m.thread_key, m.lane, m.status,
     m.claimed_at, m.first_claimed_at, m.failures, m.unknown_outcomes, m.created_at, m.history_cursor,
-    m.platform_message_id, m.thread, m.trace, m.buttons, clock_timestamp() AS taken_on, (
+    m.platform_message_id, m.thread, m.trace, m.buttons, m.change, clock_timestamp() AS taken_on, (
+        SELECT changed.platform_message_id FROM channels_integration_outboundmessage changed
+        WHERE changed.id = (m.change->>'of')::uuid AND changed.org_id = m.org_id) AS changed_id, (
         SELECT opener.thread FROM channels_integration_outboundmessage opener
         WHERE opener.thread_key = m.thread_key AND m.thread_key <> '' AND opener.org_id = m.org_id
             AND opener.status = 'sent' AND opener.thread <> ''
@@ -70,6 +72,9 @@ WITH first AS (
             SELECT FROM channels_integration_outboundmessage earlier
             WHERE earlier.thread_key = m.thread_key AND earlier.position < m.position
                 AND earlier.status IN ('pending', 'sending', 'unknown') AND earlier.org_id = m.org_id))
+        AND (m.change IS NULL OR NOT EXISTS (
+            SELECT FROM channels_integration_outboundmessage changed
+            WHERE changed.id = (m.change->>'of')::uuid AND changed.status IN ('pending', 'sending', 'unknown')))
     ORDER BY m.position LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 UPDATE channels_integration_outboundmessage m SET
@@ -188,7 +193,12 @@ def seconds_until_due() -> float | None:
 def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> Claim:
     target = Target(row["org_id"], row["platform"], row["code"], row["type"], details_of(row["details"]))
     buttons = tuple(Button(*button) for button in details_of(row["buttons"]))
-    outgoing = Outgoing(row["id"], target, row["text"], row["owner_key"], row["thread_key"], row["trace"], buttons)
+    change = details_of(row["change"])
+    if change:
+        change = Change(UUID(change["of"]), change["line"], change["person"], row["changed_id"] or "")
+    outgoing = Outgoing(
+        row["id"], target, row["text"], row["owner_key"], row["thread_key"], row["trace"], buttons, change
+    )
     thread = row["opened_thread"] or ""
     return Claim(outgoing=outgoing, token=token, lane=row["lane"], thread=thread, taken_at=taken_at, row=row)
 

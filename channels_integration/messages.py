@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -31,12 +32,27 @@ class Button:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of a message of ours that is out: its buttons go, and `line` is put below it, `person` at its end.
+
+    `of` is that message's own id, `person` whoever the platform knows by it. `posted_as` is the platform's id of it,
+    known when the change is sent.
+    """
+
+    of: UUID
+    line: str
+    person: str = ""
+    posted_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Outgoing:
     """A message to send.
 
     `id` is opaque and travels with the message; messages of one `thread_key` are sent one after the other, the
     first of them opening the thread on platforms that have threads. `trace` is the traceparent of what caused it.
-    `buttons` are shown by platforms that have any; on others the text has to do.
+    `buttons` are shown by platforms that have any; on others the text has to do. With a `change` it is no
+    message of its own: that earlier one, whose `text` this is, becomes another.
     """
 
     id: UUID
@@ -46,14 +62,26 @@ class Outgoing:
     thread_key: str
     trace: str = ""
     buttons: tuple[Button, ...] = ()
+    change: Change | None = None
+
+
+class Did(StrEnum):
+    """What a person did: said something, edited or deleted what they had said, pressed a button under a message."""
+
+    SAID = "said"
+    EDITED = "edited"
+    DELETED = "deleted"
+    PRESSED = "pressed"
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A person's message, as a platform reported it.
+    """What a person did, as a platform reported it: as a rule, a message.
 
     `event_id` is unique within the platform; `thread` is the platform's name of the thread ('' at top level);
-    `owner_key` is set where the sender named the owner; `sent_at` is the platform's own time of the message.
+    `owner_key` is set where the sender named the owner; `sent_at` is the platform's own time of what was done.
+    `message_id` is the platform's own of the message that was said, edited or deleted, or that has the button. `text`
+    is what was said, what an edit made of it, or the button's value.
     """
 
     org_id: str
@@ -67,6 +95,8 @@ class Incoming:
     team: str = ""
     owner_key: str = ""
     is_direct: bool = False
+    did: Did = Did.SAID
+    message_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

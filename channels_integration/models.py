@@ -10,6 +10,9 @@ from django.db.models import Func, Q, Value
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
+from channels_integration import sealing
+from channels_integration.messages import Did
+
 
 class Installation(models.Model):
     """An organisation's right to speak in one Slack workspace (`directory`). Secrets are sealed to this very row."""
@@ -30,6 +33,13 @@ class Installation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.org_id} in {self.name or self.team_id}"
+
+    def opened(self, column: str) -> str:
+        """The secret in a sealed column. Raises SealingError."""
+        sealed: str = getattr(self, column)
+        return sealing.open_sealed(
+            sealed, org_id=self.org_id, table=self._meta.db_table, column=column, key=str(self.pk)
+        )
 
 
 class Channel(models.Model):
@@ -74,6 +84,7 @@ class WebMessage(models.Model):
     author = models.TextField(blank=True, default="")
     text = models.TextField()
     owner_key = models.TextField(blank=True, default="")
+    buttons = models.JSONField(blank=True, default=list, db_default=[])  # [label, value] each
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -137,6 +148,7 @@ class OutboundMessage(models.Model):
     error_message = models.TextField(blank=True, db_default="")
     trace = models.CharField(max_length=55, blank=True, db_default="", editable=False)  # its cause's traceparent
     buttons = models.JSONField(blank=True, default=list, db_default=[])  # [label, value] each
+    change = models.JSONField(null=True, blank=True, editable=False)  # {"of": id, "line": text, "person": text}
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     sent_at = models.DateTimeField(null=True, blank=True)
 
@@ -217,7 +229,7 @@ class Lane(models.Model):
 
 
 class InboundEvent(models.Model):
-    """A person's message as it came in (`inbound`), stored once, kept also where nobody waited for it."""
+    """What a person did, as it came in (`inbound`): a message as a rule. Stored once, kept also where nobody waited."""
 
     class Status(models.TextChoices):
         WAITING = "waiting"
@@ -235,6 +247,8 @@ class InboundEvent(models.Model):
     text = models.TextField()
     owner_key = models.TextField(blank=True, default="")
     is_direct = models.BooleanField(default=False)
+    did = models.TextField(default=Did.SAID, db_default=Did.SAID)
+    message_id = models.TextField(blank=True, default="", db_default="")
     sent_at = models.DateTimeField()
     received_at = models.DateTimeField(db_default=Now(), editable=False)
     lane = models.TextField()

@@ -25,13 +25,16 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from structlog.contextvars import bound_contextvars
+from uuid_utils.compat import uuid7
 
 from channels_integration import doorbell, http, lanes, platforms, settling, tracing
 from channels_integration.messages import (
+    Change,
     Lookup,
     LookupPaused,
     Outgoing,
     PermanentError,
+    Target,
     TemporaryError,
     UnknownOutcome,
 )
@@ -53,12 +56,13 @@ _LOOK_SECONDS = 0.05
 INSERT_FROM_JSON = """
     INSERT INTO channels_integration_outboundmessage
         (id, org_id, platform, code, type, details, text, owner_key, thread_key, lane, status, sent_at,
-        trace, buttons)
+        trace, buttons, change)
     SELECT o.id, o.org_id, o.platform, o.code, o.type, o.details, o.text, o.owner_key, o.thread_key, o.lane, o.status,
-        CASE WHEN o.status = 'sent' THEN now() END, coalesce(o.trace, ''), coalesce(o.buttons, '[]')
+        CASE WHEN o.status = 'sent' THEN now() END, coalesce(o.trace, ''), coalesce(o.buttons, '[]'),
+        nullif(o.change, 'null'::jsonb)
     FROM outgoing_rows, jsonb_to_record(outgoing_rows.record) AS o(
         id uuid, org_id text, platform text, code text, type text, details jsonb, text text, owner_key text,
-        thread_key text, lane text, status text, trace text, buttons jsonb)
+        thread_key text, lane text, status text, trace text, buttons jsonb, change jsonb)
     ON CONFLICT (id) DO NOTHING
 """
 _ENQUEUE = f"""
@@ -91,6 +95,7 @@ def as_record(outgoing: Outgoing) -> dict[str, Any]:
         "thread_key": outgoing.thread_key,
         "trace": outgoing.trace,
         "buttons": [[button.label, button.value] for button in outgoing.buttons],
+        **({"change": _as_json(outgoing.change)} if outgoing.change else {}),
         # Per organisation, although two may share one Slack channel: a stranger must not be able to slow ours.
         "lane": "/".join(quote(part, safe="") for part in (target.org_id, target.platform, target.code)),
         "status": OutboundMessage.Status.SENT if is_sent else OutboundMessage.Status.PENDING,
@@ -102,6 +107,10 @@ def is_sent_on_commit(outgoing: Outgoing) -> bool:
     return platforms.get(outgoing.target.platform).accepts_on_commit
 
 
+def _as_json(change: Change) -> dict[str, str]:
+    return {"of": str(change.of), "line": change.line, "person": change.person}
+
+
 def enqueue(outgoing: Sequence[Outgoing]) -> None:
     """Write messages down, in this order, and ring on commit. An id that is there already is left as it is."""
     records = [as_record(message) for message in outgoing]
@@ -111,6 +120,21 @@ def enqueue(outgoing: Sequence[Outgoing]) -> None:
         cursor.execute(_ENQUEUE, [json.dumps(records)])
     if any(record["status"] == OutboundMessage.Status.PENDING for record in records):
         transaction.on_commit(ring, robust=True)
+
+
+def change(org_id: str, message_id: UUID, *, line: str, person: str = "") -> bool:
+    """Take the buttons off a message of ours and put `line` below it. False where nothing is to change, or can.
+
+    Sent after that message, out of its thread's order and on nobody's behalf: it may be lost, and nothing waits for it.
+    """
+    message = OutboundMessage.objects.filter(org_id=org_id, pk=message_id).first()
+    if message is None or message.status in (OutboundMessage.Status.WITHDRAWN, OutboundMessage.Status.DEAD):
+        return False
+    if not platforms.get(message.platform).can_change:
+        return False
+    target = Target(org_id, message.platform, message.code, message.type, message.details)
+    enqueue([Outgoing(uuid7(), target, message.text, "", "", message.trace, change=Change(message_id, line, person))])
+    return True
 
 
 def ring() -> None:

@@ -120,7 +120,9 @@ def given_back(claim: lanes.Claim) -> None:
 
 
 def hold(claim: lanes.Claim) -> Hold | None:
-    """What its owner's hours say of a message."""
+    """What its owner's hours say of a message; one that is nobody's is held by none."""
+    if not claim.outgoing.owner_key:
+        return None
     handler: Callable[[Outgoing, datetime], Hold | None] = import_string(settings.CHANNELS_HOURS_HANDLER)
     return handler(claim.outgoing, claim.row["created_at"])
 
@@ -218,7 +220,8 @@ def _end(
     handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
     try:
         with transaction.atomic():
-            handler(delivery)
+            if delivery.owner_key:
+                handler(delivery)
             if not _write(claim, mark):
                 raise _Overtaken
             if after_mark:

@@ -6,6 +6,7 @@ commit, so no later position is ever visible before an earlier one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from django.db import transaction
@@ -13,7 +14,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from channels_integration.errors import UnknownChannel
-from channels_integration.messages import Outgoing
+from channels_integration.messages import Button, Change, Outgoing
 from channels_integration.models import Channel, WebMessage
 
 WEB = "web"
@@ -45,7 +46,18 @@ def show(outgoing: Outgoing) -> WebMessage:
             author="agent",
             text=outgoing.text,
             owner_key=outgoing.owner_key,
+            buttons=outgoing.buttons,
         )[0]
+
+
+def change(outgoing: Outgoing, change: Change) -> None:
+    """A line of ours becomes another: no buttons, some words more. Who has read it sees that by reading again."""
+    target = outgoing.target
+    told = f"{change.line} {change.person}".strip()
+    of_channel = channel_of(target.org_id, target.platform, target.code)
+    WebMessage.objects.filter(pk=change.of, channel__in=of_channel).update(
+        text=f"{outgoing.text}\n\n{told}", buttons=[]
+    )
 
 
 def append(
@@ -58,6 +70,7 @@ def append(
     author: str,
     text: str,
     owner_key: str,
+    buttons: Sequence[Button] = (),
 ) -> tuple[WebMessage, bool]:
     """Write a line, unless this id is there already. True if it is new. Raises UnknownChannel."""
     channel = channel_of(org_id, platform, code).select_for_update(no_key=True).first()
@@ -75,6 +88,7 @@ def append(
         author=author,
         text=text,
         owner_key=owner_key,
+        buttons=[[button.label, button.value] for button in buttons],
         created_at=timezone.now(),
     )
     return message, True

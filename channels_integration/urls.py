@@ -1,4 +1,5 @@
-"""The door for platforms' signed events. Everything else about channels is behind the API's tokens.
+"""The doors for platforms' signed events and for the buttons that people press there. Everything else about channels is
+behind the API's tokens.
 
 Every signature is looked at, whatever came from that address before: a platform's addresses are shared by all its apps.
 How often somebody may fail is not decided here but by settings.CHANNELS_FORGERY_HANDLER.
@@ -20,6 +21,15 @@ MAX_BODY_BYTES = 1024 * 1024
 
 @csrf_exempt
 def slack_events(request: HttpRequest) -> HttpResponse:
+    return _heard(request, is_press=False)
+
+
+@csrf_exempt
+def slack_interactions(request: HttpRequest) -> HttpResponse:
+    return _heard(request, is_press=True)
+
+
+def _heard(request: HttpRequest, *, is_press: bool) -> HttpResponse:
     if request.method != "POST":
         answer = _refused(405, "method_not_allowed", "only POST is understood here")
         answer["Allow"] = "POST"
@@ -33,7 +43,7 @@ def slack_events(request: HttpRequest) -> HttpResponse:
     if int(length) > MAX_BODY_BYTES:
         return _refused(413, "too_large", f"at most {MAX_BODY_BYTES} bytes are read")
     try:
-        heard = inbound.receive("slack", headers=request.headers, body=request.body)
+        heard = inbound.receive("slack", headers=request.headers, body=request.body, is_press=is_press)
     except (OperationalError, InterfaceError):
         answer = _refused(503, "unavailable", "the database does not answer")
         answer["Retry-After"] = "5"
@@ -51,4 +61,7 @@ def _refused(status: int, code: str, message: str) -> JsonResponse:
     return JsonResponse({"code": code, "message": message}, status=status)
 
 
-urlpatterns = [path("channels/slack/events", slack_events, name="slack-events")]
+urlpatterns = [
+    path("channels/slack/events", slack_events, name="slack-events"),
+    path("channels/slack/interactions", slack_interactions, name="slack-interactions"),
+]

@@ -67,6 +67,7 @@ def say(
                     sent_at=message.created_at,
                     owner_key=owner_key,
                     is_direct=True,
+                    message_id=str(message_id),
                 )
             )
     return message

@@ -4,10 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
 
-from agent_jobs.models import Job, JobType, Org
+from agent_jobs.models import Approval, Job, JobType, Org, Step
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec
-from agent_jobs.states import TERMINAL, JobStatus
+from agent_jobs.states import TERMINAL, JobStatus, WaitingFor
+from channels_integration import outbox
+from channels_integration.messages import Button, Outgoing, Target
 
 TESTER = Actor("system", "test")
 
@@ -48,6 +51,39 @@ def job(status: JobStatus = JobStatus.WAITING, org_id: str = "acme", **columns: 
     row.save(force_insert=True)
     row.refresh_from_db()
     return row
+
+
+def parked(org_id: str = "acme", **columns: Any) -> Job:
+    """A job in the middle of a turn that waits, without a worker, for an approval."""
+    waits = {"waiting_for": WaitingFor.APPROVAL, "lease_until": None, "runner": "conversation", "lane": "agents"}
+    return job(JobStatus.RUNNING, org_id, **waits | columns)
+
+
+def approval(job: Job, *, is_late: bool = False, buttons: bool = False, **columns: Any) -> Approval:
+    """What `job` asks for: to call `pay`. With `buttons` the question is in the outbox, not sent yet."""
+    parameters = {"type": "object", "properties": {"amount": {"type": "integer"}}, "required": ["amount"]}
+    number = Step.objects.filter(job=job).count() + 1
+    asked = {"arguments": {"amount": 5}, "parameters": parameters}
+    step = Step.objects.create(
+        org_id=job.org_id, job=job, life=job.retry_count, number=number, turn=0, kind="tool", name="pay", input=asked
+    )
+    defaults: dict[str, Any] = {
+        "tool": "pay",
+        "question": "May I pay 5?",
+        "arguments": {"amount": 5},
+        "expires_at": datetime.now(UTC) + timedelta(minutes=-1 if is_late else 60),
+    }
+    found = Approval.objects.create(org_id=job.org_id, job=job, step=step, **defaults | columns)
+    if buttons:
+        found.message_key = uuid7()
+        found.save(update_fields=["message_key"])
+        target = Target(job.org_id, job.platform, job.channel_code, job.channel_type, job.channel_data)
+        shown = tuple(Button(word.title(), f"{word}:{found.pk}") for word in ("approve", "deny"))
+        outbox.enqueue(
+            [Outgoing(found.message_key, target, found.question, str(job.pk), job.thread_key, buttons=shown)]
+        )
+    found.refresh_from_db()
+    return found
 
 
 def spec(job_type_id: str = "greet", **fields: Any) -> JobSpec:

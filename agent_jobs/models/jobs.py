@@ -192,7 +192,11 @@ class Task(models.Model):
 
 
 class Message(models.Model):
-    """One line of a job's transcript, in the order of `id`; `key` is an outgoing one's id in the outbox."""
+    """One line of a job's transcript, in the order of `id`; `key` is an outgoing one's id in the outbox.
+
+    `platform_message_id` is what the platform calls a person's, by which edits and deletions name it. `edited_at` is
+    the platform's time of the edit that `text` is of; what was deleted there has no text.
+    """
 
     id = models.BigAutoField(primary_key=True)
     key = models.UUIDField(default=uuid7, editable=False)
@@ -202,6 +206,16 @@ class Message(models.Model):
     text = models.TextField()
     created_at = models.DateTimeField(db_default=Now())
     delivered_at = models.DateTimeField(null=True)
+    platform_message_id = models.CharField(max_length=255, default="", db_default="", blank=True)
+    edited_at = models.DateTimeField(null=True)
+    deleted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["platform_message_id"], condition=~Q(platform_message_id=""), name="message_of_platform"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.author}: {self.text[:40]}"

@@ -2,7 +2,7 @@
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from agent_jobs.models.jobs import Job, UuidV7
@@ -77,6 +77,7 @@ class Approval(models.Model):
         indexes = [
             models.Index(fields=["org", "job", "created_at"], name="approval_job"),
             models.Index(fields=["org", "created_at"], condition=Q(status="pending"), name="approval_pending"),
+            models.Index("org", F("created_at").desc(), F("id").desc(), name="approval_created"),
         ]
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from agent_jobs import dispatch
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.models import Activity, Approval, Job
-from agent_jobs.services import schemas, transitions
+from agent_jobs.services import audit, questions, schemas, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import SourceType, WaitingFor
 
@@ -38,9 +38,10 @@ def decide(
     Invalid for arguments that the tool does not take, and Conflict where it is decided, expired or withdrawn.
     """
     with transaction.atomic():
-        asked = Approval.objects.filter(org_id=org_id, pk=approval_id).first()
-        if asked is None or (job_id is not None and asked.job_id != job_id):
-            raise NotFound(f"there is no approval {str(approval_id)!r}", code="approval_not_found")
+        asked = Approval.objects.filter(pk=approval_id).first()
+        if asked is None or asked.org_id != org_id or (job_id is not None and asked.job_id != job_id):
+            is_anothers = asked is not None and asked.org_id != org_id
+            raise not_found(str(approval_id), denied=("approval", str(approval_id)) if is_anothers else None)
         job = Job.objects.select_for_update(no_key=True).get(org_id=org_id, pk=asked.job_id)
         approval = Approval.objects.select_related("step").select_for_update(of=("self",)).get(pk=asked.pk)
         if approval.approvers and by not in approval.approvers:
@@ -50,6 +51,7 @@ def decide(
             _check(approval, arguments)
         _decided(approval, DECISIONS[decision], by=by, reason=reason, edited_arguments=arguments)
         _note(job, approval, actor)
+        _audit(approval, actor)
         _go_on(job)
     return approval
 
@@ -61,9 +63,13 @@ def settle_time_out(approval: Approval, job: Job) -> Approval:
     late = Approval.objects.filter(pk=approval.pk, status=Status.PENDING, expires_at__lte=Now())
     if late.exists():
         is_approved = approval.on_timeout == "approve"
-        _decided(approval, Status.APPROVED if is_approved else Status.EXPIRED, by="system:time-out", reason="")
+        _decided(approval, Status.APPROVED if is_approved else Status.EXPIRED, by=questions.TIME_OUT, reason="")
         _note(job, approval, Actor("system", "approvals"))
     return approval
+
+
+def not_found(approval_id: str, *, denied: tuple[str, str] | None = None) -> NotFound:
+    return NotFound(f"there is no approval {approval_id[:64]!r}", code="approval_not_found", denied=denied)
 
 
 def _require_open(approval: Approval, job: Job) -> None:
@@ -94,6 +100,7 @@ def _decided(
         status=status, decided_by=by[:255], reason=reason, edited_arguments=edited_arguments, decided_at=Now()
     )
     approval.refresh_from_db(fields=["status", "decided_by", "reason", "edited_arguments", "decided_at"])
+    questions.close(approval)
 
 
 def _note(job: Job, approval: Approval, actor: Actor) -> None:
@@ -111,6 +118,16 @@ def _note(job: Job, approval: Approval, actor: Actor) -> None:
         input={"approval_id": str(approval.pk), "tool": approval.tool, "arguments": approval.arguments, **changed},
         processed_at=Now(),
     )
+
+
+def _audit(approval: Approval, actor: Actor) -> None:
+    after: dict[str, Any] = {"job_id": str(approval.job_id), "tool": approval.tool, "by": approval.decided_by}
+    if approval.reason:
+        after["reason"] = approval.reason
+    if approval.edited_arguments is not None:
+        after["edited_arguments"] = approval.edited_arguments
+    action = f"approval.{approval.status}"
+    audit.record(approval.org_id, action, "approval", str(approval.pk), actor=actor, after=after)
 
 
 def _go_on(job: Job) -> None:

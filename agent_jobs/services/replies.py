@@ -17,21 +17,30 @@ from agent_jobs import dispatch
 from agent_jobs.errors import Conflict
 from agent_jobs.models import Activity, Job, Message
 from agent_jobs.runners.base import Wake
-from agent_jobs.services import audit, caps, jobs, speech, transitions, turns
+from agent_jobs.services import audit, caps, jobs, presses, revisions, speech, transitions, turns
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
 from channels_integration import outbox
-from channels_integration.messages import Delivery, Incoming
+from channels_integration.messages import Delivery, Did, Incoming
 
 _DELIVERER = Actor("system", "delivery")
 _ALIVE = (JobStatus.WAITING, JobStatus.RUNNING)
 
 
 def receive(incoming: Incoming) -> bool:
-    """Give a person's message to the job that it is meant for, and wake the job if it waits for one.
+    """What a person did. True if there is a job that it means something to, or that nothing is left to wait for.
 
-    True if there is such a job. The caller makes sure that one event is given only once.
+    The caller makes sure that one event is given only once.
     """
+    if incoming.did == Did.PRESSED:
+        return presses.receive(incoming)
+    if incoming.did in (Did.EDITED, Did.DELETED):
+        return revisions.receive(incoming)
+    return _hear(incoming)
+
+
+def _hear(incoming: Incoming) -> bool:
+    """Give a person's message to the job that it is meant for, and wake the job if it waits for one."""
     job = _listener(incoming)
     if job is None:
         return False
@@ -39,7 +48,13 @@ def receive(incoming: Incoming) -> bool:
         return _turned_away(job, incoming)
     key = uuid7()
     Message.objects.create(
-        key=key, job_id=job.pk, is_human=True, author=incoming.author, text=incoming.text, delivered_at=Now()
+        key=key,
+        job_id=job.pk,
+        is_human=True,
+        author=incoming.author,
+        text=incoming.text,
+        delivered_at=Now(),
+        platform_message_id=incoming.message_id[:255],
     )
     Activity.objects.create(
         id=key,

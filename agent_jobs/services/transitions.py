@@ -29,8 +29,8 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from agent_jobs.errors import IllegalMove
-from agent_jobs.models import Activity, Approval, Job, Task
-from agent_jobs.services import caps
+from agent_jobs.models import Activity, Job, Task
+from agent_jobs.services import caps, questions
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor
 from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, SourceType, TaskStatus, WaitingFor
 from agent_jobs.timing import PRIORITY_STEP
@@ -73,9 +73,7 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
                 f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
             )
         if move.target in TERMINAL and waited_for == WaitingFor.APPROVAL:
-            Approval.objects.filter(job_id=job.pk, status=Approval.Status.PENDING).update(
-                status=Approval.Status.WITHDRAWN, decided_at=Now()
-            )
+            questions.withdraw(job)
         if move.target in TERMINAL or event == Event.TAKE_BACK:
             Task.objects.filter(job_id=job.pk, status=TaskStatus.RUNNING).update(
                 status=TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED, finished_at=Now()

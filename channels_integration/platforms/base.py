@@ -13,12 +13,13 @@ class Platform(Protocol):
     """One file each, one line in the tuple of the package. No platform knows another.
 
     `accepts_on_commit`: a message counts as sent by being written down. `is_paced`: at most one post a second in a
-    channel, one in flight.
+    channel, one in flight. `can_change`: what is out can be changed (`messages.Change`), any number of times alike.
     """
 
     name: str
     accepts_on_commit: bool
     is_paced: bool
+    can_change: bool
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         """Why the organisation cannot reach this place, as (field, sentence); None if it can."""
@@ -53,3 +54,6 @@ class Listener(Protocol):
 
     def hear(self, headers: Mapping[str, str], body: bytes) -> Heard:
         """Verify on the raw bytes, then read. An answer of 401 tells nothing about why."""
+
+    def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
+        """The same for the platform's other address, which tells of buttons that were pressed."""

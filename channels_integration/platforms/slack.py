@@ -1,4 +1,4 @@
-"""Slack: chat.postMessage out, the Events API in.
+"""Slack: chat.postMessage and chat.update out; what it tells us is read in `slack_hearing`, blocks are `slack_blocks`.
 
 What we post carries an opaque id in its metadata (which the whole workspace can read, so nothing else), by which it is
 found in the history when its outcome is not known. slack_sdk builds the requests and would send a dropped one again by
@@ -7,26 +7,22 @@ itself, so it gets no retry handlers; `http` carries them, with its deadlines an
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import logging
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.request import Request
+from uuid import UUID
 
 from django.conf import settings
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from channels_integration import http, sealing
+from channels_integration import http
 from channels_integration.errors import SealingError
 from channels_integration.messages import (
+    Change,
     DeliveryError,
-    Incoming,
     Lookup,
     LookupPaused,
     Outgoing,
@@ -37,12 +33,11 @@ from channels_integration.messages import (
     UnknownOutcome,
 )
 from channels_integration.models import Installation
+from channels_integration.platforms import slack_blocks, slack_hearing
 from channels_integration.platforms.base import Heard
 
-log = logging.getLogger(__name__)
 EVENT_TYPE = "agent_jobs_message"
 _CHANNEL = re.compile(r"[CGD][A-Z0-9]{1,30}\Z")
-_SKEW_SECONDS = 300
 _PAGE = 200
 _MOST_PAGES = 50
 _DEFAULT_RETRY_AFTER = 30.0
@@ -62,16 +57,12 @@ _PASSES = {
 }
 _RATE_LIMITS = {"ratelimited", "rate_limited"}
 
-_REFUSED = Heard(401, {"code": "invalid_signature", "message": "the request is not signed by a known Slack app"})
-_TAKEN = Heard(200, {"ok": True})
-# A person's message has no subtype, or one of these; joins, edits, bots and whatever is to come have others.
-_SPOKEN = (None, "file_share", "thread_broadcast")
-
 
 class Slack:
     name = "slack"
     accepts_on_commit = False
     is_paced = True
+    can_change = True
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         team_id = target.data.get("team_id", "")
@@ -89,13 +80,17 @@ class Slack:
         return None
 
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
+        if outgoing.change:
+            return _change(outgoing, outgoing.change, before_post)
+        blocks = slack_blocks.with_buttons(outgoing) if outgoing.buttons else None
         client = _client(outgoing.target, before_post)
         answer = _call(
             lambda: client.chat_postMessage(
                 channel=outgoing.target.code,
-                text=_escaped(outgoing.text),
+                text=slack_blocks.escaped(outgoing.text),
+                blocks=blocks,
                 thread_ts=thread or None,
-                metadata={"event_type": EVENT_TYPE, "event_payload": {"id": str(outgoing.id)}},
+                metadata=_metadata(outgoing.id),
                 unfurl_links=False,
                 unfurl_media=False,
                 link_names=False,
@@ -107,6 +102,8 @@ class Slack:
         return Receipt(platform_message_id=posted_as, thread=thread or posted_as)
 
     def find(self, lookup: Lookup) -> Receipt | None:
+        if lookup.outgoing.change:
+            return None  # changed twice is changed once
         client = _client(lookup.outgoing.target, None)
         wanted = str(lookup.outgoing.id)
         cursor = lookup.cursor
@@ -121,25 +118,10 @@ class Slack:
         raise LookupPaused("the history is long", code="history_long", retry_after=1, cursor=cursor)
 
     def hear(self, headers: Mapping[str, str], body: bytes) -> Heard:
-        event = _json_object(body)
-        kind = event.get("type") if event else None
-        if event is None or not _is_recent(headers):
-            return _REFUSED
-        if kind == "url_verification":
-            # Names no team: signed by an app that some organisation has installed, or not at all.
-            signers = _signers(Installation.objects.order_by("-created_at")[:1_000], headers, body)
-            if next(signers, None) is None:
-                return _REFUSED
-            return Heard(200, {"challenge": str(event.get("challenge", ""))})
-        team_id = event.get("team_id")
-        if not isinstance(team_id, str) or not team_id:
-            return _REFUSED
-        org_ids = [signer.org_id for signer in _signers(Installation.objects.filter(team_id=team_id), headers, body)]
-        if not org_ids:
-            return _REFUSED
-        if kind != "event_callback":
-            return _TAKEN
-        return Heard(200, _TAKEN.answer, tuple(_messages(event, team_id, org_ids)))
+        return slack_hearing.events(headers, body)
+
+    def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
+        return slack_hearing.presses(headers, body)
 
 
 # --- Calling ---------------------------------------------------------------------------------------------------
@@ -177,12 +159,33 @@ def _client(target: Target, before_post: Callable[[], None] | None) -> _Client:
     if installation is None:
         raise PermanentError("Slack is not installed any more", code="not_installed")
     try:
-        token = _opened(installation, "sealed_bot_token")
+        token = installation.opened("sealed_bot_token")
     except SealingError as error:
         raise TemporaryError(error.message, code="secret_unreadable") from error
     client = _Client(token=token, base_url=settings.SLACK_API_URL, retry_handlers=[], logger=_quiet)
     client.before_post = before_post
     return client
+
+
+def _change(outgoing: Outgoing, change: Change, before_post: Callable[[], None]) -> Receipt:
+    if not change.posted_as:
+        raise PermanentError("the message was not posted", code="message_not_found")
+    client = _client(outgoing.target, before_post)
+    _call(
+        lambda: client.chat_update(
+            channel=outgoing.target.code,
+            ts=change.posted_as,
+            text=f"{slack_blocks.escaped(outgoing.text)}\n\n{slack_blocks.line(change)}",
+            blocks=slack_blocks.changed(outgoing, change),
+            metadata=_metadata(change.of),
+            link_names=False,
+        )
+    )
+    return Receipt(platform_message_id=change.posted_as)
+
+
+def _metadata(message_id: UUID) -> dict[str, Any]:
+    return {"event_type": EVENT_TYPE, "event_payload": {"id": str(message_id)}}
 
 
 def _call(call: Callable[[], Any]) -> dict[str, Any]:
@@ -260,92 +263,3 @@ def _metadata_id(message: Any) -> str:
         return ""
     payload = metadata.get("event_payload")
     return str(payload.get("id", "")) if isinstance(payload, dict) else ""
-
-
-def _escaped(text: str) -> str:
-    """Slack reads only <…> as a mention or a link, so an escaped `<!channel>` calls nobody."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-# --- Hearing ---------------------------------------------------------------------------------------------------
-def signature(secret: str, timestamp: str, body: bytes) -> str:
-    """What Slack puts into X-Slack-Signature."""
-    signed = b"v0:" + timestamp.encode() + b":" + body
-    return "v0=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
-
-
-def _is_recent(headers: Mapping[str, str]) -> bool:
-    stated = headers.get("X-Slack-Request-Timestamp", "")
-    if not stated.isascii() or not stated.isdigit() or len(stated) > 12:
-        return False
-    return abs(time.time() - int(stated)) <= _SKEW_SECONDS
-
-
-def _signers(candidates: Any, headers: Mapping[str, str], body: bytes) -> Iterator[Installation]:
-    """Those installations whose secret signed this body."""
-    stated = headers.get("X-Slack-Signature", "").encode("utf-8", "replace")
-    timestamp = headers.get("X-Slack-Request-Timestamp", "")
-    for installation in candidates:
-        try:
-            secret = _opened(installation, "sealed_signing_secret")
-        except SealingError as error:
-            log.error("an event cannot be verified: %s", error.message)
-            continue
-        if hmac.compare_digest(signature(secret, timestamp, body).encode(), stated):
-            yield installation
-
-
-def _messages(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterator[Incoming]:
-    said = event.get("event")
-    if not isinstance(said, dict) or said.get("type") != "message" or said.get("subtype") not in _SPOKEN:
-        return
-    if said.get("bot_id") or said.get("bot_profile") or said.get("app_id"):
-        return
-    words = {name: said.get(name, "") for name in ("channel", "user", "ts", "text", "thread_ts")}
-    if not all(isinstance(word, str) for word in words.values()) or not words["channel"] or not words["user"]:
-        return
-    sent_at = _time_of(words["ts"])
-    if sent_at is None:
-        return
-    for org_id in org_ids:
-        yield Incoming(
-            org_id=org_id,
-            platform=Slack.name,
-            code=words["channel"],
-            event_id=str(event.get("event_id") or f"{words['channel']}:{words['ts']}")[:200],
-            author=words["user"],
-            text=_unescaped(words["text"]),
-            sent_at=sent_at,
-            thread=words["thread_ts"],
-            team=team_id,
-            is_direct=said.get("channel_type") == "im",
-        )
-
-
-def _time_of(ts: str) -> datetime | None:
-    if not re.fullmatch(r"[0-9]{1,10}\.[0-9]{1,6}", ts):
-        return None
-    return datetime.fromtimestamp(float(ts), UTC)
-
-
-def _unescaped(text: str) -> str:
-    plain = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    return plain.replace("\x00", "").encode("utf-8", "replace").decode()
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        read = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return read if isinstance(read, dict) else None
-
-
-def _opened(installation: Installation, column: str) -> str:
-    return sealing.open_sealed(
-        getattr(installation, column),
-        org_id=installation.org_id,
-        table=Installation._meta.db_table,
-        column=column,
-        key=str(installation.pk),
-    )

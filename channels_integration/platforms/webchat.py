@@ -13,12 +13,16 @@ class WebChat:
     name = "web"
     accepts_on_commit = False
     is_paced = False
+    can_change = True
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         return None
 
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         before_post()
+        if outgoing.change:
+            transcript.change(outgoing, outgoing.change)
+            return Receipt(platform_message_id=str(outgoing.change.of))
         try:
             transcript.show(outgoing)
         except UnknownChannel:

@@ -11,6 +11,7 @@ import email.utils
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import standardwebhooks
@@ -34,6 +35,7 @@ class Webhook:
     name = "webhook"
     accepts_on_commit = False
     is_paced = False
+    can_change = True
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         codes = Channel.objects.filter(org_id=target.org_id, platform=target.platform).values_list("code", flat=True)
@@ -48,6 +50,11 @@ class Webhook:
         )
 
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
+        if outgoing.change:
+            # In the transcript that is read here. Its receiver knows of messages alone.
+            before_post()
+            transcript.change(outgoing, outgoing.change)
+            return Receipt(platform_message_id=str(outgoing.change.of))
         target = outgoing.target
         channel = Channel.objects.filter(org_id=target.org_id, platform=target.platform, code=target.code).first()
         if channel is None or not channel.address:
@@ -83,6 +90,7 @@ def _payload(outgoing: Outgoing, now: datetime) -> dict[str, object]:
             "platform": outgoing.target.platform,
             "channel_code": outgoing.target.code,
             "text": outgoing.text,
+            **({"buttons": [asdict(button) for button in outgoing.buttons]} if outgoing.buttons else {}),
             # What a reply names as its `job_id`.
             "job_id": outgoing.owner_key,
             "channel_data": dict(outgoing.target.data),

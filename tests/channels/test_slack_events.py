@@ -129,7 +129,7 @@ def test_every_refusal_is_the_same_to_the_byte(slack):
     refusals = [
         knock(envelope, secret="another"),
         knock(envelope, skew=-301),
-        knock(envelope, skew=301),
+        knock(envelope, skew=330),
         knock(envelope, headers={"X-Slack-Signature": ""}),
         knock(envelope, headers={"X-Slack-Signature": "v0=" + "é" * 64}),
         knock(envelope, headers={"X-Slack-Request-Timestamp": "now"}),
@@ -267,3 +267,75 @@ def test_the_answer_is_fast_also_with_redis_gone(slack, settings):
         assert knock(a_message(slack)).status_code == 200
 
     assert time.monotonic() - began < 1
+
+
+# --- What people change of what they have said -----------------------------------------------------------------
+def changed(slack, subtype="message_changed", *, now=None, before=None, **fields):
+    said = {"type": "message", "user": "U1", "text": "hi", "ts": "1767225600.000100", "thread_ts": "1767225000.000001"}
+    edited = {"user": "U1", "ts": "1767225700.000000"}
+    event = {
+        "type": "message",
+        "subtype": subtype,
+        "channel": "C0ONE",
+        "channel_type": "channel",
+        "ts": "1767225700.000200",
+        "previous_message": said | (before or {}),
+    }
+    if subtype == "message_changed":
+        event["message"] = said | {"text": "a &lt;b&gt;", "edited": edited} | (now or {})
+    return slack.envelope({name: value for name, value in (event | fields).items() if value is not None})
+
+
+def test_an_edit_is_kept_as_one_with_the_message_that_it_is_of(slack):
+    assert knock(changed(slack)).status_code == 200
+
+    kept = InboundEvent.objects.get()
+    assert (kept.did, kept.message_id, kept.text, kept.author) == ("edited", "1767225600.000100", "a <b>", "U1")
+    assert (kept.code, kept.thread) == ("C0ONE", "1767225000.000001")
+    assert kept.sent_at.isoformat() == "2026-01-01T00:01:40.000200+00:00"
+
+
+@pytest.mark.parametrize("change", [{}, {"subtype": "message_changed", "message": {"subtype": "tombstone"}}], ids=str)
+def test_a_deletion_is_kept_without_the_words(slack, change):
+    knock(changed(slack, **{"subtype": "message_deleted"} | change))
+
+    kept = InboundEvent.objects.get()
+    assert (kept.did, kept.message_id, kept.text, kept.author) == ("deleted", "1767225600.000100", "", "U1")
+
+
+def test_what_is_said_edited_and_deleted_stands_in_one_lane_in_that_order(slack):
+    knock(changed(slack, "message_deleted", ts="1767225800.000000"))
+    knock(changed(slack))
+    knock(a_message(slack, thread_ts="1767225000.000001"))
+
+    kept = InboundEvent.objects.order_by("sent_at")
+    assert [event.did for event in kept] == ["said", "edited", "deleted"]
+    assert len({event.lane for event in kept}) == 1
+    assert kept[0].message_id == "1767225600.000100"
+
+
+UNCHANGED = [
+    {"now": {"edited": None}},  # a preview of a link was added
+    {"now": {"text": "hi"}},
+    {"now": {"bot_id": "B1"}},
+    {"now": {"app_id": "A0FAKE"}},
+    {"now": {"user": None}},
+    {"now": {"ts": "x"}},
+    {"now": {"ts": 5}},
+    {"now": {"text": 5}},
+    {"now": {"subtype": "bot_message"}},
+    {"message": "x"},
+    {"ts": None},
+    {"ts": "x"},
+    {"channel": None},
+    {"subtype": "message_deleted", "before": {"bot_id": "B1"}},
+    {"subtype": "message_deleted", "previous_message": None},
+    {"subtype": "message_deleted", "previous_message": ["x"]},
+    {"subtype": "message_replied"},
+]
+
+
+@pytest.mark.parametrize("change", UNCHANGED, ids=str)
+def test_what_no_person_changed_is_answered_and_not_kept(slack, change):
+    assert knock(changed(slack, **change)).status_code == 200
+    assert not InboundEvent.objects.exists()

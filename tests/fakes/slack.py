@@ -7,6 +7,8 @@ In a test:
         slack.rates = {Fault.LATE_APPLY: 0.05}                                            # and then by chance, seeded
         slack.events_url = "http://127.0.0.1:8000/channels/slack/events"
         slack.person_says("C1", "hello", thread_ts=slack.posts[0].ts, duplicates=3)
+        slack.person_edits("C1", ts, "hello, all")
+        slack.press(slack.posts[0], "approve:…", user="U0ANN")
 
 As a process: `python -m tests.fakes.slack --port 0 --seed 1 --rate late_apply=0.05` prints its address on the first
 line, and is steered over HTTP:
@@ -15,7 +17,9 @@ line, and is steered over HTTP:
     GET  /_fake/requests                                every call: method, channel, moment
     POST /_fake/settings {"script": [{"fault": "rate_limited", "retry_after": 2}], "rates": {"late_apply": 0.05},
                           "history_lag": 2, "history_interval": 60, "events_url": "…", "echoes": true}
+    GET  /_fake/updates                                 every chat.update that was applied, in order
     POST /_fake/person   {"channel": "C1", "text": "hello", "thread_ts": "…", "duplicates": 3}
+    POST /_fake/press    {"channel": "C1", "ts": "…", "value": "approve:…", "user": "U0ANN"}
 
 The ledger is append-only: what is in it was posted, whatever the caller was told.
 
@@ -32,6 +36,7 @@ import itertools
 import json
 import math
 import random
+import secrets
 import signal
 import socket
 import struct
@@ -42,7 +47,7 @@ import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -94,6 +99,17 @@ class Post:
 
 
 @dataclass(frozen=True)
+class Update:
+    """One chat.update that was applied."""
+
+    channel: str
+    ts: str
+    text: str
+    at: float
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Line:
     """One message of a channel: a post, or what a person said."""
 
@@ -120,6 +136,7 @@ class FakeSlack:
         self.signing_secret = signing_secret
         self.bot_token = bot_token
         self.events_url = ""
+        self.interactions_url = ""  # if empty: beside events_url
         self.rates: dict[Fault, float] = {}
         self.late_seconds = 1.2
         self.history_lag = 0.0
@@ -133,6 +150,8 @@ class FakeSlack:
         self.seed = seed if seed is not None else random.SystemRandom().randrange(2**32)
         self._chance = random.Random(self.seed)
         self._script: list[Step] = []
+        self._update_script: list[Step] = []
+        self._updates: list[Update] = []
         self._posts: list[Post] = []
         self._lines: list[_Line] = []
         self._requests: list[tuple[str, str, float]] = []
@@ -187,6 +206,19 @@ class FakeSlack:
         with self._lock:
             return {fault: times for fault, times in self._faults.items() if fault != Fault.NONE}
 
+    @property
+    def updates(self) -> list[Update]:
+        with self._lock:
+            return list(self._updates)
+
+    def message(self, channel: str, ts: str) -> dict[str, Any]:
+        """As it stands in the channel now. Raises KeyError where it is not there."""
+        with self._lock:
+            for line in self._lines:
+                if (line.channel, line.ts) == (channel, ts):
+                    return dict(line.message)
+        raise KeyError(ts)
+
     def calls(self, method: str) -> int:
         return sum(1 for name, _, _ in self.requests if name == method)
 
@@ -195,6 +227,11 @@ class FakeSlack:
         """What happens to the next posts, one step each; after them chance (`rates`) decides."""
         with self._lock:
             self._script.extend(step if isinstance(step, Step) else Step(step) for step in steps)
+
+    def script_updates(self, *steps: Step | Fault) -> None:
+        """The same for chat.update; chance has no part in these."""
+        with self._lock:
+            self._update_script.extend(step if isinstance(step, Step) else Step(step) for step in steps)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """The same from JSON. Unknown names are refused, so that a harness does not misspell its faults away."""
@@ -208,7 +245,7 @@ class FakeSlack:
                     self.seed, self._chance = value, random.Random(value)
                 elif name in ("late_seconds", "history_lag", "history_interval"):
                     setattr(self, name, float(value))
-                elif name in ("history_page", "history_error", "echoes", "events_url"):
+                elif name in ("history_page", "history_error", "echoes", "events_url", "interactions_url"):
                     setattr(self, name, value)
                 else:
                     raise ValueError(f"unknown setting {name!r}")
@@ -250,6 +287,102 @@ class FakeSlack:
             self._lines.append(_Line(channel, said_at, time.time(), message))
             return message
 
+    def person_edits(self, channel: str, ts: str, text: str, *, user: str = "", **twists: Any) -> int:
+        """Change the words of a message in the history, and tell of it."""
+        before = self.message(channel, ts)
+        edited = {"user": user or before["user"], "ts": self._told_at()}
+        now = {**before, "text": _escape(text), "edited": edited}
+        self._replace(channel, ts, now)
+        return self._tell_changed(channel, "message_changed", {"message": now, "previous_message": before}, **twists)
+
+    def person_deletes(self, channel: str, ts: str, **twists: Any) -> int:
+        before = self.message(channel, ts)
+        self._replace(channel, ts, None)
+        return self._tell_changed(channel, "message_deleted", {"deleted_ts": ts, "previous_message": before}, **twists)
+
+    def _tell_changed(self, channel: str, subtype: str, fields: Mapping[str, Any], **twists: Any) -> int:
+        told_at = self._told_at()
+        kind = "im" if channel.startswith("D") else "channel"
+        event = {"type": "message", "subtype": subtype, "hidden": True, "channel": channel, "channel_type": kind}
+        return self.send_event(self.envelope({**event, "ts": told_at, "event_ts": told_at, **fields}), **twists)
+
+    def _told_at(self) -> str:
+        with self._lock:
+            return self._next_ts()
+
+    def _replace(self, channel: str, ts: str, message: Mapping[str, Any] | None) -> None:
+        with self._lock:
+            for place, line in enumerate(self._lines):
+                if (line.channel, line.ts) == (channel, ts):
+                    self._lines[place : place + 1] = [] if message is None else [replace(line, message=message)]
+                    return
+        raise KeyError(ts)
+
+    def press(
+        self,
+        post: Post,
+        value: str,
+        *,
+        user: str = "U0PERSON",
+        team: str = "",
+        is_shown: bool = True,
+        duplicates: int = 1,
+        **twists: Any,
+    ) -> list[int]:
+        """Press a button of a message and tell of it, the same request `duplicates` times. Answers the statuses.
+
+        A value that the message does not show (any more) is a KeyError, unless `is_shown` is False: then it is made up.
+        """
+        body = self.interaction(post, value, user=user, team=team, is_shown=is_shown)
+        return [self.send_interaction(body, **twists) for _ in range(duplicates)]
+
+    def interaction(
+        self, post: Post, value: str, *, user: str = "U0PERSON", team: str = "", is_shown: bool = True
+    ) -> bytes:
+        """The body of one press; each call is a press of its own."""
+        message = self.message(post.channel, post.ts)
+        blocks = message.get("blocks") or []
+        shown = [
+            {**element, "block_id": block.get("block_id", "")}
+            for block in blocks
+            if block["type"] == "actions"
+            for element in block["elements"]
+        ]
+        button = next((element for element in shown if element.get("value") == value), None)
+        if button is None:
+            if is_shown:
+                raise KeyError(value)
+            button = {"type": "button", "action_id": "made-up", "block_id": "made-up", "value": value}
+        team_id, name = team or self.team_id, user.lower()
+        payload = {
+            "type": "block_actions",
+            "user": {"id": user, "username": name, "name": name, "team_id": team_id},
+            "api_app_id": "A0FAKE",
+            "token": "unused",
+            "container": {
+                "type": "message",
+                "message_ts": post.ts,
+                "channel_id": post.channel,
+                "is_ephemeral": False,
+            },
+            "trigger_id": f"1.2.{secrets.token_hex(8)}",
+            "team": {"id": team_id, "domain": "fake"},
+            "enterprise": None,
+            "is_enterprise_install": False,
+            "channel": {"id": post.channel, "name": "fake"},
+            "message": message,
+            "state": {"values": {}},
+            "response_url": f"{self.address}/response",
+            "actions": [{**button, "action_ts": self._told_at()}],
+        }
+        return urllib.parse.urlencode({"payload": json.dumps(payload, ensure_ascii=False)}).encode()
+
+    def send_interaction(self, body: bytes, *, secret: str | None = None, skew: int = 0, url: str | None = None) -> int:
+        headers = sign(body, secret or self.signing_secret, at=time.time() + skew)
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        target = url or self.interactions_url or self.events_url.replace("/events", "/interactions")
+        return self._send_signed(target, body, headers)
+
     def envelope(self, event: Mapping[str, Any], *, event_id: str | None = None) -> dict[str, Any]:
         return {
             "token": "unused",
@@ -275,10 +408,12 @@ class FakeSlack:
         headers = sign(body, secret or self.signing_secret, at=time.time() + skew)
         if retry:
             headers |= {"X-Slack-Retry-Num": str(retry), "X-Slack-Retry-Reason": "http_timeout"}
-        target = url or self.events_url
+        return self._send_signed(url or self.events_url, body, headers)
+
+    def _send_signed(self, target: str, body: bytes, headers: Mapping[str, str]) -> int:
         if not target:
             raise ValueError("events_url is not set")
-        request = urllib.request.Request(target, data=body, headers=headers, method="POST")
+        request = urllib.request.Request(target, data=body, headers=dict(headers), method="POST")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=10) as answer:
@@ -300,6 +435,8 @@ class FakeSlack:
             return _Answer(body={"ok": True, "team_id": self.team_id, "user_id": "U0BOT", "bot_id": "B0BOT"})
         if method == "chat.postMessage":
             return self._post(given)
+        if method == "chat.update":
+            return self._update(given)
         if method.startswith("conversations.") and self.history_error:
             return _refused(self.history_error)
         if method == "conversations.history":
@@ -313,6 +450,8 @@ class FakeSlack:
             return _refused("channel_not_found")
         if not given.get("text"):
             return _refused("no_text")
+        if wrong := wrong_with_blocks(given.get("blocks")):
+            return _Answer(body={"ok": False, "error": "invalid_blocks", "errors": [wrong]})
         asked_at = time.time()
         with self._lock:
             step = self._next_step()
@@ -356,6 +495,34 @@ class FakeSlack:
         message = {"type": "message", "bot_id": "B0BOT", "text": post.text, "ts": post.ts}
         return _Answer(body={"ok": True, "channel": post.channel, "ts": post.ts, "message": message})
 
+    def _update(self, given: Mapping[str, Any]) -> _Answer:
+        with self._lock:
+            step = self._update_script.pop(0) if self._update_script else Step()
+        if step.fault == Fault.RATE_LIMITED:
+            return _rate_limited(step.retry_after)
+        if step.fault == Fault.NAMED:
+            return _refused(step.error)
+        if step.fault == Fault.ERROR_500:
+            return _Answer(status=500, body={"ok": False})
+        if step.fault == Fault.DROP_BEFORE:
+            return _Answer(is_dropped=True)
+        if wrong := wrong_with_blocks(given.get("blocks")):
+            return _Answer(body={"ok": False, "error": "invalid_blocks", "errors": [wrong]})
+        channel, ts = str(given.get("channel")), str(given.get("ts"))
+        with self._lock:
+            try:
+                before = self.message(channel, ts)
+            except KeyError:
+                return _refused("message_not_found")
+            if before.get("app_id") != "A0FAKE":
+                return _refused("cant_update_message")
+            kept = {name: given[name] for name in ("text", "blocks", "metadata") if name in given}
+            self._replace(channel, ts, {**before, **kept, "edited": {"user": "B0BOT", "ts": self._next_ts()}})
+            self._updates.append(Update(channel, ts, _unescape(str(given.get("text", ""))), time.time(), dict(given)))
+        if step.fault == Fault.DROP_AFTER:
+            return _Answer(is_dropped=True)
+        return _Answer(body={"ok": True, "channel": channel, "ts": ts, "text": given.get("text", "")})
+
     def _apply(self, given: Mapping[str, Any], asked_at: float) -> Post:
         with self._lock:
             metadata = given.get("metadata") or {}
@@ -381,6 +548,8 @@ class FakeSlack:
             }
             if post.thread_ts:
                 message["thread_ts"] = post.thread_ts
+            if given.get("blocks"):
+                message["blocks"] = given["blocks"]
             self._lines.append(_Line(post.channel, post.ts, post.at, message))
             if self._ledger_path:
                 with self._ledger_path.open("a") as ledger:
@@ -462,6 +631,33 @@ class FakeSlack:
         return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06d}"
 
 
+def wrong_with_blocks(blocks: Any) -> str:
+    """What Slack refuses of blocks, of the kinds that we use. From Slack's reference, not from our own code."""
+    if not blocks:
+        return ""
+    if len(blocks) > 50:
+        return "no more than 50 items allowed"
+    names = [block["block_id"] for block in blocks if "block_id" in block]
+    if len(set(names)) < len(names) or any(len(name) > 255 for name in names):
+        return "block_id must be unique and at most 255 characters"
+    for block in blocks:
+        if block["type"] == "section" and not 1 <= len(block["text"]["text"]) <= 3000:
+            return "a section's text must have 1 to 3000 characters"
+        if block["type"] == "context" and not 1 <= len(block["elements"]) <= 10:
+            return "a context must have 1 to 10 elements"
+        if block["type"] != "actions":
+            continue
+        buttons = block["elements"]
+        if not 1 <= len(buttons) <= 25 or len({button["action_id"] for button in buttons}) < len(buttons):
+            return "1 to 25 elements, each with an action_id of its own"
+        for button in buttons:
+            if button["text"]["type"] != "plain_text" or not 1 <= len(button["text"]["text"]) <= 75:
+                return "a button's text must be plain and have 1 to 75 characters"
+            if len(button["value"]) > 2000 or len(button["action_id"]) > 255:
+                return "a button's value may have 2000 characters, its action_id 255"
+    return ""
+
+
 def sign(body: bytes, secret: str, *, at: float) -> dict[str, str]:
     """Slack's headers for a body. Written from Slack's documentation, not from our verification."""
     stamp = str(int(at))
@@ -503,6 +699,8 @@ class _Handler(BaseHTTPRequestHandler):
         slack = self.server.slack
         if self.path == "/_fake/ledger":
             self._send(_Answer(body={"posts": [_shown(post) for post in slack.posts], "seed": slack.seed}))
+        elif self.path == "/_fake/updates":
+            self._send(_Answer(body={"updates": [asdict(update) for update in slack.updates]}))
         elif self.path == "/_fake/requests":
             self._send(_Answer(body={"requests": slack.requests}))
         else:
@@ -517,6 +715,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(_Answer(body={"ok": True}))
             elif self.path == "/_fake/person":
                 self._send(_Answer(body={"statuses": slack.person_says(**json.loads(body))}))
+            elif self.path == "/_fake/press":
+                asked = json.loads(body)
+                post = Post("", asked.pop("channel"), None, asked.pop("ts"), "", 0.0)
+                self._send(_Answer(body={"statuses": slack.press(post, **asked)}))
             elif "/api/" in self.path:
                 prefix, _, method = urllib.parse.urlsplit(self.path).path.rpartition("/api/")
                 token = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -531,7 +733,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Type", "").startswith("application/json"):
             given: dict[str, Any] = json.loads(body)
             return given
-        return dict(urllib.parse.parse_qsl(body.decode()))
+        form: dict[str, Any] = dict(urllib.parse.parse_qsl(body.decode()))
+        for name in ("blocks", "metadata"):
+            if name in form:
+                form[name] = json.loads(form[name])
+        return form
 
     def _send(self, answer: _Answer) -> None:
         if answer.is_dropped:

@@ -14,6 +14,7 @@ from tests.chaos.stage import Experiment, Scene
 from tests.fakes.slack import Fault, Post
 
 _STRANGE_TEAM = "T0ELSEWHERE"
+_PLACE = ("channel", "channel_type", "ts", "event_ts")
 _OUR_TWISTS = ("forged", "replayed", "of another team", "of another's workspace", "of our own bot", "edited")
 
 
@@ -92,7 +93,11 @@ class LoudLoad(Load):
             case "of our own bot":
                 envelope["event"] |= {"bot_id": "B0BOT", "app_id": "A0FAKE", "user": "U0BOT"}
             case "edited":
-                envelope["event"] |= {"subtype": "message_changed"}
+                # As Slack tells of it: the message in its new form, which nobody has heard in its old one.
+                now = message | {"edited": {"user": message["user"], "ts": message["ts"]}}
+                before = message | {"text": "something else"}
+                changed = {"subtype": "message_changed", "message": now, "previous_message": before}
+                envelope["event"] = {"type": "message", **{k: event[k] for k in _PLACE}} | changed
         asked.overheard.append(Said(text, time.time(), None, is_believable=False))
         status = self._send(envelope, 0, **twists)
         self._count(twist, 1)

@@ -1,0 +1,91 @@
+"""Buttons under our messages, and what a press means: each decides an approval, as `approve:<id>` or `deny:<id>`."""
+
+from uuid import UUID
+
+from django.db.models.functions import Now
+
+from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from agent_jobs.models import Activity, Approval
+from agent_jobs.services import approvals, audit
+from agent_jobs.specs import Actor
+from agent_jobs.states import SourceType
+from channels_integration.messages import Incoming
+
+
+def press(org_id: str, *, platform: str, code: str, value: str, by: str, actor: Actor, team: str = "") -> Approval:
+    """Do what the button says, in the name of `by`, who pressed it in that channel (and, on Slack, in that `team`).
+
+    Raises Invalid where no button of ours has this value, NotFound where it is none of this channel's, and what
+    `approvals.decide` raises.
+    """
+    decision, approval_id = _read(value)
+    asked = Approval.objects.filter(pk=approval_id, org_id=org_id).select_related("job").first()
+    # Another organisation's is refused below, and told of.
+    if asked and not _is_place_of(asked, platform, code, team):
+        raise approvals.not_found(str(approval_id))
+    return approvals.decide(org_id, approval_id, decision, by=by, actor=actor)
+
+
+def receive(incoming: Incoming) -> bool:
+    """A press that a platform told of. False if it may mean something in a second: the agent is just asking.
+
+    There is nobody to tell of a refusal: it is kept with the job (or, if the approval is another organisation's, in the
+    audit), and changes nothing.
+    """
+    actor = Actor("person", incoming.author[:200])
+    try:
+        press(
+            incoming.org_id,
+            platform=incoming.platform,
+            code=incoming.code,
+            value=incoming.text,
+            by=incoming.author,
+            actor=actor,
+            team=incoming.team,
+        )
+    except Invalid:
+        return True
+    except NotFound as error:
+        if error.denied:
+            audit.record_denied(incoming.org_id, *error.denied, actor=actor, method="PRESS", code=error.code)
+    except Forbidden:
+        _note_refused(incoming, actor)
+    except Conflict as error:
+        return error.code != "approval_not_open"
+    return True
+
+
+def _read(value: str) -> tuple[str, UUID]:
+    decision, _, stated = value.partition(":")
+    if decision in approvals.DECISIONS:
+        try:
+            return decision, UUID(stated)
+        except ValueError:
+            pass
+    raise Invalid(FieldError("value", "invalid", "is not the value of a button"))
+
+
+def _is_place_of(approval: Approval, platform: str, code: str, team: str) -> bool:
+    job = approval.job
+    stated = job.channel_data.get("team_id")
+    return (job.platform, job.channel_code) == (platform, code) and (not team or stated in (None, team))
+
+
+def _note_refused(incoming: Incoming, actor: Actor) -> None:
+    """Once for each person, however often they press."""
+    _, approval_id = _read(incoming.text)
+    approval = Approval.objects.select_related("job").get(pk=approval_id)
+    noted = Activity.objects.filter(job_id=approval.job_id, code="approval.refused", actor=str(actor))
+    if noted.filter(input__approval_id=str(approval.pk)).exists():
+        return
+    Activity.objects.create(
+        org_id=approval.org_id,
+        job_id=approval.job_id,
+        code="approval.refused",
+        note=f"{incoming.author} may not decide about {approval.tool}",
+        actor=str(actor),
+        life=approval.job.retry_count,
+        source_type=SourceType.DIRECT,
+        input={"approval_id": str(approval.pk), "author": incoming.author},
+        processed_at=Now(),
+    )

@@ -1,0 +1,40 @@
+"""The messages that ask for an approval: once nothing is left to decide, they lose their buttons and say why.
+
+Done through the outbox, on nobody's behalf: a message that could not be changed is pressed in vain, no more.
+"""
+
+from django.db.models.functions import Now
+
+from agent_jobs.models import Approval, Job
+from channels_integration import outbox
+
+Status = Approval.Status
+TIME_OUT = "system:time-out"
+
+
+def close(approval: Approval) -> None:
+    """Of one that has just been decided, has expired or was withdrawn."""
+    if approval.message_key is None:
+        return
+    line, person = _said(approval)
+    outbox.change(approval.org_id, approval.message_key, line=line, person=person)
+
+
+def withdraw(job: Job) -> None:
+    """The job has ended, its row locked: nobody needs to decide any more."""
+    for approval in Approval.objects.filter(job_id=job.pk, status=Status.PENDING).select_for_update():
+        approval.status = Status.WITHDRAWN
+        Approval.objects.filter(pk=approval.pk).update(status=approval.status, decided_at=Now())
+        close(approval)
+
+
+def _said(approval: Approval) -> tuple[str, str]:
+    """The line, and who stands at its end."""
+    if approval.status == Status.WITHDRAWN:
+        return "Nobody needs to decide this any more.", ""
+    if approval.decided_by == TIME_OUT:
+        outcome = ", so it is approved" if approval.status == Status.APPROVED else ""
+        return f"Nobody decided in time{outcome}.", ""
+    word = "Approved" if approval.status == Status.APPROVED else "Denied"
+    changed = ", with other arguments," if approval.edited_arguments is not None else ""
+    return f"{word}{changed} by", approval.decided_by

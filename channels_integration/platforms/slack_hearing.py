@@ -1,0 +1,238 @@
+"""What Slack tells us: the Events API (messages, edits, deletions) and interactivity (buttons that were pressed).
+
+Both are signed, on the raw bytes, with the secret of the app that an organisation has installed; what is signed with
+none of a workspace's is refused, and the refusal tells nothing about why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+from uuid import UUID
+
+from channels_integration.errors import SealingError
+from channels_integration.messages import Did, Incoming
+from channels_integration.models import Installation, OutboundMessage
+from channels_integration.platforms.base import Heard
+
+log = logging.getLogger(__name__)
+_PLATFORM = "slack"
+_SKEW_SECONDS = 300
+_REFUSED = Heard(401, {"code": "invalid_signature", "message": "the request is not signed by a known Slack app"})
+_TAKEN = Heard(200, {"ok": True})
+# A person's message has no subtype, or one of these; joins, bots and whatever is to come have others.
+_SPOKEN = (None, "file_share", "thread_broadcast")
+_EVENT_ID_LENGTH = 200
+
+
+# --- Events ----------------------------------------------------------------------------------------------------
+def events(headers: Mapping[str, str], body: bytes) -> Heard:
+    event = _json_object(body)
+    kind = event.get("type") if event else None
+    if event is None or not _is_recent(headers):
+        return _REFUSED
+    if kind == "url_verification":
+        # Names no team: signed by an app that some organisation has installed, or not at all.
+        signers = _signers(Installation.objects.order_by("-created_at")[:1_000], headers, body)
+        if next(signers, None) is None:
+            return _REFUSED
+        return Heard(200, {"challenge": str(event.get("challenge", ""))})
+    team_id = event.get("team_id")
+    org_ids = _org_ids(team_id, headers, body)
+    if not org_ids:
+        return _REFUSED
+    if kind != "event_callback":
+        return _TAKEN
+    return Heard(200, _TAKEN.answer, tuple(_done(event, str(team_id), org_ids)))
+
+
+def _done(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterator[Incoming]:
+    happened = event.get("event")
+    if not isinstance(happened, dict) or happened.get("type") != "message":
+        return
+    did, message = _read(happened)
+    if did is None or message.get("bot_id") or message.get("bot_profile") or message.get("app_id"):
+        return
+    words = {name: message.get(name, "") for name in ("user", "ts", "text", "thread_ts")}
+    words["channel"] = happened.get("channel", "")
+    words["at"] = words["ts"] if did == Did.SAID else happened.get("ts", "")
+    if not all(isinstance(word, str) for word in words.values()) or not words["channel"] or not words["user"]:
+        return
+    sent_at = _time_of(words["at"])
+    if sent_at is None or _time_of(words["ts"]) is None:
+        return
+    named = f"{words['channel']}:{words['at']}" if did == Did.SAID else f"{did}:{words['channel']}:{words['at']}"
+    for org_id in org_ids:
+        yield Incoming(
+            org_id=org_id,
+            platform=_PLATFORM,
+            code=words["channel"],
+            event_id=str(event.get("event_id") or named)[:_EVENT_ID_LENGTH],
+            author=words["user"],
+            text="" if did == Did.DELETED else _unescaped(words["text"]),
+            sent_at=sent_at,
+            thread=words["thread_ts"],
+            team=team_id,
+            is_direct=happened.get("channel_type") == "im",
+            did=did,
+            message_id=words["ts"],
+        )
+
+
+def _read(happened: Mapping[str, Any]) -> tuple[Did | None, Mapping[str, Any]]:
+    """What a person did, and the message with which; None where it was no person, or is nothing to us."""
+    subtype = happened.get("subtype")
+    now, before = (
+        found if isinstance(found, dict) else {} for found in map(happened.get, ("message", "previous_message"))
+    )
+    if subtype == "message_deleted":
+        return Did.DELETED, before
+    if subtype == "message_changed":
+        # Deleting a message that was answered leaves a stone in its place.
+        if now.get("subtype") == "tombstone":
+            return Did.DELETED, before
+        # Without a word of who edited it, it is not edited: a preview of a link was added, say.
+        is_edited = isinstance(now.get("edited"), dict) and now.get("text") != before.get("text")
+        return (Did.EDITED, now) if is_edited and now.get("subtype") in _SPOKEN else (None, now)
+    return (Did.SAID, happened) if subtype in _SPOKEN else (None, happened)
+
+
+# --- Buttons ---------------------------------------------------------------------------------------------------
+def presses(headers: Mapping[str, str], body: bytes) -> Heard:
+    """A form with one field, `payload`. What has no button of ours in it is taken, and means nothing."""
+    try:
+        sent = parse_qs(body, max_num_fields=10).get(b"payload", [b""])[0]
+    except ValueError:
+        return _REFUSED
+    payload = _json_object(sent)
+    if payload is None or not _is_recent(headers):
+        return _REFUSED
+    team_id = _id_in(payload, "team")
+    org_ids = _org_ids(team_id, headers, body)
+    if not org_ids:
+        return _REFUSED
+    if payload.get("type") != "block_actions":
+        return _TAKEN
+    return Heard(200, _TAKEN.answer, tuple(_pressed(payload, team_id, org_ids)))
+
+
+def _pressed(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterator[Incoming]:
+    container = payload.get("container")
+    message = payload.get("message")
+    message = message if isinstance(message, dict) else {}
+    words = {
+        "channel": _id_in(payload, "channel"),
+        "user": _id_in(payload, "user"),
+        "ts": container.get("message_ts", "") if isinstance(container, dict) else "",
+        "thread_ts": message.get("thread_ts") or "",
+    }
+    actions = payload.get("actions")
+    if not all(isinstance(word, str) for word in words.values()) or not (words["channel"] and words["user"]):
+        return
+    for number, action in enumerate(actions[:5] if isinstance(actions, list) else ()):
+        if not isinstance(action, dict) or action.get("type") != "button":
+            continue
+        value, at = action.get("value"), action.get("action_ts")
+        pressed_at = _time_of(at) if isinstance(at, str) else None
+        if not isinstance(value, str) or not value or pressed_at is None:
+            continue
+        for org_id in _posters(action.get("block_id"), org_ids):
+            yield Incoming(
+                org_id=org_id,
+                platform=_PLATFORM,
+                code=words["channel"],
+                # A press has no id: one person presses one thing once in a microsecond.
+                event_id=f"press:{words['channel']}:{words['ts']}:{words['user']}:{at}:{number}"[:_EVENT_ID_LENGTH],
+                author=words["user"],
+                text=_storable(value),
+                sent_at=pressed_at,
+                thread=words["thread_ts"],
+                team=team_id,
+                is_direct=words["channel"].startswith("D"),
+                did=Did.PRESSED,
+                message_id=words["ts"],
+            )
+
+
+def _posters(block_id: Any, org_ids: list[str]) -> list[str]:
+    """Organisations may have installed one app in one workspace: a press is for the one whose message it was."""
+    if len(org_ids) == 1:
+        return org_ids
+    try:
+        message_id = UUID(str(block_id))
+    except ValueError:
+        return org_ids
+    found = OutboundMessage.objects.filter(pk=message_id, org_id__in=org_ids).values_list("org_id", flat=True)
+    return list(found) or org_ids
+
+
+def _id_in(payload: Mapping[str, Any], name: str) -> str:
+    found = payload.get(name)
+    stated = found.get("id") if isinstance(found, dict) else None
+    return stated if isinstance(stated, str) else ""
+
+
+# --- Signatures ------------------------------------------------------------------------------------------------
+def signature(secret: str, timestamp: str, body: bytes) -> str:
+    """What Slack puts into X-Slack-Signature."""
+    signed = b"v0:" + timestamp.encode() + b":" + body
+    return "v0=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+
+
+def _org_ids(team_id: Any, headers: Mapping[str, str], body: bytes) -> list[str]:
+    """The organisations in whose name this is signed."""
+    if not isinstance(team_id, str) or not team_id:
+        return []
+    return [signer.org_id for signer in _signers(Installation.objects.filter(team_id=team_id), headers, body)]
+
+
+def _is_recent(headers: Mapping[str, str]) -> bool:
+    stated = headers.get("X-Slack-Request-Timestamp", "")
+    if not stated.isascii() or not stated.isdigit() or len(stated) > 12:
+        return False
+    return abs(time.time() - int(stated)) <= _SKEW_SECONDS
+
+
+def _signers(candidates: Any, headers: Mapping[str, str], body: bytes) -> Iterator[Installation]:
+    """Those installations whose secret signed this body."""
+    stated = headers.get("X-Slack-Signature", "").encode("utf-8", "replace")
+    timestamp = headers.get("X-Slack-Request-Timestamp", "")
+    for installation in candidates:
+        try:
+            secret = installation.opened("sealed_signing_secret")
+        except SealingError as error:
+            log.error("an event cannot be verified: %s", error.message)
+            continue
+        if hmac.compare_digest(signature(secret, timestamp, body).encode(), stated):
+            yield installation
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------
+def _time_of(ts: str) -> datetime | None:
+    if not re.fullmatch(r"[0-9]{1,10}\.[0-9]{1,6}", ts):
+        return None
+    return datetime.fromtimestamp(float(ts), UTC)
+
+
+def _unescaped(text: str) -> str:
+    return _storable(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        read = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return read if isinstance(read, dict) else None

@@ -1,0 +1,380 @@
+"""Buttons under what we post in Slack: how they look, who is heard that presses them, and how they go away."""
+
+import json
+import socket
+import time
+import urllib.parse
+
+import pytest
+from django.test import Client
+
+from channels_integration import directory, inbound, lanes, outbox, platforms
+from channels_integration.messages import Button, Change, Did
+from channels_integration.models import InboundEvent, OutboundMessage
+from channels_integration.platforms import slack_blocks
+from tests.channels import doubles
+from tests.channels.conftest import SIGNING_SECRET, deliver, deliver_all, message, post, row
+from tests.fakes.slack import Fault, Step, sign
+
+pytestmark = pytest.mark.django_db(transaction=True)
+DOOR = "/channels/slack/interactions"
+TWO = (Button("Approve", "approve:1"), Button("Deny", "deny:1"))
+
+
+def ask(slack, text="May I?", **changes):
+    outgoing = post(text, buttons=TWO, **changes)
+    deliver_all()
+    return outgoing, slack.posts[-1]
+
+
+def shown(slack, posted):
+    """What the message shows now: its text, and its buttons' values."""
+    now = slack.message(posted.channel, posted.ts)
+    blocks = now.get("blocks") or []
+    return now["text"], [
+        element["value"] for block in blocks for element in block.get("elements", ()) if "value" in element
+    ]
+
+
+# --- How they look ---------------------------------------------------------------------------------------------
+def test_a_message_with_buttons_says_the_same_as_text_and_as_blocks(slack):
+    outgoing, posted = ask(slack, "May I pay <!channel> & go?")
+
+    text, actions = posted.request["blocks"]
+    escaped = "May I pay &lt;!channel&gt; &amp; go?"
+    assert posted.request["text"] == escaped
+    assert text == {"type": "section", "text": {"type": "mrkdwn", "text": escaped, "verbatim": True}}
+    assert (actions["type"], actions["block_id"]) == ("actions", str(outgoing.id))
+    assert [(e["action_id"], e["text"], e["value"]) for e in actions["elements"]] == [
+        ("press-0", {"type": "plain_text", "text": "Approve", "emoji": False}, "approve:1"),
+        ("press-1", {"type": "plain_text", "text": "Deny", "emoji": False}, "deny:1"),
+    ]
+
+
+def test_a_message_without_buttons_has_no_blocks(slack):
+    post()
+    deliver_all()
+
+    assert "blocks" not in slack.posts[0].request
+
+
+LONG = ["x" * 9_000, "word " * 3_000, "line\n" * 1_500, "<&>" * 3_000, "&" * 2_999, "é" * 3_001, " \n" * 2_000 + "end"]
+
+
+@pytest.mark.parametrize("text", LONG, ids=lambda text: f"{text[:5]!r}-{len(text)}")
+def test_a_long_text_is_split_into_sections_and_nothing_of_it_is_lost(slack, text):
+    ask(slack, text)
+
+    *sections, _ = slack.posts[0].request["blocks"]
+    pieces = [section["text"]["text"] for section in sections]
+    assert all(0 < len(piece) <= 3_000 for piece in pieces)
+    assert "".join("".join(pieces).split()) == "".join(slack_blocks.escaped(text).split())
+    assert all(piece.count("&") == piece.count(";") for piece in pieces), "a piece ends in the middle of an escape"
+
+
+def test_a_text_longer_than_any_message_of_blocks_is_cut_there_and_whole_as_text(slack):
+    ask(slack, "x" * 200_000)
+
+    assert len(slack.posts[0].request["blocks"]) == 41
+    assert slack.posts[0].request["blocks"][-2]["text"]["text"] == "…"
+
+
+def test_a_long_label_is_cut(slack):
+    post(buttons=(Button("y" * 100, "v"),))
+    deliver_all()
+
+    assert slack.posts[0].request["blocks"][1]["elements"][0]["text"]["text"] == "y" * 74 + "…"
+
+
+@pytest.mark.parametrize(
+    "buttons", [(Button("a", "v" * 2_001),), tuple(Button("a", str(n)) for n in range(21))], ids=len
+)
+def test_buttons_that_slack_could_not_show_are_a_dead_letter_and_no_message_without_them(slack, buttons):
+    outgoing = post(buttons=buttons)
+    deliver(1)
+
+    assert (row(outgoing).status, row(outgoing).error_code) == ("dead", "buttons_too_large")
+    assert slack.posts == []
+
+
+# --- How they go away ------------------------------------------------------------------------------------------
+def test_a_change_takes_the_buttons_off_and_says_who_pressed(slack):
+    outgoing, posted = ask(slack, "May I <pay>?")
+    assert outbox.change("acme", outgoing.id, line="Approved by", person="U0ANN")
+    deliver_all()
+
+    assert shown(slack, posted) == ("May I &lt;pay&gt;?\n\nApproved by <@U0ANN>", [])
+    section, note = slack.message(posted.channel, posted.ts)["blocks"]
+    assert section["text"]["text"] == "May I &lt;pay&gt;?"
+    assert note == {
+        "type": "context",
+        "elements": [{"type": "mrkdwn", "text": "Approved by <@U0ANN>", "verbatim": True}],
+    }
+    assert slack.message(posted.channel, posted.ts)["metadata"] == posted.request["metadata"]
+    assert len(slack.posts) == 1
+
+
+@pytest.mark.parametrize("person", ["<!channel>", "U0ANN> <!here", "u0ann", "token:ops", "U0ANN\n", ""])
+def test_only_an_id_of_a_person_becomes_a_mention(person):
+    line = slack_blocks.line(Change(message().id, "<b> by", person))
+
+    assert "<" not in line
+    assert line.startswith("&lt;b&gt; by")
+
+
+def test_the_owner_hears_of_its_message_and_not_of_the_change(slack):
+    outgoing, _ = ask(slack)
+    doubles.deliveries.clear()
+    outbox.change("acme", outgoing.id, line="Denied by", person="U0ANN")
+    deliver_all()
+
+    assert doubles.deliveries == []
+    assert outbox.pending_count("acme", "owner") == 0
+    assert outbox.withdraw("acme", "owner") == []
+
+
+def test_a_change_comes_after_its_message_however_long_that_takes(slack):
+    slack.script(Step(Fault.DROP_AFTER))
+    outgoing = post(buttons=TWO)
+    deliver(0.3)
+    assert row(outgoing).status == "unknown"
+    outbox.change("acme", outgoing.id, line="Denied by", person="U0ANN")
+    deliver_all()
+
+    assert [len(slack.posts), len(slack.updates)] == [1, 1]
+    assert shown(slack, slack.posts[0])[1] == []
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP_BEFORE, Fault.DROP_AFTER, Fault.ERROR_500, Fault.RATE_LIMITED])
+def test_a_change_of_unknown_outcome_is_made_again_and_needs_no_look_into_the_history(slack, fault):
+    outgoing, posted = ask(slack)
+    slack.script_updates(Step(fault))
+    outbox.change("acme", outgoing.id, line="Denied by", person="U0ANN")
+    deliver_all()
+
+    assert shown(slack, posted)[1] == []
+    assert slack.calls("conversations.history") == slack.calls("conversations.replies") == 0
+    assert slack.calls("chat.update") == 2
+
+
+@pytest.mark.parametrize("error", ["message_not_found", "cant_update_message", "edit_window_closed"])
+def test_a_change_that_slack_refuses_is_lost_and_harms_nobody(slack, error):
+    outgoing, _ = ask(slack)
+    slack.script_updates(Step(Fault.NAMED, error=error))
+    outbox.change("acme", outgoing.id, line="Denied by", person="U0ANN")
+    later = post("Later")
+    deliver_all()
+
+    assert OutboundMessage.objects.get(change__isnull=False).status == "dead"
+    assert row(later).status == "sent"
+
+
+def test_one_that_is_on_its_way_blocks_no_message_of_its_thread(slack):
+    outgoing, _ = ask(slack)
+    slack.script_updates(Step(Fault.DROP_BEFORE))
+    outbox.change("acme", outgoing.id, line="Denied by", person="U0ANN")
+    deliver(0.3)
+    later = post("Later")
+    began = time.monotonic()
+    while row(later).status != "sent":
+        deliver(0.2)
+        assert time.monotonic() - began < 10
+    assert slack.posts[-1].thread_ts == slack.posts[0].ts
+
+
+def test_a_message_that_was_given_up_after_all_is_not_changed(slack):
+    outgoing = post(buttons=TWO)
+    outbox.change("acme", outgoing.id, line="Denied by", person="U0ANN")
+    OutboundMessage.objects.filter(pk=outgoing.id).update(status="dead", error_code="x")
+    deliver_all()
+
+    assert slack.calls("chat.update") == 0
+    assert OutboundMessage.objects.get(change__isnull=False).error_code == "message_not_found"
+
+
+@pytest.mark.parametrize("status", ["withdrawn", "dead"])
+def test_there_is_nothing_to_change_of_what_nobody_saw(slack, status):
+    outgoing = post(buttons=TWO)
+    OutboundMessage.objects.update(status=status, error_code="x")
+
+    assert not outbox.change("acme", outgoing.id, line="x")
+
+
+def test_anothers_message_is_not_changed(slack):
+    outgoing, _ = ask(slack)
+
+    assert not outbox.change("rival", outgoing.id, line="x")
+    # Not even by a row that says so.
+    outbox.enqueue([message(org_id="rival", owner_key="", change=Change(outgoing.id, "x"))])
+    claim = None
+    directory.install_slack("rival", team_id="T0ACME", bot_token=slack.bot_token, signing_secret="rival-secret")
+    while not isinstance(claim, lanes.Claim):
+        lanes.enter()
+        claim = lanes.claim(after_org="", grace_seconds=30, flight_seconds=1)
+    assert claim.outgoing.change.posted_as == ""
+
+
+def test_only_platforms_that_can_change_messages_are_asked_to():
+    assert {platform.name: platform.can_change for platform in platforms.PLATFORMS} == {
+        "slack": True,
+        "web": True,
+        "webhook": True,
+        "null": False,
+    }
+
+
+# --- Who is heard ----------------------------------------------------------------------------------------------
+def knock(body, *, secret=SIGNING_SECRET, skew=0, headers=None):
+    signed = {**sign(body, secret, at=time.time() + skew), **(headers or {})}
+    signed.pop("Content-Type")
+    return Client().post(DOOR, data=body, content_type="application/x-www-form-urlencoded", headers=signed)
+
+
+def form(payload):
+    return urllib.parse.urlencode({"payload": json.dumps(payload)}).encode()
+
+
+def payload_of(body):
+    return json.loads(urllib.parse.parse_qs(body.decode())["payload"][0])
+
+
+def test_a_press_is_kept_with_who_pressed_what_and_where(slack):
+    _, posted = ask(slack, thread_key="thread")
+    ask(slack, thread_key="thread")
+    answer = knock(slack.interaction(slack.posts[1], "approve:1", user="U0ANN"))
+
+    assert (answer.status_code, answer.json()) == (200, {"ok": True})
+    kept = InboundEvent.objects.get()
+    assert (kept.org_id, kept.platform, kept.team, kept.code) == ("acme", "slack", "T0ACME", "C0ONE")
+    assert (kept.did, kept.text, kept.author) == ("pressed", "approve:1", "U0ANN")
+    assert (kept.message_id, kept.thread) == (slack.posts[1].ts, posted.ts)
+    inbound.route_due()
+    assert [(heard.did, heard.text) for heard in doubles.heard] == [(Did.PRESSED, "approve:1")]
+
+
+def test_a_replay_is_answered_and_not_kept_again_but_a_second_press_is(slack):
+    _, posted = ask(slack)
+    body = slack.interaction(posted, "approve:1", user="U0ANN")
+    assert [knock(body).status_code for _ in range(3)] == [200] * 3
+    assert InboundEvent.objects.count() == 1
+
+    knock(slack.interaction(posted, "approve:1", user="U0ANN"))
+    knock(slack.interaction(posted, "deny:1", user="U0BEN"))
+    assert InboundEvent.objects.count() == 3
+
+
+def test_every_refusal_is_the_same_to_the_byte(slack):
+    _, posted = ask(slack)
+    body = slack.interaction(posted, "approve:1")
+    payload = payload_of(body)
+    refusals = [
+        knock(body, secret="another"),
+        knock(body, skew=-301),
+        knock(body, skew=330),
+        knock(body, headers={"X-Slack-Signature": ""}),
+        knock(body, headers={"X-Slack-Request-Timestamp": "now"}),
+        knock(form({**payload, "team": {"id": "T0NOBODY"}})),
+        knock(form({**payload, "team": None})),
+        knock(form({**payload, "team": {"id": 5}})),
+        knock(b""),
+        knock(b"payload=nonsense"),
+        knock(b"payload=%ff"),
+        knock(b"payload=[]"),
+        knock(b"x=1"),
+        knock(b"&".join([b"a=1"] * 50)),
+        Client().post(
+            DOOR,
+            data=body + b"&",
+            content_type="application/x-www-form-urlencoded",
+            headers=sign(body, SIGNING_SECRET, at=time.time()),
+        ),
+    ]
+
+    assert {refusal.status_code for refusal in refusals} == {401}
+    assert len({refusal.content for refusal in refusals}) == 1
+    assert not InboundEvent.objects.exists()
+
+
+IGNORED = [
+    {"type": "view_submission"},
+    {"type": "message_action"},
+    {"actions": []},
+    {"actions": None},
+    {"actions": ["x"]},
+    {"user": {}},
+    {"channel": None},
+    {"channel": {"id": 5}},
+    {"container": {"message_ts": 5}},
+    {"message": {"thread_ts": 5}},
+]
+
+
+@pytest.mark.parametrize("fields", IGNORED, ids=str)
+def test_what_is_no_press_of_a_button_is_answered_and_not_kept(slack, fields):
+    _, posted = ask(slack)
+
+    assert knock(form(payload_of(slack.interaction(posted, "approve:1")) | fields)).status_code == 200
+    assert not InboundEvent.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [{"type": "overflow"}, {"value": ""}, {"value": 5}, {"value": None}, {"action_ts": "x"}, {"action_ts": 5}],
+    ids=str,
+)
+def test_what_is_no_button_of_ours_is_answered_and_not_kept(slack, action):
+    _, posted = ask(slack)
+    payload = payload_of(slack.interaction(posted, "approve:1"))
+
+    assert knock(form(payload | {"actions": [payload["actions"][0] | action]})).status_code == 200
+    assert not InboundEvent.objects.exists()
+
+
+def test_a_press_without_message_or_container_is_kept_without_its_thread(slack):
+    _, posted = ask(slack)
+    payload = payload_of(slack.interaction(posted, "approve:1"))
+    for name in ("message", "container", "block_id"):
+        payload.pop(name, None)
+    knock(form(payload))
+
+    assert InboundEvent.objects.get().thread == ""
+
+
+def test_of_two_organisations_with_one_app_the_one_whose_message_it_was_hears_it(slack):
+    _, posted = ask(slack)
+    directory.install_slack("third", team_id="T0ACME", bot_token="xoxb-third", signing_secret=SIGNING_SECRET)
+    knock(slack.interaction(posted, "approve:1"))
+    knock(slack.interaction(posted, "made up", is_shown=False))
+
+    heard = InboundEvent.objects.order_by("id").values_list("org_id", "text")
+    assert sorted(heard) == [("acme", "approve:1"), ("acme", "made up"), ("third", "made up")]
+
+
+def test_the_answer_is_fast_also_with_redis_gone(slack, settings):
+    _, posted = ask(slack)
+    body = slack.interaction(posted, "approve:1")
+    knock(b"payload=[]")
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        settings.REDIS_URL = f"redis://127.0.0.1:{deaf.getsockname()[1]}/0"
+        began = time.monotonic()
+        assert knock(body).status_code == 200
+
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("method", ["get", "put", "delete"])
+def test_other_methods_are_405(method):
+    assert getattr(Client(), method)(DOOR).status_code == 405
+
+
+def test_a_handler_that_wants_to_look_again_does_so_a_second_later(slack):
+    _, posted = ask(slack)
+    doubles.on_incoming.append(lambda incoming: len(doubles.heard) > 0)
+    knock(slack.interaction(posted, "approve:1"))
+    inbound.route_due()
+    assert InboundEvent.objects.get().status == "waiting"
+    InboundEvent.objects.update(due_at="2000-01-01T00:00:00Z")
+    inbound.route_due()
+
+    assert (InboundEvent.objects.get().status, InboundEvent.objects.get().is_matched) == ("routed", True)
