@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 from agent_jobs.errors import Forbidden, NotFound
 from agent_jobs.models import (
     Activity,
+    Approval,
     AppToken,
     AuditEntry,
     DutyRun,
@@ -49,9 +50,25 @@ ACTIVITY_COLUMNS = (
     *("allocated_credits", "consumed_credits", "credits_rule_id", "input", "output", "processed_at"),
     *("created_at", "updated_at", "job__platform", "job__channel_code", "job__thread", "job__job_type_key"),
 )
-MESSAGE_COLUMNS = ("id", "key", "job_id", "is_human", "author", "text", "created_at", "delivered_at")
 # Never the value.
 TOOL_SECRET_COLUMNS = ("id", "org_id", "name", "created_at", "updated_at")
+MESSAGE_COLUMNS = (
+    "id",
+    "key",
+    "job_id",
+    "is_human",
+    "author",
+    "text",
+    "created_at",
+    "delivered_at",
+    "edited_at",
+    "deleted_at",
+)
+APPROVAL_COLUMNS = (
+    *("id", "org_id", "job_id", "tool", "question", "arguments", "edited_arguments", "approvers", "on_timeout"),
+    *("status", "decided_by", "reason", "created_at", "expires_at", "decided_at"),
+)
+APPROVAL_STATUSES = tuple(Approval.Status.values)
 # Never the digest.
 APP_TOKEN_COLUMNS = (
     *("id", "org_id", "public_id", "app", "name", "scopes", "created_by", "created_at", "expires_at"),
@@ -258,6 +275,16 @@ def activity_ids(asked: Sequence[tuple[str, UUID, datetime, int]]) -> list[list[
 def activities_by_id(ids: Iterable[UUID]) -> Mapping[UUID, Row]:
     """Of ids that were found under their organisation."""
     return {row["id"]: row for row in Activity.objects.filter(pk__in=list(ids)).values(*ACTIVITY_COLUMNS)}
+
+
+def approvals(org_id: str) -> QuerySet[Approval]:
+    return Approval.objects.filter(org_id=org_id)
+
+
+def approvals_of(org_id: str, job_id: UUID, *, is_pending: bool = False) -> list[Row]:
+    """Of one job, oldest first."""
+    found = approvals(org_id).filter(job_id=job_id).order_by("created_at", "id")
+    return list((found.filter(status=Approval.Status.PENDING) if is_pending else found).values(*APPROVAL_COLUMNS))
 
 
 def app_tokens(org_id: str) -> QuerySet[AppToken]:

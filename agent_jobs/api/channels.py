@@ -17,16 +17,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import queries
-from agent_jobs.api import filters, parsing, streams
+from agent_jobs.api import approvals, filters, parsing, streams
 from agent_jobs.api.answers import filled, stamp
+from agent_jobs.api.approvals import ApprovalItem
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import StrictSerializer, Text
 from agent_jobs.errors import NotFound
-from agent_jobs.services import channels
+from agent_jobs.services import channels, presses
 from channels_integration import directory, transcript, webchat
 from channels_integration.messages import Target
 
+SLACK = "slack"
 POLL_SECONDS = 0.2
 MAX_WAIT_SECONDS = 30
 MESSAGES_QUERY = {
@@ -67,6 +69,16 @@ class MessageRequest(StrictSerializer):
     job_id = Text(max_length=64, required=False, help_text="The job that is answered; else the newest that waits.")
 
 
+class PressRequest(StrictSerializer):
+    value = Text(max_length=2_000, help_text="Of the button, as its message shows it.")
+    author = Text(help_text="Who presses it.")
+
+
+class Button(serializers.Serializer[Any]):
+    label = serializers.CharField()  # type: ignore[assignment]
+    value = serializers.CharField(help_text="What is sent to press it.")
+
+
 class Channel(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     platform = serializers.CharField()
@@ -94,6 +106,7 @@ class Message(serializers.Serializer[Any]):
     author = serializers.CharField()
     text = serializers.CharField()
     job_id = serializers.CharField(required=False)
+    buttons = Button(many=True, required=False, help_text="While they can be pressed.")
     created_at = serializers.DateTimeField()
 
 
@@ -155,8 +168,13 @@ def _message(message: Any, code: str) -> dict[str, Any]:
         "author": message.author,
         "text": message.text,
         **filled({"job_id": message.owner_key}),
+        **({"buttons": [_button(*button) for button in message.buttons]} if message.buttons else {}),
         "created_at": stamp(message.created_at),
     }
+
+
+def _button(label: str, value: str) -> dict[str, str]:
+    return {"label": label, "value": value}
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
@@ -309,3 +327,33 @@ class Messages(_ByName):
             return found
         finally:
             _places.release()
+
+
+class Presses(_ByName):
+    @operation(
+        "buttons_press",
+        "Press a button as a person",
+        answers={200: ApprovalItem},
+        refused=(404,),
+        request=PressRequest,
+        is_post=True,
+        description="Under a message of a web chat, a webhook or a bridge. Answers the approval that it decides;"
+        " a 403 says that somebody else has to, a 409 that it is decided.",
+    )
+    def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:
+        fields = self.asked(body=PressRequest).body
+        if platform == SLACK:
+            raise NotFound("what is pressed in Slack is heard from Slack alone", code="channel_not_found")
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            decided = presses.press(
+                self.org_id,
+                platform=platform,
+                code=code,
+                value=fields["value"],
+                by=fields["author"],
+                actor=self.actor,
+            )
+            return 200, approvals.item(self.org_id, decided)
+
+        return self.once(effect)

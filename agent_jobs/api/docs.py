@@ -72,6 +72,7 @@ _HEADERS = (
 # The page's headings, by the first words of an address.
 _TAGS = {
     "/services/agent-jobs": "Jobs",
+    "/services/approvals": "Jobs",
     "/services/activities": "Activities",
     "/services/organizations": "Catalogue",
     "/services/usage": "Usage",

@@ -7,6 +7,7 @@ from django import forms
 from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
 from agent_jobs.api.parsing import Param, day_param, one_of, text, time_param, whole
+from agent_jobs.queries import APPROVAL_STATUSES
 from agent_jobs.specs import PRIORITIES
 from agent_jobs.states import ActivityStatus, JobStatus, SourceType
 
@@ -101,6 +102,11 @@ class ActivityFilters(FilterSet):  # type: ignore[misc]
     source_type = By(one_of(*SourceType))
     created_at_gte = By(time_param("At this time or later."), "created_at", "gte")
     created_at_lte = By(time_param("At this time or before."), "created_at", "lte")
+
+
+class ApprovalFilters(FilterSet):  # type: ignore[misc]
+    status = By(one_of(*APPROVAL_STATUSES))
+    job_id = By(Param(_job_id, "Of this job.", {"type": "string", "format": "uuid"}))
 
 
 class AppTokenFilters(FilterSet):  # type: ignore[misc]

@@ -6,6 +6,7 @@ from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
 from agent_jobs.api.activities import Activity
+from agent_jobs.api.approvals import Approval
 from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
 from agent_jobs.states import JobStatus, TaskStatus
 
@@ -124,6 +125,7 @@ class JobInDetail(Job):
     delay_minutes = serializers.IntegerField()
     delay_seconds = serializers.IntegerField(help_text="What was drawn.")
     requested_scheduled_at = serializers.DateTimeField(required=False)
+    approvals = Approval(many=True, required=False, help_text="What it waits for a person to allow.")
 
 
 class ActivitiesMeta(serializers.Serializer[Any]):

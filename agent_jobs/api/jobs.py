@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import explanations, queries, stats, timing
-from agent_jobs.api import activities, paging, parsing, streams
+from agent_jobs.api import activities, approvals, paging, parsing, streams
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
@@ -20,7 +20,7 @@ from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPa
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.services import jobs
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec, config_errors
-from agent_jobs.states import TERMINAL, JobStatus
+from agent_jobs.states import TERMINAL, JobStatus, WaitingFor
 
 SORTING = paging.Sorting(
     "jobs",
@@ -205,6 +205,9 @@ def _answer(row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, *,
     if is_detail:
         shown |= {"delay_minutes": row["delay_minutes"], "delay_seconds": row["delay_seconds"]}
         has_value["requested_scheduled_at"] = stamp_or_none(row["requested_at"])
+        if row["waiting_for"] == WaitingFor.APPROVAL:
+            pending = queries.approvals_of(row["org_id"], row["id"], is_pending=True)
+            shown |= {"approvals": [approvals.answer(approval) for approval in pending]} if pending else {}
     return shown | filled(has_value)
 
 

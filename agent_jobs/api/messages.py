@@ -39,6 +39,8 @@ class JobMessage(serializers.Serializer[Any]):
     delivered_at = serializers.DateTimeField(
         required=False, help_text="When it was in the channel, or came in; missing while it is on its way."
     )
+    edited_at = serializers.DateTimeField(required=False, help_text="When its author changed it there last.")
+    deleted_at = serializers.DateTimeField(required=False, help_text="When it was deleted there: it has no text then.")
 
 
 JobMessageItem = inline_serializer("JobMessageItem", {"data": JobMessage(), "meta": ItemMeta()})
@@ -55,6 +57,8 @@ def answer(org_id: str, row: queries.Row) -> dict[str, Any]:
             "is_human": row["is_human"],
             "created_at": stamp(row["created_at"]),
             "delivered_at": stamp_or_none(row["delivered_at"]),
+            "edited_at": stamp_or_none(row["edited_at"]),
+            "deleted_at": stamp_or_none(row["deleted_at"]),
         }
     ) | {"text": row["text"]}
 

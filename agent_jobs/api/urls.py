@@ -12,6 +12,7 @@ from agent_jobs.api import (
     activities,
     again,
     app_tokens,
+    approvals,
     audit,
     catalog,
     channels,
@@ -57,6 +58,9 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("agent-jobs/<str:job_id>/messages", messages.JobMessages.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>/retry", again.Retry.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>/replay", again.Replay.as_view(**kwargs)),
+        path("agent-jobs/<str:job_id>/approvals", approvals.JobApprovals.as_view(**kwargs)),
+        path("agent-jobs/<str:job_id>/approvals/<str:approval_id>", approvals.JobApproval.as_view(**kwargs)),
+        path("approvals", approvals.Approvals.as_view(**kwargs)),
         path("app-tokens", app_tokens.AppTokens.as_view(**kwargs)),
         path("app-tokens/<str:public_id>", app_tokens.AppTokenDetail.as_view(**kwargs)),
         path("audit", audit.Audit.as_view(**kwargs)),
@@ -73,6 +77,7 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("channels/slack/installations/<str:team_id>", channels.InstallationDetail.as_view(**kwargs)),
         path("channels/<str:platform>/<str:code>", channels.ChannelDetail.as_view(**kwargs)),
         path("channels/<str:platform>/<str:code>/messages", channels.Messages.as_view(**kwargs)),
+        path("channels/<str:platform>/<str:code>/presses", channels.Presses.as_view(**kwargs)),
     ]
 
 

@@ -86,6 +86,12 @@ WRITES = [
         {"app": "crm", "scopes": ["SERVICES:READ"]},
         ("app_token.created", None, None, {"app": "crm"}),
     ),
+    (
+        "POST",
+        "/services/agent-jobs/{parked}/approvals/{approval}",
+        {"decision": "deny", "reason": "no"},
+        ("approval.denied", None, None, {"tool": "pay", "by": "token:test", "reason": "no"}),
+    ),
     ("POST", "/services/agent-jobs", factories.job_request(), ("job.created", None, None, {"status": "WAITING"})),
     (
         "POST",
@@ -113,7 +119,9 @@ def old_things(admin):
     admin.post(f"{CATALOG}/profiles", {"id": "old", "name": "Old"})
     admin.post(CHANNELS, {**HOOK, "code": "old"})
     admin.post(f"{CHANNELS}/slack/installations", {**SLACK, "team_id": "T0OLD"})
-    return {"job": rows.job().pk, "ended": rows.job(JobStatus.FAILED).pk}
+    approval = rows.approval(rows.parked())
+    asks = {"parked": approval.job_id, "approval": approval.pk}
+    return {"job": rows.job().pk, "ended": rows.job(JobStatus.FAILED).pk, **asks}
 
 
 @pytest.mark.parametrize(("method", "path", "body", "expected"), WRITES, ids=lambda value: str(value)[:60])

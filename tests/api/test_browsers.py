@@ -138,6 +138,7 @@ ANSWERS = {
     ("PUT", JOBS, "acme"): (405, {"Content-Type": "application/json", "Allow": "GET, POST, HEAD, OPTIONS"}),
     ("GET", "/health/live", "nobody"): (200, {"Content-Type": "application/json", "Allow": "GET, HEAD, OPTIONS"}),
     ("POST", "/channels/slack/events", "nobody"): (401, {"Content-Type": "application/json"}),
+    ("POST", "/channels/slack/interactions", "nobody"): (401, {"Content-Type": "application/json"}),
 }
 
 

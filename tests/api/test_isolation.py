@@ -77,6 +77,11 @@ ROWS = {
         "agent-jobs/{job}/messages", (201, 403, 404), "id", lambda names: {"text": "Hi", "author": "Ann"}
     ),
     ("agent-jobs/<str:job_id>/events", "GET"): Row("agent-jobs/{job}/events", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>/approvals", "GET"): Row("agent-jobs/{parked}/approvals", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>/approvals/<str:approval_id>", "POST"): Row(
+        "agent-jobs/{parked}/approvals/{approval}", (200, 403, 404), "id", lambda names: {"decision": "approve"}
+    ),
+    ("approvals", "GET"): Row("approvals", (200, 200, 200)),
     ("activities", "GET"): Row("activities?org_id={org}", (200, 403, 403), "org"),
     ("usage", "GET"): Row("usage", (200, 200, 200)),
     ("audit", "GET"): Row("audit", (200, 200, 200), level="ADMIN"),
@@ -106,6 +111,12 @@ ROWS = {
     ("channels/<str:platform>/<str:code>/messages", "GET"): Row("channels/webhook/{code}/messages", (200, 404, 404)),
     ("channels/<str:platform>/<str:code>/messages", "POST"): Row(
         "channels/webhook/{code}/messages", (201, 404, 404), body=lambda names: {"text": "Hi", "author": "Ann"}
+    ),
+    ("channels/<str:platform>/<str:code>/presses", "POST"): Row(
+        "channels/web/lobby/presses",
+        (200, 404, 404),
+        "id",
+        lambda names: {"value": f"deny:{names['approval']}", "author": "Ann"},
     ),
 }
 for word in ("agent-jobs-type", "profiles"):
@@ -138,7 +149,7 @@ for word, name in (("", ""), ("/channels", "/web/shared"), ("/people", "/web/sha
 REACHES = {("org", "foreign"), ("org", "unknown"), ("id", "foreign")}
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
 OPEN = ("health/live", "health/ready", "metrics", "schema", "docs")
-OTHER_DOORS = ("admin/", "channels/slack/events", "static/")
+OTHER_DOORS = ("admin/", "channels/slack/events", "channels/slack/interactions", "static/")
 PREFIXES = ("services/", "api/v0/services/", "")
 
 
@@ -187,6 +198,8 @@ UNKNOWN = {
     "org": "unknown",
     "job": "01930000-0000-7000-8000-000000000000",
     "ended": "01930000-0000-7000-8000-000000000000",
+    "parked": "01930000-0000-7000-8000-000000000001",
+    "approval": "01930000-0000-7000-8000-000000000002",
     "token": "ajt_live_0000000",
     "code": "nobodys",
     "team": "T0NOBODY",
@@ -215,6 +228,9 @@ def populate(org_id, code, team):
     )
     Message.objects.create(job=job, is_human=True, author=canary, text=canary)
     ended = rows.job(JobStatus.FAILED, org_id=org_id, params={"name": canary}, prompt=canary, result=canary)
+    parked = rows.parked(org_id, params={"name": canary})
+    asked = {"question": canary, "arguments": {"a": canary}, "tool": canary, "reason": canary}
+    approval = rows.approval(parked, **asked)
     factories.activity(job, note=canary, input={"a": canary}, output={"a": canary}, actor=canary)
     PlaceHours.objects.create(org_id=org_id, kind="person", platform="web", name=canary, hours={"a": canary})
     of_job = {"org_id": org_id, "job": job}
@@ -237,8 +253,9 @@ def populate(org_id, code, team):
     budgets.reserve(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))
     audit.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
     plain = factories.token(org_id, app=canary)
-    names = {"org": org_id, "job": str(job.pk), "ended": str(ended.pk), "token": plain[:16], "code": code, "team": team}
-    return names, plain
+    made = {"job": job, "ended": ended, "parked": parked, "approval": approval}
+    ids = {name: str(row.pk) for name, row in made.items()}
+    return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team}, plain
 
 
 @pytest.fixture
@@ -298,10 +315,10 @@ def test_nobody_gets_or_changes_what_is_the_strangers(world, caplog, address, me
     before = all_of("rival")
     theirs = {
         str(line.get("key", line["id"]))
-        for name in ("Activity", "Message", "Channel", "Installation", "WebMessage")
+        for name in ("Activity", "Approval", "Message", "Channel", "Installation", "WebMessage")
         for line in before[name]
     }
-    theirs |= {world.names["foreign"][name] for name in ("job", "ended", "token")}
+    theirs |= {world.names["foreign"][name] for name in ("job", "ended", "parked", "token")}
     caplog.set_level(logging.DEBUG)
     caplog.clear()
 
@@ -411,7 +428,8 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
 # --- Lists and references --------------------------------------------------------------------------------------
 def test_lists_hold_only_what_is_ours(world):
     for path, count in {
-        "agent-jobs?include=activities,stats": 2,
+        "agent-jobs?include=activities,stats": 3,
+        "approvals": 2,
         "activities": 1,
         "organizations/acme/agent-jobs-type": 1,
         "organizations/acme/profiles": 1,

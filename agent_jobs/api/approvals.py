@@ -1,0 +1,163 @@
+"""Approvals: `/services/approvals`, and a job's own. A person allows what the agent wants to do, or does not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.http import HttpResponseBase
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries
+from agent_jobs.api import filters, paging
+from agent_jobs.api.answers import filled, stamp, stamp_or_none
+from agent_jobs.api.base import Resource, read_job_id
+from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.fields import Object, StrictSerializer, Text
+from agent_jobs.api.filters import ApprovalFilters
+from agent_jobs.errors import FieldError
+from agent_jobs.services import approvals
+
+SORTING = paging.Sorting(
+    "approvals", {"created_at": "created_at", "expires_at": "expires_at"}, default="created_at:desc"
+)
+QUERY = SORTING.params()
+MAX_REASON = 1_000
+
+
+class DecisionRequest(StrictSerializer):
+    decision = serializers.ChoiceField(list(approvals.DECISIONS))
+    arguments = Object(required=False, help_text="Instead of those that the agent asked for; only with `approve`.")
+    reason = Text(max_length=MAX_REASON, required=False, allow_blank=True, help_text="The agent is told.")
+
+
+class Approval(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    org_id = serializers.CharField()
+    job_id = serializers.CharField()
+    tool = serializers.CharField(help_text="What the agent wants to call.")
+    question = serializers.CharField(required=False, help_text="As it stands in the channel.")
+    arguments = Object(help_text="What it wants to call it with.")
+    edited_arguments = Object(required=False, help_text="What an approver made of them.")
+    approvers = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Who may decide: people by their platform's ids, tokens as `token:…`. Empty: anybody there.",
+    )
+    on_timeout = serializers.CharField(help_text="What happens where nobody decides in time.")
+    status = serializers.ChoiceField(list(queries.APPROVAL_STATUSES))
+    decided_by = serializers.CharField(required=False)
+    reason = serializers.CharField(required=False)
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    decided_at = serializers.DateTimeField(required=False)
+
+
+class ApprovalsMeta(serializers.Serializer[Any]):
+    org_id = serializers.CharField()
+    count = serializers.IntegerField()
+
+
+ApprovalItem = inline_serializer("ApprovalItem", {"data": Approval(), "meta": ItemMeta()})
+ApprovalPage = inline_serializer("ApprovalPage", {"data": Approval(many=True), "meta": PageMeta()})
+ApprovalList = inline_serializer("ApprovalList", {"data": Approval(many=True), "meta": ApprovalsMeta()})
+
+
+def answer(row: queries.Row) -> dict[str, Any]:
+    has_value = {
+        "question": row["question"],
+        "edited_arguments": row["edited_arguments"],
+        "decided_by": row["decided_by"],
+        "reason": row["reason"],
+        "decided_at": stamp_or_none(row["decided_at"]),
+    }
+    return {
+        "id": str(row["id"]),
+        "org_id": row["org_id"],
+        "job_id": str(row["job_id"]),
+        "tool": row["tool"],
+        "arguments": row["arguments"],
+        "approvers": row["approvers"],
+        "on_timeout": row["on_timeout"],
+        "status": row["status"],
+        "created_at": stamp(row["created_at"]),
+        "expires_at": stamp(row["expires_at"]),
+    } | filled(has_value)
+
+
+def item(org_id: str, approval: Any) -> dict[str, Any]:
+    row = {column: getattr(approval, column) for column in queries.APPROVAL_COLUMNS}
+    return {"data": answer(row), "meta": {"org_id": org_id, "id": str(approval.pk)}}
+
+
+def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
+    if "arguments" in fields and fields["decision"] != "approve":
+        return [FieldError("arguments", "invalid", "go only with the decision approve")]
+    return []
+
+
+class Approvals(Resource):
+    @operation(
+        "approvals_list",
+        "List approvals",
+        answers={200: ApprovalPage},
+        query=QUERY,
+        filtered=ApprovalFilters,
+        description="What agents of the token's organization asked to be allowed. `status=pending`: what waits now.",
+    )
+    def get(self, request: Request) -> Response:
+        asked = self.asked(query=QUERY, rows=queries.approvals(self.org_id), filtered=ApprovalFilters)
+        page = self.listed(asked, SORTING)
+        rows, has_more = queries.page(asked.rows, page.window, queries.APPROVAL_COLUMNS)
+        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
+        return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+
+
+class JobApprovals(Resource):
+    @operation(
+        "job_approvals_list",
+        "List a job's approvals",
+        answers={200: ApprovalList},
+        refused=(404,),
+        description="Every one that the job has asked for, oldest first.",
+    )
+    def get(self, request: Request, job_id: str) -> Response:
+        self.asked()
+        job = queries.job(self.org_id, read_job_id(job_id))
+        shown = [answer(row) for row in queries.approvals_of(self.org_id, job["id"])]
+        return Response({"data": shown, "meta": {"org_id": self.org_id, "count": len(shown)}})
+
+
+class JobApproval(Resource):
+    @operation(
+        "job_approvals_decide",
+        "Approve or deny",
+        answers={200: ApprovalItem},
+        refused=(404,),
+        request=DecisionRequest,
+        is_post=True,
+        description="Decided once, by whoever is first: in the channel, here, or by its time running out. Everybody"
+        " later gets a 409. With `arguments` the tool is called with these instead.",
+    )
+    def post(self, request: Request, job_id: str, approval_id: str) -> HttpResponseBase:
+        fields = self.asked(body=DecisionRequest, check=_problems).body
+        job = queries.job(self.org_id, read_job_id(job_id))
+        try:
+            wanted = filters.read_uuid(approval_id)
+        except ValueError:
+            raise approvals.not_found(approval_id) from None
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            decided = approvals.decide(
+                self.org_id,
+                wanted,
+                fields["decision"],
+                by=f"token:{self.token.name or self.token.public_id}",
+                actor=self.actor,
+                job_id=job["id"],
+                arguments=fields.get("arguments"),
+                reason=fields.get("reason", ""),
+            )
+            return 200, item(self.org_id, decided)
+
+        return self.once(effect)
