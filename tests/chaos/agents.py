@@ -123,7 +123,7 @@ class AgentLoad(Load):
         key = {"key": "chaos", "base_url": self.model.base_url}
         admin.ok("PUT", f"/services/organizations/{self.org}/model-keys/openai", key)
         profile = {"id": "brain", "name": "Brain", "model": "openai:brain", "base_url": self.model.base_url}
-        self.client.ok("POST", f"/services/organizations/{self.org}/agent-profiles", profile)
+        self.client.ok("POST", f"/services/organizations/{self.org}/profiles", profile)
         schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
         tool = {"type": "http", "method": "POST", "parameters": schema}
         tools = [
