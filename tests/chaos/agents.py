@@ -18,14 +18,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import psycopg
 
 from tests.chaos.load import AGAIN_SECONDS, Asked, Load
 from tests.chaos.rig import Rig
-from tests.fakes.openai import Answer, FakeOpenAI, completion, says
+from tests.fakes.openai import Answer, FakeOpenAI, QuietServer, completion, says
 from tests.fakes.slack import Post
 
 _NAME = re.compile(r"Question ([a-z]+-\d+)\?")
@@ -66,8 +66,7 @@ class Workshop:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = QuietServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

@@ -80,9 +80,12 @@ def error(status: int, code: str = "", *, kind: str = "", **headers: str) -> Ans
     return Answer(status, json.dumps(body).encode(), headers)
 
 
-class _Server(ThreadingHTTPServer):
+class QuietServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is nothing to tell of: tests kill them."""
 
 
 class FakeOpenAI:
@@ -99,7 +102,7 @@ class FakeOpenAI:
         self.holding = threading.Semaphore(0)  # released for each request that is held
         self.hung_up = threading.Semaphore(0)  # for each held one whose other side has gone
         self._stop = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), self._handler())
+        self._server = QuietServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
