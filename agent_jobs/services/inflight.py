@@ -27,7 +27,7 @@ class Call:
 
     token: int
     heard: int | None
-    give_up: Callable[[], None]
+    give_up: Callable[[], object]
     is_lost: bool = False
     is_interrupted: bool = False
 

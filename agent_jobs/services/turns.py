@@ -4,7 +4,7 @@ The rules of follow-ups, retries and endings stand here, as sums over plain valu
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -12,11 +12,12 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from agent_jobs import llm, timing
-from agent_jobs.errors import PermanentError, RetryableError
+from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
 from agent_jobs.models import Message, Profile
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Run, Runner, Said, Wake
 from agent_jobs.services import model_access, tools
+from agent_jobs.services.inflight import CALLS
 from agent_jobs.services.journal import Journal
 from agent_jobs.services.quiet_hours import Deferred
 from agent_jobs.services.transitions import Line, Note, Settlement
@@ -56,7 +57,7 @@ def with_journal(claim: dict[str, Any], run: Run) -> tuple[Run, Journal]:
     profile_id = claim["config"].get("profile_id")
     profile = Profile.objects.filter(org_id=claim["org_id"], key=profile_id).first() if profile_id else None
     agent = claim["agent"]
-    offered = tools.offered(claim["org_id"], agent.get("tools", []), allowed=profile.allowed_tools if profile else None)
+    offered = _offered(claim, agent.get("tools", []), profile.allowed_tools if profile else None)
     schema = agent.get("result_schema", {})
     journal = Journal(claim, model_access.resolve(claim["org_id"], profile), offered, schema)
     run = replace(
@@ -68,6 +69,25 @@ def with_journal(claim: dict[str, Any], run: Run) -> tuple[Run, Journal]:
         journal=journal,
     )
     return run, journal
+
+
+def _offered(
+    claim: dict[str, Any], stated: Sequence[dict[str, Any]], allowed: Sequence[str] | None
+) -> tuple[tools.Declared, ...]:
+    """The agent's tools. Servers of tools are asked for theirs, which is given up where the job is lost meanwhile."""
+    if not any(tool["type"] == "mcp" for tool in stated):
+        return tools.offered(claim["org_id"], stated, allowed=allowed)
+    with CALLS.call(UUID(claim["id"]), claim["token"]) as flying:
+
+        def on_start(give_up: Callable[[], object]) -> None:
+            flying.give_up = give_up
+
+        try:
+            return tools.offered(claim["org_id"], stated, allowed=allowed, on_start=on_start)
+        except RetryableError:
+            if flying.is_lost:
+                raise PermanentError("the job is not ours any more", code=LeaseLost.code) from None
+            raise
 
 
 def _wake(claim: dict[str, Any]) -> Wake:
