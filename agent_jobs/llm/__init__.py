@@ -8,7 +8,7 @@ A package rather than one file, for the shapes, the double and the providers cha
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent_jobs.errors import PermanentError, RetryableError, RunError
 from agent_jobs.llm.base import Access, Line, Model, OnStart, Reply, Route, Step, Tool, ToolCall, Turn, Usage
@@ -28,6 +28,7 @@ __all__ = [
     "ToolCall",
     "Turn",
     "Usage",
+    "answer",
     "ask",
     "check",
     "get",
@@ -71,14 +72,24 @@ def get(name: str) -> Model:
     return HostedModel(provider_of(name), name.partition(":")[2])
 
 
-def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None) -> Reply:
+def answer(route: Route, turn: Turn, on_start: OnStart | None = None) -> Reply:
+    """Of this very model."""
+    return get(route.model).answer(turn, route.access, on_start)
+
+
+Call = Callable[[Route, Turn, OnStart | None], Reply]
+
+
+def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, call: Call = answer) -> Reply:
     """The answer of the first model, or of the next one where that cannot answer now. The reply says whose it is.
+
+    `call` makes each single call, for who has something to do around it.
 
     Raises what the first one raised; where they differ in that, as RetryableError, for one of them may answer later.
     """
     first, *others = routes
     try:
-        return get(first.model).answer(turn, first.access, on_start)
+        return call(first, turn, on_start)
     except RunError as error:
         if error.code == CANCELED or not (isinstance(error, RetryableError) or error.code in _WORTH_A_FALLBACK):
             raise
@@ -86,7 +97,7 @@ def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None) ->
             raise
         failed = error
     try:
-        return ask(others, turn, on_start)
+        return ask(others, turn, on_start, call)
     except RunError as error:
         if error.code == CANCELED:
             raise

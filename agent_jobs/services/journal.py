@@ -11,7 +11,8 @@ is over; a call that is under way then is given up within a second or two (`infl
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,14 +23,15 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs import llm
 from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
-from agent_jobs.llm import context
+from agent_jobs.llm import context, size
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
-from agent_jobs.services import approvals, schemas, speech, tools, transitions
-from agent_jobs.services.inflight import CALLS
+from agent_jobs.services import approvals, budgets, schemas, speech, tools, transitions
+from agent_jobs.services.inflight import CALLS, give_back_connection
 from agent_jobs.states import JobStatus
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
+_FREE = Decimal(0), Decimal(0)
 _MOST_CHARACTERS = 20_000
 _MOST_QUESTION = 8_000
 # What was written since the last look, this short a time ago, is left to the next turn.
@@ -62,6 +64,8 @@ class Journal:
         self._heard = int(claim["inbox_count"])
         self._looked_at = time.monotonic()
         self.calls: list[ModelCall] = []
+        self._job_type_key = ""
+        self._credits = _FREE  # of the last call: what was set aside, and what it cost
 
     def _read(self) -> None:
         mine = Step.objects.filter(job_id=self._job_id, life=self._claim["life"])
@@ -94,6 +98,7 @@ class Journal:
             if recorded.output is not None:
                 return _reply_of(recorded.output)
             self._end(recorded, {"error": "worker_lost"})
+            budgets.expire(self._job_id)
         turn, left_out = context.cut(turn, self._routes[0].access.context_tokens)
         asked = {"lines": len(turn.lines), "steps": len(turn.steps)} | ({"mends": True} if turn.complaint else {})
         asked |= {"left_out": left_out} if left_out else {}
@@ -138,13 +143,14 @@ class Journal:
     def _ask(self, turn: llm.Turn, asked: Mapping[str, Any]) -> llm.Reply:
         began = time.monotonic()
         heard = self._heard if self._interrupts else None
+        self._credits = _FREE
         with CALLS.call(self._job_id, self._token, heard=heard) as flying:
 
             def on_start(give_up: Any) -> None:
                 flying.give_up = give_up
 
             try:
-                reply = llm.ask(self._routes, turn, on_start)
+                reply = llm.ask(self._routes, turn, on_start, self._paid)
             except RetryableError:
                 if flying.is_lost:
                     raise LeaseLost("the job is not ours any more") from None
@@ -157,9 +163,31 @@ class Journal:
                 input=dict(asked),
                 output={"text": reply.text, "is_done": reply.is_done, "tools": [call.name for call in reply.calls]},
                 usage=reply.usage,
+                allocated_credits=self._credits[0],
+                consumed_credits=self._credits[1],
                 seconds=time.monotonic() - began,
             )
         )
+        return reply
+
+    def _paid(self, route: llm.Route, turn: llm.Turn, on_start: llm.OnStart | None) -> llm.Reply:
+        """One call of one model, within its budgets. What ships with the service costs nothing."""
+        if not llm.provider_of(route.model):
+            return llm.answer(route, turn, on_start)
+        with budgets.reserved(
+            org_id=self._claim["org_id"],
+            job_id=self._job_id,
+            job_type_key=self._job_type_key,
+            config=self._claim["config"],
+            model=route.model,
+            request_bytes=size.request_bytes(turn),
+            max_output_tokens=route.access.max_output_tokens,
+        ) as held:
+            give_back_connection()
+            access = replace(route.access, max_output_tokens=held.max_output_tokens)
+            reply = llm.answer(replace(route, access=access), turn, on_start)
+            spent = held.settle(reply.usage, model=reply.model)
+            self._credits = spent.allocated, spent.cost
         return reply
 
     # --- Tools ---
@@ -294,6 +322,7 @@ class Journal:
         job = mine.select_for_update(no_key=True).first()
         if job is None:
             raise LeaseLost("the job is not ours any more")
+        self._job_type_key = job.job_type_key
         return job
 
 

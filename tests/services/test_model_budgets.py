@@ -1,0 +1,143 @@
+"""Budgets through a worker's loop, against a provider over a real socket: what a job under a cap says and costs."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from agent_jobs.models import Activity, Job, Org, Profile, Reservation, Step, UsageDay
+from agent_jobs.services import budgets, model_access
+from agent_jobs.services.execution import Worker
+from agent_jobs.states import JobStatus
+from channels_integration.models import Channel
+from tests import rows
+from tests.fakes import openai
+from tests.fakes.openai import FakeOpenAI, completion
+from tests.services.test_execution import QuietKeeper, again, answer, ask, let_time_pass, texts
+
+pytestmark = pytest.mark.django_db
+MODEL = "openai:gpt-fake"
+
+
+@pytest.fixture
+def provider(settings: Any) -> Iterator[FakeOpenAI]:
+    settings.MODEL_KEYS = {}
+    settings.MODEL_PRICES = {MODEL: (Decimal(1), Decimal(2)), "openai:*": (Decimal(10), Decimal(10))}
+    settings.REQUIRE_MODEL_PRICE = False
+    Channel.objects.create(org_id="acme", platform="null", code="nowhere")
+    rows.org("acme")
+    with FakeOpenAI(lambda request: completion("How are you?", tokens=(1_200, 30))) as fake:
+        model_access.put_key("acme", "openai", key="sk-canary", base_url=fake.base_url, actor=rows.TESTER)
+        yield fake
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker(QuietKeeper())
+
+
+def hosted(profile: dict[str, Any] | None = None, **config: Any) -> Job:
+    columns = {"name": "Ann", "model": MODEL, "timeout_seconds": 30, **(profile or {})}
+    Profile.objects.create(org_id="acme", key="ann", **columns)
+    return ask(config={"profile_id": "ann", "max_task_retries": 1, "task_retry_interval": 0.01, **config})
+
+
+def test_a_call_leaves_its_credits_and_its_line_in_the_ledger(worker: Worker, provider: FakeOpenAI) -> None:
+    job = hosted()
+    worker.serve("agents")
+    call = Activity.objects.get(job=job, code="model.call")
+    held = Reservation.objects.get()
+    assert (call.allocated_credits, call.consumed_credits) == (held.reserved_cost, Decimal("0.001260"))
+    assert call.output["input_tokens"] == 1_200
+    assert call.allocated_credits > call.consumed_credits
+    row = UsageDay.objects.get()
+    assert (row.job_type_key, row.model, row.calls, row.input_tokens, row.cost) == (
+        "greet",
+        MODEL,
+        1,
+        1_200,
+        Decimal("0.001260"),
+    )
+
+
+def test_a_job_over_its_cap_fails_with_what_it_had_and_asks_nobody(worker: Worker, provider: FakeOpenAI) -> None:
+    job = hosted(max_tokens=6_000)
+    worker.serve("agents")
+    assert again(job).waiting_for == "reply"
+    Job.objects.filter(pk=job.pk).update(config=job.config | {"max_tokens": 1_300}, result="half of it")
+    answer(job)
+    worker.serve("agents")
+    job = again(job)
+    assert (job.status, job.error_code, job.result) == (JobStatus.FAILED, "budget_exhausted", "half of it")
+    assert "max_tokens of the job is 1,300, and the 70 that are left are too little" in job.error_message
+    assert len(provider.requests) == 1
+    assert texts(job) == ["How are you?", "Fine"], "nothing was said after the answer"
+
+
+def test_the_days_cap_of_the_organisation_holds_for_all_its_jobs(worker: Worker, provider: FakeOpenAI) -> None:
+    Org.objects.update(max_tokens_per_day=5_000)
+    jobs = [hosted(), *(ask(config={"profile_id": "ann"}) for _ in range(3))]
+    worker.serve("agents")
+    ended = sorted((again(job).status, again(job).error_code) for job in jobs)
+    assert ended == [(JobStatus.FAILED, "budget_exhausted")] * 2 + [(JobStatus.RUNNING, "")] * 2
+    assert len(provider.requests) == 2
+
+
+def test_what_is_left_of_a_cap_bounds_the_output_that_is_asked_for(worker: Worker, provider: FakeOpenAI) -> None:
+    hosted({"max_output_tokens": 4_000}, max_tokens=6_000)
+    worker.serve("agents")
+    (request,) = provider.requests
+    asked = request.get("max_completion_tokens") or request["max_tokens"]
+    held = Reservation.objects.get()
+    assert 256 <= asked == held.reserved_output_tokens < 4_000
+    assert held.reserved_input_tokens + held.reserved_output_tokens == 6_000
+
+
+def test_a_fallback_has_a_reservation_of_its_own_and_a_refused_call_costs_nothing(
+    worker: Worker, provider: FakeOpenAI
+) -> None:
+    job = hosted({"fallback_model": "openai:gpt-other"}, max_tokens=50_000)
+    provider.queue(openai.error(429, "rate_limit_exceeded"))
+    worker.serve("agents")
+    made = Reservation.objects.order_by("id").values_list("model", "status", "input_tokens", "cost")
+    assert list(made) == [
+        (MODEL, "settled", 0, 0),
+        ("openai:gpt-other", "settled", 1_200, Decimal("0.012300")),
+    ]
+    assert Activity.objects.get(job=job, code="model.call").consumed_credits == Decimal("0.012300")
+
+
+def test_a_call_that_timed_out_counts_as_the_most_it_may_have_cost(worker: Worker, provider: FakeOpenAI) -> None:
+    job = hosted({"timeout_seconds": 1}, max_tokens=50_000)
+    provider.queue(openai.Answer(hold=True))
+    worker.serve("agents")
+    assert again(job).waiting_for == "retry"
+    held = Reservation.objects.get()
+    assert (held.status, held.cost) == ("expired", held.reserved_cost)
+    let_time_pass(job)
+    worker.serve("agents")
+    assert again(job).waiting_for == "reply"
+    assert Reservation.objects.filter(status="settled").count() == 1
+
+
+def test_who_takes_up_the_turn_of_a_dead_worker_closes_what_it_had_set_aside(
+    worker: Worker, provider: FakeOpenAI
+) -> None:
+    job = hosted(max_tokens=50_000)
+    Job.objects.filter(pk=job.pk).update(attempt=1)
+    Step.objects.create(org_id="acme", job=job, life=0, number=1, turn=job.turn, kind="model", name=MODEL)
+    left = budgets.reserve(
+        org_id="acme",
+        job_id=job.pk,
+        job_type_key="greet",
+        config=job.config,
+        model=MODEL,
+        request_bytes=4_000,
+        max_output_tokens=1_000,
+    )
+    worker.serve("agents")
+    assert again(job).waiting_for == "reply"
+    assert Reservation.objects.get(pk=left.id).status == "expired"
+    assert UsageDay.objects.filter(input_tokens__gte=0).count() in (1, 2)
+    assert sum(row.input_tokens for row in UsageDay.objects.all()) == 4_000 + 1_200
