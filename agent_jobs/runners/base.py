@@ -39,7 +39,7 @@ class Journal(Protocol):
     All of it raises LeaseLost when the job is somebody else's by now, or has ended: the runner lets that pass.
     """
 
-    def ask(self, turn: llm.Turn) -> llm.Reply:
+    def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply:
         """One call of the model. Raises as `llm.Model` does, and Interrupted where a message came in meanwhile."""
         ...
 

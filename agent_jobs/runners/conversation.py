@@ -69,7 +69,7 @@ class _Turn:
                 return self._journal.ask(self._seen())
             except Interrupted:
                 self._lines = self._journal.lines()
-        return self._journal.ask(self._seen())
+        return self._journal.ask(self._seen(), may_interrupt=False)
 
     def _seen(self) -> llm.Turn:
         run = self._run

@@ -93,7 +93,7 @@ class Journal:
         errors = schemas.params_errors(self._result_schema, result_data, at="result_data")
         return "; ".join(f"{error.field} {error.message}" for error in errors[:3])
 
-    def ask(self, turn: llm.Turn) -> llm.Reply:
+    def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply:
         if recorded := self._recorded(Step.Kind.MODEL):
             if recorded.output is not None:
                 return _reply_of(recorded.output)
@@ -103,10 +103,10 @@ class Journal:
         asked = {"lines": len(turn.lines), "steps": len(turn.steps)} | ({"mends": True} if turn.complaint else {})
         asked |= {"left_out": left_out} if left_out else {}
         if not self._is_kept:
-            return self._ask(turn, asked)
+            return self._ask(turn, asked, may_interrupt)
         step = self._begin(Step.Kind.MODEL, self._routes[0].model, asked)
         try:
-            reply = self._ask(turn, asked)
+            reply = self._ask(turn, asked, may_interrupt)
         except (RetryableError, PermanentError) as error:
             self._end(step, {"error": error.code, "message": error.message})
             raise
@@ -140,9 +140,9 @@ class Journal:
         return self._take_up(step, tool, call.arguments)
 
     # --- Models ---
-    def _ask(self, turn: llm.Turn, asked: Mapping[str, Any]) -> llm.Reply:
+    def _ask(self, turn: llm.Turn, asked: Mapping[str, Any], may_interrupt: bool) -> llm.Reply:
         began = time.monotonic()
-        heard = self._heard if self._interrupts else None
+        heard = self._heard if self._interrupts and may_interrupt else None
         self._credits = _FREE
         with CALLS.call(self._job_id, self._token, heard=heard) as flying:
 

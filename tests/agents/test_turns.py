@@ -9,12 +9,15 @@ from django.db import connection
 from agent_jobs import llm
 from agent_jobs.errors import RetryableError
 from agent_jobs.models import Job, Message, Step
+from agent_jobs.runners.base import AwaitReply, Interrupted, Run, Wake
+from agent_jobs.runners.conversation import ConversationRunner
 from agent_jobs.services import jobs
 from agent_jobs.services.inflight import CALLS
 from agent_jobs.states import JobStatus
 from tests import rows
 from tests.agents import parts
 from tests.agents.parts import Actor, Dawdler, again, call, done, work
+from tests.runners.test_contract import NoJournal
 
 pytestmark = pytest.mark.django_db
 
@@ -216,6 +219,21 @@ def test_an_interrupted_model_begins_again_with_what_was_written() -> None:
     beside.join()
     assert heard(actor.turns[1]) == ["stop that"]
     assert again(job).status == JobStatus.COMPLETED
+
+
+def test_somebody_who_never_stops_writing_is_heard_to_the_end_at_last() -> None:
+    asked: list[bool] = []
+
+    class Interrupting(NoJournal):
+        def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply:
+            asked.append(may_interrupt)
+            if may_interrupt:
+                raise Interrupted
+            return llm.Reply(text="At last.")
+
+    outcome = ConversationRunner().run(Run("j", "acme", Wake.START, "Hello", journal=Interrupting(())))
+    assert outcome == AwaitReply(say=("At last.",))
+    assert asked == [True] * 10 + [False]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -17,7 +17,7 @@ class NoJournal:
     def __init__(self, transcript: tuple[Said, ...]) -> None:
         self._transcript = transcript
 
-    def ask(self, turn: llm.Turn) -> llm.Reply:
+    def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply:
         return llm.get("scripted").answer(turn, llm.Access())
 
     def perform(self, call: llm.ToolCall) -> str:
