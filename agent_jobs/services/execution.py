@@ -159,8 +159,7 @@ class Worker:
 
     def _after(self, settlements: Sequence[Settlement], settled: frozenset[UUID], taken: dict[UUID, int]) -> None:
         for settlement in settlements:
-            self.keeper.let_go(settlement.id, settlement.token)
-            taken.pop(settlement.id, None)
+            self.keeper.let_go(settlement.id, taken.pop(settlement.id, settlement.token))
             if settlement.id in settled:
                 _count_end(settlement)
             else:

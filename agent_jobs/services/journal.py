@@ -4,19 +4,24 @@ A turn that is taken up again, after a crash, a failure or an approval, walks al
 outcome is not made again. One without is of unknown outcome, for its worker died: a model is asked again (that shows
 nowhere), a tool only where it is declared idempotent; else the model is told that nobody knows.
 
+A database that blinks is waited for, as long as a lease lasts: what was done outside is not thrown away.
+
 Every write says whose lease it is. A job that is canceled, overdue or somebody else's raises LeaseLost, and the turn
 is over; a call that is under way then is given up within a second or two (`inflight`).
 """
 
 import json
+import random
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import transaction
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import DurationField, ExpressionWrapper, F, Max
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
@@ -32,6 +37,8 @@ from agent_jobs.states import JobStatus
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
 _FREE = Decimal(0), Decimal(0)
+_CHANCE = random.SystemRandom()
+_T = TypeVar("_T")
 _MOST_CHARACTERS = 20_000
 _MOST_QUESTION = 8_000
 # What was written since the last look, this short a time ago, is left to the next turn.
@@ -79,14 +86,15 @@ class Journal:
         return any(step.kind == Step.Kind.MODEL and step.output is not None for step in self._steps[self._place :])
 
     def lines(self) -> tuple[Said, ...]:
-        rows = Message.objects.filter(job_id=self._job_id).order_by("id")
-        found = tuple(Said(*line) for line in rows.values_list("author", "text", "is_human"))
+        rows = Message.objects.filter(job_id=self._job_id).order_by("id").values_list("author", "text", "is_human")
+        found = tuple(Said(*line) for line in _patiently(lambda: list(rows.all())))
         self._heard, self._looked_at = sum(said.is_human for said in found), time.monotonic()
         return found
 
     def count_heard(self) -> int:
         if time.monotonic() - self._looked_at > _NEWS_SECONDS:
-            self._heard = Job.objects.values_list("inbox_count", flat=True).get(pk=self._job_id)
+            counts = Job.objects.values_list("inbox_count", flat=True)
+            self._heard = _patiently(lambda: counts.get(pk=self._job_id))
         return self._heard
 
     def complaint(self, result_data: Any) -> str:
@@ -98,7 +106,7 @@ class Journal:
             if recorded.output is not None:
                 return _reply_of(recorded.output)
             self._end(recorded, {"error": "worker_lost"})
-            budgets.expire(self._job_id)
+            _patiently(lambda: budgets.expire(self._job_id))
         turn, left_out = context.cut(turn, self._routes[0].access.context_tokens)
         asked = {"lines": len(turn.lines), "steps": len(turn.steps)} | ({"mends": True} if turn.complaint else {})
         asked |= {"left_out": left_out} if left_out else {}
@@ -133,7 +141,7 @@ class Journal:
                 tool=tool if needs_approval else None,
             )
             if needs_approval:
-                return self._park(Approval.objects.get(step=step))
+                return _patiently(lambda: self._park(Approval.objects.get(step=step)))
             return self._call(step, tool, call.arguments)
         if step.output is not None:
             return str(step.output["text"])
@@ -186,18 +194,14 @@ class Journal:
             give_back_connection()
             access = replace(route.access, max_output_tokens=held.max_output_tokens)
             reply = llm.answer(replace(route, access=access), turn, on_start)
-            spent = held.settle(reply.usage, model=reply.model)
+            spent = _patiently(lambda: held.settle(reply.usage, model=reply.model))
             self._credits = spent.allocated, spent.cost
         return reply
 
     # --- Tools ---
     def _call(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str:
         if tool.kind == "send_message":
-            text = _storable(arguments["text"])
-            with transaction.atomic():
-                job = self._locked()
-                speech.say(job, text)
-                self._end(step, {"text": "Sent."})
+            _patiently(lambda: self._say(step, _storable(arguments["text"])))
             return "Sent."
         if tool.kind == "ask_approval":
             answer = tools.ToolAnswer("Approved.")
@@ -220,14 +224,20 @@ class Journal:
         self._end(step, {"text": text, "is_error": answer.is_error})
         return text
 
+    def _say(self, step: Step, text: str) -> None:
+        with transaction.atomic():
+            job = self._locked()
+            # Nothing where the commit came through of which we did not hear.
+            if Step.objects.filter(pk=step.pk, output__isnull=True).exists():
+                speech.say(job, text)
+                Step.objects.filter(pk=step.pk).update(output={"text": "Sent."}, ended_at=Now())
+
     def _take_up(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str | AwaitApproval:
         """A call that was begun and has no outcome: it waits for approval, was just decided, or its worker died."""
-        approval = Approval.objects.filter(step=step).first()
+        approval = _patiently(lambda: self._decided(step))
         if approval is not None:
-            with transaction.atomic():
-                approval = approvals.settle_time_out(approval, self._locked())
             if approval.status == Approval.Status.PENDING:
-                return self._park(approval)
+                return _patiently(lambda: self._park(approval))
             if approval.status != Approval.Status.APPROVED:
                 if approval.on_timeout == "fail" and approval.status == Approval.Status.EXPIRED:
                     raise PermanentError(f"nobody decided about {approval.tool} in time", code="approval_expired")
@@ -240,6 +250,14 @@ class Journal:
             return self._call(step, tool, arguments)
         self._end(step, {"text": _UNKNOWN, "is_error": True})
         return _UNKNOWN
+
+    def _decided(self, step: Step) -> Approval | None:
+        """The approval of a call, which its time may have decided by now."""
+        approval = Approval.objects.filter(step=step).first()
+        if approval is None:
+            return None
+        with transaction.atomic():
+            return approvals.settle_time_out(approval, self._locked())
 
     def _park(self, approval: Approval) -> AwaitApproval:
         left = ExpressionWrapper(F("expires_at") - Now(), DurationField())
@@ -273,23 +291,41 @@ class Journal:
         call_id: str = "",
         tool: tools.Declared | None = None,
     ) -> Step:
-        with transaction.atomic():
-            job = self._locked()
-            self._number += 1
-            step = Step.objects.create(
-                id=uuid7(),
-                org_id=job.org_id,
-                job_id=job.pk,
-                life=job.retry_count,
-                number=self._number,
-                turn=job.turn,
-                kind=kind,
-                name=name,
-                call_id=call_id[:128],
-                input=given,
-            )
-            if tool is not None:
-                self._ask_for_approval(job, step, tool, given["arguments"])
+        self._number += 1
+        step_id = uuid7()
+
+        def begin() -> Step:
+            with transaction.atomic():
+                job = self._locked()
+                step = Step.objects.filter(pk=step_id).first()  # a commit of which we did not hear
+                return step or self._new_step(step_id, job, kind, name, given, call_id, tool)
+
+        return _patiently(begin)
+
+    def _new_step(
+        self,
+        step_id: UUID,
+        job: Job,
+        kind: Step.Kind,
+        name: str,
+        given: Mapping[str, Any],
+        call_id: str,
+        tool: tools.Declared | None,
+    ) -> Step:
+        step = Step.objects.create(
+            id=step_id,
+            org_id=job.org_id,
+            job_id=job.pk,
+            life=job.retry_count,
+            number=self._number,
+            turn=job.turn,
+            kind=kind,
+            name=name,
+            call_id=call_id[:128],
+            input=given,
+        )
+        if tool is not None:
+            self._ask_for_approval(job, step, tool, given["arguments"])
         return step
 
     def _ask_for_approval(self, job: Job, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> None:
@@ -307,13 +343,17 @@ class Journal:
         )
 
     def _mark_called(self, step: Step) -> None:
-        with transaction.atomic():
-            self._locked()
-            Step.objects.filter(pk=step.pk).update(called_at=Now())
+        def mark() -> None:
+            with transaction.atomic():
+                self._locked()
+                Step.objects.filter(pk=step.pk).update(called_at=Now())
+
+        _patiently(mark)
 
     def _end(self, step: Step, output: Mapping[str, Any]) -> None:
         """What came of it is kept even where the job is lost: that it was done is true all the same."""
-        Step.objects.filter(pk=step.pk, output__isnull=True).update(output=_storable(output), ended_at=Now())
+        mine = Step.objects.filter(pk=step.pk, output__isnull=True)
+        _patiently(lambda: mine.update(output=_storable(output), ended_at=Now()))
 
     def _locked(self) -> Job:
         mine = Job.objects.filter(
@@ -324,6 +364,20 @@ class Journal:
             raise LeaseLost("the job is not ours any more")
         self._job_type_key = job.job_type_key
         return job
+
+
+def _patiently(work: Callable[[], _T]) -> _T:
+    """What `work` returns, tried again while the database is away. Raises LeaseLost when that lasts as long as a lease:
+    somebody else has the job by then, or will."""
+    until = time.monotonic() + settings.LEASE_SECONDS
+    while True:
+        try:
+            return work()
+        except (OperationalError, InterfaceError) as error:
+            if connection.in_atomic_block or time.monotonic() > until:
+                raise LeaseLost("the database is away") from error
+            connection.close()
+            threading.Event().wait(_CHANCE.uniform(0.1, 0.5))
 
 
 def _as_record(reply: llm.Reply) -> dict[str, Any]:

@@ -117,6 +117,8 @@ def settlement(
     claim: dict[str, Any], run: Run, outcome: Outcome | Deferred, *, seconds_left: float, rng: random.Random
 ) -> Settlement:
     """How the turn ends. `seconds_left` until the job's deadline decides whether a retry is still worth waiting for."""
+    if isinstance(outcome, Failed) and outcome.code == LeaseLost.code:
+        return _nothing(claim)
     # Made first, for activities of one moment are told in the order of their ids: the model was asked before it spoke.
     calls = _calls(outcome)
     say = [text.replace("\x00", "") for text in outcome.say]
@@ -148,6 +150,17 @@ def settlement(
             return _awaits_approval(went_on, claim, run, outcome)
         case Failed():
             return _failed(went_on, claim, run, outcome, seconds_left=seconds_left, rng=rng)
+
+
+def _nothing(claim: dict[str, Any]) -> Settlement:
+    """Of a turn that was lost on the way: under a token that nobody has, so that it changes nothing."""
+    return Settlement(
+        id=UUID(claim["id"]),
+        token=-1,
+        task_id=claim["task_id"],
+        status=JobStatus.RUNNING,
+        task_status=TaskStatus.FAILED,
+    )
 
 
 def unstorable(settlement: Settlement) -> Settlement:

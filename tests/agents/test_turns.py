@@ -4,14 +4,16 @@ import threading
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
+from django.db.models import QuerySet
 
 from agent_jobs import llm
-from agent_jobs.errors import RetryableError
+from agent_jobs.errors import LeaseLost, RetryableError
 from agent_jobs.models import Job, Message, Step
 from agent_jobs.runners.base import AwaitReply, Interrupted, Run, Wake
 from agent_jobs.runners.conversation import ConversationRunner
 from agent_jobs.services import jobs
+from agent_jobs.services.execution import Worker
 from agent_jobs.services.inflight import CALLS
 from agent_jobs.states import JobStatus
 from tests import rows
@@ -72,6 +74,38 @@ def test_a_retry_goes_on_where_the_turn_failed() -> None:
     assert said(job) == ["One moment.", "Thanks."]
     assert actor.turns[2].steps == actor.turns[1].steps
     assert again(job).status == JobStatus.COMPLETED
+
+
+def test_a_database_that_is_away_for_longer_than_a_lease_loses_the_turn_and_nothing_else() -> None:
+    job = parts.job()
+    worker = Worker(parts.QuietKeeper())
+    actor = Actor(call("send_message", text="One moment."), LeaseLost("the database is away"), done())
+    with parts.playing(actor):
+        worker.serve("agents")
+        assert (again(job).status, again(job).waiting_for) == (JobStatus.RUNNING, "")
+        assert worker.keeper.held == {}, "its lease is left to lapse"
+        parts.crash(job)
+        work()
+    assert said(job) == ["One moment.", "Thanks."]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_blinks_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = parts.job()
+    blinks: list[Exception] = [OperationalError("gone"), OperationalError("still gone")]
+    update = QuerySet.update
+
+    def blink(rows: Any, **columns: Any) -> int:
+        if blinks and rows.model is Step:
+            raise blinks.pop()
+        return update(rows, **columns)
+
+    monkeypatch.setattr(QuerySet, "update", blink)
+    monkeypatch.setattr(connection, "close", lambda: None)
+    with parts.playing(Actor(call("send_message", text="One moment."), done())):
+        work()
+    assert blinks == []
+    assert said(job) == ["One moment.", "Thanks."]
 
 
 def test_the_next_turn_begins_afresh() -> None:

@@ -10,7 +10,7 @@ class SlowModel:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def answer(self, turn: llm.Turn, access: llm.Access) -> llm.Reply:
+    def answer(self, turn: llm.Turn, access: llm.Access, on_start: llm.OnStart | None = None) -> llm.Reply:
         threading.Event().wait(self.seconds)
         return llm.Reply(text=turn.goal, is_done=True, result=f"after {self.seconds} s")
 
