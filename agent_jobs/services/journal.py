@@ -10,6 +10,7 @@ Every write says whose lease it is. A job that is canceled, overdue or somebody 
 is over; a call that is under way then is given up within a second or two (`inflight`).
 """
 
+import contextlib
 import json
 import random
 import threading
@@ -87,14 +88,14 @@ class Journal:
 
     def lines(self) -> tuple[Said, ...]:
         rows = Message.objects.filter(job_id=self._job_id).order_by("id").values_list("author", "text", "is_human")
-        found = tuple(Said(*line) for line in _patiently(lambda: list(rows.all())))
+        found = tuple(Said(*line) for line in patiently(lambda: list(rows.all())))
         self._heard, self._looked_at = sum(said.is_human for said in found), time.monotonic()
         return found
 
     def count_heard(self) -> int:
         if time.monotonic() - self._looked_at > _NEWS_SECONDS:
             counts = Job.objects.values_list("inbox_count", flat=True)
-            self._heard = _patiently(lambda: counts.get(pk=self._job_id))
+            self._heard = patiently(lambda: counts.get(pk=self._job_id))
         return self._heard
 
     def complaint(self, result_data: Any) -> str:
@@ -106,7 +107,7 @@ class Journal:
             if recorded.output is not None:
                 return _reply_of(recorded.output)
             self._end(recorded, {"error": "worker_lost"})
-            _patiently(lambda: budgets.expire(self._job_id))
+            patiently(lambda: budgets.expire(self._job_id))
         turn, left_out = context.cut(turn, self._routes[0].access.context_tokens)
         asked = {"lines": len(turn.lines), "steps": len(turn.steps)} | ({"mends": True} if turn.complaint else {})
         asked |= {"left_out": left_out} if left_out else {}
@@ -141,7 +142,7 @@ class Journal:
                 tool=tool if needs_approval else None,
             )
             if needs_approval:
-                return _patiently(lambda: self._park(Approval.objects.get(step=step)))
+                return patiently(lambda: self._park(Approval.objects.get(step=step)))
             return self._call(step, tool, call.arguments)
         if step.output is not None:
             return str(step.output["text"])
@@ -182,26 +183,31 @@ class Journal:
         """One call of one model, within its budgets. What ships with the service costs nothing."""
         if not llm.provider_of(route.model):
             return llm.answer(route, turn, on_start)
-        with budgets.reserved(
-            org_id=self._claim["org_id"],
-            job_id=self._job_id,
-            job_type_key=self._job_type_key,
-            config=self._claim["config"],
-            model=route.model,
-            request_bytes=size.request_bytes(turn),
-            max_output_tokens=route.access.max_output_tokens,
-        ) as held:
+        with contextlib.ExitStack() as call:
+            held = patiently(
+                lambda: call.enter_context(
+                    budgets.reserved(
+                        org_id=self._claim["org_id"],
+                        job_id=self._job_id,
+                        job_type_key=self._job_type_key,
+                        config=self._claim["config"],
+                        model=route.model,
+                        request_bytes=size.request_bytes(turn),
+                        max_output_tokens=route.access.max_output_tokens,
+                    )
+                )
+            )
             give_back_connection()
             access = replace(route.access, max_output_tokens=held.max_output_tokens)
             reply = llm.answer(replace(route, access=access), turn, on_start)
-            spent = _patiently(lambda: held.settle(reply.usage, model=reply.model))
+            spent = patiently(lambda: held.settle(reply.usage, model=reply.model))
             self._credits = spent.allocated, spent.cost
         return reply
 
     # --- Tools ---
     def _call(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str:
         if tool.kind == "send_message":
-            _patiently(lambda: self._say(step, _storable(arguments["text"])))
+            patiently(lambda: self._say(step, _storable(arguments["text"])))
             return "Sent."
         if tool.kind == "ask_approval":
             answer = tools.ToolAnswer("Approved.")
@@ -213,7 +219,10 @@ class Journal:
                     flying.give_up = give_up
 
                 try:
-                    answer = tools.call(self._claim["org_id"], tool, arguments, key=str(step.pk), on_start=on_start)
+                    # It reads the database for its secrets, before anything is sent, and not after.
+                    answer = patiently(
+                        lambda: tools.call(self._claim["org_id"], tool, arguments, key=str(step.pk), on_start=on_start)
+                    )
                 except RetryableError as error:
                     # Surely not done: the next attempt of the turn calls it afresh.
                     self._end(step, {"error": error.code, "message": error.message})
@@ -234,10 +243,10 @@ class Journal:
 
     def _take_up(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str | AwaitApproval:
         """A call that was begun and has no outcome: it waits for approval, was just decided, or its worker died."""
-        approval = _patiently(lambda: self._decided(step))
+        approval = patiently(lambda: self._decided(step))
         if approval is not None:
             if approval.status == Approval.Status.PENDING:
-                return _patiently(lambda: self._park(approval))
+                return patiently(lambda: self._park(approval))
             if approval.status != Approval.Status.APPROVED:
                 if approval.on_timeout == "fail" and approval.status == Approval.Status.EXPIRED:
                     raise PermanentError(f"nobody decided about {approval.tool} in time", code="approval_expired")
@@ -300,7 +309,7 @@ class Journal:
                 step = Step.objects.filter(pk=step_id).first()  # a commit of which we did not hear
                 return step or self._new_step(step_id, job, kind, name, given, call_id, tool)
 
-        return _patiently(begin)
+        return patiently(begin)
 
     def _new_step(
         self,
@@ -348,12 +357,12 @@ class Journal:
                 self._locked()
                 Step.objects.filter(pk=step.pk).update(called_at=Now())
 
-        _patiently(mark)
+        patiently(mark)
 
     def _end(self, step: Step, output: Mapping[str, Any]) -> None:
         """What came of it is kept even where the job is lost: that it was done is true all the same."""
         mine = Step.objects.filter(pk=step.pk, output__isnull=True)
-        _patiently(lambda: mine.update(output=_storable(output), ended_at=Now()))
+        patiently(lambda: mine.update(output=_storable(output), ended_at=Now()))
 
     def _locked(self) -> Job:
         mine = Job.objects.filter(
@@ -366,7 +375,7 @@ class Journal:
         return job
 
 
-def _patiently(work: Callable[[], _T]) -> _T:
+def patiently(work: Callable[[], _T]) -> _T:
     """What `work` returns, tried again while the database is away. Raises LeaseLost when that lasts as long as a lease:
     somebody else has the job by then, or will."""
     until = time.monotonic() + settings.LEASE_SECONDS

@@ -18,7 +18,7 @@ from agent_jobs.runners import calling
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Run, Runner, Said, Wake
 from agent_jobs.services import model_access, tools
 from agent_jobs.services.inflight import CALLS
-from agent_jobs.services.journal import Journal
+from agent_jobs.services.journal import Journal, patiently
 from agent_jobs.services.quiet_hours import Deferred
 from agent_jobs.services.transitions import Line, Note, Settlement
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
@@ -32,9 +32,11 @@ _NOTE_LENGTH = 200
 def take(claim: dict[str, Any], runner: Runner) -> Outcome:
     """The turn of a claim whose runner talks with people, with all that it needs of the database."""
     try:
-        run, journal = with_journal(claim, prepare(claim))
+        run, journal = patiently(lambda: with_journal(claim, prepare(claim)))
     except (RetryableError, PermanentError) as error:
         return calling.failure(error)
+    except LeaseLost as error:
+        return Failed(error.code, error.message)
     return replace(calling.call(runner, run), calls=tuple(journal.calls))
 
 
