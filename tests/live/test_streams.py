@@ -284,12 +284,12 @@ def test_open_answers_hold_no_thread_and_are_bounded(small: Service) -> None:
                 assert json.load(one_more.answer)["code"] == "too_many_streams"
                 return True
 
-        wait_for(is_full, seconds=5, what="the organisation has as many as it may")
+        wait_for(is_full, seconds=30, what="the organisation has as many as it may")
         began = time.monotonic()
         new_job(small)
         assert time.monotonic() - began < 2
         streams.pop().__exit__(None, None, None)
-        wait_for(lambda: not is_full(), seconds=5, what="who leaves makes room")
+        wait_for(lambda: not is_full(), seconds=30, what="who leaves makes room")
     finally:
         for open_answer in (*streams, *waits):
             open_answer.__exit__(None, None, None)
