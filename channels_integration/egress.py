@@ -7,7 +7,9 @@ proxies, no passwords of the environment; answers are bounded, and not packed, f
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable
 from functools import cache
@@ -34,6 +36,20 @@ class Refused(httpcore2.ConnectError):
 
 class Unfit(httpcore2.ReadError):
     """The answer is longer than allowed, or packed."""
+
+
+_loops: list[asyncio.AbstractEventLoop] = []
+_loops_lock = threading.Lock()
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """The one of this process in which such clients live: what one of them has open belongs to its loop, so all who ask
+    first, at the same time, must agree on it."""
+    with _loops_lock:
+        if not _loops:
+            _loops.append(asyncio.new_event_loop())
+            threading.Thread(target=_loops[0].run_forever, name="egress", daemon=True).start()
+        return _loops[0]
 
 
 def client(rules: Rules, *, max_bytes: int) -> Client:

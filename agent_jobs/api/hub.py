@@ -12,6 +12,7 @@ import io
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
@@ -64,7 +65,7 @@ def handing_over(application: Application) -> Application:
     return serve
 
 
-class _Open(asyncio.Protocol):
+class _Open(asyncio.Protocol, ABC):
     """A connection and the answer that it is open for. Lives in the loop's thread."""
 
     kind = ""
@@ -117,11 +118,13 @@ class _Open(asyncio.Protocol):
         if now - self._stalled_since > STALL_SECONDS:
             self.close("stalled", at_once=True)
 
+    @abstractmethod
     def take(self, found: streams.Found) -> None:
-        raise NotImplementedError
+        """What a look at the database has found of its job."""
 
+    @abstractmethod
     def stop(self, end: str) -> None:
-        raise NotImplementedError
+        """Say the last word, and close."""
 
 
 class _OpenEvents(_Open):

@@ -12,7 +12,6 @@ JSON under a name, never as instructions.
 import asyncio
 import json
 import os
-import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from functools import lru_cache
@@ -263,20 +262,7 @@ def _translated(provider: str, error: Exception) -> RetryableError | PermanentEr
 
 # --- The loop and the clients ----------------------------------------------------------------------------------
 def _submit(call: Any) -> "Future[Reply]":
-    return asyncio.run_coroutine_threadsafe(call, _loop())
-
-
-_loops: list[asyncio.AbstractEventLoop] = []
-_loops_lock = threading.Lock()
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    """The one of this process: what a client has open belongs to it, so the first callers of all must agree on one."""
-    with _loops_lock:
-        if not _loops:
-            _loops.append(asyncio.new_event_loop())
-            threading.Thread(target=_loops[0].run_forever, name="models", daemon=True).start()
-        return _loops[0]
+    return asyncio.run_coroutine_threadsafe(call, egress.loop())
 
 
 def _rules(access: Access) -> Rules:

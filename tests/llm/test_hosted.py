@@ -11,8 +11,8 @@ import pytest
 
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError, RunError
-from agent_jobs.llm import hosted
 from agent_jobs.llm.hosted import HostedModel
+from channels_integration import egress
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, completion, says
 
@@ -369,12 +369,12 @@ def test_no_line_of_a_log_holds_the_key_or_the_conversation(
 
 
 def test_all_turns_of_a_process_share_one_loop_whoever_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosted, "_loops", [])
+    monkeypatch.setattr(egress, "_loops", [])
     begin, found = threading.Barrier(32), []
 
     def ask() -> None:
         begin.wait()
-        found.append(hosted._loop())
+        found.append(egress.loop())
 
     threads = [threading.Thread(target=ask) for _ in range(32)]
     for thread in threads:

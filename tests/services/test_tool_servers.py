@@ -393,20 +393,6 @@ def _serving(app):
         thread.join(10)
 
 
-def test_those_who_ask_first_at_the_same_time_share_one_loop(monkeypatch):
-    monkeypatch.setattr(servers, "_loops", [])
-    barrier = threading.Barrier(20)
-
-    def first(_):
-        barrier.wait(10)
-        return servers._loop()
-
-    with ThreadPoolExecutor(20) as pool:
-        loops = set(pool.map(first, range(20)))
-    loops.pop().call_soon_threadsafe(servers._loops[0].stop)
-    assert not loops
-
-
 # --- Secrets ---------------------------------------------------------------------------------------------------
 def test_a_secret_reaches_the_server_and_nobody_else(fake, caplog):
     caplog.set_level("DEBUG")

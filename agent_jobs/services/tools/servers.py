@@ -278,7 +278,7 @@ async def _asked(stated: Mapping[str, Any], filled: Filled, seen: _Seen, do: Cal
 
 
 def _run(asking: Coroutine[Any, Any, _T], stated: Mapping[str, Any], on_start: OnStart | None) -> _T:
-    running = asyncio.run_coroutine_threadsafe(asking, _loop())
+    running = asyncio.run_coroutine_threadsafe(asking, egress.loop())
 
     def give_up() -> None:
         running.cancel()
@@ -293,19 +293,6 @@ def _run(asking: Coroutine[Any, Any, _T], stated: Mapping[str, Any], on_start: O
 
 def _seconds(stated: Mapping[str, Any]) -> float:
     return float(stated.get("timeout_seconds", 10))
-
-
-_loops: list[asyncio.AbstractEventLoop] = []
-_loops_lock = threading.Lock()
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    """The one of this process, also for those who ask first at the same time."""
-    with _loops_lock:
-        if not _loops:
-            _loops.append(asyncio.new_event_loop())
-            threading.Thread(target=_loops[0].run_forever, name="tools", daemon=True).start()
-        return _loops[0]
 
 
 def _not_had(name: str, error: BaseException, seen: _Seen) -> RunError:
