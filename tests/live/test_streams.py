@@ -268,28 +268,30 @@ def small(service: Service) -> Iterator[Service]:
 
 def test_open_answers_hold_no_thread_and_are_bounded(small: Service) -> None:
     jobs = [new_job(small) for _ in range(5)]
-    streams = [follow(small, jobs[number % 5]) for number in range(25)]
+    streams: list[Following] = []
     waits = [
         Waiting(small.port, f"/services/agent-jobs/{jobs[number % 5]}?wait=60", small.token) for number in range(25)
     ]
     try:
+        while (stream := follow(small, jobs[len(streams) % 5])).status == 200:
+            streams.append(stream)
+        with stream as refused:
+            assert refused.status == 429
+            assert int(refused.answer.getheader("Retry-After") or 0) > 0
+            assert json.load(refused.answer)["code"] == "too_many_streams"
+        assert 25 <= len(streams) < 50, "fifty together, those who wait and those who are told"
         for stream in streams:
             assert codes(stream.take(1)) == ["job.created"]
-
-        def is_full() -> bool:
-            with follow(small, jobs[0]) as one_more:
-                if one_more.status != 429:
-                    return False
-                assert int(one_more.answer.getheader("Retry-After") or 0) > 0
-                assert json.load(one_more.answer)["code"] == "too_many_streams"
-                return True
-
-        wait_for(is_full, seconds=30, what="the organisation has as many as it may")
         began = time.monotonic()
         new_job(small)
         assert time.monotonic() - began < 2
         streams.pop().__exit__(None, None, None)
-        wait_for(lambda: not is_full(), seconds=30, what="who leaves makes room")
+
+        def has_room() -> bool:
+            with follow(small, jobs[0]) as one_more:
+                return one_more.status == 200
+
+        wait_for(has_room, seconds=30, what="who leaves makes room")
     finally:
         for open_answer in (*streams, *waits):
             open_answer.__exit__(None, None, None)
