@@ -150,29 +150,29 @@ class Timeline:
         self._job_id = job_id
         self._began = time.monotonic()
         self._seen: set[str] = set()
-        self._last_state = ""
+        self._last_wait = ""
         self._last_message = ""
         self.has_answered = False
 
-    def say(self, text: str) -> None:
-        print(f"  {time.monotonic() - self._began:6.2f} s  {text}", flush=True)
+    def tell(self, what: str, text: str) -> None:
+        print(f"  {time.monotonic() - self._began:6.2f} s  {what:<13}  {text}".rstrip(), flush=True)
 
     def look(self) -> dict[str, Any]:
         """Print what is new about the job and its channel; answer the first question that is asked."""
         path = f"/services/agent-jobs/{self._job_id}?include=activities&include_limit=100&include_sort=created_at"
         job: dict[str, Any] = self._client.want("GET", path)
-        state = job["job_status"] + (f" (waits for {job['waiting_for']})" if job.get("waiting_for") else "")
         for activity in job.get("Activities", []):
             if activity["id"] not in self._seen:
                 self._seen.add(activity["id"])
-                note = activity.get("note")
-                self.say(activity["activity_type_code"] + (f": {note}" if note else ""))
-        if state != self._last_state:
-            self._last_state = state
-            self.say(state)
+                self.tell(activity["activity_type_code"], activity.get("note") or "")
+        waiting_for = job.get("waiting_for") or ""
+        if waiting_for != self._last_wait:
+            self._last_wait = waiting_for
+            if waiting_for:
+                self.tell("job waits", f"{job['job_status']}: for {waiting_for}")
         for message in self._new_messages():
             who = message["author"] if message["direction"] == "in" else "agent"
-            self.say(f"{who} says in the web chat: {message['text']}")
+            self.tell("web chat", f"{who}: {message['text']}")
             if message["direction"] == "out" and not self.has_answered:
                 self._answer()
         return job
@@ -190,7 +190,7 @@ class Timeline:
 
     def _answer(self) -> None:
         self.has_answered = True
-        self.say("(this demo now answers in Ada's place, by POST to the web chat)")
+        self.tell("web chat", "(this demo now answers in Ada's place, by a POST)")
         self._client.want("POST", MESSAGES, {"text": ANSWER, "author": "Ada", "job_id": self._job_id})
 
 
@@ -257,7 +257,7 @@ def _show_job(client: Client) -> None:
             "scheduled_at": starts_at.isoformat().replace("+00:00", "Z"),
         },
     )
-    print(f"\nThe demo posted job {job['job_id']} for a second from now: `standup-question` in the web chat `{LOBBY}`.")
+    print(f"\nA demo: job {job['job_id']}, `standup-question` in the web chat `{LOBBY}`, a second from now.\n")
     timeline = Timeline(client, job["job_id"])
     pause = threading.Event()
     give_up_at = time.monotonic() + COMPLETE_SECONDS
@@ -270,7 +270,7 @@ def _show_job(client: Client) -> None:
         pause.wait(0.05)
     pause.wait(0.5)  # the closing words may be delivered a moment after the end
     timeline.look()
-    print(f"The job ended {job['job_status']}: {job.get('result')}")
+    print(f"\nThe job ended {job['job_status']}: {job.get('result')}")
     if job["job_status"] != "COMPLETED":
         raise DemoFailed("the job should have been COMPLETED")
 

@@ -5,12 +5,16 @@ a worker needs neither to find them. So each process asks the database, every se
 any of them, and while that is longer ago than `_QUIET`, serves duties and lanes by its own clock. The first bell that
 is heard again ends it. Every piece of work may run in any number of processes at once, so no one has to be elected.
 
+At its start a process looks at once, but says nothing of what it does not hear: beat, started with it, needs a while
+for its first bell, and a worker that began on its own meanwhile did no harm.
+
 It is the second string: bells are sooner (milliseconds), and this is not counted as the work of a consumer, so that
 `/health/ready` still tells that nobody rings.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -22,20 +26,31 @@ from agent_jobs.models import DutyRun
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 1.0
 _QUIET = timedelta(seconds=2.5)
+FIRST_BELL_SECONDS = 15.0  # beat's start, on a busy machine with the whole service starting beside it
 
 
 class Standby:
     """One a worker process. `work` is what bells would have called, each entry in a thread of its own; entries that
-    bound how many of them run at once (gates) return at once when they are full. `stopping` ends it."""
+    bound how many of them run at once (gates) return at once when they are full. `stopping` ends it. Who hears no bell
+    for `first_bell_seconds` from the start says so in the log, and later as soon as they fail to come."""
 
-    def __init__(self, work: Sequence[Callable[[], object]], *, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        work: Sequence[Callable[[], object]],
+        *,
+        stopping: threading.Event,
+        first_bell_seconds: float = FIRST_BELL_SECONDS,
+    ) -> None:
         self._work = work
         self._stopping = stopping
+        self._first_bell_seconds = first_bell_seconds
+        self._expects_bells_from = time.monotonic() + first_bell_seconds
+        self._has_complained = False
         self._threads: list[threading.Thread] = []
-        self._is_serving = False
         self._thread = threading.Thread(target=self._watch, name="standby", daemon=True)
 
     def start(self) -> None:
+        self._expects_bells_from = time.monotonic() + self._first_bell_seconds
         self._thread.start()
 
     def close(self) -> None:
@@ -49,9 +64,7 @@ class Standby:
     def tick(self) -> int:
         """One look. Returns how many threads it started."""
         is_quiet = not DutyRun.objects.filter(duty=DutyRun.BELL, done_at__gt=Now() - _QUIET).exists()
-        if is_quiet != self._is_serving:
-            self._is_serving = is_quiet
-            log.warning("no bell is heard: working by the own clock" if is_quiet else "bells are heard again")
+        self._tell(is_quiet=is_quiet)
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         if not is_quiet:
             return 0
@@ -60,6 +73,13 @@ class Standby:
             thread.start()
         self._threads += started
         return len(started)
+
+    def _tell(self, *, is_quiet: bool) -> None:
+        """Say in the log what has changed, once."""
+        if is_quiet == self._has_complained or time.monotonic() < self._expects_bells_from:
+            return
+        self._has_complained = is_quiet
+        log.warning("no bell is heard: working by the own clock" if is_quiet else "bells are heard again")
 
     def _watch(self) -> None:
         while not self._stopping.wait(_TICK_SECONDS):

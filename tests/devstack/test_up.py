@@ -177,3 +177,14 @@ def test_a_taken_port_is_one_sentence(ups: Any) -> None:
         assert up.process.wait(20) == 1
     assert "give another --port" in up.printed
     assert "Traceback" not in up.printed
+
+
+def test_what_servers_say_at_every_start_and_stop_is_left_out(ups: Any) -> None:
+    up = ups("calm", "--port", "0", "--no-demo").wait_ready()
+    up.wait_well()
+    up.process.terminate()
+    assert up.process.wait(40) == 0
+    lines = up.printed.splitlines()
+    assert [line for line in lines if line.startswith(("postgres", "redis")) or not line.partition(" | ")[2]] == []
+    assert lines[0].endswith(f"with the data in {up.data_dir}")
+    assert lines[-1] == "up       | stopped"

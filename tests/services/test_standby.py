@@ -53,6 +53,27 @@ def test_everything_is_done_while_no_bell_is_heard(last: float | None) -> None:
     standby.close()
 
 
+def test_a_process_that_starts_before_the_first_bell_says_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    standby = Standby([], stopping=threading.Event())
+    standby.tick()
+    rung(0)
+    standby.tick()
+    assert caplog.messages == []
+
+
+def test_a_process_that_hears_no_bell_from_its_start_says_so_once_its_time_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    standby = Standby([], stopping=threading.Event(), first_bell_seconds=0)
+    standby.tick()
+    standby.tick()
+    assert caplog.messages == ["no bell is heard: working by the own clock"]
+    rung(0)
+    standby.tick()
+    standby.tick()
+    assert caplog.messages[1:] == ["bells are heard again"]
+
+
 def test_only_the_bell_itself_counts_not_the_duty_that_standby_does() -> None:
     duties.serve_duty("standby-test", lambda: 1)
     assert not DutyRun.objects.filter(duty=DutyRun.BELL).exists()
