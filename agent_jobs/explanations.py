@@ -18,7 +18,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from agent_jobs.errors import NotFound
-from agent_jobs.models import DutyRun, Job, JobType, Org, WorkerProcess
+from agent_jobs.models import Approval, DutyRun, Job, JobType, Org, WorkerProcess
 from agent_jobs.specs import DEFAULT_PRIORITY
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.timing import PRIORITY_STEP
@@ -200,6 +200,16 @@ def _until(rule: str, state: str, *unblocks: str) -> Callable[[Job, datetime], E
     return explain
 
 
+def _for_approval(job: Job, now: datetime) -> Explanation:
+    asked = Approval.objects.filter(org_id=job.org_id, job_id=job.pk, status=Approval.Status.PENDING).last()
+    state = "It waits for somebody's approval"
+    if asked and asked.kind == Approval.Kind.BUDGET:
+        over = asked.arguments
+        of = f"{over['cap']} of the {over['of'].replace('_', ' ')}"
+        state += f" to go on: {of} is {over['limit']:,}, {over['used']:,} of it are used, and a call takes more"
+    return _until("approval", state, "an approval or a denial")(job, now)
+
+
 # --- Ended -----------------------------------------------------------------------------------------------------
 def _ended(job: Job, now: datetime) -> Explanation:
     code = f" ({job.error_code})" if job.error_code else ""
@@ -223,7 +233,7 @@ BY_WAIT: Mapping[str, Callable[[Job, datetime], Explanation]] = {
     WaitingFor.RETRY: _until("retry", "Its last attempt failed; it waits for the next one"),
     WaitingFor.DELIVERY: _for_delivery,
     WaitingFor.COOLDOWN: _until("cooldown", "It is held after a failure of its type in this channel"),
-    WaitingFor.APPROVAL: _until("approval", "It waits for somebody's approval", "an approval or a denial"),
+    WaitingFor.APPROVAL: _for_approval,
     WaitingFor.QUIET_HOURS: _until("quiet_hours", "It keeps quiet in these hours"),
 }
 

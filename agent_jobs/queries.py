@@ -65,10 +65,12 @@ MESSAGE_COLUMNS = (
     "deleted_at",
 )
 APPROVAL_COLUMNS = (
-    *("id", "org_id", "job_id", "tool", "question", "arguments", "edited_arguments", "approvers", "on_timeout"),
+    *("id", "org_id", "job_id", "kind", "tool", "question", "arguments", "edited_arguments", "approvers"),
+    "on_timeout",
     *("status", "decided_by", "reason", "created_at", "expires_at", "decided_at"),
 )
 APPROVAL_STATUSES = tuple(Approval.Status.values)
+APPROVAL_KINDS = tuple(Approval.Kind.values)
 # Never the digest.
 APP_TOKEN_COLUMNS = (
     *("id", "org_id", "public_id", "app", "name", "scopes", "created_by", "created_at", "expires_at"),

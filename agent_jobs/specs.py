@@ -114,6 +114,14 @@ def _one_of(*words: str) -> Rule:
     return lambda value: "" if value in words else f"must be one of {', '.join(words)}"
 
 
+def _texts(most: int, max_length: int) -> Rule:
+    def rule(value: Any) -> str:
+        ok = isinstance(value, list) and 0 < len(value) <= most and not any(map(_text(max_length), value))
+        return "" if ok else f"must be a list of 1 to {most} texts of at most {max_length} characters"
+
+    return rule
+
+
 def _flag(value: Any) -> str:
     return "" if isinstance(value, bool) else "must be true or false"
 
@@ -137,6 +145,10 @@ CONFIG_RULES: Mapping[str, Rule] = {
     # Of all model calls of the job together; money in the currency of the price table.
     "max_tokens": _whole(1, MAX_TOKENS),
     "max_cost": _money,
+    # What becomes of a job that a cap leaves too little for; who may let it go on, and how long they are waited for.
+    "on_budget_exhausted": _one_of("fail", "approve"),
+    "budget_approvers": _texts(50, 255),
+    "budget_approval_minutes": _number(0, MAX_DELAY_MINUTES, above=True),
 }
 
 

@@ -86,6 +86,25 @@ def approval(job: Job, *, is_late: bool = False, buttons: bool = False, **column
     return found
 
 
+def budget_approval(job: Job, *, grants: int = 6_000, **columns: Any) -> Approval:
+    """A call of a model that `job` has no budget left for."""
+    number = Step.objects.filter(job=job).count() + 1
+    step = Step.objects.create(
+        org_id=job.org_id, job=job, life=job.retry_count, number=number, turn=0, kind="model", name="openai:gpt-fake"
+    )
+    defaults: dict[str, Any] = {
+        "kind": "budget",
+        "tool": "openai:gpt-fake",
+        "question": "May I have more?",
+        "arguments": {"cap": "max_tokens", "of": "job", "limit": grants, "used": 5_030, "grants": grants},
+        "on_timeout": "fail",
+        "expires_at": datetime.now(UTC) + timedelta(minutes=60),
+    }
+    found = Approval.objects.create(org_id=job.org_id, job=job, step=step, **defaults | columns)
+    found.refresh_from_db()
+    return found
+
+
 def spec(job_type_id: str = "greet", **fields: Any) -> JobSpec:
     defaults: dict[str, Any] = {"channel": ChannelSpec("web", "lobby"), "params": {"name": "Ann"}}
     return JobSpec(job_type_id=job_type_id, **defaults | fields)

@@ -36,9 +36,16 @@ class Approval(serializers.Serializer[Any]):
     id = serializers.CharField()
     org_id = serializers.CharField()
     job_id = serializers.CharField()
-    tool = serializers.CharField(help_text="What the agent wants to call.")
+    kind = serializers.ChoiceField(
+        list(queries.APPROVAL_KINDS), help_text="Whether it asks to call a tool, or for more budget for a model."
+    )
+    tool = serializers.CharField(help_text="What the agent wants to call: a tool, or the model.")
     question = serializers.CharField(required=False, help_text="As it stands in the channel.")
-    arguments = Object(help_text="What it wants to call it with.")
+    arguments = Object(
+        help_text="What it wants to call it with. Of a budget: the `cap` that leaves too little, `of` what it is one"
+        " (job, job_type, organization), its `limit`, what is `used`, and what an approval `grants` beyond (where it is"
+        " the job's own)."
+    )
     edited_arguments = Object(required=False, help_text="What an approver made of them.")
     approvers = serializers.ListField(
         child=serializers.CharField(),
@@ -75,6 +82,7 @@ def answer(row: queries.Row) -> dict[str, Any]:
         "id": str(row["id"]),
         "org_id": row["org_id"],
         "job_id": str(row["job_id"]),
+        "kind": row["kind"],
         "tool": row["tool"],
         "arguments": row["arguments"],
         "approvers": row["approvers"],

@@ -8,6 +8,7 @@ from rest_framework import serializers
 from agent_jobs.api.activities import Activity
 from agent_jobs.api.approvals import Approval
 from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
+from agent_jobs.api.fields import Object
 from agent_jobs.states import JobStatus, TaskStatus
 
 _SCHEDULED_REQUEST = {
@@ -126,6 +127,9 @@ class JobInDetail(Job):
     delay_seconds = serializers.IntegerField(help_text="What was drawn.")
     requested_scheduled_at = serializers.DateTimeField(required=False)
     approvals = Approval(many=True, required=False, help_text="What it waits for a person to allow.")
+    budget_granted = Object(
+        required=False, help_text="What people have added to its own caps: `max_tokens`, `max_cost`, where they have."
+    )
 
 
 class ActivitiesMeta(serializers.Serializer[Any]):

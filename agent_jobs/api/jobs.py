@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from django.http import HttpResponseBase
@@ -11,14 +12,14 @@ from rest_framework.response import Response
 
 from agent_jobs import explanations, queries, stats, timing
 from agent_jobs.api import activities, approvals, paging, parsing, streams
-from agent_jobs.api.answers import filled, stamp, stamp_or_none
+from agent_jobs.api.answers import filled, number, stamp, stamp_or_none
 from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import Moment, Object, StrictSerializer, Tags, Text, Whole
 from agent_jobs.api.filters import JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.services import jobs
+from agent_jobs.services import jobs, spending
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec, config_errors
 from agent_jobs.states import TERMINAL, JobStatus, WaitingFor
 
@@ -208,6 +209,9 @@ def _answer(row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, *,
         if row["waiting_for"] == WaitingFor.APPROVAL:
             pending = queries.approvals_of(row["org_id"], row["id"], is_pending=True)
             shown |= {"approvals": [approvals.answer(approval) for approval in pending]} if pending else {}
+        if config.get("on_budget_exhausted") == "approve":
+            granted = spending.granted(row["org_id"], row["id"])
+            has_value["budget_granted"] = {cap: number(Decimal(more)) for cap, more in granted.items()} or None
     return shown | filled(has_value)
 
 

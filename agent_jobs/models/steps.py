@@ -44,7 +44,16 @@ class Step(models.Model):
 
 
 class Approval(models.Model):
-    """A tool call that a person is to allow. Decided once, under the job's row lock, also by its time running out."""
+    """A tool call that a person is to allow, or more budget for a model's. Decided once, under the job's row lock, also
+    by its time running out.
+
+    Of a budget, `tool` is the model, and `arguments` are `services.overruns.Over`: the cap that leaves too little, and
+    what an approval adds to it.
+    """
+
+    class Kind(models.TextChoices):
+        TOOL = "tool"
+        BUDGET = "budget"
 
     class Status(models.TextChoices):
         PENDING = "pending"
@@ -59,6 +68,7 @@ class Approval(models.Model):
         Job, on_delete=models.CASCADE, related_name="approvals", db_index=False, db_constraint=False
     )
     step = models.OneToOneField(Step, on_delete=models.CASCADE, related_name="approval", db_constraint=False)
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.TOOL, db_default=Kind.TOOL)
     tool = models.CharField(max_length=160)
     question = models.TextField(default="", blank=True)
     arguments = models.JSONField(default=dict)
@@ -81,4 +91,9 @@ class Approval(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.tool} {self.status}"
+        return f"{self.what} {self.status}"
+
+    @property
+    def what(self) -> str:
+        """What is decided about, within a sentence."""
+        return self.tool if self.kind == self.Kind.TOOL else f"going on beyond {self.arguments.get('cap', 'a cap')}"

@@ -39,8 +39,9 @@ class Journal(Protocol):
     All of it raises LeaseLost when the job is somebody else's by now, or has ended: the runner lets that pass.
     """
 
-    def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply:
-        """One call of the model. Raises as `llm.Model` does, and Interrupted where a message came in meanwhile."""
+    def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply | AwaitApproval:
+        """One call of the model, or that the turn waits for a person to allow it more budget. Raises as `llm.Model`
+        does, and Interrupted where a message came in meanwhile."""
         ...
 
     def perform(self, call: llm.ToolCall) -> str | AwaitApproval:
@@ -127,7 +128,7 @@ class AwaitReply:
 
 @dataclass(frozen=True, slots=True)
 class AwaitApproval:
-    """A person is to allow a tool call; the turn goes on when they have, or when `seconds` are over.
+    """A person is to allow a call; the turn goes on when they have, or when `seconds` are over.
 
     `say` asks for it, in a message with the id `message_id` and these `buttons` (label and value); empty where that
     was said before.

@@ -54,6 +54,8 @@ class _Turn:
         most = self._run.config.get("max_steps", DEFAULT_MAX_STEPS)
         for _ in range(most):
             reply = self._ask()
+            if isinstance(reply, AwaitApproval):
+                return reply
             if reply.calls:
                 if parked := self._perform(reply):
                     return parked
@@ -61,7 +63,7 @@ class _Turn:
                 return outcome
         return Failed("step_limit", f"the agent took more than {most} steps in one turn")
 
-    def _ask(self) -> llm.Reply:
+    def _ask(self) -> llm.Reply | AwaitApproval:
         for _ in range(_MOST_INTERRUPTIONS):
             if self._steps and self._takes_written:
                 self._lines = self._journal.lines()

@@ -87,6 +87,8 @@ def _require_open(approval: Approval, job: Job) -> None:
 
 
 def _check(approval: Approval, arguments: Mapping[str, Any]) -> None:
+    if approval.kind == Approval.Kind.BUDGET:
+        raise Invalid(FieldError("arguments", "invalid", "go only with a tool's call; more budget is granted as asked"))
     if not isinstance(arguments, Mapping):
         raise Invalid(FieldError("arguments", "invalid", "must be an object"))
     if errors := schemas.params_errors(approval.step.input.get("parameters") or {}, arguments, at="arguments"):
@@ -110,7 +112,7 @@ def _note(job: Job, approval: Approval, actor: Actor) -> None:
         org_id=job.org_id,
         job_id=job.pk,
         code=f"approval.{approval.status}",
-        note=f"{approval.tool} was {approval.status} by {approval.decided_by}{why}",
+        note=f"{approval.what} was {approval.status} by {approval.decided_by}{why}",
         actor=str(actor),
         request_id=actor.request_id,
         life=job.retry_count,
@@ -122,6 +124,8 @@ def _note(job: Job, approval: Approval, actor: Actor) -> None:
 
 def _audit(approval: Approval, actor: Actor) -> None:
     after: dict[str, Any] = {"job_id": str(approval.job_id), "tool": approval.tool, "by": approval.decided_by}
+    if approval.kind == Approval.Kind.BUDGET:
+        after["budget"] = approval.arguments
     if approval.reason:
         after["reason"] = approval.reason
     if approval.edited_arguments is not None:

@@ -28,11 +28,11 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs import llm
-from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
+from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, RetryableError
 from agent_jobs.llm import context, size
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
-from agent_jobs.services import approvals, budgets, schemas, speech, tools, transitions
+from agent_jobs.services import approvals, budgets, overruns, schemas, speech, tools, transitions
 from agent_jobs.services.inflight import CALLS, give_back_connection
 from agent_jobs.states import JobStatus
 
@@ -102,12 +102,12 @@ class Journal:
         errors = schemas.params_errors(self._result_schema, result_data, at="result_data")
         return "; ".join(f"{error.field} {error.message}" for error in errors[:3])
 
-    def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply:
+    def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply | AwaitApproval:
         if recorded := self._recorded(Step.Kind.MODEL):
             if recorded.output is not None:
                 return _reply_of(recorded.output)
-            self._end(recorded, {"error": "worker_lost"})
-            patiently(lambda: budgets.expire(self._job_id))
+            if parked := self._give_up(recorded):
+                return parked
         turn, left_out = context.cut(turn, self._routes[0].access.context_tokens)
         asked = {"lines": len(turn.lines), "steps": len(turn.steps)} | ({"mends": True} if turn.complaint else {})
         asked |= {"left_out": left_out} if left_out else {}
@@ -117,6 +117,8 @@ class Journal:
         try:
             reply = self._ask(turn, asked, may_interrupt)
         except (RetryableError, PermanentError) as error:
+            if isinstance(error, BudgetExhausted) and (approval := self._ask_for_more(step, error)):
+                return patiently(lambda: self._park(approval))
             self._end(step, {"error": error.code, "message": error.message})
             raise
         except Interrupted:
@@ -149,6 +151,28 @@ class Journal:
         return self._take_up(step, tool, call.arguments)
 
     # --- Models ---
+    def _give_up(self, step: Step) -> AwaitApproval | None:
+        """A call that was begun and has no outcome: it is made again as another step, for its worker died, or a person
+        has allowed it more budget by now. None then; raises BudgetExhausted where nobody did."""
+        approval = patiently(lambda: self._decided(step))
+        if approval is None:
+            self._end(step, {"error": "worker_lost"})
+            patiently(lambda: budgets.expire(self._job_id))
+            return None
+        if approval.status == Approval.Status.PENDING:
+            return patiently(lambda: self._park(approval))
+        if approval.status != Approval.Status.APPROVED:
+            raise overruns.refused(approval)  # and the step stays, so that whoever takes the turn up finds this answer
+        self._end(step, {"error": BudgetExhausted.code})
+        return None
+
+    def _ask_for_more(self, step: Step, error: BudgetExhausted) -> Approval | None:
+        def ask() -> Approval | None:
+            with transaction.atomic():
+                return overruns.ask(self._locked(), step, error)
+
+        return patiently(ask)
+
     def _ask(self, turn: llm.Turn, asked: Mapping[str, Any], may_interrupt: bool) -> llm.Reply:
         began = time.monotonic()
         heard = self._heard if self._interrupts and may_interrupt else None

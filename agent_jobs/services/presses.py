@@ -82,7 +82,7 @@ def _note_refused(incoming: Incoming, actor: Actor) -> None:
         org_id=approval.org_id,
         job_id=approval.job_id,
         code="approval.refused",
-        note=f"{incoming.author} may not decide about {approval.tool}",
+        note=f"{incoming.author} may not decide about {approval.what}",
         actor=str(actor),
         life=approval.job.retry_count,
         source_type=SourceType.DIRECT,

@@ -8,7 +8,7 @@ its scope. For that no call begins or ends while a counter is made: calls share 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet, Sum
 
 from agent_jobs.errors import BudgetExhausted
-from agent_jobs.models import Budget, Reservation, UsageDay
+from agent_jobs.models import Approval, Budget, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
 from agent_jobs.services.prices import Price
 from channels_integration import tally
@@ -57,12 +57,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """One limit. `name` is the field that sets it, `whose` says of what, both for people."""
+    """One limit. `name` is the field that sets it, `whose` says of what, both for people. `granted` is how much of the
+    limit approvals have added to what the field says."""
 
     scope: Scope
     name: str
     whose: str
     limit: int | Decimal
+    granted: int | Decimal = 0
 
 
 def caps_of(org_id: str, job_type_key: str, job_id: UUID | str, config: Mapping[str, Any]) -> tuple[Call, list[Cap]]:
@@ -80,7 +82,32 @@ def caps_of(org_id: str, job_type_key: str, job_id: UUID | str, config: Mapping[
         (Scope.JOB, "max_cost", "the job", None if job_cost is None else Decimal(str(job_cost))),
     )
     caps = [Cap(scope, name, whose, limit) for scope, name, whose, limit in found if limit is not None]
+    if config.get("on_budget_exhausted") == "approve" and any(cap.scope == Scope.JOB for cap in caps):
+        more = granted(org_id, job_id)
+        caps = [_raised(cap, more.get(cap.name)) if cap.scope == Scope.JOB else cap for cap in caps]
     return Call(org_id, job_type_key, job_id, day), caps
+
+
+def granted(org_id: str, job_id: UUID | str) -> dict[str, int | Decimal]:
+    """What people have added to a job's own caps, by their names: the sum of its approved approvals, in all its lives.
+
+    Only grows, so a sum that is read before a call is made is never more than what holds then.
+    """
+    approved = Approval.objects.filter(org_id=org_id, job_id=job_id, kind=Approval.Kind.BUDGET)
+    found: dict[str, int | Decimal] = {}
+    for over in approved.filter(status=Approval.Status.APPROVED).values_list("arguments", flat=True):
+        if grants := over.get("grants"):
+            more = grants if isinstance(grants, int) else Decimal(str(grants))
+            found[over["cap"]] = found.get(over["cap"], 0) + more
+    return found
+
+
+def _raised(cap: Cap, more: int | Decimal | None) -> Cap:
+    if not more:
+        return cap
+    # A cap in tokens stays whole, and one in money is money.
+    more = int(more) if isinstance(cap.limit, int) else Decimal(more)
+    return replace(cap, limit=cap.limit + more, granted=more)
 
 
 def affordable(
@@ -88,7 +115,8 @@ def affordable(
 ) -> int:
     """How many tokens of output fit under every cap beside that input: `output_tokens` at most.
 
-    Raises BudgetExhausted, which names the tightest cap, where they are too few for an answer.
+    Raises BudgetExhausted, which names the tightest cap (and has it and what is `left` in its context), where they are
+    too few for an answer.
     """
     fits = output_tokens
     tightest: Cap | None = None
@@ -103,10 +131,12 @@ def affordable(
     if tightest is None or fits >= min(MIN_OUTPUT_TOKENS, output_tokens):
         return fits
     tally.add("budget_refusals", scope=Scope(tightest.scope).name.lower())
-    left = max(_left(tightest, counters[tightest.scope]), 0)
+    left = _left(tightest, counters[tightest.scope])
     raise BudgetExhausted(
-        f"{tightest.name} of {tightest.whose} is {tightest.limit:,}, and the {left:,} that are left are too little for"
-        f" a call with up to {input_tokens:,} tokens of input"
+        f"{tightest.name} of {tightest.whose} is {tightest.limit:,}, and the {max(left, 0):,} that are left are too"
+        f" little for a call with up to {input_tokens:,} tokens of input",
+        cap=tightest,
+        left=left,
     )
 
 

@@ -38,6 +38,7 @@ class TestReading:
             "id": str(approval.pk),
             "org_id": "acme",
             "job_id": str(approval.job_id),
+            "kind": "tool",
             "tool": "pay",
             "question": "May I pay 5?",
             "arguments": {"amount": 5},
@@ -58,6 +59,35 @@ class TestReading:
         (listed,) = acme.get("/services/agent-jobs").json()["data"]
         assert "approvals" not in listed
         assert "approvals" not in acme.get(f"/services/agent-jobs/{rows.job().pk}").json()["data"]
+
+    def test_a_budget_is_asked_for_as_a_tool_is_and_names_its_cap(self, acme):
+        job = rows.parked()
+        pending = rows.budget_approval(job)
+
+        shown = acme.get(f"/services/agent-jobs/{job.pk}?include=explanation").json()["data"]
+
+        (asked,) = shown["approvals"]
+        assert (asked["id"], asked["kind"], asked["tool"]) == (str(pending.pk), "budget", "openai:gpt-fake")
+        assert asked["arguments"] == {
+            "cap": "max_tokens", "of": "job", "limit": 6_000, "used": 5_030, "grants": 6_000
+        }  # fmt: skip
+        assert shown["explanation"]["rule"] == "approval"
+        assert "max_tokens of the job is 6,000, 5,030 of it are used" in shown["explanation"]["state"]
+        assert "budget_granted" not in shown
+
+    def test_the_detail_says_what_was_granted_to_the_jobs_own_caps(self, acme):
+        job = rows.parked(config={"max_tokens": 6_000, "on_budget_exhausted": "approve"})
+        pending = rows.budget_approval(job)
+        for status in ("approved", "approved", "denied", "expired"):
+            rows.budget_approval(job, status=status)
+        cap = {"cap": "max_cost", "of": "job", "limit": 1.5, "used": 1.4, "grants": 1.5}
+        rows.budget_approval(job, status="approved", arguments=cap)
+
+        address = f"/services/agent-jobs/{job.pk}"
+        assert acme.get(address).json()["data"]["budget_granted"] == {"max_tokens": 12_000, "max_cost": 1.5}
+        acme.post(f"{address}/approvals/{pending.pk}", {"decision": "approve"})
+        assert acme.get(address).json()["data"]["budget_granted"]["max_tokens"] == 18_000
+        assert "budget_granted" not in acme.get("/services/agent-jobs").json()["data"][0]
 
     def test_a_job_lists_all_that_it_ever_asked_for_oldest_first(self, reader):
         job = rows.parked()
@@ -97,6 +127,16 @@ class TestReading:
 
 
 class TestDeciding:
+    def test_a_budget_has_no_arguments_to_change(self, acme):
+        approval = rows.budget_approval(rows.parked())
+
+        refused = acme.post(address(approval), {"decision": "approve", "arguments": {"grants": 10**9}})
+
+        assert refused.status_code == 400
+        assert factories.fields_of(refused) == ["arguments"]
+        approval.refresh_from_db()
+        assert approval.status == "pending"
+
     def test_a_token_approves_with_other_arguments_and_a_reason(self, acme):
         approval = rows.approval(rows.parked())
 

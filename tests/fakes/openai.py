@@ -71,8 +71,9 @@ def content(text: str) -> Answer:
     return Answer(body=json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode())
 
 
-def says(text: str, *, done: bool = False, result: str = "", **more: Any) -> Answer:
-    return completion(calls=[("respond", {"say": text, "next": "done" if done else "wait", "result": result, **more})])
+def says(text: str, *, done: bool = False, result: str = "", tokens: tuple[int, int] = (12, 5), **more: Any) -> Answer:
+    said = {"say": text, "next": "done" if done else "wait", "result": result, **more}
+    return completion(calls=[("respond", said)], tokens=tokens)
 
 
 def error(status: int, code: str = "", *, kind: str = "", **headers: str) -> Answer:
