@@ -14,6 +14,7 @@ from agent_jobs.models import Job, Profile
 from agent_jobs.services import replies, transitions
 from agent_jobs.services.execution import Worker
 from agent_jobs.services.leases import Keeper
+from agent_jobs.states import Event
 from channels_integration.messages import Incoming
 from channels_integration.models import Channel
 from tests import rows
@@ -114,7 +115,7 @@ def let_time_pass(row: Job) -> None:
 
 def crash(row: Job) -> None:
     """Its worker is gone in the middle of the turn, and another takes it up."""
-    transitions.move_one(transitions.Event.TAKE_BACK, again(row), actor=rows.TESTER)
+    transitions.move_one(Event.TAKE_BACK, again(row), actor=rows.TESTER)
 
 
 def reply(row: Job, text: str = "Fine", *, event_id: str = "e1", author: str = "Ann") -> bool:

@@ -302,10 +302,12 @@ def test_only_transitions_writes_a_status_of_a_job() -> None:
         if path.is_relative_to(ROOT / "agent_jobs"):
             text = path.read_text()
             if re.search(r"UPDATE agent_jobs_job\b.*?\bstatus\s*=", text, re.S) or re.search(
-                r"Job\.objects[^\n]*\.update\([^)]*\bstatus=", text, re.S
+                r"\b(?:Job\.objects|jobs?|rows|movable)\b[^\n]*\.update\([^)]*\bstatus=", text, re.S
             ):
-                writers.add(path.name)
-    assert writers <= {"transitions.py"}
+                writers.add(path)
+    package = ROOT / "agent_jobs" / "services" / "transitions"
+    assert {path.name for path in writers if path.parent == package} >= {"claims.py", "moves.py"}
+    assert {path for path in writers if path.parent != package} == set()
 
 
 def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:

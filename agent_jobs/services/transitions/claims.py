@@ -1,219 +1,30 @@
-"""The only writer of a job's `status`: the guarded moves, and the three hand-written statements of the hot path.
+"""`settle_and_claim`: turns end, and the next ones begin, in one statement and one commit.
 
-Nobody reads a status, decides, and writes later: a move says from which statuses it starts, and the database
-settles who was first. Every move writes one Activity in the same transaction.
-
-* `move_one` applies one event to one job.
-* `promote_due` makes WAITING what is due, in batches.
-* `settle_and_claim` ends turns and begins the next ones in one statement and one commit. It is what a worker's loop
-  consists of, and where the speed of the whole service is decided: round trips and commits are the cost, not SQL.
+It is what a worker's loop consists of, and where the speed of the whole service is decided: round trips and commits
+are the cost, not SQL.
 
 Claims go round the organisations: a worker remembers whose turn it was last and takes the next one that has work, in
-the order of their ids, for as many turns as its weight says. Within an organisation the order is `queue_at`, the time
-since when a job is ready, put forward or back by its priority, so that waiting outweighs any priority in the end.
+the order of their ids, for as many turns as its weight says. Within an organisation the order is that of the lane's
+queue (`lanes`).
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import timedelta
-from decimal import Decimal
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
 import psycopg
 from django.db import connection, transaction
-from django.db.models import F, Value
-from django.db.models.expressions import Combinable
-from django.db.models.functions import Now
 
-from agent_jobs.errors import IllegalMove
-from agent_jobs.models import Activity, Job, Task
-from agent_jobs.services import caps, questions
-from agent_jobs.specs import DEFAULT_PRIORITY, Actor
-from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, SourceType, TaskStatus, WaitingFor
-from agent_jobs.timing import PRIORITY_STEP
-from channels_integration import outbox, tally
+from agent_jobs.services import caps
+from agent_jobs.services.transitions.lanes import HEAD_START
+from agent_jobs.services.transitions.settlements import Answer, Settlement, Turn
+from channels_integration import outbox
 
-# Words of the activities that moves leave.
-MOVE_CODES = {
-    Event.PROMOTE: "job.promoted",
-    Event.START: "job.started",
-    Event.TAKE_BACK: "job.taken_back",
-    Event.COMPLETE: "job.completed",
-    Event.FAIL: "job.failed",
-    Event.CANCEL: "job.canceled",
-    Event.RETRY: "job.retried",
-}
 # Turns that one statement settles, or claims.
 MOST_AT_ONCE = 32
-_HEAD_START = f"(j.priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds'"
-_NO_LEASE = {"lease_until": None, "worker_id": None, "lease_token": F("lease_token") + 1}
-_NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer_seconds": None, "resume": ""}
-
-
-def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns: Any) -> Job:
-    """Apply `event` to `job` and write its activity; `columns` are written with it. Returns the job as it then is.
-
-    Fences off whoever holds a lease. Raises IllegalMove, with the status that stood in the way.
-    """
-    move, waited_for = MOVES[event], job.waiting_for
-    if move.target in TERMINAL:
-        columns = {**_NO_LEASE, **_NO_WAIT, "queue_at": None, "finished_at": Now(), **columns}
-    elif event in (Event.TAKE_BACK, Event.RETRY):
-        columns = {**_NO_LEASE, "queue_at": Now(), **columns}
-    with transaction.atomic():
-        movable = Job.objects.filter(pk=job.pk, status__in=move.sources)
-        moved_from = movable.select_for_update(no_key=True).values_list("status", flat=True).first()
-        moved = movable.update(status=move.target, updated_at=Now(), **columns)
-        job.refresh_from_db()
-        if moved_from is None or not moved:
-            raise IllegalMove(
-                f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
-            )
-        if move.target in TERMINAL and waited_for == WaitingFor.APPROVAL:
-            questions.withdraw(job)
-        if move.target in TERMINAL or event == Event.TAKE_BACK:
-            Task.objects.filter(job_id=job.pk, status=TaskStatus.RUNNING).update(
-                status=TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED, finished_at=Now()
-            )
-        Activity.objects.create(
-            org_id=job.org_id,
-            job_id=job.pk,
-            code=MOVE_CODES[event],
-            note=note,
-            actor=str(actor),
-            request_id=actor.request_id,
-            moved_from=moved_from,
-            moved_to=move.target,
-            life=job.retry_count,
-            source_type=SourceType.DISPATCH,
-            processed_at=Now(),
-        )
-        if move.target in TERMINAL:
-            code = columns.get("error_code", "")
-            transaction.on_commit(lambda: tally.add("ends", status=str(move.target), code=code), robust=True)
-    return job
-
-
-def record_creation(job: Job, *, actor: Actor, note: str) -> None:
-    """The first activity of a job that has just been inserted."""
-    Activity.objects.create(
-        org_id=job.org_id,
-        job_id=job.pk,
-        code="job.created",
-        note=note,
-        actor=str(actor),
-        request_id=actor.request_id,
-        moved_to=job.status,
-        source_type=SourceType.DISPATCH,
-        processed_at=Now(),
-    )
-
-
-_PROMOTE = f"""
-WITH due AS (
-    SELECT id FROM agent_jobs_job WHERE status = 'SCHEDULED' AND scheduled_at <= statement_timestamp()
-    ORDER BY scheduled_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), moved AS (
-    UPDATE agent_jobs_job j SET status = 'WAITING', queue_at = j.scheduled_at - {_HEAD_START}, waiting_for = '',
-        updated_at = now()
-    FROM due WHERE j.id = due.id AND j.status = 'SCHEDULED' RETURNING j.id, j.org_id, j.lane, j.retry_count
-), logged AS (
-    INSERT INTO agent_jobs_activity (org_id, job_id, code, note, actor, moved_from, moved_to, life, processed_at)
-    SELECT org_id, id, 'job.promoted', 'WAITING: its time has come', 'system:promotion', 'SCHEDULED', 'WAITING',
-        retry_count, now()
-    FROM moved
-)
-SELECT lane, count(*) FROM moved GROUP BY lane
-"""
-
-
-def promote_due(*, batch: int = 500) -> dict[str, int]:
-    """SCHEDULED jobs whose time has come become WAITING. Returns how many by lane. Any number may run at once."""
-    with connection.cursor() as cursor:
-        cursor.execute(_PROMOTE, {"batch": batch})
-        return dict(cursor.fetchall())
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Something the agent says: a line of the transcript, under the id of its row in the outbox."""
-
-    key: str
-    text: str
-    is_delivered: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """An activity other than a move. `id` is given where something else shares it. Credits: what was set aside for it,
-    and what it cost."""
-
-    code: str
-    status: str
-    note: str = ""
-    id: str | None = None
-    input: Any = None
-    output: Any = None
-    allocated_credits: Decimal = Decimal(0)
-    consumed_credits: Decimal = Decimal(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """How a turn ends. `status` is RUNNING where the job goes on; durations are in seconds from the database's now.
-
-    A job that waits for a reply goes back into the queue at once if a message came in that the turn has not seen.
-    """
-
-    id: UUID
-    token: int
-    task_id: str
-    status: JobStatus
-    task_status: TaskStatus
-    task_result: str | None = None
-    waiting_for: str = ""
-    wake_seconds: float | None = None
-    timer_message_id: str | None = None
-    timer_seconds: float | None = None
-    resume: str = ""
-    inbox_seen: int = 0
-    follow_ups_sent: int = 0
-    follow_ups_total: int = 0
-    failed_attempts: int = 0
-    result: str | None = None
-    result_data: Any = None
-    error_code: str = ""
-    error_message: str = ""
-    note: str = ""
-    outgoing: Sequence[dict[str, Any]] = ()
-    lines: Sequence[Line] = ()
-    notes: Sequence[Note] = ()
-
-
-@dataclass(slots=True)
-class Turn:
-    """Whose turn it was last in a lane, as one worker process remembers it: the fairness between organisations."""
-
-    org_id: str = ""
-    left: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """`settled`: the jobs whose settlement was taken; one that is missing had lost its lease. `org_id`: whose turn it
-    was, None where the lane is empty; it may have had nothing that another worker was not just taking. `has_more`: the
-    lane holds more than was claimed, some of it perhaps only since this very statement. `is_full`: the organisation has
-    caps, and none of what it has ready may run now."""
-
-    settled: frozenset[UUID]
-    org_id: str | None
-    claimed: list[dict[str, Any]] = field(default_factory=list)
-    has_more: bool = False
-    is_full: bool = False
-
 
 _SETTLED = f"""
 settlements AS (
@@ -227,7 +38,7 @@ settlements AS (
     UPDATE agent_jobs_job j SET
         status = s.status, waiting_for = s.waiting_for, wake_at = now() + make_interval(secs => s.wake_seconds),
         timer_message_id = s.timer_message_id, timer_seconds = s.timer_seconds, resume = s.resume,
-        queue_at = CASE WHEN s.waiting_for = 'reply' AND j.inbox_count > s.inbox_seen THEN now() - {_HEAD_START} END,
+        queue_at = CASE WHEN s.waiting_for = 'reply' AND j.inbox_count > s.inbox_seen THEN now() - {HEAD_START} END,
         inbox_seen = s.inbox_seen, follow_ups_sent = s.follow_ups_sent, follow_ups_total = s.follow_ups_total,
         failed_attempts = s.failed_attempts, turn = j.turn + (s.waiting_for = 'reply')::int,
         result = s.result, result_data = NULLIF(s.result_data, 'null'::jsonb),
@@ -395,41 +206,3 @@ def _prepared(statement: str, parameters: Mapping[str, Any]) -> Any:
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
         cursor.execute(statement, parameters, prepare=True)
         return cursor.fetchone()
-
-
-def in_seconds(seconds: float) -> Combinable:
-    """A moment of the database's clock: `wake_at=in_seconds(90)`."""
-    return Now() + Value(timedelta(seconds=seconds))
-
-
-def ready_again(job: Job) -> int:
-    """Put a RUNNING job that waits, and holds no lease, into its lane's queue. Returns 0 if it is not in that state."""
-    return Job.objects.filter(
-        pk=job.pk, status=JobStatus.RUNNING, lease_until__isnull=True, queue_at__isnull=True
-    ).update(
-        queue_at=Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP),
-        wake_at=None,
-        timer_message_id=None,
-        timer_seconds=None,
-        updated_at=Now(),
-    )
-
-
-_WAKE = f"""
-WITH due AS (
-    SELECT id FROM agent_jobs_job WHERE wake_at <= statement_timestamp() AND queue_at IS NULL
-    ORDER BY wake_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), woken AS (
-    UPDATE agent_jobs_job j SET queue_at = j.wake_at - {_HEAD_START}, wake_at = NULL, updated_at = now()
-    FROM due WHERE j.id = due.id AND j.status = 'RUNNING' AND j.lease_until IS NULL AND j.wake_at IS NOT NULL
-    RETURNING j.lane
-)
-SELECT lane, count(*) FROM woken GROUP BY lane
-"""
-
-
-def wake_due(*, batch: int = 500) -> dict[str, int]:
-    """Jobs whose wait is over go into their lane's queue. Returns how many by lane. Any number may run at once."""
-    with connection.cursor() as cursor:
-        cursor.execute(_WAKE, {"batch": batch})
-        return dict(cursor.fetchall())

@@ -1,0 +1,31 @@
+"""The only writers of a job's `status`: the guarded moves, and the hand-written statements of the hot path.
+
+Nobody reads a status, decides, and writes later: a move says from which statuses it starts, and the database
+settles who was first. Every move writes one Activity in the same transaction.
+
+moves         one event for one job, and the batches of `promote_due`
+claims        `settle_and_claim`: turns end and the next ones begin in one statement and one commit
+settlements   what a claim is told and answers, as plain values
+lanes         the queue of each lane: the place of a job in it, and how one that waited comes back; no status changes
+"""
+
+from agent_jobs.services.transitions.claims import settle_and_claim
+from agent_jobs.services.transitions.lanes import in_seconds, ready_again, wake_due
+from agent_jobs.services.transitions.moves import MOVE_CODES, move_one, promote_due, record_creation
+from agent_jobs.services.transitions.settlements import Answer, Line, Note, Settlement, Turn
+
+__all__ = [
+    "MOVE_CODES",
+    "Answer",
+    "Line",
+    "Note",
+    "Settlement",
+    "Turn",
+    "in_seconds",
+    "move_one",
+    "promote_due",
+    "ready_again",
+    "record_creation",
+    "settle_and_claim",
+    "wake_due",
+]

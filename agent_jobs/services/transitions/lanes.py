@@ -1,0 +1,58 @@
+"""The queue of each lane: the place of a job in it, and how a job that waited comes back into it.
+
+`queue_at` is the time since when a job is ready, put forward or back by its priority, so that waiting outweighs any
+priority in the end. Nothing here changes a status: a job that waits is RUNNING all the while.
+"""
+
+from datetime import timedelta
+
+from django.db import connection
+from django.db.models import F, Value
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
+
+from agent_jobs.models import Job
+from agent_jobs.specs import DEFAULT_PRIORITY
+from agent_jobs.states import JobStatus
+from agent_jobs.timing import PRIORITY_STEP
+
+# In statements whose job is `j`: how much sooner than it is ready a job stands in the queue.
+HEAD_START = f"(j.priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds'"
+
+
+def in_seconds(seconds: float) -> Combinable:
+    """A moment of the database's clock: `wake_at=in_seconds(90)`."""
+    return Now() + Value(timedelta(seconds=seconds))
+
+
+def ready_again(job: Job) -> int:
+    """Put a RUNNING job that waits, and holds no lease, into its lane's queue. Returns 0 if it is not in that state."""
+    return Job.objects.filter(
+        pk=job.pk, status=JobStatus.RUNNING, lease_until__isnull=True, queue_at__isnull=True
+    ).update(
+        queue_at=Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP),
+        wake_at=None,
+        timer_message_id=None,
+        timer_seconds=None,
+        updated_at=Now(),
+    )
+
+
+_WAKE = f"""
+WITH due AS (
+    SELECT id FROM agent_jobs_job WHERE wake_at <= statement_timestamp() AND queue_at IS NULL
+    ORDER BY wake_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), woken AS (
+    UPDATE agent_jobs_job j SET queue_at = j.wake_at - {HEAD_START}, wake_at = NULL, updated_at = now()
+    FROM due WHERE j.id = due.id AND j.status = 'RUNNING' AND j.lease_until IS NULL AND j.wake_at IS NOT NULL
+    RETURNING j.lane
+)
+SELECT lane, count(*) FROM woken GROUP BY lane
+"""
+
+
+def wake_due(*, batch: int = 500) -> dict[str, int]:
+    """Jobs whose wait is over go into their lane's queue. Returns how many by lane. Any number may run at once."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WAKE, {"batch": batch})
+        return dict(cursor.fetchall())

@@ -1,0 +1,112 @@
+"""One event applied to one job, and the promotion of those that are due. The table of moves is `states.MOVES`."""
+
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from agent_jobs.errors import IllegalMove
+from agent_jobs.models import Activity, Job, Task
+from agent_jobs.services import questions
+from agent_jobs.services.transitions.lanes import HEAD_START
+from agent_jobs.specs import Actor
+from agent_jobs.states import MOVES, TERMINAL, Event, SourceType, TaskStatus, WaitingFor
+from channels_integration import tally
+
+# Words of the activities that moves leave.
+MOVE_CODES = {
+    Event.PROMOTE: "job.promoted",
+    Event.START: "job.started",
+    Event.TAKE_BACK: "job.taken_back",
+    Event.COMPLETE: "job.completed",
+    Event.FAIL: "job.failed",
+    Event.CANCEL: "job.canceled",
+    Event.RETRY: "job.retried",
+}
+_NO_LEASE = {"lease_until": None, "worker_id": None, "lease_token": F("lease_token") + 1}
+_NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer_seconds": None, "resume": ""}
+
+
+def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns: Any) -> Job:
+    """Apply `event` to `job` and write its activity; `columns` are written with it. Returns the job as it then is.
+
+    Fences off whoever holds a lease. Raises IllegalMove, with the status that stood in the way.
+    """
+    move, waited_for = MOVES[event], job.waiting_for
+    if move.target in TERMINAL:
+        columns = {**_NO_LEASE, **_NO_WAIT, "queue_at": None, "finished_at": Now(), **columns}
+    elif event in (Event.TAKE_BACK, Event.RETRY):
+        columns = {**_NO_LEASE, "queue_at": Now(), **columns}
+    with transaction.atomic():
+        movable = Job.objects.filter(pk=job.pk, status__in=move.sources)
+        moved_from = movable.select_for_update(no_key=True).values_list("status", flat=True).first()
+        moved = movable.update(status=move.target, updated_at=Now(), **columns)
+        job.refresh_from_db()
+        if moved_from is None or not moved:
+            raise IllegalMove(
+                f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
+            )
+        if move.target in TERMINAL and waited_for == WaitingFor.APPROVAL:
+            questions.withdraw(job)
+        if move.target in TERMINAL or event == Event.TAKE_BACK:
+            Task.objects.filter(job_id=job.pk, status=TaskStatus.RUNNING).update(
+                status=TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED, finished_at=Now()
+            )
+        Activity.objects.create(
+            org_id=job.org_id,
+            job_id=job.pk,
+            code=MOVE_CODES[event],
+            note=note,
+            actor=str(actor),
+            request_id=actor.request_id,
+            moved_from=moved_from,
+            moved_to=move.target,
+            life=job.retry_count,
+            source_type=SourceType.DISPATCH,
+            processed_at=Now(),
+        )
+        if move.target in TERMINAL:
+            code = columns.get("error_code", "")
+            transaction.on_commit(lambda: tally.add("ends", status=str(move.target), code=code), robust=True)
+    return job
+
+
+def record_creation(job: Job, *, actor: Actor, note: str) -> None:
+    """The first activity of a job that has just been inserted."""
+    Activity.objects.create(
+        org_id=job.org_id,
+        job_id=job.pk,
+        code="job.created",
+        note=note,
+        actor=str(actor),
+        request_id=actor.request_id,
+        moved_to=job.status,
+        source_type=SourceType.DISPATCH,
+        processed_at=Now(),
+    )
+
+
+_PROMOTE = f"""
+WITH due AS (
+    SELECT id FROM agent_jobs_job WHERE status = 'SCHEDULED' AND scheduled_at <= statement_timestamp()
+    ORDER BY scheduled_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE agent_jobs_job j SET status = 'WAITING', queue_at = j.scheduled_at - {HEAD_START}, waiting_for = '',
+        updated_at = now()
+    FROM due WHERE j.id = due.id AND j.status = 'SCHEDULED' RETURNING j.id, j.org_id, j.lane, j.retry_count
+), logged AS (
+    INSERT INTO agent_jobs_activity (org_id, job_id, code, note, actor, moved_from, moved_to, life, processed_at)
+    SELECT org_id, id, 'job.promoted', 'WAITING: its time has come', 'system:promotion', 'SCHEDULED', 'WAITING',
+        retry_count, now()
+    FROM moved
+)
+SELECT lane, count(*) FROM moved GROUP BY lane
+"""
+
+
+def promote_due(*, batch: int = 500) -> dict[str, int]:
+    """SCHEDULED jobs whose time has come become WAITING. Returns how many by lane. Any number may run at once."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PROMOTE, {"batch": batch})
+        return dict(cursor.fetchall())

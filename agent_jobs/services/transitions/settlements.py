@@ -1,0 +1,87 @@
+"""What a worker says of the turns that ended, and what it is answered: plain values, which nothing here writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from agent_jobs.states import JobStatus, TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something the agent says: a line of the transcript, under the id of its row in the outbox."""
+
+    key: str
+    text: str
+    is_delivered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An activity other than a move. `id` is given where something else shares it. Credits: what was set aside for it,
+    and what it cost."""
+
+    code: str
+    status: str
+    note: str = ""
+    id: str | None = None
+    input: Any = None
+    output: Any = None
+    allocated_credits: Decimal = Decimal(0)
+    consumed_credits: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a turn ends. `status` is RUNNING where the job goes on; durations are in seconds from the database's now.
+
+    A job that waits for a reply goes back into the queue at once if a message came in that the turn has not seen.
+    """
+
+    id: UUID
+    token: int
+    task_id: str
+    status: JobStatus
+    task_status: TaskStatus
+    task_result: str | None = None
+    waiting_for: str = ""
+    wake_seconds: float | None = None
+    timer_message_id: str | None = None
+    timer_seconds: float | None = None
+    resume: str = ""
+    inbox_seen: int = 0
+    follow_ups_sent: int = 0
+    follow_ups_total: int = 0
+    failed_attempts: int = 0
+    result: str | None = None
+    result_data: Any = None
+    error_code: str = ""
+    error_message: str = ""
+    note: str = ""
+    outgoing: Sequence[dict[str, Any]] = ()
+    lines: Sequence[Line] = ()
+    notes: Sequence[Note] = ()
+
+
+@dataclass(slots=True)
+class Turn:
+    """Whose turn it was last in a lane, as one worker process remembers it: the fairness between organisations."""
+
+    org_id: str = ""
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`settled`: the jobs whose settlement was taken; one that is missing had lost its lease. `org_id`: whose turn it
+    was, None where the lane is empty; it may have had nothing that another worker was not just taking. `has_more`: the
+    lane holds more than was claimed, some of it perhaps only since this very statement. `is_full`: the organisation has
+    caps, and none of what it has ready may run now."""
+
+    settled: frozenset[UUID]
+    org_id: str | None
+    claimed: list[dict[str, Any]] = field(default_factory=list)
+    has_more: bool = False
+    is_full: bool = False
