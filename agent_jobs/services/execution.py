@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 from agent_jobs import dispatch, runners
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import Outcome, Run, Runner
-from agent_jobs.services import alone, quiet_hours, recovery, transitions, turns
+from agent_jobs.services import alone, outcomes, quiet_hours, recovery, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.transitions import Settlement, Turn
@@ -120,13 +120,13 @@ class Worker:
         runner = runners.get(claim["runner"])
         run = turns.prepare(claim)
         outcome: Outcome | quiet_hours.Deferred | None = quiet_hours.defer(claim, rng=self.rng)
-        outcome = outcome or turns.without_runner(claim, run)
+        outcome = outcome or outcomes.without_runner(claim, run)
         if outcome is None:
             began = time.monotonic()
             outcome = self._call(claim, runner, run, claim["seconds_left"] - (began - claimed_at))
             _count_turn(runner, outcome, time.monotonic() - began)
         seconds_left = claim["seconds_left"] - (time.monotonic() - claimed_at)
-        return turns.settlement(claim, run, outcome, seconds_left=seconds_left, rng=self.rng)
+        return outcomes.settlement(claim, run, outcome, seconds_left=seconds_left, rng=self.rng)
 
     def _call(self, claim: dict[str, Any], runner: Runner, run: Run, seconds_left: float) -> Outcome:
         if claim["crash_count"] >= recovery.MAX_CRASHES - 1:
@@ -182,7 +182,7 @@ def _settle_one_by_one(settlements: Sequence[Settlement]) -> transitions.Answer:
             answer = transitions.settle_and_claim([settlement])
         except DataError as error:
             log.error("job %s: the outcome of a turn cannot be stored: %s", settlement.id, str(error).strip())
-            answer = transitions.settle_and_claim([turns.unstorable(settlement)])
+            answer = transitions.settle_and_claim([outcomes.unstorable(settlement)])
         settled |= answer.settled
     return transitions.Answer(frozenset(settled), org_id=None, has_more=True)
 

@@ -17,7 +17,7 @@ from agent_jobs import dispatch
 from agent_jobs.errors import Conflict
 from agent_jobs.models import Activity, Job, Message
 from agent_jobs.runners.base import Wake
-from agent_jobs.services import audit, caps, jobs, presses, revisions, speech, transitions, turns
+from agent_jobs.services import audit, caps, jobs, outcomes, presses, revisions, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
 from channels_integration import outbox
@@ -201,7 +201,7 @@ def _sent(job: Job, delivery: Delivery) -> None:
         Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
     # This message itself still counts as under way until the caller has marked it.
     if job.waiting_for == WaitingFor.DELIVERY and outbox.pending_count(job.org_id, str(job.pk)) <= 1:
-        transitions.move_one(Event.COMPLETE, job, actor=_DELIVERER, note=turns.completed_note(job.result))
+        transitions.move_one(Event.COMPLETE, job, actor=_DELIVERER, note=outcomes.completed_note(job.result))
         caps.ring_for_place(job)
 
 
