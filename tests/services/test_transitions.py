@@ -283,6 +283,25 @@ def test_a_higher_priority_goes_first(priorities: list[int], expected: list[int]
     assert order == expected
 
 
+@pytest.mark.parametrize(
+    ("event", "status", "columns"),
+    [
+        (Event.TAKE_BACK, JobStatus.RUNNING, {}),
+        (Event.RETRY, JobStatus.FAILED, {"retry_count": 1, "finished_at": None}),
+    ],
+)
+def test_a_job_that_comes_back_into_the_queue_keeps_the_head_start_of_its_priority(
+    event: Event, status: JobStatus, columns: dict[str, Any]
+) -> None:
+    """Its worker died, or it is retried: an urgent one still goes before those that have waited a little longer."""
+    waited_for_a_minute = rows.job(queue_at=datetime.now(UTC) - timedelta(minutes=1))
+    high, low = rows.job(status, priority=8), rows.job(status, priority=2)
+    for job in (low, high):
+        transitions.move_one(event, job, actor=rows.TESTER, **columns)
+    order = [UUID(claim().claimed[0]["id"]) for _ in range(3)]
+    assert order == [high.pk, waited_for_a_minute.pk, low.pk]
+
+
 def test_waiting_outweighs_any_priority_in_the_end() -> None:
     from agent_jobs.timing import place_in_queue
 

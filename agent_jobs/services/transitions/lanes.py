@@ -25,12 +25,17 @@ def in_seconds(seconds: float) -> Combinable:
     return Now() + Value(timedelta(seconds=seconds))
 
 
+def ready_now() -> Combinable:
+    """The place in the queue of a job that is ready from now on, whatever brings it there."""
+    return Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP)
+
+
 def ready_again(job: Job) -> int:
     """Put a RUNNING job that waits, and holds no lease, into its lane's queue. Returns 0 if it is not in that state."""
     return Job.objects.filter(
         pk=job.pk, status=JobStatus.RUNNING, lease_until__isnull=True, queue_at__isnull=True
     ).update(
-        queue_at=Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP),
+        queue_at=ready_now(),
         wake_at=None,
         timer_message_id=None,
         timer_seconds=None,

@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from agent_jobs.errors import IllegalMove
 from agent_jobs.models import Activity, Job, Task
 from agent_jobs.services import questions
-from agent_jobs.services.transitions.lanes import HEAD_START
+from agent_jobs.services.transitions.lanes import HEAD_START, ready_now
 from agent_jobs.specs import Actor
 from agent_jobs.states import MOVES, TERMINAL, Event, SourceType, TaskStatus, WaitingFor
 from channels_integration import tally
@@ -37,7 +37,7 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
     if move.target in TERMINAL:
         columns = {**_NO_LEASE, **_NO_WAIT, "queue_at": None, "finished_at": Now(), **columns}
     elif event in (Event.TAKE_BACK, Event.RETRY):
-        columns = {**_NO_LEASE, "queue_at": Now(), **columns}
+        columns = {**_NO_LEASE, "queue_at": ready_now(), **columns}
     with transaction.atomic():
         movable = Job.objects.filter(pk=job.pk, status__in=move.sources)
         moved_from = movable.select_for_update(no_key=True).values_list("status", flat=True).first()
