@@ -299,7 +299,7 @@ def test_who_takes_it_up_after_it_was_written_down_says_it_once(
     work()
     parts.reply(job)
     with monkeypatch.context() as patch:
-        patch.setattr(execution.turns, "settlement", _dies)
+        patch.setattr(execution.outcomes, "settlement", _dies)
         with pytest.raises(_Killed):
             work()
     approval = asked(job)
@@ -317,7 +317,7 @@ def test_who_takes_it_up_after_the_decision_finds_it_and_asks_nothing(
     job = parked()
     decide(job, decision)
     with monkeypatch.context() as patch:
-        patch.setattr(execution.turns, "settlement", _dies)
+        patch.setattr(execution.outcomes, "settlement", _dies)
         with pytest.raises(_Killed):
             work()
     take_up(job)
