@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -94,15 +93,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """One call of a language model, as the job's activities record it. Credits are money: what was set aside before
-    the call, and what it cost."""
+    """One call of a language model, as the job's activities record it. `is_told`: it has its activity already, as every
+    call does that is paid for."""
 
     model: str
     input: Mapping[str, Any]
     output: Mapping[str, Any]
     usage: llm.Usage = field(default_factory=llm.Usage)
-    allocated_credits: Decimal = Decimal(0)
-    consumed_credits: Decimal = Decimal(0)
+    is_told: bool = False
     seconds: float = field(default=0.0, compare=False)
 
 

@@ -11,13 +11,13 @@ no cap is passed. A provider that reports more than that bound all the same is b
 
 A reservation that nobody settles (its worker was killed) is closed at all that was set aside, for the provider may have
 billed it: by whoever takes the job up again (`expire`), or by the sweep (`expire_lost`). If the call does come back
-after that, its settlement sets the books right.
+after that, its settlement sets the books right. What counts leaves an activity of the job (`services.receipts`).
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -32,7 +32,8 @@ from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RunError
 from agent_jobs.llm import Usage
 from agent_jobs.models import Job, Reservation, UsageDay
-from agent_jobs.services import prices, spending
+from agent_jobs.services import prices, receipts, spending
+from agent_jobs.services.receipts import Told
 from channels_integration import tally
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ _UNBILLED = frozenset(
     }
 )
 _OPEN, _SETTLED, _EXPIRED = Reservation.Status.OPEN, Reservation.Status.SETTLED, Reservation.Status.EXPIRED
+_UNTOLD = Told()
+_NO_ANSWER = Told(output={"error": "worker_lost"}, error="nobody knows how the call ended")
 
 _BOOK = """
 INSERT INTO agent_jobs_usageday AS u
@@ -84,11 +87,12 @@ class Held:
     model: str
     max_output_tokens: int
     allocated: Decimal
+    told: Told = _UNTOLD
     spent: Spent | None = None
 
-    def settle(self, usage: Usage, *, model: str = "") -> Spent:
-        """See `settle`."""
-        self.spent = settle(self.id, usage, model=model)
+    def settle(self, usage: Usage, *, model: str = "", output: Mapping[str, Any] | None = None) -> Spent:
+        """See `settle`. `output`: what came of it, for its activity."""
+        self.spent = settle(self.id, usage, model=model, told=replace(self.told, output=output or {}))
         return self.spent
 
 
@@ -135,45 +139,49 @@ def reserve(
 
 
 @contextmanager
-def reserved(**call: Any) -> Iterator[Held]:
+def reserved(*, told: Told = _UNTOLD, **call: Any) -> Iterator[Held]:
     """The whole way of a call: `with budgets.reserved(org_id=…, …) as held: … held.settle(reply.usage)`.
 
     A call that is left without a settlement counts as nothing where its error says that the provider refused it, and
-    else as all that was set aside. Takes what `reserve` takes; raises what it and the call raise.
+    else as all that was set aside. Takes what `reserve` takes, and what its activity shall tell; raises what it and the
+    call raise.
     """
     held = reserve(**call)
+    held.told = told
     try:
         yield held
     except BaseException as error:
+        if isinstance(error, RunError):
+            held.told = replace(told, output={"error": error.code}, error=f"{error.code}: {error.message}")
         is_refused = isinstance(error, RunError) and error.code in _UNBILLED
         _leave(held, release if is_refused else _expire)
         raise
     _leave(held, _expire)
 
 
-def _leave(held: Held, close: Callable[[UUID], Spent]) -> None:
+def _leave(held: Held, close: Callable[[UUID, Told], Spent]) -> None:
     if held.spent is not None:
         return
     try:
-        held.spent = close(held.id)
+        held.spent = close(held.id, held.told if held.told.error else replace(held.told, error=_NO_ANSWER.error))
     except (OperationalError, InterfaceError) as error:
         # What went wrong with the call is more worth telling, and the sweep will find this.
         log.warning("the reservation %s stays open: %s", held.id, str(error).strip())
 
 
 # --- After a call ----------------------------------------------------------------------------------------------
-def settle(reservation_id: UUID, usage: Usage, *, model: str = "") -> Spent:
+def settle(reservation_id: UUID, usage: Usage, *, model: str = "", told: Told = _UNTOLD) -> Spent:
     """The call came back and used so much; `model` is the one that answered, where it is not the one that was asked.
 
     A second settlement changes nothing and answers the first. A hosted model that reports nothing at all counts as all
     that was set aside: else there would be no cap for whoever reports nothing. May be called within a transaction.
     """
-    return _close(reservation_id, _SETTLED, lambda row: _truth(row, usage, model))
+    return _close(reservation_id, _SETTLED, lambda row: _truth(row, usage, model), told)
 
 
-def release(reservation_id: UUID) -> Spent:
+def release(reservation_id: UUID, told: Told = _UNTOLD) -> Spent:
     """The provider refused the call, and bills nothing."""
-    return _close(reservation_id, _SETTLED, lambda row: _Use(row.model))
+    return _close(reservation_id, _SETTLED, lambda row: _Use(row.model), told)
 
 
 def expire(job_id: UUID | str) -> list[Spent]:
@@ -191,8 +199,8 @@ def expire_lost() -> int:
     return len([_expire(reservation_id) for reservation_id in list(found)])
 
 
-def _expire(reservation_id: UUID) -> Spent:
-    return _close(reservation_id, _EXPIRED, _most)
+def _expire(reservation_id: UUID, told: Told = _NO_ANSWER) -> Spent:
+    return _close(reservation_id, _EXPIRED, _most, told)
 
 
 # --- The books -------------------------------------------------------------------------------------------------
@@ -229,7 +237,9 @@ def _truth(row: Reservation, usage: Usage, model: str) -> _Use:
     return truth
 
 
-def _close(reservation_id: UUID, status: Reservation.Status, decide: Callable[[Reservation], _Use]) -> Spent:
+def _close(
+    reservation_id: UUID, status: Reservation.Status, decide: Callable[[Reservation], _Use], told: Told
+) -> Spent:
     """Put into counters and ledger what the call counts as, in place of what was set aside, or of what it counted as
     since it expired."""
     with transaction.atomic():
@@ -254,6 +264,8 @@ def _close(reservation_id: UUID, status: Reservation.Status, decide: Callable[[R
             **{name: getattr(row, name) for name in ("status", "model", "input_tokens", "output_tokens", "cost")},
             closed_at=Now(),
         )
+        if after.calls or not was_open:
+            receipts.write(row, told)
         for use, sign in sorted(((before, -1), (after, 1)), key=lambda entry: entry[0].model):
             _book(row, use, sign)
         if status == _SETTLED:

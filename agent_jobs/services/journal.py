@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -34,10 +34,10 @@ from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
 from agent_jobs.services import approvals, budgets, overruns, schemas, speech, tools, transitions
 from agent_jobs.services.inflight import CALLS, give_back_connection
+from agent_jobs.services.receipts import Told
 from agent_jobs.states import JobStatus
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
-_FREE = Decimal(0), Decimal(0)
 _CHANCE = random.SystemRandom()
 _T = TypeVar("_T")
 _MOST_CHARACTERS = 20_000
@@ -73,7 +73,6 @@ class Journal:
         self._looked_at = time.monotonic()
         self.calls: list[ModelCall] = []
         self._job_type_key = ""
-        self._credits = _FREE  # of the last call: what was set aside, and what it cost
 
     def _read(self) -> None:
         mine = Step.objects.filter(job_id=self._job_id, life=self._claim["life"])
@@ -176,14 +175,13 @@ class Journal:
     def _ask(self, turn: llm.Turn, asked: Mapping[str, Any], may_interrupt: bool) -> llm.Reply:
         began = time.monotonic()
         heard = self._heard if self._interrupts and may_interrupt else None
-        self._credits = _FREE
         with CALLS.call(self._job_id, self._token, heard=heard) as flying:
 
             def on_start(give_up: Any) -> None:
                 flying.give_up = give_up
 
             try:
-                reply = llm.ask(self._routes, turn, on_start, self._paid)
+                reply = llm.ask(self._routes, turn, on_start, partial(self._paid, asked))
             except RetryableError:
                 if flying.is_lost:
                     raise LeaseLost("the job is not ours any more") from None
@@ -194,17 +192,19 @@ class Journal:
             ModelCall(
                 reply.model or self._routes[0].model,
                 input=dict(asked),
-                output={"text": reply.text, "is_done": reply.is_done, "tools": [call.name for call in reply.calls]},
+                output=_told(reply),
                 usage=reply.usage,
-                allocated_credits=self._credits[0],
-                consumed_credits=self._credits[1],
+                is_told=bool(llm.provider_of(reply.model or self._routes[0].model)),
                 seconds=time.monotonic() - began,
             )
         )
         return reply
 
-    def _paid(self, route: llm.Route, turn: llm.Turn, on_start: llm.OnStart | None) -> llm.Reply:
-        """One call of one model, within its budgets. What ships with the service costs nothing."""
+    def _paid(
+        self, asked: Mapping[str, Any], route: llm.Route, turn: llm.Turn, on_start: llm.OnStart | None
+    ) -> llm.Reply:
+        """One call of one model, within its budgets, which leaves its activity. What ships with the service costs
+        nothing."""
         if not llm.provider_of(route.model):
             return llm.answer(route, turn, on_start)
         with contextlib.ExitStack() as call:
@@ -218,14 +218,14 @@ class Journal:
                         model=route.model,
                         request_bytes=size.request_bytes(turn),
                         max_output_tokens=route.access.max_output_tokens,
+                        told=Told(self._claim["task_id"], input=asked),
                     )
                 )
             )
             give_back_connection()
             access = replace(route.access, max_output_tokens=held.max_output_tokens)
             reply = llm.answer(replace(route, access=access), turn, on_start)
-            spent = patiently(lambda: held.settle(reply.usage, model=reply.model))
-            self._credits = spent.allocated, spent.cost
+            patiently(lambda: held.settle(reply.usage, model=reply.model, output=_storable(_told(reply))))
         return reply
 
     # --- Tools ---
@@ -411,6 +411,10 @@ def patiently(work: Callable[[], _T]) -> _T:
                 raise LeaseLost("the database is away") from error
             connection.close()
             threading.Event().wait(_CHANCE.uniform(0.1, 0.5))
+
+
+def _told(reply: llm.Reply) -> dict[str, Any]:
+    return {"text": reply.text, "is_done": reply.is_done, "tools": [call.name for call in reply.calls]}
 
 
 def _as_record(reply: llm.Reply) -> dict[str, Any]:

@@ -139,10 +139,9 @@ def _calls(outcome: Outcome | Deferred) -> list[Note]:
             id=str(uuid7()),
             input=call.input,
             output={**call.output, "input_tokens": call.usage.input_tokens, "output_tokens": call.usage.output_tokens},
-            allocated_credits=call.allocated_credits,
-            consumed_credits=call.consumed_credits,
         )
         for call in outcome.calls
+        if not call.is_told
     ]
 
 

@@ -15,7 +15,7 @@ from django.db.models import Sum
 
 from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError
 from agent_jobs.llm import Usage
-from agent_jobs.models import Budget, Job, Org, Reservation, UsageDay
+from agent_jobs.models import Activity, Budget, Job, Org, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
 from agent_jobs.services import budgets, recovery, spending
 from agent_jobs.states import JobStatus
@@ -68,7 +68,8 @@ def ledger(**of: Any) -> dict[str, Any]:
 
 
 def assert_the_books_agree() -> None:
-    """Every counter is the sum of the reservations of its scope, and the ledger is the sum of all."""
+    """Every counter is the sum of the reservations of its scope, the ledger is the sum of all, and the activities of a
+    job add up to what it spent."""
     for counter in Budget.objects.all():
         of = {
             Scope.ORG: {"day": counter.day},
@@ -84,6 +85,12 @@ def assert_the_books_agree() -> None:
     closed = Reservation.objects.exclude(status="open")
     assert (ledger()["cost"] or 0) == sum(r.cost for r in closed)
     assert (ledger()["input"] or 0) == sum(r.input_tokens for r in closed)
+    for job in Job.objects.all():
+        calls = Activity.objects.filter(job=job, code="model.call")
+        assert sum(call.consumed_credits for call in calls) == sum(r.cost for r in closed if r.job_id == job.pk)
+        spent = [(r.pk, r.input_tokens) for r in closed.filter(job_id=job.pk, input_tokens__gt=0).order_by("pk")]
+        told = [(call.pk, call.output["input_tokens"]) for call in calls.order_by("pk")]
+        assert [pair for pair in told if pair[1]] == spent
 
 
 # --- Caps ------------------------------------------------------------------------------------------------------
@@ -325,6 +332,7 @@ def test_a_call_without_a_settlement_counts_as_nothing_only_where_the_provider_r
         ask(job, error)
     assert counted() == (tokens, Decimal("0.001400") if tokens else 0, 0, 0)
     assert (ledger()["calls"] or 0) == (1 if tokens else 0)
+    assert_the_books_agree()
 
 
 def test_a_call_that_was_settled_is_not_touched_by_what_goes_wrong_after_it() -> None:

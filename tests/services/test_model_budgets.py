@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.models import Activity, Job, Org, Profile, Reservation, Step, UsageDay
-from agent_jobs.services import budgets, model_access
+from agent_jobs import llm
+from agent_jobs.llm import Usage
+from agent_jobs.models import Activity, Budget, Job, Org, Profile, Reservation, Step, Task, UsageDay
+from agent_jobs.models.budgets import Scope
+from agent_jobs.services import budgets, jobs, model_access
 from agent_jobs.services.execution import Worker
 from agent_jobs.states import JobStatus
 from channels_integration.models import Channel
@@ -115,10 +118,44 @@ def test_a_call_that_timed_out_counts_as_the_most_it_may_have_cost(worker: Worke
     assert again(job).waiting_for == "retry"
     held = Reservation.objects.get()
     assert (held.status, held.cost) == ("expired", held.reserved_cost)
+    lost = Activity.objects.get(job=job, code="model.call")
+    assert (lost.allocated_credits, lost.consumed_credits) == (held.reserved_cost, held.reserved_cost)
+    assert lost.note.startswith(f"asked model {MODEL}: model_timeout: ")
+    assert lost.note.endswith("; all that was set aside for it is counted")
+    assert (lost.output["error"], lost.input["lines"]) == ("model_timeout", 0)
+    assert str(lost.execution_id) == str(Task.objects.get(job=job).pk)
     let_time_pass(job)
     worker.serve("agents")
     assert again(job).waiting_for == "reply"
     assert Reservation.objects.filter(status="settled").count() == 1
+    assert_activities_add_up(job)
+
+
+def test_a_turn_that_is_thrown_away_leaves_what_its_calls_cost(
+    worker: Worker, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is canceled after the model has answered, before that is written down: nothing of the turn is kept."""
+    job = hosted(max_tokens=50_000)
+    answer_of = llm.answer
+
+    def answer_and_cancel(*given: Any) -> llm.Reply:
+        reply = answer_of(*given)
+        jobs.cancel("acme", job.pk, actor=rows.TESTER)
+        return reply
+
+    monkeypatch.setattr(llm, "answer", answer_and_cancel)
+    worker.serve("agents")
+    assert (again(job).status, texts(job)) == (JobStatus.CANCELED, [])
+    assert Activity.objects.get(job=job, code="model.call").output["text"] == "How are you?"
+    assert_activities_add_up(job)
+
+
+def assert_activities_add_up(job: Job) -> None:
+    spent = Budget.objects.get(scope=Scope.JOB, key=str(job.pk))
+    calls = Activity.objects.filter(job=job, code="model.call")
+    assert sum(call.consumed_credits for call in calls) == spent.used_cost > 0
+    tokens = [call.output["input_tokens"] + call.output["output_tokens"] for call in calls]
+    assert sum(tokens) == spent.used_tokens
 
 
 def test_who_takes_up_the_turn_of_a_dead_worker_closes_what_it_had_set_aside(
@@ -141,3 +178,10 @@ def test_who_takes_up_the_turn_of_a_dead_worker_closes_what_it_had_set_aside(
     assert Reservation.objects.get(pk=left.id).status == "expired"
     assert UsageDay.objects.filter(input_tokens__gte=0).count() in (1, 2)
     assert sum(row.input_tokens for row in UsageDay.objects.all()) == 4_000 + 1_200
+    assert "nobody knows how the call ended" in Activity.objects.get(pk=left.id).note
+    assert_activities_add_up(job)
+
+    budgets.settle(left.id, Usage(7, 3))  # it does come back, to a worker that was only slow
+    assert Activity.objects.get(pk=left.id).output == {"input_tokens": 7, "output_tokens": 3}
+    assert Activity.objects.get(pk=left.id).note == f"asked model {MODEL}"
+    assert_activities_add_up(job)

@@ -4,7 +4,6 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from django.db.models import Func
 from agent_jobs.errors import IllegalMove
 from agent_jobs.models import Activity, Job, Message, Task
 from agent_jobs.services import transitions
-from agent_jobs.services.transitions import Note, Settlement, Turn
+from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, TaskStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
@@ -309,15 +308,3 @@ def test_waiting_outweighs_any_priority_in_the_end() -> None:
     low = rows.job(priority=0, queue_at=place_in_queue(now - timedelta(minutes=10), 0, default_priority=5))
     rows.job(priority=9, queue_at=place_in_queue(now, 9, default_priority=5))
     assert claim().claimed[0]["id"] == str(low.pk)
-
-
-def test_an_activity_of_a_turn_carries_what_was_set_aside_for_it_and_what_it_cost() -> None:
-    job = rows.job()
-    (claimed,) = claim().claimed
-    paid = Note("model.call", "completed", allocated_credits=Decimal("0.250001"), consumed_credits=Decimal("0.000007"))
-    claim(settlements=[settlement(claimed, notes=[paid, Note("tool.call", "completed")])])
-    credits = Activity.objects.filter(job=job, moved_to="").order_by("code")
-    assert list(credits.values_list("code", "allocated_credits", "consumed_credits")) == [
-        ("model.call", Decimal("0.250001"), Decimal("0.000007")),
-        ("tool.call", Decimal(0), Decimal(0)),
-    ]

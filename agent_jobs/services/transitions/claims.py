@@ -61,14 +61,11 @@ settlements AS (
     FROM settled s, jsonb_to_recordset(s.lines) AS l(key uuid, text text, is_delivered boolean)
 ), noted AS (
     INSERT INTO agent_jobs_activity
-        (id, org_id, job_id, code, status, note, source_type, execution_id, input, output, allocated_credits,
-        consumed_credits, processed_at, life)
+        (id, org_id, job_id, code, status, note, source_type, execution_id, input, output, processed_at, life)
     SELECT coalesce(n.id, uuidv7()), s.org_id, s.id, n.code, n.status, n.note, 'process_module', s.task_id,
-        n.input, n.output, n.allocated_credits, n.consumed_credits,
-        CASE WHEN n.status <> 'submitted' THEN now() END, s.retry_count
+        n.input, n.output, CASE WHEN n.status <> 'submitted' THEN now() END, s.retry_count
     FROM settled s, jsonb_to_recordset(s.notes)
-        AS n(id uuid, code text, status text, note text, input jsonb, output jsonb, allocated_credits numeric,
-            consumed_credits numeric)
+        AS n(id uuid, code text, status text, note text, input jsonb, output jsonb)
 ), ended AS (
     INSERT INTO agent_jobs_activity
         (org_id, job_id, code, note, actor, moved_from, moved_to, life, source_type, execution_id, processed_at)

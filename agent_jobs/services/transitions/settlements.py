@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -20,8 +19,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An activity other than a move. `id` is given where something else shares it. Credits: what was set aside for it,
-    and what it cost."""
+    """An activity other than a move. `id` is given where something else shares it. What costs money is told when it
+    is paid (`services.receipts`)."""
 
     code: str
     status: str
@@ -29,8 +28,6 @@ class Note:
     id: str | None = None
     input: Any = None
     output: Any = None
-    allocated_credits: Decimal = Decimal(0)
-    consumed_credits: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,58 @@
+"""The activity that a paid call of a model leaves. It is written with the books, in one transaction, under their id.
+
+So the activities of a job add up to what its budget says, whatever becomes of the turn: one that failed, was cut off,
+canceled, or lost with its worker, leaves what its calls cost all the same. A call that comes back after it was given up
+corrects its own activity.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connection
+
+from agent_jobs.models import Reservation
+
+_NOTE_LENGTH = 200
+
+# The job may be gone by now, and then there is nobody to tell. The books hold larger sums than an activity does: the
+# nonsense of a provider is not to keep a call from being closed.
+_WRITE = """
+INSERT INTO agent_jobs_activity AS a
+    (id, org_id, job_id, code, note, source_type, execution_id, life, input, output, allocated_credits,
+    consumed_credits, processed_at)
+SELECT %s, j.org_id, j.id, 'model.call', %s, 'process_module', %s, j.retry_count, %s, %s,
+    least(%s, 99999999.999999), least(%s, 99999999.999999), now()
+FROM agent_jobs_job j WHERE j.id = %s
+ON CONFLICT (id) DO UPDATE SET note = excluded.note, input = coalesce(excluded.input, a.input),
+    output = excluded.output, consumed_credits = excluded.consumed_credits, updated_at = now()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is known of a call: which task made it, what it was given, what came of it. `error` is why nothing did."""
+
+    task_id: str | None = None
+    input: Mapping[str, Any] | None = None
+    output: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+def write(row: Reservation, told: Told) -> None:
+    """Of a call that has just been put into the books. Writing it again corrects it."""
+    note = f"asked model {row.model}"
+    if told.error:
+        # A provider's own words, of which PostgreSQL does not take everything.
+        error = told.error.replace("\x00", "").encode("utf-8", "replace").decode()
+        note += f": {error[:_NOTE_LENGTH]}"
+        if row.cost or row.input_tokens:
+            note += "; all that was set aside for it is counted"
+    output = {**told.output, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens}
+    parameters = [
+        *(row.pk, note, told.task_id, None if told.input is None else json.dumps(told.input), json.dumps(output)),
+        *(row.reserved_cost, row.cost, row.job_id),
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_WRITE, parameters)
