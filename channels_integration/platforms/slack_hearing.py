@@ -109,7 +109,7 @@ def _read(happened: Mapping[str, Any]) -> tuple[Did | None, Mapping[str, Any]]:
 def presses(headers: Mapping[str, str], body: bytes) -> Heard:
     """A form with one field, `payload`. What has no button of ours in it is taken, and means nothing."""
     try:
-        sent = parse_qs(body, max_num_fields=10).get(b"payload", [b""])[0]
+        sent = parse_qs(body.decode(), max_num_fields=10, errors="strict").get("payload", [""])[0]
     except ValueError:
         return _REFUSED
     payload = _json_object(sent)
@@ -230,7 +230,7 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
-def _json_object(body: bytes) -> dict[str, Any] | None:
+def _json_object(body: bytes | str) -> dict[str, Any] | None:
     try:
         read = json.loads(body)
     except (ValueError, RecursionError):

@@ -252,6 +252,16 @@ def test_a_press_is_kept_with_who_pressed_what_and_where(slack):
     assert [(heard.did, heard.text) for heard in doubles.heard] == [(Did.PRESSED, "approve:1")]
 
 
+@pytest.mark.parametrize("is_ascii", [True, False])
+def test_a_press_is_heard_whatever_the_message_is_written_in(slack, is_ascii):
+    _, posted = ask(slack, "Darf ich Zoë 5 € überweisen?")
+    payload = json.dumps(payload_of(slack.interaction(posted, "approve:1")), ensure_ascii=is_ascii)
+    answer = knock(urllib.parse.urlencode({"payload": payload}).encode())
+
+    assert answer.status_code == 200
+    assert InboundEvent.objects.get().text == "approve:1"
+
+
 def test_a_replay_is_answered_and_not_kept_again_but_a_second_press_is(slack):
     _, posted = ask(slack)
     body = slack.interaction(posted, "approve:1", user="U0ANN")
