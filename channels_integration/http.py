@@ -78,12 +78,15 @@ def post(
     headers: Mapping[str, str],
     is_guarded: bool,
     before_post: Callable[[], None] | None = None,
+    seconds: float | None = None,
 ) -> Answer:
-    """POST once. `before_post` runs when the connection stands, before the first byte; what it raises, comes out.
+    """POST once. `before_post` runs when the connection stands, before the first byte; what it raises, comes out. It
+    takes `seconds` in all at most, or `send_seconds()`.
 
     Raises HttpError.
     """
-    exchange = _Exchange(send_seconds(), read_seconds=READ_SECONDS, before_post=before_post)
+    seconds = seconds or send_seconds()
+    exchange = _Exchange(seconds, read_seconds=min(seconds, READ_SECONDS), before_post=before_post)
     return _exchanged(exchange, "POST", url, body=body, headers=headers, is_guarded=is_guarded)
 
 

@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from channels_integration import doorbell, platforms, tally
+from channels_integration import doorbell, forms, platforms, tally
 from channels_integration.messages import Did, Incoming
 from channels_integration.models import InboundEvent
 from channels_integration.platforms.base import Heard
@@ -77,6 +77,10 @@ def receive(platform_name: str, *, headers: Mapping[str, str], body: bytes, is_p
         with transaction.atomic():
             for incoming in heard.incoming:
                 record(incoming)
+    if heard.form_presses:
+        return forms.opened(listener, heard)
+    if heard.submissions:
+        return forms.sent_back(listener, heard)
     return heard
 
 

@@ -31,6 +31,11 @@ class Button:
     value: str
 
 
+# A button whose value begins so opens a form, where its platform has any (`Form`).
+OPENS_FORM = "edit:"
+MOST_FORM_TEXT = 3_000
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What becomes of a message of ours that is out: its buttons go, and `line` is put below it, `person` at its end.
@@ -97,6 +102,41 @@ class Incoming:
     is_direct: bool = False
     did: Did = Did.SAID
     message_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a person is shown who pressed a button that opens one: a `notice`, and below it, under a `label`, a `text`
+    to change and send back, of at most MOST_FORM_TEXT characters; None where there is nothing to send back."""
+
+    title: str
+    notice: str
+    label: str = ""
+    text: str | None = None
+    submit: str = "Send"
+
+
+@dataclass(frozen=True, slots=True)
+class FormPress:
+    """A press of a button that opens a form. It is opened with the `ticket`, once and within seconds; the `context`
+    comes back with it."""
+
+    press: Incoming
+    ticket: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A form that came back. `press` is who sent it, where, and the value of the button that had opened it; `text` is
+    what they made of the form's.
+
+    Only the person and the team are the platform's word. The rest is what we wrote into the form, and to be looked at
+    as the value of any button.
+    """
+
+    press: Incoming
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

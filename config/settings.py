@@ -336,6 +336,9 @@ EGRESS_PORTS = tuple(int(port) for port in env_list("AGENT_JOBS_EGRESS_PORTS", "
 CHANNELS_INBOUND_HANDLER = "agent_jobs.services.replies.receive"
 CHANNELS_FORGERY_HANDLER = "agent_jobs.api.throttling.forged"
 CHANNELS_DELIVERY_HANDLER = "agent_jobs.services.replies.settle_delivery"
+# Who says what is in a form that somebody wants to see, and takes it when it comes back: both at once, for people wait.
+CHANNELS_FORM_HANDLER = "agent_jobs.services.forms.opened"
+CHANNELS_SUBMISSION_HANDLER = "agent_jobs.api.forms.sent_back"
 # Who is asked, right before a message is sent, whether it has to wait.
 CHANNELS_HOURS_HANDLER = "agent_jobs.services.quiet_hours.hold"
 # Delivery of unknown outcome is looked up in the history this long after the attempt, never resent before.

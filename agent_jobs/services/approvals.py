@@ -38,14 +38,10 @@ def decide(
     Invalid for arguments that the tool does not take, and Conflict where it is decided, expired or withdrawn.
     """
     with transaction.atomic():
-        asked = Approval.objects.filter(pk=approval_id).first()
-        if asked is None or asked.org_id != org_id or (job_id is not None and asked.job_id != job_id):
-            is_anothers = asked is not None and asked.org_id != org_id
-            raise not_found(str(approval_id), denied=("approval", str(approval_id)) if is_anothers else None)
+        asked = _found(org_id, approval_id, job_id)
         job = Job.objects.select_for_update(no_key=True).get(org_id=org_id, pk=asked.job_id)
         approval = Approval.objects.select_related("step").select_for_update(of=("self",)).get(pk=asked.pk)
-        if approval.approvers and by not in approval.approvers:
-            raise Forbidden("somebody else has to decide this", code="not_an_approver")
+        _require_approver(approval, by)
         _require_open(approval, job)
         if arguments is not None:
             _check(approval, arguments)
@@ -53,6 +49,14 @@ def decide(
         _note(job, approval, actor)
         _audit(approval, actor)
         _go_on(job)
+    return approval
+
+
+def require_decidable(org_id: str, approval_id: UUID, *, by: str) -> Approval:
+    """One that `by` could decide this moment, which promises nothing. Raises what `decide` does."""
+    approval = _found(org_id, approval_id)
+    _require_approver(approval, by)
+    _require_open(approval, approval.job)
     return approval
 
 
@@ -70,6 +74,19 @@ def settle_time_out(approval: Approval, job: Job) -> Approval:
 
 def not_found(approval_id: str, *, denied: tuple[str, str] | None = None) -> NotFound:
     return NotFound(f"there is no approval {approval_id[:64]!r}", code="approval_not_found", denied=denied)
+
+
+def _found(org_id: str, approval_id: UUID, job_id: UUID | None = None) -> Approval:
+    asked = Approval.objects.select_related("job", "step").filter(pk=approval_id).first()
+    if asked is None or asked.org_id != org_id or (job_id is not None and asked.job_id != job_id):
+        is_anothers = asked is not None and asked.org_id != org_id
+        raise not_found(str(approval_id), denied=("approval", str(approval_id)) if is_anothers else None)
+    return asked
+
+
+def _require_approver(approval: Approval, by: str) -> None:
+    if approval.approvers and by not in approval.approvers:
+        raise Forbidden("somebody else has to decide this", code="not_an_approver")
 
 
 def _require_open(approval: Approval, job: Job) -> None:

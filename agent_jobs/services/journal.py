@@ -32,7 +32,7 @@ from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, Retrya
 from agent_jobs.llm import context, size
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
-from agent_jobs.services import approvals, budgets, overruns, schemas, speech, tools, transitions
+from agent_jobs.services import approvals, budgets, forms, overruns, schemas, speech, tools, transitions
 from agent_jobs.services.inflight import CALLS, give_back_connection
 from agent_jobs.services.receipts import Told
 from agent_jobs.states import JobStatus
@@ -301,7 +301,7 @@ class Journal:
             message_id=str(approval.message_key),
             seconds=max(seconds, 0.0),
             say=() if is_asked else (approval.question,),
-            buttons=(("Approve", f"approve:{approval.pk}"), ("Deny", f"deny:{approval.pk}")),
+            buttons=forms.buttons(approval, self._claim["platform"]),
         )
 
     # --- Rows ---

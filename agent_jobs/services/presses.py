@@ -19,11 +19,16 @@ def press(org_id: str, *, platform: str, code: str, value: str, by: str, actor: 
     `approvals.decide` raises.
     """
     decision, approval_id = _read(value)
+    require_place(org_id, approval_id, platform=platform, code=code, team=team)
+    return approvals.decide(org_id, approval_id, decision, by=by, actor=actor)
+
+
+def require_place(org_id: str, approval_id: UUID, *, platform: str, code: str, team: str = "") -> None:
+    """Raises NotFound where it was asked in another channel. Another organisation's passes: `approvals` refuses it, and
+    tells of it."""
     asked = Approval.objects.filter(pk=approval_id, org_id=org_id).select_related("job").first()
-    # Another organisation's is refused below, and told of.
     if asked and not _is_place_of(asked, platform, code, team):
         raise approvals.not_found(str(approval_id))
-    return approvals.decide(org_id, approval_id, decision, by=by, actor=actor)
 
 
 def receive(incoming: Incoming) -> bool:
@@ -49,7 +54,7 @@ def receive(incoming: Incoming) -> bool:
         if error.denied:
             audit.record_denied(incoming.org_id, *error.denied, actor=actor, method="PRESS", code=error.code)
     except Forbidden:
-        _note_refused(incoming, actor)
+        note_refused(_read(incoming.text)[1], incoming.author)
     except Conflict as error:
         return error.code != "approval_not_open"
     return True
@@ -71,21 +76,21 @@ def _is_place_of(approval: Approval, platform: str, code: str, team: str) -> boo
     return (job.platform, job.channel_code) == (platform, code) and (not team or stated in (None, team))
 
 
-def _note_refused(incoming: Incoming, actor: Actor) -> None:
-    """Once for each person, however often they press."""
-    _, approval_id = _read(incoming.text)
+def note_refused(approval_id: UUID, author: str) -> None:
+    """Who may not decide has tried to: kept once for each person, however often they press."""
     approval = Approval.objects.select_related("job").get(pk=approval_id)
-    noted = Activity.objects.filter(job_id=approval.job_id, code="approval.refused", actor=str(actor))
+    actor = str(Actor("person", author[:200]))
+    noted = Activity.objects.filter(job_id=approval.job_id, code="approval.refused", actor=actor)
     if noted.filter(input__approval_id=str(approval.pk)).exists():
         return
     Activity.objects.create(
         org_id=approval.org_id,
         job_id=approval.job_id,
         code="approval.refused",
-        note=f"{incoming.author} may not decide about {approval.what}",
-        actor=str(actor),
+        note=f"{author} may not decide about {approval.what}",
+        actor=actor,
         life=approval.job.retry_count,
         source_type=SourceType.DIRECT,
-        input={"approval_id": str(approval.pk), "author": incoming.author},
+        input={"approval_id": str(approval.pk), "author": author},
         processed_at=Now(),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from channels_integration.messages import Incoming, Lookup, Outgoing, Receipt, Target
+from channels_integration.messages import Form, FormPress, Incoming, Lookup, Outgoing, Receipt, Submission, Target
 
 
 class Platform(Protocol):
@@ -14,12 +14,14 @@ class Platform(Protocol):
 
     `accepts_on_commit`: a message counts as sent by being written down. `is_paced`: at most one post a second in a
     channel, one in flight. `can_change`: what is out can be changed (`messages.Change`), any number of times alike.
+    `has_forms`: a button can open one (`messages.Form`).
     """
 
     name: str
     accepts_on_commit: bool
     is_paced: bool
     can_change: bool
+    has_forms: bool
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         """Why the organisation cannot reach this place, as (field, sentence); None if it can."""
@@ -40,11 +42,14 @@ class Platform(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a platform made of a signed request: an answer for it, and the messages in it to keep."""
+    """What a platform made of a signed request: an answer for it, and the messages in it to keep; or forms that are to
+    be opened, or came back. Of these there is one for each organisation that it may be for."""
 
     status: int
     answer: Mapping[str, Any]
     incoming: tuple[Incoming, ...] = field(default=())
+    form_presses: tuple[FormPress, ...] = field(default=())
+    submissions: tuple[Submission, ...] = field(default=())
 
 
 class Listener(Protocol):
@@ -56,4 +61,11 @@ class Listener(Protocol):
         """Verify on the raw bytes, then read. An answer of 401 tells nothing about why."""
 
     def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
-        """The same for the platform's other address, which tells of buttons that were pressed."""
+        """The same for the platform's other address, which tells of buttons that were pressed and forms that were
+        sent back."""
+
+    def open_form(self, asked: FormPress, form: Form) -> None:
+        """Show it to who pressed, in a second or two. Raises DeliveryError."""
+
+    def refusal(self, complaint: str) -> Mapping[str, Any]:
+        """The answer to a form that is not taken: it stays open, with the complaint."""

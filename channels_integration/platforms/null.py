@@ -16,6 +16,7 @@ class Null:
     accepts_on_commit = True
     is_paced = False
     can_change = False
+    has_forms = False
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         if Channel.objects.filter(org_id=target.org_id, platform=self.name, code=target.code).exists():

@@ -1,4 +1,5 @@
-"""Slack: chat.postMessage and chat.update out; what it tells us is read in `slack_hearing`, blocks are `slack_blocks`.
+"""Slack: chat.postMessage, chat.update and views.open out; what it tells us is read in `slack_hearing`. Blocks are
+`slack_blocks`, modals `slack_forms`.
 
 What we post carries an opaque id in its metadata (which the whole workspace can read, so nothing else), by which it is
 found in the history when its outcome is not known. slack_sdk builds the requests and would send a dropped one again by
@@ -23,6 +24,8 @@ from channels_integration.errors import SealingError
 from channels_integration.messages import (
     Change,
     DeliveryError,
+    Form,
+    FormPress,
     Lookup,
     LookupPaused,
     Outgoing,
@@ -33,7 +36,7 @@ from channels_integration.messages import (
     UnknownOutcome,
 )
 from channels_integration.models import Installation
-from channels_integration.platforms import slack_blocks, slack_hearing
+from channels_integration.platforms import slack_blocks, slack_forms, slack_hearing
 from channels_integration.platforms.base import Heard
 
 EVENT_TYPE = "agent_jobs_message"
@@ -41,6 +44,8 @@ _CHANNEL = re.compile(r"[CGD][A-Z0-9]{1,30}\Z")
 _PAGE = 200
 _MOST_PAGES = 50
 _DEFAULT_RETRY_AFTER = 30.0
+# Slack waits 3 s for the answer to a press, and so long its ticket for a form holds.
+_FORM_SECONDS = 2.0
 # An address that the operator stated instead (settings.SLACK_API_URL) may lie wherever they say.
 _OWN = "https://slack.com/"
 
@@ -63,6 +68,7 @@ class Slack:
     accepts_on_commit = False
     is_paced = True
     can_change = True
+    has_forms = True
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         team_id = target.data.get("team_id", "")
@@ -123,12 +129,23 @@ class Slack:
     def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
         return slack_hearing.presses(headers, body)
 
+    def open_form(self, asked: FormPress, form: Form) -> None:
+        press = asked.press
+        target = Target(press.org_id, self.name, press.code, data={"team_id": press.team})
+        client = _client(target, None)
+        client.seconds = _FORM_SECONDS
+        _call(lambda: client.views_open(trigger_id=asked.ticket, view=slack_forms.view(form, asked.context)))
+
+    def refusal(self, complaint: str) -> Mapping[str, Any]:
+        return slack_forms.refusal(complaint)
+
 
 # --- Calling ---------------------------------------------------------------------------------------------------
 class _Client(WebClient):
     """slack_sdk's client with our own transport."""
 
     before_post: Callable[[], None] | None = None
+    seconds: float | None = None
 
     def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:
         answer = http.post(
@@ -137,6 +154,7 @@ class _Client(WebClient):
             headers={name: str(value) for name, value in req.header_items()},
             is_guarded=url.startswith(_OWN),
             before_post=self.before_post,
+            seconds=self.seconds,
         )
         if not answer.is_whole:
             raise http.NoAnswer("the answer broke off")

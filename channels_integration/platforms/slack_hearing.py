@@ -1,4 +1,5 @@
-"""What Slack tells us: the Events API (messages, edits, deletions) and interactivity (buttons that were pressed).
+"""What Slack tells us: the Events API (messages, edits, deletions) and interactivity (buttons that were pressed, forms
+that were sent back).
 
 Both are signed, on the raw bytes, with the secret of the app that an organisation has installed; what is signed with
 none of a workspace's is refused, and the refusal tells nothing about why.
@@ -19,8 +20,9 @@ from urllib.parse import parse_qs
 from uuid import UUID
 
 from channels_integration.errors import SealingError
-from channels_integration.messages import Did, Incoming
+from channels_integration.messages import OPENS_FORM, Did, FormPress, Incoming, Submission
 from channels_integration.models import Installation, OutboundMessage
+from channels_integration.platforms import slack_forms
 from channels_integration.platforms.base import Heard
 
 log = logging.getLogger(__name__)
@@ -119,9 +121,22 @@ def presses(headers: Mapping[str, str], body: bytes) -> Heard:
     org_ids = _org_ids(team_id, headers, body)
     if not org_ids:
         return _REFUSED
+    if payload.get("type") == "view_submission":
+        return Heard(200, slack_forms.CLOSED, submissions=tuple(_sent_back(payload, team_id, org_ids)))
     if payload.get("type") != "block_actions":
         return _TAKEN
-    return Heard(200, _TAKEN.answer, tuple(_pressed(payload, team_id, org_ids)))
+    pressed = list(_pressed(payload, team_id, org_ids))
+    ticket = payload.get("trigger_id")
+    return Heard(
+        200,
+        _TAKEN.answer,
+        tuple(press for press in pressed if not press.text.startswith(OPENS_FORM)),
+        form_presses=tuple(
+            FormPress(press, ticket, slack_forms.context(press))
+            for press in pressed
+            if press.text.startswith(OPENS_FORM) and isinstance(ticket, str)
+        ),
+    )
 
 
 def _pressed(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterator[Incoming]:
@@ -160,6 +175,27 @@ def _pressed(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> It
                 did=Did.PRESSED,
                 message_id=words["ts"],
             )
+
+
+def _sent_back(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterator[Submission]:
+    author, form = _id_in(payload, "user"), slack_forms.read(payload.get("view"))
+    if not author or form is None:
+        return
+    # Several organisations may have installed the app, one of which opened the form.
+    for org_id in [org_id for org_id in org_ids if org_id == form.org_id] or org_ids:
+        press = Incoming(
+            org_id=org_id,
+            platform=_PLATFORM,
+            code=form.channel,
+            event_id=f"form:{form.id}:{author}"[:_EVENT_ID_LENGTH],
+            author=author,
+            text=form.value,
+            sent_at=datetime.now(UTC),
+            team=team_id,
+            is_direct=form.channel.startswith("D"),
+            did=Did.PRESSED,
+        )
+        yield Submission(press, _storable(form.text))
 
 
 def _posters(block_id: Any, org_ids: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ class WebChat:
     accepts_on_commit = False
     is_paced = False
     can_change = True
+    has_forms = False
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         return None

@@ -36,6 +36,7 @@ class Webhook:
     accepts_on_commit = False
     is_paced = False
     can_change = True
+    has_forms = False
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         codes = Channel.objects.filter(org_id=target.org_id, platform=target.platform).values_list("code", flat=True)

@@ -62,6 +62,23 @@ def test_it_asks_with_buttons_and_holds_no_worker(parked: Any) -> None:
     assert work() == 0
 
 
+@pytest.mark.parametrize(
+    ("tool", "reply", "labels"),
+    [
+        (CAREFUL, call("send_message", text="Fire!"), ["Approve", "Edit", "Deny"]),
+        ({"type": "ask_approval"}, call("ask_approval", question="Shall I?"), ["Approve", "Deny"]),
+    ],
+    ids=["a tool's call", "a question of the agent's own"],
+)
+def test_where_there_are_forms_the_arguments_of_a_call_can_be_edited(tool: Any, reply: Any, labels: list[str]) -> None:
+    job = parts.job(tools=[tool], platform="slack", channel_code="C0ONE")
+    with parts.playing(Actor(reply)):
+        work()
+    question = OutboundMessage.objects.get(owner_key=str(job.pk))
+    assert [label for label, _ in question.buttons] == labels
+    assert {value.partition(":")[2] for _, value in question.buttons} == {str(asked(job).pk)}
+
+
 def test_what_is_approved_is_done_once_and_told(parked: Any) -> None:
     job, actor = parked
     decide(job)

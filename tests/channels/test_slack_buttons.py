@@ -223,6 +223,11 @@ def test_only_platforms_that_can_change_messages_are_asked_to():
     }
 
 
+def test_platforms_with_forms_are_those_that_tell_of_them():
+    assert [platform.name for platform in platforms.PLATFORMS if platform.has_forms] == ["slack"]
+    assert [listener.name for listener in platforms.LISTENERS] == ["slack"]
+
+
 # --- Who is heard ----------------------------------------------------------------------------------------------
 def knock(body, *, secret=SIGNING_SECRET, skew=0, headers=None):
     signed = {**sign(body, secret, at=time.time() + skew), **(headers or {})}
@@ -306,7 +311,6 @@ def test_every_refusal_is_the_same_to_the_byte(slack):
 
 
 IGNORED = [
-    {"type": "view_submission"},
     {"type": "message_action"},
     {"actions": []},
     {"actions": None},

@@ -9,6 +9,8 @@ In a test:
         slack.person_says("C1", "hello", thread_ts=slack.posts[0].ts, duplicates=3)
         slack.person_edits("C1", ts, "hello, all")
         slack.press(slack.posts[0], "approve:…", user="U0ANN")
+        slack.press(slack.posts[0], "edit:…", user="U0ANN")                               # opens slack.views[-1]
+        status, answer = slack.submit(slack.views[-1], '{"amount": 3}')
 
 As a process: `python -m tests.fakes.slack --port 0 --seed 1 --rate late_apply=0.05` prints its address on the first
 line, and is steered over HTTP:
@@ -20,6 +22,7 @@ line, and is steered over HTTP:
     GET  /_fake/updates                                 every chat.update that was applied, in order
     POST /_fake/person   {"channel": "C1", "text": "hello", "thread_ts": "…", "duplicates": 3}
     POST /_fake/press    {"channel": "C1", "ts": "…", "value": "approve:…", "user": "U0ANN"}
+    GET  /_fake/views                                   every modal that was opened, in order
 
 The ledger is append-only: what is in it was posted, whatever the caller was told.
 
@@ -110,6 +113,26 @@ class Update:
 
 
 @dataclass(frozen=True)
+class View:
+    """One modal that was opened, for the person whose press it answers. `request` is the view as it was sent."""
+
+    id: str
+    user: str
+    at: float
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str | None:
+        """What its input holds; None where it has none."""
+        inputs = [block["element"] for block in self.request["blocks"] if block["type"] == "input"]
+        return str(inputs[0].get("initial_value", "")) if inputs else None
+
+    @property
+    def said(self) -> str:
+        return " ".join(block["text"]["text"] for block in self.request["blocks"] if block["type"] == "section")
+
+
+@dataclass(frozen=True)
 class _Line:
     """One message of a channel: a post, or what a person said."""
 
@@ -152,6 +175,11 @@ class FakeSlack:
         self._script: list[Step] = []
         self._update_script: list[Step] = []
         self._updates: list[Update] = []
+        self._view_script: list[Step] = []
+        self._views: list[View] = []
+        # By trigger: who pressed, until when a view can be opened with it, and whether one was.
+        self._triggers: dict[str, tuple[str, float, bool]] = {}
+        self.trigger_seconds = 3.0
         self._posts: list[Post] = []
         self._lines: list[_Line] = []
         self._requests: list[tuple[str, str, float]] = []
@@ -211,6 +239,11 @@ class FakeSlack:
         with self._lock:
             return list(self._updates)
 
+    @property
+    def views(self) -> list[View]:
+        with self._lock:
+            return list(self._views)
+
     def message(self, channel: str, ts: str) -> dict[str, Any]:
         """As it stands in the channel now. Raises KeyError where it is not there."""
         with self._lock:
@@ -232,6 +265,11 @@ class FakeSlack:
         """The same for chat.update; chance has no part in these."""
         with self._lock:
             self._update_script.extend(step if isinstance(step, Step) else Step(step) for step in steps)
+
+    def script_views(self, *steps: Step | Fault) -> None:
+        """The same for views.open."""
+        with self._lock:
+            self._view_script.extend(step if isinstance(step, Step) else Step(step) for step in steps)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """The same from JSON. Unknown names are refused, so that a harness does not misspell its faults away."""
@@ -354,6 +392,9 @@ class FakeSlack:
                 raise KeyError(value)
             button = {"type": "button", "action_id": "made-up", "block_id": "made-up", "value": value}
         team_id, name = team or self.team_id, user.lower()
+        trigger_id = f"{secrets.randbelow(10**6)}.{secrets.randbelow(10**6)}.{secrets.token_hex(8)}"
+        with self._lock:
+            self._triggers[trigger_id] = (user, time.monotonic() + self.trigger_seconds, False)
         payload = {
             "type": "block_actions",
             "user": {"id": user, "username": name, "name": name, "team_id": team_id},
@@ -365,7 +406,7 @@ class FakeSlack:
                 "channel_id": post.channel,
                 "is_ephemeral": False,
             },
-            "trigger_id": f"1.2.{secrets.token_hex(8)}",
+            "trigger_id": trigger_id,
             "team": {"id": team_id, "domain": "fake"},
             "enterprise": None,
             "is_enterprise_install": False,
@@ -377,11 +418,47 @@ class FakeSlack:
         }
         return urllib.parse.urlencode({"payload": json.dumps(payload, ensure_ascii=False)}).encode()
 
-    def send_interaction(self, body: bytes, *, secret: str | None = None, skew: int = 0, url: str | None = None) -> int:
+    def send_interaction(self, body: bytes, **twists: Any) -> int:
+        """Answers the status. `twists`: see `ask_interaction`."""
+        return self.ask_interaction(body, **twists)[0]
+
+    def ask_interaction(
+        self, body: bytes, *, secret: str | None = None, skew: int = 0, url: str | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """POST one signed interaction; answers the status and the body, by which modals go on."""
         headers = sign(body, secret or self.signing_secret, at=time.time() + skew)
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         target = url or self.interactions_url or self.events_url.replace("/events", "/interactions")
         return self._send_signed(target, body, headers)
+
+    def submit(self, view: View, text: str, *, user: str = "", team: str = "", **twists: Any) -> tuple[int, Any]:
+        """Send a modal back with `text` in its input. Answers the status and the body."""
+        return self.ask_interaction(self.submission(view, text, user=user, team=team), **twists)
+
+    def submission(
+        self, view: View, text: str, *, user: str = "", team: str = "", fields: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """The body of `submit`. `fields` are laid over the view."""
+        team_id, who = team or self.team_id, user or view.user
+        values = {
+            block["block_id"]: {block["element"]["action_id"]: {"type": block["element"]["type"], "value": text}}
+            for block in view.request["blocks"]
+            if block["type"] == "input"
+        }
+        shown = {**view.request, "id": view.id, "team_id": team_id, "app_id": "A0FAKE", "state": {"values": values}}
+        payload = {
+            "type": "view_submission",
+            "team": {"id": team_id, "domain": "fake"},
+            "user": {"id": who, "username": who.lower(), "name": who.lower(), "team_id": team_id},
+            "api_app_id": "A0FAKE",
+            "token": "unused",
+            "trigger_id": f"1.2.{secrets.token_hex(8)}",
+            "view": {**shown, "hash": f"{int(time.time())}.fake", "root_view_id": view.id, **(fields or {})},
+            "response_urls": [],
+            "is_enterprise_install": False,
+            "enterprise": None,
+        }
+        return urllib.parse.urlencode({"payload": json.dumps(payload, ensure_ascii=False)}).encode()
 
     def envelope(self, event: Mapping[str, Any], *, event_id: str | None = None) -> dict[str, Any]:
         return {
@@ -408,18 +485,18 @@ class FakeSlack:
         headers = sign(body, secret or self.signing_secret, at=time.time() + skew)
         if retry:
             headers |= {"X-Slack-Retry-Num": str(retry), "X-Slack-Retry-Reason": "http_timeout"}
-        return self._send_signed(url or self.events_url, body, headers)
+        return self._send_signed(url or self.events_url, body, headers)[0]
 
-    def _send_signed(self, target: str, body: bytes, headers: Mapping[str, str]) -> int:
+    def _send_signed(self, target: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
         if not target:
             raise ValueError("events_url is not set")
         request = urllib.request.Request(target, data=body, headers=dict(headers), method="POST")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=10) as answer:
-                return int(answer.status)
+                return int(answer.status), _json_of(answer.read())
         except urllib.error.HTTPError as error:
-            return error.code
+            return error.code, _json_of(error.read())
 
     # --- The Web API -------------------------------------------------------------------------------------------
     def note_caller(self, name: str) -> None:
@@ -437,6 +514,8 @@ class FakeSlack:
             return self._post(given)
         if method == "chat.update":
             return self._update(given)
+        if method == "views.open":
+            return self._open(given)
         if method.startswith("conversations.") and self.history_error:
             return _refused(self.history_error)
         if method == "conversations.history":
@@ -522,6 +601,41 @@ class FakeSlack:
         if step.fault == Fault.DROP_AFTER:
             return _Answer(is_dropped=True)
         return _Answer(body={"ok": True, "channel": channel, "ts": ts, "text": given.get("text", "")})
+
+    def _open(self, given: Mapping[str, Any]) -> _Answer:
+        with self._lock:
+            step = self._view_script.pop(0) if self._view_script else Step()
+        match step.fault:
+            case Fault.RATE_LIMITED:
+                return _rate_limited(step.retry_after)
+            case Fault.NAMED:
+                return _refused(step.error)
+            case Fault.ERROR_500:
+                return _Answer(status=500, body={"ok": False})
+            case Fault.DROP_BEFORE:
+                return _Answer(is_dropped=True)
+            case Fault.HANG_BEFORE:
+                self._stopping.wait(step.seconds)
+                return _Answer(is_dropped=True)
+        trigger = str(given.get("trigger_id"))
+        with self._lock:
+            if trigger not in self._triggers:
+                return _refused("invalid_trigger_id")
+            user, until, is_exchanged = self._triggers[trigger]
+            if is_exchanged:
+                return _refused("exchanged_trigger_id")
+            if time.monotonic() > until:
+                return _refused("expired_trigger_id")
+            view = given.get("view")
+            view = json.loads(view) if isinstance(view, str) else view
+            if wrong := wrong_with_view(view):
+                return _Answer(
+                    body={"ok": False, "error": "invalid_arguments", "response_metadata": {"messages": [wrong]}}
+                )
+            self._triggers[trigger] = (user, until, True)
+            opened = View(f"V{len(self._views):08d}", user, time.time(), view)
+            self._views.append(opened)
+        return _Answer(body={"ok": True, "view": {**view, "id": opened.id}})
 
     def _apply(self, given: Mapping[str, Any], asked_at: float) -> Post:
         with self._lock:
@@ -658,6 +772,36 @@ def wrong_with_blocks(blocks: Any) -> str:
     return ""
 
 
+def wrong_with_view(view: Any) -> str:
+    """What Slack refuses of modals, of the kind that we use. From Slack's reference, not from our own code."""
+    if not isinstance(view, dict) or view.get("type") != "modal":
+        return "a view of the type modal is required"
+    for name in ("title", "submit", "close"):
+        text = view.get(name)
+        if name == "title" and text is None:
+            return "a title is required"
+        if text is not None and (text["type"] != "plain_text" or not 1 <= len(text["text"]) <= 24):
+            return f"{name} must be plain and have 1 to 24 characters"
+    if len(view.get("private_metadata", "")) > 3000 or len(view.get("callback_id", "")) > 255:
+        return "private_metadata may have 3000 characters, callback_id 255"
+    blocks = view.get("blocks")
+    if not isinstance(blocks, list) or len(blocks) > 100:
+        return "blocks must be a list of at most 100"
+    for block in blocks:
+        if block["type"] == "section" and not 1 <= len(block["text"]["text"]) <= 3000:
+            return "a section's text must have 1 to 3000 characters"
+        if block["type"] != "input":
+            continue
+        if "submit" not in view:
+            return "submit is required where there is an input"
+        element = block["element"]
+        if block["label"]["type"] != "plain_text" or not 1 <= len(block["label"]["text"]) <= 2000:
+            return "a label must be plain and have 1 to 2000 characters"
+        if not 1 <= element.get("max_length", 3000) <= 3000 or len(element.get("initial_value", "")) > 3000:
+            return "a text may have 3000 characters"
+    return ""
+
+
 def sign(body: bytes, secret: str, *, at: float) -> dict[str, str]:
     """Slack's headers for a body. Written from Slack's documentation, not from our verification."""
     stamp = str(int(at))
@@ -701,6 +845,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_Answer(body={"posts": [_shown(post) for post in slack.posts], "seed": slack.seed}))
         elif self.path == "/_fake/updates":
             self._send(_Answer(body={"updates": [asdict(update) for update in slack.updates]}))
+        elif self.path == "/_fake/views":
+            self._send(_Answer(body={"views": [asdict(view) for view in slack.views]}))
         elif self.path == "/_fake/requests":
             self._send(_Answer(body={"requests": slack.requests}))
         else:
@@ -764,6 +910,14 @@ def _refused(error: str) -> _Answer:
 
 def _rate_limited(seconds: int) -> _Answer:
     return _Answer(status=429, body={"ok": False, "error": "ratelimited"}, headers={"Retry-After": str(seconds)})
+
+
+def _json_of(body: bytes) -> dict[str, Any]:
+    try:
+        read = json.loads(body)
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def _cursor(given: Mapping[str, Any]) -> str:

@@ -1,0 +1,23 @@
+"""A form that a person sent back in a channel: its JSON read as strictly as a body's, and refusals as sentences."""
+
+from rest_framework.exceptions import ParseError
+
+from agent_jobs.api import parsing
+from agent_jobs.errors import AgentJobsError, Invalid, NotFound
+from agent_jobs.services import forms
+from channels_integration.messages import Submission
+
+
+def sent_back(submission: Submission) -> str:
+    """What is wrong with it; '' where it is taken (settings.CHANNELS_SUBMISSION_HANDLER)."""
+    try:
+        forms.send_back(submission.press, parsing.read_json(submission.text.encode()))
+    except ParseError as error:
+        return str(error.detail).replace("the body", "this", 1)
+    except Invalid as error:
+        return "; ".join(f"{wrong.field} {wrong.message}".replace("body ", "", 1) for wrong in error.errors[:5])
+    except NotFound:
+        return "this question is not to be found any more"
+    except AgentJobsError as error:
+        return error.message
+    return ""
