@@ -97,10 +97,14 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     arguments = ["-P", "threads", "-c", str(given.threads), "-Q", "agents,messages,deliveries,inbound,duties"]
     with workers("config.celery", _PROCESSES, arguments) as processes:
         until = time.monotonic() + 300
+        while not waiting.exists() and not ended.exists() and time.monotonic() < until:
+            PAUSE.wait(0.01)
+        started = sum(_cpu_seconds(process.pid) for process in processes)
         while waiting.count() < given.conversations and time.monotonic() < until and not ended.exists():
             PAUSE.wait(0.1)
         if ended.exists():
             raise SystemExit(f"failed: {ended.first().error_message}")  # type: ignore[union-attr]
+        busy = sum(_cpu_seconds(process.pid) for process in processes) - started
         memory = [_resident_megabytes(process.pid) for process in processes]
     tasks = Task.objects.filter(job__job_type_key="talk", finished_at__isnull=False).order_by("finished_at")
     times = tasks.values_list("created_at", "finished_at")
@@ -118,6 +122,7 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
         "ratio": round(rate / (threads / _MODEL_SECONDS), 3),
         "overhead_ms_p50": round(statistics.median(overheads), 1),
         "overhead_ms_p99": round(overheads[int(len(overheads) * 0.99)], 1),
+        "worker_cpu_ms_per_turn": round(busy * 1000 / given.conversations, 1),
         "resident_mb": memory,
     }
 
@@ -144,6 +149,11 @@ def parked(given: argparse.Namespace) -> dict[str, Any]:
     figures["start_ms_p99"] = round(latencies[int(len(latencies) * 0.99)], 2)
     assert Job.objects.filter(waiting_for="reply").count() >= given.parked
     return figures
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident_megabytes(pid: int) -> int:
