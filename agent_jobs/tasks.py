@@ -6,7 +6,7 @@ from collections.abc import Callable
 from celery import shared_task
 from celery.signals import task_postrun, task_prerun, worker_init, worker_shutdown, worker_shutting_down
 
-from agent_jobs.services import audit, execution, inflight, promotion, recovery, retention
+from agent_jobs.services import audit, execution, inflight, model_access, promotion, recovery, retention
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.standby import Standby
@@ -51,6 +51,7 @@ standby = Standby((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 
 @worker_init.connect
 def _start(**_: object) -> None:
+    model_access.preload()
     worker.guard.start()
     worker.keeper.start()
     standby.start()

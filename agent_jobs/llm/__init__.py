@@ -2,13 +2,14 @@
 
 `scripted` is a double that ships: it thinks nothing and costs nothing, and every profile that names no other model runs
 on it. Hosted models are named `provider:model` (`openai:gpt-5-mini`, `anthropic:claude-…`, `google:gemini-…`); what
-speaks to them is imported when the first one is asked.
+speaks to them takes a second or more to read, so a worker reads it before its first turn where a profile names one
+(`preload`), and else with the first call.
 
 A package rather than one file, for the shapes, the double and the providers change for different reasons.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from agent_jobs.errors import PermanentError, RetryableError, RunError
 from agent_jobs.llm.base import Access, Line, Model, OnStart, Reply, Route, Step, Tool, ToolCall, Turn, Usage
@@ -32,6 +33,7 @@ __all__ = [
     "ask",
     "check",
     "get",
+    "preload",
     "provider_of",
 ]
 
@@ -70,6 +72,14 @@ def get(name: str) -> Model:
     from agent_jobs.llm.hosted import HostedModel
 
     return HostedModel(provider_of(name), name.partition(":")[2])
+
+
+def preload(providers: Iterable[str]) -> None:
+    """Read what speaks to these providers, which takes a second or more of CPU: before the first turn, not in it."""
+    if wanted := [provider for provider in providers if provider in PROVIDERS]:
+        from agent_jobs.llm import hosted
+
+        hosted.preload(wanted)
 
 
 def answer(route: Route, turn: Turn, on_start: OnStart | None = None) -> Reply:

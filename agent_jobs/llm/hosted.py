@@ -12,7 +12,7 @@ JSON under a name, never as instructions.
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError, Future
 from functools import lru_cache
 from typing import Any
@@ -258,6 +258,13 @@ def _translated(provider: str, error: Exception) -> RetryableError | PermanentEr
         if isinstance(error, kind):
             return RetryableError(how, code=code, retry_after=getattr(error, "retry_after", None))
     return RetryableError(f"{provider} sent an answer that cannot be read", code="model_answer_invalid")
+
+
+def preload(providers: Iterable[str]) -> None:
+    """All that the first call of each would have to read or make. Calls nobody."""
+    egress.loop()
+    for provider in providers:
+        _model(provider, "preloaded", "none", "", Rules())
 
 
 # --- The loop and the clients ----------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Budgets of model calls: in tokens and money, of a job, of a job type and of an organisation by UTC day.
 
-Before a call the most that it may cost is set aside (`reserve`), after it the truth takes that place (`settle`), in the
-counters of what has a cap (`services.spending`) and in the ledger (UsageDay) of everything. A call counts on the day on
-which it began. `reserved` is the whole way of a call.
+Before a call the most that it may cost is set aside (`set_aside`), after it the truth takes that place (`settle`), in
+the counters of what has a cap (`services.spending`) and in the ledger (UsageDay) of everything. A call counts on the
+day on which it began. `closing` is the whole way of a call.
 
 What is set aside is an upper bound. A token is never less than a byte of UTF-8, so the input has at most as many tokens
 as bytes are sent (`llm.size`, which adds what providers put around messages); the output has at most
@@ -53,6 +53,7 @@ _UNBILLED = frozenset(
         "model_unknown",
     }
 )
+_WHOSE = ("org_id", "job_type_key", "job_id", "day")
 _OPEN, _SETTLED, _EXPIRED = Reservation.Status.OPEN, Reservation.Status.SETTLED, Reservation.Status.EXPIRED
 _UNTOLD = Told()
 _NO_ANSWER = Told(output={"error": "worker_lost"}, error="nobody knows how the call ended")
@@ -87,17 +88,25 @@ class Held:
     model: str
     max_output_tokens: int
     allocated: Decimal
+    call: spending.Call
     told: Told = _UNTOLD
     spent: Spent | None = None
 
     def settle(self, usage: Usage, *, model: str = "", output: Mapping[str, Any] | None = None) -> Spent:
         """See `settle`. `output`: what came of it, for its activity."""
-        self.spent = settle(self.id, usage, model=model, told=replace(self.told, output=output or {}))
+        told = replace(self.told, output=output or {})
+        self.spent = settle(self.id, usage, model=model, told=told, call=self.call)
         return self.spent
 
 
 # --- Before a call ---------------------------------------------------------------------------------------------
-def reserve(
+def reserve(**call: Any) -> Held:
+    """`set_aside` in a transaction of its own: not to be called within one."""
+    with transaction.atomic():
+        return set_aside(**call)
+
+
+def set_aside(
     *,
     org_id: str,
     job_id: UUID | str,
@@ -109,44 +118,42 @@ def reserve(
 ) -> Held:
     """Set aside the most that a call may cost. `config` is the job's (`max_tokens`, `max_cost`).
 
-    Raises BudgetExhausted where a cap leaves too little, and PermanentError (`model_price_missing`). Commits by itself:
-    not to be called within a transaction.
+    Raises BudgetExhausted where a cap leaves too little, and PermanentError (`model_price_missing`). To be called
+    within a transaction, for whose end the other calls under the same caps wait.
     """
     if complaint := prices.check(model):
         raise PermanentError(f"the model {model!r} {complaint}", code="model_price_missing")
     price = prices.of(model)
     call, caps = spending.caps_of(org_id, job_type_key, job_id, config)
     spending.ensure(call, caps)
-    with transaction.atomic():
-        spending.share_lock(org_id)
-        counters = spending.locked(call)
-        output_tokens = spending.affordable(
-            caps, counters, price=price, input_tokens=request_bytes, output_tokens=max_output_tokens
-        )
-        cost = price.cost(Usage(request_bytes, output_tokens))
-        spending.add(counters, reserved_tokens=request_bytes + output_tokens, reserved_cost=cost)
-        row = Reservation.objects.create(
-            org_id=org_id,
-            job_id=job_id,
-            job_type_key=job_type_key,
-            model=model,
-            day=call.day,
-            reserved_input_tokens=request_bytes,
-            reserved_output_tokens=output_tokens,
-            reserved_cost=cost,
-        )
-    return Held(row.pk, model, output_tokens, cost)
+    spending.share_lock(org_id)
+    counters = spending.locked(call)
+    output_tokens = spending.affordable(
+        caps, counters, price=price, input_tokens=request_bytes, output_tokens=max_output_tokens
+    )
+    cost = price.cost(Usage(request_bytes, output_tokens))
+    spending.add(counters, reserved_tokens=request_bytes + output_tokens, reserved_cost=cost)
+    row = Reservation.objects.create(
+        org_id=org_id,
+        job_id=job_id,
+        job_type_key=job_type_key,
+        model=model,
+        day=call.day,
+        reserved_input_tokens=request_bytes,
+        reserved_output_tokens=output_tokens,
+        reserved_cost=cost,
+    )
+    return Held(row.pk, model, output_tokens, cost, call)
 
 
 @contextmanager
-def reserved(*, told: Told = _UNTOLD, **call: Any) -> Iterator[Held]:
-    """The whole way of a call: `with budgets.reserved(org_id=…, …) as held: … held.settle(reply.usage)`.
+def closing(held: Held, *, told: Told = _UNTOLD) -> Iterator[Held]:
+    """Around a call: `with budgets.closing(budgets.reserve(…)) as held: … held.settle(reply.usage)`.
 
     A call that is left without a settlement counts as nothing where its error says that the provider refused it, and
-    else as all that was set aside. Takes what `reserve` takes, and what its activity shall tell; raises what it and the
-    call raise.
+    else as all that was set aside. Not to be entered within a transaction. Takes what its activity shall tell; raises
+    what the call raises.
     """
-    held = reserve(**call)
     held.told = told
     try:
         yield held
@@ -170,13 +177,20 @@ def _leave(held: Held, close: Callable[[UUID, Told], Spent]) -> None:
 
 
 # --- After a call ----------------------------------------------------------------------------------------------
-def settle(reservation_id: UUID, usage: Usage, *, model: str = "", told: Told = _UNTOLD) -> Spent:
+def settle(
+    reservation_id: UUID,
+    usage: Usage,
+    *,
+    model: str = "",
+    told: Told = _UNTOLD,
+    call: spending.Call | None = None,
+) -> Spent:
     """The call came back and used so much; `model` is the one that answered, where it is not the one that was asked.
 
     A second settlement changes nothing and answers the first. A hosted model that reports nothing at all counts as all
     that was set aside: else there would be no cap for whoever reports nothing. May be called within a transaction.
     """
-    return _close(reservation_id, _SETTLED, lambda row: _truth(row, usage, model), told)
+    return _close(reservation_id, _SETTLED, lambda row: _truth(row, usage, model), told, call)
 
 
 def release(reservation_id: UUID, told: Told = _UNTOLD) -> Spent:
@@ -238,14 +252,18 @@ def _truth(row: Reservation, usage: Usage, model: str) -> _Use:
 
 
 def _close(
-    reservation_id: UUID, status: Reservation.Status, decide: Callable[[Reservation], _Use], told: Told
+    reservation_id: UUID,
+    status: Reservation.Status,
+    decide: Callable[[Reservation], _Use],
+    told: Told,
+    call: spending.Call | None = None,
 ) -> Spent:
     """Put into counters and ledger what the call counts as, in place of what was set aside, or of what it counted as
-    since it expired."""
-    with transaction.atomic():
-        row = Reservation.objects.get(pk=reservation_id)
-        spending.share_lock(row.org_id)
-        counters = spending.locked(spending.Call(row.org_id, row.job_type_key, row.job_id, row.day))
+    since it expired. `call` is whose it is, where that is known."""
+    with transaction.atomic(savepoint=False):
+        call = call or spending.Call(*Reservation.objects.values_list(*_WHOSE).get(pk=reservation_id))
+        spending.share_lock(call.org_id)
+        counters = spending.locked(call)
         row = Reservation.objects.select_for_update().get(pk=reservation_id)
         if row.status in (_SETTLED, status):
             return _spent(row)

@@ -4,42 +4,38 @@ A turn that is taken up again, after a crash, a failure or an approval, walks al
 outcome is not made again. One without is of unknown outcome, for its worker died: a model is asked again (that shows
 nowhere), a tool only where it is declared idempotent; else the model is told that nobody knows.
 
-A database that blinks is waited for, as long as a lease lasts: what was done outside is not thrown away.
-
 Every write says whose lease it is. A job that is canceled, overdue or somebody else's raises LeaseLost, and the turn
-is over; a call that is under way then is given up within a second or two (`inflight`).
+is over; a call that is under way then is given up within a second or two (`inflight`). A database that blinks is waited
+for (`patience`): what was done outside is not thrown away.
+
+Here stands what is recorded and in which order; how a model is called and paid for is `model_calls`.
 """
 
-import contextlib
 import json
-import random
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 from uuid import UUID
 
-from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import transaction
 from django.db.models import DurationField, ExpressionWrapper, F, Max
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs import llm
 from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, RetryableError
-from agent_jobs.llm import context, size
+from agent_jobs.llm import context
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
 from agent_jobs.services import approvals, budgets, forms, overruns, schemas, speech, tools, transitions
-from agent_jobs.services.inflight import CALLS, give_back_connection
-from agent_jobs.services.receipts import Told
+from agent_jobs.services.inflight import CALLS
+from agent_jobs.services.model_calls import ModelCalls
+from agent_jobs.services.patience import patiently
+from agent_jobs.services.storable import storable
 from agent_jobs.states import JobStatus
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
-_CHANCE = random.SystemRandom()
-_T = TypeVar("_T")
 _MOST_CHARACTERS = 20_000
 _MOST_QUESTION = 8_000
 # What was written since the last look, this short a time ago, is left to the next turn.
@@ -71,8 +67,11 @@ class Journal:
             self._read()
         self._heard = int(claim["inbox_count"])
         self._looked_at = time.monotonic()
-        self.calls: list[ModelCall] = []
-        self._job_type_key = ""
+        self._models = ModelCalls(claim, routes)
+
+    @property
+    def calls(self) -> list[ModelCall]:
+        return self._models.made
 
     def _read(self) -> None:
         mine = Step.objects.filter(job_id=self._job_id, life=self._claim["life"])
@@ -110,12 +109,20 @@ class Journal:
         turn, left_out = context.cut(turn, self._routes[0].access.context_tokens)
         asked = {"lines": len(turn.lines), "steps": len(turn.steps)} | ({"mends": True} if turn.complaint else {})
         asked |= {"left_out": left_out} if left_out else {}
+        heard = self._heard if self._interrupts and may_interrupt else None
         if not self._is_kept:
-            return self._ask(turn, asked, may_interrupt)
-        step = self._begin(Step.Kind.MODEL, self._routes[0].model, asked)
+            return self._models.ask(turn, asked, heard=heard)
+        step = self._planned(Step.Kind.MODEL, self._routes[0].model, asked)
         try:
-            reply = self._ask(turn, asked, may_interrupt)
+            return self._models.ask(
+                turn,
+                asked,
+                heard=heard,
+                begin=lambda: self._insert(step),
+                end=lambda reply: _update(step, asdict(reply)),
+            )
         except (RetryableError, PermanentError) as error:
+            self._begin(step)  # where nothing could be set aside for it, it is not there yet
             if isinstance(error, BudgetExhausted) and (approval := self._ask_for_more(step, error)):
                 return patiently(lambda: self._park(approval))
             self._end(step, {"error": error.code, "message": error.message})
@@ -123,8 +130,6 @@ class Journal:
         except Interrupted:
             self._end(step, {"error": "interrupted"})
             raise
-        self._end(step, _as_record(reply))
-        return reply
 
     def perform(self, call: llm.ToolCall) -> str | AwaitApproval:
         tool = self._tools.get(call.name)
@@ -135,13 +140,9 @@ class Journal:
         step = self._recorded(Step.Kind.TOOL)
         if step is None:
             needs_approval = tool.requires_approval or tool.kind == "ask_approval"
-            step = self._begin(
-                Step.Kind.TOOL,
-                tool.name,
-                {"arguments": dict(call.arguments), "parameters": dict(tool.parameters)},
-                call_id=call.id,
-                tool=tool if needs_approval else None,
-            )
+            given = {"arguments": dict(call.arguments), "parameters": dict(tool.parameters)}
+            step = self._planned(Step.Kind.TOOL, tool.name, given, call_id=call.id)
+            self._begin(step, asks_for=tool if needs_approval else None)
             if needs_approval:
                 return patiently(lambda: self._park(Approval.objects.get(step=step)))
             return self._call(step, tool, call.arguments)
@@ -172,66 +173,10 @@ class Journal:
 
         return patiently(ask)
 
-    def _ask(self, turn: llm.Turn, asked: Mapping[str, Any], may_interrupt: bool) -> llm.Reply:
-        began = time.monotonic()
-        heard = self._heard if self._interrupts and may_interrupt else None
-        with CALLS.call(self._job_id, self._token, heard=heard) as flying:
-
-            def on_start(give_up: Any) -> None:
-                flying.give_up = give_up
-
-            try:
-                reply = llm.ask(self._routes, turn, on_start, partial(self._paid, asked))
-            except RetryableError:
-                if flying.is_lost:
-                    raise LeaseLost("the job is not ours any more") from None
-                if flying.is_interrupted:
-                    raise Interrupted from None
-                raise
-        self.calls.append(
-            ModelCall(
-                reply.model or self._routes[0].model,
-                input=dict(asked),
-                output=_told(reply),
-                usage=reply.usage,
-                is_told=bool(llm.provider_of(reply.model or self._routes[0].model)),
-                seconds=time.monotonic() - began,
-            )
-        )
-        return reply
-
-    def _paid(
-        self, asked: Mapping[str, Any], route: llm.Route, turn: llm.Turn, on_start: llm.OnStart | None
-    ) -> llm.Reply:
-        """One call of one model, within its budgets, which leaves its activity. What ships with the service costs
-        nothing."""
-        if not llm.provider_of(route.model):
-            return llm.answer(route, turn, on_start)
-        with contextlib.ExitStack() as call:
-            held = patiently(
-                lambda: call.enter_context(
-                    budgets.reserved(
-                        org_id=self._claim["org_id"],
-                        job_id=self._job_id,
-                        job_type_key=self._job_type_key,
-                        config=self._claim["config"],
-                        model=route.model,
-                        request_bytes=size.request_bytes(turn),
-                        max_output_tokens=route.access.max_output_tokens,
-                        told=Told(self._claim["task_id"], input=asked),
-                    )
-                )
-            )
-            give_back_connection()
-            access = replace(route.access, max_output_tokens=held.max_output_tokens)
-            reply = llm.answer(replace(route, access=access), turn, on_start)
-            patiently(lambda: held.settle(reply.usage, model=reply.model, output=_storable(_told(reply))))
-        return reply
-
     # --- Tools ---
     def _call(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str:
         if tool.kind == "send_message":
-            patiently(lambda: self._say(step, _storable(arguments["text"])))
+            patiently(lambda: self._say(step, storable(arguments["text"])))
             return "Sent."
         if tool.kind == "ask_approval":
             answer = tools.ToolAnswer("Approved.")
@@ -315,65 +260,51 @@ class Journal:
         self._place += 1
         return step
 
-    def _begin(
-        self,
-        kind: Step.Kind,
-        name: str,
-        given: Mapping[str, Any],
-        *,
-        call_id: str = "",
-        tool: tools.Declared | None = None,
-    ) -> Step:
+    def _planned(self, kind: Step.Kind, name: str, given: Mapping[str, Any], *, call_id: str = "") -> Step:
+        """The next step, not written yet."""
         self._number += 1
-        step_id = uuid7()
-
-        def begin() -> Step:
-            with transaction.atomic():
-                job = self._locked()
-                step = Step.objects.filter(pk=step_id).first()  # a commit of which we did not hear
-                return step or self._new_step(step_id, job, kind, name, given, call_id, tool)
-
-        return patiently(begin)
-
-    def _new_step(
-        self,
-        step_id: UUID,
-        job: Job,
-        kind: Step.Kind,
-        name: str,
-        given: Mapping[str, Any],
-        call_id: str,
-        tool: tools.Declared | None,
-    ) -> Step:
-        step = Step.objects.create(
-            id=step_id,
-            org_id=job.org_id,
-            job_id=job.pk,
-            life=job.retry_count,
+        return Step(
+            id=uuid7(),
+            org_id=self._claim["org_id"],
+            job_id=self._job_id,
+            life=self._claim["life"],
             number=self._number,
-            turn=job.turn,
+            turn=self._claim["turn"],
             kind=kind,
             name=name,
             call_id=call_id[:128],
             input=given,
         )
-        if tool is not None:
-            self._ask_for_approval(job, step, tool, given["arguments"])
-        return step
 
-    def _ask_for_approval(self, job: Job, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> None:
-        Approval.objects.create(
-            org_id=job.org_id,
-            job_id=job.pk,
-            step=step,
-            tool=tool.name,
-            question=_question(tool, arguments),
-            arguments=dict(arguments),
-            approvers=list(tool.approvers),
-            on_timeout=tool.on_timeout,
-            message_key=uuid7(),
-            expires_at=transitions.in_seconds(tool.approval_minutes * 60),
-        )
+    def _begin(self, step: Step, *, asks_for: tools.Declared | None = None) -> None:
+        def begin() -> None:
+            with transaction.atomic():
+                job = self._insert(step)
+                if asks_for is not None:
+                    self._ask_for_approval(job, step, asks_for)
+
+        patiently(begin)
+
+    def _insert(self, step: Step) -> Job:
+        """Within a transaction. Once, also where a commit came through of which we did not hear."""
+        job = self._locked()
+        Step.objects.bulk_create([step], update_conflicts=True, unique_fields=["id"], update_fields=["name"])
+        return job
+
+    def _ask_for_approval(self, job: Job, step: Step, tool: tools.Declared) -> None:
+        arguments = step.input["arguments"]
+        asked = {
+            "org_id": job.org_id,
+            "job_id": job.pk,
+            "tool": tool.name,
+            "question": _question(tool, arguments),
+            "arguments": arguments,
+            "approvers": list(tool.approvers),
+            "on_timeout": tool.on_timeout,
+            "message_key": uuid7(),
+            "expires_at": transitions.in_seconds(tool.approval_minutes * 60),
+        }
+        Approval.objects.get_or_create(step=step, defaults=asked)
 
     def _mark_called(self, step: Step) -> None:
         def mark() -> None:
@@ -385,8 +316,7 @@ class Journal:
 
     def _end(self, step: Step, output: Mapping[str, Any]) -> None:
         """What came of it is kept even where the job is lost: that it was done is true all the same."""
-        mine = Step.objects.filter(pk=step.pk, output__isnull=True)
-        patiently(lambda: mine.update(output=_storable(output), ended_at=Now()))
+        patiently(lambda: _update(step, output))
 
     def _locked(self) -> Job:
         mine = Job.objects.filter(
@@ -395,47 +325,16 @@ class Journal:
         job = mine.select_for_update(no_key=True).first()
         if job is None:
             raise LeaseLost("the job is not ours any more")
-        self._job_type_key = job.job_type_key
         return job
 
 
-def patiently(work: Callable[[], _T]) -> _T:
-    """What `work` returns, tried again while the database is away. Raises LeaseLost when that lasts as long as a lease:
-    somebody else has the job by then, or will."""
-    until = time.monotonic() + settings.LEASE_SECONDS
-    while True:
-        try:
-            return work()
-        except (OperationalError, InterfaceError) as error:
-            if connection.in_atomic_block or time.monotonic() > until:
-                raise LeaseLost("the database is away") from error
-            connection.close()
-            threading.Event().wait(_CHANCE.uniform(0.1, 0.5))
-
-
-def _told(reply: llm.Reply) -> dict[str, Any]:
-    return {"text": reply.text, "is_done": reply.is_done, "tools": [call.name for call in reply.calls]}
-
-
-def _as_record(reply: llm.Reply) -> dict[str, Any]:
-    return asdict(reply)
+def _update(step: Step, output: Mapping[str, Any]) -> None:
+    Step.objects.filter(pk=step.pk, output__isnull=True).update(output=storable(output), ended_at=Now())
 
 
 def _reply_of(record: Mapping[str, Any]) -> llm.Reply:
     calls = tuple(llm.ToolCall(**call) for call in record["calls"])
     return llm.Reply(**{**record, "calls": calls, "usage": llm.Usage(**record["usage"])})
-
-
-def _storable(value: Any) -> Any:
-    """JSON as PostgreSQL takes it: no zero characters, no halves of characters."""
-    match value:
-        case str():
-            return value.replace("\x00", "").encode("utf-8", "replace").decode()
-        case Mapping():
-            return {_storable(str(key)): _storable(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_storable(item) for item in value]
-    return value
 
 
 def _question(tool: tools.Declared, arguments: Mapping[str, Any]) -> str:

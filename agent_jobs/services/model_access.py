@@ -5,12 +5,13 @@ they may not see (ADMIN), sent to a place of theirs. The operator's key goes to 
 Both is looked at when a profile is saved and again at each call, for keys come and go.
 """
 
+import logging
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 
 from agent_jobs import llm
@@ -21,6 +22,7 @@ from agent_jobs.specs import Actor
 from channels_integration import http, sealing
 from channels_integration.errors import SealingError
 
+log = logging.getLogger(__name__)
 PROFILE_COLUMNS = ("base_url", "fallback_model", "max_output_tokens", "timeout_seconds", "context_tokens")
 _KEY = re.compile(r"[\x21-\x7e]{1,500}")
 _CELL = {"table": ModelKey._meta.db_table, "column": "sealed_key"}
@@ -147,6 +149,23 @@ def resolve(org_id: str, profile: Profile | None) -> tuple[llm.Route, ...]:
         return first, _route(profile, profile.fallback_model, "", own)
     except PermanentError:
         return (first,)
+
+
+def preload() -> None:
+    """Read what the hosted models of this service need, of whichever organisation: for a process that is to take turns.
+
+    Without the database, the first turn reads it.
+    """
+    try:
+        models = Profile.objects.values_list("model", flat=True).union(
+            Profile.objects.values_list("fallback_model", flat=True)
+        )
+        providers = {llm.provider_of(model) for model in models}
+    except (OperationalError, InterfaceError) as error:
+        log.warning("what speaks to models is not read yet: %s", str(error).strip())
+        connection.close()
+        return
+    llm.preload(sorted(providers - {""}))
 
 
 def _route(profile: Profile, model: str, base_url: str, own: dict[str, ModelKey]) -> llm.Route:

@@ -13,6 +13,7 @@ from typing import Any
 from django.db import connection
 
 from agent_jobs.models import Reservation
+from agent_jobs.services.storable import storable
 
 _NOTE_LENGTH = 200
 
@@ -44,9 +45,7 @@ def write(row: Reservation, told: Told) -> None:
     """Of a call that has just been put into the books. Writing it again corrects it."""
     note = f"asked model {row.model}"
     if told.error:
-        # A provider's own words, of which PostgreSQL does not take everything.
-        error = told.error.replace("\x00", "").encode("utf-8", "replace").decode()
-        note += f": {error[:_NOTE_LENGTH]}"
+        note += f": {storable(told.error)[:_NOTE_LENGTH]}"  # a provider's own words
         if row.cost or row.input_tokens:
             note += "; all that was set aside for it is counted"
     output = {**told.output, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens}

@@ -15,7 +15,8 @@ from agent_jobs.runners import calling
 from agent_jobs.runners.base import Failed, Outcome, Run, Runner, Said, Wake
 from agent_jobs.services import model_access, tools
 from agent_jobs.services.inflight import CALLS
-from agent_jobs.services.journal import Journal, patiently
+from agent_jobs.services.journal import Journal
+from agent_jobs.services.patience import patiently
 from agent_jobs.states import WaitingFor
 
 

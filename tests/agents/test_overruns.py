@@ -336,7 +336,7 @@ def test_who_takes_it_up_between_the_approval_and_the_call_makes_the_call(
     job = parked()
     decide(job)
     with monkeypatch.context() as patch:
-        patch.setattr(budgets, "reserved", _dies)
+        patch.setattr(budgets, "set_aside", _dies)
         with pytest.raises(_Killed):
             work()
     take_up(job)

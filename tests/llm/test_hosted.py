@@ -2,9 +2,12 @@
 
 import json
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from channels_integration import egress
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, completion, says
 
+ROOT = Path(__file__).resolve().parents[2]
 TURN = llm.Turn(instructions="Be kind.", goal="Ask Ann for her plans.")
 REPLIED = replace(
     TURN,
@@ -383,3 +387,28 @@ def test_all_turns_of_a_process_share_one_loop_whoever_is_first(monkeypatch: pyt
         thread.join()
     assert len(set(found)) == 1
     found[0].call_soon_threadsafe(found[0].stop)
+
+
+_FIRST_CALL = """
+import sys
+from agent_jobs import llm
+
+if {is_preloaded}:
+    llm.preload(["openai"])
+before = set(sys.modules)
+access = llm.Access(api_key="k", base_url={base_url!r}, timeout_seconds=30.0, allow_private=True)
+print(llm.get("openai:gpt-fake").answer(llm.Turn(instructions="", goal="Say hello."), access).text)
+print(len(set(sys.modules) - before))
+"""
+
+
+def test_the_first_call_of_a_process_reads_no_package_where_it_was_preloaded(provider: FakeOpenAI) -> None:
+    def read_in_the_first_call(*, is_preloaded: bool) -> int:
+        code = _FIRST_CALL.format(is_preloaded=is_preloaded, base_url=provider.base_url)
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        said, modules = done.stdout.split()
+        assert said == "Hello"
+        return int(modules)
+
+    assert read_in_the_first_call(is_preloaded=False) > 500
+    assert read_in_the_first_call(is_preloaded=True) < 50

@@ -119,7 +119,8 @@ claimed AS (
 # What a turn needs to know of its job; the rest of the row stays in the database.
 _CLAIMED_JSON = """
 (SELECT json_agg(json_build_object(
-    'id', c.id, 'org_id', c.org_id, 'task_id', t.id, 'token', c.lease_token, 'runner', c.runner,
+    'id', c.id, 'org_id', c.org_id, 'job_type_key', c.job_type_key, 'task_id', t.id, 'token', c.lease_token,
+    'runner', c.runner,
     'prompt', c.prompt, 'params', c.params, 'config', c.config, 'agent', c.agent, 'platform', c.platform,
     'channel_code', c.channel_code, 'channel_type', c.channel_type, 'channel_data', c.channel_data,
     'waiting_for', c.waiting_for, 'resume', c.resume, 'inbox_count', c.inbox_count, 'inbox_seen', c.inbox_seen,
