@@ -21,12 +21,13 @@ GONE = "this question is not to be found any more"
 
 
 @pytest.fixture
-def slack(settings, live_server):
+def slack(settings, live_server, monkeypatch):
+    # A machine that is busy takes its time between a press and what it opens.
+    monkeypatch.setattr(platform, "_FORM_SECONDS", 8)
     with FakeSlack(team_id="T0ACME", signing_secret="acme-signing-secret", seed=1) as server:
         settings.SLACK_API_URL = server.api_url
         settings.DELIVERY_GRACE_SECONDS = 1
         server.events_url = f"{live_server.url}/channels/slack/events"
-        # A machine that is busy takes its time between a press and what it opens.
         server.trigger_seconds = 60
         directory.install_slack(
             "acme", team_id="T0ACME", bot_token=server.bot_token, signing_secret=server.signing_secret
