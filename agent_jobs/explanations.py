@@ -207,6 +207,9 @@ def _for_approval(job: Job, now: datetime) -> Explanation:
         over = asked.arguments
         of = f"{over['cap']} of the {over['of'].replace('_', ' ')}"
         state += f" to go on: {of} is {over['limit']:,}, {over['used']:,} of it are used, and a call takes more"
+    if asked and asked.timer_seconds is not None:
+        found = Explanation(f"{state}; its question is not out yet.", "approval", _undelivered(job))
+        return replace(found, unblocks=("an approval or a denial",))
     return _until("approval", state, "an approval or a denial")(job, now)
 
 

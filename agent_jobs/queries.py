@@ -67,7 +67,7 @@ MESSAGE_COLUMNS = (
 APPROVAL_COLUMNS = (
     *("id", "org_id", "job_id", "kind", "tool", "question", "arguments", "edited_arguments", "approvers"),
     "on_timeout",
-    *("status", "decided_by", "reason", "created_at", "expires_at", "decided_at"),
+    *("status", "decided_by", "reason", "created_at", "expires_at", "timer_seconds", "decided_at"),
 )
 APPROVAL_STATUSES = tuple(Approval.Status.values)
 APPROVAL_KINDS = tuple(Approval.Kind.values)

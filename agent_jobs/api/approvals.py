@@ -56,7 +56,9 @@ class Approval(serializers.Serializer[Any]):
     decided_by = serializers.CharField(required=False)
     reason = serializers.CharField(required=False)
     created_at = serializers.DateTimeField()
-    expires_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(
+        required=False, help_text="Left out while its question is not out: its time has not begun."
+    )
     decided_at = serializers.DateTimeField(required=False)
 
 
@@ -77,6 +79,7 @@ def answer(row: queries.Row) -> dict[str, Any]:
         "decided_by": row["decided_by"],
         "reason": row["reason"],
         "decided_at": stamp_or_none(row["decided_at"]),
+        "expires_at": stamp(row["expires_at"]) if row["timer_seconds"] is None else None,
     }
     return {
         "id": str(row["id"]),
@@ -89,7 +92,6 @@ def answer(row: queries.Row) -> dict[str, Any]:
         "on_timeout": row["on_timeout"],
         "status": row["status"],
         "created_at": stamp(row["created_at"]),
-        "expires_at": stamp(row["expires_at"]),
     } | filled(has_value)
 
 

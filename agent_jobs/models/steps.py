@@ -81,6 +81,8 @@ class Approval(models.Model):
     message_key = models.UUIDField(null=True)  # of the message with the buttons, in the outbox
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
+    # Where its time does not run yet, for its question is not out: how much that is. `expires_at` is far away then.
+    timer_seconds = models.FloatField(null=True)
     decided_at = models.DateTimeField(null=True)
 
     class Meta:

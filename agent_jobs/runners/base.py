@@ -129,13 +129,14 @@ class AwaitApproval:
     """A person is to allow a call; the turn goes on when they have, or when `seconds` are over.
 
     `say` asks for it, in a message with the id `message_id` and these `buttons` (label and value); empty where that
-    was said before.
+    was said before. Where the time has not begun, it begins when that message is out.
     """
 
     message_id: str
     seconds: float
     say: tuple[str, ...] = ()
     buttons: tuple[tuple[str, str], ...] = ()
+    has_begun: bool = True
     calls: tuple[ModelCall, ...] = ()
 
 

@@ -1,9 +1,11 @@
 """Approvals: a tool call is written down, a person decides, the job goes on. Rows, so they survive any restart.
 
-Lock order: the job's row first, the approval's second. Whoever is first decides; the time-out is one of them.
+Lock order: the job's row first, the approval's second. Whoever is first decides; the time-out is one of them. The time
+runs from when the question is out, or was given up: hours in which nobody is spoken to are no hours to decide in.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +14,31 @@ from django.db.models.functions import Now
 
 from agent_jobs import dispatch
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
-from agent_jobs.models import Activity, Approval, Job
+from agent_jobs.models import Activity, Approval, Job, Message
 from agent_jobs.services import audit, questions, schemas, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import SourceType, WaitingFor
+from channels_integration import platforms
 
 Status = Approval.Status
+# Longer than a job may take.
+_FAR_AWAY_SECONDS = timedelta(days=1_000).total_seconds()
 DECISIONS = {"approve": Status.APPROVED, "deny": Status.DENIED}
+
+
+def time_for(minutes: float, platform: str) -> dict[str, Any]:
+    """The columns of a new one that somebody on that platform has so long for."""
+    seconds = minutes * 60
+    if platforms.get(platform).accepts_on_commit:
+        return {"expires_at": transitions.in_seconds(seconds)}
+    return {"expires_at": transitions.in_seconds(seconds + _FAR_AWAY_SECONDS), "timer_seconds": seconds}
+
+
+def start_time(job: Job, message_key: UUID) -> None:
+    """Of what was asked by this message, which is out now, or never will be: only the API is left then. Once."""
+    asked = Approval.objects.filter(job_id=job.pk, message_key=message_key, timer_seconds__isnull=False)
+    for approval in asked.filter(status=Status.PENDING):
+        _start(approval, transitions.in_seconds(approval.timer_seconds or 0))
 
 
 def decide(
@@ -64,6 +84,11 @@ def settle_time_out(approval: Approval, job: Job) -> Approval:
     """The outcome of one that nobody has decided in time, with the job's row locked. Its time is the database's."""
     if approval.status != Status.PENDING:
         return approval
+    if approval.timer_seconds is not None and approval.message_key:
+        # Told of its delivery was somebody who knows nothing of this: an older release, in the middle of a deploy.
+        said = Message.objects.filter(job_id=job.pk, key=approval.message_key, delivered_at__isnull=False).first()
+        if said and said.delivered_at:
+            _start(approval, said.delivered_at + timedelta(seconds=approval.timer_seconds))
     late = Approval.objects.filter(pk=approval.pk, status=Status.PENDING, expires_at__lte=Now())
     if late.exists():
         is_approved = approval.on_timeout == "approve"
@@ -74,6 +99,11 @@ def settle_time_out(approval: Approval, job: Job) -> Approval:
 
 def not_found(approval_id: str, *, denied: tuple[str, str] | None = None) -> NotFound:
     return NotFound(f"there is no approval {approval_id[:64]!r}", code="approval_not_found", denied=denied)
+
+
+def _start(approval: Approval, expires_at: Any) -> None:
+    Approval.objects.filter(pk=approval.pk).update(expires_at=expires_at, timer_seconds=None)
+    approval.refresh_from_db(fields=["expires_at", "timer_seconds"])
 
 
 def _found(org_id: str, approval_id: UUID, job_id: UUID | None = None) -> Approval:

@@ -28,7 +28,7 @@ from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, Retrya
 from agent_jobs.llm import context
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
-from agent_jobs.services import approvals, budgets, forms, overruns, schemas, speech, tools, transitions
+from agent_jobs.services import approvals, budgets, forms, overruns, schemas, speech, tools
 from agent_jobs.services.inflight import CALLS
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
@@ -240,13 +240,15 @@ class Journal:
     def _park(self, approval: Approval) -> AwaitApproval:
         left = ExpressionWrapper(F("expires_at") - Now(), DurationField())
         seconds = Approval.objects.values_list(left, flat=True).get(pk=approval.pk).total_seconds()
+        has_begun = approval.timer_seconds is None
         assert approval.message_key is not None
         is_asked = Message.objects.filter(job_id=self._job_id, key=approval.message_key).exists()
         return AwaitApproval(
             message_id=str(approval.message_key),
-            seconds=max(seconds, 0.0),
+            seconds=max(seconds, 0.0) if has_begun else approval.timer_seconds or 0.0,
             say=() if is_asked else (approval.question,),
             buttons=forms.buttons(approval, self._claim["platform"]),
+            has_begun=has_begun,
         )
 
     # --- Rows ---
@@ -302,7 +304,7 @@ class Journal:
             "approvers": list(tool.approvers),
             "on_timeout": tool.on_timeout,
             "message_key": uuid7(),
-            "expires_at": transitions.in_seconds(tool.approval_minutes * 60),
+            **approvals.time_for(tool.approval_minutes, job.platform),
         }
         Approval.objects.get_or_create(step=step, defaults=asked)
 

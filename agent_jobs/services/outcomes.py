@@ -205,12 +205,17 @@ def _deferred(went_on: Settlement, claim: dict[str, Any], run: Run, outcome: Def
 
 
 def _awaits_approval(went_on: Settlement, claim: dict[str, Any], run: Run, outcome: AwaitApproval) -> Settlement:
-    """The turn is not over: what it was to take in is still to be taken in when it goes on."""
+    """The turn is not over: what it was to take in is still to be taken in when it goes on.
+
+    Of a question that was said before and whose delivery is still to come, or has just come: it is looked at again.
+    """
+    if not outcome.has_begun:
+        went_on = replace(went_on, timer_message_id=outcome.message_id, timer_seconds=outcome.seconds)
     return replace(
         went_on,
         task_result="waiting for approval",
         waiting_for=WaitingFor.APPROVAL,
-        wake_seconds=outcome.seconds,
+        wake_seconds=outcome.seconds if outcome.has_begun or not outcome.say else None,
         resume=run.wake,
         inbox_seen=claim["inbox_seen"],
         follow_ups_sent=claim["follow_ups_sent"],

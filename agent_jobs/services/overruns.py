@@ -24,7 +24,7 @@ from uuid_utils.compat import uuid7
 from agent_jobs.errors import BudgetExhausted
 from agent_jobs.models import Approval, Job, Step
 from agent_jobs.models.budgets import Scope
-from agent_jobs.services import transitions
+from agent_jobs.services import approvals
 from agent_jobs.services.spending import Cap
 
 MOST_QUESTIONS = 3
@@ -45,7 +45,6 @@ def ask(job: Job, step: Step, error: BudgetExhausted) -> Approval | None:
     over = _over(cap, error.context["left"])
     if cap.scope != Scope.JOB and _asked_today(job, over) >= MOST_QUESTIONS:
         return None
-    minutes = job.config.get("budget_approval_minutes", DEFAULT_MINUTES)
     return Approval.objects.create(
         org_id=job.org_id,
         job_id=job.pk,
@@ -57,7 +56,7 @@ def ask(job: Job, step: Step, error: BudgetExhausted) -> Approval | None:
         approvers=list(job.config.get("budget_approvers", ())),
         on_timeout="fail",
         message_key=uuid7(),
-        expires_at=transitions.in_seconds(minutes * 60),
+        **approvals.time_for(job.config.get("budget_approval_minutes", DEFAULT_MINUTES), job.platform),
     )
 
 

@@ -17,7 +17,7 @@ from agent_jobs import dispatch
 from agent_jobs.errors import Conflict
 from agent_jobs.models import Activity, Job, Message
 from agent_jobs.runners.base import Wake
-from agent_jobs.services import audit, caps, jobs, outcomes, presses, revisions, speech, transitions
+from agent_jobs.services import approvals, audit, caps, jobs, outcomes, presses, revisions, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
 from channels_integration import outbox
@@ -193,10 +193,11 @@ def settle_delivery(delivery: Delivery) -> None:
 
 def _sent(job: Job, delivery: Delivery) -> None:
     columns: dict[str, Any] = {}
+    if job.waiting_for == WaitingFor.APPROVAL:
+        approvals.start_time(job, delivery.outgoing_id)
     if delivery.receipt and delivery.receipt.thread and not job.thread:
         columns["thread"] = delivery.receipt.thread
-    if job.timer_message_id == delivery.outgoing_id and job.lease_until is None and job.queue_at is None:
-        columns |= {"wake_at": transitions.in_seconds(job.timer_seconds or 0), "timer_message_id": None}
+    columns |= _timer(job, delivery)
     if columns:
         Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
     # This message itself still counts as under way until the caller has marked it.
@@ -205,8 +206,21 @@ def _sent(job: Job, delivery: Delivery) -> None:
         caps.ring_for_place(job)
 
 
+def _timer(job: Job, delivery: Delivery) -> dict[str, Any]:
+    """What of a job that waits for this message changes now that its time begins."""
+    if job.timer_message_id == delivery.outgoing_id and job.lease_until is None and job.queue_at is None:
+        return {"wake_at": transitions.in_seconds(job.timer_seconds or 0), "timer_message_id": None}
+    return {}
+
+
 def _given_up(job: Job, delivery: Delivery) -> None:
-    """A question that nobody can see waits for nothing; an end that nobody hears is none."""
+    """A question that nobody can see waits for nothing; an end that nobody hears is none. But what is to be approved is
+    seen by API, too, and has its time from now."""
+    if job.waiting_for == WaitingFor.APPROVAL:
+        approvals.start_time(job, delivery.outgoing_id)
+        if columns := _timer(job, delivery):
+            Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
+        return
     is_needed = job.waiting_for == WaitingFor.DELIVERY or job.timer_message_id == delivery.outgoing_id
     if not is_needed or job.lease_until is not None or job.queue_at is not None:
         return
