@@ -66,6 +66,7 @@ class Retry(Resource):
         is_post=True,
         description="Reopens a job that is FAILED or CANCELED: the same job is WAITING again, with `retry_count` one"
         " higher, a fresh deadline, and the transcript as people know it. What it had still to say is not said."
+        " What its models have used counts on against its own caps (`max_tokens`, `max_cost`)."
         " 409 for a job in any other status. The body is optional.",
     )
     def post(self, request: Request, job_id: str) -> HttpResponseBase:

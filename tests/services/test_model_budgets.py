@@ -10,6 +10,7 @@ from agent_jobs import llm
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Budget, Job, Org, Profile, Reservation, Step, Task, UsageDay
 from agent_jobs.models.budgets import Scope
+from agent_jobs.services import again as once_more
 from agent_jobs.services import budgets, jobs, model_access
 from agent_jobs.services.execution import Worker
 from agent_jobs.states import JobStatus
@@ -76,6 +77,21 @@ def test_a_job_over_its_cap_fails_with_what_it_had_and_asks_nobody(worker: Worke
     assert "max_tokens of the job is 1,300, and the 70 that are left are too little" in job.error_message
     assert len(provider.requests) == 1
     assert texts(job) == ["How are you?", "Fine"], "nothing was said after the answer"
+
+
+def test_a_retried_job_goes_on_with_what_its_former_life_has_left_of_its_cap(
+    worker: Worker, provider: FakeOpenAI
+) -> None:
+    job = hosted({"max_output_tokens": 400}, max_tokens=6_000)
+    provider.queue(completion("How are you?", tokens=(5_400, 30)))
+    worker.serve("agents")
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    once_more.retry("acme", job.pk, actor=rows.TESTER)
+    worker.serve("agents")
+    job = again(job)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "budget_exhausted")
+    assert "max_tokens of the job is 6,000, and the 570 that are left are too little" in job.error_message
+    assert len(provider.requests) == 1
 
 
 def test_the_days_cap_of_the_organisation_holds_for_all_its_jobs(worker: Worker, provider: FakeOpenAI) -> None:
