@@ -1,10 +1,9 @@
 """A tool that needs approval parks the job until a person has decided, once, or the time for that is over."""
 
-import threading
+from functools import partial
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -17,6 +16,7 @@ from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.agents import parts
 from tests.agents.parts import Actor, again, call, done, work
+from tests.races import at_once
 
 pytestmark = pytest.mark.django_db
 CAREFUL = {"type": "send_message", "requires_approval": True}
@@ -208,23 +208,11 @@ def test_twenty_at_once_decide_once() -> None:
     with parts.playing(Actor(call("send_message", text="Fire!"))):
         work()
     approval = asked(job)
-    begin, outcomes = threading.Barrier(20), []
 
-    def press(number: int) -> None:
-        begin.wait()
-        try:
-            decision = "approve" if number % 2 else "deny"
-            approvals.decide("acme", approval.pk, decision, by=f"U{number}", actor=rows.TESTER)
-            outcomes.append(number)
-        except Conflict:
-            pass
-        finally:
-            connection.close()
+    def press(number: int) -> Approval:
+        decision = "approve" if number % 2 else "deny"
+        return approvals.decide("acme", approval.pk, decision, by=f"U{number}", actor=rows.TESTER)
 
-    threads = [threading.Thread(target=press, args=(number,)) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(outcomes) == 1
-    assert Approval.objects.get(pk=approval.pk).decided_by == f"U{outcomes[0]}"
+    outcomes = at_once(*[partial(press, number) for number in range(20)])
+    (winner,) = [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, Conflict)]
+    assert Approval.objects.get(pk=approval.pk).decided_by == f"U{winner}"

@@ -3,11 +3,10 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connection
 from uuid_utils.compat import uuid7
 
 from channels_integration import directory, outbox
@@ -84,31 +83,6 @@ def row(outgoing: Outgoing) -> OutboundMessage:
 def overdue(**where: Any) -> None:
     """As if time had passed: what waits is due now."""
     OutboundMessage.objects.filter(**where).update(due_at="2000-01-01T00:00:00Z")
-
-
-def in_threads(*works: Callable[[], Any]) -> list[Any]:
-    """Run them at once, from a barrier, each on its own database connection; answers what they returned."""
-    barrier = threading.Barrier(len(works))
-    results: list[Any] = [None] * len(works)
-
-    def run(place: int, work: Callable[[], Any]) -> None:
-        try:
-            barrier.wait(10)
-            results[place] = work()
-        except Exception as error:
-            results[place] = error
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(works)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    return results
 
 
 def as_json(body: Any) -> bytes:

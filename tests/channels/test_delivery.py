@@ -12,8 +12,9 @@ from channels_integration import lanes, outbox, platforms, settling
 from channels_integration.messages import TemporaryError
 from channels_integration.models import Lane, OutboundMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, in_threads, overdue, post, row
+from tests.channels.conftest import deliver, deliver_all, overdue, post, row
 from tests.fakes.slack import Fault, Step
+from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

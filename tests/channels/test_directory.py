@@ -6,7 +6,7 @@ from channels_integration import directory
 from channels_integration.errors import InvalidField, SealingError
 from channels_integration.messages import Target
 from channels_integration.models import Channel, Installation
-from tests.channels.conftest import in_threads
+from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "http://127.0.0.1:8080/in"

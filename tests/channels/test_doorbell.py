@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from channels_integration import doorbell
-from tests.channels.conftest import in_threads
 from tests.chaos.proxy import Proxy
 from tests.live.stack import wait_for
+from tests.races import in_threads
 
 QUEUE = "test-bells"
 

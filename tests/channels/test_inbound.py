@@ -12,7 +12,8 @@ from channels_integration import doorbell, inbound
 from channels_integration.messages import Incoming
 from channels_integration.models import InboundEvent
 from tests.channels import doubles
-from tests.channels.conftest import deliver_all, in_threads, post
+from tests.channels.conftest import deliver_all, post
+from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

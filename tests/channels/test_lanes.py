@@ -11,8 +11,9 @@ from django.test.utils import CaptureQueriesContext
 from channels_integration import directory, lanes, outbox
 from channels_integration.models import Lane, OutboundMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, in_threads, message, post, row
+from tests.channels.conftest import deliver, deliver_all, message, post, row
 from tests.fakes.slack import Fault, Step
+from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -9,8 +9,9 @@ from django.db import connection, transaction
 from channels_integration import doorbell, outbox
 from channels_integration.models import OutboundMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, in_threads, message, post, row
+from tests.channels.conftest import deliver, deliver_all, message, post, row
 from tests.fakes.slack import Fault, Step
+from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

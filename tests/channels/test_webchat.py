@@ -11,7 +11,8 @@ from channels_integration import directory, inbound, transcript, webchat
 from channels_integration.errors import InvalidField, UnknownChannel
 from channels_integration.models import Channel, InboundEvent, WebMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver_all, in_threads, message, post
+from tests.channels.conftest import deliver_all, message, post
+from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

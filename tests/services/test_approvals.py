@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
 from agent_jobs.models import Activity, Approval, AuditEntry, Job
@@ -16,6 +16,7 @@ from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration.messages import Did, Incoming
 from channels_integration.models import OutboundMessage
 from tests import rows
+from tests.races import at_once
 
 OPS = Actor("token", "ajt_live_ops", "req-7")
 NOBODY = UUID("01930000-0000-7000-8000-000000000000")
@@ -270,27 +271,6 @@ class TestPresses:
 
 
 # --- Races -----------------------------------------------------------------------------------------------------
-def at_once(*works):
-    barrier = threading.Barrier(len(works))
-    outcomes = [None] * len(works)
-
-    def run(place, work):
-        try:
-            barrier.wait(20)
-            outcomes[place] = work()
-        except Exception as error:
-            outcomes[place] = error
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(works)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return outcomes
-
-
 @pytest.mark.django_db(transaction=True)
 class TestRaces:
     def test_of_twenty_who_decide_at_once_one_does(self):

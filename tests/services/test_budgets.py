@@ -1,16 +1,14 @@
 """Budgets: what model calls set aside and settle, and that no cap is passed, whoever calls at the same time."""
 
 import logging
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
-from django.db import InterfaceError, OperationalError, connection, connections
+from django.db import InterfaceError, OperationalError, connection
 from django.db.models import Sum
 
 from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError
@@ -21,6 +19,7 @@ from agent_jobs.services import budgets, recovery, spending
 from agent_jobs.states import JobStatus
 from channels_integration import tally
 from tests import rows
+from tests.races import at_once, in_threads
 
 pytestmark = pytest.mark.django_db
 MODEL = "openai:gpt-5-mini"
@@ -451,22 +450,6 @@ def test_a_cap_on_money_does_not_hold_what_costs_nothing() -> None:
 
 
 # --- Many at once ----------------------------------------------------------------------------------------------
-def at_once(number: int, act: Callable[[int], Any]) -> list[Any]:
-    start = threading.Barrier(number)
-
-    def run(place: int) -> Any:
-        start.wait(30)
-        try:
-            return act(place)
-        except BudgetExhausted as error:
-            return error
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(number) as pool:
-        return list(pool.map(run, range(number)))
-
-
 RACES = {
     "of the organisation, tokens": ({"max_tokens_per_day": 7_900}, {}),
     "of the organisation, money": ({"max_cost_per_day": "0.011"}, {}),
@@ -484,13 +467,13 @@ def test_twenty_jobs_at_once_set_aside_exactly_what_a_cap_has_room_for(race: str
     rows.job_type(**job_type)
     jobs = [rows.job(JobStatus.RUNNING, config={"max_tokens": 1_000_000}) for _ in range(20)]
     # What is left above seven calls is less than the input of another one.
-    outcomes = at_once(20, lambda place: reserve(jobs[place], request_bytes=900, max_output_tokens=100))
+    outcomes = at_once(*[lambda job=job: reserve(job, request_bytes=900, max_output_tokens=100) for job in jobs])
     held = [outcome for outcome in outcomes if isinstance(outcome, budgets.Held)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, BudgetExhausted)]
     assert (len(held), len(refused)) == (_room(org, job_type), 20 - _room(org, job_type))
     assert_the_books_agree()
 
-    settled = at_once(len(held), lambda place: held[place].settle(Usage(10 + place, place)))
+    settled = in_threads(*[lambda n=n, one=one: one.settle(Usage(10 + n, n)) for n, one in enumerate(held)])
     assert [spent.usage.output_tokens for spent in settled] == list(range(len(held)))
     assert_the_books_agree()
     assert not Budget.objects.exclude(reserved_tokens=0, reserved_cost=0).exists()
@@ -520,8 +503,7 @@ def test_calls_that_begin_end_and_are_given_up_at_once_leave_books_that_agree() 
                 budgets.expire(jobs[place].pk)
             held.settle(Usage(100 + turn, place))
 
-    outcomes = at_once(8, live)
-    assert [outcome for outcome in outcomes if outcome is not None] == []
+    in_threads(*[partial(live, place) for place in range(8)])
     assert_the_books_agree()
     assert ledger()["calls"] == 8 * 12
     assert ledger()["input"] == 8 * sum(100 + turn for turn in range(12))

@@ -1,14 +1,12 @@
 """Moves: who may move from where to where, who is first, and whose turn it is."""
 
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Func
 
 from agent_jobs.errors import IllegalMove
@@ -18,6 +16,7 @@ from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, TaskStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
+from tests.races import at_once, in_threads
 
 pytestmark = pytest.mark.django_db
 
@@ -229,41 +228,28 @@ def test_a_wait_that_is_over_puts_the_job_into_the_queue() -> None:
 def test_many_workers_at_once_never_claim_a_job_twice() -> None:
     for number in range(60):
         rows.job(org_id=["acme", "rival", "third"][number % 3])
-    barrier = threading.Barrier(6)
 
     def drain() -> list[str]:
-        barrier.wait()
         turn, claimed, misses = Turn(), [], 0
         while misses < 20:
             answer = claim(turn, batch=2)
             claimed += [entry["id"] for entry in answer.claimed]
             misses = 0 if answer.claimed else misses + 1
-        connection.close()
         return claimed
 
-    with ThreadPoolExecutor(6) as pool:
-        everything = [job_id for future in [pool.submit(drain) for _ in range(6)] for job_id in future.result()]
+    everything = [job_id for claimed in in_threads(*[drain] * 6) for job_id in claimed]
     assert Counter(everything) == Counter(str(pk) for pk in Job.objects.values_list("pk", flat=True))
 
 
 @pytest.mark.django_db(transaction=True)
 def test_of_many_parallel_cancels_one_wins() -> None:
     job = rows.job()
-    barrier = threading.Barrier(8)
 
-    def cancel() -> bool:
-        barrier.wait()
-        try:
-            transitions.move_one(Event.CANCEL, Job.objects.get(pk=job.pk), actor=rows.TESTER)
-        except IllegalMove:
-            return False
-        finally:
-            connection.close()
-        return True
+    def cancel() -> Job:
+        return transitions.move_one(Event.CANCEL, Job.objects.get(pk=job.pk), actor=rows.TESTER)
 
-    with ThreadPoolExecutor(8) as pool:
-        wins = [future.result() for future in [pool.submit(cancel) for _ in range(8)]]
-    assert sum(wins) == 1
+    outcomes = at_once(*[cancel] * 8)
+    assert Counter(map(type, outcomes)) == {Job: 1, IllegalMove: 7}
     assert Activity.objects.filter(job=job, moved_to="CANCELED").count() == 1
 
 

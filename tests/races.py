@@ -1,0 +1,42 @@
+"""Works that begin at the same moment, each in a thread and on a database connection of its own."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connections
+
+# What hangs, not what is slow.
+_BEGIN_SECONDS, _END_SECONDS = 60, 120
+
+
+def at_once(*works: Callable[[], Any]) -> list[Any]:
+    """What each of them returned, or the exception that it raised, in their order."""
+    barrier = threading.Barrier(len(works))
+    outcomes: list[Any] = [None] * len(works)
+
+    def run(place: int, work: Callable[[], Any]) -> None:
+        try:
+            barrier.wait(_BEGIN_SECONDS)
+            outcomes[place] = work()
+        except Exception as error:
+            outcomes[place] = error
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_END_SECONDS)
+    assert not any(thread.is_alive() for thread in threads), f"not ended within {_END_SECONDS} s"
+    return outcomes
+
+
+def in_threads(*works: Callable[[], Any]) -> list[Any]:
+    """The same, where none of them is to raise anything: the first exception goes on."""
+    outcomes = at_once(*works)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return outcomes
