@@ -123,6 +123,15 @@ def test_a_claim_gives_a_lease_a_token_and_a_deadline_from_the_first_start() -> 
     assert list(Activity.objects.values_list("code", "moved_to")) == [("job.started", "RUNNING")]
 
 
+def test_a_deadline_is_exactly_as_long_after_the_start_as_the_job_says() -> None:
+    for _ in range(96):
+        rows.job(deadline_minutes=30)
+    for _ in range(3):
+        assert len(claim(batch=32).claimed) == 32
+    started = Job.objects.values_list("deadline_at", "started_at")
+    assert {deadline_at - started_at for deadline_at, started_at in started} == {timedelta(minutes=30)}
+
+
 def test_a_stale_token_writes_nothing_at_all() -> None:
     rows.job()
     (claimed,) = claim().claimed

@@ -94,16 +94,17 @@ next_org AS MATERIALIZED (
     ORDER BY queue_at, id LIMIT {{batch}} FOR UPDATE SKIP LOCKED
 )"""
 
-# A start is timed by clock_timestamp(): now() may be older than the commit of the very job that is claimed.
+# A start is timed by clock_timestamp(): now() may be older than the commit of the very job that is claimed. It is read
+# once for each job, so that a deadline is as long after its start as the job says.
 _CLAIMED = """
 claimed AS (
     UPDATE agent_jobs_job j SET
         status = 'RUNNING', queue_at = NULL, lease_token = j.lease_token + 1,
         lease_until = now() + make_interval(secs => %(lease_seconds)s), worker_id = %(worker_id)s,
-        attempt = j.attempt + 1, started_at = coalesce(j.started_at, clock_timestamp()),
-        deadline_at = coalesce(j.deadline_at, clock_timestamp() + make_interval(secs => j.deadline_minutes * 60)),
+        attempt = j.attempt + 1, started_at = coalesce(j.started_at, c.begins_at),
+        deadline_at = coalesce(j.deadline_at, c.begins_at + make_interval(secs => j.deadline_minutes * 60)),
         wake_at = NULL, updated_at = now()
-    FROM candidates c WHERE j.id = c.id AND j.queue_at IS NOT NULL
+    FROM (SELECT id, clock_timestamp() AS begins_at FROM candidates) c WHERE j.id = c.id AND j.queue_at IS NOT NULL
     RETURNING j.*, old.status AS status_before
 ), begun_tasks AS (
     INSERT INTO agent_jobs_task (job_id, number, lease_token) SELECT id, attempt, lease_token FROM claimed
