@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import DurationField, ExpressionWrapper, F, Max
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
@@ -40,6 +40,13 @@ _MOST_CHARACTERS = 20_000
 _MOST_QUESTION = 8_000
 # What was written since the last look, this short a time ago, is left to the next turn.
 _NEWS_SECONDS = 0.25
+_INSERT = """
+INSERT INTO agent_jobs_step (id, org_id, job_id, life, number, turn, kind, name, call_id, input)
+SELECT %s, org_id, id, %s, %s, %s, %s, %s, %s, %s FROM (
+    SELECT id, org_id FROM agent_jobs_job
+    WHERE id = %s AND lease_token = %s AND status = 'RUNNING' AND lease_until IS NOT NULL FOR NO KEY UPDATE) mine
+ON CONFLICT (id) DO UPDATE SET name = excluded.name
+"""
 
 
 class Journal:
@@ -281,23 +288,25 @@ class Journal:
     def _begin(self, step: Step, *, asks_for: tools.Declared | None = None) -> None:
         def begin() -> None:
             with transaction.atomic():
-                job = self._insert(step)
+                self._insert(step)
                 if asks_for is not None:
-                    self._ask_for_approval(job, step, asks_for)
+                    self._ask_for_approval(step, asks_for)
 
         patiently(begin)
 
-    def _insert(self, step: Step) -> Job:
+    def _insert(self, step: Step) -> None:
         """Within a transaction. Once, also where a commit came through of which we did not hear."""
-        job = self._locked()
-        Step.objects.bulk_create([step], update_conflicts=True, unique_fields=["id"], update_fields=["name"])
-        return job
+        written = (step.pk, step.life, step.number, step.turn, step.kind, step.name, step.call_id)
+        with connection.cursor() as cursor:
+            cursor.execute(_INSERT, [*written, json.dumps(step.input), self._job_id, self._token])
+            if not cursor.rowcount:
+                raise LeaseLost("the job is not ours any more")
 
-    def _ask_for_approval(self, job: Job, step: Step, tool: tools.Declared) -> None:
+    def _ask_for_approval(self, step: Step, tool: tools.Declared) -> None:
         arguments = step.input["arguments"]
         asked = {
-            "org_id": job.org_id,
-            "job_id": job.pk,
+            "org_id": step.org_id,
+            "job_id": step.job_id,
             "tool": tool.name,
             "question": _question(tool, arguments),
             "arguments": arguments,

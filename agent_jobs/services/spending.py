@@ -8,7 +8,7 @@ its scope. For that no call begins or ends while a counter is made: calls share 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -36,6 +36,15 @@ FROM (SELECT) one
 LEFT JOIN agent_jobs_org o ON o.id = %s
 LEFT JOIN agent_jobs_jobtype t ON t.org_id = o.id AND t.key = %s
 """
+
+_COUNTER = ("scope", "id", "used_tokens", "used_cost", "reserved_tokens", "reserved_cost")
+_LOCKED = """
+SELECT scope, id, used_tokens, used_cost, reserved_tokens, reserved_cost FROM agent_jobs_budget
+WHERE org_id = %(org_id)s AND (scope, key, day) IN (
+    (%(org)s, '', %(day)s), (%(type)s, %(job_type_key)s, %(day)s), (%(job)s, %(job_id)s, %(all_days)s))
+ORDER BY scope FOR NO KEY UPDATE
+"""
+_SCOPES: dict[str, Any] = {"org": Scope.ORG, "type": Scope.TYPE, "job": Scope.JOB, "all_days": ALL_DAYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +163,13 @@ def share_lock(org_id: str) -> None:
 
 
 def locked(call: Call) -> dict[int, Budget]:
-    """The counters of the call's scopes, as many as there are, by scope; nobody changes them meanwhile."""
-    rows = Budget.objects.filter(call.scopes(), org_id=call.org_id).select_for_update(no_key=True).order_by("scope")
-    return {row.scope: row for row in rows}
+    """The counters of the call's scopes, as many as there are, by scope; nobody changes them meanwhile.
+
+    Each paid call asks twice and mostly finds none: as SQL, for to build it anew costs ten times what it does.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCKED, {**asdict(call), **_SCOPES, "job_id": str(call.job_id)})
+        return {row[0]: Budget(**dict(zip(_COUNTER, row, strict=True))) for row in cursor.fetchall()}
 
 
 def add(
