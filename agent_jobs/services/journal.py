@@ -313,7 +313,7 @@ class Journal:
             "approvers": list(tool.approvers),
             "on_timeout": tool.on_timeout,
             "message_key": uuid7(),
-            **approvals.time_for(tool.approval_minutes, job.platform),
+            **approvals.time_for(tool.approval_minutes, self._claim["platform"]),
         }
         Approval.objects.get_or_create(step=step, defaults=asked)
 
