@@ -1,11 +1,14 @@
 """Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never."""
 
 import os
+import threading
 from collections.abc import Callable
 
 from celery import shared_task
 from celery.signals import task_postrun, task_prerun, worker_init, worker_shutdown, worker_shutting_down
+from django.db import connection
 
+from agent_jobs import dispatch
 from agent_jobs.services import audit, execution, inflight, model_access, promotion, recovery, retention
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
@@ -21,6 +24,26 @@ def _end() -> None:
 
 
 worker = execution.Worker(Keeper(on_overtime=_end))
+# Whether this process has read what its models need.
+_has_read_models = threading.Event()
+_has_read_models.set()
+
+
+def read_models() -> threading.Thread:
+    """Beside the start, for providers' packages take seconds: agents are served after it, all other work meanwhile."""
+    _has_read_models.clear()
+    reading = threading.Thread(target=_read_models, name="read-models", daemon=True)
+    reading.start()
+    return reading
+
+
+def _read_models() -> None:
+    try:
+        model_access.preload()
+    finally:
+        connection.close()
+        _has_read_models.set()
+        dispatch.ring("agents")  # for the bells that were not answered
 
 
 def _promote() -> int:
@@ -36,7 +59,7 @@ def _seal_audit() -> int:
 
 
 def _serve_agents() -> int:
-    return worker.serve("agents")
+    return worker.serve("agents") if _has_read_models.is_set() else 0
 
 
 def _serve_messages() -> int:
@@ -51,7 +74,7 @@ standby = Standby((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 
 @worker_init.connect
 def _start(**_: object) -> None:
-    model_access.preload()
+    read_models()
     worker.guard.start()
     worker.keeper.start()
     standby.start()

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 from django.db.models.functions import Now
 
 from agent_jobs import llm
@@ -163,7 +163,6 @@ def preload() -> None:
         providers = {llm.provider_of(model) for model in models}
     except (OperationalError, InterfaceError) as error:
         log.warning("what speaks to models is not read yet: %s", str(error).strip())
-        connection.close()
         return
     llm.preload(sorted(providers - {""}))
 

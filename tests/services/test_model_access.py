@@ -238,6 +238,5 @@ def test_a_worker_starts_without_the_database_and_says_what_it_could_not_read(
 
     monkeypatch.setattr(Profile.objects, "values_list", away)
     monkeypatch.setattr(llm, "preload", pytest.fail)
-    monkeypatch.setattr(model_access.connection, "close", lambda: None)
     model_access.preload()
     assert "not read yet: gone" in caplog.text
