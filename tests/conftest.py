@@ -5,9 +5,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import replay
+from tests.waiting import PATIENCE
+
+# A machine that is slow for a moment says nothing about an example.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +40,17 @@ def make_home() -> Iterator[Callable[[], Path]]:
 def home(make_home: Callable[[], Path]) -> Path:
     """One such folder."""
     return make_home()
+
+
+@pytest.fixture(autouse=True)
+def patient_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis counts as away after a fraction of a second, and a busy machine is as slow as that now and then: tests that
+    count bells or requests would fail. Those about a Redis that keeps quiet state the service's own time-outs."""
+    from agent_jobs.services import rates
+    from channels_integration import doorbell
+
+    monkeypatch.setattr(rates, "TIMEOUT_SECONDS", PATIENCE)
+    monkeypatch.setattr(doorbell, "_TIMEOUT_SECONDS", PATIENCE)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,7 @@ from typing import Any
 
 from django.db import connections
 
-# What hangs, not what is slow.
-_BEGIN_SECONDS, _END_SECONDS = 60, 120
+from tests.waiting import PATIENCE
 
 
 def at_once(*works: Callable[[], Any]) -> list[Any]:
@@ -17,7 +16,7 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
 
     def run(place: int, work: Callable[[], Any]) -> None:
         try:
-            barrier.wait(_BEGIN_SECONDS)
+            barrier.wait(PATIENCE)
             outcomes[place] = work()
         except Exception as error:
             outcomes[place] = error
@@ -28,8 +27,8 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(_END_SECONDS)
-    assert not any(thread.is_alive() for thread in threads), f"not ended within {_END_SECONDS} s"
+        thread.join(2 * PATIENCE)
+    assert not any(thread.is_alive() for thread in threads), f"not ended within {2 * PATIENCE} s"
     return outcomes
 
 

@@ -18,6 +18,7 @@ from agent_jobs.states import Event
 from channels_integration.messages import Incoming
 from channels_integration.models import Channel
 from tests import rows
+from tests.waiting import PATIENCE
 
 Part = llm.Reply | Exception | Callable[[llm.Turn], llm.Reply]
 
@@ -51,7 +52,7 @@ class Dawdler(Actor):
         is_given_up = threading.Event()
         on_start(is_given_up.set)
         self.is_thinking.set()
-        assert is_given_up.wait(20), "nobody gave it up"
+        assert is_given_up.wait(PATIENCE), "nobody gave it up"
         raise RetryableError("given up", code="model_call_canceled")
 
 

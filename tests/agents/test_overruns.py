@@ -23,6 +23,7 @@ from tests import rows
 from tests.agents import parts
 from tests.agents.parts import again, work
 from tests.fakes.openai import FakeOpenAI, says
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
 MODEL = "openai:gpt-fake"
@@ -423,7 +424,7 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
 
     def spend() -> None:
         try:
-            begin.wait(20)
+            begin.wait(PATIENCE)
             for _ in range(3):
                 try:
                     held.append(budgets.reserve(**_call(job)))
@@ -434,7 +435,7 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
 
     def approve(approval: Approval) -> None:
         try:
-            begin.wait(20)
+            begin.wait(PATIENCE)
             for _ in range(2):
                 with contextlib.suppress(Conflict):
                     approvals.decide("acme", approval.pk, "approve", by="U0BOSS", actor=rows.TESTER)
@@ -447,7 +448,7 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     counter = Budget.objects.get(scope=Scope.JOB)
     assert counter.reserved_tokens == 1_000 * len(held) <= 18_000
     # What the race left, is there now; and then nothing is.

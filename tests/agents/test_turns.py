@@ -20,6 +20,7 @@ from tests import rows
 from tests.agents import parts
 from tests.agents.parts import Actor, Dawdler, again, call, done, work
 from tests.runners.test_contract import NoJournal
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
 
@@ -240,7 +241,7 @@ def test_an_interrupted_model_begins_again_with_what_was_written() -> None:
     actor = Dawdler()
 
     def interrupt() -> None:
-        assert actor.is_thinking.wait(10)
+        assert actor.is_thinking.wait(PATIENCE)
         actor.parts = [done()]
         parts.reply(job, "stop that")
         assert CALLS.look() == 1
@@ -276,7 +277,7 @@ def test_a_cancel_gives_up_the_call_in_flight_and_nothing_is_said_after() -> Non
     actor = Dawdler(call("send_message", text="One moment."))
 
     def cancel() -> None:
-        assert actor.is_thinking.wait(10)
+        assert actor.is_thinking.wait(PATIENCE)
         jobs.cancel("acme", job.pk, actor=rows.TESTER, reason="enough")
         assert CALLS.look() == 1
         connection.close()

@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 from agent_jobs.models import AppToken, AuditEntry
 from agent_jobs.services import tokens
 from tests import factories, rows
+from tests.waiting import PATIENCE
 
 TOKENS = "/services/app-tokens"
 CRM = {"app": "crm", "scopes": ["SERVICES:WRITE"]}
@@ -122,7 +123,7 @@ def test_twenty_at_once_make_two():
 
     def post(_):
         try:
-            gate.wait(20)
+            gate.wait(PATIENCE)
             return factories.Api(plain).post(TOKENS, CRM).status_code
         finally:
             connection.close()
@@ -161,7 +162,7 @@ def test_a_revoked_token_is_refused_on_a_connection_that_has_just_used_it():
             client = factories.Api(plain)
             before = client.get("/services/agent-jobs").status_code
             used.set()
-            assert revoked.wait(20)
+            assert revoked.wait(PATIENCE)
             return before, client.get("/services/agent-jobs").status_code
         finally:
             used.set()
@@ -169,7 +170,7 @@ def test_a_revoked_token_is_refused_on_a_connection_that_has_just_used_it():
 
     with ThreadPoolExecutor(1) as pool:
         seen = pool.submit(use)
-        assert used.wait(20)
+        assert used.wait(PATIENCE)
         assert admin.delete(f"{TOKENS}/{plain[:16]}").status_code == 200
         revoked.set()
 

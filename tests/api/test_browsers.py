@@ -16,6 +16,7 @@ from freezegun import freeze_time
 from gunicorn.http.wsgi import Response
 
 from tests import factories
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def in_production(*command, **changes):
         env={**environment, **PRODUCTION, **changes},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 

@@ -10,6 +10,7 @@ from agent_jobs.api import channels as channels_api
 from agent_jobs.models import IdempotencyKey
 from agent_jobs.states import JobStatus
 from tests import factories, rows
+from tests.waiting import PATIENCE
 
 CHANNELS = "/services/channels"
 LOBBY = f"{CHANNELS}/web/lobby/messages"
@@ -140,14 +141,14 @@ class TestMessages:
         begun = time.monotonic()
 
         assert texts(acme.get(f"{LOBBY}?wait=1")) == []
-        assert 0.9 < time.monotonic() - begun < 3
+        assert 0.9 < time.monotonic() - begun < 20
 
     def test_nobody_waits_for_what_is_there(self, acme):
         say(acme, "x")
         begun = time.monotonic()
 
-        assert texts(acme.get(f"{LOBBY}?wait=20")) == ["x"]
-        assert time.monotonic() - begun < 2
+        assert texts(acme.get(f"{LOBBY}?wait=30")) == ["x"]
+        assert time.monotonic() - begun < 20
 
     def test_only_so_many_wait_at_once(self, acme, monkeypatch):
         full = threading.BoundedSemaphore(1)
@@ -155,37 +156,44 @@ class TestMessages:
         monkeypatch.setattr(channels_api, "_places", full)
         begun = time.monotonic()
 
-        assert texts(acme.get(f"{LOBBY}?wait=20")) == []
-        assert time.monotonic() - begun < 2
+        assert texts(acme.get(f"{LOBBY}?wait=30")) == []
+        assert time.monotonic() - begun < 20
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_message_ends_the_waiting_at_once():
+def test_a_message_ends_the_waiting_at_once(monkeypatch):
     api = factories.Api(factories.token())
     last = say(api, "before")["id"]
-    found = {}
+    found, is_waiting = {}, threading.Event()
+
+    class Stopping(threading.Event):
+        def wait(self, timeout=None):
+            is_waiting.set()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(channels_api, "stopping", Stopping())
 
     def wait():
         try:
             begun = time.monotonic()
-            found["texts"] = texts(api.get(f"{LOBBY}?after={last}&wait=20"))
+            found["texts"] = texts(api.get(f"{LOBBY}?after={last}&wait=30"))
             found["seconds"] = time.monotonic() - begun
         finally:
             connection.close()
 
     thread = threading.Thread(target=wait)
     thread.start()
-    threading.Event().wait(0.5)
+    assert is_waiting.wait(PATIENCE)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
         )
         assert cursor.fetchone() == (0,), "whoever waits holds no transaction open"
     say(api, "after")
-    thread.join(20)
+    thread.join(PATIENCE)
 
     assert found["texts"] == ["after"]
-    assert found["seconds"] < 3
+    assert found["seconds"] < 20
 
 
 @pytest.mark.django_db

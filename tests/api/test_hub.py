@@ -11,7 +11,7 @@ from django.db import OperationalError, connections
 from agent_jobs.api import feeds, hub, streams
 from agent_jobs.models import AppToken
 from tests import factories, rows
-from tests.live.stack import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HEADERS = {"Content-Type": "text/event-stream", "X-Request-ID": "r1"}
@@ -30,7 +30,7 @@ class Client:
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.socket = theirs
-        self.socket.settimeout(10)
+        self.socket.settimeout(PATIENCE)
         token = AppToken.objects.get()
         opened = streams.EventStream(feeds.Feed("acme", self.job.pk), token.pk)
         self.taken = hub._OpenEvents(opened, HEADERS, is_chunked=True)
@@ -49,8 +49,8 @@ class Client:
 
     def close(self) -> None:
         self.socket.close()
-        wait_for(lambda: self.hub.join(0), seconds=10, what="the hub has let it go")
-        self.hub._asker.submit(connections.close_all).result(10)
+        wait_for(lambda: self.hub.join(0), what="the hub has let it go")
+        self.hub._asker.submit(connections.close_all).result(PATIENCE)
 
 
 @pytest.fixture
@@ -70,14 +70,14 @@ def test_a_client_that_goes_makes_room(client: Client) -> None:
     assert b"retry: 2000" in client.read_until(b"\n\n")
     assert places() == 1
     client.socket.close()
-    wait_for(lambda: places() == 0, seconds=5, what="its place is free")
+    wait_for(lambda: places() == 0, what="its place is free")
 
 
 def test_a_client_that_never_stops_talking_is_cut_off(client: Client) -> None:
     client.read_until(b"\n\n")
     with pytest.raises(OSError, match=r"Broken pipe|reset"):
         client.socket.sendall(b"x" * 10_000_000)
-    wait_for(lambda: places() == 0, seconds=5, what="its place is free")
+    wait_for(lambda: places() == 0, what="its place is free")
 
 
 def test_a_quiet_stream_has_a_comment_now_and_then(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_who_does_not_read_is_given_no_more_than_so_much_and_cut_off_in_the_end(
             most = max(most, client.taken.transport.get_write_buffer_size())
         return places() == 0
 
-    wait_for(is_cut, seconds=15, what="it is cut off")
+    wait_for(is_cut, what="it is cut off")
     # One page may be on top of what was still allowed.
     assert 0 < most <= hub.MOST_UNSENT + feeds.PAGE * 12_000
 
@@ -125,7 +125,7 @@ def test_a_database_that_is_away_for_a_while_costs_no_stream(client: Client, mon
 
     monkeypatch.setattr(streams, "look", away)
     monkeypatch.setattr(hub, "_PAUSE_SECONDS", 0.1)
-    assert tried.wait(5)
+    assert tried.wait(PATIENCE)
     client.happens("meanwhile")
     is_back.set()
     client.read_until(b"meanwhile")
@@ -136,4 +136,4 @@ def test_a_stop_ends_the_answer_as_a_whole(client: Client) -> None:
     client.hub.stop()
     assert client.read_until(b"0\r\n\r\n").endswith(b"0\r\n\r\n")
     assert client.socket.recv(1) == b""
-    assert client.hub.join(5)
+    assert client.hub.join(PATIENCE)

@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 from agent_jobs.models import IdempotencyKey, Job, JobType
 from agent_jobs.services import idempotency
 from tests import factories, rows
+from tests.waiting import PATIENCE
 
 JOBS = "/services/agent-jobs"
 TYPES = "/services/organizations/acme/agent-jobs-type"
@@ -122,7 +123,7 @@ def at_once(count, send):
 
     def client(number):
         try:
-            start.wait(10)
+            start.wait(PATIENCE)
             return send(number)
         finally:
             connection.close()
@@ -185,7 +186,7 @@ class TestAtTheSameTime:
         def first():
             def effect():
                 is_held.set()
-                may_end.wait(20)
+                may_end.wait(PATIENCE)
                 return idempotency.Answer(201, "{}")
 
             try:
@@ -196,7 +197,7 @@ class TestAtTheSameTime:
         thread = threading.Thread(target=first)
         thread.start()
         try:
-            assert is_held.wait(10)
+            assert is_held.wait(PATIENCE)
             with connection.cursor() as cursor:
                 cursor.execute("SET lock_timeout = '200ms'")
             response = post(api)
@@ -204,7 +205,7 @@ class TestAtTheSameTime:
             with connection.cursor() as cursor:
                 cursor.execute("RESET lock_timeout")
             may_end.set()
-            thread.join(20)
+            thread.join(PATIENCE)
 
         assert (response.status_code, response.json()["code"]) == (409, "idempotency_key_in_progress")
         assert not Job.objects.exists()

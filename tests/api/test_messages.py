@@ -9,6 +9,7 @@ from django.db import connection
 from agent_jobs.models import Activity, AuditEntry, Job, Message
 from agent_jobs.states import TERMINAL, JobStatus
 from tests import factories, rows
+from tests.waiting import PATIENCE
 
 REPLY = {"author": "Ann", "text": "Yes, at noon."}
 
@@ -166,7 +167,7 @@ def test_replies_of_many_at_once_are_all_heard_and_wake_the_job_once():
     at_once = threading.Barrier(8)
 
     def reply(number):
-        at_once.wait(10)
+        at_once.wait(PATIENCE)
         try:
             return factories.Api(plain).post(path(job), {"author": f"p{number}", "text": str(number)})
         finally:

@@ -15,6 +15,7 @@ from channels_integration.models import InboundEvent, OutboundMessage
 from tests import factories, rows
 from tests.channels.conftest import deliver_all
 from tests.fakes.slack import FakeSlack
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PLACE = {"platform": "slack", "channel_code": "C0ONE", "channel_data": {"team_id": "T0ACME"}}
@@ -24,7 +25,7 @@ PLACE = {"platform": "slack", "channel_code": "C0ONE", "channel_data": {"team_id
 def slack(settings, live_server):
     with FakeSlack(team_id="T0ACME", signing_secret="acme-signing-secret", seed=1) as server:
         settings.SLACK_API_URL = server.api_url
-        settings.DELIVERY_GRACE_SECONDS = 1
+        settings.DELIVERY_GRACE_SECONDS = 4
         server.events_url = f"{live_server.url}/channels/slack/events"
         directory.install_slack(
             "acme", team_id="T0ACME", bot_token=server.bot_token, signing_secret=server.signing_secret
@@ -81,7 +82,7 @@ def test_replays_double_clicks_and_two_people_at_once_make_one_decision(slack):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
 
     def route():
         try:
@@ -93,7 +94,7 @@ def test_replays_double_clicks_and_two_people_at_once_make_one_decision(slack):
     for router in routers:
         router.start()
     for router in routers:
-        router.join(30)
+        router.join(PATIENCE)
     routed()
 
     assert statuses == [200] * 16

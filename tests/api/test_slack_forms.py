@@ -14,6 +14,7 @@ from channels_integration.platforms import slack as platform
 from tests import factories, rows
 from tests.channels.conftest import deliver_all
 from tests.fakes.slack import FakeSlack, Fault, Step
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PLACE = {"platform": "slack", "channel_code": "C0ONE", "channel_data": {"team_id": "T0ACME"}}
@@ -165,11 +166,11 @@ def test_of_forms_and_presses_at_once_one_decides(slack):
     barrier = threading.Barrier(7)
 
     def send(n):
-        barrier.wait(30)
+        barrier.wait(PATIENCE)
         answers[n] = slack.submit(views[n], json.dumps({"amount": n}))
 
     def press():
-        barrier.wait(30)
+        barrier.wait(PATIENCE)
         slack.press(post, f"deny:{approval.pk}", user="U0NO")
         try:
             inbound.route_due()
@@ -180,7 +181,7 @@ def test_of_forms_and_presses_at_once_one_decides(slack):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     deliver_all()
 
     taken = [n for n, answer in enumerate(answers) if is_taken(answer)]

@@ -12,7 +12,7 @@ from channels_integration import lanes, outbox, platforms, settling
 from channels_integration.messages import TemporaryError
 from channels_integration.models import Lane, OutboundMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, overdue, post, row
+from tests.channels.conftest import GRACE, deliver, deliver_all, deliver_now, overdue, post, row
 from tests.fakes.slack import Fault, Step
 from tests.races import in_threads
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def grace_is_over():
     """The grace of all unsettled messages, which is for Slack to catch up in, has passed."""
-    threading.Event().wait(0.65)
+    threading.Event().wait(GRACE + 0.05)
 
 
 def test_a_message_is_posted_and_marked_and_its_handler_told(slack):
@@ -37,7 +37,7 @@ def test_a_message_is_posted_and_marked_and_its_handler_told(slack):
     assert delivery.owner_key == "owner"
     assert delivery.receipt.platform_message_id == posted.ts
     assert delivery.at == sent.sent_at
-    assert abs(delivery.at - datetime.now(UTC)) < timedelta(seconds=5)
+    assert abs(delivery.at - datetime.now(UTC)) < timedelta(seconds=30)
 
 
 # (fault, calls of chat.postMessage in all, posts in the end)
@@ -94,7 +94,7 @@ def test_whatever_fails_the_message_is_posted_once(slack, settings, monkeypatch,
 def test_a_named_error_that_only_a_person_can_mend_is_a_dead_letter(slack, error):
     slack.script(Step(Fault.NAMED, error=error))
     outgoing = post()
-    deliver(1)
+    deliver_now()
 
     dead = row(outgoing)
     assert (dead.status, dead.error_code) == ("dead", error)
@@ -108,7 +108,7 @@ def test_429_waits_as_long_as_it_says_and_paces_the_whole_channel(slack):
     first, second = post("first", owner_key="a"), post("second", owner_key="b")
     elsewhere = post("elsewhere", code="C0TWO", owner_key="c")
     began = time.time()
-    deliver(0.8)
+    deliver_now()
 
     assert [p.text for p in slack.posts] == ["elsewhere"]
     assert [row(m).status for m in (first, second, elsewhere)] == ["pending", "pending", "sent"]
@@ -121,11 +121,11 @@ def test_429_waits_as_long_as_it_says_and_paces_the_whole_channel(slack):
 def test_an_unknown_outcome_is_not_looked_up_before_the_grace_is_over(slack):
     slack.script(Fault.DROP_BEFORE)
     outgoing = post()
-    deliver(0.3)
+    deliver_now()
 
     unknown = row(outgoing)
     assert (unknown.status, unknown.unknown_outcomes) == ("unknown", 1)
-    assert 0.4 < (unknown.due_at - unknown.claimed_at).total_seconds() < 0.8
+    assert timedelta(seconds=GRACE) <= unknown.due_at - unknown.claimed_at < timedelta(seconds=10 * GRACE)
     assert slack.calls("conversations.history") == 0
     deliver_all()
     assert slack.calls("conversations.history") == 1
@@ -176,7 +176,7 @@ def test_a_long_history_of_which_one_page_a_while_is_shown_is_read_to_its_end(sl
     slack.history_interval = 1
     slack.script(Fault.DROP_AFTER)
     outgoing = post()
-    deliver(0.3)
+    deliver_now()
     for number in range(7):
         slack.person_writes("C0ONE", str(number))
     deliver_all()
@@ -202,7 +202,7 @@ def test_a_message_in_a_thread_is_looked_up_among_its_replies(slack):
 def test_where_nobody_may_read_the_history_the_outcome_stays_unknown(slack):
     slack.script(Fault.DROP_AFTER)
     outgoing = post()
-    deliver(0.3)
+    deliver_now()
     slack.history_error = "missing_scope"
     deliver_all()
 
@@ -216,7 +216,7 @@ def test_a_temporary_failure_backs_off_and_is_given_up_in_the_end(slack):
     outgoing = post()
     waits = []
     for _ in range(9):
-        deliver(0.2)
+        deliver_now()
         failed = row(outgoing)
         assert failed.status == "pending"
         with connection.cursor() as cursor:
@@ -224,7 +224,7 @@ def test_a_temporary_failure_backs_off_and_is_given_up_in_the_end(slack):
             waits.append(float(cursor.fetchone()[0]))
         overdue()
         overdue_lanes()
-    deliver(0.2)
+    deliver_now()
 
     assert [round(wait + 0.3) for wait in waits] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert (row(outgoing).status, row(outgoing).error_code) == ("dead", "service_unavailable")
@@ -235,7 +235,7 @@ def test_a_platform_that_says_later_for_a_day_has_said_no(slack):
     slack.script(Step(Fault.RATE_LIMITED, retry_after=1))
     outgoing = post()
     OutboundMessage.objects.update(created_at=F("created_at") - timedelta(hours=25))
-    deliver(0.3)
+    deliver_now()
 
     assert (row(outgoing).status, row(outgoing).error_code) == ("dead", "ratelimited")
 
@@ -243,7 +243,7 @@ def test_a_platform_that_says_later_for_a_day_has_said_no(slack):
 def test_slack_out_of_reach_is_surely_not_posted(slack, settings):
     settings.SLACK_API_URL = "http://127.0.0.1:9/api/"
     outgoing = post()
-    deliver(0.3)
+    deliver_now()
 
     assert (row(outgoing).status, row(outgoing).error_code) == ("pending", "slack_unreachable")
     assert row(outgoing).unknown_outcomes == 0
@@ -251,7 +251,7 @@ def test_slack_out_of_reach_is_surely_not_posted(slack, settings):
 
 def test_an_installation_that_is_gone_is_a_dead_letter():
     outgoing = post()
-    deliver(0.3)
+    deliver_now()
 
     assert (row(outgoing).status, row(outgoing).error_code) == ("dead", "not_installed")
 
@@ -263,7 +263,7 @@ def overdue_lanes():
 # --- Dying and stopping ----------------------------------------------------------------------------------------
 def claim_one():
     lanes.enter()
-    claim = lanes.claim(after_org="", grace_seconds=0.6, flight_seconds=0.3)
+    claim = lanes.claim(after_org="", grace_seconds=GRACE, flight_seconds=GRACE / 2)
     assert isinstance(claim, lanes.Claim)
     return claim
 
@@ -352,7 +352,7 @@ def test_a_handler_that_fails_is_told_again_and_nothing_is_sent_twice(slack):
 
     doubles.on_delivery.append(fail)
     outgoing = post()
-    deliver(0.3)
+    deliver_now()
     assert (row(outgoing).status, row(outgoing).platform_message_id) == ("unknown", slack.posts[0].ts)
     assert outbox.withdraw("acme", "owner") == []
     deliver_all()
@@ -403,7 +403,7 @@ def test_many_deliverers_with_every_fault_send_everything_once(slack):
     }
     slack.history_lag = 0.1
     posted = [post(str(n), code=f"C0{n}", owner_key=str(n)) for n in range(60)]
-    in_threads(*[lambda: deliver_all(40)] * 4)
+    in_threads(*[deliver_all] * 4)
 
     said = [p.id for p in slack.posts]
     assert len(said) == len(set(said)), f"seed {slack.seed}"

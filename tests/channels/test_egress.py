@@ -13,6 +13,7 @@ from channels_integration import addresses, egress
 from channels_integration.addresses import Rules
 from tests.channels.test_http import HOSTILE
 from tests.fakes.openai import FakeOpenAI, completion
+from tests.waiting import PATIENCE
 
 PUBLIC = "93.184.216.34"
 GUARDED, DEVELOPMENT = Rules(), Rules(allow_private=True)
@@ -48,7 +49,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 async def post(url: str, rules: Rules = DEVELOPMENT, *, times: int = 1, **options: Any) -> Any:
     async with egress.client(rules, max_bytes=options.pop("max_bytes", 10_000)) as client:
         for _ in range(times):
-            response = await client.post(url, json={}, timeout=10, **options)
+            response = await client.post(url, json={}, timeout=60, **options)
         return response
 
 
@@ -136,7 +137,7 @@ def test_proxies_and_passwords_of_the_environment_are_not_used(
 
 def test_a_name_server_that_keeps_quiet_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(20) and [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(PATIENCE) and [])
     monkeypatch.setattr(egress, "CONNECT_SECONDS", 0.1)
     error = failure_of("https://quiet.example/")
     quiet.set()

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -16,6 +15,7 @@ import pytest
 from slack_sdk.signature import SignatureVerifier
 
 from tests.fakes.slack import FakeSlack, Fault, Step
+from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,7 @@ def call(slack_url, method, token="xoxb-fake-bot-token", **given):
         headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         return {"status": error.code, "retry_after": error.headers.get("Retry-After")}
@@ -47,7 +47,7 @@ def fake():
 
 
 def test_every_fault_says_what_it_says_and_posts_what_it_posts(fake):
-    fake.late_seconds = 0.2
+    fake.late_seconds = 1
     wanted = {
         Fault.NONE: ("ok", True),
         Fault.RATE_LIMITED: (429, False),
@@ -69,9 +69,10 @@ def test_every_fault_says_what_it_says_and_posts_what_it_posts(fake):
         assert heard == said, fault
         if fault is Fault.LATE_APPLY:
             assert fault.value not in {p.id for p in fake.posts}
-    threading.Event().wait(0.3)
+    posted = {fault.value for fault, (_, is_posted) in wanted.items() if is_posted}
+    wait_for(lambda: len(fake.posts) >= len(posted), what="the late one is there")
 
-    assert {p.id for p in fake.posts} == {fault.value for fault, (_, is_posted) in wanted.items() if is_posted}
+    assert {p.id for p in fake.posts} == posted
 
 
 def test_who_is_about_to_be_answered_can_be_told_by_the_address_that_he_calls(fake):
@@ -180,9 +181,7 @@ def test_it_echoes_its_apps_own_posts_when_asked_to(fake, listener):
     fake.events_url = f"http://127.0.0.1:{listener.server_address[1]}/"
     fake.echoes = True
     say(fake.api_url, "mine")
-    until = time.monotonic() + 3
-    while not listener.heard and time.monotonic() < until:
-        threading.Event().wait(0.01)
+    wait_for(lambda: listener.heard, what="the echo is heard")
 
     assert json.loads(listener.heard[0][1])["event"]["bot_id"] == "B0BOT"
 
@@ -216,10 +215,10 @@ def test_it_runs_as_a_process_and_is_steered_over_http(tmp_path):
         assert call(root, "/_fake/settings", mispelled=1)["status"] == 400
         assert say(url, "one") == {"status": 429, "retry_after": "9"}
         assert say(url, "two")["ok"] is True
-        with urllib.request.urlopen(f"{root}/_fake/ledger", timeout=5) as answer:
+        with urllib.request.urlopen(f"{root}/_fake/ledger", timeout=PATIENCE) as answer:
             seen = json.load(answer)
         assert ([p["id"] for p in seen["posts"]], seen["seed"]) == (["two"], 5)
         assert json.loads(ledger.read_text())["id"] == "two"
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0

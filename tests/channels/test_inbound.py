@@ -1,7 +1,6 @@
 """Messages on their way in: stored once, routed once and in order, kept where nobody waited, never lost."""
 
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,6 +13,7 @@ from channels_integration.models import InboundEvent
 from tests.channels import doubles
 from tests.channels.conftest import deliver_all, post
 from tests.races import in_threads
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -131,11 +131,11 @@ def test_threads_do_not_wait_for_each_other():
     def look(incoming):
         if incoming.text == "slow":
             is_slow_in.set()
-            assert may_end.wait(5)
+            assert may_end.wait(PATIENCE)
         return True
 
     def second():
-        assert is_slow_in.wait(5)
+        assert is_slow_in.wait(PATIENCE)
         routed = inbound.route_due()
         may_end.set()
         return routed
@@ -220,11 +220,11 @@ def test_a_reply_that_is_looked_for_while_its_message_is_being_marked_is_matched
         if is_looking.is_set():
             return True
         is_looking.set()
-        wait_until(lambda: is_marked.is_set() or waits_for_a_lock(), "the mark has come to the event")
+        wait_for(lambda: is_marked.is_set() or waits_for_a_lock(), what="the mark has come to the event")
         return False
 
     def mark():
-        assert is_looking.wait(5)
+        assert is_looking.wait(PATIENCE)
         retried = inbound.retry_unmatched("acme", "slack", "C0ONE", "1.1", is_opened=True)
         is_marked.set()
         return retried
@@ -253,15 +253,12 @@ def test_an_event_that_waits_for_its_next_look_gets_it_when_its_thread_is_opened
 
 def waits_for_a_lock():
     with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # a transaction would see the first one for ever
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+        )
         return cursor.fetchone()[0]
-
-
-def wait_until(look, what):
-    until = time.monotonic() + 5
-    while not look():
-        assert time.monotonic() < until, what
-        threading.Event().wait(0.01)
 
 
 RETRIED = [

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from channels_integration import doorbell, outbox
 from channels_integration.models import OutboundMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, message, post, row
+from tests.channels.conftest import deliver, deliver_all, deliver_now, message, post, row
 from tests.fakes.slack import Fault, Step
 from tests.races import in_threads
 
@@ -176,7 +176,7 @@ def test_a_withdrawn_message_is_not_sent(slack):
     post("secret")
     outbox.withdraw("acme", "owner")
 
-    deliver(1)
+    deliver_now()
 
     assert slack.posts == []
     assert doubles.deliveries == []

@@ -16,6 +16,7 @@ from agent_jobs.specs import Actor
 from channels_integration import directory, rotation, sealing
 from channels_integration.models import Channel, Installation
 from tests import rows
+from tests.waiting import PATIENCE
 
 OLD = f"old:{base64.b64encode(b'o' * 32).decode()}"
 NEW = f"new:{base64.b64encode(b'n' * 32).decode()}"
@@ -154,7 +155,7 @@ def test_who_writes_meanwhile_is_not_overwritten(settings):
     gate = threading.Barrier(4)
 
     def in_thread(work):
-        gate.wait(20)
+        gate.wait(PATIENCE)
         try:
             work()
         finally:

@@ -13,8 +13,9 @@ from channels_integration.messages import Button, Change, Did
 from channels_integration.models import InboundEvent, OutboundMessage
 from channels_integration.platforms import slack_blocks
 from tests.channels import doubles
-from tests.channels.conftest import SIGNING_SECRET, deliver, deliver_all, message, post, row
+from tests.channels.conftest import SIGNING_SECRET, deliver, deliver_all, deliver_now, message, post, row
 from tests.fakes.slack import Fault, Step, sign
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DOOR = "/channels/slack/interactions"
@@ -173,12 +174,14 @@ def test_one_that_is_on_its_way_blocks_no_message_of_its_thread(slack):
     outgoing, _ = ask(slack)
     slack.script_updates(Step(Fault.DROP_BEFORE))
     outbox.change("acme", outgoing.id, line="Denied by", person="U0ANN")
-    deliver(0.3)
+    deliver_now()
     later = post("Later")
-    began = time.monotonic()
-    while row(later).status != "sent":
-        deliver(0.2)
-        assert time.monotonic() - began < 10
+
+    def is_sent():
+        deliver_now()
+        return row(later).status == "sent"
+
+    wait_for(is_sent, what="the later one is sent")
     assert slack.posts[-1].thread_ts == slack.posts[0].ts
 
 
@@ -374,7 +377,7 @@ def test_the_answer_is_fast_also_with_redis_gone(slack, settings):
         began = time.monotonic()
         assert knock(body).status_code == 200
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3  # Slack's own limit
 
 
 @pytest.mark.parametrize("method", ["get", "put", "delete"])

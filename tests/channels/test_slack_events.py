@@ -266,7 +266,7 @@ def test_the_answer_is_fast_also_with_redis_gone(slack, settings):
         began = time.monotonic()
         assert knock(a_message(slack)).status_code == 200
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3  # Slack's own limit
 
 
 # --- What people change of what they have said -----------------------------------------------------------------

@@ -13,6 +13,7 @@ from channels_integration.models import Channel, InboundEvent, WebMessage
 from tests.channels import doubles
 from tests.channels.conftest import deliver_all, message, post
 from tests.races import in_threads
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -109,7 +110,7 @@ def test_no_reader_ever_misses_a_line_that_is_committed_late():
     listener.start()
     in_threads(*[lambda who=who: speak(who) for who in "abc"])
     stop.set()
-    listener.join(20)
+    listener.join(PATIENCE)
 
     assert len(seen) == 31
     assert seen == [m.text for m in webchat.read("acme", "web", "lobby", limit=100)]

@@ -34,12 +34,12 @@ from tests.chaos.client import Client
 from tests.chaos.proxy import Proxy
 from tests.chaos.supervisor import Supervisor
 from tests.fakes.slack import FakeSlack
-from tests.live.stack import QUICK, ROOT, run_manage, wait_for
+from tests.live.stack import QUICK, ROOT, run_manage
+from tests.waiting import PATIENCE, wait_for
 
 ORG = "acme"
 TEAM = "T0CHAOS"
 _SIGNING_SECRET = "chaos-signing-secret"
-_ALIVE_BY = 60.0
 
 
 class Rig:
@@ -67,6 +67,7 @@ class Rig:
         self.logs = home / "logs"
         self.logs.mkdir()
         self.slack = FakeSlack(team_id=TEAM, signing_secret=_SIGNING_SECRET, seed=seed)
+        self.slack.event_seconds = 10.0
         self.links: dict[str, Proxy] = {}
         self.tokens: dict[str, str] = {}
         self._postgres_port = embedded.free_port()
@@ -111,8 +112,8 @@ class Rig:
             if name == "postgres" and self._disk_megabytes:
                 self._move_to_small_disk()
             self.supervisor.add(name, lambda name=name, server=server: server.spawn(self._log(name)))
-        wait_for(self.postgres.is_ready, seconds=30, what="PostgreSQL answers")
-        wait_for(self.redis_server.is_ready, seconds=30, what="Redis answers")
+        wait_for(self.postgres.is_ready, what="PostgreSQL answers")
+        wait_for(self.redis_server.is_ready, what="Redis answers")
         with psycopg.connect(self.postgres.url("postgres"), autocommit=True) as connection:
             connection.execute("CREATE DATABASE agent_jobs")
         slack_port = urlsplit(self.slack.address).port
@@ -149,7 +150,7 @@ class Rig:
         shutil.rmtree(files)
         files.symlink_to(self.disk / files.name)
 
-    def wait_ready(self, *, seconds: float = _ALIVE_BY) -> None:
+    def wait_ready(self, *, seconds: float = PATIENCE) -> None:
         """Until every web says that the service does work."""
         client = Client([self._web_ports[name] for name in self.webs], "")
         try:

@@ -23,12 +23,12 @@ from tests.chaos.checker import Report, Rules, check
 from tests.chaos.ledgers import Chain, Sent
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
-from tests.live.stack import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 _PROGRESS_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
 # Sealing takes a second, and a beat that is alive.
-_SEALED_SECONDS = 30.0
+_SEALED_SECONDS = PATIENCE
 # What the end of a run has to wait for in any case: the last people's answers, a grace, a lease.
 _CALM_SECONDS = 2.0
 
@@ -176,7 +176,7 @@ def _play(experiment: Experiment, scene: Scene, say: Callable[[str], None]) -> f
     while scene.pause(_PROGRESS_SECONDS):
         say(_progress(experiment, scene))
     scene.load.stop()
-    injector.join(90)
+    injector.join(PATIENCE)
     if injector.is_alive():
         raise AssertionError(f"{experiment.name} does not stop making faults")
     scene.rig.mend()

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tests.live.stack import wait_for
+from tests.waiting import wait_for
 
 Start = Callable[[], "subprocess.Popen[bytes]"]
 
@@ -42,7 +42,7 @@ class Supervisor:
         with self._changed:
             self._kept[name] = _Kept(start)
             self._changed.notify()
-        wait_for(lambda: self.pid(name), seconds=10, what=f"{name} is started")
+        wait_for(lambda: self.pid(name), what=f"{name} is started")
 
     def names(self, prefix: str = "") -> list[str]:
         with self._changed:
@@ -108,7 +108,7 @@ class Supervisor:
             except AssertionError:
                 self.kill(name)
         for name in self.names():
-            wait_for(lambda name=name: self.pid(name) is None, seconds=10, what=f"{name} has ended")
+            wait_for(lambda name=name: self.pid(name) is None, what=f"{name} has ended")
         with self._changed:
             self._is_closed = True
             self._changed.notify()

@@ -288,7 +288,7 @@ def test_what_no_promise_forbids_is_not_reported(harmless: Callable[[History], H
     assert _check(history, rules=RULES).breaches == {}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     starts=st.lists(st.floats(0, 500), min_size=1, max_size=20, unique=True),
     orgs=st.lists(st.sampled_from(["acme", "rival"]), min_size=20, max_size=20),

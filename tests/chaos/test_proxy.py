@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.proxy import STRETCH_BYTES, Proxy
-from tests.live.stack import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 SILENCE = 0.3  # seconds in which an unharmed echo has long come back
 
@@ -52,7 +52,7 @@ def client(proxy: Proxy) -> Iterator[socket.socket]:
 
 
 def _connected(proxy: Proxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE)
 
 
 def _asked(connection: socket.socket, question: bytes) -> bytes:
@@ -83,7 +83,7 @@ def _is_silent(connection: socket.socket) -> bool:
     except TimeoutError:
         return True
     finally:
-        connection.settimeout(5)
+        connection.settimeout(PATIENCE)
     return False
 
 
@@ -99,14 +99,14 @@ def test_an_end_is_passed_on_after_what_was_said_before(client: socket.socket, p
     client.sendall(b"last words")
     client.shutdown(socket.SHUT_WR)
     assert _read(client, 100) == b"last words"
-    wait_for(lambda: proxy.counts().open == 0, seconds=5, what="the connection is forgotten")
+    wait_for(lambda: proxy.counts().open == 0, what="the connection is forgotten")
 
 
 def test_latency_is_added_to_a_round_trip_and_keeps_the_order(client: socket.socket, proxy: Proxy):
     proxy.set(latency=0.2)
     began = time.monotonic()
     assert _asked(client, b"slow") == b"slow"
-    assert 0.2 <= time.monotonic() - began < 2
+    assert time.monotonic() - began >= 0.2
     client.sendall(b"one ")
     proxy.set(latency=0)
     client.sendall(b"two")

@@ -8,6 +8,7 @@ from kombu.exceptions import OperationalError
 
 from config import embedded
 from config.celery import app
+from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("connect", [app.connection_for_read, app.connection_for_write], ids=["worker", "beat"])
@@ -31,11 +32,11 @@ def test_a_bell_that_was_in_hand_when_the_broker_died_ends_no_worker(home):
     lost = app.connection_for_read(server.url())
     with Consumer(lost.default_channel, [Queue("bells")], callbacks=[lambda body, message: heard.append(body)]):
         lost.SimpleQueue("bells").put("ding")
-        lost.drain_events(timeout=5)
+        lost.drain_events(timeout=PATIENCE)
         with pytest.raises(TimeoutError):
             lost.drain_events(timeout=0.2)  # and waits for the next one
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE)
 
         # As Celery's consumer gives a lost connection up.
         with suppress(Exception):

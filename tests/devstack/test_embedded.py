@@ -12,7 +12,7 @@ import redis
 
 from config import embedded
 from config.embedded import postgres, processes
-from tests.devstack.waiting import wait_until
+from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,7 @@ def test_a_redis_that_was_left_behind_is_stopped_by_the_next_start(home: Path, m
 
     embedded.Redis(home).prepare()
 
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def test_a_postgresql_that_was_left_behind_is_stopped_by_the_next_start(
@@ -55,13 +55,13 @@ def test_a_postgresql_that_was_left_behind_is_stopped_by_the_next_start(
 
     embedded.Postgres(home, durable=False).prepare()
 
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def test_a_pid_file_that_names_a_stranger_stops_nobody(home: Path) -> None:
     server = embedded.Postgres(home, durable=False)
     server.prepare()
-    with subprocess.Popen(["sleep", "60"]) as stranger:
+    with subprocess.Popen(["sleep", "600"]) as stranger:
         (server.files / "postmaster.pid").write_text(f"{stranger.pid}\n{server.files}\n")
 
         server.prepare()
@@ -102,7 +102,7 @@ def test_servers_end_with_a_test_run_that_is_killed(tmp_path: Path) -> None:
 
     assert killed.returncode == -signal.SIGKILL
     left = [home for home in set(Path("/tmp").glob("aj-test-*")) - before if _servers_of(home)]
-    wait_until(lambda: not any(_servers_of(home) for home in left))
+    wait_for(lambda: not any(_servers_of(home) for home in left), what="its servers have ended")
 
 
 def _servers_of(home: Path) -> list[int]:

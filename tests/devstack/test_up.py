@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from config.embedded import processes
-from tests.devstack.waiting import wait_until
+from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("up")]
@@ -53,7 +53,7 @@ class Up:
             return self.printed.count(text) >= times
 
         try:
-            wait_until(is_there, 75)
+            wait_for(is_there, what=f"it says {text!r}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.printed[-4000:]}") from None
 
@@ -67,7 +67,7 @@ class Up:
             return status == 200
 
         try:
-            wait_until(is_well, 60)
+            wait_for(is_well, what="every part works")
         except AssertionError as error:
             raise AssertionError(f"{error}: {answers[-1]}\n{self.printed[-6000:]}") from None
 
@@ -95,7 +95,7 @@ def ups(home: Path) -> Iterator[Any]:
         if each.process.poll() is None:
             each.process.terminate()
             try:
-                each.process.wait(40)
+                each.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 each.process.kill()
 
@@ -104,7 +104,7 @@ def _get(url: str) -> tuple[int, str]:
     """Status and body; 0 where nobody answers."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=5) as answer:
+        with opener.open(url, timeout=20) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -124,12 +124,12 @@ def test_it_restarts_what_dies_refuses_a_second_start_and_leaves_nothing_behind(
     up.wait_for("postgres ended (signal 9); starting it again")
 
     second = ups("one", "--port", "0", "--no-demo")
-    assert second.process.wait(20) == 1
+    assert second.process.wait(PATIENCE) == 1
     assert "it runs already on" in second.printed
 
     up.wait_well()
     up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(40) == 0
+    assert up.process.wait(PATIENCE) == 0
     assert up.running() == []
     assert up.stack["pid"] is None
     assert "Traceback" not in up.printed
@@ -142,7 +142,7 @@ def test_a_killed_supervisor_leaves_nothing_running_and_the_next_start_goes_on(u
 
     first.process.kill()
     first.process.wait()
-    wait_until(lambda: not first.running(), 10)
+    wait_for(lambda: not first.running(), what="nothing of it is left")
 
     again = ups("two", "--port", "0", "--no-demo")
     again.wait_for("up       | ready after", times=2)
@@ -155,7 +155,7 @@ def test_the_demo_runs_to_its_end_and_again_beside_another_stack(ups: Any) -> No
         up.wait_for("The job ended COMPLETED")
         up.wait_for("curl -sS -X POST")
     left.process.terminate()
-    assert left.process.wait(40) == 0
+    assert left.process.wait(PATIENCE) == 0
     right.wait_well()
     token = (left.data_dir / "demo-token").read_text()
     again = ups("left", "--port", "0")
@@ -174,7 +174,7 @@ def test_a_taken_port_is_one_sentence(ups: Any) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         up = ups("taken", "--no-demo", "--port", str(taken.getsockname()[1]))
-        assert up.process.wait(20) == 1
+        assert up.process.wait(PATIENCE) == 1
     assert "give another --port" in up.printed
     assert "Traceback" not in up.printed
 

@@ -146,7 +146,7 @@ class FakeMcp:
                 self.wfile.write(body)
                 self.wfile.flush()
                 if answer.open:
-                    fake._stop.wait(30)
+                    fake._stop.wait(60)
                     self.close_connection = True
 
             def do_GET(self) -> None:

@@ -160,6 +160,7 @@ class FakeSlack:
         self.bot_token = bot_token
         self.events_url = ""
         self.interactions_url = ""  # if empty: beside events_url
+        self.event_seconds = 120.0  # how long it waits for an answer at them; Slack itself waits 3
         self.rates: dict[Fault, float] = {}
         self.late_seconds = 1.2
         self.history_lag = 0.0
@@ -493,7 +494,7 @@ class FakeSlack:
         request = urllib.request.Request(target, data=body, headers=dict(headers), method="POST")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=10) as answer:
+            with opener.open(request, timeout=self.event_seconds) as answer:
                 return int(answer.status), _json_of(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, _json_of(error.read())

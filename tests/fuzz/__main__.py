@@ -25,7 +25,8 @@ from typing import Any
 import psycopg
 
 from config import embedded
-from tests.live.stack import ROOT, run_manage, wait_for
+from tests.live.stack import ROOT, run_manage
+from tests.waiting import PATIENCE, wait_for
 
 BIN = Path(sys.executable).parent
 CHECKS = (
@@ -67,7 +68,7 @@ def _run(
         *("--header", f"Authorization: Bearer {token}", f"--checks={','.join(CHECKS)}", "--no-color"),
         *(f"--phases={options.phases}", f"--seed={options.seed}", f"--max-examples={options.examples}"),
         *("--generation-database=none", "--continue-on-failure", "--warnings=off", "--workers=1"),
-        *("--request-timeout=20", "--suppress-health-check=all"),
+        *("--request-timeout=120", "--suppress-health-check=all"),
         "--exclude-path=/health/ready",  # its 503 is right here, where no worker is
         *(("--report=har", f"--report-har-path={options.har}.{number}") if options.har else ()),
     ]
@@ -90,7 +91,7 @@ def _things(address: str, environment: dict[str, str]) -> dict[str, Any]:
             data=json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {tokens['WRITE']}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             data: dict[str, Any] = json.load(answer)["data"]
             return data
 
@@ -154,19 +155,19 @@ def _web(home: Path, environment: dict[str, str], running: contextlib.ExitStack)
         cwd=ROOT,
         env=environment,
     )
-    running.callback(web.wait, 20)
+    running.callback(web.wait, PATIENCE)
     running.callback(web.terminate)
     address = f"http://127.0.0.1:{port}"
 
     def is_live() -> bool:
         assert web.poll() is None, "the web process ended"
         try:
-            with urllib.request.urlopen(f"{address}/health/live", timeout=5):
+            with urllib.request.urlopen(f"{address}/health/live", timeout=20):
                 return True
         except (urllib.error.URLError, OSError):
             return False
 
-    wait_for(is_live, seconds=30, what="the web process answers")
+    wait_for(is_live, what="the web process answers")
     return address
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from tests.waiting import PATIENCE
+
 
 @dataclass(frozen=True)
 class Event:
@@ -17,7 +19,7 @@ class Event:
 class Following:
     """An open stream. Reading past its clean end gives None; a cut one raises http.client.IncompleteRead."""
 
-    def __init__(self, port: int, path: str, token: str, *, last_id: str = "", timeout: float = 20) -> None:
+    def __init__(self, port: int, path: str, token: str, *, last_id: str = "", timeout: float = PATIENCE) -> None:
         headers = {"Authorization": f"Bearer {token}"} | ({"Last-Event-ID": last_id} if last_id else {})
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
         self.connection.request("GET", path, headers=headers)

@@ -24,7 +24,8 @@ import redis
 from config import embedded
 from config.devstack import QUEUES
 from config.embedded import postgres
-from tests.live.stack import ROOT, run_manage, wait_for
+from tests.live.stack import ROOT, run_manage
+from tests.waiting import PATIENCE, wait_for
 
 QUICK = {
     "AGENT_JOBS_LEASE_SECONDS": "20",
@@ -78,7 +79,7 @@ class Service:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
-            process.wait(10)
+            process.wait(PATIENCE)
         self.sql(f"DROP DATABASE {self.database} WITH (FORCE)", database="postgres")
 
     def sql(self, statement: str, *parameters: Any, database: str = "") -> list[tuple[Any, ...]]:
@@ -110,7 +111,7 @@ class Service:
         """Returns when it answers."""
         bind = f"127.0.0.1:{self.port}"
         process = self.spawn(name, "-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", bind, **environment)
-        wait_for(lambda: self.answers(process, name), seconds=30, what="web answers")
+        wait_for(lambda: self.answers(process, name), what="web answers")
         return process
 
     def worker(self, name: str = "worker", *, queues: str = QUEUES, **environment: str) -> "subprocess.Popen[bytes]":
@@ -125,7 +126,7 @@ class Service:
             found = self.sql("SELECT 1 FROM agent_jobs_workerprocess WHERE name LIKE %s", f"{name}@%:{process.pid}")
             return bool(found)
 
-        wait_for(is_registered, seconds=30, what=f"{name} is registered")
+        wait_for(is_registered, what=f"{name} is registered")
         return process
 
     def beat(self, name: str = "beat", **environment: str) -> "subprocess.Popen[bytes]":
@@ -140,7 +141,13 @@ class Service:
             return False
 
     def request(
-        self, method: str, path: str, body: Any = None, *, timeout: float = 40, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        timeout: float = PATIENCE,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, dict[str, Any]]:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
@@ -160,7 +167,7 @@ class Service:
 
     def text(self, path: str, *, port: int = 0, headers: Mapping[str, str]) -> str:
         request = urllib.request.Request(f"http://127.0.0.1:{port or self.port}{path}", headers=dict(headers))
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return str(answer.read().decode())
 
     def ok(self, method: str, path: str, body: Any = None, **options: Any) -> dict[str, Any]:
@@ -182,21 +189,21 @@ class Service:
         (row,) = self.sql(f"SELECT {names} FROM agent_jobs_job WHERE id = %s", job_id)
         return dict(zip(names.split(", "), row, strict=True))
 
-    def wait_job(self, job_id: str, *, seconds: float = 20, **columns: Any) -> dict[str, Any]:
+    def wait_job(self, job_id: str, **columns: Any) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             job = self.job(job_id)
             return job if columns.items() <= job.items() else None
 
-        return wait_for(look, seconds=seconds, what=f"{job_id} has {columns}")  # type: ignore[no-any-return]
+        return wait_for(look, what=f"{job_id} has {columns}")  # type: ignore[no-any-return]
 
 
 def postgres_tool(name: str, *arguments: str | Path) -> None:
     """Runs one of PostgreSQL's own programs, of the version of its server."""
-    done = subprocess.run([postgres.binaries() / name, *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([postgres.binaries() / name, *arguments], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
 
 
-def stop(process: "subprocess.Popen[bytes]", *, seconds: float = 40) -> int:
+def stop(process: "subprocess.Popen[bytes]", *, seconds: float = PATIENCE) -> int:
     process.send_signal(signal.SIGTERM)
     return process.wait(seconds)
 

@@ -5,33 +5,23 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from tests.waiting import PATIENCE, wait_for
+
 ROOT = Path(__file__).resolve().parents[2]
-PAUSE = threading.Event()
 # What a deployment would not shorten, and a test cannot wait for.
 QUICK = {
     "AGENT_JOBS_DELIVERY_GRACE_SECONDS": "4",
     "AGENT_JOBS_LEASE_SECONDS": "10",
     "AGENT_JOBS_HEARTBEAT_SECONDS": "2",
 }
-
-
-def wait_for(look: Callable[[], Any], *, seconds: float, what: str) -> Any:
-    until = time.monotonic() + seconds
-    while True:
-        if seen := look():
-            return seen
-        assert time.monotonic() < until, f"not within {seconds} s: {what}"
-        PAUSE.wait(0.1)
 
 
 def run_manage(environment: Mapping[str, str], *arguments: str, stdin: str = "", may_fail: bool = False) -> str:
@@ -43,7 +33,7 @@ def run_manage(environment: Mapping[str, str], *arguments: str, stdin: str = "",
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     if done.returncode == 0:
         return done.stdout
@@ -77,13 +67,13 @@ class Stack:
             if not record.get("pid"):
                 return False
             try:
-                with urllib.request.urlopen(f"{record['web_url']}/health/ready", timeout=5) as answer:
+                with urllib.request.urlopen(f"{record['web_url']}/health/ready", timeout=20) as answer:
                     return bool(answer.status == 200)
             except (urllib.error.URLError, OSError):
                 return False
 
         try:
-            wait_for(is_ready, seconds=60, what="the stack is ready")
+            wait_for(is_ready, what="the stack is ready")
         except AssertionError:
             raise AssertionError(self.log.read_text()[-3000:]) from None
         self.manage("create_org", "acme", "--name", "Acme")
@@ -102,7 +92,7 @@ class Stack:
 
     def stop(self) -> None:
         self.supervisor.send_signal(signal.SIGTERM)
-        self.supervisor.wait(60)
+        self.supervisor.wait(PATIENCE)
 
     def manage(self, *arguments: str, stdin: str = "", **environment: str) -> str:
         return run_manage({**self.environment, **environment}, *arguments, stdin=stdin)
@@ -115,7 +105,7 @@ class Stack:
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **headers},
         )
         try:
-            with urllib.request.urlopen(request, timeout=40) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -137,13 +127,13 @@ class Stack:
         data: dict[str, Any] = self.ok("GET", f"/services/agent-jobs/{job_id}")["data"]
         return data
 
-    def wait_status(self, job_id: str, *statuses: str, seconds: float = 30) -> dict[str, Any]:
+    def wait_status(self, job_id: str, *statuses: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             job = self.job(job_id)
             return job if job["job_status"] in statuses else None
 
         try:
-            return wait_for(look, seconds=seconds, what=f"{job_id} is {statuses}")
+            return wait_for(look, what=f"{job_id} is {statuses}")
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {self.job(job_id)}") from None
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.slack import FakeSlack, Fault
 from tests.live.processes import Service, next_year, postgres_tool
-from tests.live.stack import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.live
 CHANNELS = 12
@@ -22,12 +22,19 @@ def status_of_messages(service: Service) -> dict[str, str]:
     return dict(rows)
 
 
+def under_way(service: Service) -> bool:
+    """More than a dump needs to show, so that some of it is still so when it is taken."""
+    unknown = Counter(status_of_messages(service).values())["unknown"]
+    unended = "SELECT count(*) FROM agent_jobs_job WHERE status IN ('WAITING', 'RUNNING')"
+    return unknown >= 3 and service.sql(unended)[0][0] >= 10
+
+
 def test_the_jobs_of_a_dump_under_load_go_on_and_say_nothing_twice(make_home: Callable[[], Path]) -> None:
     folder = make_home()
     dump = folder / "backup.dump"
     with FakeSlack(team_id="T0LIVE", signing_secret="live-signing-secret") as slack:
         # Posted, and never heard of: what has to be looked up after the restore.
-        slack.rates = {Fault.DROP_AFTER: 0.3}
+        slack.rates = {Fault.DROP_AFTER: 0.5}
         with Service(folder, SLACK_API_URL=slack.api_url) as service:
             service.manage(
                 *("install_slack", "--org", "acme", "--team", "T0LIVE"),
@@ -58,14 +65,15 @@ def test_the_jobs_of_a_dump_under_load_go_on_and_say_nothing_twice(make_home: Ca
             client = threading.Thread(target=load)
             client.start()
             try:
-                wait_for(lambda: len(slack.posts) > 25, seconds=60, what="posts in Slack")
+                wait_for(lambda: len(slack.posts) > 25, what="posts in Slack")
+                wait_for(lambda: under_way(service), what="much is under way")
                 postgres_tool("pg_dump", "-Fc", "-f", dump, service.url_of(service.database))
             finally:
                 is_over.set()
-                client.join(60)
+                client.join(PATIENCE)
             for process in service.processes:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
+                process.wait(PATIENCE)
             token = service.token
             said_before = Counter(post.id for post in slack.posts)
         slack.rates = {}
@@ -85,7 +93,7 @@ def test_the_jobs_of_a_dump_under_load_go_on_and_say_nothing_twice(make_home: Ca
                 left = "SELECT count(*) FROM agent_jobs_job WHERE status IN ('WAITING', 'RUNNING') AND id <> %s"
                 return bool(restored.sql(left, asked) == [(0,)])
 
-            wait_for(is_done, seconds=90, what="every job of the dump has ended")
+            wait_for(is_done, what="every job of the dump has ended")
             failed = restored.sql("SELECT error_code, error_message FROM agent_jobs_job WHERE status = 'FAILED'")
             assert failed == []
             assert restored.job(later)["status"] == "SCHEDULED"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.slack import FakeSlack
-from tests.live.stack import Stack, wait_for
+from tests.live.stack import Stack
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.live
 SLACK = {"platform": "slack", "type": "channel", "code": "C0LIVE1", "data": {"team_id": "T0LIVE"}}
@@ -67,16 +68,16 @@ def test_a_job_with_a_delay_goes_the_whole_way_through_slack(stack: Stack, slack
         "ask",
         channel=SLACK,
         params={"name": "Delayed"},
-        config={"follow_up_interval": 3 * SECOND, "max_follow_ups": 2},
+        config={"follow_up_interval": 8 * SECOND, "max_follow_ups": 2},  # the second one 16 s after the first
         query="?delay=1",
     )
     job = stack.job(job_id)
     assert job["job_status"] == "SCHEDULED"
     assert 0 <= job["delay_seconds"] <= 60
-    stack.wait_status(job_id, "RUNNING", seconds=75)
-    (question,) = wait_for(lambda: posts_of(slack, "How are you, Delayed?"), seconds=10, what="the question in Slack")
+    stack.wait_status(job_id, "RUNNING")
+    question = wait_for(lambda: posts_of(slack, "How are you, Delayed?"), what="the question in Slack")[0]
     assert question.thread_ts is None
-    wait_for(lambda: len(posts_of(slack, "Delayed?")) == 2, seconds=10, what="the follow-up in the thread")
+    wait_for(lambda: len(posts_of(slack, "Delayed?")) == 2, what="the follow-up in the thread")
     assert posts_of(slack, "Delayed?")[1].thread_ts == question.ts
     slack.person_says("C0LIVE1", "Very well", thread_ts=question.ts, user="U0ANN", duplicates=3)
     job = stack.wait_status(job_id, "COMPLETED")
@@ -91,7 +92,7 @@ def test_a_job_with_a_delay_goes_the_whole_way_through_slack(stack: Stack, slack
 
 def test_a_job_is_answered_in_the_web_chat(stack: Stack) -> None:
     job_id = ask(stack, WEB, follow_up_interval=5)
-    wait_for(lambda: stack.job(job_id).get("waiting_for") == "reply", seconds=15, what="the question is out")
+    wait_for(lambda: stack.job(job_id).get("waiting_for") == "reply", what="the question is out")
     messages = stack.ok("GET", "/services/channels/web/lobby/messages?wait=10")["data"]
     assert [(m["direction"], m["text"]) for m in messages if m["job_id"] == job_id] == [("out", "How are you, Ann?")]
     reply = {"author": "Ann", "text": "Fine", "job_id": job_id}
@@ -112,15 +113,15 @@ def test_what_comes_up_while_a_channel_is_closed_is_one_turn_when_it_opens(stack
     hours, chat = "/services/organizations/acme/hours/channels/web/night", "/services/channels/web/night/messages"
     today = datetime.now(UTC)
     closed = {"time_zone": "UTC", "quiet": [], "holidays": [f"{today + timedelta(n):%F}" for n in range(2)]}
-    asked = ask(stack, night, follow_up_interval=5 * SECOND, max_follow_ups=5)
-    wait_for(lambda: stack.job(asked).get("waiting_for") == "reply", seconds=15, what="the question is out")
+    asked = ask(stack, night, follow_up_interval=10 * SECOND, max_follow_ups=5)
+    wait_for(lambda: stack.job(asked).get("waiting_for") == "reply", what="the question is out")
     assert stack.ok("PUT", hours, {"hours": closed})["data"]["is_open"] is False
-    wait_for(lambda: stack.job(asked).get("waiting_for") == "quiet_hours", seconds=15, what="the follow-up waits")
+    wait_for(lambda: stack.job(asked).get("waiting_for") == "quiet_hours", what="the follow-up waits")
     late = stack.post_job("say", channel=night, params={"n": "late"})
     for text in ("Hm", "Fine"):
         stack.ok("POST", chat, {"author": "Ann", "text": text, "job_id": asked})
-    wait_for(lambda: codes(stack, asked).count("message.in") == 2, seconds=10, what="the answers are heard")
-    wait_for(lambda: stack.job(late).get("waiting_for") == "quiet_hours", seconds=10, what="the other job waits")
+    wait_for(lambda: codes(stack, asked).count("message.in") == 2, what="the answers are heard")
+    wait_for(lambda: stack.job(late).get("waiting_for") == "quiet_hours", what="the other job waits")
     assert stack.job(asked)["waiting_for"] == "quiet_hours"
     assert [m["text"] for m in stack.ok("GET", chat)["data"] if m["direction"] == "out"] == ["How are you, Ann?"]
 
@@ -133,12 +134,11 @@ def test_what_comes_up_while_a_channel_is_closed_is_one_turn_when_it_opens(stack
 
 
 def test_a_job_that_takes_too_long_ends_as_deadline_exceeded(stack: Stack) -> None:
-    job_id = ask(stack, {**WEB, "code": "slow"}, max_time_to_complete=3 * SECOND, follow_up_interval=60)
+    job_id = ask(stack, {**WEB, "code": "slow"}, max_time_to_complete=6 * SECOND, follow_up_interval=60)
     job = stack.wait_status(job_id, "FAILED")
     assert job["error_code"] == "deadline_exceeded"
     messages = wait_for(
         lambda: stack.ok("GET", "/services/channels/web/slow/messages")["data"][1:],
-        seconds=10,
         what="the closing message",
     )
     assert "time" in messages[0]["text"]
@@ -147,7 +147,7 @@ def test_a_job_that_takes_too_long_ends_as_deadline_exceeded(stack: Stack) -> No
 def test_a_job_is_canceled_in_each_status_and_says_nothing_after(stack: Stack) -> None:
     scheduled = ask(stack, {**WEB, "code": "cancel"}, query="?delay=10080")
     running = ask(stack, {**WEB, "code": "cancel"}, follow_up_interval=60)
-    wait_for(lambda: stack.job(running).get("waiting_for") == "reply", seconds=15, what="it waits for a reply")
+    wait_for(lambda: stack.job(running).get("waiting_for") == "reply", what="it waits for a reply")
     for worker in stack.pids("celery"):
         os.kill(worker, signal.SIGSTOP)
     try:
@@ -178,13 +178,13 @@ def test_killed_workers_beats_and_an_emptied_redis_lose_nothing_and_say_nothing_
     with ThreadPoolExecutor(4) as pool:
         posted = pool.map(post, range(90))
         for number in range(6):
-            wait_for(lambda number=number: len(posts_of(slack, "kill-")) >= number * 10, seconds=60, what="posts")
+            wait_for(lambda number=number: len(posts_of(slack, "kill-")) >= number * 10, what="posts")
             killed = stack.pids("worker1@" if number % 2 else "worker2@")[:1] + stack.pids("beat")[:1]
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
             stack.redis.flushall()
         jobs = list(posted)
-    ends = Counter(stack.wait_status(job_id, "COMPLETED", "FAILED", seconds=120)["job_status"] for job_id in jobs)
+    ends = Counter(stack.wait_status(job_id, "COMPLETED", "FAILED")["job_status"] for job_id in jobs)
     assert ends == {"COMPLETED": 90}
     said = Counter(post.text for post in posts_of(slack, "kill-"))
     assert set(said.values()) == {1}
@@ -200,7 +200,7 @@ def test_nothing_is_left_running_when_the_supervisor_is_killed(home: Path) -> No
     assert stack.pids("celery")
     stack.supervisor.kill()
     stack.supervisor.wait()
-    wait_for(lambda: not stack.pids("celery") + stack.pids("gunicorn"), seconds=20, what="all processes have ended")
+    wait_for(lambda: not stack.pids("celery") + stack.pids("gunicorn"), what="all processes have ended")
 
 
 def test_what_happens_is_sealed_within_seconds(stack: Stack) -> None:
@@ -215,7 +215,6 @@ def test_what_happens_is_sealed_within_seconds(stack: Stack) -> None:
     # The duty's, not ours: `verify_audit` seals nothing.
     wait_for(
         lambda: f"acme: {total} entries, " in stack.manage("verify_audit", "--org", "acme"),
-        seconds=20,
         what="every entry is in a seal",
     )
 

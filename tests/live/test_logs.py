@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.live.processes import Service, stop
-from tests.live.stack import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.live
 
@@ -28,7 +28,7 @@ def test_every_line_of_every_process_is_json(make_home: Callable[[], Path]) -> N
         job_id = service.post_job("say", params={"n": 1}, tags=["canary"])
         service.wait_job(job_id, status="COMPLETED")
         web.send_signal(signal.SIGHUP)  # the master says so
-        wait_for(lambda: service.answers(web, "web"), seconds=20, what="web answers")
+        wait_for(lambda: service.answers(web, "web"), what="web answers")
         for process in (web, worker, beat):
             assert stop(process) == 0
         for name in ("web", "worker", "beat"):

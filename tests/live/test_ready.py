@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.live.processes import Service, stop
-from tests.live.stack import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.live
 
@@ -25,11 +25,11 @@ def test_a_worker_that_is_connected_and_takes_nothing_is_not_ready(make_home: Ca
         service.web()
         service.beat()
         deaf = service.worker("deaf", queues="elsewhere")
-        wait_for(lambda: unwell(service) == {"workers"}, seconds=20, what="the workers are named")
+        wait_for(lambda: unwell(service) == {"workers"}, what="the workers are named")
         hearing = service.worker("hearing")
-        wait_for(lambda: not unwell(service), seconds=20, what="all is well")
+        wait_for(lambda: not unwell(service), what="all is well")
         assert stop(hearing) == 0
-        wait_for(lambda: unwell(service) == {"workers"}, seconds=40, what="the workers are named again")
+        wait_for(lambda: unwell(service) == {"workers"}, what="the workers are named again")
         assert deaf.poll() is None
         seen = service.sql("SELECT count(*) FROM agent_jobs_workerprocess WHERE seen_at > now() - interval '15 s'")
         assert seen[0][0] >= 1

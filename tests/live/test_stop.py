@@ -13,11 +13,12 @@ import pytest
 
 from config import embedded
 from tests.live.processes import Service, next_year, stop
-from tests.live.stack import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.live
 # Long enough that a busy machine ends within it what need not wait for its end.
-GRACE = 15
+GRACE = 60
+SHORT_GRACE = 8
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +44,12 @@ NOWHERE = {"platform": "null", "type": "channel", "code": "nowhere"}
 def test_a_turn_under_way_is_finished_and_nothing_new_is_begun(service: Service) -> None:
     worker = service.worker("w1")
     first = service.post_job("think-3", channel=NOWHERE)
-    wait_for(lambda: service.job(first)["lease_until"], seconds=10, what="the turn has begun")
+    wait_for(lambda: service.job(first)["lease_until"], what="the turn has begun")
     began = time.monotonic()
     worker.send_signal(signal.SIGTERM)
+    wait_for(lambda: "shutdown (MainProcess)" in service.log("w1"), what="it has heard it")
     second = service.post_job("think-1", channel=NOWHERE)
-    assert worker.wait(40) == 0
+    assert worker.wait(PATIENCE) == 0
     assert time.monotonic() - began < GRACE
     assert service.job(first) | {"status": "COMPLETED", "attempt": 1, "result": "after 3 s"} == service.job(first)
     assert service.job(second)["attempt"] == 0
@@ -58,15 +60,15 @@ def test_a_turn_under_way_is_finished_and_nothing_new_is_begun(service: Service)
 
 
 def test_a_turn_that_outlasts_the_grace_is_handed_to_another_worker(service: Service) -> None:
-    worker = service.worker("w3")
+    worker = service.worker("w3", AGENT_JOBS_STOP_GRACE_SECONDS=str(SHORT_GRACE))
     job_id = service.post_job("think-60", channel=NOWHERE)
-    taken = wait_for(lambda: service.job(job_id)["lease_until"] and service.job(job_id), seconds=10, what="begun")
+    taken = wait_for(lambda: service.job(job_id)["lease_until"] and service.job(job_id), what="begun")
     other = service.worker("w4")
     began = time.monotonic()
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(60) == 0
-    assert time.monotonic() - began >= GRACE
-    again = service.wait_job(job_id, attempt=2, seconds=10)  # a lease would take 20 s to lapse
+    assert worker.wait(PATIENCE) == 0
+    assert time.monotonic() - began >= SHORT_GRACE
+    again = service.wait_job(job_id, attempt=2)
     assert again["worker_id"] not in (None, taken["worker_id"])
     assert (again["status"], again["crash_count"]) == ("RUNNING", 0)
     activities = service.sql(
@@ -79,10 +81,10 @@ def test_a_turn_that_outlasts_the_grace_is_handed_to_another_worker(service: Ser
 
 def test_an_idle_worker_and_beat_end_at_once(service: Service) -> None:
     worker, beat = service.worker("w5"), service.beat("beat2")
-    wait_for(lambda: list(service.folder.glob("beat2-schedule*")), seconds=10, what="beat has begun")
+    wait_for(lambda: list(service.folder.glob("beat2-schedule*")), what="beat has begun")
     began = time.monotonic()
-    assert stop(beat, seconds=40) == 0
-    assert stop(worker, seconds=40) == 0
+    assert stop(beat) == 0
+    assert stop(worker) == 0
     assert time.monotonic() - began < GRACE
 
 
@@ -105,7 +107,7 @@ def test_a_web_that_stops_under_load_drops_no_request(service: Service) -> None:
         connection: http.client.HTTPConnection | None = None
         while not is_over.is_set():
             if connection is None:
-                connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+                connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
                 try:
                     connection.connect()
                 except ConnectionRefusedError:
@@ -148,13 +150,13 @@ def test_a_web_that_stops_under_load_drops_no_request(service: Service) -> None:
         for thread in threads:
             thread.start()
         for number in (2, 3, 4):
-            wait_for(lambda number=number: len(posted) > 60 * number, seconds=30, what="load")  # type: ignore[misc]
-            assert stop(web, seconds=30) == 0
+            wait_for(lambda number=number: len(posted) > 60 * number, what="load")  # type: ignore[misc]
+            assert stop(web) == 0
             web = service.web(f"web{number}")
         is_over.set()
         stop(web)
         for thread in threads:
-            thread.join(40)
+            thread.join(PATIENCE)
     finally:
         is_over.set()
         service.port = first_port

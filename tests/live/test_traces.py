@@ -11,7 +11,8 @@ import pytest
 from tests.fakes.collector import Collector, Span
 from tests.fakes.slack import FakeSlack
 from tests.live.processes import Service
-from tests.live.stack import ROOT, wait_for
+from tests.live.stack import ROOT
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.live
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -47,7 +48,7 @@ def test_a_job_is_one_trace_from_its_post_to_slack(make_home: Callable[[], Path]
             return {span.name: span for span in collector.spans if span.trace_id == CLIENT.split("-")[1]}
 
         wanted = {"POST /services/agent-jobs", "turn", "model call", "deliver"}
-        wait_for(lambda: set(spans()) >= wanted, seconds=30, what=f"the spans {wanted}, not {set(spans())}")
+        wait_for(lambda: set(spans()) >= wanted, what=f"the spans {wanted}, not {set(spans())}")
         seen = spans()
         request, turn = seen["POST /services/agent-jobs"], seen["turn"]
         call, delivery = seen["model call"], seen["deliver"]
@@ -88,6 +89,6 @@ print(sorted(name for name in sys.modules if name.startswith(("opentelemetry.sdk
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings", "AGENT_JOBS_OTLP_ENDPOINT": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.stdout.strip() == "[]", done.stderr

@@ -18,6 +18,7 @@ from agent_jobs.llm.hosted import HostedModel
 from channels_integration import egress
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, completion, says
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 TURN = llm.Turn(instructions="Be kind.", goal="Ask Ann for her plans.")
@@ -42,7 +43,7 @@ def access(provider: FakeOpenAI, **fields: Any) -> llm.Access:
         **{
             "api_key": "k-canary",
             "base_url": provider.base_url,
-            "timeout_seconds": 10.0,
+            "timeout_seconds": 60.0,
             "allow_private": True,
             **fields,
         }
@@ -169,14 +170,14 @@ def test_the_wait_that_a_provider_asks_for_is_kept(provider: FakeOpenAI) -> None
 def test_a_model_that_does_not_answer_in_time_may_be_asked_again(provider: FakeOpenAI) -> None:
     provider.queue(openai.Answer(hold=True))
     with pytest.raises(RetryableError) as failure:
-        MODEL.answer(TURN, access(provider, timeout_seconds=0.3))
+        MODEL.answer(TURN, access(provider, timeout_seconds=1))
     assert failure.value.code == "model_timeout"
 
 
 def test_a_provider_that_is_not_there_may_be_asked_again() -> None:
     with pytest.raises(RetryableError) as failure:
         MODEL.answer(
-            TURN, llm.Access(api_key="k", base_url="http://127.0.0.1:9/v1", timeout_seconds=5, allow_private=True)
+            TURN, llm.Access(api_key="k", base_url="http://127.0.0.1:9/v1", timeout_seconds=30, allow_private=True)
         )
     assert failure.value.code == "model_unreachable"
 
@@ -194,13 +195,13 @@ def test_turns_of_many_threads_wait_side_by_side(provider: FakeOpenAI) -> None:
     everybody = threading.Barrier(20)
 
     def answer(request: dict[str, Any]) -> openai.Answer:
-        everybody.wait(20)  # nobody is answered before all have asked
+        everybody.wait(PATIENCE)  # nobody is answered before all have asked
         return says("Hello")
 
     provider.answer = answer
     replies: list[llm.Reply] = []
     threads = [
-        threading.Thread(target=lambda: replies.append(MODEL.answer(TURN, access(provider, timeout_seconds=30))))
+        threading.Thread(target=lambda: replies.append(MODEL.answer(TURN, access(provider, timeout_seconds=60))))
         for _ in range(20)
     ]
     for thread in threads:
@@ -253,12 +254,12 @@ def test_a_call_is_given_up_from_another_thread_and_its_connection_closed(provid
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert provider.holding.acquire(timeout=10)
+    assert provider.holding.acquire(timeout=PATIENCE)
     started[0]()
-    thread.join(2)
+    thread.join(30)
     assert not thread.is_alive()
     assert [(type(error), error.code) for error in failures] == [(RetryableError, "model_call_canceled")]
-    assert provider.hung_up.acquire(timeout=2)
+    assert provider.hung_up.acquire(timeout=30)
 
 
 def test_a_call_that_is_given_up_as_it_starts_ends_at_once(provider: FakeOpenAI) -> None:
@@ -272,12 +273,12 @@ def test_a_call_that_nobody_waits_for_any_more_is_hung_up(provider: FakeOpenAI) 
     provider.queue(openai.Answer(hold=True))
 
     def break_down(give_up: Callable[[], object]) -> None:
-        assert provider.holding.acquire(timeout=10)
+        assert provider.holding.acquire(timeout=PATIENCE)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        MODEL.answer(TURN, access(provider), break_down)
-    assert provider.hung_up.acquire(timeout=2)
+        MODEL.answer(TURN, access(provider, timeout_seconds=60), break_down)
+    assert provider.hung_up.acquire(timeout=30)
 
 
 # --- Every provider --------------------------------------------------------------------------------------------

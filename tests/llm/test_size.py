@@ -42,7 +42,7 @@ def provider() -> Iterator[FakeOpenAI]:
 @pytest.mark.parametrize("name", TURNS)
 def test_what_is_sent_is_never_more_than_was_said(provider: FakeOpenAI, name: str) -> None:
     """Of the request, the texts that a model gets to see: contents, calls and tools, each with room for its role."""
-    access = llm.Access(api_key="k", base_url=provider.base_url, timeout_seconds=10, allow_private=True)
+    access = llm.Access(api_key="k", base_url=provider.base_url, timeout_seconds=60, allow_private=True)
     HostedModel("openai", "gpt-fake").answer(TURNS[name], access)
     (request,) = provider.requests
     seen = [_text(message.get("content")) for message in request["messages"]]

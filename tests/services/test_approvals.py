@@ -17,6 +17,7 @@ from channels_integration.messages import Did, Incoming
 from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.races import at_once
+from tests.waiting import PATIENCE
 
 OPS = Actor("token", "ajt_live_ops", "req-7")
 NOBODY = UUID("01930000-0000-7000-8000-000000000000")
@@ -302,7 +303,7 @@ class TestRaces:
             approval = rows.approval(job, expires_at=datetime.now(UTC) + timedelta(seconds=0.15))
 
             def settle(job=job, approval=approval):
-                until = time.monotonic() + 5
+                until = time.monotonic() + PATIENCE
                 while time.monotonic() < until:
                     with transaction.atomic():
                         locked = Job.objects.select_for_update(no_key=True).get(pk=job.pk)

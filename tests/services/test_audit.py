@@ -17,7 +17,7 @@ from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.specs import Actor
 from agent_jobs.states import MOVES, Event, JobStatus, TaskStatus
 from tests import rows
-from tests.devstack.waiting import wait_until
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 ANN = Actor("user", "ann", "request-1")
@@ -268,7 +268,7 @@ def test_the_floor_follows_so_that_old_entries_are_not_looked_at_again():
         return AuditMark.objects.get().floor == last
 
     # Not at once: other tests' transactions on the same server count as well.
-    wait_until(reached, 60)
+    wait_for(reached, what="the floor is the last entry")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from agent_jobs.models import AppToken, AuditEntry, Membership, Org
 from agent_jobs.services import tokens
 from tests import rows
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,7 +197,7 @@ def test_without_a_database_a_sentence_says_what_to_do(tmp_path, command, is_sta
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
     assert (done.returncode, done.stdout) == (1, "")

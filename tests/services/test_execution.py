@@ -21,6 +21,7 @@ from channels_integration.messages import Delivery, Incoming, Receipt
 from channels_integration.models import Channel, OutboundMessage
 from tests import rows
 from tests.chaos.poison import PoisonRunner
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
 
@@ -350,11 +351,11 @@ def test_a_turn_that_was_overtaken_does_not_let_go_of_the_lease_of_the_next_one(
     def run(given: Run) -> Outcome:
         if threading.current_thread() is second:
             next_begun.set()
-            assert may_end.wait(20)
+            assert may_end.wait(PATIENCE)
             return Done("the second turn's")
         transitions.move_one(Event.TAKE_BACK, again(job), actor=rows.TESTER)
         second.start()
-        assert next_begun.wait(20)
+        assert next_begun.wait(PATIENCE)
         return Done("the first turn's")
 
     broken(monkeypatch, run)
@@ -363,7 +364,7 @@ def test_a_turn_that_was_overtaken_does_not_let_go_of_the_lease_of_the_next_one(
         held = worker.keeper.held
     finally:
         may_end.set()
-        second.join(20)
+        second.join(PATIENCE)
     assert held == {job.pk: again(job).lease_token}
     assert again(job).result == "the second turn's"
     assert not worker.keeper.held

@@ -153,7 +153,7 @@ class TestTheQueue:
         told = explained(rows.job())
         assert (told.rule, told.place_in_queue, told.unblocks) == ("queue", 1, ("a worker that is free",))
         assert told.estimated_start is not None
-        assert abs(told.estimated_start - datetime.now(UTC)) < timedelta(seconds=5)
+        assert abs(told.estimated_start - datetime.now(UTC)) < timedelta(seconds=15)
 
     def test_places_are_those_that_claims_go_by(self, at_work: WorkerProcess) -> None:
         now = datetime.now(UTC)
@@ -187,7 +187,7 @@ class TestTheQueue:
         told = explained(last)
         assert told.place_in_queue == 2
         assert told.estimated_start is not None
-        assert abs(told.estimated_start - now - timedelta(seconds=20)) < timedelta(seconds=5)  # 6 a minute
+        assert abs(told.estimated_start - now - timedelta(seconds=20)) < timedelta(seconds=15)  # 6 a minute
 
     def test_nobody_knows_when_nothing_has_started_for_long(self, at_work: WorkerProcess) -> None:
         assert explained(rows.job(queue_at=datetime.now(UTC) - timedelta(minutes=1))).estimated_start is None

@@ -16,6 +16,7 @@ from pytest_django.fixtures import Settings
 from agent_jobs.services import guard
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +73,7 @@ def test_the_process_leaves_for_a_turn_that_will_not_end(
     left: list[bool] = []
     guarded = Guard(Keeper("test"), leave=lambda: left.append(True))
     with _turn(guarded, seconds_left=seconds_left, is_computing=is_computing):
-        assert _leaves(guarded, left, within=5 if leaves else 0.6) == leaves
+        assert _leaves(guarded, left, within=PATIENCE if leaves else 0.6) == leaves
 
 
 def test_a_job_whose_turn_will_not_end_is_not_given_back_as_if_it_had_been_interrupted(
@@ -95,7 +96,7 @@ def test_it_leaves_once(settings: Settings) -> None:
     left: list[bool] = []
     guarded = Guard(Keeper("test"), leave=lambda: left.append(True))
     with _turn(guarded, seconds_left=9, is_computing=False), _turn(guarded, seconds_left=9, is_computing=False):
-        assert _leaves(guarded, left, within=5)
+        assert _leaves(guarded, left, within=PATIENCE)
         guarded.look()
     assert left == [True]
 
@@ -118,7 +119,7 @@ def _ends(program: str, *, lease_seconds: int) -> tuple[int, str, float]:
         | {"AGENT_JOBS_HEARTBEAT_SECONDS": "1", "AGENT_JOBS_DATA_DIR": "/dev/null/none"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     return done.returncode, done.stderr, time.monotonic() - began
 
@@ -126,13 +127,15 @@ def _ends(program: str, *, lease_seconds: int) -> tuple[int, str, float]:
 def test_a_turn_that_holds_the_interpreter_ends_the_process_after_a_lease() -> None:
     code, told, seconds = _ends(
         """
-        import django, threading
+        import django, faulthandler, threading
         django.setup()
         from agent_jobs.services.guard import Guard
         from agent_jobs.services.leases import Keeper
         from tests.chaos.poison import POISONS
+        set_alarm, is_set = faulthandler.dump_traceback_later, threading.Event()
+        faulthandler.dump_traceback_later = lambda *args, **options: (set_alarm(*args, **options), is_set.set())
         Guard(Keeper("test")).start()
-        threading.Event().wait(1.5)     # it has looked at least once
+        is_set.wait()                   # it has looked at least once
         POISONS["hold"]()
         """,
         lease_seconds=3,
@@ -140,7 +143,7 @@ def test_a_turn_that_holds_the_interpreter_ends_the_process_after_a_lease() -> N
     assert code == 1
     assert "Timeout" in told
     assert "_hold" in told, "where it hung is not told"
-    assert 3 < seconds < 20
+    assert seconds > 3
 
 
 def test_a_leaving_process_lets_other_turns_end_and_then_exits_though_a_thread_computes_on() -> None:

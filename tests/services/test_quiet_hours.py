@@ -31,6 +31,7 @@ from tests.services.test_execution import (
     let_time_pass,
     nowhere,
 )
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
 __all__ = ["nowhere"]
@@ -406,7 +407,7 @@ def test_an_explicit_retry_begins_the_open_time_anew() -> None:
 
 # --- Messages --------------------------------------------------------------------------------------------------
 def deliver() -> int:
-    return outbox.deliver_due(until=time.monotonic() + 2)
+    return outbox.deliver_due(until=time.monotonic() + PATIENCE)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -31,6 +31,7 @@ from agent_jobs.services.spending import ALL_DAYS
 from agent_jobs.states import TERMINAL, JobStatus
 from channels_integration.models import Channel, InboundEvent, Lane, OutboundMessage, WebMessage
 from tests import rows
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
 NOW = datetime.now(UTC)
@@ -374,12 +375,12 @@ def test_two_prunes_and_a_claim_at_once_do_not_wait_for_each_other() -> None:
         with transaction.atomic():
             list(Job.objects.select_for_update().filter(pk__in=[row.pk for row in ended[:5]]))
             held.set()
-            let_go.wait(20)
+            let_go.wait(2 * PATIENCE)
         connection.close()
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert held.wait(5)
+    assert held.wait(PATIENCE)
     gone: list[int] = []
 
     def prune() -> None:
@@ -390,9 +391,9 @@ def test_two_prunes_and_a_claim_at_once_do_not_wait_for_each_other() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
     assert not any(thread.is_alive() for thread in threads)
     assert sum(gone) == 15
     let_go.set()
-    holder.join(5)
+    holder.join(PATIENCE)
     assert retention.prune()[0]["jobs"] == 5

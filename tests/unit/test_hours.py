@@ -5,7 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs import hours
@@ -84,7 +84,6 @@ def test_open_time_is_counted_over_nights_and_weekends() -> None:
     minutes=st.integers(1, 3000),
     stated=st.sampled_from([NIGHTS, OFFICE, {**NIGHTS, "time_zone": "America/St_Johns", "quiet": ["23:30-02:15"]}]),
 )
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # machines are slow at times
 def test_open_time_passes_only_while_it_is_open(at: datetime, minutes: int, stated: Any) -> None:
     found = parsed(stated)
     opens = found.next_open(at)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -14,7 +16,7 @@ def start(**variables: str) -> subprocess.CompletedProcess[str]:
     script = "from config import settings; print({n: [str(p) for p in v] for n, v in settings.MODEL_PRICES.items()})"
     environment = {"PATH": "/usr/bin:/bin", "AGENT_JOBS_DATA_DIR": "/nowhere", **variables}
     command = [sys.executable, "-c", script]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tests.chaos.checker import Rules, Window
 from tests.chaos.stage import Experiment, Scene
-from tests.live.stack import wait_for
+from tests.waiting import wait_for
 
 _NONE_SECONDS = 30.0
 _TICK_SECONDS = 1.0
@@ -85,7 +85,7 @@ def _wait_promoted(scene: Scene) -> None:
             )
             return done.fetchone() is not None
 
-        wait_for(is_promoted, seconds=30, what="a beat rings again")
+        wait_for(is_promoted, what="a beat rings again")
 
 
 E5 = Experiment(

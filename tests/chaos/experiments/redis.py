@@ -10,7 +10,7 @@ import redis
 
 from tests.chaos.checker import Rules, Spread, Window
 from tests.chaos.stage import Experiment, Scene
-from tests.live.stack import wait_for
+from tests.waiting import wait_for
 
 _OUTAGE_SECONDS = 20.0
 # Promise I14: what was posted meanwhile starts this soon after Redis is back.
@@ -45,7 +45,7 @@ def _kill(scene: Scene, seconds: float) -> None:
         scene.did(f"Redis killed for {seconds:.0f} s")
         scene.pause(seconds)
         supervisor.release("redis")
-        wait_for(scene.rig.redis_server.is_ready, seconds=30, what="Redis answers")
+        wait_for(scene.rig.redis_server.is_ready, what="Redis answers")
 
 
 def _fill(scene: Scene, seconds: float) -> None:

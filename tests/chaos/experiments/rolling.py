@@ -8,7 +8,7 @@ from typing import Any
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
 from tests.chaos.stage import Experiment, Scene
-from tests.live.stack import wait_for
+from tests.waiting import wait_for
 
 _STOP_SECONDS = 20.0
 

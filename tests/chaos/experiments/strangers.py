@@ -16,7 +16,7 @@ from tests.chaos.client import Answer, Client
 from tests.chaos.load import Load
 from tests.chaos.rig import ORG, TEAM, Rig
 from tests.chaos.stage import Experiment, Scene
-from tests.live.stack import wait_for
+from tests.waiting import wait_for
 
 _STRANGER = "rival"
 # In everything of ours that anybody writes or reads: names of jobs are in params, tags, messages and results.
