@@ -64,8 +64,8 @@ JOB_TYPES: tuple[dict[str, Any], ...] = (
     },
 )
 ANSWER = "The release notes. They will be out this afternoon."
-READY_SECONDS = 60.0
-COMPLETE_SECONDS = 60.0
+READY_SECONDS = 120.0
+COMPLETE_SECONDS = 120.0
 TERMINAL = {"COMPLETED", "FAILED", "CANCELED"}
 
 

@@ -96,7 +96,7 @@ workers = int(os.environ.get("AGENT_JOBS_WEB_PROCESSES") or 2)
 # A long-poll pins its thread for up to 30 s, and the service lets half of the threads do so.
 threads = int(os.environ.get("AGENT_JOBS_WEB_THREADS") or 16)
 timeout = 60  # without a sign of life from the process itself, not the length of a request
-graceful_timeout = 10  # less than the 12 s after which the supervisor kills
+graceful_timeout = 10  # less than the time after which the supervisor kills
 keepalive = 5
 backlog = 512
 # A list's address may name a hundred filters; a header carries one token. Larger ones are answered 400 here.

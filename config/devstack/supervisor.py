@@ -18,7 +18,7 @@ from config.embedded import CannotStart, processes
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 STEADY_SECONDS = 30.0  # a process that ran for so long starts again at once when it ends
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol
 
-STOP_SECONDS = 12.0
+STOP_SECONDS = 30.0
 Output = int | IO[bytes] | None
 
 
@@ -26,7 +26,7 @@ class Server(Protocol):
     def is_ready(self) -> bool: ...
 
 
-def wait_ready(server: Server, process: "subprocess.Popen[bytes]", *, seconds: float = 30) -> None:
+def wait_ready(server: Server, process: "subprocess.Popen[bytes]", *, seconds: float = 120) -> None:
     """Wait until a spawned server answers. Raises CannotStart if it ends or does not answer in time."""
     pause = threading.Event()
     for _ in range(int(seconds / 0.02)):
@@ -39,7 +39,7 @@ def wait_ready(server: Server, process: "subprocess.Popen[bytes]", *, seconds: f
 
 
 def stop(process: "subprocess.Popen[bytes]", stop_signal: signal.Signals) -> None:
-    """End a child of ours: politely, then after 12 s by force."""
+    """End a child of ours: politely, then after half a minute by force."""
     if process.poll() is None:
         process.send_signal(stop_signal)
         try:
@@ -50,7 +50,7 @@ def stop(process: "subprocess.Popen[bytes]", stop_signal: signal.Signals) -> Non
 
 
 def stop_stranger(pid: int, stop_signal: signal.Signals) -> None:
-    """End a process that is not our child: politely, then after 12 s by force."""
+    """End a process that is not our child: politely, then after half a minute by force."""
     try:
         os.kill(pid, stop_signal)
     except ProcessLookupError:

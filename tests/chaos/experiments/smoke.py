@@ -25,7 +25,7 @@ SMOKE = Experiment(
     "E1, E3, E6 and E8 in turn, without their promises of time: a machine that builds is busy",
     "I1 I2 I5 I6 I7 I11",
     _each_in_turn,
-    rules=Rules(start_slack=None),
+    rules=Rules(start_slack=None, cancel_seconds=10.0),
     environment=poison.E8.environment,
     make_load=poison.E8.make_load,
     load={"every": 20, "rate": 10.0},
