@@ -98,6 +98,8 @@ def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, ca
     Raises what the first one raised; where they differ in that, as RetryableError, for one of them may answer later.
     """
     first, *others = routes
+    if first.unreachable:
+        raise PermanentError(first.unreachable, code="model_key_missing")
     try:
         return call(first, turn, on_start)
     except RunError as error:

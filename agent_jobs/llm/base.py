@@ -102,10 +102,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A model by name, and how it is reached."""
+    """A model by name, and how it is reached; or, in a sentence, why it cannot be (`unreachable`)."""
 
     model: str
     access: Access = Access()
+    unreachable: str = ""
 
 
 # Handed something that gives the call up, at once and from any thread; called again for each model that is asked.

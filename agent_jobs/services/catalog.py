@@ -4,7 +4,7 @@ Every change of an entry raises its `version`; a job runs by the copy that it to
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from agent_jobs import runners
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.models import JobType, Profile
 from agent_jobs.runners import prompts
-from agent_jobs.services import audit, model_access, prices, schemas, tools
+from agent_jobs.services import audit, model_access, schemas, tools
 from agent_jobs.specs import Actor, config_errors
 
 KEY_FORM = "must begin with a letter or digit and have up to 128 letters, digits, dots, dashes and underscores"
@@ -27,13 +27,14 @@ _SHARED = ("name", "description", "emoji", "visibility", "active", "tags")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`columns` are what a client may set beside the key; `check` looks at a whole entry about to be saved."""
+    """`columns` are what a client may set beside the key; `check` looks at a whole entry about to be saved, and is told
+    which columns change."""
 
     model: type[JobType] | type[Profile]
     word: str
     code: str
     columns: tuple[str, ...]
-    check: Callable[[Any], list[FieldError]]
+    check: Callable[[Any, Collection[str]], list[FieldError]]
 
     def not_found(self, key: str) -> NotFound:
         return NotFound(f"there is no {self.word} {key[:128]!r}", code=f"{self.code}_not_found")
@@ -47,7 +48,7 @@ class Kind:
 def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
     """A new entry, version 1. Raises Invalid, or Conflict (`job_type_exists`) where the key is taken."""
     entry = kind.model(org_id=org_id, key=key, **values)
-    _check(kind, entry)
+    _check(kind, entry, kind.columns)
     try:
         with transaction.atomic():
             entry.save(force_insert=True)
@@ -92,7 +93,7 @@ def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: A
         changed = {column: value for column, value in values.items() if getattr(entry, column) != value}
         for column, value in changed.items():
             setattr(entry, column, value)
-        _check(kind, entry)
+        _check(kind, entry, changed)
         if changed:
             entry.version += 1
             entry.updated_at = Now()
@@ -108,8 +109,8 @@ def _told(kind: Kind, entry: Any) -> dict[str, Any]:
     return {column: getattr(entry, column) for column in (*kind.columns, "version")}
 
 
-def _check(kind: Kind, entry: JobType | Profile) -> None:
-    errors = kind.check(entry)
+def _check(kind: Kind, entry: JobType | Profile, changed: Collection[str]) -> None:
+    errors = kind.check(entry, changed)
     if not _KEY.fullmatch(entry.key):
         errors.append(FieldError("id", "invalid", KEY_FORM))
     if entry.visibility not in VISIBILITIES:
@@ -118,7 +119,7 @@ def _check(kind: Kind, entry: JobType | Profile) -> None:
         raise Invalid(*errors)
 
 
-def _job_type_errors(job_type: JobType) -> list[FieldError]:
+def _job_type_errors(job_type: JobType, _: Collection[str]) -> list[FieldError]:
     errors = schemas.check_schema(job_type.params_schema)
     errors += schemas.check_schema(job_type.result_schema, at="result_schema")
     errors += config_errors(job_type.default_config, at="default_config")
@@ -132,11 +133,8 @@ def _job_type_errors(job_type: JobType) -> list[FieldError]:
     return errors
 
 
-def _profile_errors(profile: Profile) -> list[FieldError]:
-    errors = model_access.profile_errors(profile)
-    for name in ("model", "fallback_model"):
-        if complaint := prices.check(getattr(profile, name) or ""):
-            errors.append(FieldError(name, "invalid", complaint))
+def _profile_errors(profile: Profile, changed: Collection[str]) -> list[FieldError]:
+    errors = model_access.profile_errors(profile, changed)
     if complaint := tools.allowed_complaint(profile.allowed_tools):
         errors.append(FieldError("allowed_tools", "invalid", complaint))
     return errors

@@ -114,8 +114,11 @@ class Journal:
             if parked := self._give_up(recorded):
                 return parked
         turn, left_out = context.cut(turn, self._routes[0].access.context_tokens)
-        asked = {"lines": len(turn.lines), "steps": len(turn.steps)} | ({"mends": True} if turn.complaint else {})
+        asked: dict[str, Any] = {"lines": len(turn.lines), "steps": len(turn.steps)}
+        asked |= {"mends": True} if turn.complaint else {}
         asked |= {"left_out": left_out} if left_out else {}
+        if why := self._routes[-1].unreachable:
+            asked["without_fallback"] = why
         heard = self._heard if self._interrupts and may_interrupt else None
         if not self._is_kept:
             return self._models.ask(turn, asked, heard=heard)

@@ -7,6 +7,7 @@ Both is looked at when a profile is saved and again at each call, for keys come 
 
 import logging
 import re
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,13 +18,20 @@ from django.db.models.functions import Now
 from agent_jobs import llm
 from agent_jobs.errors import FieldError, Invalid, NotFound, PermanentError
 from agent_jobs.models import ModelKey, Profile
-from agent_jobs.services import audit
+from agent_jobs.services import audit, prices
 from agent_jobs.specs import Actor
 from channels_integration import http, sealing
 from channels_integration.errors import SealingError
 
 log = logging.getLogger(__name__)
 PROFILE_COLUMNS = ("base_url", "fallback_model", "max_output_tokens", "timeout_seconds", "context_tokens")
+MODEL_COLUMNS = ("model", "base_url", "fallback_model")
+# What each of them is right or wrong by, beside the keys and prices that are there.
+_HANGS_ON = {
+    "model": {"model"},
+    "base_url": {"model", "base_url"},
+    "fallback_model": {"model", "fallback_model"},
+}
 _KEY = re.compile(r"[\x21-\x7e]{1,500}")
 _CELL = {"table": ModelKey._meta.db_table, "column": "sealed_key"}
 
@@ -92,8 +100,16 @@ def _told(row: ModelKey) -> dict[str, Any]:
 
 
 # --- Profiles --------------------------------------------------------------------------------------------------
-def profile_errors(profile: Profile) -> list[FieldError]:
-    """What is wrong with the models of a profile that is about to be saved."""
+def profile_errors(profile: Profile, changed: Collection[str] = MODEL_COLUMNS) -> list[FieldError]:
+    """What is wrong with the models of a profile that is about to be saved, of which these columns change.
+
+    Keys and prices go away without the profile: what was right when it was saved, and does not change, is not held
+    against a change of something else. It is looked at again at each call.
+    """
+    return [error for error in _model_errors(profile) if _HANGS_ON[error.field] & set(changed)]
+
+
+def _model_errors(profile: Profile) -> list[FieldError]:
     if complaint := llm.check(profile.model):
         return [FieldError("model", "invalid", complaint)]
     own = _own_keys(profile.org_id, profile)
@@ -105,6 +121,9 @@ def profile_errors(profile: Profile) -> list[FieldError]:
         errors.append(FieldError("base_url", "invalid", complaint))
     if profile.fallback_model and (complaint := _fallback_complaint(profile, own)):
         errors.append(FieldError("fallback_model", "invalid", complaint))
+    for name in ("model", "fallback_model"):
+        if complaint := prices.check(getattr(profile, name) or ""):
+            errors.append(FieldError(name, "invalid", complaint))
     return errors
 
 
@@ -133,7 +152,8 @@ def _address_complaint(provider: str, base_url: str, own: dict[str, ModelKey]) -
 
 # --- Calls -----------------------------------------------------------------------------------------------------
 def resolve(org_id: str, profile: Profile | None) -> tuple[llm.Route, ...]:
-    """The profile's model and how it is reached; then its fallback, where there is one that can be reached.
+    """The profile's model and how it is reached; then its fallback, where there is one. A fallback that cannot be
+    reached is no reason not to ask the model.
 
     Raises PermanentError: `model_unknown`, `model_key_missing`, `model_key_unreadable`, `model_address_refused`.
     """
@@ -147,8 +167,8 @@ def resolve(org_id: str, profile: Profile | None) -> tuple[llm.Route, ...]:
         return (first,)
     try:
         return first, _route(profile, profile.fallback_model, "", own)
-    except PermanentError:
-        return (first,)
+    except PermanentError as error:
+        return first, llm.Route(profile.fallback_model, unreachable=error.message)
 
 
 def preload() -> None:

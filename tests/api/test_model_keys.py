@@ -95,6 +95,28 @@ def test_a_profile_is_saved_once_its_models_can_be_reached(admin: factories.Api,
     assert not set(wanted) - {"id", "name", "model"} & set(plain)
 
 
+def test_a_profile_whose_key_is_gone_can_be_changed_in_all_else(admin: factories.Api, settings: Any) -> None:
+    settings.MODEL_KEYS = {"anthropic": "sk-operator"}
+    profiles = "/services/organizations/acme/profiles"
+    wanted = {"name": "Ann", "model": "openai:gpt-x", "fallback_model": "anthropic:claude-x"}
+    admin.put(f"{AT}/openai", {"key": "sk-1"})
+    assert admin.post(profiles, {"id": "ann", **wanted}).status_code == 201
+    admin.delete(f"{AT}/openai")
+
+    for answer in (
+        admin.patch(f"{profiles}/ann", {"instructions": "Be brief."}),
+        admin.put(f"{profiles}/ann", {**wanted, "name": "Anna"}),
+        admin.patch(f"{profiles}/ann", {"fallback_model": ""}),
+        admin.patch(f"{profiles}/ann", {"fallback_model": "anthropic:claude-y"}),
+    ):
+        assert answer.status_code == 200, answer.json()
+    refused = admin.patch(f"{profiles}/ann", {"model": "openai:gpt-y"})
+    assert (refused.status_code, factories.fields_of(refused)) == (400, ["model"])
+    assert refused.json()["errors"][0]["code"] == "no_key"
+    assert admin.post(profiles, {"id": "ben", **wanted}).status_code == 400
+    assert admin.patch(f"{profiles}/ann", {"model": "anthropic:claude-x"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

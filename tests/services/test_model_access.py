@@ -199,7 +199,25 @@ def test_bounds_of_the_profile_count_for_its_fallback_too() -> None:
 
 def test_a_fallback_whose_key_went_away_keeps_nobody_from_the_model() -> None:
     routes = model_access.resolve("acme", profile(model="openai:x", fallback_model="anthropic:y"))
-    assert [route.model for route in routes] == ["openai:x"]
+    first, fallback = routes
+    assert (first.model, first.access.api_key, first.unreachable) == ("openai:x", "sk-operator", "")
+    assert (fallback.model, fallback.access.api_key) == ("anthropic:y", "")
+    assert fallback.unreachable == "there is no key for anthropic: neither the organization nor the operator has one"
+
+
+@pytest.mark.parametrize(
+    ("changed", "fields"),
+    [
+        ({"name"}, set()),
+        ({"model"}, {"model", "base_url", "fallback_model"}),
+        ({"base_url"}, {"base_url"}),
+        ({"fallback_model"}, {"fallback_model"}),
+        ({"name", "base_url", "fallback_model"}, {"base_url", "fallback_model"}),
+    ],
+)
+def test_a_key_that_went_away_is_held_only_against_changes_that_hang_on_it(changed: set[str], fields: set[str]) -> None:
+    kept = profile(model="google:x", base_url=OURS, fallback_model="anthropic:y")
+    assert {error.field for error in model_access.profile_errors(kept, changed)} == fields
 
 
 def test_a_key_that_went_away_ends_it_in_a_sentence() -> None:

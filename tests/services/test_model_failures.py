@@ -112,6 +112,25 @@ def test_the_fallback_answers_and_the_job_says_so(worker: Worker, provider: Fake
     assert "anthropic:claude-fake" in called.note
 
 
+def test_a_fallback_whose_key_went_away_is_told_of_where_the_model_answers_and_where_it_does_not(
+    worker: Worker, provider: FakeOpenAI
+) -> None:
+    job = hosted(fallback_model="anthropic:claude-fake")
+    no_key = "there is no key for anthropic: neither the organization nor the operator has one"
+    worker.serve("agents")
+    assert Activity.objects.get(job=job, code="model.call").input["without_fallback"] == no_key
+
+    provider.queue(openai.error(503), openai.error(503))
+    answer(job)
+    worker.serve("agents")
+    let_time_pass(job)
+    worker.serve("agents")
+    job = again(job)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "model_unavailable")
+    assert job.error_message.endswith(f"; the fallback: {no_key}")
+    assert provider.keys == ["Bearer sk-canary"] * 3
+
+
 def test_a_key_that_went_away_ends_the_job_with_a_sentence(worker: Worker, provider: FakeOpenAI) -> None:
     job = hosted()
     model_access.remove_key("acme", "openai", actor=rows.TESTER)
