@@ -99,7 +99,7 @@ class HostedModel:
             output_tools=[_respond(turn)],
             allow_text_output=True,
         )
-        settings = ModelSettings(timeout=access.timeout_seconds, max_tokens=access.max_output_tokens, max_retries=0)
+        settings = ModelSettings(timeout=access.timeout_seconds, max_tokens=access.max_output_tokens)
         conversation = messages(turn)
         try:
             async with asyncio.timeout(access.timeout_seconds):
@@ -291,16 +291,19 @@ def _model(provider: str, name: str, api_key: str, base_url: str, rules: Rules) 
         "base_url": base_url or llm.PROVIDERS[provider],
         "http_client": _client(rules),
     }
+    # Retries are ours. As a setting of the request, that would make a client of its own for each.
     if provider == "openai":
+        from openai import AsyncOpenAI
         from pydantic_ai.models.openai import OpenAIChatModel
         from pydantic_ai.providers.openai import OpenAIProvider
 
-        return OpenAIChatModel(name, provider=OpenAIProvider(**given))
+        return OpenAIChatModel(name, provider=OpenAIProvider(openai_client=AsyncOpenAI(**given, max_retries=0)))
     if provider == "anthropic":
+        from anthropic import AsyncAnthropic
         from pydantic_ai.models.anthropic import AnthropicModel
         from pydantic_ai.providers.anthropic import AnthropicProvider
 
-        return AnthropicModel(name, provider=AnthropicProvider(**given))
+        return AnthropicModel(name, provider=AnthropicProvider(anthropic_client=AsyncAnthropic(**given, max_retries=0)))
     from pydantic_ai.models.google import GoogleModel
     from pydantic_ai.providers.google import GoogleProvider
 
