@@ -22,7 +22,9 @@ def close(approval: Approval) -> None:
 
 def withdraw(job: Job) -> None:
     """The job has ended, its row locked: nobody needs to decide any more."""
-    for approval in Approval.objects.filter(job_id=job.pk, status=Status.PENDING).select_for_update():
+    for approval in Approval.objects.filter(
+        org_id=job.org_id, job_id=job.pk, status=Status.PENDING
+    ).select_for_update():
         approval.status = Status.WITHDRAWN
         Approval.objects.filter(pk=approval.pk).update(status=approval.status, decided_at=Now())
         close(approval)

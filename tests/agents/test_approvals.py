@@ -9,9 +9,9 @@ from django.db.models.functions import Now
 
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
 from agent_jobs.models import Approval, Job, Message
-from agent_jobs.services import approvals, jobs
+from agent_jobs.services import approvals, jobs, transitions
 from agent_jobs.services.transitions import in_seconds
-from agent_jobs.states import JobStatus
+from agent_jobs.states import Event, JobStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.agents import parts
@@ -189,6 +189,21 @@ def test_a_canceled_job_has_nothing_left_to_approve(parked: Any) -> None:
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
     with pytest.raises(Conflict):
         approvals.decide("acme", approval.pk, "approve", by="U0BOSS", actor=rows.TESTER)
+
+
+@pytest.mark.parametrize("event", ["cancel", "fail"])
+@pytest.mark.parametrize("is_taken_back", [False, True])
+def test_one_that_was_being_asked_for_when_its_job_ended_is_withdrawn_too(event: str, is_taken_back: bool) -> None:
+    """Written down by a worker that had not come so far as to park the job; perhaps it died at that."""
+    job = rows.job(JobStatus.RUNNING, runner="conversation", lane="agents")
+    approval = rows.approval(job)
+    if is_taken_back:
+        parts.crash(job)
+    if event == "cancel":
+        jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    else:
+        transitions.move_one(Event.FAIL, again(job), actor=rows.TESTER, error_code="deadline_exceeded")
+    assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
 
 
 def test_an_agent_may_ask_of_its_own_accord() -> None:

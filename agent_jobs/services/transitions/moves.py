@@ -11,7 +11,7 @@ from agent_jobs.models import Activity, Job, Task
 from agent_jobs.services import questions
 from agent_jobs.services.transitions.lanes import HEAD_START, ready_now
 from agent_jobs.specs import Actor
-from agent_jobs.states import MOVES, TERMINAL, Event, SourceType, TaskStatus, WaitingFor
+from agent_jobs.states import MOVES, TERMINAL, Event, SourceType, TaskStatus
 from channels_integration import tally
 
 # Words of the activities that moves leave.
@@ -33,7 +33,7 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
 
     Fences off whoever holds a lease. Raises IllegalMove, with the status that stood in the way.
     """
-    move, waited_for = MOVES[event], job.waiting_for
+    move = MOVES[event]
     if move.target in TERMINAL:
         columns = {**_NO_LEASE, **_NO_WAIT, "queue_at": None, "finished_at": Now(), **columns}
     elif event in (Event.TAKE_BACK, Event.RETRY):
@@ -47,7 +47,8 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
             raise IllegalMove(
                 f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
             )
-        if move.target in TERMINAL and waited_for == WaitingFor.APPROVAL:
+        if move.target in TERMINAL and event != Event.COMPLETE:
+            # Whatever it waits for: one that was just asked for may not have come as far as to be waited for.
             questions.withdraw(job)
         if move.target in TERMINAL or event == Event.TAKE_BACK:
             Task.objects.filter(job_id=job.pk, status=TaskStatus.RUNNING).update(
