@@ -34,11 +34,16 @@ def time_for(minutes: float, platform: str) -> dict[str, Any]:
     return {"expires_at": transitions.in_seconds(seconds + _FAR_AWAY_SECONDS), "timer_seconds": seconds}
 
 
-def start_time(job: Job, message_key: UUID) -> None:
-    """Of what was asked by this message, which is out now, or never will be: only the API is left then. Once."""
+def start_time(job: Job, message_key: UUID) -> float | None:
+    """Of what was asked by this message, which is out now, or never will be: only the API is left then. Once; returns
+    the seconds that begin, None where none do."""
     asked = Approval.objects.filter(job_id=job.pk, message_key=message_key, timer_seconds__isnull=False)
-    for approval in asked.filter(status=Status.PENDING):
-        _start(approval, transitions.in_seconds(approval.timer_seconds or 0))
+    approval = asked.filter(status=Status.PENDING).first()
+    if approval is None:
+        return None
+    seconds = approval.timer_seconds or 0.0
+    _start(approval, transitions.in_seconds(seconds))
+    return seconds
 
 
 def decide(

@@ -192,12 +192,9 @@ def settle_delivery(delivery: Delivery) -> None:
 
 
 def _sent(job: Job, delivery: Delivery) -> None:
-    columns: dict[str, Any] = {}
-    if job.waiting_for == WaitingFor.APPROVAL:
-        approvals.start_time(job, delivery.outgoing_id)
+    columns = _timer(job, delivery)
     if delivery.receipt and delivery.receipt.thread and not job.thread:
         columns["thread"] = delivery.receipt.thread
-    columns |= _timer(job, delivery)
     if columns:
         Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
     # This message itself still counts as under way until the caller has marked it.
@@ -207,17 +204,20 @@ def _sent(job: Job, delivery: Delivery) -> None:
 
 
 def _timer(job: Job, delivery: Delivery) -> dict[str, Any]:
-    """What of a job that waits for this message changes now that its time begins."""
-    if job.timer_message_id == delivery.outgoing_id and job.lease_until is None and job.queue_at is None:
-        return {"wake_at": transitions.in_seconds(job.timer_seconds or 0), "timer_message_id": None}
-    return {}
+    """What of a job that waits for this message changes now that its time begins, or that of what it asked for."""
+    seconds = job.timer_seconds or 0.0 if job.timer_message_id == delivery.outgoing_id else None
+    if job.waiting_for == WaitingFor.APPROVAL:
+        begun = approvals.start_time(job, delivery.outgoing_id)
+        seconds = seconds if begun is None else begun
+    if seconds is None or job.lease_until is not None or job.queue_at is not None:
+        return {}
+    return {"wake_at": transitions.in_seconds(seconds), "timer_message_id": None}
 
 
 def _given_up(job: Job, delivery: Delivery) -> None:
     """A question that nobody can see waits for nothing; an end that nobody hears is none. But what is to be approved is
     seen by API, too, and has its time from now."""
     if job.waiting_for == WaitingFor.APPROVAL:
-        approvals.start_time(job, delivery.outgoing_id)
         if columns := _timer(job, delivery):
             Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
         return

@@ -151,6 +151,15 @@ def test_a_delivery_that_only_the_transcript_knows_of_is_believed() -> None:
     assert (approval.status, approval.expires_at) == ("expired", said_at + HOUR)
 
 
+def test_a_job_that_was_parked_by_the_release_before_is_woken_in_time() -> None:
+    """It knows of no timer, and parked the job until the far end of the time."""
+    job = park()
+    Job.objects.update(timer_message_id=None, timer_seconds=None, wake_at=asked(job).expires_at)
+    before = datetime.now(UTC)
+    is_out(job)
+    assert is_an_hour_from(before, again(job).wake_at)
+
+
 def test_the_api_says_no_time_before_there_is_one() -> None:
     job = park()
     api = factories.api()
