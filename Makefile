@@ -19,7 +19,7 @@ help:
 	@echo "make chaos            break the service on purpose: DURATION=180 SEED=7 EXPERIMENT=E1,E4 (all of them without)"
 	@echo "make chaos-smoke      four of these experiments for a minute in all"
 	@echo "make fuzz             generated requests against the whole OpenAPI document (SEED=1 EXAMPLES=50)"
-	@echo "make sbom             what the service is made of, as CycloneDX: sbom.json"
+	@echo "make sbom             what the service is made of, with hashes and licences, as CycloneDX: sbom.json"
 	@echo "make format           put the code into its form"
 	@echo "make lock             resolve requirements/*.in anew (make lock UPGRADE=--upgrade for newer versions)"
 	@echo "make check-container  Dockerfile, docker-compose.yml and .env.example, without a container engine"
@@ -48,10 +48,9 @@ format: env
 test:
 	$(PYTHON) manage.py test
 
-# What the service is made of, with hashes, as CycloneDX; nothing is asked of the network.
+# What the service is made of, with hashes and licences, as CycloneDX; nothing is asked of the network.
 sbom: env
-	$(BIN)/cyclonedx-py requirements requirements/base.txt --pyproject pyproject.toml --output-reproducible \
-		--of JSON -o sbom.json
+	$(BIN)/python .ci/sbom.py sbom.json
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz --seed=$(or $(SEED),1) --examples=$(or $(EXAMPLES),50)
