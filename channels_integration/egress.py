@@ -52,14 +52,20 @@ def loop() -> asyncio.AbstractEventLoop:
         return _loops[0]
 
 
-def client(rules: Rules, *, max_bytes: int) -> Client:
+def client(rules: Rules, *, max_bytes: int, network: httpcore2.AsyncNetworkBackend | None = None) -> Client:
     """A client for one event loop, that many may share. Time-outs come with each request."""
     return Client(
-        transport=_Guarded(rules, max_bytes),
+        transport=_Guarded(rules, max_bytes, network or _Network(rules)),
         timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS),
         follow_redirects=False,
         trust_env=False,
     )
+
+
+def rehearsed(body: bytes) -> Client:
+    """A client whose every request is answered with this JSON, and goes nowhere."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return client(Rules(), max_bytes=len(body), network=httpcore2.AsyncMockBackend([head, body]))
 
 
 def refused(error: BaseException | None) -> str | None:
@@ -87,7 +93,7 @@ def _trusted() -> ssl.SSLContext:
 
 
 class _Guarded(httpx2.AsyncHTTPTransport):
-    def __init__(self, rules: Rules, max_bytes: int) -> None:
+    def __init__(self, rules: Rules, max_bytes: int, network: httpcore2.AsyncNetworkBackend) -> None:
         super().__init__(verify=_trusted(), trust_env=False)
         self._rules = rules
         self._max_bytes = max_bytes
@@ -98,7 +104,7 @@ class _Guarded(httpx2.AsyncHTTPTransport):
             max_keepalive_connections=_IDLE_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
             retries=0,
-            network_backend=_Network(rules),
+            network_backend=network,
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -1,20 +1,17 @@
 """Models of providers, by way of pydantic-ai: one request in, one reply out; the loop around it is ours.
 
-One event loop in a thread of its own serves all turns of the process, with one client for each provider, address and
-key, so that connections are kept and a turn that waits costs a thread that sleeps and nothing else. A call that nobody
-waits for any more is given up at once: its connection is closed. All of them go through the guarded client of
-`channels_integration.egress`, and nothing but the key that came with the turn goes along.
+One event loop in a thread of its own serves all turns of the process, so a turn that waits costs a thread that sleeps
+and nothing else. A call that nobody waits for any more is given up at once: its connection is closed.
 
 The model ends a turn by calling `respond`; providers that only speak say so as plain text. What people wrote goes in as
 JSON under a name, never as instructions.
 """
 
 import asyncio
+import contextlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError, Future
-from functools import lru_cache
 from typing import Any
 
 from pydantic_ai import direct, exceptions
@@ -33,18 +30,11 @@ from pydantic_ai.tools import ToolDefinition
 
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError
-from agent_jobs.llm.base import Access, Line, OnStart, Reply, ToolCall, Turn, Usage
+from agent_jobs.llm import providers
+from agent_jobs.llm.base import Access, Line, OnStart, Reply, Tool, ToolCall, Turn, Usage
 from channels_integration import egress
-from channels_integration.addresses import Rules
 
 RESPOND = "respond"
-MAX_ANSWER_BYTES = 10 * 1024 * 1024
-# Read by the providers' own packages: they would send what is the operator's to an organisation's address, or log what
-# is sent.
-_READ_BY_SDKS = (
-    *("OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_LOG"),
-    *("ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_LOG"),
-)
 _FRAME = """\
 You are an agent that talks with people in a channel on behalf of an organisation.
 {instructions}
@@ -61,6 +51,8 @@ How to work:
 _FOLLOW_UP = (
     "Nobody has answered since you last spoke. Write follow-up {number} of {most}: short, and not the same again."
 )
+_REHEARSAL = Turn("", "Say nothing.", tools=(Tool("nothing", "Does nothing."),))
+_REHEARSAL_SECONDS = 60
 _BEGIN = "Begin: nobody has said anything yet."
 _GO_ON = "Go on."
 
@@ -73,7 +65,7 @@ class HostedModel:
         if not access.api_key:
             raise PermanentError(f"there is no key for {self.provider}", code="model_key_missing")
         # Here and not in the loop, which others wait for: the first of a provider reads its whole package.
-        model = _model(self.provider, self.name, access.api_key, access.base_url, _rules(access))
+        model = providers.model(self.provider, self.name, access)
         call = _submit(self._ask(model, turn, access))
         try:
             if on_start:
@@ -260,51 +252,18 @@ def _translated(provider: str, error: Exception) -> RetryableError | PermanentEr
     return RetryableError(f"{provider} sent an answer that cannot be read", code="model_answer_invalid")
 
 
-def preload(providers: Iterable[str]) -> None:
-    """All that the first call of each would have to read or make. Calls nobody."""
-    egress.loop()
-    for provider in providers:
-        _model(provider, "preloaded", "none", "", Rules())
+# --- Before the first call -------------------------------------------------------------------------------------
+def preload(names: Iterable[str]) -> None:
+    """All that the first call of these providers would have to read or make: each is asked once, in this process alone.
+
+    Packages are a second of it. The rest is what they make when they are first used, and would make in the first turns,
+    which mostly come all at once.
+    """
+    for provider in names:
+        rehearsed = providers.rehearsed(provider)
+        with contextlib.suppress(RetryableError, PermanentError):
+            _submit(HostedModel(provider, "rehearsed")._ask(rehearsed, _REHEARSAL, Access())).result(_REHEARSAL_SECONDS)
 
 
-# --- The loop and the clients ----------------------------------------------------------------------------------
 def _submit(call: Any) -> "Future[Reply]":
     return asyncio.run_coroutine_threadsafe(call, egress.loop())
-
-
-def _rules(access: Access) -> Rules:
-    return Rules(ports=access.ports, allow_private=access.allow_private)
-
-
-@lru_cache(maxsize=8)
-def _client(rules: Rules) -> egress.Client:
-    """One for all providers and keys: these come with each request."""
-    return egress.client(rules, max_bytes=MAX_ANSWER_BYTES)
-
-
-@lru_cache(maxsize=256)
-def _model(provider: str, name: str, api_key: str, base_url: str, rules: Rules) -> Model:
-    for variable in _READ_BY_SDKS:
-        os.environ.pop(variable, None)
-    given: dict[str, Any] = {
-        "api_key": api_key,
-        "base_url": base_url or llm.PROVIDERS[provider],
-        "http_client": _client(rules),
-    }
-    # Retries are ours. As a setting of the request, that would make a client of its own for each.
-    if provider == "openai":
-        from openai import AsyncOpenAI
-        from pydantic_ai.models.openai import OpenAIChatModel
-        from pydantic_ai.providers.openai import OpenAIProvider
-
-        return OpenAIChatModel(name, provider=OpenAIProvider(openai_client=AsyncOpenAI(**given, max_retries=0)))
-    if provider == "anthropic":
-        from anthropic import AsyncAnthropic
-        from pydantic_ai.models.anthropic import AnthropicModel
-        from pydantic_ai.providers.anthropic import AnthropicProvider
-
-        return AnthropicModel(name, provider=AnthropicProvider(anthropic_client=AsyncAnthropic(**given, max_retries=0)))
-    from pydantic_ai.models.google import GoogleModel
-    from pydantic_ai.providers.google import GoogleProvider
-
-    return GoogleModel(name, provider=GoogleProvider(**given))

@@ -14,8 +14,9 @@ import pytest
 
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError, RunError
+from agent_jobs.llm import hosted
 from agent_jobs.llm.hosted import HostedModel
-from channels_integration import egress
+from channels_integration import addresses, egress
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, completion, says
 from tests.waiting import PATIENCE
@@ -412,4 +413,16 @@ def test_the_first_call_of_a_process_reads_no_package_where_it_was_preloaded(pro
         return int(modules)
 
     assert read_in_the_first_call(is_preloaded=False) > 500
-    assert read_in_the_first_call(is_preloaded=True) < 50
+    assert read_in_the_first_call(is_preloaded=True) < 5
+
+
+@pytest.mark.parametrize("name", llm.PROVIDERS)
+def test_every_provider_is_rehearsed_to_the_end_of_a_call_without_the_network(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies: list[Any] = []
+    read = hosted._reply
+    monkeypatch.setattr(hosted, "_reply", lambda *given: replies.append(read(*given)) or replies[-1])
+    monkeypatch.setattr(addresses, "look_up_beside", pytest.fail)
+    llm.preload([name])
+    assert [reply.text for reply in replies] == ["."]

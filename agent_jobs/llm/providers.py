@@ -1,0 +1,100 @@
+"""The providers' own packages, as pydantic-ai drives them: a model for each name, address and key, made once.
+
+All of them go through the guarded client of `channels_integration.egress`, one for all, so that connections are kept;
+nothing but the key that came with the turn goes along.
+"""
+
+import json
+import os
+import threading
+from functools import lru_cache
+from typing import Any
+
+from pydantic_ai.models import Model
+
+from agent_jobs import llm
+from agent_jobs.llm.base import Access
+from channels_integration import egress
+from channels_integration.addresses import Rules
+
+MAX_ANSWER_BYTES = 10 * 1024 * 1024
+# Read by the providers' own packages: they would send what is the operator's to an organisation's address, or log what
+# is sent.
+_READ_BY_SDKS = (
+    *("OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_LOG"),
+    *("ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_LOG"),
+)
+# The least that each provider's package takes for an answer.
+_ANSWERS: dict[str, dict[str, Any]] = {
+    "openai": {
+        "id": "none",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "none",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "."}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    },
+    "anthropic": {
+        "id": "none",
+        "type": "message",
+        "role": "assistant",
+        "model": "none",
+        "content": [{"type": "text", "text": "."}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    },
+    "google": {
+        "candidates": [{"content": {"role": "model", "parts": [{"text": "."}]}, "finishReason": "STOP", "index": 0}],
+        "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},
+    },
+}
+_making = threading.Lock()
+
+
+def model(provider: str, name: str, access: Access) -> Model:
+    rules = Rules(ports=access.ports, allow_private=access.allow_private)
+    with _making:  # many turns begin at once, and one of them is to make it
+        return _model(provider, name, access.api_key, access.base_url, rules)
+
+
+def rehearsed(provider: str) -> Model:
+    """A model that answers a word, and reaches nobody."""
+    return _made(provider, "rehearsed", "none", "", egress.rehearsed(json.dumps(_ANSWERS[provider]).encode()))
+
+
+@lru_cache(maxsize=256)
+def _model(provider: str, name: str, api_key: str, base_url: str, rules: Rules) -> Model:
+    return _made(provider, name, api_key, base_url, _client(rules))
+
+
+@lru_cache(maxsize=8)
+def _client(rules: Rules) -> egress.Client:
+    """One for all providers and keys: these come with each request."""
+    return egress.client(rules, max_bytes=MAX_ANSWER_BYTES)
+
+
+def _made(provider: str, name: str, api_key: str, base_url: str, client: egress.Client) -> Model:
+    for variable in _READ_BY_SDKS:
+        os.environ.pop(variable, None)
+    given: dict[str, Any] = {
+        "api_key": api_key,
+        "base_url": base_url or llm.PROVIDERS[provider],
+        "http_client": client,
+    }
+    # Retries are ours. As a setting of the request, that would make a client of its own for each.
+    if provider == "openai":
+        from openai import AsyncOpenAI
+        from pydantic_ai.models.openai import OpenAIChatModel
+        from pydantic_ai.providers.openai import OpenAIProvider
+
+        return OpenAIChatModel(name, provider=OpenAIProvider(openai_client=AsyncOpenAI(**given, max_retries=0)))
+    if provider == "anthropic":
+        from anthropic import AsyncAnthropic
+        from pydantic_ai.models.anthropic import AnthropicModel
+        from pydantic_ai.providers.anthropic import AnthropicProvider
+
+        return AnthropicModel(name, provider=AnthropicProvider(anthropic_client=AsyncAnthropic(**given, max_retries=0)))
+    from pydantic_ai.models.google import GoogleModel
+    from pydantic_ai.providers.google import GoogleProvider
+
+    return GoogleModel(name, provider=GoogleProvider(**given))
