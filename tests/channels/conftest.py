@@ -65,7 +65,7 @@ def post(text: str = "Hello", **changes: Any) -> Outgoing:
     return outgoing
 
 
-def deliver(seconds: float = 8.0) -> int:
+def deliver(seconds: float = PATIENCE) -> int:
     """Everything that is due, or will be within a second of the last; at most `seconds`."""
     return outbox.deliver_due(until=time.monotonic() + seconds)
 

@@ -10,7 +10,7 @@ from channels_integration import lanes, outbox
 from channels_integration.messages import Hold
 from channels_integration.models import OutboundMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, overdue, post, row
+from tests.channels.conftest import deliver, deliver_all, deliver_now, overdue, post, row
 from tests.fakes.slack import Fault, Step
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,11 +75,11 @@ def test_others_in_the_same_channel_go_on_at_once(slack):
 def test_a_platform_that_says_later_over_closing_time_sends_in_the_morning(slack):
     slack.script(Step(Fault.RATE_LIMITED, retry_after=1))
     message = post()
-    deliver(0.5)
+    deliver_now()
     assert row(message).error_code == "ratelimited"
     closed_for(3600)
 
-    deliver(3)
+    deliver()
 
     assert (slack.posts, row(message).error_code) == ([], "held")
 
@@ -92,7 +92,7 @@ def test_what_hours_held_a_message_for_does_not_count_as_its_platforms_no(slack,
     closed_for(0, closed_seconds=closed_hours * 3600)
     slack.script(Step(Fault.RATE_LIMITED, retry_after=1))
 
-    deliver(0.5)
+    deliver_now()
 
     assert row(message).status == status
 
@@ -131,7 +131,7 @@ def test_hours_that_cannot_be_told_hold_the_message_and_are_asked_again(slack):
 
     doubles.on_hours[:] = [broken]
     message = post()
-    deliver(0.5)
+    deliver_now()
     assert (slack.posts, row(message).status, row(message).failures) == ([], "pending", 1)
 
     closed_for(0)

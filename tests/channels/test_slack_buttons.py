@@ -13,7 +13,7 @@ from channels_integration.messages import Button, Change, Did
 from channels_integration.models import InboundEvent, OutboundMessage
 from channels_integration.platforms import slack_blocks
 from tests.channels import doubles
-from tests.channels.conftest import SIGNING_SECRET, deliver, deliver_all, deliver_now, message, post, row
+from tests.channels.conftest import SIGNING_SECRET, deliver_all, deliver_now, message, post, row
 from tests.fakes.slack import Fault, Step, sign
 from tests.waiting import wait_for
 
@@ -92,7 +92,7 @@ def test_a_long_label_is_cut(slack):
 )
 def test_buttons_that_slack_could_not_show_are_a_dead_letter_and_no_message_without_them(slack, buttons):
     outgoing = post(buttons=buttons)
-    deliver(1)
+    deliver_now()
 
     assert (row(outgoing).status, row(outgoing).error_code) == ("dead", "buttons_too_large")
     assert slack.posts == []
@@ -137,7 +137,7 @@ def test_the_owner_hears_of_its_message_and_not_of_the_change(slack):
 def test_a_change_comes_after_its_message_however_long_that_takes(slack):
     slack.script(Step(Fault.DROP_AFTER))
     outgoing = post(buttons=TWO)
-    deliver(0.3)
+    deliver_now()
     assert row(outgoing).status == "unknown"
     outbox.change("acme", outgoing.id, line="Denied by", person="U0ANN")
     deliver_all()

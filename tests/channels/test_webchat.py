@@ -38,7 +38,7 @@ def test_agent_and_person_talk_in_one_transcript():
     (heard,) = doubles.heard
     assert (heard.platform, heard.code, heard.text, heard.author) == ("web", "lobby", "Fine", "Ann")
     assert (heard.owner_key, heard.is_direct, heard.event_id) == ("owner", True, str(said.id))
-    assert abs((heard.sent_at - datetime.now(UTC)).total_seconds()) < 5
+    assert abs((heard.sent_at - datetime.now(UTC)).total_seconds()) < 30
 
 
 def test_a_line_and_its_event_are_written_together_or_not_at_all(monkeypatch):

@@ -183,7 +183,7 @@ def test_what_servers_say_at_every_start_and_stop_is_left_out(ups: Any) -> None:
     up = ups("calm", "--port", "0", "--no-demo").wait_ready()
     up.wait_well()
     up.process.terminate()
-    assert up.process.wait(40) == 0
+    assert up.process.wait(PATIENCE) == 0
     lines = up.printed.splitlines()
     assert [line for line in lines if line.startswith(("postgres", "redis")) or not line.partition(" | ")[2]] == []
     assert lines[0].endswith(f"with the data in {up.data_dir}")
