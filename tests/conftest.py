@@ -1,5 +1,6 @@
 """What every test may ask for. The servers of the run are `services_plugin.py`'s."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from django.db import connection
 
 from tests import replay
 from tests.waiting import PATIENCE
@@ -14,6 +16,16 @@ from tests.waiting import PATIENCE
 # A machine that is slow for a moment says nothing about an example.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """A test may have one transaction open for as long as it lasts, and its threads wait for each other's: the
+    service's limits of 5 s and 30 s would end that on a busy machine. Processes of live tests keep them."""
+    options = connection.settings_dict["OPTIONS"]
+    limits, patience = r"(statement|lock|idle_in_transaction_session)_timeout=\w+", rf"\1_timeout={PATIENCE:g}s"
+    options["options"], found = re.subn(limits, patience, options["options"])
+    assert found == 3
 
 
 @pytest.fixture(scope="session")
