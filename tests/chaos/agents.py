@@ -6,7 +6,8 @@ shown, as with a real one. The tools (`Workshop`) write down every call that rea
 
 * a call of a tool that is not declared idempotent is made at most once, whoever dies meanwhile;
 * nothing that needs approval is done before somebody has approved it;
-* the model is not asked again for what it has answered, but for what was lost with a worker.
+* the model is not asked again for what it has answered, but for what was lost with a worker;
+* an approval that somebody gave by pressing the button in Slack, and whose press was answered 200, is decided by them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -32,6 +34,7 @@ _NAME = re.compile(r"Question ([a-z]+-\d+)\?")
 _LEAVE = re.compile(r'May I use act\?.*"name": "([a-z]+-\d+)"', re.DOTALL)
 _FOLLOW_UP = "Nobody has answered since you last spoke"
 _SILENT_SECONDS = 8.0
+_BOSS = "U0BOSS"
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,18 @@ class Brain:
 
 
 class AgentLoad(Load):
-    """The base's jobs, and a share of `agents` among them."""
+    """The base's jobs, and a share of `agents` among them. A share of their approvals is `pressed`, the rest is given
+    over the API."""
 
-    def __init__(self, rig: Rig, *, agents: float = 0.12, silent: float = 0.1, **options: Any) -> None:
+    def __init__(
+        self, rig: Rig, *, agents: float = 0.12, silent: float = 0.1, pressed: float = 0.5, **options: Any
+    ) -> None:
         super().__init__(rig, **options)
-        self.agents, self.silent = agents, silent
+        self.agents, self.silent, self.pressed = agents, silent, pressed
         self.workshop, self.brain = Workshop(), Brain()
         self.model = FakeOpenAI(self.brain.answer)
         self.approved: dict[str, float] = {}
+        self.heard_presses: dict[str, str] = {}  # approvals, by their jobs
         self.names: set[str] = set()
 
     def prepare(self) -> None:
@@ -164,7 +171,31 @@ class AgentLoad(Load):
         """Somebody allows what an agent asks leave for."""
         found = _LEAVE.search(post.text)
         if found:
-            self.agenda.after(self._people.uniform(0, 1), lambda: self._approve(found[1]))
+            is_pressed = self._people.random() < self.pressed
+            decide = (lambda: self._press(found[1], post)) if is_pressed else (lambda: self._approve(found[1]))
+            self.agenda.after(self._people.uniform(0, 1), decide)
+
+    def _press(self, name: str, post: Post) -> None:
+        """Slack tells of a press once; whoever sees that nothing came of it presses again."""
+        slack = self.rig.slack
+        shown = re.search(r'"value": "(approve:([0-9a-f-]+))"', json.dumps(slack.message(post.channel, post.ts)))
+        if shown is None:
+            return  # the buttons are gone: an earlier press was heard, though its answer was lost
+        value, approval_id = shown.groups()
+        self.approved.setdefault(name, time.time())
+        url = f"http://127.0.0.1:{self.client.next_port()}/channels/slack/interactions"
+        try:
+            said = str(slack.send_interaction(slack.interaction(post, value, user=_BOSS), url=url))
+        except KeyError:
+            return  # gone in this moment
+        except (OSError, ValueError, HTTPException) as error:
+            said = type(error).__name__
+        with self._lock:
+            self.answers[f"press {said}"] += 1
+            if said == "200":
+                self.heard_presses[name] = approval_id
+                return
+        self.agenda.after(AGAIN_SECONDS, lambda: self._press(name, post))
 
     def _approve(self, name: str) -> None:
         asked = self._asked[name]
@@ -194,7 +225,11 @@ class AgentLoad(Load):
             self.answers[f"tool {tool}"] = times
         self.answers["model"] = sum(self.brain.asked.values())
         with self.rig.database() as connection:
-            return [*self._tools_broken(connection), *self._models_broken(connection)]
+            return [
+                *self._tools_broken(connection),
+                *self._models_broken(connection),
+                *self._presses_broken(connection),
+            ]
 
     def _tools_broken(self, connection: psycopg.Connection[Any]) -> list[str]:
         found = []
@@ -214,6 +249,18 @@ class AgentLoad(Load):
             if '"done"' in text and not by_job[name, tool]:
                 found.append(f"{name}: {tool} is recorded as done, and nobody was called")
         return found
+
+    def _presses_broken(self, connection: psycopg.Connection[Any]) -> list[str]:
+        rows = connection.execute("SELECT id::text, status, decided_by FROM agent_jobs_approval").fetchall()
+        stand = {approval_id: (status, by) for approval_id, status, by in rows}
+        pressed = {name: stand.get(approval_id) for name, approval_id in self.heard_presses.items()}
+        by_press = sum(by == _BOSS for _, by in stand.values())
+        self.answers["approvals decided by a press"] = by_press
+        return [
+            f"{name}: a press was answered 200, and the approval is {now}"
+            for name, now in pressed.items()
+            if now != ("approved", _BOSS)
+        ]
 
     def _models_broken(self, connection: psycopg.Connection[Any]) -> list[str]:
         rows = connection.execute(
