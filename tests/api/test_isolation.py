@@ -430,7 +430,7 @@ def test_lists_hold_only_what_is_ours(world):
     for path, count in {
         "agent-jobs?include=activities,stats": 3,
         "approvals": 2,
-        "activities": 1,
+        "activities": 2,
         "organizations/acme/agent-jobs-type": 1,
         "organizations/acme/profiles": 1,
         "app-tokens": 4,
