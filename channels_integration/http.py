@@ -262,15 +262,8 @@ class _Connection(HTTPConnection):
         _Exchange.current.exchange.connected()
 
 
-class _SecureConnection(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        _Exchange.current.exchange.opened(sock)
-        return sock
-
-    def connect(self) -> None:
-        super().connect()
-        _Exchange.current.exchange.connected()
+class _SecureConnection(_Connection, HTTPSConnection):
+    """What `super()` is in the methods above is TLS' own class here."""
 
 
 class _Pool(urllib3.HTTPConnectionPool):

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from django.http import HttpResponseBase
@@ -11,17 +10,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import explanations, queries, stats, timing
-from agent_jobs.api import activities, approvals, paging, parsing, streams
-from agent_jobs.api.answers import filled, number, stamp, stamp_or_none
+from agent_jobs.api import activities, job_answers, paging, parsing, streams
 from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import Moment, Object, StrictSerializer, Tags, Text, Whole
 from agent_jobs.api.filters import JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.services import jobs, spending
+from agent_jobs.services import jobs
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec, config_errors
-from agent_jobs.states import TERMINAL, JobStatus, WaitingFor
+from agent_jobs.states import TERMINAL
 
 SORTING = paging.Sorting(
     "jobs",
@@ -118,117 +116,6 @@ def channel_spec(channel: Mapping[str, Any]) -> ChannelSpec:
     return ChannelSpec(channel["platform"], channel["code"], channel.get("type", ""), channel.get("data", {}))
 
 
-# --- What is answered ------------------------------------------------------------------------------------------
-def answers(rows: Sequence[queries.Row], *, is_detail: bool = False, are_new: bool = False) -> list[dict[str, Any]]:
-    """Jobs as clients see them; two statements for any number of them, one for new ones, which have no tasks."""
-    ids = [row["id"] for row in rows]
-    tasks = queries.tasks_of(ids) if ids and not are_new else {}
-    logs = queries.logs_of(ids) if ids else {}
-    return [
-        _answer(row, tasks.get(row["id"], []), logs.get(row["id"], queries.Log()), is_detail=is_detail) for row in rows
-    ]
-
-
-def created(job: Any) -> dict[str, Any]:
-    """The whole answer to a POST that has made this job; what stands in it needs no second look into the row."""
-    row = {column: getattr(job, column) for column in queries.JOB_COLUMNS}
-    (shown,) = answers([row], is_detail=True, are_new=True)
-    return {"data": shown, "meta": {"org_id": shown["org_id"], "id": shown["id"]}}
-
-
-def explanation(found: explanations.Explanation) -> dict[str, Any]:
-    """Every field always, null where there is nothing to say: it is new, and no client of the document reads it."""
-    return {
-        "state": found.state,
-        "rule": found.rule,
-        "blocked_by": [
-            filled(
-                {
-                    "kind": holder.kind,
-                    "id": holder.id,
-                    "state": holder.state,
-                    "next_try_at": stamp_or_none(holder.next_try_at),
-                }
-            )
-            for holder in found.blocked_by
-        ],
-        "place_in_queue": found.place_in_queue,
-        "estimated_start": stamp_or_none(found.estimated_start),
-        "unblocks": list(found.unblocks),
-    }
-
-
-def _answer(row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, *, is_detail: bool) -> dict[str, Any]:
-    job_id, config = str(row["id"]), row["config"]
-    shown = {
-        "id": job_id,
-        "job_id": job_id,
-        "org_id": row["org_id"],
-        "platform": row["platform"],
-        "channel_code": row["channel_code"],
-        "channel_data": row["channel_data"],
-        "job_type_id": row["job_type_key"],
-        "job_status": row["status"],
-        "priority": row["priority"],
-        "created_at": stamp(row["created_at"]),
-        "updated_at": stamp(row["updated_at"]),
-        "scheduled_at": stamp(row["scheduled_at"]),
-        "last_task_created_at": stamp(tasks[-1]["created_at"]) if tasks else None,
-        "tasks": [_task(task) for task in tasks],
-        "result": row["result"],
-        "params": row["params"],
-        "config": config,
-        "job_config": config,
-        "tags": ",".join(row["tags"]),
-        "flags": {
-            "is_new_channel": row["is_new_channel"],
-            "has_human_reply": row["inbox_count"] > 0,
-            "first_reply_at": stamp_or_none(row["first_reply_at"]),
-            "ignore_cooldown": row["ignore_cooldown"],
-        },
-        "execution_log": [f"{stamp(at)} {note}" for at, note in log.lines],
-        "activities_count": log.count,
-    }
-    has_value = {
-        "channel_type": row["channel_type"],
-        "chat_id": activities.chat_id(row["platform"], row["channel_code"], row["thread"]),
-        "started_at": stamp_or_none(row["started_at"]),
-        "finished_at": stamp_or_none(row["finished_at"]),
-        "deadline_at": stamp_or_none(row["deadline_at"]),
-        "result_data": row["result_data"],
-        "error_code": row["error_code"],
-        "error_message": row["error_message"],
-        "replay_of": str(row["replay_of"]) if row["replay_of"] else None,
-        "retry_count": row["retry_count"] or None,
-    }
-    if _is_waiting_outside(row):
-        has_value |= {"waiting_for": row["waiting_for"], "wake_at": stamp_or_none(row["wake_at"])}
-    if is_detail:
-        shown |= {"delay_minutes": row["delay_minutes"], "delay_seconds": row["delay_seconds"]}
-        has_value["requested_scheduled_at"] = stamp_or_none(row["requested_at"])
-        if row["waiting_for"] == WaitingFor.APPROVAL:
-            pending = queries.approvals_of(row["org_id"], row["id"], is_pending=True)
-            shown |= {"approvals": [approvals.answer(approval) for approval in pending]} if pending else {}
-        if config.get("on_budget_exhausted") == "approve":
-            granted = spending.granted(row["org_id"], row["id"])
-            has_value["budget_granted"] = {cap: number(Decimal(more)) for cap, more in granted.items()} or None
-    return shown | filled(has_value)
-
-
-def _is_waiting_outside(row: queries.Row) -> bool:
-    is_alive = row["status"] in {JobStatus.SCHEDULED, JobStatus.RUNNING}
-    return is_alive and row["lease_until"] is None and row["queue_at"] is None
-
-
-def _task(task: queries.Row) -> dict[str, Any]:
-    return {
-        "task_id": str(task["id"]),
-        "created_at": stamp(task["created_at"]),
-        "status": task["status"],
-        "result": task["result"],
-    }
-
-
 # --- Views -----------------------------------------------------------------------------------------------------
 class Jobs(Resource):
     @operation(
@@ -248,7 +135,7 @@ class Jobs(Resource):
         counts = stats.status_counts(asked.rows) if "stats" in include else None
         total = sum(counts.values()) if counts is not None else asked.rows.count()
         rows, has_more = queries.page(asked.rows, page.window, queries.JOB_COLUMNS)
-        shown = answers(rows)
+        shown = job_answers.of(rows)
         meta = {"org_id": self.org_id, **page.meta(rows, total=total, has_more=has_more)}
         if counts is not None:
             meta["stats"] = {"status": counts}
@@ -284,7 +171,7 @@ class Jobs(Resource):
         )
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            return 201, created(jobs.create(self.org_id, spec, actor=self.actor))
+            return 201, job_answers.created(jobs.create(self.org_id, spec, actor=self.actor))
 
         return self.once(effect)
 
@@ -306,7 +193,7 @@ class JobDetail(Resource):
         if "since" in asked.sent and "wait" not in asked.sent:
             raise Invalid(FieldError("since", "invalid", "needs wait"))
         row = queries.job(self.org_id, read_job_id(job_id))
-        shown = answers([row], is_detail=True)[0]
+        shown = job_answers.of([row], is_detail=True)[0]
         version = streams.version(row["updated_at"], shown["activities_count"])
         if request.method == "GET" and self.is_to_wait(asked, row, version):
             opened = streams.Wait(self.org_id, row["id"], self.token.pk, seen=version, seconds=asked.query["wait"])
@@ -314,7 +201,7 @@ class JobDetail(Resource):
                 return streams.WaitingResponse(opened)
             streams.wait_in_this_thread(opened)
             row = queries.job(self.org_id, row["id"])
-            shown = answers([row], is_detail=True)[0]
+            shown = job_answers.of([row], is_detail=True)[0]
             version = streams.version(row["updated_at"], shown["activities_count"])
         response = Response(self.detail(asked, row, shown))
         response["ETag"] = f'"{version}"'
@@ -335,7 +222,7 @@ class JobDetail(Resource):
             shown["Activities"] = [activities.answer(activity) for activity in found.get(row["id"], [])]
             meta["activities_meta"] = {"count": len(shown["Activities"]), "limit": limit}
         if "explanation" in asked.query["include"]:
-            shown["explanation"] = explanation(explanations.of(self.org_id, row["id"]))
+            shown["explanation"] = job_answers.explanation(explanations.of(self.org_id, row["id"]))
         return {"data": shown, "meta": meta}
 
     @operation(
@@ -352,7 +239,7 @@ class JobDetail(Resource):
         row = queries.job(self.org_id, job.pk)
         return Response(
             {
-                "data": answers([row], is_detail=True)[0],
+                "data": job_answers.of([row], is_detail=True)[0],
                 "meta": {"org_id": self.org_id, "job_id": str(row["id"])},
                 "message": f"Job with ID '{row['id']}' successfully canceled",
             }

@@ -16,6 +16,7 @@ from agent_jobs.api import (
     audit,
     catalog,
     channels,
+    chats,
     docs,
     events,
     health,
@@ -76,8 +77,8 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("channels/slack/installations", channels.Installations.as_view(**kwargs)),
         path("channels/slack/installations/<str:team_id>", channels.InstallationDetail.as_view(**kwargs)),
         path("channels/<str:platform>/<str:code>", channels.ChannelDetail.as_view(**kwargs)),
-        path("channels/<str:platform>/<str:code>/messages", channels.Messages.as_view(**kwargs)),
-        path("channels/<str:platform>/<str:code>/presses", channels.Presses.as_view(**kwargs)),
+        path("channels/<str:platform>/<str:code>/messages", chats.Messages.as_view(**kwargs)),
+        path("channels/<str:platform>/<str:code>/presses", chats.Presses.as_view(**kwargs)),
     ]
 
 

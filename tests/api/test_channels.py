@@ -6,7 +6,7 @@ import time
 import pytest
 from django.db import connection
 
-from agent_jobs.api import channels as channels_api
+from agent_jobs.api import chats
 from agent_jobs.models import IdempotencyKey
 from agent_jobs.states import JobStatus
 from tests import factories, rows
@@ -153,7 +153,7 @@ class TestMessages:
     def test_only_so_many_wait_at_once(self, acme, monkeypatch):
         full = threading.BoundedSemaphore(1)
         full.acquire()
-        monkeypatch.setattr(channels_api, "_places", full)
+        monkeypatch.setattr(chats, "_places", full)
         begun = time.monotonic()
 
         assert texts(acme.get(f"{LOBBY}?wait=30")) == []
@@ -171,7 +171,7 @@ def test_a_message_ends_the_waiting_at_once(monkeypatch):
             is_waiting.set()
             return super().wait(timeout)
 
-    monkeypatch.setattr(channels_api, "stopping", Stopping())
+    monkeypatch.setattr(chats, "stopping", Stopping())
 
     def wait():
         try:

@@ -1,0 +1,197 @@
+"""What is said and pressed in a channel: read by whoever shows it, and written in the place of a person.
+
+The transcript of one job, wherever it speaks, is `messages`.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponseBase
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import queries
+from agent_jobs.api import approvals, filters, parsing, streams
+from agent_jobs.api.answers import filled, stamp
+from agent_jobs.api.approvals import ApprovalItem
+from agent_jobs.api.base import read_job_id
+from agent_jobs.api.channels import ByName, OrgMeta
+from agent_jobs.api.docs import operation
+from agent_jobs.api.fields import StrictSerializer, Text
+from agent_jobs.errors import NotFound
+from agent_jobs.services import channels, presses
+from channels_integration import directory, transcript, webchat
+from channels_integration.messages import Target
+
+SLACK = "slack"
+POLL_SECONDS = 0.2
+MAX_WAIT_SECONDS = 30
+MESSAGES_QUERY = {
+    "after": parsing.Param(
+        filters.read_message_id,
+        "The id of the last message seen: only later ones are shown.",
+        {"type": "string", "format": "uuid"},
+    ),
+    "limit": parsing.whole(1, 100, default=50, about="How many to return at most, oldest first."),
+    "wait": parsing.whole(
+        0, MAX_WAIT_SECONDS, default=0, about="Seconds to wait for a message where there is none yet."
+    ),
+}
+# Nobody stands in a long-poll of a process that is to end.
+stopping = streams.stopping
+_places = threading.BoundedSemaphore(settings.LONG_POLL_LIMIT)
+
+
+# --- What is sent and answered ---------------------------------------------------------------------------------
+class MessageRequest(StrictSerializer):
+    text = Text(max_length=40_000)
+    author = Text()
+    job_id = Text(max_length=64, required=False, help_text="The job that is answered; else the newest that waits.")
+
+
+class PressRequest(StrictSerializer):
+    value = Text(max_length=2_000, help_text="Of the button, as its message shows it.")
+    author = Text(help_text="Who presses it.")
+
+
+class Button(serializers.Serializer[Any]):
+    label = serializers.CharField()  # type: ignore[assignment]
+    value = serializers.CharField(help_text="What is sent to press it.")
+
+
+class Message(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    channel_code = serializers.CharField()
+    direction = serializers.ChoiceField(["in", "out"])
+    author = serializers.CharField()
+    text = serializers.CharField()
+    job_id = serializers.CharField(required=False)
+    buttons = Button(many=True, required=False, help_text="While they can be pressed.")
+    created_at = serializers.DateTimeField()
+
+
+class MessagesMeta(OrgMeta):
+    count = serializers.IntegerField()
+    limit = serializers.IntegerField()
+
+
+MessageItem = inline_serializer("MessageItem", {"data": Message(), "meta": OrgMeta()})
+MessageList = inline_serializer("MessageList", {"data": Message(many=True), "meta": MessagesMeta()})
+
+
+def _message(message: Any, code: str) -> dict[str, Any]:
+    return {
+        "id": str(message.id),
+        "channel_code": code,
+        "direction": message.direction,
+        "author": message.author,
+        "text": message.text,
+        **filled({"job_id": message.owner_key}),
+        **({"buttons": [_button(*button) for button in message.buttons]} if message.buttons else {}),
+        "created_at": stamp(message.created_at),
+    }
+
+
+def _button(label: str, value: str) -> dict[str, str]:
+    return {"label": label, "value": value}
+
+
+# --- Views -----------------------------------------------------------------------------------------------------
+class Messages(ByName):
+    @operation(
+        "messages_list",
+        "Read a channel's messages",
+        answers={200: MessageList},
+        refused=(404,),
+        query=MESSAGES_QUERY,
+        description="Oldest first. With `wait`, an empty answer is held back until a message comes.",
+    )
+    def get(self, request: Request, platform: str, code: str) -> Response:
+        query = self.asked(query=MESSAGES_QUERY).query
+        found = self.read(platform, code, query)
+        if not found and query["wait"]:
+            found = self.wait(platform, code, query)
+        meta = {"org_id": self.org_id, "count": len(found), "limit": query["limit"]}
+        return Response({"data": [_message(message, code) for message in found], "meta": meta})
+
+    @operation(
+        "messages_reply",
+        "Say something as a person",
+        answers={201: MessageItem},
+        refused=(404,),
+        request=MessageRequest,
+        is_post=True,
+    )
+    def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:
+        fields = self.asked(body=MessageRequest).body
+        if platform == transcript.WEB and (reason := directory.unreachable_reason(Target(self.org_id, platform, code))):
+            raise NotFound(f"there can be no channel of this name: its code {reason[1]}", code="channel_not_found")
+        job_id = ""
+        if stated := fields.get("job_id"):
+            job_id = str(queries.own_job_id(self.org_id, read_job_id(stated)))
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            said = channels.say(
+                self.org_id,
+                platform,
+                code,
+                actor=self.actor,
+                author=fields["author"],
+                text=fields["text"],
+                owner_key=job_id,
+            )
+            return 201, {"data": _message(said, code), "meta": {"org_id": self.org_id}}
+
+        return self.once(effect)
+
+    def read(self, platform: str, code: str, query: Mapping[str, Any]) -> Sequence[Any]:
+        return list(webchat.read(self.org_id, platform, code, after=query["after"], limit=query["limit"]))
+
+    def wait(self, platform: str, code: str, query: Mapping[str, Any]) -> Sequence[Any]:
+        """Look again until there is a message. Only so many of a process's threads may stand here at once."""
+        if not _places.acquire(blocking=False):
+            return ()
+        try:
+            until = time.monotonic() + query["wait"]
+            found: Sequence[Any] = ()
+            while not found and not stopping.is_set() and (left := until - time.monotonic()) > 0:
+                stopping.wait(min(POLL_SECONDS, left))
+                found = self.read(platform, code, query)
+            return found
+        finally:
+            _places.release()
+
+
+class Presses(ByName):
+    @operation(
+        "buttons_press",
+        "Press a button as a person",
+        answers={200: ApprovalItem},
+        refused=(404,),
+        request=PressRequest,
+        is_post=True,
+        description="Under a message of a web chat, a webhook or a bridge. Answers the approval that it decides;"
+        " a 403 says that somebody else has to, a 409 that it is decided.",
+    )
+    def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:
+        fields = self.asked(body=PressRequest).body
+        if platform == SLACK:
+            raise NotFound("what is pressed in Slack is heard from Slack alone", code="channel_not_found")
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            decided = presses.press(
+                self.org_id,
+                platform=platform,
+                code=code,
+                value=fields["value"],
+                by=fields["author"],
+                actor=self.actor,
+            )
+            return 200, approvals.item(self.org_id, decided)
+
+        return self.once(effect)
