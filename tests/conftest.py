@@ -59,10 +59,11 @@ def patient_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis counts as away after a fraction of a second, and a busy machine is as slow as that now and then: tests that
     count bells or requests would fail. Those about a Redis that keeps quiet state the service's own time-outs."""
     from agent_jobs.services import rates
-    from channels_integration import doorbell
+    from channels_integration import doorbell, tally
 
     monkeypatch.setattr(rates, "TIMEOUT_SECONDS", PATIENCE)
     monkeypatch.setattr(doorbell, "_TIMEOUT_SECONDS", PATIENCE)
+    monkeypatch.setattr(tally, "_TIMEOUT_SECONDS", PATIENCE)
 
 
 @pytest.fixture(autouse=True)
