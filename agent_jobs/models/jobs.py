@@ -67,7 +67,7 @@ class Job(models.Model):
     worker_id = models.IntegerField(null=True, blank=True)
     attempt = models.PositiveIntegerField(default=0)  # claims so far
     failed_attempts = models.PositiveIntegerField(default=0)
-    crash_count = models.PositiveIntegerField(default=0)
+    crash_count = models.PositiveIntegerField(default=0)  # since a turn last ended
     retry_count = models.PositiveIntegerField(default=0)  # explicit retries of an ended job
     turn = models.PositiveIntegerField(default=0, db_default=0)  # turns settled: a crash or a failure goes on in one
 

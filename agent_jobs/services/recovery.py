@@ -1,6 +1,10 @@
 """The sweep: takes back what dead workers held, ends what is overdue, and rings for what still waits.
 
 Idempotent and safe to run any number of times at once: rows are locked with SKIP LOCKED, moves are guarded.
+
+The three deaths that make a job a poison one are those since a turn of it last ended: a conversation of weeks is not to
+fail because machines have been lost now and then, and once a turn has ended, the next need not be taken in a process of
+its own. What kills its worker never ends its turn, so it has three deaths all the same.
 """
 
 from collections.abc import Mapping

@@ -264,7 +264,9 @@ class AgentLoad(Load):
 
     def _models_broken(self, connection: psycopg.Connection[Any]) -> list[str]:
         rows = connection.execute(
-            "SELECT tags[1], crash_count + failed_attempts FROM agent_jobs_job WHERE job_type_key = 'act'"
+            "SELECT tags[1], failed_attempts + (SELECT count(*) FROM agent_jobs_activity a WHERE a.job_id = j.id"
+            " AND a.code = 'job.taken_back' AND a.note LIKE '%its worker was lost%')"
+            " FROM agent_jobs_job j WHERE job_type_key = 'act'"
         )
         cut_off = dict(rows.fetchall())
         # An attempt that was cut off may have lost the answer that it waited for.

@@ -40,7 +40,7 @@ settlements AS (
         timer_message_id = s.timer_message_id, timer_seconds = s.timer_seconds, resume = s.resume,
         queue_at = CASE WHEN s.waiting_for = 'reply' AND j.inbox_count > s.inbox_seen THEN now() - {HEAD_START} END,
         inbox_seen = s.inbox_seen, follow_ups_sent = s.follow_ups_sent, follow_ups_total = s.follow_ups_total,
-        failed_attempts = s.failed_attempts, turn = j.turn + (s.waiting_for = 'reply')::int,
+        failed_attempts = s.failed_attempts, crash_count = 0, turn = j.turn + (s.waiting_for = 'reply')::int,
         result = s.result, result_data = NULLIF(s.result_data, 'null'::jsonb),
         error_code = s.error_code, error_message = s.error_message, lease_until = NULL, worker_id = NULL,
         finished_at = CASE WHEN s.status <> 'RUNNING' THEN now() END, updated_at = now()

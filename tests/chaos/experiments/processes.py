@@ -9,6 +9,9 @@ from tests.chaos.experiments import places
 from tests.chaos.stage import Experiment, Scene
 
 _STOPPED_SECONDS = 4.0
+# Here a worker lives for seconds, and the first turn of a hosted model in each life reads packages for two: of more
+# agents, a small machine would do nothing else.
+_AGENTS = {"agents": 1 / 24}
 
 
 def _kill(scene: Scene) -> None:
@@ -57,6 +60,7 @@ E1 = Experiment(
     _kill,
     # Whoever starts a killed process again takes some seconds for it: nothing is promised about a start meanwhile.
     make_load=AgentLoad,
+    load=_AGENTS,
     rules=Rules(start_slack=None),
 )
 
@@ -95,6 +99,7 @@ E2 = Experiment(
     "I5 I6",
     _stop,
     make_load=AgentLoad,
+    load=_AGENTS,
     rules=Rules(start_slack=None),
     environment={
         # Shorter than the stop, so that whoever goes on has lost what it held.

@@ -86,7 +86,10 @@ def _verify(scene: Scene) -> None:
     for refusal in refused[:5]:
         scene.breaks(f"a request was refused: {refusal}")
     with scene.rig.database() as connection:
-        crashed = connection.execute("SELECT count(*) FROM agent_jobs_job WHERE crash_count > 0").fetchone()
+        crashed = connection.execute(
+            "SELECT count(DISTINCT job_id) FROM agent_jobs_activity"
+            " WHERE code = 'job.taken_back' AND note LIKE '%its worker was lost%'"
+        ).fetchone()
     if crashed and crashed[0]:
         scene.breaks(f"{crashed[0]} jobs were taken for crashed, though every worker was asked to stop")
 
