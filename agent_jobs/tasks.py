@@ -3,12 +3,12 @@
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from celery import shared_task
 from celery.signals import task_postrun, task_prerun, worker_init, worker_shutdown, worker_shutting_down
 from django.db import connection
 
-from agent_jobs import dispatch
 from agent_jobs.services import audit, execution, inflight, model_access, promotion, recovery, retention
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
@@ -24,26 +24,30 @@ def _end() -> None:
 
 
 worker = execution.Worker(Keeper(on_overtime=_end))
-# Whether this process has read what its models need.
-_has_read_models = threading.Event()
-_has_read_models.set()
+_QUIET_SECONDS = 1.0
+_DUTIES = {"agent_jobs.promote", "agent_jobs.sweep", "agent_jobs.audit", "agent_jobs.prune"}
+# Other bells than those of the clock were heard.
+_has_worked = threading.Event()
 
 
 def read_models() -> threading.Thread:
-    """Beside the start, for providers' packages take seconds: agents are served after it, all other work meanwhile."""
-    _has_read_models.clear()
-    reading = threading.Thread(target=_read_models, name="read-models", daemon=True)
+    """As soon as there is nothing to do: it takes seconds of CPU, for which work that waits does not wait as well. A
+    turn that comes sooner reads what it needs itself."""
+
+    def read() -> None:
+        _has_worked.set()
+        while _has_worked.is_set():
+            _has_worked.clear()
+            if worker.keeper.stopping.wait(_QUIET_SECONDS):
+                return
+        try:
+            model_access.preload()
+        finally:
+            connection.close()
+
+    reading = threading.Thread(target=read, name="read-models", daemon=True)
     reading.start()
     return reading
-
-
-def _read_models() -> None:
-    try:
-        model_access.preload()
-    finally:
-        connection.close()
-        _has_read_models.set()
-        dispatch.ring("agents")  # for the bells that were not answered
 
 
 def _promote() -> int:
@@ -59,7 +63,7 @@ def _seal_audit() -> int:
 
 
 def _serve_agents() -> int:
-    return worker.serve("agents") if _has_read_models.is_set() else 0
+    return worker.serve("agents")
 
 
 def _serve_messages() -> int:
@@ -92,13 +96,15 @@ def _close(**_: object) -> None:
 
 
 @task_prerun.connect
-def _note(**_: object) -> None:
+def _note(task: Any, **_: object) -> None:
     worker.keeper.note_work()
+    if task.name not in _DUTIES:
+        _has_worked.set()
 
 
 @task_postrun.connect
 def _give_back(**_: object) -> None:
-    inflight.give_back_connection()
+    inflight.step_aside()
 
 
 @shared_task(name="agent_jobs.serve_agents", ignore_result=True)

@@ -22,6 +22,7 @@ from agent_jobs.runners.base import Outcome, Run, Runner
 from agent_jobs.services import alone, outcomes, quiet_hours, recovery, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
+from agent_jobs.services.pace import PACE
 from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.states import TERMINAL, WaitingFor
 from channels_integration import outbox, tally, tracing
@@ -58,6 +59,7 @@ class Worker:
             connection.close()
             return 0
         finally:
+            PACE.leave()
             for job_id, token in taken.items():
                 self.keeper.let_go(job_id, token)
 
@@ -72,6 +74,10 @@ class Worker:
             may_claim = worker_id is not None and not self.keeper.is_stopping and time.monotonic() < until
             if not may_claim and not settlements:
                 break
+            if may_claim and lane == "agents" and not PACE.enter(waits=not settlements):
+                if not settlements:
+                    continue
+                may_claim = False  # what is done is settled now, and the next turn is claimed when it can be begun
             answer = self._settle_and_claim(
                 settlements,
                 lane=lane,
@@ -129,7 +135,10 @@ class Worker:
         return outcomes.settlement(claim, run, outcome, seconds_left=seconds_left, rng=self.rng)
 
     def _call(self, claim: dict[str, Any], runner: Runner, run: Run, seconds_left: float) -> Outcome:
-        if claim["crash_count"] >= recovery.MAX_CRASHES - 1:
+        is_alone = claim["crash_count"] >= recovery.MAX_CRASHES - 1
+        if is_alone or not runner.has_conversation:
+            PACE.leave()  # nobody knows how long it takes
+        if is_alone:
             # The last attempt: if it is this job that kills its workers, it takes nobody along any more.
             seconds = min(seconds_left, settings.TURN_SECONDS)
             if runner.has_conversation:

@@ -14,6 +14,8 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 
+from agent_jobs.services.pace import PACE
+
 _LOOK = """
 SELECT held.id, j.inbox_count FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, token)
 LEFT JOIN agent_jobs_job j
@@ -39,8 +41,7 @@ class InFlight:
 
     @contextlib.contextmanager
     def call(self, job_id: UUID, token: int, *, heard: int | None = None) -> Iterator[Call]:
-        """Around a call, which holds no connection. Its `give_up` is set as soon as the call has begun."""
-        give_back_connection()
+        """Around a call. Its `give_up` is set as soon as the call has begun."""
         call = Call(token, heard, give_up=lambda: None)
         with self._lock:
             self._calls[job_id] = call
@@ -73,7 +74,9 @@ class InFlight:
 CALLS = InFlight()
 
 
-def give_back_connection() -> None:
-    """Into the pool, where there is one (AGENT_JOBS_DATABASE_POOL); else each thread keeps its own."""
+def step_aside() -> None:
+    """Before a thread waits for somebody outside: others may begin their turns, and have its connection, where there is
+    a pool (AGENT_JOBS_DATABASE_POOL); else each thread keeps its own."""
+    PACE.leave()
     if "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
         connection.close()

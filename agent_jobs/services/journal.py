@@ -29,7 +29,7 @@ from agent_jobs.llm import context
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
 from agent_jobs.services import approvals, budgets, forms, overruns, schemas, speech, tools
-from agent_jobs.services.inflight import CALLS
+from agent_jobs.services.inflight import CALLS, step_aside
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
 from agent_jobs.services.storable import storable
@@ -192,6 +192,7 @@ class Journal:
             answer = tools.ToolAnswer("Approved.")
         else:
             self._mark_called(step)
+            step_aside()
             with CALLS.call(self._job_id, self._token) as flying:
 
                 def on_start(give_up: Any) -> None:

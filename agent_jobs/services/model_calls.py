@@ -17,7 +17,7 @@ from agent_jobs.errors import LeaseLost, RetryableError
 from agent_jobs.llm import size
 from agent_jobs.runners.base import Interrupted, ModelCall
 from agent_jobs.services import budgets
-from agent_jobs.services.inflight import CALLS, give_back_connection
+from agent_jobs.services.inflight import CALLS, step_aside
 from agent_jobs.services.patience import patiently
 from agent_jobs.services.receipts import Told
 from agent_jobs.services.storable import storable
@@ -99,7 +99,7 @@ class _Call:
         """What ships with the service costs nothing."""
         if self._begin:
             patiently(lambda: self._open(_nothing))
-            give_back_connection()
+        step_aside()
         reply = llm.answer(route, turn, on_start)
         if self._end:
             patiently(lambda: self._close(reply, _nothing))
@@ -117,7 +117,7 @@ class _Call:
             "max_output_tokens": route.access.max_output_tokens,
         }
         held = patiently(lambda: self._open(lambda: budgets.set_aside(**stake)))
-        give_back_connection()
+        step_aside()
         with budgets.closing(held, told=Told(self._claim["task_id"], input=self._asked)):
             access = replace(route.access, max_output_tokens=held.max_output_tokens)
             reply = llm.answer(replace(route, access=access), turn, on_start)

@@ -1,10 +1,11 @@
 """Conversations: how near to the ideal turns are taken, and what jobs cost that only wait.
 
-500 conversations are there before two worker processes start; their model, an OpenAI-compatible server in a process of
-its own, answers after two seconds. The ideal is all threads of the agents' lane waiting for the model all the time:
-threads / 2 s. The overhead of a turn is the time from its claim to its settlement (by the database) less the model's
-own; its p99 is shown without the threads' first turns, too, which come all at once to processes that have just started.
-Then 100,000 jobs that wait for replies are put there, and single jobs are started on an otherwise idle system.
+500 conversations are put there at once, for two worker processes that have had a quiet moment; their model, an
+OpenAI-compatible server in a process of its own, answers after two seconds. The ideal is all threads of the agents'
+lane waiting for the model all the time: threads / 2 s. The overhead of a turn is the time from its claim to its
+settlement (by the database) less the model's own; its p99 is shown without the threads' first turns, too, which come
+all at once. Then 100,000 jobs that wait for replies are put there, and single jobs are started on an otherwise idle
+system.
 
     python -m tests.benchmarks.agents [--conversations 500] [--threads 41] [--parked 100000]
 """
@@ -35,6 +36,7 @@ from tests.benchmarks.__main__ import (
 
 _PROCESSES = 2
 _MODEL_SECONDS = 2.0
+_QUIET_SECONDS = 10.0  # for a worker's start, and for what it reads when it has nothing to do
 # What a worker process keeps for deliveries, duties and messages (`services.execution.Worker`).
 _OTHER_THREADS = 9
 _PARK = """
@@ -81,6 +83,8 @@ def model() -> Iterator[str]:
 
 
 def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
+    from django.db import transaction
+
     from agent_jobs.models import Job, JobType, Org, Profile, Task
     from agent_jobs.services import jobs, model_access
     from agent_jobs.specs import Actor, ChannelSpec, JobSpec
@@ -90,13 +94,15 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     Profile.objects.create(org=org, key="slow", name="Slow", model="openai:slow", base_url=base_url)
     config = {"start_prompt": "Hi {{ n }}", "profile_id": "slow"}
     JobType.objects.create(org=org, key="talk", name="Talk", runner="conversation", default_config=config)
-    for number in range(given.conversations):
-        spec = JobSpec("talk", ChannelSpec("null", "nowhere"), params={"n": number})
-        jobs.create("bench", spec, actor=Actor("system", "bench"))
     waiting = Job.objects.filter(job_type_key="talk", waiting_for="reply")
     ended = Job.objects.filter(job_type_key="talk", status="FAILED")
     arguments = ["-P", "threads", "-c", str(given.threads), "-Q", "agents,messages,deliveries,inbound,duties"]
     with workers("config.celery", _PROCESSES, arguments) as processes:
+        PAUSE.wait(_QUIET_SECONDS)
+        with transaction.atomic():  # nobody sees the first before the last is there
+            for number in range(given.conversations):
+                spec = JobSpec("talk", ChannelSpec("null", "nowhere"), params={"n": number})
+                jobs.create("bench", spec, actor=Actor("system", "bench"))
         until = time.monotonic() + 300
         while not waiting.exists() and not ended.exists() and time.monotonic() < until:
             PAUSE.wait(0.01)

@@ -1,36 +1,46 @@
-"""What a worker process does before it takes its first turn of an agent."""
+"""What a worker process does beside its turns."""
 
 import threading
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
-from agent_jobs import dispatch, tasks
+from agent_jobs import tasks
 from agent_jobs.services import model_access
+from tests.waiting import PATIENCE
 
 
-def test_agents_wait_until_what_their_models_need_is_read_and_nothing_else_does(
+def _worker(stopping: Callable[[float], bool]) -> SimpleNamespace:
+    """As far as it is asked here; `stopping` waits so long, and says whether it is to stop."""
+    return SimpleNamespace(keeper=SimpleNamespace(stopping=SimpleNamespace(wait=stopping), note_work=lambda: None))
+
+
+def test_what_models_need_is_read_when_nothing_but_the_clock_has_rung_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    is_read, served, rung = threading.Event(), [], []
-    monkeypatch.setattr(model_access, "preload", lambda: is_read.wait(60))
-    monkeypatch.setattr(tasks.worker, "serve", lambda lane: served.append(lane) or 1)
-    monkeypatch.setattr(dispatch, "ring", rung.append)
+    looked, may_go_on, is_read = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+
+    def passes(seconds: float) -> bool:
+        looked.release()
+        assert may_go_on.acquire(timeout=PATIENCE)
+        return False
+
+    monkeypatch.setattr(tasks, "worker", _worker(passes))
+    monkeypatch.setattr(model_access, "preload", is_read.set)
     reading = tasks.read_models()
-    assert (tasks.serve_agents(), tasks.serve_messages()) == (0, 1)
-    is_read.set()
-    reading.join(60)
-    assert rung == ["agents"], "for the bell that was not answered"
-    assert tasks.serve_agents() == 1
-    assert served == ["messages", "agents"]
+    for name in ("agent_jobs.serve_messages", "agent_jobs.promote"):
+        assert looked.acquire(timeout=PATIENCE)
+        assert not is_read.is_set()
+        tasks._note(SimpleNamespace(name=name))
+        may_go_on.release()
+    assert is_read.wait(PATIENCE)
+    reading.join(PATIENCE)
 
 
-def test_agents_are_served_also_where_nothing_could_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
-        raise ImportError("half an installation")
-
-    monkeypatch.setattr(model_access, "preload", broken)
-    monkeypatch.setattr(tasks.worker, "serve", lambda lane: 1)
-    monkeypatch.setattr(dispatch, "ring", lambda lane: None)
-    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
-    tasks.read_models().join(60)
-    assert tasks.serve_agents() == 1
+def test_a_process_that_is_to_stop_reads_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "worker", _worker(lambda seconds: True))
+    monkeypatch.setattr(model_access, "preload", pytest.fail)
+    reading = tasks.read_models()
+    reading.join(PATIENCE)
+    assert not reading.is_alive()
