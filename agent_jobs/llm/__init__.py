@@ -2,8 +2,8 @@
 
 `scripted` is a double that ships: it thinks nothing and costs nothing, and every profile that names no other model runs
 on it. Hosted models are named `provider:model` (`openai:gpt-5-mini`, `anthropic:claude-…`, `google:gemini-…`); what
-speaks to them takes a second or more to read, so a worker reads it when it has a quiet second, where a profile names one
-(`preload`), and else with the first call.
+speaks to them takes a second or more to read, so a worker reads it when it has a quiet second, where a profile names
+one (`preload`), and else with the first call.
 
 A package rather than one file, for the shapes, the double and the providers change for different reasons.
 """
