@@ -89,8 +89,8 @@ class RunError(AgentJobsError):
 
 
 class RetryableError(RunError):
-    def __init__(self, message: str, *, code: str = "", retry_after: float | None = None) -> None:
-        super().__init__(message, code=code)
+    def __init__(self, message: str, *, code: str = "", retry_after: float | None = None, **context: Any) -> None:
+        super().__init__(message, code=code, **context)
         self.retry_after = retry_after
 
 

@@ -11,7 +11,7 @@ A package rather than one file, for the shapes, the double and the providers cha
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from agent_jobs.errors import PermanentError, RetryableError, RunError
+from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError, RunError
 from agent_jobs.llm.base import Access, Line, Model, OnStart, Reply, Route, Step, Tool, ToolCall, Turn, Usage
 from agent_jobs.llm.scripted import ScriptedModel
 
@@ -96,6 +96,7 @@ def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, ca
     `call` makes each single call, for who has something to do around it.
 
     Raises what the first one raised; where they differ in that, as RetryableError, for one of them may answer later.
+    Where it was a cap that kept the next one from being asked, that is its code, and the cap is told of.
     """
     first, *others = routes
     if first.unreachable:
@@ -117,11 +118,16 @@ def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, ca
 
 
 def _both(failed: RunError, fallback: RunError) -> RunError:
-    """One error of two: what the first was, and when the sooner of them is worth another try."""
+    """One error of two: what the first was, and when the sooner of them is worth another try.
+
+    A cap comes before what the first was: people can do something about it, and may be asked to.
+    """
     message = f"{failed.message}; the fallback: {fallback.message}"
+    is_capped = fallback.code == BudgetExhausted.code
+    code, context = (fallback.code, fallback.context) if is_capped else (failed.code, {})
     retryable = [error for error in (failed, fallback) if isinstance(error, RetryableError)]
     if not retryable:
-        return PermanentError(message, code=failed.code)
+        return PermanentError(message, code=code, **context)
     waits = [error.retry_after for error in retryable]
     retry_after = None if None in waits else min(wait for wait in waits if wait is not None)
-    return RetryableError(message, code=failed.code, retry_after=retry_after)
+    return RetryableError(message, code=code, retry_after=retry_after, **context)

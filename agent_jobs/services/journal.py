@@ -24,7 +24,7 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs import llm
-from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, RetryableError
+from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, RetryableError, RunError
 from agent_jobs.llm import context
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
@@ -133,7 +133,7 @@ class Journal:
             )
         except (RetryableError, PermanentError) as error:
             self._begin(step)  # where nothing could be set aside for it, it is not there yet
-            if isinstance(error, BudgetExhausted) and (approval := self._ask_for_more(step, error)):
+            if error.code == BudgetExhausted.code and (approval := self._ask_for_more(step, error)):
                 return patiently(lambda: self._park(approval))
             self._end(step, {"error": error.code, "message": error.message})
             raise
@@ -176,7 +176,7 @@ class Journal:
         self._end(step, {"error": BudgetExhausted.code})
         return None
 
-    def _ask_for_more(self, step: Step, error: BudgetExhausted) -> Approval | None:
+    def _ask_for_more(self, step: Step, error: RunError) -> Approval | None:
         def ask() -> Approval | None:
             with transaction.atomic():
                 return overruns.ask(self._locked(), step, error)

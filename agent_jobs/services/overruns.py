@@ -21,7 +21,7 @@ from typing import Any
 from django.db.models.functions import Now, TruncDay
 from uuid_utils.compat import uuid7
 
-from agent_jobs.errors import BudgetExhausted
+from agent_jobs.errors import BudgetExhausted, RunError
 from agent_jobs.models import Approval, Job, Step
 from agent_jobs.models.budgets import Scope
 from agent_jobs.services import approvals
@@ -32,7 +32,7 @@ DEFAULT_MINUTES = 60
 _OF = {Scope.ORG: "organization", Scope.TYPE: "job_type", Scope.JOB: "job"}
 
 
-def ask(job: Job, step: Step, error: BudgetExhausted) -> Approval | None:
+def ask(job: Job, step: Step, error: RunError) -> Approval | None:
     """What is asked of people about a call that was not made, the job's row locked; None where that is not to be asked.
 
     A second time about the same step it is the first question.
@@ -77,7 +77,7 @@ def _over(cap: Cap, left: int | Decimal) -> dict[str, Any]:
     return over | ({"grants": _number(cap.limit - cap.granted)} if cap.scope == Scope.JOB else {})
 
 
-def _question(cap: Cap, error: BudgetExhausted) -> str:
+def _question(cap: Cap, error: RunError) -> str:
     used = cap.limit - error.context["left"]
     found = f"I have come to the end of a budget: {error.message}. So far {used:,} of it are used."
     if cap.scope == Scope.JOB:

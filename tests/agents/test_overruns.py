@@ -22,6 +22,7 @@ from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.agents import parts
 from tests.agents.parts import again, work
+from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, says
 from tests.waiting import PATIENCE
 
@@ -264,6 +265,61 @@ def test_questions_of_the_days_before_do_not_count(hard: tuple[Any, Job], provid
         decide(job)
         work()
     assert again(job).waiting_for == "approval"
+
+
+# --- Of a fallback ---------------------------------------------------------------------------------------------
+DEAR = "openai:gpt-dear"
+
+
+def too_dear(provider: FakeOpenAI, settings: Any, error: openai.Answer, config: dict[str, Any] | None = None) -> Job:
+    """Its model fails at its second call, and the fallback is too dear for what the job may cost."""
+    settings.MODEL_PRICES = {**settings.MODEL_PRICES, DEAR: (Decimal(1_000), Decimal(1_000))}
+    job = hosted({"max_tokens": 100_000, "max_cost": "0.1", **(config or {})})
+    Profile.objects.update(fallback_model=DEAR)
+    work()
+    assert again(job).waiting_for == "reply"
+    Job.objects.update(result="half of it")
+    provider.queue(error)
+    return second_turn(job)
+
+
+FIRST_FAILS = {
+    "for now": openai.error(503),
+    "for good": openai.error(429, "insufficient_quota", kind="insufficient_quota"),
+}
+
+
+@pytest.mark.parametrize("failure", FIRST_FAILS)
+def test_a_fallback_that_is_over_a_cap_asks_for_more(provider: FakeOpenAI, settings: Any, failure: str) -> None:
+    job = too_dear(provider, settings, FIRST_FAILS[failure], {"max_task_retries": 3})
+    assert (job.status, job.waiting_for) == (JobStatus.RUNNING, "approval")
+    assert asked(job).arguments == {"cap": "max_cost", "of": "job", "limit": 0.1, "used": 0.00506, "grants": 0.1}
+    assert "; the fallback: max_cost of the job is 0.1, and the 0.094940 that are left" in said(job)[-1]
+    assert work() == 0
+    decide(job)
+    work()
+    assert again(job).waiting_for == "reply", "the first model is asked again, and can by now"
+    assert [request["model"] for request in provider.requests] == ["gpt-fake"] * 3
+
+
+@pytest.mark.parametrize("failure", FIRST_FAILS)
+def test_a_fallback_that_is_over_a_cap_ends_it_with_what_it_had(
+    provider: FakeOpenAI, settings: Any, failure: str
+) -> None:
+    job = too_dear(provider, settings, FIRST_FAILS[failure], {"on_budget_exhausted": "fail"})
+    assert (*ended(job), again(job).result) == (JobStatus.FAILED, "budget_exhausted", "half of it")
+    assert not Approval.objects.exists()
+
+
+def test_a_fallback_that_is_over_a_cap_takes_no_retry_of_the_first_model_away(
+    provider: FakeOpenAI, settings: Any
+) -> None:
+    job = too_dear(provider, settings, openai.error(503), {"on_budget_exhausted": "fail", "max_task_retries": 1})
+    assert (job.status, job.waiting_for) == (JobStatus.RUNNING, "retry")
+    provider.queue(openai.error(503))
+    parts.let_time_pass(job)
+    work()
+    assert ended(job) == (JobStatus.FAILED, "budget_exhausted")
 
 
 # --- Crashes ---------------------------------------------------------------------------------------------------

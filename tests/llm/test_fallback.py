@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from agent_jobs import llm
-from agent_jobs.errors import PermanentError, RetryableError, RunError
+from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError, RunError
 
 TURN = llm.Turn(instructions="", goal="")
 BUSY = RetryableError("a answered 429", code="model_rate_limited", retry_after=30)
@@ -75,6 +75,7 @@ def test_the_fallback_is_asked_where_the_first_one_cannot_answer_now(
 SLOW = RetryableError("b is slow", code="model_timeout")
 SOON = RetryableError("b answered 429", code="model_rate_limited", retry_after=5)
 EMPTY = PermanentError("a is empty", code="model_quota_exceeded")
+CAPPED = BudgetExhausted("max_cost of the job is 1", cap="max_cost", left=0)
 WRONG = PermanentError("b refused its key", code="model_key_refused")
 
 
@@ -86,9 +87,11 @@ WRONG = PermanentError("b refused its key", code="model_key_refused")
         (BUSY, WRONG, RetryableError, "model_rate_limited", 30),
         (EMPTY, SOON, RetryableError, "model_quota_exceeded", 5),
         (EMPTY, WRONG, PermanentError, "model_quota_exceeded", None),
+        (BUSY, CAPPED, RetryableError, "budget_exhausted", 30),
+        (EMPTY, CAPPED, PermanentError, "budget_exhausted", None),
     ],
 )
-def test_where_neither_can_the_first_ones_code_and_the_sooner_ones_wait_count(
+def test_where_neither_can_the_first_ones_code_or_the_cap_and_the_sooner_ones_wait_count(
     models: dict[str, Answering],
     first: RunError,
     second: RunError,
@@ -102,6 +105,7 @@ def test_where_neither_can_the_first_ones_code_and_the_sooner_ones_wait_count(
     assert (type(failure.value), failure.value.code) == (kind, code)
     assert getattr(failure.value, "retry_after", None) == retry_after
     assert failure.value.message == f"{first.message}; the fallback: {second.message}"
+    assert failure.value.context == second.context, "what a cap left is what people are asked about"
 
 
 def test_a_fallback_that_is_given_up_ends_as_given_up(models: dict[str, Answering]) -> None:
