@@ -22,7 +22,7 @@ from agent_jobs.api.approvals import ApprovalItem
 from agent_jobs.api.base import read_job_id
 from agent_jobs.api.channels import ByName, OrgMeta
 from agent_jobs.api.docs import operation
-from agent_jobs.api.fields import StrictSerializer, Text
+from agent_jobs.api.fields import Object, StrictSerializer, Text
 from agent_jobs.errors import NotFound
 from agent_jobs.services import channels, presses
 from channels_integration import directory, transcript, webchat
@@ -57,11 +57,18 @@ class MessageRequest(StrictSerializer):
 class PressRequest(StrictSerializer):
     value = Text(max_length=2_000, help_text="Of the button, as its message shows it.")
     author = Text(help_text="Who presses it.")
+    arguments = Object(
+        required=False,
+        help_text="To be used instead of the button's `arguments`, and checked by its `arguments_schema`. Only with a"
+        " button that has any.",
+    )
 
 
 class Button(serializers.Serializer[Any]):
     label = serializers.CharField()  # type: ignore[assignment]
     value = serializers.CharField(help_text="What is sent to press it.")
+    arguments = Object(required=False, help_text="What it approves of. Others may be sent with the press.")
+    arguments_schema = Object(required=False, help_text="The JSON schema of what may be sent instead of them.")
 
 
 class Message(serializers.Serializer[Any]):
@@ -84,7 +91,14 @@ MessageItem = inline_serializer("MessageItem", {"data": Message(), "meta": OrgMe
 MessageList = inline_serializer("MessageList", {"data": Message(many=True), "meta": MessagesMeta()})
 
 
-def _message(message: Any, code: str) -> dict[str, Any]:
+def _answers(org_id: str, messages: Sequence[Any], code: str) -> list[dict[str, Any]]:
+    values = [value for message in messages for _, value in message.buttons]
+    editable = presses.editable(org_id, values)
+    return [_message(message, code, editable) for message in messages]
+
+
+def _message(message: Any, code: str, editable: Mapping[str, presses.Editable]) -> dict[str, Any]:
+    buttons = [_button(label, value, editable.get(value)) for label, value in message.buttons]
     return {
         "id": str(message.id),
         "channel_code": code,
@@ -92,13 +106,16 @@ def _message(message: Any, code: str) -> dict[str, Any]:
         "author": message.author,
         "text": message.text,
         **filled({"job_id": message.owner_key}),
-        **({"buttons": [_button(*button) for button in message.buttons]} if message.buttons else {}),
+        **({"buttons": buttons} if buttons else {}),
         "created_at": stamp(message.created_at),
     }
 
 
-def _button(label: str, value: str) -> dict[str, str]:
-    return {"label": label, "value": value}
+def _button(label: str, value: str, editable: presses.Editable | None) -> dict[str, Any]:
+    shown = {"label": label, "value": value}
+    if editable is None:
+        return shown
+    return {**shown, "arguments": editable.arguments, "arguments_schema": editable.schema}
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
@@ -117,7 +134,7 @@ class Messages(ByName):
         if not found and query["wait"]:
             found = self.wait(platform, code, query)
         meta = {"org_id": self.org_id, "count": len(found), "limit": query["limit"]}
-        return Response({"data": [_message(message, code) for message in found], "meta": meta})
+        return Response({"data": _answers(self.org_id, found, code), "meta": meta})
 
     @operation(
         "messages_reply",
@@ -145,7 +162,7 @@ class Messages(ByName):
                 text=fields["text"],
                 owner_key=job_id,
             )
-            return 201, {"data": _message(said, code), "meta": {"org_id": self.org_id}}
+            return 201, {"data": _message(said, code, {}), "meta": {"org_id": self.org_id}}
 
         return self.once(effect)
 
@@ -176,7 +193,8 @@ class Presses(ByName):
         request=PressRequest,
         is_post=True,
         description="Under a message of a web chat, a webhook or a bridge. Answers the approval that it decides;"
-        " a 403 says that somebody else has to, a 409 that it is decided.",
+        " a 403 says that somebody else has to, a 409 that it is decided. With `arguments` the tool is called with"
+        " these instead of the button's.",
     )
     def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:
         fields = self.asked(body=PressRequest).body
@@ -191,6 +209,7 @@ class Presses(ByName):
                 value=fields["value"],
                 by=fields["author"],
                 actor=self.actor,
+                arguments=fields.get("arguments"),
             )
             return 200, approvals.item(self.org_id, decided)
 

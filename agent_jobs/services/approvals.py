@@ -4,6 +4,7 @@ Lock order: the job's row first, the approval's second. Whoever is first decides
 runs from when the question is out, or was given up: hours in which nobody is spoken to are no hours to decide in.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -59,8 +60,9 @@ def decide(
 ) -> Approval:
     """Approve or deny, once. `by` is who decided: a platform's id of a person, or `token:<name>`.
 
-    `arguments` replace those that the agent asked for. Raises NotFound, Forbidden for who is not among the approvers,
-    Invalid for arguments that the tool does not take, and Conflict where it is decided, expired or withdrawn.
+    `arguments` replace those that the agent asked for; the very same are no change. Raises NotFound, Forbidden for who
+    is not among the approvers, Invalid for arguments that the tool does not take, and Conflict where it is decided,
+    expired or withdrawn.
     """
     with transaction.atomic():
         asked = _found(org_id, approval_id, job_id)
@@ -70,6 +72,7 @@ def decide(
         _require_open(approval, job)
         if arguments is not None:
             _check(approval, arguments)
+            arguments = None if _as_json(arguments) == _as_json(approval.arguments) else arguments
         _decided(approval, DECISIONS[decision], by=by, reason=reason, edited_arguments=arguments)
         _note(job, approval, actor)
         _audit(approval, actor)
@@ -83,6 +86,16 @@ def require_decidable(org_id: str, approval_id: UUID, *, by: str) -> Approval:
     _require_approver(approval, by)
     _require_open(approval, approval.job)
     return approval
+
+
+def has_arguments(approval: Approval) -> bool:
+    """Whether it is about a call with arguments that somebody may change."""
+    return approval.kind == Approval.Kind.TOOL and approval.tool != "ask_approval"
+
+
+def schema_of(approval: Approval) -> Mapping[str, Any]:
+    """The JSON schema of the arguments that its tool takes, which it was asked with."""
+    return approval.step.input.get("parameters") or {}
 
 
 def settle_time_out(approval: Approval, job: Job) -> Approval:
@@ -143,8 +156,13 @@ def _check(approval: Approval, arguments: Mapping[str, Any]) -> None:
         raise Invalid(FieldError("arguments", "invalid", "go only with a tool's call; more budget is granted as asked"))
     if not isinstance(arguments, Mapping):
         raise Invalid(FieldError("arguments", "invalid", "must be an object"))
-    if errors := schemas.params_errors(approval.step.input.get("parameters") or {}, arguments, at="arguments"):
+    if errors := schemas.params_errors(schema_of(approval), arguments, at="arguments"):
         raise Invalid(*errors)
+
+
+def _as_json(arguments: Mapping[str, Any]) -> str:
+    """For Python, true is 1; for a tool it is not."""
+    return json.dumps(arguments, sort_keys=True)
 
 
 def _decided(

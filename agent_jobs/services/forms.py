@@ -24,7 +24,7 @@ _GONE = "This question is not to be found any more."
 def buttons(approval: Approval, platform: str) -> tuple[tuple[str, str], ...]:
     """Labels and values of the buttons under a question."""
     approve, deny = ("Approve", f"approve:{approval.pk}"), ("Deny", f"deny:{approval.pk}")
-    if _has_arguments(approval) and platforms.get(platform).has_forms:
+    if approvals.has_arguments(approval) and platforms.get(platform).has_forms:
         return approve, ("Edit", f"{OPENS_FORM}{approval.pk}"), deny
     return approve, deny
 
@@ -35,7 +35,7 @@ def opened(press: Incoming) -> Form:
         found = approvals.require_decidable(press.org_id, _asked(press), by=press.author)
     except (Invalid, NotFound, Forbidden, Conflict) as error:
         return Form("Not to be changed", _told(press, error))
-    if not _has_arguments(found):
+    if not approvals.has_arguments(found):
         return Form("Not to be changed", "There is nothing to change in this: approve or deny it.")
     text = next((text for text in _texts(found.arguments) if len(text) <= MOST_FORM_TEXT), None)
     if text is None:
@@ -53,13 +53,12 @@ def send_back(press: Incoming, arguments: Any) -> Approval:
     actor = Actor("person", press.author[:200])
     if not isinstance(arguments, Mapping):
         raise Invalid(FieldError("arguments", "invalid", "must be an object"))
-    asked = Approval.objects.filter(pk=approval_id, org_id=press.org_id).first()
-    edited = None if asked and _has_arguments(asked) and dict(arguments) == asked.arguments else arguments
     try:
-        return approvals.decide(press.org_id, approval_id, "approve", by=press.author, actor=actor, arguments=edited)
+        return approvals.decide(press.org_id, approval_id, "approve", by=press.author, actor=actor, arguments=arguments)
     except Conflict:
         decided = Approval.objects.get(pk=approval_id)
-        is_this = (decided.decided_by, decided.edited_arguments) == (press.author[:255], edited)
+        taken = decided.arguments if decided.edited_arguments is None else decided.edited_arguments
+        is_this = (decided.decided_by, taken) == (press.author[:255], arguments)
         if decided.status == Approval.Status.APPROVED and is_this:
             return decided
         raise
@@ -90,10 +89,6 @@ def _told(press: Incoming, error: Invalid | NotFound | Forbidden | Conflict) -> 
     if isinstance(error, NotFound | Invalid):
         return _GONE
     return f"{error.message[:1].upper()}{error.message[1:]}."
-
-
-def _has_arguments(approval: Approval) -> bool:
-    return approval.kind == Approval.Kind.TOOL and approval.tool != "ask_approval"
 
 
 def _texts(arguments: Mapping[str, Any]) -> tuple[str, str]:

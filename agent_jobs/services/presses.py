@@ -1,5 +1,9 @@
 """Buttons under our messages, and what a press means: each decides an approval, as `approve:<id>` or `deny:<id>`."""
 
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.db.models.functions import Now
@@ -12,15 +16,53 @@ from agent_jobs.states import SourceType
 from channels_integration.messages import Incoming
 
 
-def press(org_id: str, *, platform: str, code: str, value: str, by: str, actor: Actor, team: str = "") -> Approval:
+@dataclass(frozen=True, slots=True)
+class Editable:
+    """What a button approves of, and the JSON schema of what may be sent instead."""
+
+    arguments: Mapping[str, Any]
+    schema: Mapping[str, Any]
+
+
+def press(
+    org_id: str,
+    *,
+    platform: str,
+    code: str,
+    value: str,
+    by: str,
+    actor: Actor,
+    team: str = "",
+    arguments: Mapping[str, Any] | None = None,
+) -> Approval:
     """Do what the button says, in the name of `by`, who pressed it in that channel (and, on Slack, in that `team`).
 
-    Raises Invalid where no button of ours has this value, NotFound where it is none of this channel's, and what
-    `approvals.decide` raises.
+    `arguments` are what `by` made of those that the agent asked for. Raises Invalid where no button of ours has this
+    value or it goes with no arguments, NotFound where it is none of this channel's, and what `approvals.decide` raises.
     """
     decision, approval_id = _read(value)
+    if arguments is not None and decision != "approve":
+        raise Invalid(FieldError("arguments", "invalid", "go only with the button that approves"))
     require_place(org_id, approval_id, platform=platform, code=code, team=team)
-    return approvals.decide(org_id, approval_id, decision, by=by, actor=actor)
+    return approvals.decide(org_id, approval_id, decision, by=by, actor=actor, arguments=arguments)
+
+
+def editable(org_id: str, values: Iterable[str]) -> dict[str, Editable]:
+    """Those of these buttons, by their values, that may be pressed with other arguments now. One query, or none where
+    no button approves."""
+    asked: dict[UUID, str] = {}
+    for value in values:
+        with suppress(Invalid):
+            decision, approval_id = _read(value)
+            asked |= {approval_id: value} if decision == "approve" else {}
+    if not asked:
+        return {}
+    pending = Approval.objects.filter(org_id=org_id, pk__in=asked, status=Approval.Status.PENDING)
+    return {
+        asked[found.pk]: Editable(found.arguments, approvals.schema_of(found))
+        for found in pending.select_related("step")
+        if approvals.has_arguments(found)
+    }
 
 
 def require_place(org_id: str, approval_id: UUID, *, platform: str, code: str, team: str = "") -> None:

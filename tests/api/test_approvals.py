@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from agent_jobs.models import Activity, Approval, AuditEntry
 from agent_jobs.states import JobStatus
@@ -237,6 +239,12 @@ class TestDeciding:
         assert set(Approval.objects.values_list("status", flat=True)) == {"pending"}
 
 
+EDITABLE = {
+    "arguments": {"amount": 5},
+    "arguments_schema": {"type": "object", "properties": {"amount": {"type": "integer"}}, "required": ["amount"]},
+}
+
+
 class TestWebChat:
     """A person presses in a web chat; the application there says who."""
 
@@ -249,7 +257,7 @@ class TestWebChat:
         deliver_all()
         (shown,) = acme.get("/services/channels/web/lobby/messages").json()["data"]
         assert shown["buttons"] == [
-            {"label": "Approve", "value": f"approve:{approval.pk}"},
+            {"label": "Approve", "value": f"approve:{approval.pk}", **EDITABLE},
             {"label": "Deny", "value": f"deny:{approval.pk}"},
         ]
 
@@ -286,6 +294,9 @@ class TestWebChat:
             ({"value": "x" * 2_001, "author": "Ann"}, "value"),
             ({"value": f"approve:{NOBODYS}"}, "author"),
             ({"value": f"approve:{NOBODYS}", "author": "Ann", "text": "x"}, "text"),
+            ({"value": f"approve:{NOBODYS}", "author": "Ann", "arguments": [3]}, "arguments"),
+            ({"value": f"approve:{NOBODYS}", "author": "Ann", "arguments": None}, "arguments"),
+            ({"value": f"deny:{NOBODYS}", "author": "Ann", "arguments": {"amount": 3}}, "arguments"),
         ],
         ids=lambda value: str(value)[:60],
     )
@@ -317,6 +328,112 @@ class TestWebChat:
         assert acme.post(PRESSES, {"value": value, "author": "Boss"}).status_code == 200
 
 
+class TestEditsInAWebChat:
+    """Whoever shows the chat draws a form of what a button tells, and presses the button with what came of it."""
+
+    def asked(self, org_id="acme", **columns):
+        return rows.approval(rows.parked(org_id), buttons=True, **columns)
+
+    def press(self, client, approval, arguments, *, by="Ann", path="web/lobby", **headers):
+        body = {"value": f"approve:{approval.pk}", "author": by, "arguments": arguments}
+        return client.post(f"/services/channels/{path}/presses", body, **headers)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_the_tool_is_called_with_what_the_press_brought_and_the_message_says_so(self, acme):
+        approval = self.asked()
+        deliver_all()
+        pressed = self.press(acme, approval, {"amount": 3})
+        deliver_all()
+
+        assert pressed.status_code == 200, pressed.content
+        shown = pressed.json()["data"]
+        assert (shown["status"], shown["decided_by"]) == ("approved", "Ann")
+        assert (shown["arguments"], shown["edited_arguments"]) == ({"amount": 5}, {"amount": 3})
+        (now,) = acme.get("/services/channels/web/lobby/messages").json()["data"]
+        assert now["text"] == "May I pay 5?\n\nApproved, with other arguments, by Ann"
+        assert AuditEntry.objects.get(action="approval.approved").after["edited_arguments"] == {"amount": 3}
+
+    def test_the_very_same_arguments_are_no_edit(self, acme):
+        assert "edited_arguments" not in self.press(acme, self.asked(), {"amount": 5}).json()["data"]
+
+    def test_true_is_not_one(self, acme):
+        refused = self.press(acme, self.asked(arguments={"amount": 1}), {"amount": True})
+
+        assert (refused.status_code, factories.fields_of(refused)) == (400, ["arguments.amount"])
+
+    @pytest.mark.parametrize(
+        ("arguments", "field"), [({"amount": "much"}, "arguments.amount"), ({}, "arguments.amount")], ids=str
+    )
+    def test_what_the_tool_does_not_take_is_named_as_by_api_and_decides_nothing(self, acme, arguments, field):
+        approval = self.asked()
+        refused = self.press(acme, approval, arguments)
+        address = f"/services/agent-jobs/{approval.job_id}/approvals/{approval.pk}"
+        by_api = acme.post(address, {"decision": "approve", "arguments": arguments})
+
+        assert (refused.status_code, factories.fields_of(refused)) == (400, [field])
+        assert refused.json()["errors"] == by_api.json()["errors"]
+        assert self.press(acme, approval, {"amount": 3}).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("columns", "status", "code"),
+        [
+            ({"approvers": ["Boss"]}, 403, "not_an_approver"),
+            ({"status": "denied", "decided_by": "Ben"}, 409, "approval_closed"),
+            ({"status": "withdrawn"}, 409, "approval_closed"),
+            ({"is_late": True}, 409, "approval_closed"),
+            ({"kind": "budget"}, 400, "invalid"),
+        ],
+        ids=str,
+    )
+    def test_who_may_not_or_comes_too_late_is_refused_as_without(self, acme, columns, status, code):
+        approval = self.asked(**columns)
+        refused = self.press(acme, approval, {"amount": 3})
+
+        assert (refused.status_code, refused.json()["code"]) == (status, code)
+        approval.refresh_from_db()
+        assert approval.edited_arguments is None
+
+    def test_a_repeated_press_is_taken_once_and_another_is_a_conflict(self, acme):
+        approval = self.asked()
+        pressed = [self.press(acme, approval, {"amount": 3}, Idempotency_Key="k") for _ in range(2)]
+
+        assert [press.status_code for press in pressed] == [200, 200]
+        assert self.press(acme, approval, {"amount": 4}, Idempotency_Key="k").status_code == 422
+        assert self.press(acme, approval, {"amount": 4}).status_code == 409
+        approval.refresh_from_db()
+        assert approval.edited_arguments == {"amount": 3}
+
+    def test_one_of_another_channel_of_a_stranger_or_of_nobody_is_a_404(self, acme, rival):
+        mine, theirs = self.asked(), self.asked("rival")
+        for approval, path in ((mine, "web/hall"), (mine, "webhook/lobby"), (theirs, "web/lobby")):
+            refused = self.press(acme, approval, {"amount": "much"}, path=path)
+            assert (refused.status_code, refused.json()["code"]) == (404, "approval_not_found")
+        assert set(Approval.objects.values_list("status", flat=True)) == {"pending"}
+        assert [entry.object_id for entry in AuditEntry.objects.filter(action="access.denied")] == [str(theirs.pk)]
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("columns", [{"tool": "ask_approval"}, {"kind": "budget"}], ids=str)
+    def test_a_button_with_nothing_to_change_shows_nothing(self, acme, columns):
+        self.asked(**columns)
+        deliver_all()
+        (shown,) = acme.get("/services/channels/web/lobby/messages").json()["data"]
+
+        assert [set(button) for button in shown["buttons"]] == [{"label", "value"}] * 2
+
+    @pytest.mark.django_db(transaction=True)
+    def test_what_a_form_is_drawn_of_is_read_in_one_query_however_many_wait(self, acme, django_assert_max_num_queries):
+        self.asked()
+        deliver_all()
+        with CaptureQueriesContext(connection) as of_one:
+            acme.get("/services/channels/web/lobby/messages")
+        for _ in range(4):
+            self.asked()
+        deliver_all()
+        with django_assert_max_num_queries(len(of_one)):
+            shown = acme.get("/services/channels/web/lobby/messages").json()["data"]
+        assert [message["buttons"][0]["arguments"] for message in shown] == [{"amount": 5}] * 5
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_webhook_gets_the_buttons_and_its_transcript_here_loses_them(acme):
     with FakeReceiver() as receiver:
@@ -326,7 +443,8 @@ def test_a_webhook_gets_the_buttons_and_its_transcript_here_loses_them(acme):
         shown = [{"label": word.title(), "value": f"{word}:{approval.pk}"} for word in ("approve", "deny")]
         assert json.loads(receiver.received[0].body)["data"]["buttons"] == shown
         messages = "/services/channels/webhook/crm/messages"
-        assert [message["buttons"] for message in acme.get(messages).json()["data"]] == [shown]
+        kept = [{**shown[0], **EDITABLE}, shown[1]]
+        assert [message["buttons"] for message in acme.get(messages).json()["data"]] == [kept]
 
         pressed = acme.post("/services/channels/webhook/crm/presses", {"value": shown[1]["value"], "author": "Ann"})
         deliver_all()

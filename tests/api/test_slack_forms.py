@@ -442,7 +442,7 @@ def test_an_app_that_is_not_installed_any_more_is_a_stranger(slack):
 
 
 def test_an_edit_is_no_value_for_the_other_doors(slack):
-    """A web chat has no forms: who presses what its messages do not show is told so."""
+    """A web chat opens no forms: who presses what its messages do not show is told so."""
     job = rows.parked(platform="web", channel_code="lobby")
     approval = rows.approval(job)
     body = {"value": f"edit:{approval.pk}", "author": "Ann"}
