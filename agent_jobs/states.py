@@ -79,6 +79,7 @@ class ActivityStatus(StrEnum):
     SUBMITTED = "submitted"
     COMPLETED = "completed"
     CANCELED = "canceled"
+    FAILED = "failed"
 
 
 class SourceType(StrEnum):

@@ -11,7 +11,8 @@ no cap is passed. A provider that reports more than that bound all the same is b
 
 A reservation that nobody settles (its worker was killed) is closed at all that was set aside, for the provider may have
 billed it: by whoever takes the job up again (`expire`), or by the sweep (`expire_lost`). If the call does come back
-after that, its settlement sets the books right. What counts leaves an activity of the job (`services.receipts`).
+after that, its settlement sets the books right. What counts, or was refused, leaves an
+activity of the job (`services.receipts`).
 """
 
 import logging
@@ -29,7 +30,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from agent_jobs import llm
-from agent_jobs.errors import PermanentError, RunError
+from agent_jobs.errors import PermanentError, RetryableError, RunError
 from agent_jobs.llm import Usage
 from agent_jobs.models import Job, Reservation, UsageDay
 from agent_jobs.services import prices, receipts, spending
@@ -159,11 +160,17 @@ def closing(held: Held, *, told: Told = _UNTOLD) -> Iterator[Held]:
         yield held
     except BaseException as error:
         if isinstance(error, RunError):
-            held.told = replace(told, output={"error": error.code}, error=f"{error.code}: {error.message}")
+            held.told = _told_of(error, told)
         is_refused = isinstance(error, RunError) and error.code in _UNBILLED
         _leave(held, release if is_refused else _expire)
         raise
     _leave(held, _expire)
+
+
+def _told_of(error: RunError, told: Told) -> Told:
+    wait = error.retry_after if isinstance(error, RetryableError) else None
+    output = {"error": error.code} if wait is None else {"error": error.code, "retry_after": wait}
+    return replace(told, output=output, error=f"{error.code}: {error.message}")
 
 
 def _leave(held: Held, close: Callable[[UUID, Told], Spent]) -> None:
@@ -282,7 +289,7 @@ def _close(
             **{name: getattr(row, name) for name in ("status", "model", "input_tokens", "output_tokens", "cost")},
             closed_at=Now(),
         )
-        if after.calls or not was_open:
+        if after.calls or not was_open or told.error:
             receipts.write(row, told)
         for use, sign in sorted(((before, -1), (after, 1)), key=lambda entry: entry[0].model):
             _book(row, use, sign)

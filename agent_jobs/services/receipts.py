@@ -1,8 +1,8 @@
-"""The activity that a paid call of a model leaves. It is written with the books, in one transaction, under their id.
+"""The activity that a call of a hosted model leaves. It is written with the books, in one transaction, under their id.
 
 So the activities of a job add up to what its budget says, whatever becomes of the turn: one that failed, was cut off,
-canceled, or lost with its worker, leaves what its calls cost all the same. A call that comes back after it was given up
-corrects its own activity.
+canceled, or lost with its worker, leaves what its calls cost all the same, and one that its provider refused leaves
+that it was. A call that comes back after it was given up corrects its own activity.
 """
 
 import json
@@ -14,6 +14,7 @@ from django.db import connection
 
 from agent_jobs.models import Reservation
 from agent_jobs.services.storable import storable
+from agent_jobs.states import ActivityStatus
 
 _NOTE_LENGTH = 200
 
@@ -21,13 +22,14 @@ _NOTE_LENGTH = 200
 # nonsense of a provider is not to keep a call from being closed.
 _WRITE = """
 INSERT INTO agent_jobs_activity AS a
-    (id, org_id, job_id, code, note, source_type, execution_id, life, input, output, allocated_credits,
+    (id, org_id, job_id, code, status, note, source_type, execution_id, life, input, output, allocated_credits,
     consumed_credits, processed_at)
-SELECT %s, j.org_id, j.id, 'model.call', %s, 'process_module', %s, j.retry_count, %s, %s,
+SELECT %s, j.org_id, j.id, 'model.call', %s, %s, 'process_module', %s, j.retry_count, %s, %s,
     least(%s, 99999999.999999), least(%s, 99999999.999999), now()
 FROM agent_jobs_job j WHERE j.id = %s
-ON CONFLICT (id) DO UPDATE SET note = excluded.note, input = coalesce(excluded.input, a.input),
-    output = excluded.output, consumed_credits = excluded.consumed_credits, updated_at = now()
+ON CONFLICT (id) DO UPDATE SET status = excluded.status, note = excluded.note,
+    input = coalesce(excluded.input, a.input), output = excluded.output,
+    consumed_credits = excluded.consumed_credits, updated_at = now()
 """
 
 
@@ -49,8 +51,16 @@ def write(row: Reservation, told: Told) -> None:
         if row.cost or row.input_tokens:
             note += "; all that was set aside for it is counted"
     output = {**told.output, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens}
+    status = ActivityStatus.FAILED if told.error else ActivityStatus.COMPLETED
     parameters = [
-        *(row.pk, note, told.task_id, None if told.input is None else json.dumps(told.input), json.dumps(output)),
+        *(
+            row.pk,
+            status,
+            note,
+            told.task_id,
+            None if told.input is None else json.dumps(told.input),
+            json.dumps(output),
+        ),
         *(row.reserved_cost, row.cost, row.job_id),
     ]
     with connection.cursor() as cursor:

@@ -124,7 +124,36 @@ def test_a_fallback_has_a_reservation_of_its_own_and_a_refused_call_costs_nothin
         (MODEL, "settled", 0, 0),
         ("openai:gpt-other", "settled", 1_200, Decimal("0.012300")),
     ]
-    assert Activity.objects.get(job=job, code="model.call").consumed_credits == Decimal("0.012300")
+    told = Activity.objects.filter(job=job, code="model.call").order_by("id")
+    assert list(told.values_list("status", "consumed_credits")) == [("failed", 0), ("completed", Decimal("0.012300"))]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "output"),
+    [
+        (
+            openai.error(429, "rate_limit_exceeded", Retry_After="40"),
+            {"error": "model_rate_limited", "retry_after": 40},
+        ),
+        (openai.error(429, "rate_limit_exceeded"), {"error": "model_rate_limited"}),
+        (openai.error(503), {"error": "model_unavailable"}),
+        (openai.error(401, "invalid_api_key"), {"error": "model_key_refused"}),
+    ],
+    ids=lambda value: str(value.get("error")) if isinstance(value, dict) else str(value.status),
+)
+def test_a_call_that_the_provider_refused_is_told_of_and_cost_nothing(
+    worker: Worker, provider: FakeOpenAI, refusal: openai.Answer, output: dict[str, Any]
+) -> None:
+    job = hosted(max_tokens=50_000)
+    provider.queue(refusal)
+    worker.serve("agents")
+    told = Activity.objects.get(job=job, code="model.call")
+    assert (told.status, told.consumed_credits) == ("failed", 0)
+    assert told.allocated_credits == Reservation.objects.get().reserved_cost > 0
+    assert told.output == {**output, "input_tokens": 0, "output_tokens": 0}
+    assert told.note == f"asked model {MODEL}: {output['error']}: openai answered {refusal.status}"
+    assert str(told.execution_id) == str(Task.objects.get(job=job).pk)
+    assert Budget.objects.get(scope=Scope.JOB, key=str(job.pk)).used_cost == 0
 
 
 def test_a_call_that_timed_out_counts_as_the_most_it_may_have_cost(worker: Worker, provider: FakeOpenAI) -> None:
@@ -135,6 +164,7 @@ def test_a_call_that_timed_out_counts_as_the_most_it_may_have_cost(worker: Worke
     held = Reservation.objects.get()
     assert (held.status, held.cost) == ("expired", held.reserved_cost)
     lost = Activity.objects.get(job=job, code="model.call")
+    assert lost.status == "failed"
     assert (lost.allocated_credits, lost.consumed_credits) == (held.reserved_cost, held.reserved_cost)
     assert lost.note.startswith(f"asked model {MODEL}: model_timeout: ")
     assert lost.note.endswith("; all that was set aside for it is counted")

@@ -108,7 +108,7 @@ def test_the_fallback_answers_and_the_job_says_so(worker: Worker, provider: Fake
     worker.serve("agents")
     assert (again(job).waiting_for, texts(job)) == ("reply", ["Hello from the other one"])
     assert provider.keys == ["Bearer sk-canary", "Bearer sk-other"]
-    called = Activity.objects.get(job=job, code="model.call")
+    called = Activity.objects.get(job=job, code="model.call", status="completed")
     assert "anthropic:claude-fake" in called.note
 
 
