@@ -28,6 +28,7 @@ from channels_integration.messages import (
     TemporaryError,
     UnknownOutcome,
 )
+from channels_integration.storable import storable
 
 log = logging.getLogger(__name__)
 # 1, 2, 4, … 60 s between them: about four minutes in all.
@@ -320,4 +321,4 @@ def _said(error: DeliveryError) -> dict[str, str]:
 
 def _text(message: str) -> str:
     """Other people's words, made storable."""
-    return message.replace("\x00", "").encode("utf-8", "replace").decode()[:500]
+    return str(storable(message))[:500]

@@ -32,8 +32,8 @@ from agent_jobs.services import approvals, budgets, forms, overruns, schemas, sp
 from agent_jobs.services.inflight import CALLS, step_aside
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
-from agent_jobs.services.storable import storable
 from agent_jobs.states import JobStatus
+from channels_integration.storable import storable
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
 _MOST_CHARACTERS = 20_000

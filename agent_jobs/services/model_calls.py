@@ -20,7 +20,7 @@ from agent_jobs.services import budgets
 from agent_jobs.services.inflight import CALLS, step_aside
 from agent_jobs.services.patience import patiently
 from agent_jobs.services.receipts import Told
-from agent_jobs.services.storable import storable
+from channels_integration.storable import storable
 
 _T = TypeVar("_T")
 

@@ -19,6 +19,7 @@ from agent_jobs.services.transitions import Line, Note, Settlement
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
 from channels_integration import outbox, tracing
 from channels_integration.messages import Button, Outgoing, Target
+from channels_integration.storable import storable
 
 NO_RESPONSE = "no_response"
 _NOTE_LENGTH = 200
@@ -47,7 +48,7 @@ def settlement(
         return _nothing(claim)
     # Made first, for activities of one moment are told in the order of their ids: the model was asked before it spoke.
     calls = _calls(outcome)
-    say = [text.replace("\x00", "") for text in outcome.say]
+    say = [storable(text) for text in outcome.say]
     outgoing = [outbox.as_record(_outgoing(claim, text, outcome)) for text in say]
     delivered = [record["status"] == "sent" for record in outgoing]
     went_on = Settlement(
@@ -90,7 +91,7 @@ def _nothing(claim: dict[str, Any]) -> Settlement:
 
 
 def unstorable(settlement: Settlement) -> Settlement:
-    """The end of a turn whose outcome the database refuses, for what is in it (a lone surrogate, say)."""
+    """The end of a turn whose outcome the database refuses, for what is in its `result_data` (half a character)."""
     message = "the outcome of the turn cannot be stored as text"
     return Settlement(
         id=settlement.id,
@@ -164,7 +165,7 @@ def _has_undelivered(claim: dict[str, Any], run: Run, say: Sequence[str]) -> boo
 
 
 def _done(went_on: Settlement, outcome: Done, *, is_delivered: bool) -> Settlement:
-    result = outcome.result.replace("\x00", "")
+    result = storable(outcome.result)
     went_on = replace(went_on, result=result, result_data=outcome.result_data, task_result=result)
     if is_delivered:
         return replace(went_on, status=JobStatus.COMPLETED, note=completed_note(result))
@@ -231,7 +232,7 @@ def _failed(
     seconds_left: float,
     rng: random.Random,
 ) -> Settlement:
-    message = outcome.message.replace("\x00", "")
+    message = storable(outcome.message)
     failed_attempts = claim["failed_attempts"] + 1
     went_on = replace(
         went_on,

@@ -13,8 +13,8 @@ from typing import Any
 from django.db import connection
 
 from agent_jobs.models import Reservation
-from agent_jobs.services.storable import storable
 from agent_jobs.states import ActivityStatus
+from channels_integration.storable import storable
 
 _NOTE_LENGTH = 200
 

@@ -24,6 +24,7 @@ from channels_integration.messages import OPENS_FORM, Did, FormPress, Incoming, 
 from channels_integration.models import Installation, OutboundMessage
 from channels_integration.platforms import slack_forms
 from channels_integration.platforms.base import Heard
+from channels_integration.storable import storable
 
 log = logging.getLogger(__name__)
 _PLATFORM = "slack"
@@ -167,7 +168,7 @@ def _pressed(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> It
                 # A press has no id: one person presses one thing once in a microsecond.
                 event_id=f"press:{words['channel']}:{words['ts']}:{words['user']}:{at}:{number}"[:_EVENT_ID_LENGTH],
                 author=words["user"],
-                text=_storable(value),
+                text=storable(value),
                 sent_at=pressed_at,
                 thread=words["thread_ts"],
                 team=team_id,
@@ -195,7 +196,7 @@ def _sent_back(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> 
             is_direct=form.channel.startswith("D"),
             did=Did.PRESSED,
         )
-        yield Submission(press, _storable(form.text))
+        yield Submission(press, storable(form.text))
 
 
 def _posters(block_id: Any, org_ids: list[str]) -> list[str]:
@@ -259,11 +260,7 @@ def _time_of(ts: str) -> datetime | None:
 
 
 def _unescaped(text: str) -> str:
-    return _storable(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-
-
-def _storable(text: str) -> str:
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+    return str(storable(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")))
 
 
 def _json_object(body: bytes | str) -> dict[str, Any] | None:

@@ -291,11 +291,20 @@ def test_a_runner_that_breaks_fails_its_job_alone(
     assert again(good).status == JobStatus.COMPLETED
 
 
+def test_what_no_database_takes_is_left_out_of_what_is_said(
+    worker: Worker, nowhere: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, lambda run: Done("half \ud83d of \x00it", say=("lone \ud800 surrogate",)))
+    job = ask()
+    worker.serve("agents")
+    assert (again(job).result, texts(job)) == ("half ? of it", ["lone ? surrogate"])
+
+
 @pytest.mark.django_db(transaction=True)
 def test_an_outcome_that_cannot_be_stored_fails_the_job(
     worker: Worker, nowhere: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken(monkeypatch, lambda run: Done("lone \ud800 surrogate"))
+    broken(monkeypatch, lambda run: Done("fine", result_data={"a": "lone \ud800 surrogate"}))
     job = ask()
     worker.serve("agents")
     assert (again(job).status, again(job).error_code) == (JobStatus.FAILED, "invalid_result")
@@ -309,7 +318,7 @@ def test_an_outcome_that_cannot_be_stored_leaves_the_rest_of_its_batch_alone(
     good = [rows.job(platform="null", channel_code="nowhere") for _ in range(3)]
 
     def run(self: object, given: Run) -> Outcome:
-        return Done("\ud800" if given.prompt == "bad" else "fine")
+        return Done("fine", result_data="\ud800" if given.prompt == "bad" else None)
 
     monkeypatch.setattr(type(runners.get("message")), "run", run)
     worker.serve("messages")
