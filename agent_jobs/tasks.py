@@ -9,7 +9,8 @@ from celery import shared_task
 from celery.signals import task_postrun, task_prerun, worker_init, worker_shutdown, worker_shutting_down
 from django.db import connection
 
-from agent_jobs.services import audit, execution, inflight, model_access, promotion, recovery, retention
+from agent_jobs.runners import calling
+from agent_jobs.services import audit, execution, guard, inflight, model_access, promotion, recovery, retention
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.standby import Standby
@@ -78,6 +79,8 @@ standby = Standby((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 
 @worker_init.connect
 def _start(**_: object) -> None:
+    guard.limit()
+    calling.start_zygote()  # first of all: there is no thread yet, and no connection
     read_models()
     worker.guard.start()
     worker.keeper.start()

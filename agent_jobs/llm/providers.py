@@ -4,6 +4,7 @@ All of them go through the guarded client of `channels_integration.egress`, one 
 nothing but the key that came with the turn goes along.
 """
 
+import importlib
 import json
 import os
 import threading
@@ -62,6 +63,15 @@ def rehearsed(provider: str) -> Model:
     return _made(provider, "rehearsed", "none", "", egress.rehearsed(json.dumps(_ANSWERS[provider]).encode()))
 
 
+def read(provider: str) -> None:
+    """Import what a model of it is made with, and no more."""
+    for variable in _READ_BY_SDKS:
+        os.environ.pop(variable, None)
+    importlib.import_module(provider if provider != "google" else "google.genai")
+    importlib.import_module(f"pydantic_ai.models.{provider}")
+    importlib.import_module(f"pydantic_ai.providers.{provider}")
+
+
 @lru_cache(maxsize=256)
 def _model(provider: str, name: str, api_key: str, base_url: str, rules: Rules) -> Model:
     return _made(provider, name, api_key, base_url, _client(rules))
@@ -74,8 +84,7 @@ def _client(rules: Rules) -> egress.Client:
 
 
 def _made(provider: str, name: str, api_key: str, base_url: str, client: egress.Client) -> Model:
-    for variable in _READ_BY_SDKS:
-        os.environ.pop(variable, None)
+    read(provider)
     given: dict[str, Any] = {
         "api_key": api_key,
         "base_url": base_url or llm.PROVIDERS[provider],

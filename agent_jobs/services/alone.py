@@ -5,13 +5,17 @@ from typing import Any
 
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import Outcome, Runner
+from channels_integration import tally
 
 
 def take(runner: Runner, claim: dict[str, Any]) -> Outcome:
     from agent_jobs.services import turns
 
     threading.Thread(target=_look, name="inflight", daemon=True).start()
-    return turns.take(claim, runner)
+    try:
+        return turns.take(claim, runner)
+    finally:
+        tally.flush()
 
 
 def _look() -> None:

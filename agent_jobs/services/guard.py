@@ -64,8 +64,6 @@ class Guard:
         self._has_left = False
 
     def start(self) -> None:
-        if settings.WORKER_MAX_MEMORY_MB:
-            limit_memory(settings.WORKER_MAX_MEMORY_MB)
         threading.Thread(target=self._watch, name="guard", daemon=True).start()
 
     @contextlib.contextmanager
@@ -111,6 +109,12 @@ class Guard:
         while self._keeper.held and time.monotonic() < until:
             pause.wait(0.2)
         os._exit(1)
+
+
+def limit() -> None:
+    """What the operator says, of memory; processes that are started or forked later have the same."""
+    if settings.WORKER_MAX_MEMORY_MB:
+        limit_memory(settings.WORKER_MAX_MEMORY_MB)
 
 
 def limit_memory(megabytes: int) -> None:

@@ -24,6 +24,25 @@ def _kill() -> str:
     return "survived"
 
 
+def _parricide() -> str:
+    """Kills whom it was forked from, or who started it: the worker, where there is nothing between."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    return _loop()
+
+
+def _leave() -> str:
+    os._exit(0)
+
+
+def _offspring() -> str:
+    """Dies, and leaves somebody behind for a minute, who has its sockets open."""
+    if not os.fork():
+        os.closerange(0, 3)
+        signal.alarm(60)
+        signal.pause()
+    return _kill()
+
+
 def _segfault() -> str:
     return str(ctypes.string_at(0))
 
@@ -65,6 +84,9 @@ def _circle() -> Any:
 
 POISONS: dict[str, Callable[[], Any]] = {
     "kill": _kill,
+    "parricide": _parricide,
+    "leave": _leave,
+    "offspring": _offspring,
     "segfault": _segfault,
     "memory": _memory,
     "loop": _loop,
