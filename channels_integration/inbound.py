@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from channels_integration import doorbell, forms, platforms, tally
+from channels_integration import doorbell, forms, platforms, statements, tally
 from channels_integration.messages import Did, Incoming
 from channels_integration.models import InboundEvent
 from channels_integration.platforms.base import Heard
@@ -51,13 +51,13 @@ WHERE e.status = 'waiting' AND e.due_at <= clock_timestamp() AND NOT EXISTS (
 ORDER BY e.due_at, e.sent_at, e.id LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 
-_RETRY = """
+_RETRY = f"""
 UPDATE channels_integration_inboundevent SET status = 'waiting', looks = 0, failures = 0, due_at = now()
 WHERE org_id = %(org_id)s AND platform = %(platform)s AND code = %(code)s AND status = 'routed' AND NOT is_matched
-    AND received_at > now() - make_interval(mins => %(minutes)s)
+    AND received_at > now() - interval '{_RECENT_MINUTES} minutes'
     AND (thread = %(thread)s OR (thread = '' AND is_direct))
     AND (%(since)s::timestamptz IS NULL OR sent_at >= %(since)s)
-"""
+"""  # noqa: S608
 
 # Before that, of a thread that is only being opened: who looks for it this moment cannot see yet what we are about to
 # commit, and will note that nobody waited. The row's lock makes us wait for that note. (His look holds no other lock
@@ -136,12 +136,9 @@ def retry_unmatched(
     """
     where = {"org_id": org_id, "platform": platform, "code": code, "thread": thread}
     retried = 0
-    with connection.cursor() as cursor:
-        if is_opened:
-            cursor.execute(_LOOK_AGAIN, where)
-            retried += int(cursor.rowcount)
-        cursor.execute(_RETRY, {**where, "since": since, "minutes": _RECENT_MINUTES})
-        retried += int(cursor.rowcount)
+    if is_opened:
+        retried += statements.run(_LOOK_AGAIN, where)
+    retried += statements.run(_RETRY, {**where, "since": since})
     if retried:
         transaction.on_commit(ring, robust=True)
     return retried
@@ -164,9 +161,8 @@ def _route_one() -> bool:
     handler: Callable[[Incoming], bool] = import_string(settings.CHANNELS_INBOUND_HANDLER)
     event: InboundEvent | None = None
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(_NEXT)
-            found = cursor.fetchone()
+        with transaction.atomic():
+            found = statements.first(_NEXT)
             if found is None:
                 return False
             event = InboundEvent.objects.get(pk=found[0])

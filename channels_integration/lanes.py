@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from uuid_utils.compat import uuid7
 
-from channels_integration import platforms
+from channels_integration import platforms, statements
 from channels_integration.messages import Button, Change, Outgoing, Target
 
 PACE_SECONDS = 1.0
@@ -28,11 +28,11 @@ _BLOCKED_SECONDS = 1.0
 _ENTER_AT_ONCE = 500
 
 # Due messages enter their lane; the lane is woken, no earlier than it opens.
-_ENTER = """
+_ENTER = f"""
 WITH arriving AS (
     SELECT id FROM channels_integration_outboundmessage
     WHERE status = 'pending' AND NOT is_in_lane AND due_at <= now()
-    ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
+    ORDER BY due_at LIMIT {_ENTER_AT_ONCE} FOR UPDATE SKIP LOCKED
 ), entered AS (
     UPDATE channels_integration_outboundmessage m SET is_in_lane = true
     FROM arriving a WHERE m.id = a.id AND m.status = 'pending'
@@ -43,12 +43,14 @@ WITH arriving AS (
     ON CONFLICT (lane) DO UPDATE SET look_at = LEAST(l.look_at, GREATEST(l.opens_at, now()))
 )
 SELECT count(*) FROM entered
-"""
+"""  # noqa: S608
 
 _LANE = """
 SELECT lane, org_id FROM channels_integration_lane
-WHERE look_at <= clock_timestamp() AND org_id {after} ORDER BY org_id, look_at LIMIT 1 FOR UPDATE SKIP LOCKED
+WHERE look_at <= clock_timestamp() AND org_id {after} %(after)s
+ORDER BY org_id, look_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
+_LANE_AFTER, _LANE_FROM_THE_START = _LANE.replace("{after}", ">"), _LANE.replace("{after}", "<=")
 
 # Everything that an attempt or a look into the history needs; `m` is the message.
 CLAIM_COLUMNS = """
@@ -64,7 +66,7 @@ CLAIM_COLUMNS = """
 """
 
 # A later statement than the lock of the lane, so that it sees what entered before the lock was taken.
-_CLAIM = """
+_CLAIM = f"""
 WITH first AS (
     SELECT id FROM channels_integration_outboundmessage m
     WHERE m.lane = %(lane)s AND m.status = 'pending' AND m.is_in_lane
@@ -82,8 +84,8 @@ UPDATE channels_integration_outboundmessage m SET
     first_claimed_at = coalesce(m.first_claimed_at, clock_timestamp()),
     due_at = clock_timestamp() + make_interval(secs => %(grace)s)
 FROM first WHERE m.id = first.id
-RETURNING {columns}
-"""
+RETURNING {CLAIM_COLUMNS}
+"""  # noqa: S608
 
 _AFTER_CLAIM = """
 UPDATE channels_integration_lane SET
@@ -98,6 +100,18 @@ UPDATE channels_integration_lane SET look_at = CASE WHEN EXISTS (
         WHERE m.lane = %(lane)s AND m.status = 'pending' AND m.is_in_lane)
     THEN clock_timestamp() + make_interval(secs => %(blocked)s) END
 WHERE lane = %(lane)s
+"""
+
+_OPEN_LATER = """
+UPDATE channels_integration_lane SET
+    opens_at = clock_timestamp() + make_interval(secs => %(seconds)s), holder = NULL,
+    look_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+WHERE lane = %(lane)s AND (holder = %(token)s OR opens_at < clock_timestamp())
+"""
+
+_LOOK_NOW = """
+UPDATE channels_integration_lane SET look_at = clock_timestamp()
+WHERE lane = %(lane)s AND look_at > clock_timestamp() AND opens_at <= clock_timestamp()
 """
 
 # Seconds until anything is due; NULL where nothing waits.
@@ -129,9 +143,7 @@ class Claim:
 
 def enter() -> int:
     """Let due messages into their lanes, a batch of them. Returns how many."""
-    with connection.cursor() as cursor:
-        cursor.execute(_ENTER, [_ENTER_AT_ONCE])
-        return int(cursor.fetchone()[0])
+    return int(statements.first(_ENTER)[0])
 
 
 def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Claim | str | None:
@@ -140,54 +152,37 @@ def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Cla
     None if no lane is due; the organisation's name if its lane had nothing to give. Committed when it returns.
     `flight_seconds` is how long a paced lane stays closed if whoever took the message is never heard of again.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_LANE.format(after="> %s"), [after_org])
-        found = cursor.fetchone()
-        if found is None:
-            cursor.execute(_LANE.format(after="<= %s"), [after_org])
-            found = cursor.fetchone()
+    with transaction.atomic():
+        after = {"after": after_org}
+        found = statements.first(_LANE_AFTER, after) or statements.first(_LANE_FROM_THE_START, after)
         if found is None:
             return None
         lane, org_id = found
         token = uuid7()
         # Before this statement the message can still be withdrawn, so its age need not count what went before.
         taken_at = time.monotonic()
-        cursor.execute(_CLAIM.format(columns=CLAIM_COLUMNS), {"lane": lane, "token": token, "grace": grace_seconds})
-        row = first_row(cursor)
+        row = statements.first_by_name(_CLAIM, {"lane": lane, "token": token, "grace": grace_seconds})
         if row is None:
-            cursor.execute(_AFTER_NOTHING, {"lane": lane, "blocked": _BLOCKED_SECONDS})
+            statements.run(_AFTER_NOTHING, {"lane": lane, "blocked": _BLOCKED_SECONDS})
             return str(org_id)
         closed = flight_seconds if platforms.get(row["platform"]).is_paced else 0
-        cursor.execute(_AFTER_CLAIM, {"lane": lane, "token": token, "closed": closed})
+        statements.run(_AFTER_CLAIM, {"lane": lane, "token": token, "closed": closed})
     return claim_of(row, token=token, taken_at=taken_at)
 
 
 def open_after(claim: Claim, *, seconds: float) -> None:
     """The post is over: its paced lane opens in `seconds`, and an unpaced one is looked at for what it blocked."""
     is_paced = platforms.get(claim.outgoing.target.platform).is_paced
-    with connection.cursor() as cursor:
-        if is_paced or seconds > 0:
-            cursor.execute(
-                """UPDATE channels_integration_lane SET
-                    opens_at = clock_timestamp() + make_interval(secs => %(seconds)s), holder = NULL,
-                    look_at = clock_timestamp() + make_interval(secs => %(seconds)s)
-                WHERE lane = %(lane)s AND (holder = %(token)s OR opens_at < clock_timestamp())""",
-                {"seconds": max(seconds, 0), "lane": claim.lane, "token": claim.token},
-            )
-        else:
-            cursor.execute(
-                "UPDATE channels_integration_lane SET look_at = clock_timestamp()"
-                " WHERE lane = %s AND look_at > clock_timestamp() AND opens_at <= clock_timestamp()",
-                [claim.lane],
-            )
+    if is_paced or seconds > 0:
+        statements.run(_OPEN_LATER, {"seconds": max(seconds, 0.0), "lane": claim.lane, "token": claim.token})
+    else:
+        statements.run(_LOOK_NOW, {"lane": claim.lane})
 
 
 def seconds_until_due() -> float | None:
     """How long until anything may be done; 0 or less if now, None if nothing waits at all."""
-    with connection.cursor() as cursor:
-        cursor.execute(_NEXT)
-        seconds = cursor.fetchone()[0]
-        return None if seconds is None else float(seconds)
+    (seconds,) = statements.first(_NEXT)
+    return None if seconds is None else float(seconds)
 
 
 def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> Claim:
@@ -206,9 +201,3 @@ def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> Claim:
 def details_of(value: Any) -> Any:
     """A jsonb column of a raw statement: Django registers no loader for it, so psycopg hands over text."""
     return json.loads(value) if isinstance(value, str) else value
-
-
-def first_row(cursor: Any) -> dict[str, Any] | None:
-    names = [column[0] for column in cursor.description]
-    found = cursor.fetchone()
-    return None if found is None else dict(zip(names, found, strict=True))

@@ -50,6 +50,10 @@ POST_SECONDS = 1.8
 _MOST_SECONDS_WAITED = 1.0
 _SHORTEST_PAUSE = 0.02
 _LOOK_SECONDS = 0.05
+# So many due messages one after the other, and one more thread is woken, which does the same.
+_MANY = 2
+# One thread a process waits for what is due soon. All of them would wake for the same message.
+_waiting = threading.Lock()
 
 # The body of a statement (or of a data-modifying CTE) that reads `outgoing_rows (record jsonb)`, made by `as_record`.
 # Messages of one thread get their places in the order in which that CTE yields them.
@@ -182,7 +186,7 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
 
     Returns how many messages it had in its hands. Any number of threads and processes may run it at once.
     """
-    handled = 0
+    handled = in_a_row = 0
     org_id = ""
     pause = stop or threading.Event()
     look_again_at = 0.0
@@ -200,6 +204,9 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
             with _told_of(claim), _traced("deliver", claim):
                 _attempt(claim)
             handled += 1
+            in_a_row += 1
+            if in_a_row == _MANY:
+                ring()
             continue
         look_again_at = 0.0
         if isinstance(claim, str):
@@ -209,8 +216,14 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
         left = until - time.monotonic()
         if seconds is None or seconds > min(_MOST_SECONDS_WAITED, left):
             break
-        # If it is due by now, and yet there is nothing to take, another thread has it in its hands.
-        pause.wait(min(max(seconds, _SHORTEST_PAUSE), max(left, 0)))
+        if not _waiting.acquire(blocking=False):
+            return handled
+        try:
+            # If it is due by now, and yet there is nothing to take, another thread has it in its hands.
+            pause.wait(min(max(seconds, _SHORTEST_PAUSE), max(left, 0)))
+        finally:
+            _waiting.release()
+        in_a_row = 0
     return handled
 
 

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.utils.module_loading import import_string
 from uuid_utils.compat import uuid7
 
-from channels_integration import inbound, lanes, tally
+from channels_integration import inbound, lanes, statements, tally
 from channels_integration.messages import (
     Delivery,
     DeliveryError,
@@ -45,7 +45,7 @@ _TOO_MANY = ("ratelimited", "http_429")
 _CLOCK_SLACK = timedelta(seconds=5)
 
 # A message that was being sent when its worker died is treated like one that answered with a time-out.
-_CLAIM_UNSETTLED = """
+_CLAIM_UNSETTLED = f"""
 WITH due AS (
     SELECT id, status AS status_before FROM channels_integration_outboundmessage
     WHERE status IN ('sending', 'unknown') AND due_at <= clock_timestamp()
@@ -57,8 +57,8 @@ UPDATE channels_integration_outboundmessage m SET
     failures = CASE status_before WHEN 'sending' THEN 0 ELSE m.failures END,
     due_at = clock_timestamp() + make_interval(secs => %(grace)s)
 FROM due WHERE m.id = due.id
-RETURNING {columns}
-"""
+RETURNING {lanes.CLAIM_COLUMNS}
+"""  # noqa: S608
 
 
 class _Overtaken(Exception):
@@ -68,9 +68,7 @@ class _Overtaken(Exception):
 def claim_unsettled(*, grace_seconds: float) -> lanes.Claim | None:
     """Take one message whose outcome is not known and whose grace is over, to look it up."""
     token, taken_at = uuid7(), time.monotonic()
-    with connection.cursor() as cursor:
-        cursor.execute(_CLAIM_UNSETTLED.format(columns=lanes.CLAIM_COLUMNS), {"token": token, "grace": grace_seconds})
-        row = lanes.first_row(cursor)
+    row = statements.first_by_name(_CLAIM_UNSETTLED, {"token": token, "grace": grace_seconds})
     return None if row is None else lanes.claim_of(row, token=token, taken_at=taken_at)
 
 
@@ -271,23 +269,21 @@ def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | No
     """One guarded UPDATE. Returns the status that the message has now, '' if the claim is no longer ours."""
     others = "".join(f", {name} = %({name})s" for name in fields if name != "status")
     due = ", due_at = clock_timestamp() + make_interval(secs => %(in_seconds)s)" if in_seconds is not None else ""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""UPDATE channels_integration_outboundmessage SET
-                status = CASE WHEN is_recalled AND %(status)s = 'pending' THEN 'withdrawn' ELSE %(status)s END,
-                is_in_lane = false{others}{due}
-            WHERE id = %(id)s AND claim_token = %(token)s AND status = %(held_as)s
-            RETURNING status""",  # noqa: S608
-            {
-                **fields,
-                "in_seconds": in_seconds,
-                "id": claim.outgoing.id,
-                "token": claim.token,
-                "held_as": claim.row["status"],
-            },
-        )
-        written = cursor.fetchone()
-        return str(written[0]) if written else ""
+    written = statements.first(
+        f"""UPDATE channels_integration_outboundmessage SET
+            status = CASE WHEN is_recalled AND %(status)s = 'pending' THEN 'withdrawn' ELSE %(status)s END,
+            is_in_lane = false{others}{due}
+        WHERE id = %(id)s AND claim_token = %(token)s AND status = %(held_as)s
+        RETURNING status""",  # noqa: S608
+        {
+            **fields,
+            "in_seconds": in_seconds,
+            "id": claim.outgoing.id,
+            "token": claim.token,
+            "held_as": claim.row["status"],
+        },
+    )
+    return str(written[0]) if written else ""
 
 
 def _count(claim: lanes.Claim, outcome: str, code: str) -> None:

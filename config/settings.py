@@ -167,14 +167,14 @@ for _name, _value in {
 }.items():
     _database_options.setdefault(_name, _value)
 _database_options.setdefault("application_name", env("AGENT_JOBS_PROCESS", "agent-jobs"))
-# Only statements that ask for it are prepared (the claims: four times as fast). Django's default, None, forbids it.
+# Only statements that ask for it are prepared (`channels_integration.statements`). Django's default, None, forbids it.
 _database_options.setdefault("prepare_threshold", 1_000_000_000)
 # Server-side limits, so that no session holds a lock for longer than a lease; each is a start-up option of the
 # connection and the same for all tenants, so none can leak from one to the next.
 _database_options.setdefault(
     "options",
     "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
-    # The only prepared statements are the claims: planned once for a connection, not anew for its first five.
+    # What is prepared is planned once for a connection, not anew for its first five.
     " -c plan_cache_mode=force_generic_plan -c jit=off -c client_connection_check_interval=1s",
 )
 

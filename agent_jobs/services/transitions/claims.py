@@ -9,19 +9,18 @@ queue (`lanes`).
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
-import psycopg
-from django.db import connection, transaction
+from django.db import transaction
 
 from agent_jobs.services import caps
 from agent_jobs.services.transitions.lanes import HEAD_START
 from agent_jobs.services.transitions.settlements import Answer, Settlement, Turn
-from channels_integration import outbox
+from channels_integration import outbox, statements
 
 # Turns that one statement settles, or claims.
 MOST_AT_ONCE = 32
@@ -179,7 +178,7 @@ def settle_and_claim(
     statement = _statement(settles=bool(settlements), claims=turn is not None, batch=batch)
     turn = turn or Turn()
     parameters = {"lane": lane, "worker_id": worker_id, "lease_seconds": lease_seconds}
-    row = _prepared(
+    row = statements.first(
         statement,
         {
             **parameters,
@@ -195,13 +194,5 @@ def settle_and_claim(
         if has_caps:
             with transaction.atomic():
                 capped = {**parameters, "org_id": org_id, "org_cap": caps.lock(org_id)}
-                (claimed,) = _prepared(_capped_statement(batch=batch), capped)
+                (claimed,) = statements.first(_capped_statement(batch=batch), capped)
     return Answer(frozenset(settled or ()), org_id, claimed or [], has_more, is_full=bool(has_caps and not claimed))
-
-
-def _prepared(statement: str, parameters: Mapping[str, Any]) -> Any:
-    """The only row. By psycopg's own cursor: server-side parameters and prepared statements, unlike Django's."""
-    connection.ensure_connection()
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        cursor.execute(statement, parameters, prepare=True)
-        return cursor.fetchone()
