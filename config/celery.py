@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.app.amqp import AMQP
-from kombu import Connection
+from kombu import Connection, Exchange, Queue
 from kombu.transport import redis as broker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -25,9 +25,18 @@ from django.conf import settings
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 RECONNECT_SECONDS = 0.5
-# Bells that were in hand when the broker went away are not put back: kombu would do it by the lost connection, and the
-# AttributeError of that ends the worker, with every job that it holds.
-broker.QoS.restore_at_shutdown = False
+QUEUES = ("agents", "messages", "deliveries", "inbound", "duties")
+
+
+class _Channel(broker.Channel):
+    """Nothing waits for an acknowledgement (`no_ack` below); kombu would send one all the same."""
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        pass
+
+
+class _Transport(broker.Transport):
+    Channel = _Channel
 
 
 class _Connection(Connection):
@@ -40,6 +49,10 @@ class _Connection(Connection):
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         steady = {"interval_start": RECONNECT_SECONDS, "interval_step": 0, "interval_max": RECONNECT_SECONDS}
         return super().ensure_connection(*args, **{**steady, **kwargs})
+
+    def get_transport_cls(self) -> Any:
+        found = super().get_transport_cls()
+        return _Transport if found is broker.Transport else found
 
 
 class _AMQP(AMQP):
@@ -66,7 +79,10 @@ app.conf.update(
     task_serializer="json",
     task_ignore_result=True,
     task_acks_late=False,
-    task_create_missing_queues=True,
+    # A bell is gone when it is heard. To keep each until it is acknowledged was a quarter of all that a busy worker's
+    # interpreter did; and those in hand when the broker goes away would be put back over the lost connection, which
+    # ends the worker (an AttributeError in kombu).
+    task_queues=[Queue(name, Exchange(name), routing_key=name, no_ack=True) for name in QUEUES],
     task_default_queue="duties",
     worker_prefetch_multiplier=1,
     worker_disable_prefetch=True,
@@ -79,7 +95,7 @@ app.conf.update(
     # A Redis that is full, or read-only after a failover, refuses what it is told; that is no reason to end a worker.
     broker_channel_error_retry=True,
     broker_transport_options={
-        "visibility_timeout": 900,
+        "priority_steps": [0],  # of four lists for each queue, three would always be empty
         "socket_timeout": 5,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
