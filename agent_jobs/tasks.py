@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import shared_task
-from celery.signals import task_postrun, task_prerun, worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    task_postrun,
+    task_prerun,
+    worker_init,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 from django.db import connection
 
 from agent_jobs.runners import calling
@@ -25,15 +32,16 @@ def _end() -> None:
 
 
 worker = execution.Worker(Keeper(on_overtime=_end))
-_QUIET_SECONDS = 1.0
+_QUIET_SECONDS = 5.0
 _DUTIES = {"agent_jobs.promote", "agent_jobs.sweep", "agent_jobs.audit", "agent_jobs.prune"}
 # Other bells than those of the clock were heard.
 _has_worked = threading.Event()
 
 
 def read_models() -> threading.Thread:
-    """As soon as there is nothing to do: it takes seconds of CPU, for which work that waits does not wait as well. A
-    turn that comes sooner reads what it needs itself."""
+    """When there was nothing to do for a while: it takes seconds of CPU, for which work that waits does not wait as
+    well, and of which a worker that dies in its first seconds has had no use. A turn that comes sooner reads what it
+    needs itself."""
 
     def read() -> None:
         _has_worked.set()
@@ -81,10 +89,14 @@ standby = Standby((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 def _start(**_: object) -> None:
     guard.limit()
     calling.start_zygote()  # first of all: there is no thread yet, and no connection
-    read_models()
     worker.guard.start()
     worker.keeper.start()
     standby.start()
+
+
+@worker_ready.connect
+def _serve(**_: object) -> None:
+    read_models()
 
 
 @worker_shutting_down.connect
