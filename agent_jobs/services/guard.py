@@ -4,8 +4,7 @@
   the process leave: it stops as after a TERM, only sooner where no other turn is under way, and the supervisor starts a
   fresh one. What the turn worked on has failed by its deadline, or counts as the job of a dead worker.
 * A turn that holds the interpreter itself (a runaway expression in C) stops every thread, also this one. The C library
-  then ends the process, when others may have taken its jobs for a while and it could write nothing anyway. A process
-  that was merely stopped for a little longer than a lease goes on, and finds out which of its jobs it has lost.
+  then ends the process after the time of a lease: by then others may take its jobs, and it could write nothing anyway.
 * Memory is bounded, where the operator says so, by the kernel: the turn that asks for too much fails, and nobody else.
 """
 
@@ -28,7 +27,6 @@ from agent_jobs.services.leases import Keeper
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
-_HELD_SECONDS = 5.0  # for longer than a lease
 # A turn that ends just after its time has harmed nobody.
 _GRACE_SECONDS = 2.0
 # Of computing after the deadline; a turn that only waits for a model takes none.
@@ -95,8 +93,7 @@ class Guard:
         pause = threading.Event()
         while not pause.wait(_LOOK_SECONDS):
             # Put off again and again, for as long as this thread gets the interpreter.
-            seconds = settings.LEASE_SECONDS + _HELD_SECONDS
-            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+            faulthandler.dump_traceback_later(settings.LEASE_SECONDS, exit=True, file=sys.__stderr__ or 2)
             self.look()
 
     def _end_process(self) -> None:

@@ -124,7 +124,7 @@ def _ends(program: str, *, lease_seconds: int) -> tuple[int, str, float]:
     return done.returncode, done.stderr, time.monotonic() - began
 
 
-def test_a_turn_that_holds_the_interpreter_ends_the_process_some_time_after_a_lease() -> None:
+def test_a_turn_that_holds_the_interpreter_ends_the_process_after_a_lease() -> None:
     code, told, seconds = _ends(
         """
         import django, faulthandler, threading
@@ -143,7 +143,7 @@ def test_a_turn_that_holds_the_interpreter_ends_the_process_some_time_after_a_le
     assert code == 1
     assert "Timeout" in told
     assert "_hold" in told, "where it hung is not told"
-    assert seconds > 3 + 5
+    assert seconds > 3
 
 
 def test_a_leaving_process_lets_other_turns_end_and_then_exits_though_a_thread_computes_on() -> None:
