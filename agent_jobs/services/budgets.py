@@ -11,8 +11,8 @@ no cap is passed. A provider that reports more than that bound all the same is b
 
 A reservation that nobody settles (its worker was killed) is closed at all that was set aside, for the provider may have
 billed it: by whoever takes the job up again (`expire`), or by the sweep (`expire_lost`). If the call does come back
-after that, its settlement sets the books right. What counts, or was refused, leaves an
-activity of the job (`services.receipts`).
+after that, its settlement sets the books right. What counts, or was refused, leaves an activity of the job
+(`services.receipts`).
 """
 
 import logging
