@@ -2,8 +2,9 @@
 and deletions of them, and presses of buttons.
 
 An event that nobody waits for is kept as unmatched, and becomes due again when a message of that thread turns out to be
-sent: a person can be quicker than our own note of it. One lane per thread, by the platform's time; an event that fails
-lets the later ones pass and is parked in the end.
+sent: a person can be quicker than our own note of it. One lane per thread, by the platform's time, and all that waits
+in it is handed on together: else an agent would answer, and end, by the first of two messages while the second waits
+behind everybody else's. An event that fails lets the later ones pass and is parked in the end.
 """
 
 from __future__ import annotations
@@ -43,13 +44,21 @@ ON CONFLICT (org_id, platform, event_id) DO NOTHING
 """
 
 _NEXT = """
-SELECT id FROM channels_integration_inboundevent e
+SELECT id, lane FROM channels_integration_inboundevent e
 WHERE e.status = 'waiting' AND e.due_at <= clock_timestamp() AND NOT EXISTS (
     SELECT FROM channels_integration_inboundevent earlier
     WHERE earlier.lane = e.lane AND (earlier.sent_at, earlier.id) < (e.sent_at, e.id)
         AND earlier.status = 'waiting' AND earlier.failures = 0 AND earlier.looks = 0)
 ORDER BY e.due_at, e.sent_at, e.id LIMIT 1 FOR UPDATE SKIP LOCKED
 """
+# What else waits in that lane: whoever hears the first is to hear all that was said by then.
+_MOST_TOGETHER = 20
+_LATER = f"""
+SELECT id FROM channels_integration_inboundevent
+WHERE lane = %(lane)s AND status = 'waiting' AND failures = 0 AND looks = 0 AND id <> %(id)s
+    AND due_at <= clock_timestamp()
+ORDER BY sent_at, id LIMIT {_MOST_TOGETHER - 1} FOR UPDATE SKIP LOCKED
+"""  # noqa: S608
 
 _RETRY = f"""
 UPDATE channels_integration_inboundevent SET status = 'waiting', looks = 0, failures = 0, due_at = now()
@@ -120,10 +129,15 @@ def ring() -> None:
 
 
 def route_due(*, until: float | None = None, stop: threading.Event | None = None) -> int:
-    """Hand what waits to the handler, each in a transaction of its own, until nothing is due, or `until` or `stop`."""
+    """Hand what waits to the handler, all of a thread in one transaction, until nothing is due, or `until` or `stop`.
+
+    Returns how many events that were.
+    """
     routed = 0
-    while (until is None or time.monotonic() < until) and not (stop and stop.is_set()) and _route_one():
-        routed += 1
+    while (until is None or time.monotonic() < until) and not (stop and stop.is_set()):
+        if not (done := _route_some()):
+            break
+        routed += done
     return routed
 
 
@@ -157,22 +171,27 @@ def sweep() -> int:
     return 1
 
 
-def _route_one() -> bool:
+def _route_some(*, is_one: bool = False) -> int:
     handler: Callable[[Incoming], bool] = import_string(settings.CHANNELS_INBOUND_HANDLER)
-    event: InboundEvent | None = None
+    events: list[InboundEvent] = []
     try:
         with transaction.atomic():
             found = statements.first(_NEXT)
             if found is None:
-                return False
-            event = InboundEvent.objects.get(pk=found[0])
-            _note(event, is_matched=handler(_incoming(event)))
+                return 0
+            first, lane = found
+            later = [] if is_one else statements.all_rows(_LATER, {"id": first, "lane": lane})
+            for event_id in (first, *(row[0] for row in later)):
+                events.append(InboundEvent.objects.get(pk=event_id))
+                _note(events[-1], is_matched=handler(_incoming(events[-1])))
     except Exception as error:
-        if event is None:
+        if not events:
             raise
-        log.exception("the handler of messages failed for event %s", event.pk)
-        _put_off(event, error)
-    return True
+        if len(events) > 1:
+            return _route_some(is_one=True)  # nothing is done yet, and what fails is to fail alone
+        log.exception("the handler of messages failed for event %s", events[0].pk)
+        _put_off(events[0], error)
+    return len(events)
 
 
 def _note(event: InboundEvent, *, is_matched: bool) -> None:

@@ -26,6 +26,11 @@ def first(statement: str, parameters: Mapping[str, Any] | None = None) -> Any:
         return cursor.fetchone()
 
 
+def all_rows(statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    with _executed(statement, parameters or {}) as cursor:
+        return list(cursor.fetchall())
+
+
 def first_by_name(statement: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """Its first row by the names of its columns, or None."""
     with _executed(statement, parameters or {}) as cursor:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 # A bell is answered for this long, then others get the thread.
 _SLICE_SECONDS = 10.0
 _deliverers = Gate(3)
-_routers = Gate(1)
+_routers = Gate(2)
 _stopping = threading.Event()
 
 

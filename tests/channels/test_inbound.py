@@ -123,6 +123,41 @@ def test_two_events_of_one_thread_are_never_in_hand_at_once():
     assert texts() == [str(number) for number in range(12)]
 
 
+def test_what_waits_of_one_thread_is_handed_on_together():
+    """Whoever hears the first of it, and answers, is to have heard the rest."""
+    transactions: dict[str, set[str]] = {}
+
+    def look(incoming):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()::text")
+            transactions.setdefault(incoming.thread, set()).add(cursor.fetchone()[0])
+        return True
+
+    doubles.on_incoming.append(look)
+    for number in range(3):
+        for thread in ("1.1", "2.2"):
+            inbound.record(said(f"{thread}: {number}", thread=thread, sent_at=NOON + timedelta(seconds=number)))
+
+    assert inbound.route_due() == 6
+    assert {thread: len(ids) for thread, ids in transactions.items()} == {"1.1": 1, "2.2": 1}
+    assert not transactions["1.1"] & transactions["2.2"]
+
+
+def test_what_fails_among_others_of_its_thread_fails_alone():
+    def look(incoming):
+        if incoming.text == "1":
+            raise RuntimeError("not this one")
+        return True
+
+    doubles.on_incoming.append(look)
+    for number in range(3):
+        inbound.record(said(str(number), sent_at=NOON + timedelta(seconds=number)))
+    inbound.route_due()
+
+    found = InboundEvent.objects.order_by("sent_at").values_list("text", "status", "failures")
+    assert list(found) == [("0", "routed", 0), ("1", "waiting", 1), ("2", "routed", 0)]
+
+
 def test_threads_do_not_wait_for_each_other():
     inbound.record(said("slow", thread="1.1"))
     inbound.record(said("quick", thread="2.2"))

@@ -14,10 +14,16 @@ _CHANNEL = "flood"
 _MOST_LATE = 5.0
 # As the service itself writes them, from a job that it has made: half short messages, half conversations.
 _COPY = """
-INSERT INTO agent_jobs_job ({columns})
-SELECT {values} FROM agent_jobs_job template, generate_series(1, %(jobs)s) number
-WHERE template.org_id = %(org)s AND template.job_type_key = %(type)s
-RETURNING id::text, tags[1]
+WITH made AS (
+    INSERT INTO agent_jobs_job ({columns})
+    SELECT {values} FROM agent_jobs_job template, generate_series(1, %(jobs)s) number
+    WHERE template.org_id = %(org)s AND template.job_type_key = %(type)s
+    RETURNING id, org_id, status, tags
+), told AS (
+    INSERT INTO agent_jobs_activity (org_id, job_id, code, note, actor, moved_from, moved_to, life, processed_at)
+    SELECT org_id, id, 'job.created', 'WAITING', 'system:flood', '', status, 0, now() FROM made
+)
+SELECT id::text, tags[1] FROM made
 """
 _DIFFERENT = {
     "id": "uuidv7()",
