@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from kombu import Consumer, Queue
+from kombu import Consumer
 from kombu.exceptions import OperationalError
 
 from config import embedded
@@ -30,8 +30,9 @@ def test_a_bell_that_was_in_hand_when_the_broker_died_ends_no_worker(home):
     embedded.wait_ready(server, process)
     heard = []
     lost = app.connection_for_read(server.url())
-    with Consumer(lost.default_channel, [Queue("bells")], callbacks=[lambda body, message: heard.append(body)]):
-        lost.SimpleQueue("bells").put("ding")
+    queue = app.amqp.queues["duties"]
+    with Consumer(lost.default_channel, [queue], callbacks=[lambda body, message: heard.append(body)]):
+        lost.SimpleQueue("duties").put("ding")
         lost.drain_events(timeout=PATIENCE)
         with pytest.raises(TimeoutError):
             lost.drain_events(timeout=0.2)  # and waits for the next one
