@@ -145,9 +145,11 @@ def test_a_job_that_takes_too_long_ends_as_deadline_exceeded(stack: Stack) -> No
 
 
 def test_a_job_is_canceled_in_each_status_and_says_nothing_after(stack: Stack) -> None:
+    chat = "/services/channels/web/cancel/messages"
     scheduled = ask(stack, {**WEB, "code": "cancel"}, query="?delay=10080")
     running = ask(stack, {**WEB, "code": "cancel"}, follow_up_interval=60)
     wait_for(lambda: stack.job(running).get("waiting_for") == "reply", what="it waits for a reply")
+    wait_for(lambda: stack.ok("GET", chat)["data"], what="its question is delivered: it waits from before that")
     for worker in stack.pids("celery"):
         os.kill(worker, signal.SIGSTOP)
     try:
@@ -163,7 +165,7 @@ def test_a_job_is_canceled_in_each_status_and_says_nothing_after(stack: Stack) -
     done = stack.post_job("say", channel={**WEB, "code": "cancel"}, params={"n": 0})
     stack.wait_status(done, "COMPLETED")
     assert [stack.job(job_id)["job_status"] for job_id in (scheduled, running, waiting)] == ["CANCELED"] * 3
-    said = Counter(m["job_id"] for m in stack.ok("GET", "/services/channels/web/cancel/messages")["data"])
+    said = Counter(m["job_id"] for m in stack.ok("GET", chat)["data"])
     assert said == {running: 1, done: 1}
 
 
