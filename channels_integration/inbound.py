@@ -60,6 +60,11 @@ WHERE lane = %(lane)s AND status = 'waiting' AND failures = 0 AND looks = 0 AND 
 ORDER BY sent_at, id LIMIT {_MOST_TOGETHER - 1} FOR UPDATE SKIP LOCKED
 """  # noqa: S608
 
+_NOTE = """
+UPDATE channels_integration_inboundevent SET status = %(status)s, is_matched = %(is_matched)s, looks = %(looks)s,
+    routed_at = statement_timestamp(), due_at = statement_timestamp() + make_interval(secs => %(seconds)s), error = ''
+WHERE id = %(id)s
+"""
 _RETRY = f"""
 UPDATE channels_integration_inboundevent SET status = 'waiting', looks = 0, failures = 0, due_at = now()
 WHERE org_id = %(org_id)s AND platform = %(platform)s AND code = %(code)s AND status = 'routed' AND NOT is_matched
@@ -182,7 +187,9 @@ def _route_some(*, is_one: bool = False) -> int:
             first, lane = found
             later = [] if is_one else statements.all_rows(_LATER, {"id": first, "lane": lane})
             for event_id in (first, *(row[0] for row in later)):
-                events.append(InboundEvent.objects.get(pk=event_id))
+                event = statements.instance(InboundEvent, "id = %(id)s", {"id": event_id})
+                assert event is not None  # its row is locked
+                events.append(event)
                 _note(events[-1], is_matched=handler(_incoming(events[-1])))
     except Exception as error:
         if not events:
@@ -197,14 +204,14 @@ def _route_some(*, is_one: bool = False) -> int:
 def _note(event: InboundEvent, *, is_matched: bool) -> None:
     looks = event.looks + 1
     is_over = is_matched or looks > len(_SECONDS_TO_NEXT_LOOK)
-    InboundEvent.objects.filter(pk=event.pk).update(
-        status=InboundEvent.Status.ROUTED if is_over else InboundEvent.Status.WAITING,
-        is_matched=is_matched,
-        looks=looks,
-        routed_at=Now(),
-        due_at=Now() + timedelta(seconds=0 if is_over else _SECONDS_TO_NEXT_LOOK[looks - 1]),
-        error="",
-    )
+    noted = {
+        "id": event.pk,
+        "status": InboundEvent.Status.ROUTED if is_over else InboundEvent.Status.WAITING,
+        "is_matched": is_matched,
+        "looks": looks,
+        "seconds": 0.0 if is_over else _SECONDS_TO_NEXT_LOOK[looks - 1],
+    }
+    statements.run(_NOTE, noted)
 
 
 def _put_off(event: InboundEvent, error: Exception) -> None:

@@ -27,7 +27,7 @@ from django.db.models.functions import Now
 from structlog.contextvars import bound_contextvars
 from uuid_utils.compat import uuid7
 
-from channels_integration import doorbell, http, lanes, platforms, settling, tracing
+from channels_integration import doorbell, http, lanes, platforms, settling, statements, tracing
 from channels_integration.messages import (
     Change,
     Lookup,
@@ -80,6 +80,10 @@ UPDATE channels_integration_outboundmessage SET
     is_in_lane = false, is_recalled = true
 WHERE owner_key = %s AND org_id = %s AND status IN ('pending', 'sending', 'unknown')
 RETURNING id, status
+"""
+_PENDING = """
+SELECT count(*) FROM channels_integration_outboundmessage
+WHERE owner_key = %(owner)s AND org_id = %(org)s AND status IN ('pending', 'sending', 'unknown') AND NOT is_recalled
 """
 
 
@@ -168,7 +172,7 @@ def look_again(org_id: str) -> int:
 
 def pending_count(org_id: str, owner_key: str) -> int:
     """How many of an owner's messages are neither out nor given up; one that was withdrawn is nobody's to wait for."""
-    return _undelivered(org_id, owner_key).filter(is_recalled=False).count()
+    return int(statements.first(_PENDING, {"org": org_id, "owner": owner_key})[0])
 
 
 def undelivered(org_id: str, owner_key: str, *, most: int = 1_000) -> list[OutboundMessage]:

@@ -6,12 +6,16 @@ these go by psycopg's own cursor, with parameters that the server puts in. What 
 has only one good plan: by an index, to a few rows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import psycopg
 from django.db import connection
+from django.db.models import Model
+
+_Row = TypeVar("_Row", bound=Model)
 
 
 def run(statement: str, parameters: Mapping[str, Any] | None = None) -> int:
@@ -38,9 +42,32 @@ def first_by_name(statement: str, parameters: Mapping[str, Any] | None = None) -
         return None if found is None else dict(zip((column.name for column in cursor.description), found, strict=True))
 
 
+def instance(model: type[_Row], where: str, parameters: Mapping[str, Any], *, and_then: str = "") -> _Row | None:
+    """The first row of a model for which `where` holds (an order may follow it), or None. `and_then`: a lock."""
+    columns, names, converters = _columns_of(model)
+    found = first(f"SELECT {columns} FROM {model._meta.db_table} WHERE {where} LIMIT 1 {and_then}", parameters)  # noqa: S608
+    if found is None:
+        return None
+    values = list(found)
+    for place, convert in converters:
+        values[place] = convert(values[place], None, connection)
+    return model.from_db(connection.alias, names, values)
+
+
+@lru_cache
+def _columns_of(model: type[Model]) -> tuple[str, list[str], list[tuple[int, Callable[..., Any]]]]:
+    """As a list for a SELECT, their attributes, and what Django makes of those that it does not take as they come."""
+    fields = model._meta.concrete_fields
+    columns = ", ".join(f'"{field.column}"' for field in fields)
+    converters = [(n, field.from_db_value) for n, field in enumerate(fields) if hasattr(field, "from_db_value")]
+    return columns, [field.attname for field in fields], converters
+
+
 @contextmanager
 def _executed(statement: str, parameters: Mapping[str, Any]) -> Iterator[Any]:
     connection.ensure_connection()
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
         cursor.execute(statement, parameters, prepare=True)
+        if connection.queries_logged:  # tests count them
+            connection.queries_log.append({"sql": statement, "time": ""})
         yield cursor

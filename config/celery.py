@@ -16,11 +16,14 @@ from celery.app.amqp import AMQP
 from kombu import Connection, Exchange, Queue
 from kombu.transport import redis as broker
 
+from config import garbage
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 import django
 from django.conf import settings
 
+garbage.look_rarely()
 # `manage.py up` works as root, too (containers, CI); who deploys as root is told so by the image's own user.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
@@ -65,6 +68,11 @@ app = Celery("agent_jobs", fixups=[], set_as_current=True, amqp=_AMQP)
 @app.on_configure.connect
 def _configure(sender: Celery, **_: object) -> None:
     django.setup()
+
+
+@signals.worker_init.connect
+def _begin(**_: object) -> None:
+    garbage.leave_what_is_loaded()
 
 
 @signals.setup_logging.connect

@@ -15,7 +15,7 @@ from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
 from uuid_utils import uuid7
 
-from config import settings
+from config import garbage, settings
 from config.embedded import tied_to_parent
 
 
@@ -113,6 +113,13 @@ control_socket_disable = True  # it would be made in the home folder, once for a
 errorlog = "-"
 loglevel = "warning"
 logconfig_dict = settings.LOGGING  # one form for every line, also for those of the master
+
+
+garbage.look_rarely()
+
+
+def post_worker_init(worker: Any) -> None:
+    garbage.leave_what_is_loaded()
 
 
 def post_fork(server: Any, worker: Any) -> None:

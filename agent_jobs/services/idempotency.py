@@ -6,6 +6,7 @@ answers of success are kept: an effect that raises takes its key with it.
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,10 +15,11 @@ from django.db import OperationalError, connection, transaction
 
 from agent_jobs.errors import Conflict, KeyReused
 from agent_jobs.models import IdempotencyKey
-from channels_integration import tally
+from channels_integration import statements, tally
 
 MAX_KEY = 255
 _LOCK_NOT_AVAILABLE = "55P03"
+_KEEP = "UPDATE agent_jobs_idempotencykey SET status_code = %(status)s, answer = %(text)s::jsonb WHERE id = %(id)s"
 # Takes the key, or takes over one that is past its time; no row means that somebody holds it.
 _TAKE = """
 INSERT INTO agent_jobs_idempotencykey (org_id, key, fingerprint, status_code, answer, created_at)
@@ -50,7 +52,7 @@ def once(org_id: str, key: str, *, fingerprint: str, effect: Callable[[], Answer
         if taken is None:
             return _kept(org_id, key, fingerprint)
         answer = effect()
-        IdempotencyKey.objects.filter(pk=taken).update(status_code=answer.status_code, answer=answer.text)
+        statements.run(_KEEP, {"id": taken, "status": answer.status_code, "text": json.dumps(answer.text)})
         return answer
 
 

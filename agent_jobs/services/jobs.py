@@ -8,7 +8,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models.functions import Now
 
 from agent_jobs import dispatch, runners, timing
 from agent_jobs.errors import FieldError, Forbidden, IllegalMove, Invalid, NotFound, PermanentError
@@ -17,10 +16,11 @@ from agent_jobs.runners import prompts
 from agent_jobs.services import caps, quotas, schemas, speech, transitions
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor, JobSpec, config_errors
 from agent_jobs.states import Event, JobStatus, WaitingFor
-from channels_integration import directory, tracing
+from channels_integration import directory, statements, tracing
 from channels_integration.messages import Target
 
 _CHANCE = random.SystemRandom()
+_ACTIVE = "org_id = %(org)s AND key = %(key)s AND active"
 
 
 def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CHANCE) -> Job:
@@ -92,16 +92,12 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
 
 
 def _type_of(org_id: str, job_type_id: str) -> tuple[JobType, Org, datetime]:
-    """The job type, its organisation, and the database's time: one query, for the time decides the status."""
-    job_type = (
-        JobType.objects.select_related("org")
-        .annotate(database_now=Now())
-        .filter(org_id=org_id, key=job_type_id, active=True)
-        .first()
-    )
-    if job_type is None:
+    """The job type, its organisation, and the database's time, which decides the status."""
+    job_type = statements.instance(JobType, _ACTIVE, {"org": org_id, "key": job_type_id})
+    org = statements.instance(Org, "id = %(id)s", {"id": org_id})
+    if job_type is None or org is None:
         raise NotFound(f"there is no active job type {job_type_id!r}", code="job_type_not_found")
-    return job_type, job_type.org, job_type.database_now
+    return job_type, org, statements.first("SELECT statement_timestamp()")[0]
 
 
 def _agent(job_type: JobType) -> dict[str, Any]:

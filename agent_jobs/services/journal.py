@@ -92,8 +92,7 @@ class Journal:
         return any(step.kind == Step.Kind.MODEL and step.output is not None for step in self._steps[self._place :])
 
     def lines(self) -> tuple[Said, ...]:
-        rows = Message.objects.filter(job_id=self._job_id).order_by("id").values_list("author", "text", "is_human")
-        found = tuple(Said(*line) for line in patiently(lambda: list(rows.all())))
+        found = patiently(lambda: speech.said_in(self._job_id))
         self._heard, self._looked_at = sum(said.is_human for said in found), time.monotonic()
         return found
 

@@ -4,13 +4,13 @@ Both are called by the channels inside a transaction of theirs (settings.CHANNEL
 job's row first, rows of the channels second. A message that an app brings in by HTTP (`say`) takes the same way.
 """
 
+import json
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Case, F, Q, Value, When
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs import dispatch
@@ -20,11 +20,46 @@ from agent_jobs.runners.base import Wake
 from agent_jobs.services import approvals, audit, caps, jobs, outcomes, presses, revisions, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
-from channels_integration import outbox
+from channels_integration import outbox, statements
 from channels_integration.messages import Delivery, Did, Incoming
 
 _DELIVERER = Actor("system", "delivery")
 _ALIVE = (JobStatus.WAITING, JobStatus.RUNNING)
+_OF_THREAD = """
+org_id = %(org)s AND platform = %(platform)s AND channel_code = %(code)s AND thread = %(thread)s
+    AND status IN ('WAITING', 'RUNNING') AND started_at IS NOT NULL
+    AND (%(team)s = '' OR NOT channel_data ? 'team_id' OR channel_data ->> 'team_id' = %(team)s)
+ORDER BY id"""
+_HEARD = """
+WITH line AS (
+    INSERT INTO agent_jobs_message (key, job_id, is_human, author, text, delivered_at, platform_message_id)
+    VALUES (%(key)s, %(job)s, true, %(author)s, %(text)s, statement_timestamp(), %(message)s)
+), told AS (
+    INSERT INTO agent_jobs_activity (id, org_id, job_id, code, note, actor, life, source_type, input, processed_at)
+    VALUES (%(key)s, %(org)s, %(job)s, 'message.in', %(note)s, %(actor)s, %(life)s, %(source)s,
+        %(input)s::jsonb, statement_timestamp())
+)
+UPDATE agent_jobs_job SET inbox_count = inbox_count + 1, updated_at = statement_timestamp(),
+    first_reply_at = coalesce(first_reply_at, statement_timestamp())
+WHERE id = %(job)s
+"""
+_TOLD = """
+WITH heard AS (
+    UPDATE agent_jobs_message SET delivered_at = statement_timestamp()
+    WHERE job_id = %(job)s AND key = %(message)s AND %(is_sent)s
+)
+UPDATE agent_jobs_activity SET status = %(status)s, processed_at = statement_timestamp(),
+    updated_at = statement_timestamp()
+WHERE id = %(message)s RETURNING life
+"""
+_BEGIN = """
+UPDATE agent_jobs_job SET thread = CASE WHEN thread = '' THEN %(thread)s ELSE thread END,
+    wake_at = CASE WHEN %(seconds)s::float8 IS NULL THEN wake_at
+        ELSE statement_timestamp() + make_interval(secs => %(seconds)s) END,
+    timer_message_id = CASE WHEN %(seconds)s::float8 IS NULL THEN timer_message_id END,
+    updated_at = statement_timestamp()
+WHERE id = %(job)s
+"""
 
 
 def receive(incoming: Incoming) -> bool:
@@ -46,33 +81,20 @@ def _hear(incoming: Incoming) -> bool:
         return False
     if job.config.get("on_message") == "reject" and job.lease_until is not None:
         return _turned_away(job, incoming)
-    key = uuid7()
-    Message.objects.create(
-        key=key,
-        job_id=job.pk,
-        is_human=True,
-        author=incoming.author,
-        text=incoming.text,
-        delivered_at=Now(),
-        platform_message_id=incoming.message_id[:255],
-    )
-    Activity.objects.create(
-        id=key,
-        org_id=job.org_id,
-        job_id=job.pk,
-        code="message.in",
-        note=f"{incoming.author} said: {incoming.text[:200]}",
-        actor=f"person:{incoming.author}"[:255],
-        life=job.retry_count,
-        source_type=SourceType.DIRECT,
-        input={"text": incoming.text, "author": incoming.author},
-        processed_at=Now(),
-    )
-    Job.objects.filter(pk=job.pk).update(
-        inbox_count=F("inbox_count") + 1,
-        first_reply_at=Coalesce("first_reply_at", Now()),
-        updated_at=Now(),
-    )
+    heard = {
+        "key": uuid7(),
+        "org": job.org_id,
+        "job": job.pk,
+        "author": incoming.author,
+        "text": incoming.text,
+        "message": incoming.message_id[:255],
+        "note": f"{incoming.author} said: {incoming.text[:200]}",
+        "actor": f"person:{incoming.author}"[:255],
+        "life": job.retry_count,
+        "source": SourceType.DIRECT,
+        "input": json.dumps({"text": incoming.text, "author": incoming.author}),
+    }
+    statements.run(_HEARD, heard)
     if job.waiting_for == WaitingFor.REPLY and transitions.ready_again(job):
         dispatch.ring_on_commit(job.lane)
     return True
@@ -154,7 +176,14 @@ def _listener(incoming: Incoming) -> Job | None:
     if incoming.owner_key:
         candidates = alive.filter(pk=incoming.owner_key)
     elif incoming.thread:
-        candidates = alive.filter(thread=incoming.thread)
+        where = {
+            "org": incoming.org_id,
+            "platform": incoming.platform,
+            "code": incoming.code,
+            "team": incoming.team,
+            "thread": incoming.thread,
+        }
+        return statements.instance(Job, _OF_THREAD, where, and_then="FOR UPDATE")
     elif incoming.is_direct:
         # One that has spoken and only waits for quiet hours to end waits for a reply, too.
         is_asked = Q(waiting_for=WaitingFor.REPLY) | Q(waiting_for=WaitingFor.QUIET_HOURS) & ~Q(resume=Wake.START)
@@ -167,18 +196,17 @@ def _listener(incoming: Incoming) -> Job | None:
 
 def settle_delivery(delivery: Delivery) -> None:
     """A message of a job is out, or was given up: the timer of its follow-up starts, or the job ends."""
-    job = Job.objects.select_for_update().filter(pk=delivery.owner_key).first()
-    told = Activity.objects.filter(pk=delivery.outgoing_id)
-    told.update(
-        status=ActivityStatus.COMPLETED if delivery.is_sent else ActivityStatus.CANCELED,
-        processed_at=Now(),
-        updated_at=Now(),
-    )
+    job = statements.instance(Job, "id = %(id)s", {"id": delivery.owner_key}, and_then="FOR UPDATE")
+    told = {
+        "message": delivery.outgoing_id,
+        "job": delivery.owner_key,
+        "is_sent": delivery.is_sent,
+        "status": ActivityStatus.COMPLETED if delivery.is_sent else ActivityStatus.CANCELED,
+    }
+    life = statements.first(_TOLD, told)
     if job is None:
         return
-    if delivery.is_sent:
-        Message.objects.filter(job_id=job.pk, key=delivery.outgoing_id).update(delivered_at=Now())
-    if job.retry_count and told.filter(life__lt=job.retry_count).exists():
+    if life and life[0] < job.retry_count:
         # Of a life before the last retry: this one neither waits for it nor fails with it.
         if not delivery.is_sent:
             Message.objects.filter(job_id=job.pk, key=delivery.outgoing_id).delete()
@@ -192,34 +220,35 @@ def settle_delivery(delivery: Delivery) -> None:
 
 
 def _sent(job: Job, delivery: Delivery) -> None:
-    columns = _timer(job, delivery)
-    if delivery.receipt and delivery.receipt.thread and not job.thread:
-        columns["thread"] = delivery.receipt.thread
-    if columns:
-        Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
+    seconds = _timer(job, delivery)
+    thread = delivery.receipt.thread if delivery.receipt and not job.thread else ""
+    if thread or seconds is not None:
+        statements.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": thread})
     # This message itself still counts as under way until the caller has marked it.
     if job.waiting_for == WaitingFor.DELIVERY and outbox.pending_count(job.org_id, str(job.pk)) <= 1:
         transitions.move_one(Event.COMPLETE, job, actor=_DELIVERER, note=outcomes.completed_note(job.result))
         caps.ring_for_place(job)
 
 
-def _timer(job: Job, delivery: Delivery) -> dict[str, Any]:
-    """What of a job that waits for this message changes now that its time begins, or that of what it asked for."""
+def _timer(job: Job, delivery: Delivery) -> float | None:
+    """In how many seconds a job that waits for this message goes on without an answer to it, or to what it asked for:
+    that time begins now. None if it does not wait for it."""
     seconds = job.timer_seconds or 0.0 if job.timer_message_id == delivery.outgoing_id else None
     if job.waiting_for == WaitingFor.APPROVAL:
         begun = approvals.start_time(job, delivery.outgoing_id)
         seconds = seconds if begun is None else begun
     if seconds is None or job.lease_until is not None or job.queue_at is not None:
-        return {}
-    return {"wake_at": transitions.in_seconds(seconds), "timer_message_id": None}
+        return None
+    return seconds
 
 
 def _given_up(job: Job, delivery: Delivery) -> None:
     """A question that nobody can see waits for nothing; an end that nobody hears is none. But what is to be approved is
     seen by API, too, and has its time from now."""
     if job.waiting_for == WaitingFor.APPROVAL:
-        if columns := _timer(job, delivery):
-            Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
+        seconds = _timer(job, delivery)
+        if seconds is not None:
+            statements.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": ""})
         return
     is_needed = job.waiting_for == WaitingFor.DELIVERY or job.timer_message_id == delivery.outgoing_id
     if not is_needed or job.lease_until is not None or job.queue_at is not None:

@@ -1,12 +1,24 @@
-"""What is said for a job outside a turn, and taking back what has not been sent yet. The job's row is locked first."""
+"""What is said for a job outside a turn, and taking back what has not been sent yet: the job's row is locked first.
+And what has been said so far.
+"""
+
+from uuid import UUID
 
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs.models import Activity, Job, Message
+from agent_jobs.runners.base import Said
 from agent_jobs.states import ActivityStatus, SourceType
-from channels_integration import outbox
+from channels_integration import outbox, statements
 from channels_integration.messages import Outgoing, Target
+
+_SAID = "SELECT author, text, is_human FROM agent_jobs_message WHERE job_id = %(job)s ORDER BY id"
+
+
+def said_in(job_id: UUID) -> tuple[Said, ...]:
+    """A job's transcript."""
+    return tuple(Said(*line) for line in statements.all_rows(_SAID, {"job": job_id}))
 
 
 def say(job: Job, text: str) -> None:

@@ -27,6 +27,7 @@ from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.models import AppToken, Org
 from agent_jobs.services import audit
 from agent_jobs.specs import Actor
+from channels_integration import statements
 
 logger = logging.getLogger(__name__)
 PREFIX = "ajt_live_"
@@ -112,21 +113,24 @@ def active(org_id: str) -> QuerySet[AppToken]:
     return AppToken.objects.filter(Q(expires_at=None) | Q(expires_at__gt=Now()), org_id=org_id, revoked_at=None)
 
 
+_LIVE = """
+digest = ANY(%(digests)s) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > statement_timestamp())
+ORDER BY id"""
+
+
 def authenticate(plain: str) -> AppToken | None:
     """The live token with this text, its organisation loaded; None for unknown, expired and revoked ones alike."""
     if not PATTERN.fullmatch(plain) or not hmac.compare_digest(plain[-6:], _checksum(plain[:-6])):
         return None
-    token = (
-        AppToken.objects.select_related("org")
-        .filter(
-            Q(expires_at=None) | Q(expires_at__gt=Now()),
-            digest__in=[_digest(plain, pepper) for pepper in settings.TOKEN_PEPPERS.values()],
-            revoked_at=None,
-        )
-        .first()
-    )
-    if token is not None:
-        _mark_used(token)
+    digests = [_digest(plain, pepper) for pepper in settings.TOKEN_PEPPERS.values()]
+    token = statements.instance(AppToken, _LIVE, {"digests": digests})
+    if token is None:
+        return None
+    org = statements.instance(Org, "id = %(id)s", {"id": token.org_id})
+    if org is None:
+        return None  # deleted this moment, and the token with it
+    token.org = org
+    _mark_used(token)
     return token
 
 

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from agent_jobs import llm
 from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
-from agent_jobs.models import Message, Profile
+from agent_jobs.models import Profile
 from agent_jobs.runners import calling
-from agent_jobs.runners.base import Failed, Outcome, Run, Runner, Said, Wake
-from agent_jobs.services import model_access, tools
+from agent_jobs.runners.base import Failed, Outcome, Run, Runner, Wake
+from agent_jobs.services import model_access, speech, tools
 from agent_jobs.services.inflight import CALLS, step_aside
 from agent_jobs.services.journal import Journal
 from agent_jobs.services.patience import patiently
@@ -46,7 +46,6 @@ def prepare(claim: dict[str, Any]) -> Run:
 
 def with_journal(claim: dict[str, Any], run: Run) -> tuple[Run, Journal]:
     """Reads the transcript, the profile, and what is recorded of this turn. Raises RunError where a tool is away."""
-    lines = Message.objects.filter(job_id=claim["id"]).order_by("id").values_list("author", "text", "is_human")
     profile_id = claim["config"].get("profile_id")
     profile = Profile.objects.filter(org_id=claim["org_id"], key=profile_id).first() if profile_id else None
     agent = claim["agent"]
@@ -55,7 +54,7 @@ def with_journal(claim: dict[str, Any], run: Run) -> tuple[Run, Journal]:
     journal = Journal(claim, model_access.resolve(claim["org_id"], profile), offered, schema)
     run = replace(
         run,
-        transcript=tuple(Said(*line) for line in lines),
+        transcript=speech.said_in(claim["id"]),
         instructions=profile.instructions if profile else "",
         tools=tuple(llm.Tool(tool.name, tool.description, tool.parameters) for tool in offered),
         result_schema=schema,

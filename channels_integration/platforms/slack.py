@@ -19,7 +19,7 @@ from django.conf import settings
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from channels_integration import http
+from channels_integration import http, statements
 from channels_integration.errors import SealingError
 from channels_integration.messages import (
     Change,
@@ -76,7 +76,7 @@ class Slack:
             return "target_channel.data.team_id", "must be a Slack workspace's id, such as T0123ABCD"
         if not _CHANNEL.match(target.code):
             return "target_channel.code", "must be a Slack channel's id, such as C0123ABCD (not its name)"
-        teams = list(Installation.objects.filter(org_id=target.org_id).values_list("team_id", flat=True)[:100])
+        teams = [row[0] for row in statements.all_rows(_TEAMS, {"org": target.org_id})]
         if team_id and team_id not in teams:
             return "target_channel.data.team_id", f"Slack is not installed for the team {team_id!r}"
         if not teams:
@@ -165,15 +165,15 @@ class _Client(WebClient):
         }
 
 
+_TEAMS = "SELECT team_id FROM channels_integration_installation WHERE org_id = %(org)s LIMIT 100"
+_OF_TARGET = "org_id = %(org)s AND (%(team)s = '' OR team_id = %(team)s) ORDER BY created_at"
 _quiet = logging.getLogger("channels_integration.slack_sdk")
 _quiet.setLevel(logging.CRITICAL)
 
 
 def _client(target: Target, before_post: Callable[[], None] | None) -> _Client:
-    found = Installation.objects.filter(org_id=target.org_id).order_by("created_at")
-    if team_id := target.data.get("team_id"):
-        found = found.filter(team_id=team_id)
-    installation = found.first()
+    where = {"org": target.org_id, "team": target.data.get("team_id") or ""}
+    installation = statements.instance(Installation, _OF_TARGET, where)
     if installation is None:
         raise PermanentError("Slack is not installed any more", code="not_installed")
     try:

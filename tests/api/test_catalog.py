@@ -303,11 +303,11 @@ def test_an_inactive_type_takes_no_jobs(api):
 def test_a_page_of_20_costs_as_many_statements_as_one_of_1(api, django_assert_num_queries):
     rows.job_type(key="first")
     api.get(TYPES)
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         api.get(TYPES)
     for number in range(19):
         rows.job_type(key=f"t{number}")
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         assert len(api.get(TYPES).json()["data"]) == 20
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,31 @@ def still_open(connection: psycopg.Connection[Any]) -> Open:
     row = connection.execute(_OPEN).fetchone()
     assert row is not None
     return Open(*row)
+
+
+class Looks:
+    """How much is still open, again and again, over one connection for as long as that lives.
+
+    A new one for each look, with the statement planned anew, would cost the machine as much as some messages do.
+    """
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]]) -> None:
+        self._connect = connect
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def __call__(self) -> Open | None:
+        """None where there is no database."""
+        try:
+            self._connection = self._connection or self._connect()
+            return still_open(self._connection)
+        except psycopg.OperationalError:
+            self.close()
+            return None
+
+    def close(self) -> None:
+        if self._connection:
+            self._connection.close()
+        self._connection = None
 
 
 def recorded(connection: psycopg.Connection[Any]) -> list[Recorded]:

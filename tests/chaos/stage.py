@@ -51,6 +51,9 @@ class Scene:
     _over: threading.Event = field(default_factory=threading.Event)
     _began: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        self.still_open = records.Looks(lambda: self.rig.database(connect_timeout=5))
+
     def pause(self, seconds: float) -> bool:
         """Wait; False when the time of the faults is over."""
         left = self._began + self.seconds - time.monotonic()
@@ -193,7 +196,7 @@ def _wait_quiet(experiment: Experiment, scene: Scene, over_at: float, say: Calla
     look = threading.Event()
     told_at = quiet_at = 0.0
     while (now := time.monotonic()) < over_at + experiment.quiet_seconds:
-        open_rows = _still_open(scene)
+        open_rows = scene.still_open()
         if open_rows is not None and open_rows.is_quiet and not scene.load.unanswered:
             quiet_at = quiet_at or now
             if now - quiet_at >= _CALM_SECONDS:
@@ -205,14 +208,6 @@ def _wait_quiet(experiment: Experiment, scene: Scene, over_at: float, say: Calla
             say(f"  {now - over_at:.0f} s after the faults: unanswered {scene.load.unanswered} · {open_rows}")
         look.wait(_LOOK_SECONDS)
     return None
-
-
-def _still_open(scene: Scene) -> records.Open | None:
-    try:
-        with scene.rig.database(connect_timeout=5) as connection:
-            return records.still_open(connection)
-    except psycopg.OperationalError:
-        return None
 
 
 def _judge(experiment: Experiment, scene: Scene, seed: int, quiet_after: float | None, home: Path) -> Result:
@@ -252,7 +247,7 @@ def _chains(scene: Scene) -> list[Chain]:
 def _progress(experiment: Experiment, scene: Scene) -> str:
     return (
         f"{experiment.name} {scene.elapsed:4.0f} s · jobs {scene.load.posted} · unanswered {scene.load.unanswered}"
-        f" · Slack {len(scene.rig.slack.posts)} · {_still_open(scene)} · faults {_listed(scene.faults)}"
+        f" · Slack {len(scene.rig.slack.posts)} · {scene.still_open()} · faults {_listed(scene.faults)}"
     )
 
 

@@ -13,8 +13,8 @@ from django.db.models.functions import Now
 
 from agent_jobs.models import Job
 from agent_jobs.specs import DEFAULT_PRIORITY
-from agent_jobs.states import JobStatus
 from agent_jobs.timing import PRIORITY_STEP
+from channels_integration import statements
 
 # In statements whose job is `j`: how much sooner than it is ready a job stands in the queue.
 HEAD_START = f"(j.priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds'"
@@ -30,17 +30,16 @@ def ready_now() -> Combinable:
     return Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP)
 
 
+_READY_AGAIN = f"""
+UPDATE agent_jobs_job j SET queue_at = statement_timestamp() - {HEAD_START}, wake_at = NULL, timer_message_id = NULL,
+    timer_seconds = NULL, updated_at = statement_timestamp()
+WHERE j.id = %(id)s AND j.status = 'RUNNING' AND j.lease_until IS NULL AND j.queue_at IS NULL
+"""
+
+
 def ready_again(job: Job) -> int:
     """Put a RUNNING job that waits, and holds no lease, into its lane's queue. Returns 0 if it is not in that state."""
-    return Job.objects.filter(
-        pk=job.pk, status=JobStatus.RUNNING, lease_until__isnull=True, queue_at__isnull=True
-    ).update(
-        queue_at=ready_now(),
-        wake_at=None,
-        timer_message_id=None,
-        timer_seconds=None,
-        updated_at=Now(),
-    )
+    return statements.run(_READY_AGAIN, {"id": job.pk})
 
 
 _WAKE = f"""

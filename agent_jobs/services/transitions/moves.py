@@ -7,12 +7,12 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from agent_jobs.errors import IllegalMove
-from agent_jobs.models import Activity, Job, Task
+from agent_jobs.models import Job
 from agent_jobs.services import questions
 from agent_jobs.services.transitions.lanes import HEAD_START, ready_now
 from agent_jobs.specs import Actor
-from agent_jobs.states import MOVES, TERMINAL, Event, SourceType, TaskStatus
-from channels_integration import tally
+from agent_jobs.states import MOVES, TERMINAL, Event, TaskStatus
+from channels_integration import statements, tally
 
 # Words of the activities that moves leave.
 MOVE_CODES = {
@@ -24,6 +24,16 @@ MOVE_CODES = {
     Event.CANCEL: "job.canceled",
     Event.RETRY: "job.retried",
 }
+_STATUS = "SELECT status FROM agent_jobs_job WHERE id = %(id)s FOR NO KEY UPDATE"
+_LEAVE_TASKS = """
+UPDATE agent_jobs_task SET status = %(status)s, finished_at = statement_timestamp()
+WHERE job_id = %(job)s AND status = 'RUNNING'
+"""
+_LOG = """
+INSERT INTO agent_jobs_activity
+    (org_id, job_id, code, note, actor, request_id, moved_from, moved_to, life, processed_at)
+VALUES (%(org)s, %(job)s, %(code)s, %(note)s, %(actor)s, %(request)s, %(from)s, %(to)s, %(life)s, statement_timestamp())
+"""
 _NO_LEASE = {"lease_until": None, "worker_id": None, "lease_token": F("lease_token") + 1}
 _NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer_seconds": None, "resume": ""}
 
@@ -39,11 +49,12 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
     elif event in (Event.TAKE_BACK, Event.RETRY):
         columns = {**_NO_LEASE, "queue_at": ready_now(), **columns}
     with transaction.atomic():
-        movable = Job.objects.filter(pk=job.pk, status__in=move.sources)
-        moved_from = movable.select_for_update(no_key=True).values_list("status", flat=True).first()
-        moved = movable.update(status=move.target, updated_at=Now(), **columns)
-        job.refresh_from_db()
-        if moved_from is None or not moved:
+        found = statements.first(_STATUS, {"id": job.pk})
+        moved_from = found[0] if found else ""
+        if moved_from in move.sources:
+            Job.objects.filter(pk=job.pk).update(status=move.target, updated_at=Now(), **columns)
+        _read_again(job)
+        if moved_from not in move.sources:
             raise IllegalMove(
                 f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
             )
@@ -51,22 +62,9 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
             # Whatever it waits for: one that was just asked for may not have come as far as to be waited for.
             questions.withdraw(job)
         if move.target in TERMINAL or event == Event.TAKE_BACK:
-            Task.objects.filter(job_id=job.pk, status=TaskStatus.RUNNING).update(
-                status=TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED, finished_at=Now()
-            )
-        Activity.objects.create(
-            org_id=job.org_id,
-            job_id=job.pk,
-            code=MOVE_CODES[event],
-            note=note,
-            actor=str(actor),
-            request_id=actor.request_id,
-            moved_from=moved_from,
-            moved_to=move.target,
-            life=job.retry_count,
-            source_type=SourceType.DISPATCH,
-            processed_at=Now(),
-        )
+            left = TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED
+            statements.run(_LEAVE_TASKS, {"job": job.pk, "status": left})
+        _log(job, MOVE_CODES[event], actor=actor, note=note, moved_from=moved_from)
         if move.target in TERMINAL:
             code = columns.get("error_code", "")
             transaction.on_commit(lambda: tally.add("ends", status=str(move.target), code=code), robust=True)
@@ -75,17 +73,31 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
 
 def record_creation(job: Job, *, actor: Actor, note: str) -> None:
     """The first activity of a job that has just been inserted."""
-    Activity.objects.create(
-        org_id=job.org_id,
-        job_id=job.pk,
-        code="job.created",
-        note=note,
-        actor=str(actor),
-        request_id=actor.request_id,
-        moved_to=job.status,
-        source_type=SourceType.DISPATCH,
-        processed_at=Now(),
-    )
+    _log(job, "job.created", actor=actor, note=note)
+
+
+def _log(job: Job, code: str, *, actor: Actor, note: str, moved_from: str = "") -> None:
+    moved = {
+        "org": job.org_id,
+        "job": job.pk,
+        "code": code,
+        "note": note,
+        "actor": str(actor),
+        "request": actor.request_id,
+        "from": moved_from,
+        "to": job.status,
+        "life": job.retry_count,
+    }
+    statements.run(_LOG, moved)
+
+
+def _read_again(job: Job) -> None:
+    """What `refresh_from_db` does, by a statement that is planned already."""
+    now = statements.instance(Job, "id = %(id)s", {"id": job.pk})
+    if now is None:
+        raise Job.DoesNotExist(f"there is no job {job.pk} any more")
+    for field in Job._meta.concrete_fields:
+        setattr(job, field.attname, getattr(now, field.attname))
 
 
 _PROMOTE = f"""
