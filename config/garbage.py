@@ -1,8 +1,8 @@
 """How often Python looks for garbage in cycles: less often than by default, and never in what stays for good.
 
-By default it looks at all new objects after every 700, and at all there are when those have grown by a quarter. Of a
-process that has just read a few thousand modules the first is a tenth of its start, and the second, in a web process,
-a pause of half a second now and then in the middle of a request.
+By default it looks at all new objects after every 700, and at all there are whenever those have grown by a quarter. Of
+a process that reads two thousand modules this is a tenth of its start (0.1 of 0.8 s), and a sixth of what the packages
+of a hosted model take (0.17 of 1.0 s).
 """
 
 import gc
