@@ -19,5 +19,21 @@ def test_has_all_the_options_of_celerys_own_command(name: str) -> None:
     )
 
 
+def test_a_worker_gives_way_also_where_sessions_share_the_processors() -> None:
+    lines = (
+        "import os",
+        "from pathlib import Path",
+        "from config import celery_command",
+        "celery_command.give_way(7)",
+        "group = Path('/proc/self/autogroup')",
+        "print(os.nice(0), group.read_text() if group.exists() else '')",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
+    niceness, _, group = done.stdout.strip().partition(" ")
+    assert int(niceness) >= 7, done.stderr
+    assert not group or group.endswith("nice 7")
+
+
 def _run(*arguments: str, module: str = "config.celery_command") -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=60)

@@ -153,7 +153,7 @@ def test_ending_one_turn_and_claiming_the_next_is_one_statement(django_assert_nu
     first = rows.job()
     (claimed,) = claim().claimed
     second = rows.job()
-    with django_assert_num_queries(0):  # psycopg's own cursor, not Django's
+    with django_assert_num_queries(1):
         answer = claim(settlements=[settlement(claimed)])
     assert answer.settled == {first.pk}
     assert [entry["id"] for entry in answer.claimed] == [str(second.pk)]
