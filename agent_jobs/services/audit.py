@@ -16,14 +16,14 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from agent_jobs.models import AuditEntry, AuditMark
+from agent_jobs.models import AuditEntry, AuditMark, WorkerProcess
 from agent_jobs.services import duties
 from agent_jobs.specs import Actor
 
 MASK = "******"
 BATCH = 10_000
 _MOST_BATCHES = 10
-_LOCK = (0x616A, -2)
+_LOCK = (WorkerProcess.LOCK_SPACE, duties.LOCKS["audit"])
 _MAX_ID = 600
 _SECRET = re.compile(r"secret|password|token|digest|api_?key", re.IGNORECASE)
 

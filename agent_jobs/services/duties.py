@@ -1,19 +1,38 @@
 """How a worker process answers the bells of periodic duties: one thread a duty, and not twice in half a second.
 
 After an hour without workers some thousand bells wait; all but the first few are then answered with nothing.
+
+Some duties are done by one process at a time (`alone`): thrift, not safety. The lock is its session's, and ends with
+it; but a process that is frozen (stopped by its host, or by a turn that holds the interpreter) keeps its session, for
+hours if nobody ends it. So whoever finds the duty neither done nor being done ends the session that is in the way.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection
 
-from agent_jobs.models import DutyRun
+from agent_jobs.models import DutyRun, WorkerProcess
 from channels_integration.gate import Gate
 
 log = logging.getLogger(__name__)
 _SHORTEST_INTERVAL = 0.5
+# By duty, in the space in which worker processes have the positive numbers. `audit` locks within its transaction.
+LOCKS = {"promote": -1, "audit": -2, "prune": -3}
+# Of a session between two statements of a duty, which waits for a fraction of a second at most.
+_SILENT_SECONDS = 5.0
+_END_SILENT = f"""
+SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = %(space)s AND l.objid = %(lock)s::oid
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND a.state <> 'active' AND a.state_change < clock_timestamp() - make_interval(secs => %(seconds)s)
+    AND NOT EXISTS (
+        SELECT FROM {DutyRun._meta.db_table}
+        WHERE duty = %(duty)s AND done_at > clock_timestamp() - make_interval(secs => %(seconds)s))
+"""  # noqa: S608
 _gates: dict[str, Gate] = {}
 _begun_at: dict[str, float] = {}
 
@@ -39,6 +58,30 @@ def serve_duty(name: str, duty: Callable[[], int], *, is_rung: bool = False) -> 
             return 0
 
     return _gates.setdefault(name, Gate(1)).answer(once)
+
+
+@contextmanager
+def alone(duty: str, *, silent_seconds: float = _SILENT_SECONDS) -> Iterator[bool]:
+    """Whether, for the block, this process is the one that does `duty`.
+
+    False where another one is at it. Where that one has said nothing to the database for `silent_seconds`, its session
+    is ended, and the next bell finds the lock free.
+    """
+    lock = (WorkerProcess.LOCK_SPACE, LOCKS[duty])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", lock)
+        if not cursor.fetchone()[0]:
+            whose: dict[str, Any] = {"space": lock[0], "lock": lock[1] % 2**32, "duty": duty}
+            cursor.execute(_END_SILENT, {**whose, "seconds": silent_seconds})
+            if cursor.fetchone()[0]:
+                log.warning("who was at duty %s said nothing for %g s: that session is ended", duty, silent_seconds)
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            if connection.connection is not None and not connection.connection.closed:
+                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
 
 
 def note_done(duty: str) -> None:

@@ -64,6 +64,8 @@ class Guard:
         self._has_left = False
 
     def start(self) -> None:
+        """From now on, before there is work: a turn of the first second may be the one that holds the interpreter."""
+        self._put_off()
         threading.Thread(target=self._watch, name="guard", daemon=True).start()
 
     @contextlib.contextmanager
@@ -92,9 +94,13 @@ class Guard:
     def _watch(self) -> None:
         pause = threading.Event()
         while not pause.wait(_LOOK_SECONDS):
-            # Put off again and again, for as long as this thread gets the interpreter.
-            faulthandler.dump_traceback_later(settings.LEASE_SECONDS, exit=True, file=sys.__stderr__ or 2)
+            self._put_off()
             self.look()
+
+    @staticmethod
+    def _put_off() -> None:
+        """The end of the process: again and again, for as long as the guard's thread gets the interpreter."""
+        faulthandler.dump_traceback_later(settings.LEASE_SECONDS, exit=True, file=sys.__stderr__ or 2)
 
     def _end_process(self) -> None:
         threading.Thread(target=self._end, name="leaving", daemon=True).start()

@@ -2,7 +2,7 @@
 
 Beat rings once a second; a tick alone would start jobs half a second late on average. So the duty stays for the second
 and waits for the next due time, looking again at least every `_LONGEST_WAIT`, for a job may be posted meanwhile that is
-due sooner. One process at a time serves (an advisory lock); that is thrift, not safety: every statement is idempotent.
+due sooner. One process at a time serves (`duties.alone`); that is thrift, not safety: every statement is idempotent.
 """
 
 import threading
@@ -13,7 +13,6 @@ from django.db import connection
 from agent_jobs import dispatch
 from agent_jobs.services import duties, transitions
 
-_LOCK = (0x616A, -1)
 _SHORTEST_WAIT = 0.01
 _LONGEST_WAIT = 0.1
 
@@ -28,15 +27,8 @@ SELECT extract(epoch FROM min(at) - now())::float8 FROM (
 
 def serve_second(*, seconds: float = 1.0) -> int:
     """Promote and wake for `seconds`. Returns how many jobs became ready; 0 at once where another process serves."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", _LOCK)
-        if not cursor.fetchone()[0]:
-            return 0
-        try:
-            return _serve(seconds)
-        finally:
-            if connection.connection is not None and not connection.connection.closed:
-                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", _LOCK)
+    with duties.alone("promote") as is_alone:
+        return _serve(seconds) if is_alone else 0
 
 
 def _serve(seconds: float) -> int:

@@ -36,7 +36,8 @@ BATCH = 500
 _SLICE_SECONDS = 10.0
 # Of the time that a batch took: the database is left alone for as long again.
 _REST = 1.0
-_LOCK = (0x616A, -2)
+# It rests between its batches, on a database that is slow for as long as these took.
+_SILENT_SECONDS = 60.0
 _DEAD_WORKER_DAYS = 7
 _CHANCE = random.SystemRandom()
 _EVER = datetime.min.replace(tzinfo=UTC)
@@ -114,26 +115,24 @@ DELETE FROM agent_jobs_idempotencykey WHERE id IN (
 def serve_slice(*, seconds: float = _SLICE_SECONDS, stop: threading.Event | None = None) -> int:
     """The duty: prune for some seconds and, where work is left, ring for the next ones. Returns how many rows went.
 
-    0 at once where everything was pruned within the hour, or another process is at it (an advisory lock); that is
-    thrift, not safety. Beat rings more often than that: one that is started anew every half hour forgets the hour.
+    0 at once where everything was pruned within the hour, or another process is at it (`duties.alone`). Beat rings more
+    often than that: one that is started anew every half hour forgets the hour.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", _LOCK)
-        if not cursor.fetchone()[0]:
+    with duties.alone("prune", silent_seconds=_SILENT_SECONDS) as is_alone:
+        if not is_alone or _was_done():
             return 0
-        try:
-            cursor.execute(_WAS_DONE)
-            if cursor.fetchone()[0]:
-                return 0
-            gone, is_done = prune(seconds=seconds, rest=_REST, stop=stop)
-        finally:
-            if connection.connection is not None and not connection.connection.closed:
-                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", _LOCK)
+        gone, is_done = prune(seconds=seconds, rest=_REST, stop=stop)
     if is_done:
         duties.note_done("prune")
     else:
         dispatch.ring_duty("prune")
     return sum(gone.values())
+
+
+def _was_done() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(_WAS_DONE)
+        return bool(cursor.fetchone()[0])
 
 
 def prune(

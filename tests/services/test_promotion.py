@@ -1,18 +1,22 @@
 """The duties: what falls due is made ready in its moment, by one process at a time, and bells cost nothing twice."""
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+import psycopg
 import pytest
 from django.db import OperationalError, connection
 
-from agent_jobs.models import DutyRun, Job
+from agent_jobs.models import DutyRun, Job, WorkerProcess
 from agent_jobs.services import duties, promotion, recovery, transitions
 from agent_jobs.states import JobStatus
 from channels_integration.gate import Gate
 from tests import rows
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_for
 
 
 @pytest.mark.django_db(transaction=True)
@@ -88,6 +92,61 @@ def test_a_second_process_leaves_the_second_to_the_first(monkeypatch: pytest.Mon
         assert first.result()[0] == 7
     assert served == [1.0]
     assert promotion.serve_second(seconds=3.0) == 7, "the first has let go of it"
+
+
+# --- Who is frozen at a duty ------------------------------------------------------------------------------------
+_SILENT = 0.3
+
+
+@contextmanager
+def _at_promotion() -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
+    """The session of another process, which has the duty's lock."""
+    parameters = connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}
+    with psycopg.connect(**parameters, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s, %s)", (WorkerProcess.LOCK_SPACE, duties.LOCKS["promote"]))
+        yield other
+
+
+def _is_ours(silent_seconds: float = _SILENT) -> bool:
+    with duties.alone("promote", silent_seconds=silent_seconds) as is_alone:
+        return is_alone
+
+
+def _has_been(state: str, pid: int) -> bool:
+    """For longer than anybody at a duty is silent."""
+    with connection.cursor() as cursor:
+        since = "SELECT state = %s AND clock_timestamp() - state_change > make_interval(secs => %s)"
+        cursor.execute(f"{since} FROM pg_stat_activity WHERE pid = %s", [state, _SILENT, pid])
+        return bool(cursor.fetchone()[0])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_is_frozen_at_a_duty_loses_it(caplog: pytest.LogCaptureFixture) -> None:
+    with _at_promotion() as frozen:
+        wait_for(_is_ours, what="the duty is somebody else's")
+        assert "that session is ended" in caplog.text
+        with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+            frozen.execute("SELECT 'thawed'")
+    assert _is_ours()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["was silent for a moment only", "did it a moment ago", "is in a long statement"])
+def test_a_process_that_is_at_a_duty_keeps_it(what: str) -> None:
+    with _at_promotion() as other, ThreadPoolExecutor() as pool:
+        look: Callable[[], bool] = _is_ours
+        if what == "was silent for a moment only":
+            look = partial(_is_ours, 2 * PATIENCE)
+        elif what == "did it a moment ago":
+            wait_for(partial(_has_been, "idle", other.info.backend_pid), what="it is silent")
+            duties.note_done("promote")
+        else:
+            pool.submit(other.execute, "SELECT pg_sleep(60)")
+            wait_for(partial(_has_been, "active", other.info.backend_pid), what="its statement runs")
+        assert not look()
+        other.cancel_safe()
+        pool.shutdown()
+        assert other.execute("SELECT 'alive'").fetchone() == ("alive",)
 
 
 @pytest.mark.django_db

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import Any
 
 from tests.chaos.load import Load
@@ -62,8 +63,11 @@ def _restart(scene: Scene, name: str) -> None:
 
 
 def _written_at(scene: Scene, beat: str) -> float:
-    files = scene.rig.home.glob(f"{beat}-schedule*")
-    return max((file.stat().st_mtime for file in files), default=0.0)
+    times = []
+    for file in scene.rig.home.glob(f"{beat}-schedule*"):
+        with suppress(FileNotFoundError):  # it is being replaced
+            times.append(file.stat().st_mtime)
+    return max(times, default=0.0)
 
 
 def _is_registered(scene: Scene, worker: str) -> bool:
