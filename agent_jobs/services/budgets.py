@@ -25,9 +25,10 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
 
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError, RunError
@@ -35,7 +36,7 @@ from agent_jobs.llm import Usage
 from agent_jobs.models import Job, Reservation, UsageDay
 from agent_jobs.services import prices, receipts, spending
 from agent_jobs.services.receipts import Told
-from channels_integration import tally
+from channels_integration import statements, tally
 
 log = logging.getLogger(__name__)
 _BATCH = 200
@@ -59,10 +60,20 @@ _OPEN, _SETTLED, _EXPIRED = Reservation.Status.OPEN, Reservation.Status.SETTLED,
 _UNTOLD = Told()
 _NO_ANSWER = Told(output={"error": "worker_lost"}, error="nobody knows how the call ended")
 
+_RESERVE = """
+INSERT INTO agent_jobs_reservation (id, org_id, job_id, job_type_key, model, day, status, reserved_input_tokens,
+    reserved_output_tokens, reserved_cost, input_tokens, output_tokens, cost)
+VALUES (%(id)s, %(org)s, %(job)s, %(type)s, %(model)s, %(day)s, 'open', %(input)s, %(output)s, %(cost)s, 0, 0, 0)
+"""
+_LEFT = """
+UPDATE agent_jobs_reservation SET status = %(status)s, model = %(model)s, input_tokens = %(input)s,
+    output_tokens = %(output)s, cost = %(cost)s, closed_at = statement_timestamp()
+WHERE id = %(id)s
+"""
 _BOOK = """
 INSERT INTO agent_jobs_usageday AS u
     (org_id, day, job_type_key, model, part, calls, input_tokens, output_tokens, cost)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES (%(org)s, %(day)s, %(type)s, %(model)s, %(part)s, %(calls)s, %(input)s, %(output)s, %(cost)s)
 ON CONFLICT (org_id, day, job_type_key, model, part) DO UPDATE SET calls = u.calls + excluded.calls,
     input_tokens = u.input_tokens + excluded.input_tokens, output_tokens = u.output_tokens + excluded.output_tokens,
     cost = u.cost + excluded.cost
@@ -134,17 +145,10 @@ def set_aside(
     )
     cost = price.cost(Usage(request_bytes, output_tokens))
     spending.add(counters, reserved_tokens=request_bytes + output_tokens, reserved_cost=cost)
-    row = Reservation.objects.create(
-        org_id=org_id,
-        job_id=job_id,
-        job_type_key=job_type_key,
-        model=model,
-        day=call.day,
-        reserved_input_tokens=request_bytes,
-        reserved_output_tokens=output_tokens,
-        reserved_cost=cost,
-    )
-    return Held(row.pk, model, output_tokens, cost, call)
+    held = Held(uuid7(), model, output_tokens, cost, call)
+    whose = {"id": held.id, "org": org_id, "job": job_id, "type": job_type_key, "model": model, "day": call.day}
+    statements.run(_RESERVE, {**whose, "input": request_bytes, "output": output_tokens, "cost": cost})
+    return held
 
 
 @contextmanager
@@ -271,7 +275,9 @@ def _close(
         call = call or spending.Call(*Reservation.objects.values_list(*_WHOSE).get(pk=reservation_id))
         spending.share_lock(call.org_id)
         counters = spending.locked(call)
-        row = Reservation.objects.select_for_update().get(pk=reservation_id)
+        row = statements.instance(Reservation, "id = %(id)s", {"id": reservation_id}, and_then="FOR UPDATE")
+        if row is None:
+            raise Reservation.DoesNotExist(f"there is no reservation {reservation_id}")
         if row.status in (_SETTLED, status):
             return _spent(row)
         was_open = row.status == _OPEN
@@ -285,10 +291,8 @@ def _close(
         )
         row.status, row.model, row.cost = status, after.model, after.cost
         row.input_tokens, row.output_tokens = after.usage.input_tokens, after.usage.output_tokens
-        Reservation.objects.filter(pk=row.pk).update(
-            **{name: getattr(row, name) for name in ("status", "model", "input_tokens", "output_tokens", "cost")},
-            closed_at=Now(),
-        )
+        spent = {"model": row.model, "input": row.input_tokens, "output": row.output_tokens, "cost": row.cost}
+        statements.run(_LEFT, {"id": row.pk, "status": status, **spent})
         if after.calls or not was_open or told.error:
             receipts.write(row, told)
         for use, sign in sorted(((before, -1), (after, 1)), key=lambda entry: entry[0].model):
@@ -302,10 +306,10 @@ def _book(row: Reservation, use: _Use, sign: int) -> None:
     """Last in its transaction, for the rows of the ledger are many calls' own."""
     if not use.calls:
         return
-    usage = (sign * use.usage.input_tokens, sign * use.usage.output_tokens, sign * use.cost)
+    line = {"org": row.org_id, "day": row.day, "type": row.job_type_key, "model": use.model}
+    usage = {"input": sign * use.usage.input_tokens, "output": sign * use.usage.output_tokens, "cost": sign * use.cost}
     part = row.pk.int % UsageDay.PARTS
-    with connection.cursor() as cursor:
-        cursor.execute(_BOOK, [row.org_id, row.day, row.job_type_key, use.model, part, sign * use.calls, *usage])
+    statements.run(_BOOK, {**line, "part": part, "calls": sign * use.calls, **usage})
 
 
 def _count(use: _Use) -> None:

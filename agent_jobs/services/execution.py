@@ -75,8 +75,6 @@ class Worker:
             if not may_claim and not settlements:
                 break
             if may_claim and lane == "agents" and not PACE.enter(waits=not settlements):
-                if not settlements:
-                    continue
                 may_claim = False  # what is done is settled now, and the next turn is claimed when it can be begun
             answer = self._settle_and_claim(
                 settlements,

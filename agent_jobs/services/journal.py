@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import DurationField, ExpressionWrapper, F, Max
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
@@ -33,6 +33,7 @@ from agent_jobs.services.inflight import CALLS, step_aside
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
 from agent_jobs.states import JobStatus
+from channels_integration import statements
 from channels_integration.storable import storable
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
@@ -42,11 +43,16 @@ _MOST_QUESTION = 8_000
 _NEWS_SECONDS = 0.25
 _INSERT = """
 INSERT INTO agent_jobs_step (id, org_id, job_id, life, number, turn, kind, name, call_id, input)
-SELECT %s, org_id, id, %s, %s, %s, %s, %s, %s, %s FROM (
+SELECT %(id)s, org_id, id, %(life)s, %(number)s, %(turn)s, %(kind)s, %(name)s, %(call)s, %(input)s FROM (
     SELECT id, org_id FROM agent_jobs_job
-    WHERE id = %s AND lease_token = %s AND status = 'RUNNING' AND lease_until IS NOT NULL FOR NO KEY UPDATE) mine
+    WHERE id = %(job)s AND lease_token = %(token)s AND status = 'RUNNING' AND lease_until IS NOT NULL
+    FOR NO KEY UPDATE) mine
 ON CONFLICT (id) DO UPDATE SET name = excluded.name
 """
+_UPDATE = """
+UPDATE agent_jobs_step SET output = %(output)s, ended_at = statement_timestamp() WHERE id = %(id)s AND output IS NULL
+"""
+_HEARD = "SELECT inbox_count FROM agent_jobs_job WHERE id = %(job)s"
 
 
 class Journal:
@@ -98,8 +104,10 @@ class Journal:
 
     def count_heard(self) -> int:
         if time.monotonic() - self._looked_at > _NEWS_SECONDS:
-            counts = Job.objects.values_list("inbox_count", flat=True)
-            self._heard = patiently(lambda: counts.get(pk=self._job_id))
+            found = patiently(lambda: statements.first(_HEARD, {"job": self._job_id}))
+            if found is None:
+                raise LeaseLost("the job is not there any more")
+            self._heard = found[0]
         return self._heard
 
     def complaint(self, result_data: Any) -> str:
@@ -299,11 +307,10 @@ class Journal:
 
     def _insert(self, step: Step) -> None:
         """Within a transaction. Once, also where a commit came through of which we did not hear."""
-        written = (step.pk, step.life, step.number, step.turn, step.kind, step.name, step.call_id)
-        with connection.cursor() as cursor:
-            cursor.execute(_INSERT, [*written, json.dumps(step.input), self._job_id, self._token])
-            if not cursor.rowcount:
-                raise LeaseLost("the job is not ours any more")
+        place = {"id": step.pk, "life": step.life, "number": step.number, "turn": step.turn}
+        call = {"kind": step.kind, "name": step.name, "call": step.call_id, "input": json.dumps(step.input)}
+        if not statements.run(_INSERT, {**place, **call, "job": self._job_id, "token": self._token}):
+            raise LeaseLost("the job is not ours any more")
 
     def _ask_for_approval(self, step: Step, tool: tools.Declared) -> None:
         arguments = step.input["arguments"]
@@ -343,7 +350,7 @@ class Journal:
 
 
 def _update(step: Step, output: Mapping[str, Any]) -> None:
-    Step.objects.filter(pk=step.pk, output__isnull=True).update(output=storable(output), ended_at=Now())
+    statements.run(_UPDATE, {"id": step.pk, "output": json.dumps(storable(output))})
 
 
 def _reply_of(record: Mapping[str, Any]) -> llm.Reply:

@@ -20,10 +20,11 @@ from agent_jobs.errors import FieldError, Invalid, NotFound, PermanentError
 from agent_jobs.models import ModelKey, Profile
 from agent_jobs.services import audit, prices
 from agent_jobs.specs import Actor
-from channels_integration import http, sealing
+from channels_integration import http, sealing, statements
 from channels_integration.errors import SealingError
 
 log = logging.getLogger(__name__)
+_OF_ORG = "org_id = %(org)s AND provider = %(provider)s"
 PROFILE_COLUMNS = ("base_url", "fallback_model", "max_output_tokens", "timeout_seconds", "context_tokens")
 MODEL_COLUMNS = ("model", "base_url", "fallback_model")
 # What each of them is right or wrong by, beside the keys and prices that are there.
@@ -223,9 +224,8 @@ def _route(profile: Profile, model: str, base_url: str, own: dict[str, ModelKey]
 def _own_keys(org_id: str, profile: Profile) -> dict[str, ModelKey]:
     """The organisation's keys for the profile's models, by provider."""
     providers = {llm.provider_of(name) for name in (profile.model, profile.fallback_model)} - {""}
-    if not providers:
-        return {}
-    return {key.provider: key for key in ModelKey.objects.filter(org_id=org_id, provider__in=providers)}
+    found = (statements.instance(ModelKey, _OF_ORG, {"org": org_id, "provider": name}) for name in providers)
+    return {key.provider: key for key in found if key}
 
 
 def _open(key: ModelKey) -> str:

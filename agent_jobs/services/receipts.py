@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connection
-
 from agent_jobs.models import Reservation
 from agent_jobs.states import ActivityStatus
+from channels_integration import statements
 from channels_integration.storable import storable
 
 _NOTE_LENGTH = 200
@@ -24,9 +23,9 @@ _WRITE = """
 INSERT INTO agent_jobs_activity AS a
     (id, org_id, job_id, code, status, note, source_type, execution_id, life, input, output, allocated_credits,
     consumed_credits, processed_at)
-SELECT %s, j.org_id, j.id, 'model.call', %s, %s, 'process_module', %s, j.retry_count, %s, %s,
-    least(%s, 99999999.999999), least(%s, 99999999.999999), now()
-FROM agent_jobs_job j WHERE j.id = %s
+SELECT %(id)s, j.org_id, j.id, 'model.call', %(status)s, %(note)s, 'process_module', %(task)s, j.retry_count,
+    %(input)s, %(output)s, least(%(allocated)s, 99999999.999999), least(%(consumed)s, 99999999.999999), now()
+FROM agent_jobs_job j WHERE j.id = %(job)s
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, note = excluded.note,
     input = coalesce(excluded.input, a.input), output = excluded.output,
     consumed_credits = excluded.consumed_credits, updated_at = now()
@@ -52,16 +51,7 @@ def write(row: Reservation, told: Told) -> None:
             note += "; all that was set aside for it is counted"
     output = {**told.output, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens}
     status = ActivityStatus.FAILED if told.error else ActivityStatus.COMPLETED
-    parameters = [
-        *(
-            row.pk,
-            status,
-            note,
-            told.task_id,
-            None if told.input is None else json.dumps(told.input),
-            json.dumps(output),
-        ),
-        *(row.reserved_cost, row.cost, row.job_id),
-    ]
-    with connection.cursor() as cursor:
-        cursor.execute(_WRITE, parameters)
+    written = {"id": row.pk, "job": row.job_id, "task": told.task_id, "status": status, "note": note}
+    money = {"allocated": row.reserved_cost, "consumed": row.cost}
+    asked = None if told.input is None else json.dumps(told.input)
+    statements.run(_WRITE, {**written, **money, "input": asked, "output": json.dumps(output)})

@@ -21,7 +21,7 @@ from agent_jobs.errors import BudgetExhausted
 from agent_jobs.models import Approval, Budget, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
 from agent_jobs.services.prices import Price
-from channels_integration import tally
+from channels_integration import statements, tally
 
 # A shorter answer is not worth its input.
 MIN_OUTPUT_TOKENS = 256
@@ -33,9 +33,10 @@ _CAPS = """
 SELECT (now() AT TIME ZONE 'UTC')::date, o.max_tokens_per_day, o.max_cost_per_day, t.max_tokens_per_day,
     t.max_cost_per_day
 FROM (SELECT) one
-LEFT JOIN agent_jobs_org o ON o.id = %s
-LEFT JOIN agent_jobs_jobtype t ON t.org_id = o.id AND t.key = %s
+LEFT JOIN agent_jobs_org o ON o.id = %(org)s
+LEFT JOIN agent_jobs_jobtype t ON t.org_id = o.id AND t.key = %(type)s
 """
+_SHARE = "SELECT pg_advisory_xact_lock_shared(%(space)s, hashtext(%(org)s))"
 
 _COUNTER = ("scope", "id", "used_tokens", "used_cost", "reserved_tokens", "reserved_cost")
 _LOCKED = """
@@ -78,9 +79,8 @@ class Cap:
 
 def caps_of(org_id: str, job_type_key: str, job_id: UUID | str, config: Mapping[str, Any]) -> tuple[Call, list[Cap]]:
     """The caps on a call that begins now, by the database's clock."""
-    with connection.cursor() as cursor:
-        cursor.execute(_CAPS, [org_id, job_type_key])
-        day, org_tokens, org_cost, type_tokens, type_cost = cursor.fetchone()
+    stated = statements.first(_CAPS, {"org": org_id, "type": job_type_key})
+    day, org_tokens, org_cost, type_tokens, type_cost = stated
     job_cost = config.get("max_cost")
     found: Iterable[tuple[Scope, str, str, int | Decimal | None]] = (
         (Scope.ORG, "max_tokens_per_day", "the organization", org_tokens),
@@ -158,18 +158,13 @@ def _left(cap: Cap, counter: Budget) -> int | Decimal:
 # --- Counters --------------------------------------------------------------------------------------------------
 def share_lock(org_id: str) -> None:
     """Until the end of the transaction no counter of the organisation is made. Before its counters are locked."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s, hashtext(%s))", [_LOCK_SPACE, org_id])
+    statements.first(_SHARE, {"space": _LOCK_SPACE, "org": org_id})
 
 
 def locked(call: Call) -> dict[int, Budget]:
-    """The counters of the call's scopes, as many as there are, by scope; nobody changes them meanwhile.
-
-    Each paid call asks twice and mostly finds none: as SQL, for to build it anew costs ten times what it does.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(_LOCKED, {**asdict(call), **_SCOPES, "job_id": str(call.job_id)})
-        return {row[0]: Budget(**dict(zip(_COUNTER, row, strict=True))) for row in cursor.fetchall()}
+    """The counters of the call's scopes, as many as there are, by scope; nobody changes them meanwhile."""
+    found = statements.all_rows(_LOCKED, {**asdict(call), **_SCOPES, "job_id": str(call.job_id)})
+    return {row[0]: Budget(**dict(zip(_COUNTER, row, strict=True))) for row in found}
 
 
 def add(

@@ -18,6 +18,7 @@ from agent_jobs.services.inflight import CALLS, step_aside
 from agent_jobs.services.journal import Journal
 from agent_jobs.services.patience import patiently
 from agent_jobs.states import WaitingFor
+from channels_integration import statements
 
 
 def take(claim: dict[str, Any], runner: Runner) -> Outcome:
@@ -47,7 +48,8 @@ def prepare(claim: dict[str, Any]) -> Run:
 def with_journal(claim: dict[str, Any], run: Run) -> tuple[Run, Journal]:
     """Reads the transcript, the profile, and what is recorded of this turn. Raises RunError where a tool is away."""
     profile_id = claim["config"].get("profile_id")
-    profile = Profile.objects.filter(org_id=claim["org_id"], key=profile_id).first() if profile_id else None
+    whose = {"org": claim["org_id"], "key": profile_id}
+    profile = statements.instance(Profile, "org_id = %(org)s AND key = %(key)s", whose) if profile_id else None
     agent = claim["agent"]
     offered = _offered(claim, agent.get("tools", []), profile.allowed_tools if profile else None)
     schema = agent.get("result_schema", {})

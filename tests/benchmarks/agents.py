@@ -7,7 +7,9 @@ settlement (by the database) less the model's own; its p99 is shown without the 
 all at once. Then 100,000 jobs that wait for replies are put there, and single jobs are started on an otherwise idle
 system.
 
-    python -m tests.benchmarks.agents [--conversations 500] [--threads 41] [--parked 100000]
+    python -m tests.benchmarks.agents [--conversations 500] [--threads 41] [--parked 100000] [--folder /tmp]
+
+PostgreSQL's files are in `--folder`: one in memory (/dev/shm) shows what of the overhead is not the disk's.
 """
 
 import argparse
@@ -58,8 +60,9 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=41, help="of a worker process; 9 of them are for other work")
     options.add_argument("--parked", type=int, default=100_000)
     options.add_argument("--starts", type=int, default=200)
+    options.add_argument("--folder", default="/tmp")
     given = options.parse_args()
-    with tempfile.TemporaryDirectory(prefix="aj-bench-", dir="/tmp") as folder, servers(Path(folder)):
+    with tempfile.TemporaryDirectory(prefix="aj-bench-", dir=given.folder) as folder, servers(Path(folder)):
         os.environ["AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES"] = "1"
         os.environ["AGENT_JOBS_WORKER_THREADS"] = str(given.threads)
         os.environ["OPENAI_API_KEY"] = "bench"

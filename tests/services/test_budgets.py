@@ -516,12 +516,12 @@ def test_a_process_that_dies_in_between_leaves_what_it_set_aside_and_nothing_hal
     rows.org("acme", max_tokens_per_day=1_000)
     job = rows.job(JobStatus.RUNNING)
 
-    def die(**_: object) -> None:
+    def die(*_: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Reservation.objects, "create", die)
+        patch.setattr(budgets.statements, "run", die)
         with pytest.raises((OperationalError, InterfaceError)):
             reserve(job)
     connection.close()

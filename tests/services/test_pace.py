@@ -1,6 +1,7 @@
 """How many turns are begun at once: who waits outside, or is done, makes room, and nobody takes two places."""
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.waiting import PATIENCE
 
 
 def test_a_thread_has_one_place_however_often_it_asks_and_gives_it_back_once() -> None:
-    pace = Pace(1)
+    pace = Pace(PATIENCE)
     assert [pace.enter(waits=False), pace.enter(waits=True)] == [True, True]
     assert in_threads(lambda: pace.enter(waits=False)) == [False]
     pace.leave()
@@ -27,14 +28,13 @@ def test_a_thread_has_one_place_however_often_it_asks_and_gives_it_back_once() -
 
 
 def test_whoever_waits_comes_in_when_another_leaves() -> None:
-    pace = Pace(1)
+    pace = Pace(2 * PATIENCE)
     pace.enter(waits=False)
     is_asking, came_in = threading.Event(), threading.Event()
 
     def wait_outside() -> None:
         is_asking.set()
-        while not pace.enter(waits=True):
-            pass
+        pace.enter(waits=True)
         came_in.set()
 
     waiting = threading.Thread(target=wait_outside)
@@ -44,6 +44,14 @@ def test_whoever_waits_comes_in_when_another_leaves() -> None:
     pace.leave()
     assert came_in.wait(PATIENCE)
     waiting.join(PATIENCE)
+
+
+def test_whoever_is_slow_is_not_waited_for_for_long() -> None:
+    pace = Pace(0.2)
+    pace.enter(waits=False)
+    began = time.monotonic()
+    assert in_threads(*[lambda: pace.enter(waits=True)] * 3) == [True] * 3
+    assert time.monotonic() - began > 3 * 0.2 - 0.01, "they come in one after the other all the same"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -67,6 +75,7 @@ def test_a_process_claims_no_more_turns_than_it_can_begin_and_they_wait_for_thei
         together.wait(PATIENCE)
         return llm.Reply(text="How are you?")
 
+    monkeypatch.setattr(PACE, "_slow_seconds", 2 * PATIENCE)
     monkeypatch.setattr(PACE, "enter", enters)
     monkeypatch.setattr(turns, "with_journal", begins)
     for _ in range(4):
@@ -75,7 +84,7 @@ def test_a_process_claims_no_more_turns_than_it_can_begin_and_they_wait_for_thei
     claimed = []
 
     def look() -> None:
-        for semaphore, count in ((asked_for_a_place, 4), (begun, 2)):
+        for semaphore, count in ((asked_for_a_place, 4), (begun, 1)):
             for _ in range(count):
                 assert semaphore.acquire(timeout=PATIENCE)
         claimed.append(Job.objects.filter(lease_until__isnull=False).count())
@@ -83,5 +92,5 @@ def test_a_process_claims_no_more_turns_than_it_can_begin_and_they_wait_for_thei
 
     with parts.playing(Actor(*[thinks] * 4)):
         in_threads(look, *[lambda: worker.serve("agents")] * 4)
-    assert claimed == [2]
+    assert claimed == [1]
     assert Job.objects.filter(waiting_for="reply").count() == 4
