@@ -1,11 +1,11 @@
 """Conversations: how near to the ideal turns are taken, and what jobs cost that only wait.
 
-500 conversations are put there at once, for two worker processes that have had a quiet moment; their model, an
-OpenAI-compatible server in a process of its own, answers after two seconds. The ideal is all threads of the agents'
-lane waiting for the model all the time: threads / 2 s. The overhead of a turn is the time from its claim to its
-settlement (by the database) less the model's own; its p99 is shown without the threads' first turns, too, which come
-all at once. Then 100,000 jobs that wait for replies are put there, and single jobs are started on an otherwise idle
-system.
+500 conversations are put there at once, for two worker processes (and a beat, as they have everywhere) that have had a
+quiet moment; their model, an OpenAI-compatible server in a process of its own, answers after two seconds. The ideal is
+all threads of the agents' lane waiting for the model all the time: threads / 2 s. The overhead of a turn is the time
+from its claim to its settlement (by the database) less the model's own; its p99 is shown without the threads' first
+turns, too, which come all at once. Then 100,000 jobs that wait for replies are put there, and single jobs are started
+on an otherwise idle system.
 
     python -m tests.benchmarks.agents [--conversations 500] [--threads 41] [--parked 100000] [--folder /tmp]
 
@@ -85,6 +85,19 @@ def model() -> Iterator[str]:
         process.wait()
 
 
+@contextmanager
+def beat() -> Iterator[None]:
+    """Without one workers would go by their own clocks, and every thread of theirs looks around once a second."""
+    schedule = str(Path(os.environ["AGENT_JOBS_DATA_DIR"]) / "beat-schedule")
+    command = [sys.executable, "-m", "config.celery_command", "beat", "--schedule", schedule, "--loglevel", "ERROR"]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     from django.db import transaction
 
@@ -100,7 +113,7 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     waiting = Job.objects.filter(job_type_key="talk", waiting_for="reply")
     ended = Job.objects.filter(job_type_key="talk", status="FAILED")
     arguments = ["-P", "threads", "-c", str(given.threads), "-Q", "agents,messages,deliveries,inbound,duties"]
-    with workers("config.celery", _PROCESSES, arguments) as processes:
+    with beat(), workers("config.celery", _PROCESSES, arguments) as processes:
         PAUSE.wait(_QUIET_SECONDS)
         with transaction.atomic():  # nobody sees the first before the last is there
             for number in range(given.conversations):
