@@ -7,7 +7,7 @@ from its claim to its settlement (by the database) less the model's own; its p99
 turns, too, which come all at once. Then 100,000 jobs that wait for replies are put there, and single jobs are started
 on an otherwise idle system.
 
-    python -m tests.benchmarks.agents [--conversations 500] [--threads 16] [--parked 100000] [--folder /tmp]
+    python -m tests.benchmarks.agents [--conversations 500] [--threads 41] [--parked 100000] [--folder /tmp]
 
 PostgreSQL's files are in `--folder`: one in memory (/dev/shm) shows what of the overhead is not the disk's.
 """
@@ -57,7 +57,7 @@ FROM generate_series(1, %s) n
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--conversations", type=int, default=500)
-    options.add_argument("--threads", type=int, default=16, help="of a worker process, 9 of them for other work")
+    options.add_argument("--threads", type=int, default=41, help="of a worker process; 9 of them are for other work")
     options.add_argument("--parked", type=int, default=100_000)
     options.add_argument("--starts", type=int, default=200)
     options.add_argument("--folder", default="/tmp")
