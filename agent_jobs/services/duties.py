@@ -8,18 +8,21 @@ hours if nobody ends it. So whoever finds the duty neither done nor being done e
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection
+from django.db.backends.utils import CursorWrapper
 
 from agent_jobs.models import DutyRun, WorkerProcess
 from channels_integration.gate import Gate
 
 log = logging.getLogger(__name__)
 _SHORTEST_INTERVAL = 0.5
+_TRY_AGAIN = 0.02
 # By duty, in the space in which worker processes have the positive numbers. `audit` locks within its transaction.
 LOCKS = {"promote": -1, "audit": -2, "prune": -3}
 # Of a session between two statements of a duty, which waits for a fraction of a second at most.
@@ -61,16 +64,15 @@ def serve_duty(name: str, duty: Callable[[], int], *, is_rung: bool = False) -> 
 
 
 @contextmanager
-def alone(duty: str, *, silent_seconds: float = _SILENT_SECONDS) -> Iterator[bool]:
+def alone(duty: str, *, patience_seconds: float = 0.0, silent_seconds: float = _SILENT_SECONDS) -> Iterator[bool]:
     """Whether, for the block, this process is the one that does `duty`.
 
-    False where another one is at it. Where that one has said nothing to the database for `silent_seconds`, its session
-    is ended, and the next bell finds the lock free.
+    False where another one is at it, and still is after `patience_seconds`. Where that one has said nothing to the
+    database for `silent_seconds`, its session is ended, and the next bell finds the lock free.
     """
     lock = (WorkerProcess.LOCK_SPACE, LOCKS[duty])
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", lock)
-        if not cursor.fetchone()[0]:
+        if not _is_locked(cursor, lock, patience_seconds):
             whose: dict[str, Any] = {"space": lock[0], "lock": lock[1] % 2**32, "duty": duty}
             cursor.execute(_END_SILENT, {**whose, "seconds": silent_seconds})
             if cursor.fetchone()[0]:
@@ -82,6 +84,17 @@ def alone(duty: str, *, silent_seconds: float = _SILENT_SECONDS) -> Iterator[boo
         finally:
             if connection.connection is not None and not connection.connection.closed:
                 cursor.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
+
+
+def _is_locked(cursor: CursorWrapper, lock: tuple[int, int], patience_seconds: float) -> bool:
+    until = time.monotonic() + patience_seconds
+    while True:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", lock)
+        if cursor.fetchone()[0]:
+            return True
+        if time.monotonic() > until:
+            return False
+        threading.Event().wait(_TRY_AGAIN)
 
 
 def note_done(duty: str) -> None:

@@ -3,6 +3,9 @@
 Beat rings once a second; a tick alone would start jobs half a second late on average. So the duty stays for the second
 and waits for the next due time, looking again at least every `_LONGEST_WAIT`, for a job may be posted meanwhile that is
 due sooner. One process at a time serves (`duties.alone`); that is thrift, not safety: every statement is idempotent.
+
+The next second's bell rings while the last one ends, and another process may hear it. It waits a moment for the one
+that is at it: without, nobody served that second.
 """
 
 import threading
@@ -15,6 +18,7 @@ from agent_jobs.services import duties, transitions
 
 _SHORTEST_WAIT = 0.01
 _LONGEST_WAIT = 0.1
+_HANDOVER_SECONDS = 0.15
 
 _NEXT_DUE = """
 SELECT extract(epoch FROM min(at) - now())::float8 FROM (
@@ -26,8 +30,8 @@ SELECT extract(epoch FROM min(at) - now())::float8 FROM (
 
 
 def serve_second(*, seconds: float = 1.0) -> int:
-    """Promote and wake for `seconds`. Returns how many jobs became ready; 0 at once where another process serves."""
-    with duties.alone("promote") as is_alone:
+    """Promote and wake for `seconds`. Returns how many jobs became ready; 0 where another process serves."""
+    with duties.alone("promote", patience_seconds=_HANDOVER_SECONDS) as is_alone:
         return _serve(seconds) if is_alone else 0
 
 

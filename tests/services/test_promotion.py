@@ -94,6 +94,29 @@ def test_a_second_process_leaves_the_second_to_the_first(monkeypatch: pytest.Mon
     assert promotion.serve_second(seconds=3.0) == 7, "the first has let go of it"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_the_next_second_is_served_by_whoever_hears_its_bell_while_the_last_one_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(promotion, "_HANDOVER_SECONDS", PATIENCE)
+    monkeypatch.setattr(promotion, "_serve", lambda _seconds: 7)
+    with _at_promotion() as last, ThreadPoolExecutor() as pool:
+        next_one = pool.submit(lambda: (promotion.serve_second(), connection.close()))
+        wait_for(_somebody_tried_promotions_lock, what="the next one tried the lock")
+        assert not next_one.done()
+        last.execute("SELECT pg_advisory_unlock_all()")
+        assert next_one.result()[0] == 7
+
+
+def _somebody_tried_promotions_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'"
+            " AND query LIKE 'SELECT pg_try_advisory_lock(%'"
+        )
+        return bool(cursor.fetchone()[0])
+
+
 # --- Who is frozen at a duty ------------------------------------------------------------------------------------
 _SILENT = 0.3
 
