@@ -115,14 +115,12 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     arguments = ["-P", "threads", "-c", str(given.threads), "-Q", "agents,messages,deliveries,inbound,duties"]
     with beat(), workers("config.celery", _PROCESSES, arguments) as processes:
         PAUSE.wait(_QUIET_SECONDS)
+        started = sum(_cpu_seconds(process.pid) for process in processes)
         with transaction.atomic():  # nobody sees the first before the last is there
             for number in range(given.conversations):
                 spec = JobSpec("talk", ChannelSpec("null", "nowhere"), params={"n": number})
                 jobs.create("bench", spec, actor=Actor("system", "bench"))
         until = time.monotonic() + 300
-        while not waiting.exists() and not ended.exists() and time.monotonic() < until:
-            PAUSE.wait(0.01)
-        started = sum(_cpu_seconds(process.pid) for process in processes)
         while waiting.count() < given.conversations and time.monotonic() < until and not ended.exists():
             PAUSE.wait(0.1)
         if ended.exists():
