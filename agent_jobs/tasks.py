@@ -17,7 +17,17 @@ from celery.signals import (
 from django.db import connection
 
 from agent_jobs.runners import calling
-from agent_jobs.services import audit, execution, guard, inflight, model_access, promotion, recovery, retention
+from agent_jobs.services import (
+    audit,
+    execution,
+    guard,
+    inflight,
+    model_access,
+    promotion,
+    recovery,
+    rehearsal,
+    retention,
+)
 from agent_jobs.services.duties import serve_duty
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.standby import Standby
@@ -33,30 +43,39 @@ def _end() -> None:
 
 worker = execution.Worker(Keeper(on_overtime=_end))
 _QUIET_SECONDS = 5.0
+# Connections of the pool are replaced by new ones within an hour.
+_REHEARSE_AGAIN_SECONDS = 600.0
 _DUTIES = {"agent_jobs.promote", "agent_jobs.sweep", "agent_jobs.audit", "agent_jobs.prune"}
 # Other bells than those of the clock were heard.
 _has_worked = threading.Event()
 
 
-def read_models() -> threading.Thread:
-    """When there was nothing to do for a while: it takes seconds of CPU, for which work that waits does not wait as
-    well, and of which a worker that dies in its first seconds has had no use. A turn that comes sooner reads what it
-    needs itself."""
+def rehearse_when_idle() -> threading.Thread:
+    """What turns need of packages and plans, when there was nothing to do for a while: it takes seconds of CPU, for
+    which work that waits does not wait as well, and of which a worker that dies in its first seconds has had no use. A
+    turn that comes sooner reads what it needs itself."""
 
-    def read() -> None:
+    def is_idle() -> bool:
         _has_worked.set()
         while _has_worked.is_set():
             _has_worked.clear()
             if worker.keeper.stopping.wait(_QUIET_SECONDS):
-                return
-        try:
-            model_access.preload()
-        finally:
-            connection.close()
+                return False
+        return True
 
-    reading = threading.Thread(target=read, name="read-models", daemon=True)
-    reading.start()
-    return reading
+    def go_through() -> None:
+        while is_idle():
+            try:
+                model_access.preload()
+                rehearsal.rehearse()
+            finally:
+                connection.close()
+            if worker.keeper.stopping.wait(_REHEARSE_AGAIN_SECONDS):
+                return
+
+    rehearsing = threading.Thread(target=go_through, name="rehearsal", daemon=True)
+    rehearsing.start()
+    return rehearsing
 
 
 def _promote() -> int:
@@ -96,7 +115,7 @@ def _start(**_: object) -> None:
 
 @worker_ready.connect
 def _serve(**_: object) -> None:
-    read_models()
+    rehearse_when_idle()
 
 
 @worker_shutting_down.connect

@@ -74,8 +74,12 @@ class Worker:
             may_claim = worker_id is not None and not self.keeper.is_stopping and time.monotonic() < until
             if not may_claim and not settlements:
                 break
-            if may_claim and lane == "agents" and not PACE.enter(waits=not settlements):
-                may_claim = False  # what is done is settled now, and the next turn is claimed when it can be begun
+            if may_claim and lane == "agents" and not PACE.enter(waits=False):
+                if settlements:
+                    may_claim = False  # what is done is settled now, and the next turn is claimed when it can be begun
+                else:
+                    inflight.give_back()
+                    PACE.enter(waits=True)
             answer = self._settle_and_claim(
                 settlements,
                 lane=lane,

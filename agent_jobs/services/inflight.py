@@ -75,8 +75,22 @@ CALLS = InFlight()
 
 
 def step_aside() -> None:
-    """Before a thread waits for somebody outside: others may begin their turns, and have its connection, where there is
-    a pool (AGENT_JOBS_DATABASE_POOL); else each thread keeps its own."""
+    """Before a thread waits for somebody outside: others may begin their turns, and have its connection."""
     PACE.leave()
+    give_back()
+
+
+def give_back() -> None:
+    """This thread's connection to the pool (AGENT_JOBS_DATABASE_POOL). Without one each thread keeps its own."""
     if "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
         connection.close()
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Around what a turn waits for outside."""
+    step_aside()
+    try:
+        yield
+    finally:
+        PACE.come_back()

@@ -29,7 +29,7 @@ from agent_jobs.llm import context
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
 from agent_jobs.services import approvals, budgets, forms, overruns, schemas, speech, tools
-from agent_jobs.services.inflight import CALLS, step_aside
+from agent_jobs.services.inflight import CALLS, aside
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
 from agent_jobs.states import JobStatus
@@ -135,8 +135,8 @@ class Journal:
                 turn,
                 asked,
                 heard=heard,
-                begin=lambda: self._insert(step),
-                end=lambda reply: _update(step, asdict(reply)),
+                begin=lambda: self.insert(step),
+                end=lambda reply: update(step, asdict(reply)),
             )
         except (RetryableError, PermanentError) as error:
             self._begin(step)  # where nothing could be set aside for it, it is not there yet
@@ -199,8 +199,7 @@ class Journal:
             answer = tools.ToolAnswer("Approved.")
         else:
             self._mark_called(step)
-            step_aside()
-            with CALLS.call(self._job_id, self._token) as flying:
+            with aside(), CALLS.call(self._job_id, self._token) as flying:
 
                 def on_start(give_up: Any) -> None:
                     flying.give_up = give_up
@@ -299,13 +298,13 @@ class Journal:
     def _begin(self, step: Step, *, asks_for: tools.Declared | None = None) -> None:
         def begin() -> None:
             with transaction.atomic():
-                self._insert(step)
+                self.insert(step)
                 if asks_for is not None:
                     self._ask_for_approval(step, asks_for)
 
         patiently(begin)
 
-    def _insert(self, step: Step) -> None:
+    def insert(self, step: Step) -> None:
         """Within a transaction. Once, also where a commit came through of which we did not hear."""
         place = {"id": step.pk, "life": step.life, "number": step.number, "turn": step.turn}
         call = {"kind": step.kind, "name": step.name, "call": step.call_id, "input": json.dumps(step.input)}
@@ -337,7 +336,7 @@ class Journal:
 
     def _end(self, step: Step, output: Mapping[str, Any]) -> None:
         """What came of it is kept even where the job is lost: that it was done is true all the same."""
-        patiently(lambda: _update(step, output))
+        patiently(lambda: update(step, output))
 
     def _locked(self) -> Job:
         mine = Job.objects.filter(
@@ -349,7 +348,7 @@ class Journal:
         return job
 
 
-def _update(step: Step, output: Mapping[str, Any]) -> None:
+def update(step: Step, output: Mapping[str, Any]) -> None:
     statements.run(_UPDATE, {"id": step.pk, "output": json.dumps(storable(output))})
 
 

@@ -1,4 +1,4 @@
-"""How many turns are begun at once: who waits outside, or is done, makes room, and nobody takes two places."""
+"""When turns are begun: who waits outside, or is done, makes room; who comes back is waited for."""
 
 import threading
 import time
@@ -52,6 +52,54 @@ def test_whoever_is_slow_is_not_waited_for_for_long() -> None:
     began = time.monotonic()
     assert in_threads(*[lambda: pace.enter(waits=True)] * 3) == [True] * 3
     assert time.monotonic() - began > 3 * 0.2 - 0.01, "they come in one after the other all the same"
+
+
+def test_whoever_comes_back_waits_for_nobody_and_is_waited_for_until_the_turn_is_over() -> None:
+    pace = Pace(PATIENCE)
+    pace.enter(waits=False)
+    is_back, may_leave = threading.Event(), threading.Event()
+    has_next: list[bool] = []
+
+    def go_on_with_a_turn() -> None:
+        pace.come_back()
+        is_back.set()
+        assert may_leave.wait(PATIENCE)
+        has_next.append(pace.enter(waits=False))
+        pace.leave()
+
+    going_on = threading.Thread(target=go_on_with_a_turn)
+    going_on.start()
+    assert is_back.wait(PATIENCE)
+    pace.leave()
+    assert not pace.enter(waits=False), "the other one is still at it"
+    pace.come_back()
+    may_leave.set()
+    going_on.join(PATIENCE)
+    assert has_next == [False], "whoever has come back waits for the next turn as anybody"
+    assert in_threads(lambda: pace.enter(waits=False)) == [False]
+    assert pace.enter(waits=False), "nobody else is at it"
+    pace.leave()
+    assert in_threads(lambda: pace.enter(waits=False)) == [True]
+
+
+def test_a_beginning_makes_room_for_those_that_come_back_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_jobs.services.pace._PATIENCE_SECONDS", 0.2)
+    pace = Pace(0.1)
+    is_back, is_over = threading.Event(), threading.Event()
+
+    def come_back_all_the_time() -> None:
+        while not is_over.wait(0.01):
+            pace.come_back()
+            is_back.set()
+
+    def begin() -> float:
+        assert is_back.wait(PATIENCE)
+        asked_at = time.monotonic()
+        pace.enter(waits=True)
+        is_over.set()
+        return time.monotonic() - asked_at
+
+    assert in_threads(come_back_all_the_time, begin)[1] > 0.2 - 0.01
 
 
 @pytest.mark.django_db(transaction=True)
