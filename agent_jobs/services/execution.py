@@ -138,8 +138,8 @@ class Worker:
 
     def _call(self, claim: dict[str, Any], runner: Runner, run: Run, seconds_left: float) -> Outcome:
         is_alone = claim["crash_count"] >= recovery.MAX_CRASHES - 1
-        if is_alone or not runner.has_conversation:
-            PACE.leave()  # nobody knows how long it takes
+        if is_alone or not runner.has_conversation or not claim["config"].get("profile_id"):
+            PACE.leave()  # nobody knows how long it takes; or it asks the model that ships, and has nobody to wait for
         if is_alone:
             # The last attempt: if it is this job that kills its workers, it takes nobody along any more.
             seconds = min(seconds_left, settings.TURN_SECONDS)

@@ -10,7 +10,8 @@ at their own work, not at the beginning of the next sixty-four.
 Nobody is waited for who takes longer than a twentieth of a second: over a slow line to the database, or on a machine at
 its limit, turns are begun beside each other, twenty a second. (With a fiftieth, or two at once, the first turns of a
 burst were slower; with one at once, workers that are stopped most of the time, as in E2, begin jobs later.) And nobody
-makes room for longer than a second for those that come back.
+makes room for longer than a second for those that come back. A turn that asks nobody outside has the place while it is
+claimed, and no longer.
 """
 
 import threading
