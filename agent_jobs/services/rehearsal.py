@@ -27,7 +27,8 @@ from agent_jobs.services.transitions import Turn
 
 log = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 10.0
-_NOWHERE = "rehearsal"
+# No organisation, job type or profile can have it for an id, and no lane is called so.
+_NOWHERE = "(nowhere)"
 _NOBODY = UUID(int=0)
 _CLAIM: dict[str, Any] = {
     "id": str(_NOBODY),
@@ -118,5 +119,5 @@ def take_back_a_turn() -> None:
         )
         transitions.settle_and_claim([settlement], lane=_NOWHERE, turn=Turn())
         # Not by a ROLLBACK, with which psycopg forgets what is planned.
-        for model in (Reservation, UsageDay):
-            model.objects.filter(org_id=_NOWHERE).delete()
+        Reservation.objects.filter(pk=held.id).delete()
+        UsageDay.objects.filter(org_id=_NOWHERE).delete()

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.db import connection, connections
 
 from agent_jobs import llm
 from agent_jobs.llm import Usage
-from agent_jobs.models import Activity, Job, Reservation, UsageDay
+from agent_jobs.models import Activity, Job, Org, Reservation, UsageDay
 from agent_jobs.services import budgets, rehearsal
 from agent_jobs.services.execution import Worker
 from tests.agents import parts
@@ -44,6 +45,12 @@ def test_nothing_is_left_of_a_rehearsal() -> None:
     rehearsal.take_back_a_turn()
     for model in (Activity, Job, Reservation, UsageDay):
         assert not model.objects.exists()
+
+
+def test_no_organisation_can_have_the_id_that_is_rehearsed_with() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Org(id=rehearsal._NOWHERE, name="Nowhere").clean_fields()
+    assert list(refused.value.message_dict) == ["id"]
 
 
 def test_where_each_thread_keeps_its_own_connection_nothing_is_rehearsed() -> None:
