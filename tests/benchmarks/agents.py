@@ -2,10 +2,11 @@
 
 500 conversations are put there at once, for two worker processes (and a beat, as they have everywhere) that have had a
 quiet moment; their model, an OpenAI-compatible server in a process of its own, answers after two seconds. The ideal is
-all threads of the agents' lane waiting for the model all the time: threads / 2 s. The overhead of a turn is the time
-from its claim to its settlement (by the database) less the model's own; its p99 is shown without the threads' first
-turns, too, which come all at once. Then 100,000 jobs that wait for replies are put there, and single jobs are started
-on an otherwise idle system.
+all threads of the agents' lane waiting for the model all the time: threads / 2 s; what is taken of it is measured from
+when each thread has a turn to when the last turn is begun. The overhead of a turn is the time from its claim to its
+settlement (by the database) less the model's own; its p99 is shown without the threads' first turns, too, which come
+all at once. Then 100,000 jobs that wait for replies are put there, and single jobs are started on an otherwise idle
+system.
 
     python -m tests.benchmarks.agents [--conversations 500] [--threads 41] [--parked 100000] [--folder /tmp]
 
@@ -127,15 +128,12 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
             raise SystemExit(f"failed: {ended.first().error_message}")  # type: ignore[union-attr]
         busy = sum(_cpu_seconds(process.pid) for process in processes) - started
         memory = [_resident_megabytes(process.pid) for process in processes]
-    tasks = Task.objects.filter(job__job_type_key="talk", finished_at__isnull=False).order_by("finished_at")
+    tasks = Task.objects.filter(job__job_type_key="talk", finished_at__isnull=False)
     times = tasks.values_list("created_at", "finished_at")
-    spans = [(begun.timestamp(), finished.timestamp()) for begun, finished in times if finished]
-    overheads = _overheads(spans)
-    # The steady part: from the second round of all threads to the last but one.
+    spans = sorted((begun.timestamp(), finished.timestamp()) for begun, finished in times if finished)
     threads = _PROCESSES * (given.threads - _OTHER_THREADS)
-    later = _overheads(sorted(spans)[threads:])
-    ends = [finished for _, finished in spans][threads : len(spans) - threads]
-    rate = (len(ends) - 1) / (ends[-1] - ends[0])
+    overheads, later = _overheads(spans), _overheads(spans[threads:])
+    rate = _rate(spans, since=spans[threads - 1][0], until=spans[-1][0])
     return {
         "conversations": given.conversations,
         "threads": threads,
@@ -153,6 +151,12 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
 def _overheads(spans: Iterable[tuple[float, float]]) -> list[float]:
     """Of turns that began and finished then, in ms, the least first."""
     return sorted((finished - begun - _MODEL_SECONDS) * 1000 for begun, finished in spans)
+
+
+def _rate(spans: Iterable[tuple[float, float]], *, since: float, until: float) -> float:
+    """Turns per second between these moments. Of one that is partly outside of them that part is not counted."""
+    parts = (max(0.0, min(until, end) - max(since, begun)) / (end - begun) for begun, end in spans)
+    return sum(parts) / (until - since)
 
 
 def parked(given: argparse.Namespace) -> dict[str, Any]:
