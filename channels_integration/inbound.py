@@ -60,6 +60,18 @@ WHERE lane = %(lane)s AND status = 'waiting' AND failures = 0 AND looks = 0 AND 
 ORDER BY sent_at, id LIMIT {_MOST_TOGETHER - 1} FOR UPDATE SKIP LOCKED
 """  # noqa: S608
 
+# Whether something waits for a thread, or at top level of its place, which whoever asks has in columns of its own.
+WAITS_FOR = """EXISTS (
+    SELECT FROM channels_integration_inboundevent e
+    WHERE e.status = 'waiting' AND e.failures = 0 AND e.looks = 0 AND e.org_id = {org} AND e.platform = {platform}
+        AND e.code = {code} AND e.thread IN ({thread}, '') AND (e.thread <> '' OR e.is_direct))"""
+_OF_THREAD = f"""
+SELECT id FROM channels_integration_inboundevent
+WHERE status = 'waiting' AND failures = 0 AND looks = 0 AND org_id = %(org_id)s AND platform = %(platform)s
+    AND code = %(code)s AND thread IN (%(thread)s, '') AND (thread <> '' OR is_direct)
+ORDER BY sent_at, id LIMIT {_MOST_TOGETHER} FOR UPDATE
+"""  # noqa: S608
+
 _NOTE = """
 UPDATE channels_integration_inboundevent SET status = %(status)s, is_matched = %(is_matched)s, looks = %(looks)s,
     routed_at = statement_timestamp(), due_at = statement_timestamp() + make_interval(secs => %(seconds)s), error = ''
@@ -146,6 +158,20 @@ def route_due(*, until: float | None = None, stop: threading.Event | None = None
     return routed
 
 
+def route_thread(org_id: str, platform: str, code: str, thread: str) -> int:
+    """Hand on what waits of one thread, and at top level of its place, before its turn: whoever is about to speak there
+    is to know it. Returns how many events that were."""
+    where = {"org_id": org_id, "platform": platform, "code": code, "thread": thread}
+
+    def find() -> list[int]:
+        return [event_id for (event_id,) in statements.all_rows(_OF_THREAD, where)]
+
+    routed = 0
+    while done := _route_some(find):
+        routed += done
+    return routed
+
+
 def retry_unmatched(
     org_id: str, platform: str, code: str, thread: str, *, since: datetime | None = None, is_opened: bool = False
 ) -> int:
@@ -176,26 +202,31 @@ def sweep() -> int:
     return 1
 
 
-def _route_some(*, is_one: bool = False) -> int:
+def _next_of_all() -> list[int]:
+    """What is due, and all that waits in its lane."""
+    found = statements.first(_NEXT)
+    if found is None:
+        return []
+    first, lane = found
+    return [first, *(row[0] for row in statements.all_rows(_LATER, {"id": first, "lane": lane}))]
+
+
+def _route_some(find: Callable[[], list[int]] = _next_of_all, *, most: int = _MOST_TOGETHER) -> int:
+    """`find` locks the rows of events, and tells their ids."""
     handler: Callable[[Incoming], bool] = import_string(settings.CHANNELS_INBOUND_HANDLER)
     events: list[InboundEvent] = []
     try:
         with transaction.atomic():
-            found = statements.first(_NEXT)
-            if found is None:
-                return 0
-            first, lane = found
-            later = [] if is_one else statements.all_rows(_LATER, {"id": first, "lane": lane})
-            for event_id in (first, *(row[0] for row in later)):
+            for event_id in find()[:most]:
                 event = statements.instance(InboundEvent, "id = %(id)s", {"id": event_id})
                 assert event is not None  # its row is locked
                 events.append(event)
-                _note(events[-1], is_matched=handler(_incoming(events[-1])))
+                _note(event, is_matched=handler(_incoming(event)))
     except Exception as error:
         if not events:
             raise
         if len(events) > 1:
-            return _route_some(is_one=True)  # nothing is done yet, and what fails is to fail alone
+            return _route_some(find, most=1)  # nothing is done yet, and what fails is to fail alone
         log.exception("the handler of messages failed for event %s", events[0].pk)
         _put_off(events[0], error)
     return len(events)

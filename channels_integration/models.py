@@ -269,6 +269,11 @@ class InboundEvent(models.Model):
             models.Index(fields=["due_at"], condition=Q(status="waiting"), name="channels_inbound_due"),
             models.Index(fields=["lane", "sent_at", "id"], condition=Q(status="waiting"), name="channels_inbound_lane"),
             models.Index(
+                fields=["org_id", "platform", "code", "thread"],
+                condition=Q(status="waiting"),
+                name="channels_inbound_thread",
+            ),
+            models.Index(
                 fields=["org_id", "platform", "code", "received_at"],
                 condition=Q(status="routed", is_matched=False),
                 name="channels_inbound_unmatched",

@@ -6,6 +6,9 @@ with. What people write meanwhile is taken in as the job's `on_message` says:
 * `steer` (the default): the model sees it in its next step; what it was about to say is thought over once more.
 * `interrupt`: as that, and a call of the model that is under way is given up.
 * `enqueue`, `reject`: it waits for the next turn, or is turned away at the door (`services.replies`).
+
+Whoever wrote is heard: a turn that would end the job, without knowing what was written meanwhile, says what it has to
+say and leaves the end to the next, which follows at once.
 """
 
 from agent_jobs import llm
@@ -102,12 +105,14 @@ class _Turn:
         """The turn's outcome, or None where the model is to think again."""
         if self._journal.is_ahead:
             return None  # it did think again, before the turn was cut off
-        if self._takes_written and not self._has_thought_again and self._journal.count_heard() > self._heard:
+        may_think_again = self._takes_written and not self._has_thought_again
+        is_behind = (may_think_again or reply.is_done) and self._journal.count_heard() > self._heard
+        if is_behind and may_think_again:
             self._has_thought_again = True
             self._lines = self._journal.lines()
             return None
         say = (reply.text,) if reply.text else ()
-        if not reply.is_done:
+        if is_behind or not reply.is_done:
             return AwaitReply(say=say, heard=self._heard)
         if complaint := self._journal.complaint(reply.result_data):
             if self._has_mended:

@@ -33,7 +33,7 @@ from agent_jobs.services.inflight import CALLS, aside
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
 from agent_jobs.states import JobStatus
-from channels_integration import statements
+from channels_integration import inbound, statements
 from channels_integration.storable import storable
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
@@ -52,7 +52,12 @@ ON CONFLICT (id) DO UPDATE SET name = excluded.name
 _UPDATE = """
 UPDATE agent_jobs_step SET output = %(output)s, ended_at = statement_timestamp() WHERE id = %(id)s AND output IS NULL
 """
-_HEARD = "SELECT inbox_count FROM agent_jobs_job WHERE id = %(job)s"
+_HEARD = f"""
+SELECT j.inbox_count, {
+    inbound.WAITS_FOR.format(org="j.org_id", platform="j.platform", code="j.channel_code", thread="j.thread")
+}, j.thread
+FROM agent_jobs_job j WHERE j.id = %(job)s
+"""  # noqa: S608
 
 
 class Journal:
@@ -104,11 +109,22 @@ class Journal:
 
     def count_heard(self) -> int:
         if time.monotonic() - self._looked_at > _NEWS_SECONDS:
-            found = patiently(lambda: statements.first(_HEARD, {"job": self._job_id}))
-            if found is None:
-                raise LeaseLost("the job is not there any more")
-            self._heard = found[0]
+            self._heard = patiently(self._look)
         return self._heard
+
+    def _look(self) -> int:
+        """What people wrote is taken in first, also where everybody else's waits before it."""
+        heard, is_more, thread = self._written()
+        if is_more:
+            inbound.route_thread(self._claim["org_id"], self._claim["platform"], self._claim["channel_code"], thread)
+            heard, _, _ = self._written()
+        return heard
+
+    def _written(self) -> tuple[int, bool, str]:
+        found: tuple[int, bool, str] | None = statements.first(_HEARD, {"job": self._job_id})
+        if found is None:
+            raise LeaseLost("the job is not there any more")
+        return found
 
     def complaint(self, result_data: Any) -> str:
         errors = schemas.params_errors(self._result_schema, result_data, at="result_data")

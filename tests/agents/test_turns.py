@@ -1,6 +1,7 @@
 """A turn asks its model, does what that asks for, and ends once; whatever happens between, nothing is done twice."""
 
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from agent_jobs.services import jobs
 from agent_jobs.services.execution import Worker
 from agent_jobs.services.inflight import CALLS
 from agent_jobs.states import JobStatus
+from channels_integration import inbound
+from channels_integration.messages import Incoming
+from channels_integration.models import InboundEvent
 from tests import rows
 from tests.agents import parts
 from tests.agents.parts import Actor, Dawdler, again, call, done, work
@@ -224,6 +228,39 @@ def test_what_is_enqueued_waits_for_the_next_turn() -> None:
     assert heard(actor.turns[1]) == []
     assert heard(actor.turns[2]) == ["wait"]
     assert said(job) == ["A", "B?", "Thanks."]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("on_message", ["steer", "interrupt", "enqueue"])
+def test_a_turn_that_would_end_the_job_leaves_the_end_to_the_next_where_it_has_not_heard_all(on_message: str) -> None:
+    job = parts.job(config={"on_message": on_message})
+    ends = [done(text=word) for word in ("Bye.", "So, bye.", "Well then, bye.")]
+    actor = Actor(writing(job, ends[0]), writing(job, ends[1], "and"), ends[2])
+    with parts.playing(actor):
+        work()
+    # The first is thought over where what people write is taken in, and said where it is enqueued.
+    assert said(job) == (["Bye.", "So, bye."] if on_message == "enqueue" else ["So, bye."]) + ["Well then, bye."]
+    assert heard(actor.turns[-1]) == ["wait", "and"]
+    assert (again(job).status, again(job).inbox_seen, again(job).inbox_count) == (JobStatus.COMPLETED, 2, 2)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_was_written_is_taken_in_though_others_wait_before_it() -> None:
+    """Nobody routes here but the turn itself: it is as if the process that does were far behind."""
+    job = parts.job(thread="1.1")
+
+    def part(turn: llm.Turn) -> llm.Reply:
+        for event_id, thread in (("e1", "1.1"), ("e2", "2.2")):
+            incoming = Incoming("acme", "null", "nowhere", event_id, "Ann", "wait", datetime.now(UTC), thread=thread)
+            assert inbound.record(incoming)
+        return done(text="Bye.")
+
+    actor = Actor(part, done(text="So, bye."))
+    with parts.playing(actor):
+        work()
+    assert heard(actor.turns[1]) == ["wait"]
+    assert said(job) == ["So, bye."]
+    assert dict(InboundEvent.objects.values_list("event_id", "status")) == {"e1": "routed", "e2": "waiting"}
 
 
 def test_who_is_turned_away_is_told_so_and_not_heard() -> None:

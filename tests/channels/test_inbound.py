@@ -408,3 +408,35 @@ def test_the_sweep_rings_for_what_is_due_and_for_nothing_else(rings):
     InboundEvent.objects.update(due_at="2999-01-01T00:00:00Z")
     assert inbound.sweep() == 0
     assert rings == [("inbound", "channels.route")]
+
+
+# --- Of one thread, before its turn ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("waiting", "is_routed"),
+    [
+        ({}, True),
+        ({"thread": "", "is_direct": True}, True),
+        ({"thread": ""}, False),
+        ({"thread": "2.2"}, False),
+        ({"code": "C0TWO"}, False),
+        ({"platform": "web"}, False),
+        ({"org_id": "rival"}, False),
+    ],
+)
+def test_of_a_thread_is_handed_on_what_waits_there_and_for_all_of_its_place(waiting, is_routed):
+    inbound.record(said("before", thread="9.9"))
+    inbound.record(said("late", sent_at=NOON + timedelta(seconds=1), **waiting))
+    inbound.record(said("early", **waiting))
+
+    assert inbound.route_thread("acme", "slack", "C0ONE", "1.1") == (2 if is_routed else 0)
+    assert texts() == (["early", "late"] if is_routed else [])
+
+
+def test_what_fails_in_such_a_thread_fails_alone():
+    doubles.on_incoming.append(poison)
+    for text in ("one", "poison", "two"):
+        inbound.record(said(text))
+
+    assert inbound.route_thread("acme", "slack", "C0ONE", "1.1") == 3
+    found = InboundEvent.objects.order_by("id").values_list("text", "status", "failures")
+    assert list(found) == [("one", "routed", 0), ("poison", "waiting", 1), ("two", "routed", 0)]
