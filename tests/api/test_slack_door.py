@@ -13,12 +13,12 @@ from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration import directory, inbound
 from channels_integration.models import InboundEvent, OutboundMessage
 from tests import factories, rows
+from tests.api.asking import PLACE, asked
 from tests.channels.conftest import deliver_all
 from tests.fakes.slack import FakeSlack
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
-PLACE = {"platform": "slack", "channel_code": "C0ONE", "channel_data": {"team_id": "T0ACME"}}
 
 
 @pytest.fixture
@@ -31,13 +31,6 @@ def slack(settings, live_server):
             "acme", team_id="T0ACME", bot_token=server.bot_token, signing_secret=server.signing_secret
         )
         yield server
-
-
-def asked(slack, org_id="acme", **columns):
-    """An approval whose question stands in Slack, with its buttons."""
-    approval = rows.approval(rows.parked(org_id, **PLACE), buttons=True, **columns)
-    deliver_all()
-    return approval, slack.posts[-1]
 
 
 def routed():
