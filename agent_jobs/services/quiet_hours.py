@@ -11,7 +11,8 @@ next open moment, nothing is dropped.
 * A deadline counts quiet hours, unless the job's config has `count_quiet_hours` false: then it is moved to where that
   much open time has passed. The sweep looks at it once more before it fails a job, so it holds whoever is dead.
 
-Jobs of organisations that state no hours pay a look into a set.
+Jobs of organisations that state no hours pay a look: a turn into the organisation's row, so that its first hours hold
+from the next turn on; a message or a deadline into a set, which other processes' statements reach in two seconds.
 """
 
 import random
@@ -51,7 +52,7 @@ def defer(claim: dict[str, Any], *, rng: random.Random) -> Deferred | None:
 
     Moves the job's deadline where quiet hours do not count, and the claim's `seconds_left` with it.
     """
-    if not stated_hours.has_any(claim["org_id"]):
+    if not claim["has_hours"]:
         return None
     found = stated_hours.of_job(claim["org_id"], claim["id"])
     if found is None:

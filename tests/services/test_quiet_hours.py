@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs import hours
-from agent_jobs.models import Activity, Job, Message, Org, Task
+from agent_jobs.models import Activity, Job, Message, Org, PlaceHours, Task
 from agent_jobs.runners.base import AwaitReply, Failed, Outcome, Run
 from agent_jobs.services import jobs, quiet_hours, recovery, replies, speech, stated_hours, transitions
 from agent_jobs.services.execution import Worker
@@ -321,14 +321,26 @@ def test_the_strangers_hours_are_not_ours(worker: Worker, nowhere: Any, turns: l
     assert stated_hours.of_job("rival", job.pk) is None
 
 
-def test_who_states_no_hours_pays_no_query(
-    worker: Worker, nowhere: Any, turns: list[str], django_assert_num_queries: Any
-) -> None:
-    state(closed_now(), org_id="rival")
-    assert not stated_hours.has_any("acme")
+def test_who_states_no_hours_pays_no_query(worker: Worker, nowhere: Any, django_assert_num_queries: Any) -> None:
+    claim = {"org_id": "acme", "id": "x", "has_hours": False}
     with django_assert_num_queries(0):
-        for _ in range(100):
-            assert quiet_hours.defer({"org_id": "acme", "id": "x"}, rng=random.Random(1)) is None
+        assert quiet_hours.defer(claim, rng=random.Random(1)) is None
+
+
+@pytest.mark.parametrize("place", [ORG, CHANNEL])
+def test_the_first_hours_of_an_organisation_hold_from_the_next_turn_on_whichever_process_heard_of_them(
+    worker: Worker, nowhere: Any, turns: list[str], place: Place
+) -> None:
+    rows.org()
+    assert not stated_hours.has_any("acme")  # and so this process believes for two seconds
+    if place.kind:
+        PlaceHours.objects.create(org_id="acme", kind=place.kind, platform="null", name="nowhere", hours=closed_now())
+    else:
+        Org.objects.filter(pk="acme").update(hours=closed_now())
+    job = start()
+    worker.serve("agents")
+    assert again(job).waiting_for == "quiet_hours"
+    assert turns == []
 
 
 # --- Deadlines -------------------------------------------------------------------------------------------------

@@ -127,6 +127,9 @@ _CLAIMED_JSON = """
     'follow_ups_sent', c.follow_ups_sent, 'follow_ups_total', c.follow_ups_total,
     'failed_attempts', c.failed_attempts, 'crash_count', c.crash_count, 'attempt', c.attempt, 'result', c.result,
     'life', c.retry_count, 'turn', c.turn, 'is_replay', c.replay_of IS NOT NULL,
+    'has_hours', (
+        SELECT o.hours IS NOT NULL OR EXISTS (SELECT FROM agent_jobs_placehours h WHERE h.org_id = o.id)
+        FROM agent_jobs_org o WHERE o.id = c.org_id),
     'trace', c.trace, 'seconds_late', extract(epoch FROM c.started_at - c.scheduled_at),
     'seconds_left', extract(epoch FROM c.deadline_at - now())))
  FROM claimed c JOIN begun_tasks t ON t.job_id = c.id)"""
