@@ -235,7 +235,13 @@ class JobDetail(Resource):
     )
     def delete(self, request: Request, job_id: str) -> Response:
         asked = self.asked(body=CancelRequest)
-        job = jobs.cancel(self.org_id, read_job_id(job_id), actor=self.actor, reason=asked.body.get("reason", ""))
+        job = jobs.cancel(
+            self.org_id,
+            read_job_id(job_id),
+            actor=self.actor,
+            reason=asked.body.get("reason", ""),
+            by=self.token.name,
+        )
         row = queries.job(self.org_id, job.pk)
         return Response(
             {

@@ -1,5 +1,6 @@
 """What a client may send: JSON bodies, query parameters and the values in both. Everything else is a named 400."""
 
+import difflib
 import json
 import math
 import re
@@ -281,7 +282,9 @@ def gather(pairs: list[tuple[str, str]], known: Mapping[str, Param]) -> tuple[di
     for name, value in pairs:
         shown = _printable(name)
         if name not in known:
-            problems.append(FieldError(shown, "unknown_parameter", "is not a parameter of this request"))
+            near = difflib.get_close_matches(name[:MAX_TEXT], known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            problems.append(FieldError(shown, "unknown_parameter", f"is not a parameter of this request{hint}"))
         elif not value.strip():
             problems.append(FieldError(shown, "blank", "may not be empty"))
         elif complaint := _unstorable(value):

@@ -150,8 +150,10 @@ def _cooldown_end(org_id: str, spec: JobSpec, config: Mapping[str, Any], now: da
     return last + timedelta(minutes=minutes) if last else None
 
 
-def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
+def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", by: str = "") -> Job:
     """End a job that has not ended; whoever works on it is fenced off, and what it has not yet said stays unsaid.
+
+    `by` is what people are told of who stopped it, where the job's config says that they are; else the actor's name.
 
     Raises NotFound, Forbidden for another organisation's job, and IllegalMove where it has ended.
     """
@@ -166,7 +168,7 @@ def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
         speech.withdraw(job)
         spoke = job.messages.filter(is_human=False, delivered_at__isnull=False)
         if job.config.get("cancel_note") and spoke.exists():
-            speech.say(job, f"I was stopped by {actor.name}{f': {reason}' if reason else ''}.")
+            speech.say(job, f"I was stopped by {by or actor.name}{f': {reason}' if reason else ''}.")
         caps.ring_for_place(job)
     return job
 

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db.models.functions import Now
 
 from agent_jobs.models import Activity, Job, Message, Task
 from agent_jobs.states import JobStatus
@@ -252,6 +253,15 @@ def test_a_job_that_has_ended_is_a_409(acme, status):
     assert response.json()["code"] == "illegal_move"
     job.refresh_from_db()
     assert job.status == status
+
+
+def test_people_are_told_by_which_app_a_job_was_stopped_and_not_by_which_token(acme):
+    job = rows.job(JobStatus.RUNNING, config={"cancel_note": True})
+    Message.objects.create(job=job, is_human=False, author="agent", text="Hi", delivered_at=Now())
+
+    acme.delete(f"{JOBS}/{job.pk}", {"reason": "not needed"})
+
+    assert Message.objects.latest("id").text == "I was stopped by test: not needed."
 
 
 def test_a_second_cancel_is_refused(acme):

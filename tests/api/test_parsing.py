@@ -99,3 +99,11 @@ def test_plain_json_is_read(raw, value):
 def test_whole_numbers_in_queries_are_plain_digits_in_range(text):
     with pytest.raises(ValueError, match="whole number from 0 to 1000"):
         parsing.whole(0, 1_000).parse(text)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("job_ids", "; did you mean job_id?"), ("x" * 300, ""), ("sort", "")])
+def test_an_unknown_parameter_is_told_of_one_that_it_resembles(name, hint):
+    known = {"job_id": parsing.text(), "limit": parsing.whole(1, 100)}
+    _, (problem,) = parsing.gather([(name, "1")], known)
+    assert problem.code == "unknown_parameter"
+    assert problem.message == f"is not a parameter of this request{hint}"
