@@ -172,12 +172,13 @@ class Worker:
 
     def _after(self, settlements: Sequence[Settlement], settled: frozenset[UUID], taken: dict[UUID, int]) -> None:
         for settlement in settlements:
-            self.keeper.let_go(settlement.id, taken.pop(settlement.id, settlement.token))
+            token = taken.pop(settlement.id, settlement.token)
+            self.keeper.let_go(settlement.id, token)
             if settlement.id in settled:
                 _count_end(settlement)
             else:
                 tally.add("lease_losses")
-                log.info("job %s: lease %s was lost, its turn is thrown away", settlement.id, settlement.token)
+                log.info("job %s: lease %s was lost, its turn is thrown away", settlement.id, token)
         if any(
             record["status"] == "pending"
             for settlement in settlements
