@@ -1,9 +1,10 @@
 """Over a cap, where the job's config says `on_budget_exhausted: approve`: a person is asked whether it may go on.
 
 What is asked for hangs on the call of a model that was not made, as a tool's approval hangs on the tool's call. An
-approval raises the job's own caps (`max_tokens`, `max_cost`) by what they say, once each: nothing is written for that,
-for the limit is at any moment what the config says and the sum of what was approved (`spending.granted`). So there is
-no moment between a decision and its effect, and nothing that could be added twice.
+approval raises the job's own caps (`max_tokens`, `max_cost`) by what they say, or as many times that as the call needs,
+once each: nothing is written for that, for the limit is at any moment what the config says and the sum of what was
+approved (`spending.granted`). So there is no moment between a decision and its effect, and nothing that could be added
+twice.
 
 A cap of the job type or of the organisation is an admin's, and no approval lifts it: one only has the call tried once
 more, for the admin may have raised it meanwhile, or another UTC day begun. If there is no room even then, it is asked
@@ -13,6 +14,7 @@ UTC day, and then the job ends as it would have without. A job's own cap has no 
 something.
 """
 
+import math
 from collections.abc import Mapping
 from datetime import UTC
 from decimal import Decimal
@@ -42,7 +44,7 @@ def ask(job: Job, step: Step, error: RunError) -> Approval | None:
         return None
     if asked := Approval.objects.filter(step=step).first():
         return asked
-    over = _over(cap, error.context["left"])
+    over = _over(cap, error)
     if cap.scope != Scope.JOB and _asked_today(job, over) >= MOST_QUESTIONS:
         return None
     return Approval.objects.create(
@@ -70,18 +72,26 @@ def refused(approval: Approval) -> BudgetExhausted:
     return BudgetExhausted(f"{cap}, and {approval.decided_by} denied more{why}")
 
 
-def _over(cap: Cap, left: int | Decimal) -> dict[str, Any]:
+def _over(cap: Cap, error: RunError) -> dict[str, Any]:
     """What an approval's `arguments` are: `{"cap": "max_tokens", "of": "job", "limit": 6000, "used": 5930,
     "grants": 6000}`. `used` has what is set aside for calls under way in it; only a job's own cap has `grants`."""
-    over = {"cap": cap.name, "of": _OF[cap.scope], "limit": _number(cap.limit), "used": _number(cap.limit - left)}
-    return over | ({"grants": _number(cap.limit - cap.granted)} if cap.scope == Scope.JOB else {})
+    used = cap.limit - error.context["left"]
+    over = {"cap": cap.name, "of": _OF[cap.scope], "limit": _number(cap.limit), "used": _number(used)}
+    return over | ({"grants": _number(_grants(cap, error))} if cap.scope == Scope.JOB else {})
+
+
+def _grants(cap: Cap, error: RunError) -> int | Decimal:
+    """What one approval adds: enough for the call that it is asked for, or the same would be asked again at once."""
+    stated = cap.limit - cap.granted
+    times: int = math.ceil(Decimal(error.context["short"]) / Decimal(stated))
+    return stated * max(times, 1)
 
 
 def _question(cap: Cap, error: RunError) -> str:
     used = cap.limit - error.context["left"]
     found = f"I have come to the end of a budget: {error.message}. So far {used:,} of it are used."
     if cap.scope == Scope.JOB:
-        return f"{found}\nMay I have {cap.limit - cap.granted:,} more?"
+        return f"{found}\nMay I have {_grants(cap, error):,} more?"
     return (
         f"{found}\nThis cap is not raised by an approval, only by an administrator or by the next day (UTC)."
         " Shall I try once more?"

@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet, Sum
 
 from agent_jobs.errors import BudgetExhausted
+from agent_jobs.llm import Usage
 from agent_jobs.models import Approval, Budget, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
 from agent_jobs.services.prices import Price
@@ -25,6 +26,8 @@ from channels_integration import statements, tally
 
 # A shorter answer is not worth its input.
 MIN_OUTPUT_TOKENS = 256
+# A person who is asked for more is asked in the thread, which is input of the call then.
+ASKING_TOKENS = 1_000
 # A job's counter is of no day.
 ALL_DAYS = date(1970, 1, 1)
 _LOCK_SPACE = 0x616B
@@ -124,8 +127,8 @@ def affordable(
 ) -> int:
     """How many tokens of output fit under every cap beside that input: `output_tokens` at most.
 
-    Raises BudgetExhausted, which names the tightest cap (and has it and what is `left` in its context), where they are
-    too few for an answer.
+    Raises BudgetExhausted, which names the tightest cap, where they are too few for an answer; its context has the cap,
+    what is `left` of it, and how much more than that such a call takes (`short`).
     """
     fits = output_tokens
     tightest: Cap | None = None
@@ -137,15 +140,19 @@ def affordable(
             most = price.output_tokens_for(left, input_tokens=input_tokens)
         if most is not None and most < fits:
             fits, tightest = most, cap
-    if tightest is None or fits >= min(MIN_OUTPUT_TOKENS, output_tokens):
+    least = min(MIN_OUTPUT_TOKENS, output_tokens)
+    if tightest is None or fits >= least:
         return fits
     tally.add("budget_refusals", scope=Scope(tightest.scope).name.lower())
     left = _left(tightest, counters[tightest.scope])
+    call = Usage(input_tokens + ASKING_TOKENS, least)
+    needed = call.input_tokens + call.output_tokens if isinstance(left, int) else price.cost(call)
     raise BudgetExhausted(
         f"{tightest.name} of {tightest.whose} is {tightest.limit:,}, and the {max(left, 0):,} that are left are too"
         f" little for a call with up to {input_tokens:,} tokens of input",
         cap=tightest,
         left=left,
+        short=needed - left,
     )
 
 
