@@ -12,7 +12,8 @@ _STRANGER = "rival"
 _FLOOD = 50_000
 _CHANNEL = "flood"
 _MOST_LATE = 5.0
-# As the service itself writes them, from a job that it has made: half short messages, half conversations.
+# As the service itself writes them, from a job that it has made, and may be at work on: half short messages, half
+# conversations.
 _COPY = """
 WITH made AS (
     INSERT INTO agent_jobs_job ({columns})
@@ -34,7 +35,9 @@ _DIFFERENT = {
     "scheduled_at": "clock_timestamp()",
     "queue_at": "clock_timestamp()",
     **dict.fromkeys(("started_at", "finished_at", "deadline_at", "wake_at", "result", "result_data"), "NULL"),
-    **dict.fromkeys(("attempt", "inbox_count", "inbox_seen", "follow_ups_sent", "follow_ups_total"), "0"),
+    **dict.fromkeys(("lease_until", "worker_id", "timer_message_id", "timer_seconds"), "NULL"),
+    **dict.fromkeys(("attempt", "lease_token", "turn", "inbox_count", "inbox_seen"), "0"),
+    **dict.fromkeys(("follow_ups_sent", "follow_ups_total"), "0"),
     "waiting_for": "''",
     "thread": "''",
 }
