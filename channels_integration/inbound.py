@@ -60,17 +60,18 @@ WHERE lane = %(lane)s AND status = 'waiting' AND failures = 0 AND looks = 0 AND 
 ORDER BY sent_at, id LIMIT {_MOST_TOGETHER - 1} FOR UPDATE SKIP LOCKED
 """  # noqa: S608
 
-# Whether something waits for a thread, or at top level of its place, which whoever asks has in columns of its own.
-WAITS_FOR = """EXISTS (
-    SELECT FROM channels_integration_inboundevent e
-    WHERE e.status = 'waiting' AND e.failures = 0 AND e.looks = 0 AND e.org_id = {org} AND e.platform = {platform}
-        AND e.code = {code} AND e.thread IN ({thread}, '') AND (e.thread <> '' OR e.is_direct))"""
+# What waits for a thread, or at top level of its place.
+_FOR_THREAD = """
+FROM channels_integration_inboundevent e
+WHERE e.status = 'waiting' AND e.failures = 0 AND e.looks = 0 AND e.org_id = {org} AND e.platform = {platform}
+    AND e.code = {code} AND e.thread IN ({thread}, '') AND (e.thread <> '' OR e.is_direct)"""
+# Whether anything does, for whoever asks with columns of their own.
+WAITS_FOR = f"EXISTS (SELECT {_FOR_THREAD})"
 _OF_THREAD = f"""
-SELECT id FROM channels_integration_inboundevent
-WHERE status = 'waiting' AND failures = 0 AND looks = 0 AND org_id = %(org_id)s AND platform = %(platform)s
-    AND code = %(code)s AND thread IN (%(thread)s, '') AND (thread <> '' OR is_direct)
-ORDER BY sent_at, id LIMIT {_MOST_TOGETHER} FOR UPDATE
-"""  # noqa: S608
+SELECT e.id {
+    _FOR_THREAD.format(org="%(org_id)s", platform="%(platform)s", code="%(code)s", thread="%(thread)s")
+} ORDER BY e.sent_at, e.id LIMIT {_MOST_TOGETHER} FOR UPDATE
+"""
 
 _NOTE = """
 UPDATE channels_integration_inboundevent SET status = %(status)s, is_matched = %(is_matched)s, looks = %(looks)s,
