@@ -4,7 +4,7 @@ WORKDIR /app
 ENV PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements/base.txt requirements/base.txt
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --require-hashes -r requirements/base.txt
+    && /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/base.txt
 COPY manage.py ./
 COPY config config
 COPY agent_jobs agent_jobs

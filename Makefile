@@ -77,5 +77,5 @@ lock: env
 # In an environment of its own: the tools' pins are not the service's.
 check-container: env
 	@test -x $(TOOLS)/bin/python || $(BIN)/python -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/container.txt
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/container.txt
 	$(TOOLS)/bin/python tests/container/check.py

@@ -143,7 +143,8 @@ def install(wanted: str, *, rebuild: bool) -> None:
             refuse_without_venv(base)
             subprocess.run([python, "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
         command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    subprocess.run([*command, "--require-hashes", "-r", requirements], check=True)
+    # The lock is complete, so nothing is resolved: old versions of pip resolve an extra anew and then miss its hash.
+    subprocess.run([*command, "--no-deps", "--require-hashes", "-r", requirements], check=True)
     unfinished = STAMP.with_suffix(".new")
     unfinished.write_text(json.dumps({"set": wanted, "sha256": fingerprint(wanted)}))
     unfinished.rename(STAMP)
