@@ -25,7 +25,6 @@ from agent_jobs.services import (
     model_access,
     promotion,
     recovery,
-    rehearsal,
     retention,
 )
 from agent_jobs.services.duties import serve_duty
@@ -43,39 +42,31 @@ def _end() -> None:
 
 worker = execution.Worker(Keeper(on_overtime=_end))
 _QUIET_SECONDS = 5.0
-# Connections of the pool are replaced by new ones within an hour.
-_REHEARSE_AGAIN_SECONDS = 600.0
 _DUTIES = {"agent_jobs.promote", "agent_jobs.sweep", "agent_jobs.audit", "agent_jobs.prune"}
 # Other bells than those of the clock were heard.
 _has_worked = threading.Event()
 
 
-def rehearse_when_idle() -> threading.Thread:
-    """What turns need of packages and plans, when there was nothing to do for a while: it takes seconds of CPU, for
-    which work that waits does not wait as well, and of which a worker that dies in its first seconds has had no use. A
-    turn that comes sooner reads what it needs itself."""
+def preload_when_idle() -> threading.Thread:
+    """Import the packages of model providers once the process has been idle for a while: it takes seconds of CPU.
 
-    def is_idle() -> bool:
+    A turn that comes sooner imports what it needs itself.
+    """
+
+    def preload() -> None:
         _has_worked.set()
         while _has_worked.is_set():
             _has_worked.clear()
             if worker.keeper.stopping.wait(_QUIET_SECONDS):
-                return False
-        return True
-
-    def go_through() -> None:
-        while is_idle():
-            try:
-                model_access.preload()
-                rehearsal.rehearse()
-            finally:
-                connection.close()
-            if worker.keeper.stopping.wait(_REHEARSE_AGAIN_SECONDS):
                 return
+        try:
+            model_access.preload()
+        finally:
+            connection.close()
 
-    rehearsing = threading.Thread(target=go_through, name="rehearsal", daemon=True)
-    rehearsing.start()
-    return rehearsing
+    preloading = threading.Thread(target=preload, name="preload", daemon=True)
+    preloading.start()
+    return preloading
 
 
 def _promote() -> int:
@@ -115,7 +106,7 @@ def _start(**_: object) -> None:
 
 @worker_ready.connect
 def _serve(**_: object) -> None:
-    rehearse_when_idle()
+    preload_when_idle()
 
 
 @worker_shutting_down.connect

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from agent_jobs import tasks
-from agent_jobs.services import model_access, rehearsal
+from agent_jobs.services import model_access
 from tests.waiting import PATIENCE
 
 
@@ -16,38 +16,32 @@ def _worker(stopping: Callable[[float], bool]) -> SimpleNamespace:
     return SimpleNamespace(keeper=SimpleNamespace(stopping=SimpleNamespace(wait=stopping), note_work=lambda: None))
 
 
-def test_what_turns_need_is_gone_through_when_nothing_but_the_clock_has_rung_for_a_while_and_again_later(
+def test_model_packages_are_imported_once_when_only_the_clock_has_rung_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked, may_go_on, done = threading.Semaphore(0), threading.Semaphore(0), []
-    stops = False
 
     def passes(seconds: float) -> bool:
         looked.release()
         assert may_go_on.acquire(timeout=PATIENCE)
-        return stops
+        return False
 
     monkeypatch.setattr(tasks, "worker", _worker(passes))
     monkeypatch.setattr(model_access, "preload", lambda: done.append("packages"))
-    monkeypatch.setattr(rehearsal, "rehearse", lambda: done.append("plans"))
-    rehearsing = tasks.rehearse_when_idle()
-    once = ["packages", "plans"]
-    for bell, done_before in (("serve_messages", []), ("promote", []), ("promote", once), ("promote", once)):
+    preloading = tasks.preload_when_idle()
+    for bell in ("serve_messages", "promote"):
         assert looked.acquire(timeout=PATIENCE)
-        assert done == done_before
+        assert done == []
         tasks._note(SimpleNamespace(name=f"agent_jobs.{bell}"))
         may_go_on.release()
-    assert looked.acquire(timeout=PATIENCE)
-    assert done == 2 * once
-    stops = True
-    may_go_on.release()
-    rehearsing.join(PATIENCE)
-    assert not rehearsing.is_alive()
+    preloading.join(PATIENCE)
+    assert not preloading.is_alive()
+    assert done == ["packages"]
 
 
-def test_a_process_that_is_to_stop_goes_through_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_stops_imports_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "worker", _worker(lambda seconds: True))
     monkeypatch.setattr(model_access, "preload", pytest.fail)
-    rehearsing = tasks.rehearse_when_idle()
-    rehearsing.join(PATIENCE)
-    assert not rehearsing.is_alive()
+    preloading = tasks.preload_when_idle()
+    preloading.join(PATIENCE)
+    assert not preloading.is_alive()
