@@ -129,7 +129,7 @@ def _note(task: Any, **_: object) -> None:
 
 @task_postrun.connect
 def _give_back(**_: object) -> None:
-    inflight.step_aside()
+    inflight.give_back()
 
 
 @shared_task(name="agent_jobs.serve_agents", ignore_result=True)

@@ -22,7 +22,6 @@ from agent_jobs.runners.base import Outcome, Run, Runner
 from agent_jobs.services import alone, inflight, model_access, outcomes, quiet_hours, recovery, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
-from agent_jobs.services.pace import PACE
 from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.states import TERMINAL, WaitingFor
 from channels_integration import outbox, tally, tracing
@@ -59,7 +58,6 @@ class Worker:
             connection.close()
             return 0
         finally:
-            PACE.leave()
             for job_id, token in taken.items():
                 self.keeper.let_go(job_id, token)
 
@@ -74,12 +72,6 @@ class Worker:
             may_claim = worker_id is not None and not self.keeper.is_stopping and time.monotonic() < until
             if not may_claim and not settlements:
                 break
-            if may_claim and lane == "agents" and not PACE.enter(waits=False):
-                if settlements:
-                    may_claim = False  # what is done is settled now, and the next turn is claimed when it can be begun
-                else:
-                    inflight.give_back()
-                    PACE.enter(waits=True)
             answer = self._settle_and_claim(
                 settlements,
                 lane=lane,
@@ -138,14 +130,12 @@ class Worker:
 
     def _call(self, claim: dict[str, Any], runner: Runner, run: Run, seconds_left: float) -> Outcome:
         is_alone = claim["crash_count"] >= recovery.MAX_CRASHES - 1
-        if is_alone or not runner.has_conversation or not claim["config"].get("profile_id"):
-            PACE.leave()  # nobody knows how long it takes; or it asks the model that ships, and has nobody to wait for
         if is_alone:
             # The last attempt: if it is this job that kills its workers, it takes nobody along any more.
             seconds = min(seconds_left, settings.TURN_SECONDS)
             if runner.has_conversation:
                 needs = model_access.needed(claim["org_id"], claim["config"].get("profile_id"))
-                inflight.step_aside()
+                inflight.give_back()
                 return calling.call_alone(runner, claim, seconds=seconds, take=alone.take, needs=needs)
             return calling.call_alone(runner, run, seconds=seconds)
         with self.guard.turn(UUID(claim["id"]), seconds_left=seconds_left):

@@ -14,8 +14,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 
-from agent_jobs.services.pace import PACE
-
 _LOOK = """
 SELECT held.id, j.inbox_count FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, token)
 LEFT JOIN agent_jobs_job j
@@ -74,23 +72,7 @@ class InFlight:
 CALLS = InFlight()
 
 
-def step_aside() -> None:
-    """Before a thread waits for somebody outside: others may begin their turns, and have its connection."""
-    PACE.leave()
-    give_back()
-
-
 def give_back() -> None:
     """This thread's connection to the pool (AGENT_JOBS_DATABASE_POOL). Without one each thread keeps its own."""
     if "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
         connection.close()
-
-
-@contextlib.contextmanager
-def aside() -> Iterator[None]:
-    """Around what a turn waits for outside."""
-    step_aside()
-    try:
-        yield
-    finally:
-        PACE.come_back()

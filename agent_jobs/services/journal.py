@@ -29,7 +29,7 @@ from agent_jobs.llm import context
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
 from agent_jobs.services import approvals, budgets, forms, overruns, schemas, speech, tools
-from agent_jobs.services.inflight import CALLS, aside
+from agent_jobs.services.inflight import CALLS, give_back
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
 from agent_jobs.states import JobStatus
@@ -215,7 +215,8 @@ class Journal:
             answer = tools.ToolAnswer("Approved.")
         else:
             self._mark_called(step)
-            with aside(), CALLS.call(self._job_id, self._token) as flying:
+            give_back()
+            with CALLS.call(self._job_id, self._token) as flying:
 
                 def on_start(give_up: Any) -> None:
                     flying.give_up = give_up

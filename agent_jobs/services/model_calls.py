@@ -17,8 +17,7 @@ from agent_jobs.errors import LeaseLost, RetryableError
 from agent_jobs.llm import size
 from agent_jobs.runners.base import Interrupted, ModelCall
 from agent_jobs.services import budgets
-from agent_jobs.services.inflight import CALLS, aside
-from agent_jobs.services.pace import PACE
+from agent_jobs.services.inflight import CALLS, give_back
 from agent_jobs.services.patience import patiently
 from agent_jobs.services.receipts import Told
 from channels_integration.storable import storable
@@ -100,7 +99,6 @@ class _Call:
         """What ships with the service costs nothing, and answers at once."""
         if self._begin:
             patiently(lambda: self._open(_nothing))
-        PACE.leave()  # it goes on at once, so it needs no room of others when it comes back
         reply = llm.answer(route, turn, on_start)
         if self._end:
             patiently(lambda: self._close(reply, _nothing))
@@ -120,8 +118,8 @@ class _Call:
         held = patiently(lambda: self._open(lambda: budgets.set_aside(**stake)))
         with budgets.closing(held, told=Told(self._claim["task_id"], input=self._asked)):
             access = replace(route.access, max_output_tokens=held.max_output_tokens)
-            with aside():
-                reply = llm.answer(replace(route, access=access), turn, on_start)
+            give_back()
+            reply = llm.answer(replace(route, access=access), turn, on_start)
             output = storable(_told(reply))
             patiently(lambda: self._close(reply, lambda: held.settle(reply.usage, model=reply.model, output=output)))
         return reply

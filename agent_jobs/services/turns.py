@@ -14,7 +14,7 @@ from agent_jobs.models import Profile
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import Failed, Outcome, Run, Runner, Wake
 from agent_jobs.services import model_access, speech, tools
-from agent_jobs.services.inflight import CALLS, aside
+from agent_jobs.services.inflight import CALLS, give_back
 from agent_jobs.services.journal import Journal
 from agent_jobs.services.patience import patiently
 from agent_jobs.states import WaitingFor
@@ -71,7 +71,8 @@ def _offered(
     """The agent's tools. Servers of tools are asked for theirs, which is given up where the job is lost meanwhile."""
     if not any(tool["type"] == "mcp" for tool in stated):
         return tools.offered(claim["org_id"], stated, allowed=allowed)
-    with aside(), CALLS.call(UUID(claim["id"]), claim["token"]) as flying:
+    give_back()
+    with CALLS.call(UUID(claim["id"]), claim["token"]) as flying:
 
         def on_start(give_up: Callable[[], object]) -> None:
             flying.give_up = give_up
