@@ -16,7 +16,6 @@ from celery.signals import (
 )
 from django.db import connection
 
-from agent_jobs.runners import calling
 from agent_jobs.services import (
     audit,
     execution,
@@ -98,7 +97,6 @@ standby = Standby((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 @worker_init.connect
 def _start(**_: object) -> None:
     guard.limit()
-    calling.start_zygote()  # first of all: there is no thread yet, and no connection
     worker.guard.start()
     worker.keeper.start()
     standby.start()

@@ -8,7 +8,6 @@ one (`preload`), and else with the first call.
 A package rather than one file, for the shapes, the double and the providers change for different reasons.
 """
 
-import importlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -36,7 +35,6 @@ __all__ = [
     "get",
     "preload",
     "provider_of",
-    "read",
 ]
 
 MODELS: dict[str, Model] = {"scripted": ScriptedModel()}
@@ -82,15 +80,6 @@ def preload(providers: Iterable[str]) -> None:
         from agent_jobs.llm import hosted
 
         hosted.preload(wanted)
-
-
-def read(names: Iterable[str]) -> None:
-    """As `preload`, but imports and no more: without a thread, a client or a call, for a process to be forked from."""
-    from agent_jobs.llm import providers
-
-    importlib.import_module("agent_jobs.llm.hosted")
-    for name in names:
-        providers.read(name)
 
 
 def answer(route: Route, turn: Turn, on_start: OnStart | None = None) -> Reply:

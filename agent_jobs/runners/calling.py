@@ -2,9 +2,7 @@
 
 A runner is a pure step from a `Run` to an outcome, so it can be carried into another process and back. That is for a
 job whose workers have died before: whatever kills them then kills nobody else, and a job that merely stood beside such
-a one gets its turn in peace. The process is forked from the worker's zygote, which takes some 0.03 s of CPU for a whole
-conversation's turn by the scripted model and 0.16 s by a hosted one. Where the zygote has died, or none was started, it
-is a new Python, which has everything to read: 0.8 s and 2.7 s.
+a one gets its turn in peace. Such a process is a new Python: it needs 0.8 s of CPU to start, 2.7 s for a hosted model.
 """
 
 import json
@@ -14,17 +12,14 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from agent_jobs import llm
 from agent_jobs.errors import LeaseLost, PermanentError, RetryableError, RunError
-from agent_jobs.runners import zygote
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Run, Runner
 
 log = logging.getLogger(__name__)
@@ -32,7 +27,6 @@ log = logging.getLogger(__name__)
 MAX_OUTCOME_CHARACTERS = 1_000_000
 _MAX_MESSAGE_CHARACTERS = 10_000
 _ROOT = Path(__file__).resolve().parents[2]
-_zygote: zygote.Zygote | None = None
 
 
 def call(runner: Runner, run: Run) -> Outcome:
@@ -60,66 +54,38 @@ def failure(error: RunError) -> Failed:
     return failed
 
 
-def start_zygote() -> None:
-    """Have a process to fork turns from. For a worker's very start, when it has one thread and no connection."""
-    global _zygote
-    _zygote = zygote.start(_answer, llm.read)
-
-
-def call_alone(
-    runner: Runner,
-    given: Any,
-    *,
-    seconds: float,
-    take: Callable[[Runner, Any], Outcome] = call,
-    needs: Collection[str] = (),
-) -> Outcome:
+def call_alone(runner: Runner, given: Any, *, seconds: float, take: Callable[[Runner, Any], Outcome] = call) -> Outcome:
     """The same in a process of its own, which ends with this one, or after `seconds`.
 
     `take` is called there with the runner and `given`: a run, or what one is made of. It stands at the top of a module
-    that calls `serve` with it where it is the main one. `needs`: the providers of models that it is likely to ask. Its
-    death is an outcome, too: `worker_lost`, or `turn_timeout` where we ended it.
+    that calls `serve` with it where it is the main one. The death of that process is an outcome, too: `worker_lost`, or
+    `turn_timeout` where we ended it.
     """
-    until = time.monotonic() + max(seconds, 1)
-    try:
-        ended = None
-        if _zygote:
-            request = pickle.dumps((get_contextvars(), take, runner, given))
-            ended = _zygote.answer(request, until=until, needs=needs)
-        if ended is None:
-            ended = _in_new_python(pickle.dumps((get_contextvars(), runner, given)), take.__module__, until)
-    except (TimeoutError, subprocess.TimeoutExpired):
-        return Failed("turn_timeout", f"a turn of the {runner.name} runner took longer than {seconds:.0f} s")
-    if ended.exit_code == 0 and ended.answer:
-        # Written by our own code, in a process of ours.
-        outcome: Outcome = pickle.loads(ended.answer)  # noqa: S301
-        return outcome
-    how = f"exit code {ended.exit_code}"
-    if ended.exit_code is None:
-        how = "together with the process that it was forked from"
-    elif ended.exit_code < 0:
-        how = signal.Signals(-ended.exit_code).name
-    log.error("the %s runner's own process died: %s", runner.name, how)
-    return Failed("worker_lost", f"its worker died again, and now in a process of its own ({how})")
-
-
-def _in_new_python(request: bytes, module: str, until: float) -> zygote.Ended:
-    """Where there is no zygote. Raises TimeoutExpired."""
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", module, str(os.getpid())],
+        [sys.executable, "-m", take.__module__, str(os.getpid())],
         cwd=_ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     try:
-        answer, _ = process.communicate(request, timeout=max(until - time.monotonic(), 1))
+        request = pickle.dumps((get_contextvars(), runner, given))
+        answer, _ = process.communicate(request, timeout=max(seconds, 1))
+    except subprocess.TimeoutExpired:
+        return Failed("turn_timeout", f"a turn of the {runner.name} runner took longer than {seconds:.0f} s")
     finally:
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-    return zygote.Ended(process.returncode, answer)
+    if process.returncode == 0 and answer:
+        # Written by our own code, in a process of ours.
+        outcome: Outcome = pickle.loads(answer)  # noqa: S301
+        return outcome
+    is_signal = process.returncode < 0
+    how = signal.Signals(-process.returncode).name if is_signal else f"exit code {process.returncode}"
+    log.error("the %s runner's own process died: %s", runner.name, how)
+    return Failed("worker_lost", f"its worker died again, and now in a process of its own ({how})")
 
 
 def _bounded(given: Any) -> Outcome:
@@ -148,16 +114,9 @@ def _bounded(given: Any) -> Outcome:
 
 
 # --- In a process of its own -----------------------------------------------------------------------------------
-def _answer(request: bytes) -> bytes:
-    """In a child of the zygote's."""
-    facts, take, runner, given = pickle.loads(request)  # noqa: S301 - from our own worker
-    with bound_contextvars(**facts):
-        return pickle.dumps(take(runner, given))
-
-
 def serve(take: Callable[[Runner, Any], Outcome]) -> None:
     """What a new Python does: one turn, and no more."""
-    zygote.end_with(int(sys.argv[1]))
+    _end_with(int(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a runner prints is no answer
     facts, runner, given = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
@@ -165,6 +124,17 @@ def serve(take: Callable[[Runner, Any], Outcome]) -> None:
         answers.write(pickle.dumps(take(runner, given)))
     answers.flush()
     os._exit(0)
+
+
+def _end_with(parent: int) -> None:
+    """Linux ends this process with the thread that started it; elsewhere it ends with its turn."""
+    if sys.platform == "linux":
+        import ctypes
+
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # it had died before it could be watched
 
 
 if __name__ == "__main__":

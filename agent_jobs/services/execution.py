@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 from agent_jobs import dispatch, runners
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import Outcome, Run, Runner
-from agent_jobs.services import alone, inflight, model_access, outcomes, quiet_hours, recovery, transitions, turns
+from agent_jobs.services import alone, inflight, outcomes, quiet_hours, recovery, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.transitions import Settlement, Turn
@@ -134,9 +134,8 @@ class Worker:
             # The last attempt: if it is this job that kills its workers, it takes nobody along any more.
             seconds = min(seconds_left, settings.TURN_SECONDS)
             if runner.has_conversation:
-                needs = model_access.needed(claim["org_id"], claim["config"].get("profile_id"))
                 inflight.give_back()
-                return calling.call_alone(runner, claim, seconds=seconds, take=alone.take, needs=needs)
+                return calling.call_alone(runner, claim, seconds=seconds, take=alone.take)
             return calling.call_alone(runner, run, seconds=seconds)
         with self.guard.turn(UUID(claim["id"]), seconds_left=seconds_left):
             return turns.take(claim, runner) if runner.has_conversation else calling.call(runner, run)

@@ -188,15 +188,6 @@ def preload() -> None:
     llm.preload(sorted(providers - {""}))
 
 
-def needed(org_id: str, profile_id: str | None) -> list[str]:
-    """The providers that a turn by this profile may ask; none where the database cannot tell now."""
-    try:
-        models = Profile.objects.filter(org_id=org_id, key=profile_id).values_list("model", "fallback_model").first()
-    except (OperationalError, InterfaceError):
-        return []
-    return sorted({llm.provider_of(model) for model in models or ()} & set(llm.PROVIDERS))
-
-
 def _route(profile: Profile, model: str, base_url: str, own: dict[str, ModelKey]) -> llm.Route:
     provider = llm.provider_of(model)
     if not provider:

@@ -192,7 +192,7 @@ RULES = {
         imported("subprocess", "os.system", "os.popen", "pty", "commands"),
         ("import subprocess", "from subprocess import run", "from os import system"),
         ("import os",),
-        # The child for a job's last attempt, where none can be forked; the development stack is none of the service's.
+        # The child for a job's last attempt; the development stack is none of the service's.
         ("agent_jobs/runners/calling.py", "config/"),
     ),
     "no shell is asked": Rule(

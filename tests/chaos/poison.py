@@ -6,12 +6,15 @@ What it does stands in the job's params: `{"poison": "segfault"}`.
 """
 
 import ctypes
+import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from structlog.contextvars import get_contextvars
 
 from agent_jobs.runners.base import AwaitReply, Done, Outcome, Run
 
@@ -24,23 +27,8 @@ def _kill() -> str:
     return "survived"
 
 
-def _parricide() -> str:
-    """Kills whom it was forked from, or who started it: the worker, where there is nothing between."""
-    os.kill(os.getppid(), signal.SIGKILL)
-    return _loop()
-
-
 def _leave() -> str:
     os._exit(0)
-
-
-def _offspring() -> str:
-    """Dies, and leaves somebody behind for a minute, who has its sockets open."""
-    if not os.fork():
-        os.closerange(0, 3)
-        signal.alarm(60)
-        signal.pause()
-    return _kill()
 
 
 def _segfault() -> str:
@@ -84,9 +72,7 @@ def _circle() -> Any:
 
 POISONS: dict[str, Callable[[], Any]] = {
     "kill": _kill,
-    "parricide": _parricide,
     "leave": _leave,
-    "offspring": _offspring,
     "segfault": _segfault,
     "memory": _memory,
     "loop": _loop,
@@ -98,6 +84,7 @@ POISONS: dict[str, Callable[[], Any]] = {
     "huge": lambda: "x" * (100 * MEGABYTE),
     "huge_data": lambda: Done(result="", result_data=["x" * (2 * MEGABYTE)]),
     "huge_say": lambda: AwaitReply(say=("x" * (2 * MEGABYTE),)),
+    "facts": lambda: json.dumps(get_contextvars(), sort_keys=True),
     "pid": lambda: str(os.getpid()),
 }
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.contextvars import bound_contextvars
 
 from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.runners import calling
@@ -80,7 +81,7 @@ def test_alone_it_runs_in_another_process_and_may_print():
     assert calling.call_alone(PoisonRunner(), poisoned("print"), seconds=PATIENCE) == Done(result="printed")
 
 
-@pytest.mark.parametrize(("kind", "how"), [("kill", "SIGKILL"), ("segfault", "SIGSEGV")])
+@pytest.mark.parametrize(("kind", "how"), [("kill", "SIGKILL"), ("segfault", "SIGSEGV"), ("leave", "exit code 0")])
 def test_a_runner_that_kills_its_own_process_kills_nobody_else(kind: str, how: str):
     outcome = calling.call_alone(PoisonRunner(), poisoned(kind), seconds=PATIENCE)
     assert isinstance(outcome, Failed)
@@ -110,6 +111,12 @@ def test_memory_is_bounded_where_the_operator_says_so():
         [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.stdout.split() == ["out_of_memory", "out_of_memory"], done.stderr
+
+
+def test_what_is_known_of_the_job_goes_along_into_its_logs():
+    with bound_contextvars(org="acme", job="j1"):
+        outcome = calling.call_alone(PoisonRunner(), poisoned("facts"), seconds=PATIENCE)
+    assert outcome == Done(result='{"job": "j1", "org": "acme"}')
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
