@@ -136,15 +136,19 @@ def install(wanted: str, *, rebuild: bool) -> None:
     STAMP.unlink(missing_ok=True)  # an installation that is broken off counts as none
     if uv:
         say(f"installing requirements/{wanted}.txt with {uv}")
-        command: list[str | Path] = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
+        pip: list[str | Path] = [uv, "pip"]
+        options: list[str | Path] = ["--quiet", "--compile-bytecode", "--python", python]
     else:
         say(f"installing requirements/{wanted}.txt with pip; the first time this takes about half a minute")
         if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
             refuse_without_venv(base)
             subprocess.run([python, "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        pip = [python, "-m", "pip", "--disable-pip-version-check"]
+        options = ["--quiet", "--no-input"]
     # The lock is complete, so nothing is resolved: old versions of pip resolve an extra anew and then miss its hash.
-    subprocess.run([*command, "--no-deps", "--require-hashes", "-r", requirements], check=True)
+    subprocess.run([*pip, "install", *options, "--no-deps", "--require-hashes", "-r", requirements], check=True)
+    where: list[str | Path] = ["--quiet", "--python", python] if uv else []
+    subprocess.run([*pip, "check", *where], check=True, stdout=sys.stderr)
     unfinished = STAMP.with_suffix(".new")
     unfinished.write_text(json.dumps({"set": wanted, "sha256": fingerprint(wanted)}))
     unfinished.rename(STAMP)

@@ -1,8 +1,9 @@
 """Fails where a requirements/*.txt is not what its *.in says. Changes no file and needs no network.
 
 First, alone: every requirement that a *.in states is pinned in the *.txt at a version that it allows, with hashes, and
-a set that contains another pins the same versions. Then uv resolves anew with the present pins as its preference; where
-the package index cannot be reached, that second half is left out and said so.
+a set that contains another pins the same versions. Each lock is complete: it pins all that its packages require, with
+their extras, because `manage.py` installs it with --no-deps. Then uv resolves anew with the present pins as its
+preference; where the package index cannot be reached, that last part is left out and said so.
 """
 # ruff: noqa: T201
 
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -19,6 +21,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 SETS = ("base", "embedded", "dev", "container")
+INSTALLED = ("base", "embedded", "dev")  # in .venv, so that the metadata of their packages can be read
 UNREACHABLE = re.compile(r"request|connect|dns|network|timed? ?out|offline|fetch", re.IGNORECASE)
 
 
@@ -29,6 +32,7 @@ def main() -> int:
         for package, version in pins[smaller].items():
             if pins[larger].get(package) != version:
                 complaints.append(f"{larger}.txt has {package} {pins[larger].get(package)}, {smaller}.txt {version}")
+    complaints += [complaint for name in INSTALLED for complaint in missing(_stated(name), pins[name], name)]
     if not complaints:
         complaints = _against_resolution()
     for complaint in complaints:
@@ -63,6 +67,31 @@ def _against_stated(name: str, pins: dict[str, str]) -> list[str]:
             complaints.append(f"{name}.in wants {requirement}, which {name}.txt does not have")
         elif not requirement.specifier.contains(pinned, prereleases=True):
             complaints.append(f"{name}.in wants {requirement}, and {name}.txt has {pinned}")
+    return complaints
+
+
+def missing(stated: list[Requirement], pins: dict[str, str], name: str) -> list[str]:
+    """A complaint for each package that the installed ones require, and that `pins` lacks or has too old or too new.
+
+    Extras are followed too; `pip check` does not look at them.
+    """
+    complaints = []
+    seen: set[tuple[str, str]] = set()
+    queue = [(f"{name}.in", requirement, "") for requirement in stated]
+    while queue:
+        wanted_by, requirement, extra = queue.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        package = canonicalize_name(requirement.name)
+        if package not in pins:
+            complaints.append(f"{wanted_by} requires {requirement}, which {name}.txt does not have")
+            continue
+        if not requirement.specifier.contains(pins[package], prereleases=True):
+            complaints.append(f"{wanted_by} requires {requirement}, and {name}.txt has {pins[package]}")
+        for wanted in {"", *requirement.extras}:
+            if (package, wanted) not in seen:
+                seen.add((package, wanted))
+                queue += [(package, Requirement(line), wanted) for line in metadata.requires(package) or ()]
     return complaints
 
 
