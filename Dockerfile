@@ -9,8 +9,9 @@ COPY manage.py ./
 COPY config config
 COPY agent_jobs agent_jobs
 COPY channels_integration channels_integration
+COPY infra infra
 RUN /opt/venv/bin/python manage.py collectstatic --no-input --verbosity 0 \
-    && /opt/venv/bin/python -m compileall -q agent_jobs channels_integration config
+    && /opt/venv/bin/python -m compileall -q agent_jobs channels_integration infra config
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="agent-jobs"

@@ -204,14 +204,17 @@ def run_django() -> int:
     sys.path.insert(0, str(ROOT))
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
-    from django.db import OperationalError
+
+    from infra import database
 
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         return complain(str(error))
-    except OperationalError as error:
-        reason = str(error).strip().partition("\n")[0]
+    except database.Error as error:
+        if not database.is_unavailable(error):
+            raise
+        reason = database.reason(error)
         return complain(f"the database does not answer ({reason}): start `manage.py up`, or set DATABASE_URL.")
     return 0
 

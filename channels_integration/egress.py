@@ -20,6 +20,7 @@ import httpx2
 
 from channels_integration import addresses
 from channels_integration.addresses import Rules
+from infra import threads
 
 CONNECT_SECONDS = 5.0
 _CONNECTIONS = 1_000
@@ -48,7 +49,7 @@ def loop() -> asyncio.AbstractEventLoop:
     with _loops_lock:
         if not _loops:
             _loops.append(asyncio.new_event_loop())
-            threading.Thread(target=_loops[0].run_forever, name="egress", daemon=True).start()
+            threads.start_vital("egress", _loops[0].run_forever)
         return _loops[0]
 
 

@@ -24,6 +24,8 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from infra import threads
+
 log = logging.getLogger(__name__)
 KEY = "agent-jobs:tally"
 FLUSH_SECONDS = 1.0
@@ -117,8 +119,7 @@ def _add(amounts: dict[Series, float]) -> None:
                 continue
             tally.counts[series] += amount
         if tally.thread is None:
-            tally.thread = threading.Thread(target=_flush_for_ever, name="tally", daemon=True)
-            tally.thread.start()
+            tally.thread = threads.start_vital("tally", _flush_for_ever)
 
 
 def _flush_for_ever() -> None:

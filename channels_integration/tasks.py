@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from celery import shared_task
 from celery.signals import worker_shutting_down
-from django.db import InterfaceError, OperationalError, connection
 
 from channels_integration import inbound, outbox
 from channels_integration.gate import Gate
+from infra import database
 
 log = logging.getLogger(__name__)
 # A bell is answered for this long, then others get the thread.
@@ -40,10 +40,12 @@ def _until() -> float:
 
 
 def _serve(gate: Gate, work: Callable[[], int]) -> int:
-    """A database that is away is only logged: the next sweep rings again, and finds a new connection."""
+    """An outage of the database is only logged: the next sweep rings again, and opens a new session."""
     try:
         return gate.answer(work)
-    except (OperationalError, InterfaceError) as error:
-        log.warning("the database does not answer: %s", str(error).strip())
-        connection.close()
+    except database.Error as error:
+        if not database.is_unavailable(error):
+            raise
+        log.warning("database unavailable: %s", database.reason(error))
+        database.drop_session()
         return 0

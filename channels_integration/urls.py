@@ -8,13 +8,13 @@ How often somebody may fail is not decided here but by settings.CHANNELS_FORGERY
 from __future__ import annotations
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from django.utils.module_loading import import_string
 from django.views.decorators.csrf import csrf_exempt
 
 from channels_integration import inbound
+from infra import database
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -44,7 +44,10 @@ def _heard(request: HttpRequest, *, is_press: bool) -> HttpResponse:
         return _refused(413, "too_large", f"at most {MAX_BODY_BYTES} bytes are read")
     try:
         heard = inbound.receive("slack", headers=request.headers, body=request.body, is_press=is_press)
-    except (OperationalError, InterfaceError):
+    except database.Error as error:
+        if not database.is_unavailable(error):
+            raise
+        database.drop_session_after_request()
         answer = _refused(503, "unavailable", "the database does not answer")
         answer["Retry-After"] = "5"
         return answer

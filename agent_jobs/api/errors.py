@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, DataError, InterfaceError, InternalError, OperationalError
+from django.db import DatabaseError, DataError
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -18,6 +18,7 @@ from agent_jobs import errors
 from agent_jobs.errors import FieldError
 from agent_jobs.services import audit
 from channels_integration.errors import InvalidField, SealingError, UnknownChannel
+from infra import database
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
@@ -68,17 +69,10 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
     if isinstance(exc, DataError):  # the last net under the parsers: the database could not store what was sent
         logger.warning("a value got past the parsers: %s", exc)
         return _refusal(400, "invalid", "a value cannot be stored", request)
-    if is_unavailable(exc):
+    if database.is_unavailable(exc):
         logger.error("the database cannot be used: %s", exc)
         return _unavailable(request)
     return None
-
-
-def is_unavailable(exc: Exception) -> bool:
-    """The database is down, full, starting, or read-only after a failover: worth another try soon."""
-    if isinstance(exc, OperationalError | InterfaceError):
-        return True
-    return isinstance(exc, InternalError) and getattr(exc.__cause__, "sqlstate", "") == "25006"
 
 
 def body(code: str, message: str, request: HttpRequest | Any, *, errors: Iterable[FieldError] = ()) -> dict[str, Any]:
@@ -128,6 +122,7 @@ def method_not_allowed(request: HttpRequest, allowed: str) -> JsonResponse:
 
 
 def unavailable(request: HttpRequest) -> JsonResponse:
+    database.drop_session_after_request()
     answer = plain(503, "unavailable", "the database cannot be reached; try again soon", request)
     answer["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer
@@ -183,6 +178,7 @@ def _framework(exc: exceptions.APIException, request: Any) -> Response:
 
 
 def _unavailable(request: Any) -> Response:
+    database.drop_session_after_request()
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     message = "the database cannot be reached; try again soon"
     return _refusal(503, "unavailable", message, request, headers=headers)

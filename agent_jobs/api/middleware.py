@@ -13,6 +13,7 @@ from uuid_utils import uuid7
 from agent_jobs.api import errors
 from agent_jobs.api.streams import WaitingResponse
 from channels_integration import tally, tracing
+from infra import database
 
 access = logging.getLogger("agent_jobs.access")
 # Asked every few seconds by those who watch us.
@@ -51,7 +52,7 @@ class RequestIdMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """For views outside of REST framework: a database that is away is a 503 there as well."""
-        return errors.unavailable(request) if errors.is_unavailable(exception) else None
+        return errors.unavailable(request) if database.is_unavailable(exception) else None
 
 
 def _tell(traced: Any, request: HttpRequest, response: HttpResponse) -> None:

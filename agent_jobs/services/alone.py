@@ -6,12 +6,13 @@ from typing import Any
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import Outcome, Runner
 from channels_integration import tally
+from infra import threads
 
 
 def take(runner: Runner, claim: dict[str, Any]) -> Outcome:
     from agent_jobs.services import turns
 
-    threading.Thread(target=_look, name="inflight", daemon=True).start()
+    threads.start_vital("inflight", _look)
     try:
         return turns.take(claim, runner)
     finally:
@@ -20,16 +21,17 @@ def take(runner: Runner, claim: dict[str, Any]) -> Outcome:
 
 def _look() -> None:
     """In place of the lease keeper: a call is given up when the job is canceled."""
-    from django.db import Error, connection
-
     from agent_jobs.services.inflight import CALLS
+    from infra import database
 
     pause = threading.Event()
     while not pause.wait(1.0):
         try:
             CALLS.look()
-        except Error:
-            connection.close()
+        except database.Error as error:
+            if not database.is_unavailable(error):
+                raise
+            database.drop_session()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
@@ -37,6 +37,7 @@ from agent_jobs.models import Job, Reservation, UsageDay
 from agent_jobs.services import prices, receipts, spending
 from agent_jobs.services.receipts import Told
 from channels_integration import statements, tally
+from infra import database
 
 log = logging.getLogger(__name__)
 _BATCH = 200
@@ -182,7 +183,9 @@ def _leave(held: Held, close: Callable[[UUID, Told], Spent]) -> None:
         return
     try:
         held.spent = close(held.id, held.told if held.told.error else replace(held.told, error=_NO_ANSWER.error))
-    except (OperationalError, InterfaceError) as error:
+    except database.Error as error:
+        if not database.is_unavailable(error):
+            raise
         # What went wrong with the call is more worth telling, and the sweep will find this.
         log.warning("the reservation %s stays open: %s", held.id, str(error).strip())
 

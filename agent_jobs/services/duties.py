@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from agent_jobs.models import DutyRun, WorkerProcess
 from channels_integration.gate import Gate
+from infra import database
 
 log = logging.getLogger(__name__)
 _SHORTEST_INTERVAL = 0.5
@@ -55,9 +56,11 @@ def serve_duty(name: str, duty: Callable[[], int], *, is_rung: bool = False) -> 
             if is_rung:
                 note_done(DutyRun.BELL)
             return duty()
-        except (OperationalError, InterfaceError) as error:
-            log.warning("duty %s: the database does not answer: %s", name, str(error).strip())
-            connection.close()
+        except database.Error as error:
+            if not database.is_unavailable(error):
+                raise
+            log.warning("duty %s: database unavailable: %s", name, database.reason(error))
+            database.drop_session()
             return 0
 
     return _gates.setdefault(name, Gate(1)).answer(once)

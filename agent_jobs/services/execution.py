@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DataError, InterfaceError, OperationalError, connection
+from django.db import DataError
 from structlog.contextvars import bound_contextvars
 
 from agent_jobs import dispatch, runners
@@ -26,12 +26,12 @@ from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.states import TERMINAL, WaitingFor
 from channels_integration import outbox, tally, tracing
 from channels_integration.gate import Gate
+from infra import database
 
 log = logging.getLogger(__name__)
 _SLICE_SECONDS = 10.0
 # Claims that met only rows which other workers were just taking, before the lane counts as empty.
 _EMPTY_ROUNDS = 8
-_DATABASE_GONE = (OperationalError, InterfaceError)
 
 
 class Worker:
@@ -53,9 +53,11 @@ class Worker:
         taken: dict[UUID, int] = {}
         try:
             return self._loop(lane, taken)
-        except _DATABASE_GONE as error:
-            log.warning("the database went away in lane %s: %s", lane, str(error).strip())
-            connection.close()
+        except database.Error as error:
+            if not database.is_unavailable(error):
+                raise
+            log.warning("lane %s: database unavailable: %s", lane, database.reason(error))
+            database.drop_session()
             return 0
         finally:
             for job_id, token in taken.items():
@@ -153,10 +155,10 @@ class Worker:
                 if not settlements:
                     raise
                 return _settle_one_by_one(settlements)
-            except _DATABASE_GONE:
-                if not settlements or time.monotonic() > until:
+            except database.Error as error:
+                if not database.is_unavailable(error) or not settlements or time.monotonic() > until:
                     raise
-                connection.close()
+                database.drop_session()
                 threading.Event().wait(self.rng.uniform(0.2, 1.0))
 
     def _after(self, settlements: Sequence[Settlement], settled: frozenset[UUID], taken: dict[UUID, int]) -> None:

@@ -24,6 +24,7 @@ from uuid import UUID
 from django.conf import settings
 
 from agent_jobs.services.leases import Keeper
+from infra import threads
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
@@ -66,7 +67,7 @@ class Guard:
     def start(self) -> None:
         """From now on, before there is work: a turn of the first second may be the one that holds the interpreter."""
         self._put_off()
-        threading.Thread(target=self._watch, name="guard", daemon=True).start()
+        threads.start_vital("guard", self._watch)
 
     @contextlib.contextmanager
     def turn(self, job_id: UUID, *, seconds_left: float) -> Iterator[None]:
@@ -103,7 +104,7 @@ class Guard:
         faulthandler.dump_traceback_later(settings.LEASE_SECONDS, exit=True, file=sys.__stderr__ or 2)
 
     def _end_process(self) -> None:
-        threading.Thread(target=self._end, name="leaving", daemon=True).start()
+        threads.start_vital("leaving", self._end)
 
     def _end(self) -> None:
         self._keeper.stop_claims()

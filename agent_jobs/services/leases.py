@@ -18,12 +18,13 @@ from collections.abc import Callable
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection
+from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
 from agent_jobs.models import WorkerProcess
 from agent_jobs.services import recovery
 from agent_jobs.services.inflight import CALLS
+from infra import database, threads
 
 log = logging.getLogger(__name__)
 _BEAT_SECONDS = 1.0
@@ -52,7 +53,7 @@ class Keeper:
         self._stop = threading.Event()
         self._is_over = threading.Event()
         self._is_registered = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+        self._thread = threads.vital("lease-keeper", self._keep)
 
     @property
     def is_stopping(self) -> bool:
@@ -124,9 +125,11 @@ class Keeper:
                     with connection.cursor() as cursor:
                         cursor.execute("SELECT 1")
                 CALLS.look()
-            except (OperationalError, InterfaceError) as error:
-                log.warning("the database does not answer the lease keeper: %s", str(error).strip())
-                connection.close()
+            except database.Error as error:
+                if not database.is_unavailable(error):
+                    raise
+                log.warning("lease keeper: database unavailable: %s", database.reason(error))
+                database.drop_session()
                 if now >= give_back_at:
                     break  # the leases lapse
             # While stopping, `_stop` is set and would not wait.

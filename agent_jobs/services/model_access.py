@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.db import IntegrityError, InterfaceError, OperationalError, transaction
+from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from agent_jobs import llm
@@ -22,6 +22,7 @@ from agent_jobs.services import audit, prices
 from agent_jobs.specs import Actor
 from channels_integration import http, sealing, statements
 from channels_integration.errors import SealingError
+from infra import database
 
 log = logging.getLogger(__name__)
 _OF_ORG = "org_id = %(org)s AND provider = %(provider)s"
@@ -182,7 +183,9 @@ def preload() -> None:
             Profile.objects.values_list("fallback_model", flat=True)
         )
         providers = {llm.provider_of(model) for model in models}
-    except (OperationalError, InterfaceError) as error:
+    except database.Error as error:
+        if not database.is_unavailable(error):
+            raise
         log.warning("what speaks to models is not read yet: %s", str(error).strip())
         return
     llm.preload(sorted(providers - {""}))

@@ -1,4 +1,4 @@
-"""A database that blinks is waited for, as long as a lease lasts."""
+"""Retries database work during short outages, for at most LEASE_SECONDS."""
 
 import random
 import threading
@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 
 from agent_jobs.errors import LeaseLost
+from infra import database
 
 _CHANCE = random.SystemRandom()
 _T = TypeVar("_T")
@@ -23,8 +24,10 @@ def patiently(work: Callable[[], _T]) -> _T:
     while True:
         try:
             return work()
-        except (OperationalError, InterfaceError) as error:
+        except database.Error as error:
+            if not database.is_unavailable(error):
+                raise
             if connection.in_atomic_block or time.monotonic() > until:
                 raise LeaseLost("the database is away") from error
-            connection.close()
+            database.drop_session()
             threading.Event().wait(_CHANCE.uniform(0.1, 0.5))

@@ -28,6 +28,8 @@ from limits.storage import MemoryStorage, RedisStorage
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from infra import threads
+
 logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 1.0
@@ -189,7 +191,7 @@ class _Counter:
                 return
             self.is_away = True
         logger.warning("Redis does not answer, so this process counts requests alone: %s", error)
-        threading.Thread(target=self._look_again, name="rates-look-again", daemon=True).start()
+        threads.start_vital("rates-look-again", self._look_again)
 
     def _look_again(self) -> None:
         pause = threading.Event()

@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from django.db import Error, connection
+from django.db import connection
 from django.db.models.functions import Now
 
 from agent_jobs.models import DutyRun
+from infra import database, threads
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 1.0
@@ -47,7 +48,7 @@ class Standby:
         self._expects_bells_from = time.monotonic() + first_bell_seconds
         self._has_complained = False
         self._threads: list[threading.Thread] = []
-        self._thread = threading.Thread(target=self._watch, name="standby", daemon=True)
+        self._thread = threads.vital("standby", self._watch)
 
     def start(self) -> None:
         self._expects_bells_from = time.monotonic() + self._first_bell_seconds
@@ -85,15 +86,20 @@ class Standby:
         while not self._stopping.wait(_TICK_SECONDS):
             try:
                 self.tick()
-            except Error as error:
-                log.warning("standby: the database does not answer: %s", str(error).strip())
-                connection.close()
+            except database.Error as error:
+                if not database.is_unavailable(error):
+                    raise
+                log.warning("standby: database unavailable: %s", database.reason(error))
+                database.drop_session()
         connection.close()
 
     def _serve(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except Error as error:
-            log.warning("standby: the database does not answer: %s", str(error).strip())
+        except database.Error as error:
+            if not database.is_unavailable(error):
+                raise
+            log.warning("standby: database unavailable: %s", database.reason(error))
+            database.drop_session()
         finally:
             connection.close()

@@ -106,7 +106,6 @@ def test_a_database_that_blinks_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
         return update(rows, **columns)
 
     monkeypatch.setattr(QuerySet, "update", blink)
-    monkeypatch.setattr(connection, "close", lambda: None)
     with parts.playing(Actor(call("send_message", text="One moment."), done())):
         work()
     assert blinks == []

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
     path
-    for package in ("agent_jobs", "channels_integration", "config")
+    for package in ("agent_jobs", "channels_integration", "infra", "config")
     for path in (ROOT / package).rglob("*.py")
     if "migrations" not in path.parts
 )

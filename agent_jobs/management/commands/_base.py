@@ -5,9 +5,12 @@ from contextlib import contextmanager
 
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import InterfaceError, OperationalError, ProgrammingError
+from django.db import ProgrammingError
 
 from agent_jobs.errors import AgentJobsError
+from infra import database
+
+_UNDEFINED_TABLE = "42P01"
 
 
 @contextmanager
@@ -16,10 +19,10 @@ def told_plainly() -> Iterator[None]:
         yield
     except AgentJobsError as error:
         raise CommandError(error.message or str(error)) from None
-    except (OperationalError, InterfaceError) as error:
-        raise CommandError(_why_unreachable(error)) from None
-    except ProgrammingError as error:
-        if getattr(error.__cause__, "sqlstate", "") == "42P01":  # undefined_table
+    except database.Error as error:
+        if database.is_unavailable(error):
+            raise CommandError(_why_unreachable(error)) from None
+        if isinstance(error, ProgrammingError) and getattr(error.__cause__, "sqlstate", "") == _UNDEFINED_TABLE:
             raise CommandError("the database has no tables yet: run python3 manage.py migrate first") from None
         raise
 
@@ -30,5 +33,4 @@ def _why_unreachable(error: Exception) -> str:
             f"no DATABASE_URL and no running stack in {settings.DATA_DIR}:"
             " start one with python3 manage.py up, or set DATABASE_URL"
         )
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"the database cannot be reached ({reason}): is it running? python3 manage.py up starts one"
+    return f"the database cannot be reached ({database.reason(error)}): is it running? python3 manage.py up starts one"

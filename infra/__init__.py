@@ -1,0 +1,1 @@
+"""Plumbing that jobs and channels both stand on. It imports neither of them."""

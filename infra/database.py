@@ -1,0 +1,45 @@
+"""Decides when the database counts as unavailable, and drops sessions that are of no use any more.
+
+Web, workers, duties and channels all ask `is_unavailable`, so that an outage is an outage to each of them.
+"""
+
+from django.db import Error, InterfaceError, InternalError, OperationalError, connection
+
+__all__ = ["Error", "drop_session", "drop_session_after_request", "is_unavailable", "reason"]
+
+# psycopg raises InternalError for the whole class 25. These of it mean an outage or an ended session, not a mistake.
+_OUTAGES_OF_CLASS_25 = frozenset(
+    {
+        "25006",  # read_only_sql_transaction: after a failover, or a managed server whose disk is full
+        "25P03",  # idle_in_transaction_session_timeout: the server ended the session
+        "25P04",  # transaction_timeout: the same
+    }
+)
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the database is down, full, starting, overloaded or read-only: the same work may succeed later."""
+    if isinstance(error, OperationalError | InterfaceError):
+        return True
+    return isinstance(error, InternalError) and getattr(error.__cause__, "sqlstate", "") in _OUTAGES_OF_CLASS_25
+
+
+def drop_session() -> None:
+    """End this thread's database session, so that its next statement opens a new one.
+
+    A session to a server that became read-only still answers, and would be kept: the new primary is elsewhere. A pool
+    discards a connection that comes back closed.
+    """
+    if connection.connection is not None:
+        connection.connection.close()
+    connection.close()
+
+
+def drop_session_after_request() -> None:
+    """As `drop_session`, for a web thread within a transaction: Django does it when the request is finished."""
+    connection.close_at = 0.0
+
+
+def reason(error: BaseException) -> str:
+    """The first line of a database error, for a log line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
