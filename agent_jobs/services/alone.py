@@ -1,15 +1,20 @@
 """A conversation's turn in a process of its own (`runners.calling.call_alone`): with a journal, so with a database."""
 
+from __future__ import annotations
+
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import Outcome, Runner
 from channels_integration import tally
 from infra import threads
 
+if TYPE_CHECKING:  # its tables are there only after django.setup()
+    from agent_jobs.services.transitions import Claim
 
-def take(runner: Runner, claim: dict[str, Any]) -> Outcome:
+
+def take(runner: Runner, claim: Claim) -> Outcome:
     from agent_jobs.services import turns
 
     threads.start_vital("inflight", _look)

@@ -18,11 +18,11 @@ from structlog.contextvars import bound_contextvars
 
 from agent_jobs import dispatch, runners
 from agent_jobs.runners import calling
-from agent_jobs.runners.base import Outcome, Run, Runner
+from agent_jobs.runners.base import Outcome, Runner
 from agent_jobs.services import alone, inflight, outcomes, quiet_hours, recovery, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
-from agent_jobs.services.transitions import Settlement, Turn
+from agent_jobs.services.transitions import Claim, Settlement, Turn
 from agent_jobs.states import TERMINAL, WaitingFor
 from channels_integration import outbox, tally, tracing
 from channels_integration.gate import Gate
@@ -91,8 +91,8 @@ class Worker:
                 claimed_at = time.monotonic()
                 _count_claims(answer.claimed, lane)
                 for claim in answer.claimed:
-                    taken[UUID(claim["id"])] = claim["token"]
-                    self.keeper.hold(UUID(claim["id"]), claim["token"])
+                    taken[claim.id] = claim.token
+                    self.keeper.hold(claim.id, claim.token)
                 for claim in answer.claimed:
                     turns_taken += 1
                     settlements.append(self._take_turn(claim, claimed_at))
@@ -108,39 +108,38 @@ class Worker:
             dispatch.ring(lane)
         return turns_taken
 
-    def _take_turn(self, claim: dict[str, Any], claimed_at: float) -> Settlement:
-        with bound_contextvars(org=claim["org_id"], job=claim["id"], task=claim["task_id"]):
-            with tracing.span("turn", parent=claim["trace"], kind="consumer", **_traits_of(claim)) as traced:
+    def _take_turn(self, claim: Claim, claimed_at: float) -> Settlement:
+        with bound_contextvars(org=claim.org_id, job=str(claim.id), task=str(claim.task_id)):
+            with tracing.span("turn", parent=claim.trace, kind="consumer", **_traits_of(claim)) as traced:
                 settlement = self._turn_of(claim, claimed_at)
                 if traced:
                     traced.set_attribute("job.status", str(settlement.status))
                     traced.set_attribute("error.code", settlement.error_code)
-            log.debug("turn %s ended: %s %s", claim["attempt"], settlement.status, settlement.waiting_for)
+            log.debug("turn %s ended: %s %s", claim.attempt, settlement.status, settlement.waiting_for)
             return settlement
 
-    def _turn_of(self, claim: dict[str, Any], claimed_at: float) -> Settlement:
-        runner = runners.get(claim["runner"])
-        run = turns.prepare(claim)
-        outcome: Outcome | quiet_hours.Deferred | None = quiet_hours.defer(claim, rng=self.rng)
-        outcome = outcome or outcomes.without_runner(claim, run)
+    def _turn_of(self, claim: Claim, claimed_at: float) -> Settlement:
+        runner = runners.get(claim.runner)
+        claim, deferred = quiet_hours.defer(claim, rng=self.rng)
+        outcome: Outcome | quiet_hours.Deferred | None = deferred or outcomes.without_runner(claim)
         if outcome is None:
             began = time.monotonic()
-            outcome = self._call(claim, runner, run, claim["seconds_left"] - (began - claimed_at))
+            outcome = self._call(claim, runner, claim.seconds_left - (began - claimed_at))
             _count_turn(runner, outcome, time.monotonic() - began)
-        seconds_left = claim["seconds_left"] - (time.monotonic() - claimed_at)
-        return outcomes.settlement(claim, run, outcome, seconds_left=seconds_left, rng=self.rng)
+        seconds_left = claim.seconds_left - (time.monotonic() - claimed_at)
+        return outcomes.settlement(claim, outcome, seconds_left=seconds_left, rng=self.rng)
 
-    def _call(self, claim: dict[str, Any], runner: Runner, run: Run, seconds_left: float) -> Outcome:
-        is_alone = claim["crash_count"] >= recovery.MAX_CRASHES - 1
+    def _call(self, claim: Claim, runner: Runner, seconds_left: float) -> Outcome:
+        is_alone = claim.crash_count >= recovery.MAX_CRASHES - 1
         if is_alone:
             # The last attempt: if it is this job that kills its workers, it takes nobody along any more.
             seconds = min(seconds_left, settings.TURN_SECONDS)
             if runner.has_conversation:
                 inflight.give_back()
                 return calling.call_alone(runner, claim, seconds=seconds, take=alone.take)
-            return calling.call_alone(runner, run, seconds=seconds)
-        with self.guard.turn(UUID(claim["id"]), seconds_left=seconds_left):
-            return turns.take(claim, runner) if runner.has_conversation else calling.call(runner, run)
+            return calling.call_alone(runner, turns.plain(claim), seconds=seconds)
+        with self.guard.turn(claim.id, seconds_left=seconds_left):
+            return turns.take(claim, runner) if runner.has_conversation else calling.call(runner, turns.plain(claim))
 
     def _settle_and_claim(self, settlements: Sequence[Settlement], **claim: Any) -> transitions.Answer:
         """As `transitions.settle_and_claim`, but what was done is not thrown away because the database blinked.
@@ -192,21 +191,21 @@ def _settle_one_by_one(settlements: Sequence[Settlement]) -> transitions.Answer:
     return transitions.Answer(frozenset(settled), org_id=None, has_more=True)
 
 
-def _traits_of(claim: dict[str, Any]) -> dict[str, Any]:
+def _traits_of(claim: Claim) -> dict[str, Any]:
     return {
-        "job.id": claim["id"],
-        "task.id": claim["task_id"],
-        "runner": claim["runner"],
-        "attempt": claim["attempt"],
-        "lane": runners.get(claim["runner"]).lane,
+        "job.id": str(claim.id),
+        "task.id": str(claim.task_id),
+        "runner": claim.runner,
+        "attempt": claim.attempt,
+        "lane": runners.get(claim.runner).lane,
     }
 
 
-def _count_claims(claims: Sequence[dict[str, Any]], lane: str) -> None:
+def _count_claims(claims: Sequence[Claim], lane: str) -> None:
     tally.add("turns", len(claims), lane=lane)
     for claim in claims:
-        if claim["attempt"] == 1:
-            tally.observe("start_latency_seconds", claim["seconds_late"], lane=lane)
+        if claim.attempt == 1:
+            tally.observe("start_latency_seconds", claim.seconds_late, lane=lane)
 
 
 def _count_turn(runner: Runner, outcome: Outcome, seconds: float) -> None:

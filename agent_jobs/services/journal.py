@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
-from uuid import UUID
 
 from django.db import transaction
 from django.db.models import DurationField, ExpressionWrapper, F, Max
@@ -32,6 +31,7 @@ from agent_jobs.services import approvals, budgets, forms, overruns, schemas, sp
 from agent_jobs.services.inflight import CALLS, give_back
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
+from agent_jobs.services.transitions import Claim
 from agent_jobs.states import JobStatus
 from channels_integration import inbound, statements
 from channels_integration.storable import storable
@@ -65,25 +65,25 @@ class Journal:
 
     def __init__(
         self,
-        claim: Mapping[str, Any],
+        claim: Claim,
         routes: Sequence[llm.Route],
         offered: Sequence[tools.Declared] = (),
         result_schema: Mapping[str, Any] | None = None,
     ) -> None:
         self._claim = claim
-        self._job_id, self._token = UUID(claim["id"]), int(claim["token"])
+        self._job_id, self._token = claim.id, claim.token
         self._routes = routes
         self._tools = {tool.name: tool for tool in offered}
         self._result_schema = result_schema or {}
-        self._interrupts = claim["config"].get("on_message") == "interrupt"
+        self._interrupts = claim.config.get("on_message") == "interrupt"
         # A double that thinks nothing and costs nothing, and has nothing to call, leaves no trace to go on from.
         self._is_kept = bool(offered) or any(llm.provider_of(route.model) for route in routes)
         self._steps: list[Step] = []
         self._place = self._number = 0
         # A replay may have been given steps of the job that it was made from (`services.again`).
-        if self._is_kept and (claim["attempt"] > 1 or claim["life"] or claim["is_replay"]):
+        if self._is_kept and (claim.attempt > 1 or claim.life or claim.is_replay):
             self._read()
-        self._heard = int(claim["inbox_count"])
+        self._heard = claim.inbox_count
         self._looked_at = time.monotonic()
         self._models = ModelCalls(claim, routes)
 
@@ -92,9 +92,9 @@ class Journal:
         return self._models.made
 
     def _read(self) -> None:
-        mine = Step.objects.filter(job_id=self._job_id, life=self._claim["life"])
+        mine = Step.objects.filter(job_id=self._job_id, life=self._claim.life)
         self._number = mine.aggregate(last=Max("number"))["last"] or 0
-        found = mine.filter(turn=self._claim["turn"]).order_by("number")
+        found = mine.filter(turn=self._claim.turn).order_by("number")
         self._steps = [step for step in found if "error" not in (step.output or {})]
 
     # --- For the runner ---
@@ -116,7 +116,7 @@ class Journal:
         """What people wrote is taken in first, also where everybody else's waits before it."""
         heard, is_more, thread = self._written()
         if is_more:
-            inbound.route_thread(self._claim["org_id"], self._claim["platform"], self._claim["channel_code"], thread)
+            inbound.route_thread(self._claim.org_id, self._claim.platform, self._claim.channel_code, thread)
             heard, _, _ = self._written()
         return heard
 
@@ -224,7 +224,7 @@ class Journal:
                 try:
                     # It reads the database for its secrets, before anything is sent, and not after.
                     answer = patiently(
-                        lambda: tools.call(self._claim["org_id"], tool, arguments, key=str(step.pk), on_start=on_start)
+                        lambda: tools.call(self._claim.org_id, tool, arguments, key=str(step.pk), on_start=on_start)
                     )
                 except RetryableError as error:
                     # Surely not done: the next attempt of the turn calls it afresh.
@@ -281,7 +281,7 @@ class Journal:
             message_id=str(approval.message_key),
             seconds=max(seconds, 0.0) if has_begun else approval.timer_seconds or 0.0,
             say=() if is_asked else (approval.question,),
-            buttons=forms.buttons(approval, self._claim["platform"]),
+            buttons=forms.buttons(approval, self._claim.platform),
             has_begun=has_begun,
         )
 
@@ -301,11 +301,11 @@ class Journal:
         self._number += 1
         return Step(
             id=uuid7(),
-            org_id=self._claim["org_id"],
+            org_id=self._claim.org_id,
             job_id=self._job_id,
-            life=self._claim["life"],
+            life=self._claim.life,
             number=self._number,
-            turn=self._claim["turn"],
+            turn=self._claim.turn,
             kind=kind,
             name=name,
             call_id=call_id[:128],
@@ -339,7 +339,7 @@ class Journal:
             "approvers": list(tool.approvers),
             "on_timeout": tool.on_timeout,
             "message_key": uuid7(),
-            **approvals.time_for(tool.approval_minutes, self._claim["platform"]),
+            **approvals.time_for(tool.approval_minutes, self._claim.platform),
         }
         Approval.objects.get_or_create(step=step, defaults=asked)
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
-from uuid import UUID
 
 from django.db import transaction
 
@@ -20,6 +19,7 @@ from agent_jobs.services import budgets
 from agent_jobs.services.inflight import CALLS, give_back
 from agent_jobs.services.patience import patiently
 from agent_jobs.services.receipts import Told
+from agent_jobs.services.transitions import Claim
 from channels_integration.storable import storable
 
 _T = TypeVar("_T")
@@ -28,9 +28,9 @@ _T = TypeVar("_T")
 class ModelCalls:
     """Those of one turn of one claim; `made` are the ones that were answered."""
 
-    def __init__(self, claim: Mapping[str, Any], routes: Sequence[llm.Route]) -> None:
+    def __init__(self, claim: Claim, routes: Sequence[llm.Route]) -> None:
         self._claim = claim
-        self._job_id, self._token = UUID(claim["id"]), int(claim["token"])
+        self._job_id, self._token = claim.id, claim.token
         self._routes = routes
         self.made: list[ModelCall] = []
 
@@ -82,7 +82,7 @@ class _Call:
 
     def __init__(
         self,
-        claim: Mapping[str, Any],
+        claim: Claim,
         asked: Mapping[str, Any],
         begin: Callable[[], object] | None,
         end: Callable[[llm.Reply], object] | None,
@@ -106,17 +106,17 @@ class _Call:
 
     def _paid(self, route: llm.Route, turn: llm.Turn, on_start: llm.OnStart | None) -> llm.Reply:
         """One call of one model, which leaves its activity with the books."""
-        stake = {
-            "org_id": self._claim["org_id"],
-            "job_id": UUID(self._claim["id"]),
-            "job_type_key": self._claim["job_type_key"],
-            "config": self._claim["config"],
+        stake: dict[str, Any] = {
+            "org_id": self._claim.org_id,
+            "job_id": self._claim.id,
+            "job_type_key": self._claim.job_type_key,
+            "config": self._claim.config,
             "model": route.model,
             "request_bytes": size.request_bytes(turn),
             "max_output_tokens": route.access.max_output_tokens,
         }
         held = patiently(lambda: self._open(lambda: budgets.set_aside(**stake)))
-        with budgets.closing(held, told=Told(self._claim["task_id"], input=self._asked)):
+        with budgets.closing(held, told=Told(str(self._claim.task_id), input=self._asked)):
             access = replace(route.access, max_output_tokens=held.max_output_tokens)
             give_back()
             reply = llm.answer(replace(route, access=access), turn, on_start)

@@ -13,9 +13,9 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs import timing
 from agent_jobs.errors import LeaseLost
-from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Run, Wake
+from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Wake
 from agent_jobs.services.quiet_hours import Deferred
-from agent_jobs.services.transitions import Line, Note, Settlement
+from agent_jobs.services.transitions import Claim, Line, Note, Settlement
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
 from channels_integration import outbox, tracing
 from channels_integration.messages import Button, Outgoing, Target
@@ -25,24 +25,22 @@ NO_RESPONSE = "no_response"
 _NOTE_LENGTH = 200
 
 
-def without_runner(claim: dict[str, Any], run: Run) -> Outcome | None:
+def without_runner(claim: Claim) -> Outcome | None:
     """The outcome of a turn that needs no runner: nobody answered, and there are no follow-ups left."""
-    if run.wake != Wake.SILENCE:
+    if claim.wake != Wake.SILENCE:
         return None
-    most = claim["config"].get("max_follow_ups", 0)
+    most = claim.config.get("max_follow_ups", 0)
     # Replies set the count of unanswered ones back, so all of them together have a bound of their own.
-    if claim["follow_ups_sent"] < most and claim["follow_ups_total"] < 3 * most:
+    if claim.follow_ups_sent < most and claim.follow_ups_total < 3 * most:
         return None
-    sent = claim["follow_ups_total"]
+    sent = claim.follow_ups_total
     message = f"nobody answered{f', after {sent} follow-up' + ('s' if sent > 1 else '') if sent else ''}"
-    if claim["config"].get("on_no_response", "complete") == "fail":
+    if claim.config.get("on_no_response", "complete") == "fail":
         return Failed(NO_RESPONSE, message)
     return Done(result=f"{NO_RESPONSE}: {message}", result_data={"outcome": NO_RESPONSE, "follow_ups": sent})
 
 
-def settlement(
-    claim: dict[str, Any], run: Run, outcome: Outcome | Deferred, *, seconds_left: float, rng: random.Random
-) -> Settlement:
+def settlement(claim: Claim, outcome: Outcome | Deferred, *, seconds_left: float, rng: random.Random) -> Settlement:
     """How the turn ends. `seconds_left` until the job's deadline decides whether a retry is still worth waiting for."""
     if isinstance(outcome, Failed) and outcome.code == LeaseLost.code:
         return _nothing(claim)
@@ -52,39 +50,39 @@ def settlement(
     outgoing = [outbox.as_record(_outgoing(claim, text, outcome)) for text in say]
     delivered = [record["status"] == "sent" for record in outgoing]
     went_on = Settlement(
-        id=UUID(claim["id"]),
-        token=claim["token"],
-        task_id=claim["task_id"],
+        id=claim.id,
+        token=claim.token,
+        task_id=claim.task_id,
         status=JobStatus.RUNNING,
         task_status=TaskStatus.COMPLETED,
-        inbox_seen=max(claim["inbox_count"], _heard(outcome)),
-        follow_ups_sent=0 if run.wake == Wake.REPLY else claim["follow_ups_sent"],
-        follow_ups_total=claim["follow_ups_total"],
-        failed_attempts=claim["failed_attempts"],
-        result=claim["result"],
+        inbox_seen=max(claim.inbox_count, _heard(outcome)),
+        follow_ups_sent=0 if claim.wake == Wake.REPLY else claim.follow_ups_sent,
+        follow_ups_total=claim.follow_ups_total,
+        failed_attempts=claim.failed_attempts,
+        result=claim.result,
         outgoing=outgoing,
         lines=[Line(record["id"], text, done) for record, text, done in zip(outgoing, say, delivered, strict=True)],
         notes=calls + _said(outgoing, say, delivered),
     )
     match outcome:
         case Done():
-            return _done(went_on, outcome, is_delivered=all(delivered) and not _has_undelivered(claim, run, say))
+            return _done(went_on, outcome, is_delivered=all(delivered) and not _has_undelivered(claim, say))
         case AwaitReply():
-            return _awaits(went_on, claim, run, delivered)
+            return _awaits(went_on, claim, delivered)
         case Deferred():
-            return _deferred(went_on, claim, run, outcome)
+            return _deferred(went_on, claim, outcome)
         case AwaitApproval():
-            return _awaits_approval(went_on, claim, run, outcome)
+            return _awaits_approval(went_on, claim, outcome)
         case Failed():
-            return _failed(went_on, claim, run, outcome, seconds_left=seconds_left, rng=rng)
+            return _failed(went_on, claim, outcome, seconds_left=seconds_left, rng=rng)
 
 
-def _nothing(claim: dict[str, Any]) -> Settlement:
+def _nothing(claim: Claim) -> Settlement:
     """Of a turn that was lost on the way: under a token that nobody has, so that it changes nothing."""
     return Settlement(
-        id=UUID(claim["id"]),
+        id=claim.id,
         token=-1,
-        task_id=claim["task_id"],
+        task_id=claim.task_id,
         status=JobStatus.RUNNING,
         task_status=TaskStatus.FAILED,
     )
@@ -112,20 +110,20 @@ def _heard(outcome: Outcome | Deferred) -> int:
     return outcome.heard if isinstance(outcome, Done | AwaitReply) else 0
 
 
-def _outgoing(claim: dict[str, Any], text: str, outcome: Outcome | Deferred) -> Outgoing:
+def _outgoing(claim: Claim, text: str, outcome: Outcome | Deferred) -> Outgoing:
     asks = outcome if isinstance(outcome, AwaitApproval) else None
     return Outgoing(
         id=UUID(asks.message_id) if asks else uuid7(),
         target=Target(
-            org_id=claim["org_id"],
-            platform=claim["platform"],
-            code=claim["channel_code"],
-            type=claim["channel_type"],
-            data=claim["channel_data"],
+            org_id=claim.org_id,
+            platform=claim.platform,
+            code=claim.channel_code,
+            type=claim.channel_type,
+            data=claim.channel_data,
         ),
         text=text,
-        owner_key=claim["id"],
-        thread_key=claim["id"],
+        owner_key=str(claim.id),
+        thread_key=str(claim.id),
         trace=tracing.current(),
         buttons=tuple(Button(*button) for button in asks.buttons) if asks else (),
     )
@@ -159,9 +157,9 @@ def _said(outgoing: Sequence[dict[str, Any]], say: Sequence[str], delivered: Seq
     ]
 
 
-def _has_undelivered(claim: dict[str, Any], run: Run, say: Sequence[str]) -> bool:
+def _has_undelivered(claim: Claim, say: Sequence[str]) -> bool:
     """Whether something said in an earlier turn is still on its way; a silent ending waits for it, too."""
-    return bool(run.transcript) and not say and outbox.pending_count(claim["org_id"], claim["id"]) > 0
+    return not say and outbox.pending_count(claim.org_id, str(claim.id)) > 0
 
 
 def _done(went_on: Settlement, outcome: Done, *, is_delivered: bool) -> Settlement:
@@ -176,14 +174,14 @@ def completed_note(result: str | None) -> str:
     return f"COMPLETED: {(result or '')[:_NOTE_LENGTH]}"
 
 
-def _awaits(went_on: Settlement, claim: dict[str, Any], run: Run, delivered: Sequence[bool]) -> Settlement:
-    if run.wake == Wake.SILENCE:
+def _awaits(went_on: Settlement, claim: Claim, delivered: Sequence[bool]) -> Settlement:
+    if claim.wake == Wake.SILENCE:
         went_on = replace(
             went_on,
             follow_ups_sent=went_on.follow_ups_sent + 1,
             follow_ups_total=went_on.follow_ups_total + 1,
         )
-    interval = claim["config"].get("follow_up_interval", timing.DEFAULT_FOLLOW_UP_INTERVAL_MINUTES)
+    interval = claim.config.get("follow_up_interval", timing.DEFAULT_FOLLOW_UP_INTERVAL_MINUTES)
     seconds = timing.follow_up_seconds(interval, went_on.follow_ups_sent)
     went_on = replace(went_on, waiting_for=WaitingFor.REPLY, task_result="waiting for a reply")
     if all(delivered):
@@ -191,21 +189,21 @@ def _awaits(went_on: Settlement, claim: dict[str, Any], run: Run, delivered: Seq
     return replace(went_on, timer_message_id=went_on.lines[-1].key, timer_seconds=seconds)
 
 
-def _deferred(went_on: Settlement, claim: dict[str, Any], run: Run, outcome: Deferred) -> Settlement:
+def _deferred(went_on: Settlement, claim: Claim, outcome: Deferred) -> Settlement:
     """As if the turn had not come up: what it would have taken in, counted or gone on with is left to the next one."""
     return replace(
         went_on,
         task_result=outcome.note,
         waiting_for=WaitingFor.QUIET_HOURS,
         wake_seconds=outcome.seconds,
-        resume=run.wake,
-        inbox_seen=claim["inbox_seen"],
-        follow_ups_sent=claim["follow_ups_sent"],
+        resume=claim.wake,
+        inbox_seen=claim.inbox_seen,
+        follow_ups_sent=claim.follow_ups_sent,
         notes=[Note("job.deferred", ActivityStatus.COMPLETED, outcome.note)],
     )
 
 
-def _awaits_approval(went_on: Settlement, claim: dict[str, Any], run: Run, outcome: AwaitApproval) -> Settlement:
+def _awaits_approval(went_on: Settlement, claim: Claim, outcome: AwaitApproval) -> Settlement:
     """The turn is not over: what it was to take in is still to be taken in when it goes on.
 
     Of a question that was said before and whose delivery is still to come, or has just come: it is looked at again.
@@ -217,32 +215,31 @@ def _awaits_approval(went_on: Settlement, claim: dict[str, Any], run: Run, outco
         task_result="waiting for approval",
         waiting_for=WaitingFor.APPROVAL,
         wake_seconds=outcome.seconds if outcome.has_begun or not outcome.say else None,
-        resume=run.wake,
-        inbox_seen=claim["inbox_seen"],
-        follow_ups_sent=claim["follow_ups_sent"],
+        resume=claim.wake,
+        inbox_seen=claim.inbox_seen,
+        follow_ups_sent=claim.follow_ups_sent,
     )
 
 
 def _failed(
     went_on: Settlement,
-    claim: dict[str, Any],
-    run: Run,
+    claim: Claim,
     outcome: Failed,
     *,
     seconds_left: float,
     rng: random.Random,
 ) -> Settlement:
     message = storable(outcome.message)
-    failed_attempts = claim["failed_attempts"] + 1
+    failed_attempts = claim.failed_attempts + 1
     went_on = replace(
         went_on,
         task_status=TaskStatus.FAILED,
         task_result=f"{outcome.code}: {message}",
         failed_attempts=failed_attempts,
     )
-    if outcome.is_retryable and failed_attempts <= claim["config"].get("max_task_retries", 0):
+    if outcome.is_retryable and failed_attempts <= claim.config.get("max_task_retries", 0):
         wait = timing.retry_delay_seconds(
-            claim["config"].get("task_retry_interval", 0), retry_after=outcome.retry_after, rng=rng
+            claim.config.get("task_retry_interval", 0), retry_after=outcome.retry_after, rng=rng
         )
         if wait < seconds_left:
             note = Note(
@@ -254,15 +251,15 @@ def _failed(
                 went_on,
                 waiting_for=WaitingFor.RETRY,
                 wake_seconds=wait,
-                resume=run.wake,
+                resume=claim.wake,
                 # What the turn did not take in is still to be taken in by the next one.
-                inbox_seen=claim["inbox_seen"],
+                inbox_seen=claim.inbox_seen,
                 notes=[*went_on.notes, note],
             )
     return replace(
         went_on,
         status=JobStatus.FAILED,
-        result=claim["result"] or f"{outcome.code}: {message}",
+        result=claim.result or f"{outcome.code}: {message}",
         error_code=outcome.code,
         error_message=message,
         note=f"FAILED {outcome.code}: {message[:_NOTE_LENGTH]}",

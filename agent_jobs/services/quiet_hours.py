@@ -16,7 +16,7 @@ from the next turn on; a message or a deadline into a set, which other processes
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -25,6 +25,7 @@ from agent_jobs.hours import Hours
 from agent_jobs.models import Job
 from agent_jobs.services import stated_hours
 from agent_jobs.services.stated_hours import OfJob
+from agent_jobs.services.transitions import Claim
 from channels_integration.messages import Hold, Outgoing
 
 # Turns that waited for the same opening begin within this time of it, not all in its first second.
@@ -47,22 +48,22 @@ class Deferred:
         return f"waits for quiet hours to end: until {local} ({self.time_zone})"
 
 
-def defer(claim: dict[str, Any], *, rng: random.Random) -> Deferred | None:
+def defer(claim: Claim, *, rng: random.Random) -> tuple[Claim, Deferred | None]:
     """Whether the turn of a claim has to wait; None if it may be taken.
 
-    Moves the job's deadline where quiet hours do not count, and the claim's `seconds_left` with it.
+    Moves the job's deadline where quiet hours do not count, and the `seconds_left` of the claim that it returns.
     """
-    if not claim["has_hours"]:
-        return None
-    found = stated_hours.of_job(claim["org_id"], claim["id"])
+    if not claim.has_hours:
+        return claim, None
+    found = stated_hours.of_job(claim.org_id, claim.id)
     if found is None:
-        return None
+        return claim, None
     deadline_at = _deadline(found)
     if deadline_at is not None:
-        claim["seconds_left"] = (deadline_at - found.now).total_seconds()
+        claim = replace(claim, seconds_left=(deadline_at - found.now).total_seconds())
         if deadline_at != found.deadline_at:
-            Job.objects.filter(pk=claim["id"], lease_token=claim["token"]).update(deadline_at=deadline_at)
-    return decide(found.hours, now=found.now, rng=rng)
+            Job.objects.filter(pk=claim.id, lease_token=claim.token).update(deadline_at=deadline_at)
+    return claim, decide(found.hours, now=found.now, rng=rng)
 
 
 def decide(hours: Hours, *, now: datetime, rng: random.Random) -> Deferred | None:

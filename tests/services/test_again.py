@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from django.db import DatabaseError, transaction
@@ -218,15 +218,15 @@ class TestRetry:
         (new,) = transitions.settle_and_claim([], lane="messages", turn=turn, worker_id=8).claimed
         for claim, is_taken in [(old, False), (new, True)]:
             ended = transitions.Settlement(
-                id=UUID(claim["id"]),
-                token=claim["token"],
-                task_id=claim["task_id"],
+                id=claim.id,
+                token=claim.token,
+                task_id=claim.task_id,
                 status=JobStatus.COMPLETED,
                 task_status=TaskStatus.COMPLETED,
-                result=f"token {claim['token']}",
+                result=f"token {claim.token}",
             )
             assert (transitions.settle_and_claim([ended]).settled == {job.pk}) == is_taken
-        assert fresh(job).result == f"token {new['token']}"
+        assert fresh(job).result == f"token {new.token}"
 
     def test_the_agent_goes_on_with_what_was_said_before(self, worker: Worker, nowhere: Channel) -> None:
         job = ask()

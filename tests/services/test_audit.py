@@ -69,8 +69,8 @@ def test_the_life_of_a_job_can_be_told_from_its_entries():
     transitions.promote_due()
     ended = Settlement(
         id=first.pk,
-        token=claimed["token"],
-        task_id=claimed["task_id"],
+        token=claimed.token,
+        task_id=claimed.task_id,
         status=JobStatus.FAILED,
         task_status=TaskStatus.FAILED,
         notes=[transitions.Note("model.call", "completed")],

@@ -3,7 +3,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import UUID
 
 import pytest
 from django.db import connection
@@ -12,7 +11,7 @@ from agent_jobs.models import Job
 from agent_jobs.services import caps, jobs, transitions
 from agent_jobs.services.execution import Worker
 from agent_jobs.services.leases import Keeper
-from agent_jobs.services.transitions import Answer, Settlement, Turn
+from agent_jobs.services.transitions import Answer, Claim, Settlement, Turn
 from agent_jobs.states import JobStatus, TaskStatus
 from channels_integration import doorbell
 from tests import rows
@@ -26,11 +25,11 @@ def claim(turn: Turn | None = None, *, batch: int = 10, settlements: list[Settle
     )
 
 
-def ended(claimed: dict[str, Any]) -> Settlement:
+def ended(claimed: Claim) -> Settlement:
     return Settlement(
-        id=UUID(claimed["id"]),
-        token=claimed["token"],
-        task_id=claimed["task_id"],
+        id=claimed.id,
+        token=claimed.token,
+        task_id=claimed.task_id,
         status=JobStatus.COMPLETED,
         task_status=TaskStatus.COMPLETED,
         result="done",
@@ -43,7 +42,7 @@ def test_an_organisation_runs_no_more_jobs_than_its_cap() -> None:
         rows.job()
     first = claim()
     assert len(first.claimed) == 3
-    assert claim().claimed == []
+    assert claim().claimed == ()
     assert claim().is_full
     assert len(claim(settlements=[ended(first.claimed[0])]).claimed) == 1  # the place that it frees is taken at once
 
@@ -55,7 +54,7 @@ def test_a_cap_of_a_job_type_leaves_the_others_alone() -> None:
         rows.job(job_type_key="slow")
     for _ in range(3):
         rows.job()
-    kinds = [Job.objects.get(pk=entry["id"]).job_type_key for entry in claim().claimed + claim().claimed]
+    kinds = [Job.objects.get(pk=entry.id).job_type_key for entry in claim().claimed + claim().claimed]
     assert sorted(kinds) == ["greet", "greet", "greet", "slow", "slow"]
 
 
@@ -64,7 +63,7 @@ def test_a_cap_by_channel_is_of_one_job_type_in_one_channel() -> None:
     for channel in ["lobby", "lobby", "kitchen", "lobby"]:
         rows.job(channel_code=channel)
     rows.job(job_type_key="other")
-    claimed = [Job.objects.get(pk=entry["id"]) for entry in claim().claimed + claim().claimed]
+    claimed = [Job.objects.get(pk=entry.id) for entry in claim().claimed + claim().claimed]
     assert sorted((job.job_type_key, job.channel_code) for job in claimed) == [
         ("greet", "kitchen"),
         ("greet", "lobby"),
@@ -78,7 +77,7 @@ def test_a_full_type_at_the_head_of_the_queue_does_not_hide_what_is_behind_it() 
         rows.job(job_type_key="slow")
     behind = rows.job()
     assert len(claim(batch=1).claimed) == 1
-    assert [entry["id"] for entry in claim(batch=1).claimed] == [str(behind.pk)]
+    assert [entry.id for entry in claim(batch=1).claimed] == [behind.pk]
 
 
 def test_a_job_that_goes_on_needs_no_new_place() -> None:
@@ -87,17 +86,17 @@ def test_a_job_that_goes_on_needs_no_new_place() -> None:
         rows.job()
     (claimed,) = claim().claimed
     waits = Settlement(
-        id=UUID(claimed["id"]),
-        token=claimed["token"],
-        task_id=claimed["task_id"],
+        id=claimed.id,
+        token=claimed.token,
+        task_id=claimed.task_id,
         status=JobStatus.RUNNING,
         task_status=TaskStatus.COMPLETED,
         waiting_for="reply",
         wake_seconds=60,
     )
-    assert claim(settlements=[waits]).claimed == []  # it is RUNNING still, so the other one waits
-    transitions.ready_again(Job.objects.get(pk=claimed["id"]))
-    assert [entry["id"] for entry in claim().claimed] == [claimed["id"]]
+    assert claim(settlements=[waits]).claimed == ()  # it is RUNNING still, so the other one waits
+    transitions.ready_again(Job.objects.get(pk=claimed.id))
+    assert [entry.id for entry in claim().claimed] == [claimed.id]
 
 
 def test_a_full_organisation_does_not_keep_another_one_waiting() -> None:
@@ -146,7 +145,7 @@ def test_many_workers_at_once_stay_below_the_cap(capped: str) -> None:
         while misses < 50 and len(done) < 60:
             answer = claim(turn, batch=3, settlements=settlements)
             settlements = [ended(entry) for entry in answer.claimed]
-            done.extend(entry["id"] for entry in answer.claimed)
+            done.extend(str(entry.id) for entry in answer.claimed)
             most.append(Job.objects.filter(status=JobStatus.RUNNING).count())
             misses = 0 if answer.claimed else misses + 1
         if settlements:

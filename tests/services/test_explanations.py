@@ -171,7 +171,7 @@ class TestTheQueue:
         claimed: list[str] = []
         while len(claimed) < len(ready):
             answer = transitions.settle_and_claim([], lane="messages", turn=turn, worker_id=7)
-            claimed += [entry["id"] for entry in answer.claimed if entry["org_id"] == "acme"]
+            claimed += [str(entry.id) for entry in answer.claimed if entry.org_id == "acme"]
         assert [places[job_id] for job_id in claimed] == list(range(1, len(ready) + 1))
 
     def test_the_start_is_estimated_from_those_since_the_queue_began(self, at_work: WorkerProcess) -> None:
@@ -265,13 +265,13 @@ class TestCaps:
         assert [(holder.id, holder.state) for holder in told.blocked_by] == [
             (str(job.pk), "RUNNING") for job in expected
         ]
-        assert transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed == []
+        assert transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed == ()
 
     @pytest.mark.parametrize(("rule", "holders"), [("org_cap", 4), ("job_type_cap", 3), ("channel_cap", 2)])
     def test_a_cap_with_room_does_not_hold_a_job(self, waiting: Job, rule: str, holders: int) -> None:
         self.cap(waiting, rule, holders + 1)
         assert explained(waiting).rule == "queue"
-        assert transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed != []
+        assert transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed != ()
 
     def test_the_only_one_is_named(self, at_work: WorkerProcess) -> None:
         rows.job_type(max_running_per_channel=1)

@@ -322,9 +322,10 @@ def test_the_strangers_hours_are_not_ours(worker: Worker, nowhere: Any, turns: l
 
 
 def test_who_states_no_hours_pays_no_query(worker: Worker, nowhere: Any, django_assert_num_queries: Any) -> None:
-    claim = {"org_id": "acme", "id": "x", "has_hours": False}
+    rows.job(platform="null", channel_code="nowhere")
+    (claim,) = transitions.settle_and_claim([], lane="messages", turn=transitions.Turn(), worker_id=1).claimed
     with django_assert_num_queries(0):
-        assert quiet_hours.defer(claim, rng=random.Random(1)) is None
+        assert quiet_hours.defer(claim, rng=random.Random(1)) == (claim, None)
 
 
 @pytest.mark.parametrize("place", [ORG, CHANNEL])

@@ -85,7 +85,7 @@ def test_the_service_works_under_the_role(role):
     assert api.put("/services/organizations/acme/agent-jobs-type/greet", {"name": "B"}).status_code == 200
     assert api.delete("/services/organizations/acme/agent-jobs-type/greet").status_code == 200
     (claimed,) = transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
-    done = Settlement(claimed["id"], claimed["token"], claimed["task_id"], JobStatus.COMPLETED, TaskStatus.COMPLETED)
+    done = Settlement(claimed.id, claimed.token, claimed.task_id, JobStatus.COMPLETED, TaskStatus.COMPLETED)
     transitions.settle_and_claim([done])
     transitions.promote_due()
     recovery.sweep()

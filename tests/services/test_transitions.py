@@ -3,7 +3,6 @@
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from django.db import DatabaseError, transaction
@@ -12,7 +11,7 @@ from django.db.models import Func
 from agent_jobs.errors import IllegalMove
 from agent_jobs.models import Activity, Job, Message, Task
 from agent_jobs.services import transitions
-from agent_jobs.services.transitions import Settlement, Turn
+from agent_jobs.services.transitions import Claim, Settlement, Turn
 from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, TaskStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
@@ -29,11 +28,9 @@ def claim(
     )
 
 
-def settlement(claimed: dict[str, Any], **fields: Any) -> Settlement:
+def settlement(claimed: Claim, **fields: Any) -> Settlement:
     defaults = {"status": JobStatus.COMPLETED, "task_status": TaskStatus.COMPLETED, "result": "done"}
-    return Settlement(
-        id=UUID(claimed["id"]), token=claimed["token"], task_id=claimed["task_id"], **{**defaults, **fields}
-    )
+    return Settlement(id=claimed.id, token=claimed.token, task_id=claimed.task_id, **{**defaults, **fields})
 
 
 @pytest.mark.parametrize("event", Event)
@@ -85,7 +82,7 @@ def test_a_claim_that_began_before_its_job_was_there_does_not_start_it_in_the_pa
 def test_only_a_waiting_job_is_claimed(status: JobStatus) -> None:
     job = rows.job(status)
     claimed = claim().claimed
-    assert [entry["id"] for entry in claimed] == ([str(job.pk)] if status == JobStatus.WAITING else [])
+    assert [entry.id for entry in claimed] == ([job.pk] if status == JobStatus.WAITING else [])
     assert Job.objects.get(pk=job.pk).status == (JobStatus.RUNNING if status == JobStatus.WAITING else status)
 
 
@@ -115,11 +112,11 @@ def test_a_settlement_changes_only_a_running_job(status: JobStatus) -> None:
 def test_a_claim_gives_a_lease_a_token_and_a_deadline_from_the_first_start() -> None:
     rows.job(deadline_minutes=30)
     (claimed,) = claim().claimed
-    job = Job.objects.get(pk=claimed["id"])
+    job = Job.objects.get(pk=claimed.id)
     assert (job.lease_token, job.worker_id, job.attempt) == (1, 7, 1)
     assert job.started_at is not None
     assert job.deadline_at == job.started_at + timedelta(minutes=30)
-    assert Task.objects.get(pk=claimed["task_id"]).status == TaskStatus.RUNNING
+    assert Task.objects.get(pk=claimed.task_id).status == TaskStatus.RUNNING
     assert list(Activity.objects.values_list("code", "moved_to")) == [("job.started", "RUNNING")]
 
 
@@ -135,7 +132,7 @@ def test_a_deadline_is_exactly_as_long_after_the_start_as_the_job_says() -> None
 def test_a_stale_token_writes_nothing_at_all() -> None:
     rows.job()
     (claimed,) = claim().claimed
-    Job.objects.filter(pk=claimed["id"]).update(lease_token=99)
+    Job.objects.filter(pk=claimed.id).update(lease_token=99)
     before = (Activity.objects.count(), Message.objects.count(), OutboundMessage.objects.count())
     late = settlement(
         claimed,
@@ -145,8 +142,8 @@ def test_a_stale_token_writes_nothing_at_all() -> None:
     )
     assert transitions.settle_and_claim([late]).settled == frozenset()
     assert (Activity.objects.count(), Message.objects.count(), OutboundMessage.objects.count()) == before
-    assert Job.objects.get(pk=claimed["id"]).status == JobStatus.RUNNING
-    assert Task.objects.get(pk=claimed["task_id"]).status == TaskStatus.RUNNING
+    assert Job.objects.get(pk=claimed.id).status == JobStatus.RUNNING
+    assert Task.objects.get(pk=claimed.task_id).status == TaskStatus.RUNNING
 
 
 def test_ending_one_turn_and_claiming_the_next_is_one_statement(django_assert_num_queries: Any) -> None:
@@ -156,17 +153,17 @@ def test_ending_one_turn_and_claiming_the_next_is_one_statement(django_assert_nu
     with django_assert_num_queries(1):
         answer = claim(settlements=[settlement(claimed)])
     assert answer.settled == {first.pk}
-    assert [entry["id"] for entry in answer.claimed] == [str(second.pk)]
+    assert [entry.id for entry in answer.claimed] == [second.pk]
 
 
 def test_a_reply_that_came_during_the_turn_puts_the_job_back_into_the_queue() -> None:
     rows.job()
     (claimed,) = claim().claimed
-    Job.objects.filter(pk=claimed["id"]).update(inbox_count=1)
+    Job.objects.filter(pk=claimed.id).update(inbox_count=1)
     transitions.settle_and_claim(
         [settlement(claimed, status=JobStatus.RUNNING, waiting_for="reply", wake_seconds=60.0, result=None)]
     )
-    assert Job.objects.get(pk=claimed["id"]).queue_at is not None
+    assert Job.objects.get(pk=claimed.id).queue_at is not None
 
 
 def test_organisations_take_turns_whatever_their_queues() -> None:
@@ -175,7 +172,7 @@ def test_organisations_take_turns_whatever_their_queues() -> None:
     for _ in range(2):
         rows.job(org_id="rival")
     turn = Turn()
-    order = [claim(turn).claimed[0]["org_id"] for _ in range(8)]
+    order = [claim(turn).claimed[0].org_id for _ in range(8)]
     assert order == ["acme", "rival", "acme", "rival", "acme", "acme", "acme", "acme"]
 
 
@@ -184,7 +181,7 @@ def test_a_weight_of_two_gives_two_turns_in_a_round() -> None:
     for org_id in ["acme", "rival"] * 6:
         rows.job(org_id=org_id)
     turn = Turn()
-    order = [claim(turn).claimed[0]["org_id"] for _ in range(6)]
+    order = [claim(turn).claimed[0].org_id for _ in range(6)]
     assert order == ["acme", "acme", "rival", "acme", "acme", "rival"]
 
 
@@ -192,9 +189,9 @@ def test_a_batch_is_of_one_organisation() -> None:
     for org_id in ["acme", "rival"] * 3:
         rows.job(org_id=org_id)
     answer = claim(batch=10)
-    assert [entry["org_id"] for entry in answer.claimed] == ["acme"] * 3
+    assert [entry.org_id for entry in answer.claimed] == ["acme"] * 3
     assert answer.has_more is True
-    assert claim(Turn("acme")).claimed[0]["org_id"] == "rival"
+    assert claim(Turn("acme")).claimed[0].org_id == "rival"
 
 
 def test_jobs_of_another_lane_are_left_alone() -> None:
@@ -216,7 +213,7 @@ def test_an_ended_turn_keeps_what_was_said_and_done() -> None:
             )
         ]
     )
-    job = Job.objects.get(pk=claimed["id"])
+    job = Job.objects.get(pk=claimed.id)
     assert (job.status, job.result, job.result_data) == (JobStatus.COMPLETED, "done", {"n": 1})
     assert Message.objects.get(job=job).text == "Hello"
     assert Activity.objects.get(pk=key).output == {"text": "Hello"}
@@ -242,7 +239,7 @@ def test_many_workers_at_once_never_claim_a_job_twice() -> None:
         turn, claimed, misses = Turn(), [], 0
         while misses < 20:
             answer = claim(turn, batch=2)
-            claimed += [entry["id"] for entry in answer.claimed]
+            claimed += [str(entry.id) for entry in answer.claimed]
             misses = 0 if answer.claimed else misses + 1
         return claimed
 
@@ -273,7 +270,7 @@ def test_a_higher_priority_goes_first(priorities: list[int], expected: list[int]
     for number, priority in enumerate(priorities):
         since = now + timedelta(seconds=number)
         rows.job(priority=priority, queue_at=place_in_queue(since, priority, default_priority=5))
-    order = [Job.objects.get(pk=claim().claimed[0]["id"]).priority for _ in priorities]
+    order = [Job.objects.get(pk=claim().claimed[0].id).priority for _ in priorities]
     assert order == expected
 
 
@@ -292,7 +289,7 @@ def test_a_job_that_comes_back_into_the_queue_keeps_the_head_start_of_its_priori
     high, low = rows.job(status, priority=8), rows.job(status, priority=2)
     for job in (low, high):
         transitions.move_one(event, job, actor=rows.TESTER, **columns)
-    order = [UUID(claim().claimed[0]["id"]) for _ in range(3)]
+    order = [claim().claimed[0].id for _ in range(3)]
     assert order == [high.pk, waited_for_a_minute.pk, low.pk]
 
 
@@ -302,4 +299,4 @@ def test_waiting_outweighs_any_priority_in_the_end() -> None:
     now = datetime.now(UTC)
     low = rows.job(priority=0, queue_at=place_in_queue(now - timedelta(minutes=10), 0, default_priority=5))
     rows.job(priority=9, queue_at=place_in_queue(now, 9, default_priority=5))
-    assert claim().claimed[0]["id"] == str(low.pk)
+    assert claim().claimed[0].id == low.pk

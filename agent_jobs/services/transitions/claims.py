@@ -19,7 +19,7 @@ from django.db import transaction
 
 from agent_jobs.services import caps
 from agent_jobs.services.transitions.lanes import HEAD_START
-from agent_jobs.services.transitions.settlements import Answer, Settlement, Turn
+from agent_jobs.services.transitions.settlements import Answer, Claim, Settlement, Turn
 from channels_integration import outbox, statements
 
 # Turns that one statement settles, or claims.
@@ -116,7 +116,7 @@ claimed AS (
     FROM claimed c JOIN begun_tasks t ON t.job_id = c.id WHERE c.status_before = 'WAITING'
 )"""
 
-# What a turn needs to know of its job; the rest of the row stays in the database.
+# What a turn needs to know of its job (`Claim`); the rest of the row stays in the database.
 _CLAIMED_JSON = """
 (SELECT json_agg(json_build_object(
     'id', c.id, 'org_id', c.org_id, 'job_type_key', c.job_type_key, 'task_id', t.id, 'token', c.lease_token,
@@ -198,4 +198,5 @@ def settle_and_claim(
             with transaction.atomic():
                 capped = {**parameters, "org_id": org_id, "org_cap": caps.lock(org_id)}
                 (claimed,) = statements.first(_capped_statement(batch=batch), capped)
-    return Answer(frozenset(settled or ()), org_id, claimed or [], has_more, is_full=bool(has_caps and not claimed))
+    claims = tuple(Claim.of(record) for record in claimed or ())
+    return Answer(frozenset(settled or ()), org_id, claims, has_more, is_full=bool(has_caps and not claims))

@@ -1,11 +1,69 @@
-"""What a worker says of the turns that ended, and what it is answered: plain values, which nothing here writes."""
+"""The plain values that a worker and the database exchange: claims, settlements and answers. Nothing here writes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from agent_jobs.states import JobStatus, TaskStatus
+from agent_jobs.runners.base import Wake
+from agent_jobs.states import JobStatus, TaskStatus, WaitingFor
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that this process holds for one turn, as the row was at the claim.
+
+    `token` is the fencing token. `seconds_late` is how long after its due time the job first began. `seconds_left` is
+    the time until its deadline, counted from the claim.
+    """
+
+    id: UUID
+    org_id: str
+    job_type_key: str
+    task_id: UUID
+    token: int
+    runner: str
+    prompt: str
+    params: Mapping[str, Any]
+    config: Mapping[str, Any]
+    agent: Mapping[str, Any]
+    platform: str
+    channel_code: str
+    channel_type: str
+    channel_data: dict[str, Any]
+    waiting_for: str
+    resume: str
+    inbox_count: int
+    inbox_seen: int
+    follow_ups_sent: int
+    follow_ups_total: int
+    failed_attempts: int
+    crash_count: int
+    attempt: int
+    result: str | None
+    life: int
+    turn: int
+    is_replay: bool
+    has_hours: bool
+    trace: str
+    seconds_late: float
+    seconds_left: float
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Claim:
+        """From the JSON of the claim statement, whose keys are these fields."""
+        return cls(**{**record, "id": UUID(record["id"]), "task_id": UUID(record["task_id"])})
+
+    @property
+    def wake(self) -> Wake:
+        """Why this turn is taken."""
+        if self.inbox_count > self.inbox_seen:
+            return Wake.REPLY
+        if self.resume:
+            return Wake(self.resume)
+        return Wake.SILENCE if self.waiting_for == WaitingFor.REPLY else Wake.START
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +97,7 @@ class Settlement:
 
     id: UUID
     token: int
-    task_id: str
+    task_id: UUID
     status: JobStatus
     task_status: TaskStatus
     task_result: str | None = None
@@ -79,6 +137,6 @@ class Answer:
 
     settled: frozenset[UUID]
     org_id: str | None
-    claimed: list[dict[str, Any]] = field(default_factory=list)
+    claimed: Sequence[Claim] = ()
     has_more: bool = False
     is_full: bool = False
