@@ -20,6 +20,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from agent_jobs.errors import FieldError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+OPTIONAL_FIELDS = ("open", "quiet", "holidays")
+_FIELDS = ("time_zone", *OPTIONAL_FIELDS)
 MAX_HOLIDAYS = 400
 _MAX_SPANS = 12
 _DAY = 24 * 60  # minutes
@@ -115,11 +117,9 @@ def parse(stated: Any, *, at: str) -> tuple[Hours, list[FieldError]]:
     if not isinstance(stated, Mapping):
         return ALWAYS, [FieldError(at, "invalid", "must be an object")]
     errors: list[FieldError] = [
-        FieldError(
-            f"{at}.{name}", "unknown_field", "is not a field here; the fields are time_zone, open, quiet, holidays"
-        )
+        FieldError(f"{at}.{name}", "unknown_field", f"is not a field here; the fields are {', '.join(_FIELDS)}")
         for name in stated
-        if name not in ("time_zone", "open", "quiet", "holidays")
+        if name not in _FIELDS
     ]
     zone = _zone(stated.get("time_zone"), f"{at}.time_zone", errors)
     if ("open" in stated) == ("quiet" in stated):
@@ -181,7 +181,7 @@ def _spans(stated: Any, at: str, errors: list[FieldError], *, wraps: bool = Fals
 
 
 def _span(text: Any) -> _Span | None:
-    if not isinstance(text, str) or not text.isascii():
+    if not isinstance(text, str) or not text.isascii():  # other scripts have digits, too
         return None
     minutes = [_minute(part) for part in text.split("-")]
     if len(minutes) != 2 or None in minutes:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from django.db import IntegrityError, transaction
 from uuid_utils.compat import uuid7
 
-from channels_integration import http, platforms, sealing, transcript
+from channels_integration import http, invisible, platforms, sealing, transcript
 from channels_integration.errors import InvalidField
 from channels_integration.messages import Target
 from channels_integration.models import Channel, Installation
@@ -124,8 +124,8 @@ def unreachable_reason(target: Target) -> tuple[str, str] | None:
     """Why the organisation cannot reach this place, as (field, sentence); None if it can."""
     if not _NAME.match(target.platform):
         return "target_channel.platform", "must be the name of a platform, such as slack, web or webhook"
-    if not _CODE.match(target.code):
-        return "target_channel.code", "must be 1 to 255 characters without slashes or control characters"
+    if complaint := _code_complaint(target.code):
+        return "target_channel.code", complaint
     return platforms.get(target.platform).unreachable_reason(target)
 
 
@@ -135,8 +135,14 @@ def _check_names(platform: str, code: str) -> None:
         raise InvalidField("platform", "must be at most 32 small letters, digits, - and _, beginning with a letter")
     if platform == "slack":
         raise InvalidField("platform", "Slack's channels need no registration: install Slack for their team")
+    if complaint := _code_complaint(code):
+        raise InvalidField("code", complaint)
+
+
+def _code_complaint(code: str) -> str:
     if not _CODE.match(code):
-        raise InvalidField("code", "must be 1 to 255 characters without slashes or control characters")
+        return "must be 1 to 255 characters without slashes or control characters"
+    return invisible.in_code(code)
 
 
 def _check_address(address: str) -> None:

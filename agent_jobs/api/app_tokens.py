@@ -14,7 +14,7 @@ from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
-from agent_jobs.api.fields import StrictSerializer, Text, Whole
+from agent_jobs.api.fields import Name, StrictSerializer, Text, Whole
 from agent_jobs.api.filters import AppTokenFilters
 from agent_jobs.services import tokens
 
@@ -23,8 +23,8 @@ QUERY = SORTING.params()
 
 
 class AppTokenRequest(StrictSerializer):
-    app = Text(max_length=200, help_text="Whose it is. An app has two active tokens at most: the old and the new one.")
-    name = Text(max_length=200, required=False, help_text="What it is for; by default the app's.")
+    app = Name(max_length=200, help_text="Whose it is. An app has two active tokens at most: the old and the new one.")
+    name = Name(max_length=200, required=False, help_text="What it is for; by default the app's.")
     scopes = serializers.ListField(
         child=Text(max_length=32),
         min_length=1,

@@ -33,6 +33,8 @@ from agent_jobs.specs import Actor
 # In the WSGI environment of a request that has waited and is asked again.
 HAS_WAITED = "agent_jobs.has_waited"
 _PREFIXES = ("/api/v0",)
+# Every operation takes these: clients of the document send `org_id` with each request.
+COMMON_QUERY = {"org_id": parsing.text(about="The token's own organization; another one's is a 403.")}
 
 
 class JsonOnly(BaseContentNegotiation):
@@ -82,7 +84,7 @@ class Resource(APIView):
         if method not in self.http_method_names or not hasattr(self, method):
             raise MethodNotAllowed(method.upper())
         if request.method not in SAFE_METHODS:
-            parsing.check_length(request)
+            parsing.check_transfer(request)
             request.data  # noqa: B018 - reads and checks the body before anything else is looked at
 
     @property
@@ -110,9 +112,11 @@ class Resource(APIView):
     ) -> Asked:
         """Read query and body; everything that is wrong with either is told at once, as one Invalid.
 
+        Raises Forbidden where the query names another organization than the token's.
+
         `check` looks for what a serializer cannot say, in the fields that have passed it.
         """
-        known, by = dict(query or {}), filters.params(filtered) if filtered else {}
+        known, by = {**COMMON_QUERY, **(query or {})}, filters.params(filtered) if filtered else {}
         pairs = parsing.query_pairs(self.request.META.get("QUERY_STRING", ""))
         sent, problems = parsing.gather(pairs, {**known, **by})
         values = {}
@@ -141,6 +145,7 @@ class Resource(APIView):
             problems.append(FieldError("body", "invalid", "must be empty here"))
         if problems:
             raise Invalid(*problems)
+        self._refuse_other_org(values["org_id"])
         return Asked(values, frozenset(sent), fields, rows)
 
     def listed(self, asked: Asked, sorting: paging.Sorting) -> paging.Page:
@@ -152,8 +157,8 @@ class Resource(APIView):
             denied = ("organization", org_id)
             raise NotFound("there is no such organization", code="org_not_found", denied=denied)
 
-    def refuse_other_org(self, org_id: str | None) -> None:
-        """For a filter by organisation: there is no list of another one's, whether it exists or not."""
+    def _refuse_other_org(self, org_id: str | None) -> None:
+        """The same answer whether that organisation exists or not."""
         if org_id is not None and org_id != self.org_id:
             raise Forbidden("the token belongs to a different organization", denied=("organization", org_id))
 

@@ -15,7 +15,7 @@ from agent_jobs.api import paging, parsing
 from agent_jobs.api.answers import filled, number, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
-from agent_jobs.api.fields import Flag, Money, Object, Objects, StrictSerializer, Tags, Text, Whole
+from agent_jobs.api.fields import Config, Flag, Money, Name, Object, Objects, StrictSerializer, Tags, Text, Whole
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.services import catalog
 from agent_jobs.specs import MAX_TOKENS
@@ -44,7 +44,7 @@ _WHERE_STATED = (
 # --- What is sent and answered ---------------------------------------------------------------------------------
 class EntryRequest(StrictSerializer):
     id = Text(max_length=128, source="key")
-    name = Text(max_length=200)
+    name = Name(max_length=200)
     description = Text(max_length=20_000, required=False, allow_blank=True)
     emoji = Text(max_length=64, required=False, allow_blank=True)
     visibility = serializers.ChoiceField(list(catalog.VISIBILITIES), required=False)
@@ -56,7 +56,7 @@ class JobTypeRequest(EntryRequest):
     runner = Text(max_length=32, required=False)
     params_schema = Object(required=False)
     result_schema = Object(required=False, help_text="What the result_data of its jobs must be, as JSON Schema.")
-    default_config = Object(required=False)
+    default_config = Config(required=False)
     tools = Objects(
         required=False,
         help_text="What its agents may call, each by `type`: "

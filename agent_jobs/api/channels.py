@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import operation
-from agent_jobs.api.fields import StrictSerializer, Text
+from agent_jobs.api.fields import Name, StrictSerializer, Text
 from agent_jobs.errors import NotFound
 from agent_jobs.services import channels
 from channels_integration import directory
@@ -26,7 +26,7 @@ from channels_integration import directory
 class ChannelRequest(StrictSerializer):
     platform = Text(max_length=32)
     code = Text()
-    name = Text(max_length=200, required=False)
+    name = Name(max_length=200, required=False)
     address = Text(max_length=2_000, required=False, help_text="Where messages are POSTed, as https://…")
     secret = Text(required=False, help_text="Signs what we send (Standard Webhooks). Never shown.")
 
@@ -35,7 +35,7 @@ class InstallationRequest(StrictSerializer):
     team_id = Text(max_length=64)
     bot_token = Text(max_length=500, help_text="Never shown.")
     signing_secret = Text(max_length=500, help_text="Never shown.")
-    name = Text(max_length=200, required=False)
+    name = Name(max_length=200, required=False)
 
 
 class Channel(serializers.Serializer[Any]):

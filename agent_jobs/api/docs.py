@@ -15,6 +15,7 @@ from rest_framework.negotiation import DefaultContentNegotiation
 
 from agent_jobs.api import filters, throttling
 from agent_jobs.api.auth import AppTokenAuthentication
+from agent_jobs.api.base import COMMON_QUERY
 from agent_jobs.api.parsing import Param
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -160,7 +161,7 @@ def operation(
     """Describe one handler. Every operation has the refusals of reading or writing beside its own."""
     common = _READING if request is None and not is_post else _WRITING
     codes = sorted({*common, *refused, *((409, 422) if is_post else ())})
-    params = {**(query or {}), **(filters.params(filtered) if filtered else {})}
+    params = {**COMMON_QUERY, **(query or {}), **(filters.params(filtered) if filtered else {})}
     return extend_schema(
         operation_id=name,
         summary=summary,

@@ -8,13 +8,19 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from agent_jobs.api import parsing
-from agent_jobs.specs import money
+from agent_jobs.specs import CONFIG_RULES, money
+from channels_integration import invisible
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """A serializer that refuses fields it does not know."""
+    """A serializer that refuses fields it does not know.
+
+    Null for an optional field is the same as its absence, unless the field gives null a meaning (`allow_null`).
+    """
 
     def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            data = {key: value for key, value in data.items() if value is not None or not self._may_be_absent(key)}
         if isinstance(data, Mapping) and (unknown := [key for key in data if key not in self.fields]):
             known = ", ".join(name for name, at in self.fields.items() if not at.read_only)
             message = serializers.ErrorDetail(f"is not a field here; the fields are {known}", "unknown_field")
@@ -26,6 +32,12 @@ class StrictSerializer(serializers.Serializer[Any]):
                     problems = {**error.detail, **problems}
             raise serializers.ValidationError(problems)
         return super().to_internal_value(data)
+
+    def _may_be_absent(self, name: str) -> bool:
+        field = self.fields.get(name)
+        if field is None or field.allow_null:
+            return False
+        return not field.required or bool(getattr(self.root, "partial", False))
 
 
 class Text(serializers.CharField):
@@ -41,6 +53,16 @@ class Text(serializers.CharField):
         if not data.strip() and not self.allow_blank:
             self.fail("blank")
         return super().to_internal_value(data)
+
+
+class Name(Text):
+    """A name that people read and compare: without control characters and without invisible ones."""
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        if complaint := invisible.in_name(text):
+            raise serializers.ValidationError(complaint, code="invalid")
+        return text
 
 
 class Whole(serializers.IntegerField):
@@ -91,6 +113,15 @@ class Object(serializers.JSONField):
         return data
 
 
+@extend_schema_field({"type": "object", "additionalProperties": {}})
+class Config(Object):
+    """The config of a job or a job type: null under a key of it is the same as its absence."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        stated = super().to_internal_value(data)
+        return {key: value for key, value in stated.items() if value is not None or key not in CONFIG_RULES}
+
+
 @extend_schema_field({"type": "array", "items": {"type": "object", "additionalProperties": {}}})
 class Objects(serializers.JSONField):
     """A list of JSON objects with anything in them."""
@@ -121,6 +152,8 @@ class Tags(serializers.Field):  # type: ignore[type-arg]
             raise serializers.ValidationError(
                 f"must have 1 to {self.LONGEST} characters each, and no comma", code="invalid"
             )
+        if complaint := next(filter(None, map(invisible.in_name, tags)), ""):
+            raise serializers.ValidationError(complaint, code="invalid")
         return tags
 
     def to_representation(self, value: Any) -> Any:

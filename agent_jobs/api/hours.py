@@ -66,7 +66,11 @@ _EXAMPLES = [
     }
 )
 class StatedHours(Object):
-    pass
+    """Null under an optional key of it is the same as its absence."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        stated = super().to_internal_value(data)
+        return {key: value for key, value in stated.items() if value is not None or key not in hours.OPTIONAL_FIELDS}
 
 
 class HoursRequest(StrictSerializer):

@@ -133,7 +133,7 @@ class JobInDetail(Job):
 
 
 class ActivitiesMeta(serializers.Serializer[Any]):
-    count = serializers.IntegerField()
+    count = serializers.IntegerField(help_text="How many activities the job has in all.")
     limit = serializers.IntegerField()
 
 

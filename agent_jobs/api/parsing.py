@@ -37,13 +37,22 @@ class BodyTooLarge(APIException):
     default_code = "body_too_large"
 
 
-def check_length(request: Request) -> None:
-    """Refuse what cannot be read whole: gunicorn hands a chunked body on as an empty one."""
+class EncodedBody(APIException):
+    status_code = 415
+    default_detail = "a body is taken as it is, without a Content-Encoding such as gzip"
+    default_code = "unsupported_content_encoding"
+
+
+def check_transfer(request: Request) -> None:
+    """Refuse a body that cannot be read whole and as it is: gunicorn hands a chunked one on as an empty one."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if request.META.get("HTTP_TRANSFER_ENCODING") or not (length.isascii() and length.isdigit()):
         raise LengthRequired
     if len(length) > 12 or int(length) > settings.MAX_BODY_BYTES:
         raise BodyTooLarge
+    coding = request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise EncodedBody
 
 
 class StrictJSONParser(BaseParser):
@@ -204,11 +213,14 @@ class Param:
     may_repeat: bool = False  # several values, in one parameter with commas or in several
 
 
+_DIGITS = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
 def whole(low: int, high: int, *, about: str = "", default: int | None = None) -> Param:
     def parse(text: str) -> int:
-        if text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high:
+        if _DIGITS.fullmatch(text) and low <= int(text) <= high:
             return int(text)
-        raise ValueError(f"must be a whole number from {low} to {high}")
+        raise ValueError(f"must be a whole number from {low} to {high}, in plain digits without leading zeros")
 
     schema: dict[str, Any] = {"type": "integer", "minimum": low, "maximum": high}
     if default is not None:

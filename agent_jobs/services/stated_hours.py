@@ -30,7 +30,7 @@ from agent_jobs.models import Job, Org, PlaceHours
 from agent_jobs.services import audit
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, WaitingFor
-from channels_integration import outbox
+from channels_integration import invisible, outbox
 
 # What another process has stated is known here after this long.
 REMEMBERED_SECONDS = 2.0
@@ -66,9 +66,12 @@ def put(org_id: str, place: Place, stated: Any, *, actor: Actor) -> Statement:
         errors.append(
             FieldError("platform", "invalid", "must be the name of a platform, such as slack, web or webhook")
         )
+    is_channel = place.kind == PlaceHours.Kind.CHANNEL
     if place.kind and not _NAME.match(place.name):
         form = "must be 1 to 255 characters without slashes or control characters"
-        errors.append(FieldError("code" if place.kind == PlaceHours.Kind.CHANNEL else "person", "invalid", form))
+        errors.append(FieldError("code" if is_channel else "person", "invalid", form))
+    elif is_channel and (complaint := invisible.in_code(place.name)):
+        errors.append(FieldError("code", "invalid", complaint))
     if errors:
         raise Invalid(*errors)
     with transaction.atomic():

@@ -177,7 +177,6 @@ class TestReplay:
     @pytest.mark.parametrize(
         ("body", "query", "fields"),
         [
-            ({"params": None}, "", ["params"]),
             ({"params": []}, "", ["params"]),
             ({"config": {"max_follow_ups": "3"}}, "", ["config.max_follow_ups"]),
             ({"config": {"colour": None}}, "", ["config.colour"]),

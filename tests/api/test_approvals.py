@@ -295,7 +295,7 @@ class TestWebChat:
             ({"value": f"approve:{NOBODYS}"}, "author"),
             ({"value": f"approve:{NOBODYS}", "author": "Ann", "text": "x"}, "text"),
             ({"value": f"approve:{NOBODYS}", "author": "Ann", "arguments": [3]}, "arguments"),
-            ({"value": f"approve:{NOBODYS}", "author": "Ann", "arguments": None}, "arguments"),
+            ({"value": f"approve:{NOBODYS}", "author": "Ann", "arguments": 5}, "arguments"),
             ({"value": f"deny:{NOBODYS}", "author": "Ann", "arguments": {"amount": 3}}, "arguments"),
         ],
         ids=lambda value: str(value)[:60],

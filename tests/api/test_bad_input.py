@@ -28,6 +28,12 @@ BAD_FIELDS = [
     ({"target_channel": []}, ["target_channel"]),
     ({"target_channel": {}}, ["target_channel.org_id", "target_channel.platform", "target_channel.code"]),
     ({"target_channel": channel(code=None)}, ["target_channel.code"]),
+    ({"target_channel": channel(code="a\u202eb")}, ["target_channel.code"]),
+    ({"target_channel": channel(code="a\u200bb")}, ["target_channel.code"]),
+    ({"target_channel": channel(code="\ufeffa")}, ["target_channel.code"]),
+    ({"target_channel": channel(code="a\u0085b")}, ["target_channel.code"]),
+    ({"target_channel": channel(code="a\u2028b")}, ["target_channel.code"]),
+    ({"target_channel": channel(type="x\u2066y")}, ["target_channel.type"]),
     ({"target_channel": channel(code=7)}, ["target_channel.code"]),
     ({"target_channel": channel(code=True)}, ["target_channel.code"]),
     ({"target_channel": channel(code="")}, ["target_channel.code"]),
@@ -45,14 +51,13 @@ BAD_FIELDS = [
     ({"job_type_id": 5}, ["job_type_id"]),
     ({"job_type_id": ""}, ["job_type_id"]),
     ({"job_type_id": "x" * 129}, ["job_type_id"]),
-    ({"config": None}, ["config"]),
     ({"config": []}, ["config"]),
     ({"config": "x"}, ["config"]),
     ({"config": {"max_follow_ups": -1}}, ["config.max_follow_ups"]),
     ({"config": {"max_follow_ups": "3"}}, ["config.max_follow_ups"]),
     ({"config": {"max_follow_ups": 1.5}}, ["config.max_follow_ups"]),
     ({"config": {"max_follow_ups": True}}, ["config.max_follow_ups"]),
-    ({"config": {"max_follow_ups": None}}, ["config.max_follow_ups"]),
+    ({"config": {"max_follow_up": None}}, ["config.max_follow_up"]),
     ({"config": {"max_task_retries": 10**9}}, ["config.max_task_retries"]),
     ({"config": {"task_retry_interval": -1}}, ["config.task_retry_interval"]),
     ({"config": {"task_retry_interval": "5"}}, ["config.task_retry_interval"]),
@@ -64,10 +69,9 @@ BAD_FIELDS = [
     ({"config": {"start_prompt": "{{ name"}}, ["config.start_prompt"]),
     ({"config": {"profile_id": 5}}, ["config.profile_id"]),
     ({"config": {"profil_id": "x"}}, ["config.profil_id"]),
-    ({"params": None}, ["params"]),
+    ({"config": {"x": None}}, ["config.x"]),
     ({"params": []}, ["params"]),
     ({"params": "x"}, ["params"]),
-    ({"scheduled_at": None}, ["scheduled_at"]),
     ({"scheduled_at": ""}, ["scheduled_at"]),
     ({"scheduled_at": 1_769_850_000}, ["scheduled_at"]),
     ({"scheduled_at": "tomorrow"}, ["scheduled_at"]),
@@ -77,7 +81,7 @@ BAD_FIELDS = [
     ({"scheduled_at": "9999-12-31T23:59:59Z"}, ["scheduled_at"]),
     ({"scheduled_at": "9999-12-31T23:59:59-12:00"}, ["scheduled_at"]),
     ({"scheduled_at": "2100-01-01T00:00:00Z"}, ["scheduled_at"]),
-    ({"tags": None}, ["tags"]),
+    ({"tags": ["a\u202eb"]}, ["tags"]),
     ({"tags": 5}, ["tags"]),
     ({"tags": [5]}, ["tags"]),
     ({"tags": ["x" * 65]}, ["tags"]),
@@ -150,6 +154,10 @@ BAD_QUERIES = [
     ("limit=%2B5", "limit"),
     ("limit=1000000000000000000000", "limit"),
     ("limit=5&limit=6", "limit"),
+    ("limit=05", "limit"),
+    ("limit=" + "1" * 5_000, "limit"),
+    ("offset=00", "offset"),
+    ("priority=05", "priority"),
     ("offset=-1", "offset"),
     ("offset=100000000000000000000", "offset"),
     ("sort=secret", "sort"),
@@ -210,7 +218,19 @@ def test_a_bad_parameter_is_named(acme, query, field):
 
 
 @pytest.mark.parametrize(
-    "query", ["delay=-1", "delay=10081", "delay=1.5", "delay=abc", "delay=", "delay=1&delay=2", "dealy=5", "delay=%00"]
+    "query",
+    [
+        *("delay=-1", "delay=10081", "delay=1.5", "delay=abc", "delay=", "delay=1&delay=2", "dealy=5", "delay=%00"),
+        *(
+            "delay=00000005",
+            "delay=00",
+            "delay=%D9%A3",
+            "delay=%C2%B2",
+            "delay=+5",
+            "delay=5%20",
+            "delay=" + "9" * 5000,
+        ),
+    ],
 )
 def test_a_bad_delay_stores_nothing(acme, query):
     response = acme.post(f"{JOBS}?{query}", factories.job_request())
@@ -218,6 +238,48 @@ def test_a_bad_delay_stores_nothing(acme, query):
     assert response.status_code == 400
     assert factories.fields_of(response) == [query.partition("=")[0]]
     assert not Job.objects.exists()
+
+
+def test_null_for_an_optional_field_is_as_its_absence(acme):
+    optional = dict.fromkeys(("config", "params", "scheduled_at", "tags", "priority"))
+    rows.job_type(key="plain", default_config={})
+    body = factories.job_request(**optional, job_type_id="plain", target_channel=channel(type=None, data=None))
+
+    stated = acme.post(JOBS, body)
+    absent = acme.post(JOBS, {"job_type_id": "plain", "target_channel": channel()})
+
+    assert stated.status_code == 201, stated.content
+    different = {"id", "job_id", "created_at", "updated_at", "scheduled_at", "execution_log", "flags"}
+    one, other = (
+        {key: value for key, value in answer.json()["data"].items() if key not in different}
+        for answer in (stated, absent)
+    )
+    assert one == other
+
+
+def test_null_in_the_config_is_as_its_absence_and_in_params_a_value(acme):
+    rows.job_type(key="asks", default_config={"max_follow_ups": 2})
+    config = {"max_follow_ups": None, "profile_id": None}
+
+    shown = acme.post(JOBS, factories.job_request(job_type_id="asks", config=config, params={"name": None})).json()[
+        "data"
+    ]
+
+    assert shown["config"] == {"max_follow_ups": 2}
+    assert shown["params"] == {"name": None}
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "gzip, identity", "aws-chunked"])
+def test_an_encoded_body_is_a_415(acme, coding):
+    answer = acme.post(JOBS, factories.job_request(), **{"Content-Encoding": coding})
+
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_content_encoding")
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", ""])
+def test_identity_is_no_encoding(acme, coding):
+    assert acme.post(JOBS, factories.job_request(), **{"Content-Encoding": coding}).status_code == 201
 
 
 def test_what_is_wrong_with_query_and_body_is_told_at_once(acme):
@@ -234,7 +296,7 @@ def test_a_bad_parameter_of_the_detail_is_a_400(acme, query):
 
 
 @pytest.mark.parametrize(
-    "body", [{"reason": 5}, {"reason": None}, {"reason": "x" * 1_001}, {"why": "x"}, {"reason": "ok", "force": True}]
+    "body", [{"reason": 5}, {"reason": "x" * 1_001}, {"why": "x"}, {"reason": "ok", "force": True}]
 )
 def test_a_bad_cancellation_cancels_nothing(acme, body):
     job = rows.job()

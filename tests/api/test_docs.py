@@ -69,7 +69,7 @@ def test_every_filter_and_the_key_are_described(document):
         *("job_type_id", "channel_code", "limit", "offset", "sort", "include", "tags", "org_id", "cursor"),
     }
     posted = {parameter["name"] for parameter in document["paths"][JOBS]["post"]["parameters"]}
-    assert posted == {"delay", "Idempotency-Key"}
+    assert posted == {"delay", "org_id", "Idempotency-Key"}
 
 
 def test_the_documents_examples_are_shown(document):

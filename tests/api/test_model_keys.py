@@ -51,7 +51,7 @@ def test_a_provider_that_does_not_exist_is_not_found(admin: factories.Api, metho
         ({"key": 1}, ["key"]),
         ({"key": "a b"}, ["key"]),
         ({"key": "k", "base_url": "nowhere"}, ["base_url"]),
-        ({"key": "k", "base_url": None}, ["base_url"]),
+        ({"key": "k", "base_url": 5}, ["base_url"]),
         ({"key": "k", "other": 1}, ["other"]),
     ],
 )
