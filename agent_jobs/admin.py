@@ -129,7 +129,7 @@ class EntryAdmin(ReadOnly):
 
 @admin.register(ToolSecret)
 class ToolSecretAdmin(ReadOnly):
-    list_display = ("name", "org", "created_at", "updated_at")
+    list_display = ("name", "org", "hosts", "created_at", "updated_at")
     exclude = ("sealed_value",)
     search_fields = ("name",)
 

@@ -51,7 +51,7 @@ ACTIVITY_COLUMNS = (
     *("created_at", "updated_at", "job__platform", "job__channel_code", "job__thread", "job__job_type_key"),
 )
 # Never the value.
-TOOL_SECRET_COLUMNS = ("id", "org_id", "name", "created_at", "updated_at")
+TOOL_SECRET_COLUMNS = ("id", "org_id", "name", "hosts", "created_at", "updated_at")
 MESSAGE_COLUMNS = (
     "id",
     "key",

@@ -26,12 +26,19 @@ class ToolSecretRequest(StrictSerializer):
         min_length=secrets.MIN_VALUE,
         help_text="Printable ASCII. Headers of tools name it as {secret:name}. Never shown.",
     )
+    hosts = serializers.ListField(
+        child=Text(max_length=253),
+        help_text="The only hosts that it is sent to, as `api.example.com` or `*.example.com`: 1 to 50.",
+    )
 
 
 class ToolSecret(serializers.Serializer[Any]):
     name = serializers.CharField()
     org_id = serializers.CharField()
     value = serializers.CharField(help_text="Always ******.")
+    hosts = serializers.ListField(
+        child=serializers.CharField(), help_text="Where it is sent. Empty: nowhere, until it is stored anew with hosts."
+    )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 
@@ -46,6 +53,7 @@ def shown(row: queries.Row) -> dict[str, Any]:
         "name": row["name"],
         "org_id": row["org_id"],
         "value": MASK,
+        "hosts": row["hosts"],
         "created_at": stamp(row["created_at"]),
         "updated_at": stamp(row["updated_at"]),
     }
@@ -88,11 +96,12 @@ class ToolSecretDetail(_Admins):
         answers={200: ToolSecretItem, 201: ToolSecretItem},
         refused=(409,),
         request=ToolSecretRequest,
-        description="201 where it is new. 409 `too_many_secrets` where there is no room for another one.",
+        description="201 where it is new. It is sent to its `hosts` alone: a job type whose tool names it for another"
+        " host is refused, and so is a call. 409 `too_many_secrets` where there is no room for another one.",
     )
     def put(self, request: Request, name: str) -> Response:
         fields = self.asked(body=ToolSecretRequest).body
-        secret, is_new = secrets.store(self.org_id, name, fields["value"], actor=self.actor)
+        secret, is_new = secrets.store(self.org_id, name, fields["value"], hosts=fields["hosts"], actor=self.actor)
         return Response(self.item(secret), status=201 if is_new else 200)
 
     @operation(

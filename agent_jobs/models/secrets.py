@@ -1,5 +1,6 @@
 """What an organisation's tools authenticate themselves with."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
@@ -8,12 +9,16 @@ from agent_jobs.models.orgs import Org
 
 
 class ToolSecret(models.Model):
-    """A value that headers of tools name as `{secret:name}`. Sealed to this very row; never shown."""
+    """A value that headers of tools name as `{secret:name}`. Sealed to this very row; never shown.
+
+    `hosts` are the only ones that it is sent to, as `api.example.com` or `*.example.com`. Without any it goes nowhere.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     org = models.ForeignKey(Org, on_delete=models.CASCADE)
     name = models.CharField(max_length=64)
     sealed_value = models.TextField()
+    hosts = ArrayField(models.CharField(max_length=253), default=list, db_default=[], blank=True)
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 

@@ -16,6 +16,7 @@ from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.models import JobType, Profile
 from agent_jobs.runners import prompts
 from agent_jobs.services import audit, model_access, schemas, tools
+from agent_jobs.services.tools import secrets
 from agent_jobs.specs import Actor, config_errors
 
 KEY_FORM = "must begin with a letter or digit and have up to 128 letters, digits, dots, dashes and underscores"
@@ -119,11 +120,14 @@ def _check(kind: Kind, entry: JobType | Profile, changed: Collection[str]) -> No
         raise Invalid(*errors)
 
 
-def _job_type_errors(job_type: JobType, _: Collection[str]) -> list[FieldError]:
+def _job_type_errors(job_type: JobType, changed: Collection[str]) -> list[FieldError]:
     errors = schemas.check_schema(job_type.params_schema)
     errors += schemas.check_schema(job_type.result_schema, at="result_schema")
     errors += config_errors(job_type.default_config, at="default_config")
-    errors += tools.check(job_type.tools)
+    tools_errors = tools.check(job_type.tools)
+    if not tools_errors and "tools" in changed:  # secrets change without the type, which is not held against it
+        tools_errors = secrets.complaints(job_type.org_id, job_type.tools)
+    errors += tools_errors
     names = [runner.name for runner in runners.RUNNERS]
     if job_type.runner not in names:
         errors.append(FieldError("runner", "invalid", f"must be one of {', '.join(names)}"))

@@ -185,7 +185,7 @@ def filled(value: Any, **ports: int) -> Any:
 def test_whatever_is_written_no_call_leaves_the_list_and_no_secret_is_shown(
     written: str, attempt: Attempt, gullible: Gullible, good: FakeReceiver, evil: FakeReceiver, slack: FakeSlack
 ) -> None:
-    secrets.store("acme", "crm", SECRET, actor=rows.TESTER)
+    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     rows.job(org_id="rival", prompt=RIVALS, params={"text": RIVALS})
     ports = {"good": good.port, "evil": evil.port}
     gullible.attempt = filled(attempt, **ports)

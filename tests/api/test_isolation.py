@@ -97,7 +97,10 @@ ROWS = {
     ("tool-secrets", "GET"): Row("tool-secrets", (200, 200, 200), level="ADMIN"),
     ("tool-secrets/<str:name>", "GET"): Row("tool-secrets/{code}", (200, 404, 404), level="ADMIN"),
     ("tool-secrets/<str:name>", "PUT"): Row(
-        "tool-secrets/{code}", (200, 201, 201), body=lambda names: {"value": "a-new-secret"}, level="ADMIN"
+        "tool-secrets/{code}",
+        (200, 201, 201),
+        body=lambda names: {"value": "a-new-secret", "hosts": ["example.com"]},
+        level="ADMIN",
     ),
     ("tool-secrets/<str:name>", "DELETE"): Row("tool-secrets/{code}", (200, 404, 404), level="ADMIN"),
     ("channels", "GET"): Row("channels", (200, 200, 200)),
@@ -241,7 +244,7 @@ def populate(org_id, code, team):
     directory.register_channel(org_id, platform="webhook", code=code, address=f"{HOOK}/{canary}", name=canary)
     directory.register_channel(org_id, platform="webhook", code="shared", address=f"{HOOK}/{canary}", name=canary)
     directory.install_slack(org_id, team_id=team, bot_token=f"xoxb-{canary}", signing_secret=canary, name=canary)
-    secrets.store(org_id, code, f"{canary}-secret", actor=Actor("user", canary, canary))
+    secrets.store(org_id, code, f"{canary}-secret", hosts=["example.com"], actor=Actor("user", canary, canary))
     model_access.put_key(org_id, "openai", key=f"sk-{canary}", base_url=f"{HOOK}/{canary}", actor=Actor("user", canary))
     zone = {"acme": "Europe/Berlin", "rival": "Pacific/Apia"}[org_id]
     for place in (Place(), Place("channel", "web", "shared"), Place("person", "web", "shared")):

@@ -3,7 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -397,7 +397,7 @@ def _serving(app):
 # --- Secrets ---------------------------------------------------------------------------------------------------
 def test_a_secret_reaches_the_server_and_nobody_else(fake, caplog):
     caplog.set_level("DEBUG")
-    secrets.store("acme", "crm", SECRET, actor=rows.TESTER)
+    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     fake.tools = [tool("find", f"Your key is {SECRET}")]
     stated = crm(fake, headers={"Authorization": "Bearer {secret:crm}"})
     (find,) = offer(stated)
@@ -416,6 +416,35 @@ def test_a_secret_reaches_the_server_and_nobody_else(fake, caplog):
     told.append(caplog.text + str([record.__dict__ for record in caplog.records]))
     assert [text for text in told if "odd" in text] == []
     assert told[2] == "Bearer ******"
+
+
+def test_a_secret_is_sent_to_its_hosts_alone(fake):
+    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    stated = crm(fake, headers={"X-Leak": "{secret:crm}"})
+    (find,) = [tool for tool in offer(stated) if tool.name == "crm__find"]
+    before = len(fake.requests)
+    secrets.store("acme", "crm", SECRET, hosts=["crm.example.com"], actor=rows.TESTER)
+    servers.forget()
+    for ask in (lambda: offer(stated), lambda: tools.call("acme", find, {"id": "7"}, key="k")):
+        with pytest.raises(PermanentError, match=r"would send the secret 'crm' to 127\.0\.0\.1") as error:
+            ask()
+        assert error.value.code == "tool_secret_refused"
+
+    assert len(fake.requests) == before
+
+
+@pytest.mark.parametrize("method", ["initialize", "tools/list", "tools/call"])
+def test_a_server_that_sends_on_to_another_host_gets_no_secret_there(fake, method):
+    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    with FakeMcp() as other:
+        away = Answer(status=307, headers={"Location": other.url.replace("127.0.0.1", "localhost")}, body=b"")
+        fake.queue(method, away, away)
+        with suppress(RetryableError, PermanentError):
+            (find, *_) = offer(crm(fake, headers={"X-Leak": "{secret:crm}"}))
+            tools.call("acme", find, {"id": "7"}, key="k")
+
+    assert other.requests == []
+    assert fake.requests
 
 
 def test_a_secret_that_is_missing_is_told_before_anything_is_sent(fake):

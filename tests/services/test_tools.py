@@ -1,14 +1,19 @@
 """Tools of agents: what a declaration may be, and what one call of a tool does and tells."""
 
+import base64
+import html
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from agent_jobs.errors import PermanentError, RetryableError
+from agent_jobs.models import ToolSecret
 from agent_jobs.services import tools
-from agent_jobs.services.tools import secrets
+from agent_jobs.services.tools import blotting, secrets
 from tests import rows
 from tests.fakes.webhook import FakeReceiver, Reply
 from tests.waiting import PATIENCE, wait_for
@@ -320,7 +325,7 @@ SECRET = 'k3y/with"odd+chars='
 
 def test_a_secret_reaches_the_server_and_nobody_else(server, acme, caplog):
     caplog.set_level("DEBUG")
-    secrets.store("acme", "crm", SECRET, actor=rows.TESTER)
+    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     tool = declared(server, headers={"Authorization": "Bearer {secret:crm}", "X-Two": "{secret:crm}/{secret:crm}"})
     encoded = "azN5L3dpdGgib2RkK2NoYXJzPQ"
     echoed = [f"Bearer {SECRET}", '{"a": "k3y/with\\"odd+chars="}', '"k3y\\/with\\"odd+chars="', f"{encoded}=="]
@@ -338,8 +343,46 @@ def test_a_secret_reaches_the_server_and_nobody_else(server, acme, caplog):
     assert encoded not in told
 
 
+@pytest.mark.parametrize("ahead", ["", "Bearer ", "user:", "a", "\u00e9"])
+@pytest.mark.parametrize("behind", ["", "!", "!!", "\n"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda text: text,
+        str.upper,
+        lambda text: text.encode().hex(),
+        lambda text: text.encode().hex().upper(),
+        quote,
+        quote_plus,
+        lambda text: quote(text, safe="").lower(),
+        html.escape,
+        json.dumps,
+        lambda text: base64.b64encode(text.encode()).decode(),
+        lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
+        lambda text: f"x{base64.b64encode(text.encode()).decode()}",
+    ],
+    ids=["plain", "upper", "hex", "HEX", "quote", "plus", "percent", "html", "json", "base64", "urlsafe", "stuck"],
+)
+def test_a_secret_is_blotted_in_whatever_form_a_server_repeats_it(write, ahead, behind):
+    written = write(f"{ahead}{SECRET}{behind}")
+    other = write(f"{ahead}{'0' * len(SECRET)}{behind}")
+    told = blotting.Blotter([SECRET]).blotted(f"it is {written}, not {other}")
+
+    assert told.count("******") == 1
+    assert other in told
+    shown = told.partition("******")[0].removeprefix("it is ") + told.partition("******")[2].partition(", not ")[0]
+    assert len(shown) <= len(write(f"{ahead}{behind}")) + 4  # what stood around it
+
+
+def test_blotting_a_large_answer_takes_no_time_whatever_the_secret(acme):
+    blotter = blotting.Blotter(["A" * 3_999 + "B", *(f"{n:02}" + "A" * 3_998 for n in range(19))])
+    began = time.process_time()
+    assert blotter.blotted("A" * 1_000_000) == "A" * 1_000_000
+    assert time.process_time() - began < 1
+
+
 def test_a_model_cannot_name_a_secret(server, acme):
-    secrets.store("acme", "crm", SECRET, actor=rows.TESTER)
+    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     call(declared(server, method="POST", parameters=NOTE), id="{secret:crm}", text="{secret:crm}")
 
     assert SECRET not in str(server.received)
@@ -348,7 +391,7 @@ def test_a_model_cannot_name_a_secret(server, acme):
 
 def test_another_organisations_secret_is_not_there(server, acme):
     rows.org("rival")
-    secrets.store("rival", "crm", SECRET, actor=rows.TESTER)
+    secrets.store("rival", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     with pytest.raises(PermanentError, match="find needs the secret 'crm'") as error:
         call(declared(server, headers={"X": "{secret:crm}"}), id="7")
 
@@ -356,8 +399,91 @@ def test_another_organisations_secret_is_not_there(server, acme):
     assert server.received == []
 
 
+@pytest.mark.parametrize(
+    ("hosts", "url", "is_sent"),
+    [
+        (["127.0.0.1"], "http://127.0.0.1:{port}/{{id}}", True),
+        (["example.com", "127.0.0.1"], "http://127.0.0.1:{port}/{{id}}", True),
+        (["crm.example.com"], "http://127.0.0.1:{port}/{{id}}", False),
+        (["crm.example.com"], "http://127.0.0.1:{port}/crm.example.com/{{id}}", False),
+        (["localhost"], "http://127.0.0.1:{port}/{{id}}", False),
+        ([], "http://127.0.0.1:{port}/{{id}}", False),
+    ],
+)
+def test_a_secret_is_sent_to_its_hosts_alone(server, acme, hosts, url, is_sent):
+    store("crm", hosts)
+    tool = declared(url=url.format(port=server.port), headers={"X-Leak": "{secret:crm}"})
+    if is_sent:
+        call(tool, id="crm.example.com")
+        assert server.received[0].headers["x-leak"] == SECRET
+        return
+    with pytest.raises(PermanentError, match=r"would send the secret 'crm' to 127\.0\.0\.1") as error:
+        call(tool, id="@crm.example.com")
+
+    assert error.value.code == "tool_secret_refused"
+    assert server.received == []
+
+
+def test_an_address_that_the_model_chose_gets_no_secret_of_another_host(server, acme):
+    store("crm", ["crm.example.com"])
+    tool = chooser("127.0.0.1", "crm.example.com", headers={"X-Leak": "{secret:crm}"})
+    with pytest.raises(PermanentError, match=r"to 127\.0\.0\.1, which is not one of its hosts: crm\.example\.com"):
+        call(tool, url=f"http://127.0.0.1:{server.port}/", method="GET")
+
+    assert server.received == []
+
+
+def test_a_redirect_to_another_host_carries_no_secret_there(server, acme):
+    store("crm", ["127.0.0.1"])
+    server.replies = [Reply(307, {"Location": f"http://localhost:{server.port}/stolen"}, b"")]
+    call(declared(server, headers={"X-Key": "{secret:crm}"}), id="7")
+
+    assert [received.path for received in server.received] == ["/things/7"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "tool", "refused"),
+    [
+        (["api.example.com"], declared(), ""),
+        (["*.example.com"], declared(), ""),
+        (["API.example.com".lower()], declared(url="https://API.Example.COM:8443/{id}"), ""),
+        (["example.com"], declared(), "api.example.com"),
+        (["*.api.example.com"], declared(), "api.example.com"),
+        (["api.example.com"], declared(url="https://evil.example/{id}?h=api.example.com"), "evil.example"),
+        (
+            ["api.example.com"],
+            declared(url="https://api.example.com.evil.example/{id}"),
+            "api.example.com.evil.example",
+        ),
+        (["api.example.com"], declared(url="https://notapi.example.com/{id}"), "notapi.example.com"),
+        (["example.com"], chooser("example.com"), ""),
+        (["*.example.com"], chooser("*.example.com", "*.a.example.com", "b.example.com"), ""),
+        (["*.example.com"], chooser("*.example.com", "example.com"), "example.com"),
+        (["a.example.com"], chooser("a.example.com", "*.example.com"), "*.example.com"),
+        (["mcp.example.com"], {"type": "mcp", "name": "crm", "url": "https://mcp.example.com/mcp"}, ""),
+        (["crm.example.com"], {"type": "mcp", "name": "crm", "url": "https://mcp.example.com/mcp"}, "mcp.example.com"),
+        ([], declared(), "no hosts are stated"),
+    ],
+)
+def test_a_declaration_that_sends_a_secret_to_a_host_that_it_is_not_for_is_refused(acme, hosts, tool, refused):
+    store("crm", hosts)
+    rows.org("rival")
+    tool = tool | {"headers": {"X": "Bearer {secret:crm}"}}
+    assert tools.check([tool]) == []
+    found = secrets.complaints("acme", [{"type": "send_message"}, tool])
+
+    assert [error.field for error in found] == (["tools.1.headers"] if refused else [])
+    assert all(refused in error.message and "'crm'" in error.message for error in found)
+    assert secrets.complaints("rival", [tool]) == []  # whose secret of this name is not stored yet
+
+
+def store(name, hosts):
+    secrets.store("acme", name, SECRET, hosts=hosts or ["none.example"], actor=rows.TESTER)
+    ToolSecret.objects.update(hosts=hosts)  # none: a row from before there were any
+
+
 def test_a_secret_under_a_lost_key_is_told_without_it(server, acme, settings):
-    secrets.store("acme", "crm", SECRET, actor=rows.TESTER)
+    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     settings.SEALING_KEYS = "other:" + "A" * 43 + "="
     with pytest.raises(PermanentError) as error:
         call(declared(server, headers={"X": "{secret:crm}"}), id="7")
@@ -435,6 +561,13 @@ REFUSED = [
     (declared(headers={"X": "a\r\nY: b"}), ["headers"]),
     (declared(headers={"X Y": "a"}), ["headers"]),
     (declared(headers={"X": "{secret:}"}), ["headers"]),
+    (declared(headers={"Authorization": "Bearer literal-credential"}), ["headers"]),
+    (declared(headers={"X": "basic YTpi"}), ["headers"]),
+    (declared(headers={"X-Api-Key": "literal"}), ["headers"]),
+    (declared(headers={"Cookie": "session=1"}), ["headers"]),
+    (declared(headers={"x-goog-api-key": "literal"}), ["headers"]),
+    (declared(headers={"X-Auth-Token": "literal"}), ["headers"]),
+    ({**MCP, "headers": {"Api-Key": "literal"}}, ["headers"]),
     (declared(headers={"X": "a", "x": "b"}), ["headers"]),
     (declared(timeout_seconds=61), ["timeout_seconds"]),
     (declared(timeout_seconds=0), ["timeout_seconds"]),

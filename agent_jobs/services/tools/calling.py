@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from agent_jobs.errors import RetryableError
 from agent_jobs.services.tools.answers import MAX_TEXT, UNKNOWN, cut, retry_after
-from agent_jobs.services.tools.declaring import NO_ARGUMENTS, PLACEHOLDER
+from agent_jobs.services.tools.declaring import NO_ARGUMENTS, PLACEHOLDER, is_covered
 from agent_jobs.services.tools.secrets import Filled
 from agent_jobs.services.tools.shapes import Declared, OnStart, ToolAnswer
 from channels_integration import http
@@ -65,7 +65,7 @@ def call(
     elif method not in _WITHOUT_BODY or given:
         body = json.dumps(given).encode()
         headers["Content-Type"] = "application/json"
-    filled = Filled(org_id, settings.get("headers", {}), tool=tool.name)
+    filled = Filled(org_id, settings.get("headers", {}), tool=tool.name, url=url)
     try:
         answer = http.request(
             method,
@@ -124,9 +124,8 @@ def _chosen(settings: Mapping[str, Any], given: dict[str, Any]) -> str:
     if reason := http.refusal_of_shape(url):
         raise _Unfit(f"the address {reason}")
     host = (urlsplit(url).hostname or "").lower()  # the guard has seen to it that there is one reading alone
-    for allowed in settings["allowed_hosts"]:
-        if host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]) and len(host) >= len(allowed)):
-            return url
+    if is_covered(host, settings["allowed_hosts"]):
+        return url
     raise _Unfit(f"the host {host[:100]} is not one of {', '.join(settings['allowed_hosts'])}")
 
 

@@ -6,14 +6,14 @@ down for just this minute. What is called, and with what, is judged again at eve
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import FieldError
 from agent_jobs.services import schemas
 from agent_jobs.specs import MAX_DELAY_MINUTES
-from channels_integration import http
+from channels_integration import addresses, http
 
 MAX_TOOLS = 32
 MAX_SIZE = 64 * 1024
@@ -34,6 +34,11 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _NAME_FORM = "must begin with a letter and have up to {most} letters, digits, dashes and single underscores"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,1000}")
+# Everybody with READ sees a declaration, and the audit keeps it: a credential stands in a secret, not here.
+_CREDENTIAL_HEADER = re.compile(
+    r"authorization|cookie|secret|token|passw|credential|signature|(api|auth|access)[_-]?key", re.I
+)
+_CREDENTIAL = re.compile(r"\s*(bearer|basic|token|apikey|digest|negotiate|aws4-hmac-sha256)\s+\S", re.IGNORECASE)
 # Ours to say, or the connection's.
 _OUR_HEADERS = {
     *("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"),
@@ -87,6 +92,23 @@ def allowed_complaint(allowed: Any) -> str:
     if allowed is None or allowed == []:
         return ""
     return f"{message}, or null for all" if (message := _texts(200, 160)(allowed)) else ""
+
+
+def is_covered(host: str, hosts: Sequence[str]) -> bool:
+    """Whether a host, or every host below a `*.example.com`, is one of `hosts`."""
+    name = host.lower().removeprefix("*")
+    return any(host.lower() == known or _is_below(name, known) for known in hosts)
+
+
+def _is_below(name: str, known: str) -> bool:
+    return known.startswith("*.") and name.endswith(known[1:]) and len(name) >= len(known)
+
+
+def destinations(tool: Mapping[str, Any]) -> list[str]:
+    """The hosts that a sound declaration may send requests to, as it states them."""
+    if "allowed_hosts" in tool:
+        return list(tool["allowed_hosts"])
+    return [addresses.host_of(PLACEHOLDER.sub("x", tool["url"]))] if "url" in tool else []
 
 
 def _complaints(tool: Mapping[str, Any]) -> Iterator[Complaint]:
@@ -152,12 +174,15 @@ def _headers(value: Any) -> str:
             return f"may not have the header {name[:64]!r}"
         if not isinstance(text, str) or not _HEADER_VALUE.fullmatch(text):
             return f"must give {name} a value of 1 to 1,000 printable ASCII characters"
+        if not SECRET.search(text) and (_CREDENTIAL_HEADER.search(name) or _CREDENTIAL.match(text)):
+            return f"must take the credential in {name} from a secret: {{secret:name}}"
         if not all(SECRET_NAME.fullmatch(secret) for secret in SECRET.findall(text)):
             return f"must name the secret in {name} as {{secret:name}}"
     return "" if len({name.lower() for name in value}) == len(value) else "must name each header once"
 
 
-def _hosts(value: Any) -> str:
+def hosts_complaint(value: Any) -> str:
+    """What is wrong with a list of hosts, as the end of a sentence; empty where nothing is."""
     if not isinstance(value, list) or not 0 < len(value) <= 50 or not all(isinstance(host, str) for host in value):
         return "must be a list of 1 to 50 names of hosts"
     for host in value:
@@ -188,7 +213,7 @@ _RULES: Mapping[str, Callable[[Any], str]] = {
     "on_timeout": _one_of(*ON_TIMEOUT),
     "is_idempotent": _flag,
     "headers": _headers,
-    "allowed_hosts": _hosts,
+    "allowed_hosts": hosts_complaint,
     "method": _one_of(*METHODS),
     "body": _one_of("arguments", "query"),
 }

@@ -1,14 +1,13 @@
 """The organisation's secrets for its tools: sealed, filled into headers at the last moment, blotted out of answers.
 
-A value goes in and never comes out: not to a client, a model, a log, or a record of what was called.
+A value goes in and never comes out: not to a client, a model, a log, or a record of what was called. It is sent only to
+the hosts that were stated together with it. Storing one needs ADMIN, declaring a tool only WRITE: without these hosts
+a declaration could send the value anywhere. They are compared when a job type is saved and again at each call.
 """
 
-import base64
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from django.db import transaction
 from django.db.models.functions import Now
@@ -16,9 +15,10 @@ from django.db.models.functions import Now
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound, PermanentError
 from agent_jobs.models import Org, ToolSecret
 from agent_jobs.services import audit
-from agent_jobs.services.tools.declaring import SECRET, SECRET_NAME
+from agent_jobs.services.tools.blotting import Blotter
+from agent_jobs.services.tools.declaring import SECRET, SECRET_NAME, destinations, hosts_complaint, is_covered
 from agent_jobs.specs import Actor
-from channels_integration import sealing
+from channels_integration import addresses, sealing
 from channels_integration.errors import SealingError
 
 MAX_SECRETS = 100
@@ -28,14 +28,19 @@ NAME_FORM = "must begin with a letter or digit and have up to 64 letters, digits
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
-def store(org_id: str, name: str, value: str, *, actor: Actor) -> tuple[ToolSecret, bool]:
-    """The secret, new or with a new value, and whether it is new. Raises Invalid, Conflict, SealingError."""
+def store(org_id: str, name: str, value: str, *, hosts: Sequence[str], actor: Actor) -> tuple[ToolSecret, bool]:
+    """The secret, new or with a new value and new hosts, and whether it is new. Raises Invalid, Conflict, SealingError.
+
+    Value and hosts change together: whoever may state hosts must not get a value sent there that they do not know.
+    """
     errors = []
     if not SECRET_NAME.fullmatch(name):
         errors.append(FieldError("name", "invalid", NAME_FORM))
     if not MIN_VALUE <= len(value) <= MAX_VALUE or not _VALUE.fullmatch(value):
         form = f"must be {MIN_VALUE} to {MAX_VALUE:,} printable ASCII characters, without spaces at its ends"
         errors.append(FieldError("value", "invalid", form))
+    if complaint := hosts_complaint(hosts):
+        errors.append(FieldError("hosts", "invalid", complaint))
     if errors:
         raise Invalid(*errors)
     with transaction.atomic():
@@ -43,16 +48,19 @@ def store(org_id: str, name: str, value: str, *, actor: Actor) -> tuple[ToolSecr
         Org.objects.select_for_update(no_key=True).get(pk=org_id)
         secret = ToolSecret.objects.filter(org_id=org_id, name=name).first()
         is_new = secret is None
+        before = None if secret is None else _told(secret)
         if secret is None:
             if ToolSecret.objects.filter(org_id=org_id).count() >= MAX_SECRETS:
                 raise Conflict(f"there are {MAX_SECRETS} secrets already", code="too_many_secrets")
             secret = ToolSecret(org_id=org_id, name=name)
         secret.sealed_value = sealing.seal(value, **_cell(secret))
+        secret.hosts = list(hosts)
         secret.updated_at = Now()
         secret.save(force_insert=is_new)
         secret.refresh_from_db()
         verb = "created" if is_new else "updated"
-        audit.record(org_id, f"tool_secret.{verb}", "tool_secret", name, actor=actor, after={"value": audit.MASK})
+        after = _told(secret)
+        audit.record(org_id, f"tool_secret.{verb}", "tool_secret", name, actor=actor, before=before, after=after)
     return secret, is_new
 
 
@@ -72,46 +80,75 @@ def remove(org_id: str, name: str, *, actor: Actor) -> None:
         audit.record(org_id, "tool_secret.removed", "tool_secret", name, actor=actor)
 
 
+def complaints(org_id: str, declared: Sequence[Mapping[str, Any]], *, at: str = "tools") -> list[FieldError]:
+    """Where sound declarations would send a secret to a host that it is not for. A secret that is not stored yet is
+    looked at when a call is made."""
+    named = [(place, tool, _names(tool.get("headers", {}))) for place, tool in enumerate(declared)]
+    wanted = {name for _, _, names in named for name in names}
+    if not wanted:
+        return []
+    stored = ToolSecret.objects.filter(org_id=org_id, name__in=wanted).values_list("name", "hosts")
+    hosts = {name: tuple(stated) for name, stated in stored}
+    return [
+        FieldError(f"{at}.{place}.headers", "secret_not_for_host", _not_for(name, host, hosts[name]))
+        for place, tool, names in named
+        for name in sorted(names & set(hosts))
+        for host in destinations(tool)
+        if not is_covered(host, hosts[name])
+    ]
+
+
 class Filled:
     """Headers with their secrets, for one call; and the pen that blots these out of what came back."""
 
-    def __init__(self, org_id: str, headers: Mapping[str, str], *, tool: str) -> None:
-        """Raises PermanentError where a secret is not there or cannot be opened."""
-        names = {name for text in headers.values() for name in SECRET.findall(text)}
-        self._values = _opened(org_id, names, tool) if names else {}
+    def __init__(self, org_id: str, headers: Mapping[str, str], *, tool: str, url: str) -> None:
+        """`url` is where they are sent. Raises PermanentError where a secret is not there, is not for its host or
+        cannot be opened."""
+        names = _names(headers)
+        self._values = _opened(org_id, names, tool, addresses.host_of(url)) if names else {}
         self.headers = {
             header: SECRET.sub(lambda found: self._values[found[1]], text) for header, text in headers.items()
         }
-        forms = {form for value in self._values.values() for form in _forms(value)}
-        self._shown = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
+        self._blotter = Blotter(self._values.values())
 
     def __repr__(self) -> str:
         return f"Filled({sorted(self.headers)})"
 
     def blotted(self, text: str) -> str:
-        return self._shown.sub(audit.MASK, text) if self._values else text
+        return self._blotter.blotted(text) if self._values else text
 
 
-def _opened(org_id: str, names: set[str], tool: str) -> dict[str, str]:
+def _names(headers: Mapping[str, str]) -> set[str]:
+    return {name for text in headers.values() for name in SECRET.findall(text)}
+
+
+def _not_for(name: str, host: str, hosts: Sequence[str]) -> str:
+    if not hosts:
+        return f"would send the secret {name!r} to {host}: no hosts are stated for it yet"
+    return f"would send the secret {name!r} to {host}, which is not one of its hosts: {', '.join(hosts)}"
+
+
+def _told(secret: ToolSecret) -> dict[str, Any]:
+    return {"value": audit.MASK, "hosts": secret.hosts}
+
+
+def _opened(org_id: str, names: set[str], tool: str, host: str) -> dict[str, str]:
     found = {secret.name: secret for secret in ToolSecret.objects.filter(org_id=org_id, name__in=names)}
     if missing := sorted(names - set(found)):
         raise PermanentError(
             f"the tool {tool} needs the secret {missing[0]!r}, which the organisation does not have",
             code="tool_secret_missing",
         )
+    for name, secret in sorted(found.items()):
+        if not is_covered(host, secret.hosts):
+            message = f"the tool {tool} {_not_for(name, host, secret.hosts)}"
+            raise PermanentError(message, code="tool_secret_refused")
     try:
         return {name: sealing.open_sealed(secret.sealed_value, **_cell(secret)) for name, secret in found.items()}
     except SealingError as error:
         raise PermanentError(
             f"a secret of the tool {tool} does not open: {error}", code="tool_secret_unreadable"
         ) from None
-
-
-def _forms(value: str) -> set[str]:
-    """As it is, and as servers write it down: in JSON, in addresses, in base64."""
-    encoded = base64.b64encode(value.encode()).decode()
-    escaped = json.dumps(value)[1:-1]
-    return {value, escaped, escaped.replace("/", "\\/"), quote(value, safe=""), quote(value), encoded.rstrip("=")}
 
 
 def _cell(secret: ToolSecret) -> dict[str, Any]:

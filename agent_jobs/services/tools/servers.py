@@ -75,7 +75,7 @@ def listed(
     if (kept := _Kept.get(key)) is not None:
         return kept
     name, seen = stated["name"], _Seen()
-    filled = Filled(org_id, stated.get("headers", {}), tool=name)
+    filled = Filled(org_id, stated.get("headers", {}), tool=name, url=stated["url"])
     try:
         mode, found = _run(_asked(stated, filled, seen, _all_tools), stated, on_start)
     except concurrent.futures.CancelledError:
@@ -174,7 +174,7 @@ def call(
 ) -> ToolAnswer:
     """One call. `key` goes along as `_meta` "idempotency-key". Raises as `tools.call` does."""
     stated, seen = tool.settings, _Seen()
-    filled = Filled(org_id, stated.get("headers", {}), tool=tool.name)
+    filled = Filled(org_id, stated.get("headers", {}), tool=tool.name, url=stated["url"])
     meta: Any = {"idempotency-key": key}
     params = types.CallToolRequestParams(name=stated["tool"], arguments=dict(arguments), _meta=meta)
 
