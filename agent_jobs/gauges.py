@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from agent_jobs import dispatch
+from agent_jobs.models import DutyRun
 from agent_jobs.specs import DEFAULT_PRIORITY
 from agent_jobs.states import WaitingFor
 from agent_jobs.timing import PRIORITY_STEP
@@ -61,7 +62,7 @@ _WORKERS = f"""
 SELECT count(*) FROM agent_jobs_workerprocess
 WHERE lost_at IS NULL AND seen_at > now() - interval '{_ALIVE_SECONDS} seconds'
 """
-_DUTIES = "SELECT duty, extract(epoch FROM now() - done_at) FROM agent_jobs_dutyrun"
+_DUTIES = "SELECT duty, extract(epoch FROM now() - done_at) FROM agent_jobs_dutyrun WHERE duty <> %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def _of_processes() -> list[Gauge]:
     with connection.cursor() as cursor:
         cursor.execute(_WORKERS)
         gauges = [Gauge("workers_alive", cursor.fetchone()[0])]
-        cursor.execute(_DUTIES)
+        cursor.execute(_DUTIES, [DutyRun.RESUMED])
         gauges += [Gauge("duty_age_seconds", float(age), (("duty", duty),)) for duty, age in cursor.fetchall()]
     for queue in (*dispatch.LANES, dispatch.DUTIES_QUEUE, outbox.QUEUE):
         bells = doorbell.waiting(queue)

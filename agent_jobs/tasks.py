@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import shared_task
@@ -16,17 +17,7 @@ from celery.signals import (
 )
 from django.db import connection
 
-from agent_jobs.services import (
-    audit,
-    execution,
-    guard,
-    inflight,
-    model_access,
-    promotion,
-    recovery,
-    retention,
-)
-from agent_jobs.services.duties import serve_duty
+from agent_jobs.services import duties, duty_table, execution, guard, inflight, model_access
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.standby import Standby
 from channels_integration import tally
@@ -41,7 +32,7 @@ def _end() -> None:
 
 worker = execution.Worker(Keeper(on_overtime=_end))
 _QUIET_SECONDS = 5.0
-_DUTIES = {"agent_jobs.promote", "agent_jobs.sweep", "agent_jobs.audit", "agent_jobs.prune"}
+_DUTIES = {f"agent_jobs.{bell}" for bell in duty_table.BELLS}
 # Other bells than those of the clock were heard.
 _has_worked = threading.Event()
 
@@ -68,18 +59,6 @@ def preload_when_idle() -> threading.Thread:
     return preloading
 
 
-def _promote() -> int:
-    return serve_duty("promote", promotion.serve_second)
-
-
-def _sweep() -> int:
-    return serve_duty("sweep", recovery.sweep)
-
-
-def _seal_audit() -> int:
-    return serve_duty("audit", audit.seal)
-
-
 def _serve_agents() -> int:
     return worker.serve("agents")
 
@@ -89,7 +68,10 @@ def _serve_messages() -> int:
 
 
 # What bells would have called: lanes and deliveries several at once, as their gates allow.
-_ONE_EACH: tuple[Callable[[], int], ...] = (_promote, _sweep, _seal_audit, channels.route)
+_ONE_EACH: tuple[Callable[[], int], ...] = (
+    *(partial(duty_table.serve, bell) for bell in duty_table.BELLS if duty_table.is_on_standby(bell)),
+    channels.route,
+)
 _SEVERAL: tuple[Callable[[], int], ...] = (channels.deliver, _serve_messages, _serve_agents)
 standby = Standby((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 
@@ -110,6 +92,7 @@ def _serve(**_: object) -> None:
 @worker_shutting_down.connect
 def _stop(**_: object) -> None:
     worker.keeper.stop_claims()
+    duties.STOPPING.set()
 
 
 @worker_shutdown.connect
@@ -140,21 +123,12 @@ def serve_messages() -> int:
     return _serve_messages()
 
 
-@shared_task(name="agent_jobs.promote", ignore_result=True)
-def promote() -> int:
-    return serve_duty("promote", promotion.serve_second, is_rung=True)
+def _duty_entry(bell: str) -> Any:
+    @shared_task(name=f"agent_jobs.{bell}", ignore_result=True)
+    def serve_duties() -> int:
+        return duty_table.serve(bell, is_rung=True)
+
+    return serve_duties
 
 
-@shared_task(name="agent_jobs.sweep", ignore_result=True)
-def sweep() -> int:
-    return serve_duty("sweep", recovery.sweep, is_rung=True)
-
-
-@shared_task(name="agent_jobs.audit", ignore_result=True)
-def seal_audit() -> int:
-    return _seal_audit()
-
-
-@shared_task(name="agent_jobs.prune", ignore_result=True)
-def prune() -> int:
-    return serve_duty("prune", lambda: retention.serve_slice(stop=worker.keeper.stopping))
+DUTY_ENTRIES = {bell: _duty_entry(bell) for bell in duty_table.BELLS}

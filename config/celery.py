@@ -111,11 +111,14 @@ app.conf.update(
     },
     task_publish_retry=False,
     beat_max_loop_interval=1,
-    # Beat only rings. Each duty is idempotent, so any number of beats does no harm.
-    beat_schedule={
-        "promote": {"task": "agent_jobs.promote", "schedule": 1.0, "options": {"queue": "duties"}},
-        "sweep": {"task": "agent_jobs.sweep", "schedule": 1.0, "options": {"queue": "duties"}},
-        "audit": {"task": "agent_jobs.audit", "schedule": 1.0, "options": {"queue": "duties"}},
-        "prune": {"task": "agent_jobs.prune", "schedule": 60.0, "options": {"queue": "duties"}},
-    },
 )
+
+
+@app.on_after_finalize.connect
+def _ring_for_duties(sender: Celery, **_: object) -> None:
+    """Beat only rings. Each duty is idempotent, so any number of beats does no harm."""
+    from agent_jobs.services import duty_table
+    from agent_jobs.tasks import DUTY_ENTRIES
+
+    for bell, entry in DUTY_ENTRIES.items():
+        sender.add_periodic_task(duty_table.every(bell), entry.s(), name=bell, queue="duties")

@@ -5,7 +5,7 @@ Web, workers, duties and channels all ask `is_unavailable`, so that an outage is
 
 from django.db import Error, InterfaceError, InternalError, OperationalError, connection
 
-__all__ = ["Error", "drop_session", "drop_session_after_request", "is_unavailable", "reason"]
+__all__ = ["Error", "drop_session", "drop_session_after_request", "is_of_one_statement", "is_unavailable", "reason"]
 
 # psycopg raises InternalError for the whole class 25. These of it mean an outage or an ended session, not a mistake.
 _OUTAGES_OF_CLASS_25 = frozenset(
@@ -16,12 +16,20 @@ _OUTAGES_OF_CLASS_25 = frozenset(
     }
 )
 
+# query_canceled (statement_timeout), lock_not_available (lock_timeout), deadlock_detected
+_OF_ONE_STATEMENT = frozenset({"57014", "55P03", "40P01"})
+
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database is down, full, starting, overloaded or read-only: the same work may succeed later."""
     if isinstance(error, OperationalError | InterfaceError):
         return True
     return isinstance(error, InternalError) and getattr(error.__cause__, "sqlstate", "") in _OUTAGES_OF_CLASS_25
+
+
+def is_of_one_statement(error: BaseException) -> bool:
+    """Whether one statement took too long, for its work or for a lock; the database itself answers."""
+    return getattr(error.__cause__, "sqlstate", "") in _OF_ONE_STATEMENT
 
 
 def drop_session() -> None:

@@ -23,9 +23,13 @@ class WorkerProcess(models.Model):
 
 
 class DutyRun(models.Model):
-    """When a periodic duty was last done, by whichever worker; under BELL, when a bell of one was last answered."""
+    """When a periodic duty was last done, by whichever worker.
+
+    BELL: when a bell of one was last answered. RESUMED: when lost jobs were looked for again after an outage.
+    """
 
     BELL = "bell"
+    RESUMED = "take_back_resumed"
 
     duty = models.CharField(primary_key=True, max_length=32)
     done_at = models.DateTimeField(db_default=Now())

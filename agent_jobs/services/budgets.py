@@ -36,10 +36,12 @@ from agent_jobs.llm import Usage
 from agent_jobs.models import Job, Reservation, UsageDay
 from agent_jobs.services import prices, receipts, spending
 from agent_jobs.services.receipts import Told
+from agent_jobs.services.set_aside import SetAside
 from channels_integration import statements, tally
 from infra import database
 
 log = logging.getLogger(__name__)
+_expiry_failed: SetAside[UUID] = SetAside("reservations")
 _BATCH = 200
 # Against nonsense of a provider: more than this of one call is not believed.
 _MOST_TOKENS = 10**12
@@ -223,8 +225,13 @@ def expire_lost() -> int:
     lease, turn = timedelta(seconds=settings.LEASE_SECONDS), timedelta(seconds=settings.TURN_SECONDS)
     is_leased = Exists(Job.objects.filter(pk=OuterRef("job_id"), lease_until__gt=Now()))
     lost = Reservation.objects.filter(~is_leased | Q(created_at__lt=Now() - turn - lease), status=_OPEN)
-    found = lost.filter(created_at__lt=Now() - lease).order_by("created_at").values_list("id", flat=True)[:_BATCH]
-    return len([_expire(reservation_id) for reservation_id in list(found)])
+    lost = lost.filter(created_at__lt=Now() - lease).exclude(pk__in=_expiry_failed.rows())
+    expired = 0
+    for reservation_id in list(lost.order_by("created_at").values_list("id", flat=True)[:_BATCH]):
+        with _expiry_failed.row(reservation_id):
+            _expire(reservation_id)
+            expired += 1
+    return expired
 
 
 def _expire(reservation_id: UUID, told: Told = _NO_ANSWER) -> Spent:

@@ -1,23 +1,27 @@
-"""How a worker process answers the bells of periodic duties: one thread a duty, and not twice in half a second.
+"""Runs the periodic duties that a bell calls: one thread per bell and process, at most once in half a second.
 
-After an hour without workers some thousand bells wait; all but the first few are then answered with nothing.
+`duty_table.DUTIES` lists them. A bell may call several duties; each is run for itself, so that one that raises is
+logged and counted, and the others go on. After an hour without workers some thousand bells wait; all but the first few
+then do nothing.
 
-Some duties are done by one process at a time (`alone`): thrift, not safety. The lock is its session's, and ends with
-it; but a process that is frozen (stopped by its host, or by a turn that holds the interpreter) keeps its session, for
-hours if nobody ends it. So whoever finds the duty neither done nor being done ends the session that is in the way.
+Some duties are done by one process at a time (`alone`). This saves work; safety does not need it. The lock belongs to a
+session and ends with it. A frozen process keeps its session, so another one that finds the duty neither done nor in
+progress terminates that session.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from agent_jobs.models import DutyRun, WorkerProcess
+from channels_integration import tally
 from channels_integration.gate import Gate
 from infra import database
 
@@ -37,33 +41,70 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = %
         SELECT FROM {DutyRun._meta.db_table}
         WHERE duty = %(duty)s AND done_at > clock_timestamp() - make_interval(secs => %(seconds)s))
 """  # noqa: S608
+# A worker process stops: what takes long ends early.
+STOPPING = threading.Event()
 _gates: dict[str, Gate] = {}
 _begun_at: dict[str, float] = {}
 
 
-def serve_duty(name: str, duty: Callable[[], int], *, is_rung: bool = False) -> int:
-    """Do `duty` unless this process began it less than half a second ago. A database that is away is only logged.
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Periodic work. `bell` is the Celery message that calls it, every `every` seconds.
 
-    `is_rung`: a bell was heard, which is noted (`services.standby`).
+    `notes_itself`: the work records when it was done, because a call may find another process at it. `on_standby`:
+    workers also do it by their own clock while no bell is heard.
+    """
+
+    name: str
+    work: Callable[[], int]
+    bell: str
+    every: float = 1.0
+    notes_itself: bool = False
+    on_standby: bool = True
+
+
+def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
+    """Run each of `duties` unless this process did less than half a second ago. Returns the sum of their results.
+
+    `is_rung`: a bell was heard, which is recorded (`services.standby`). An outage of the database ends the round.
     """
 
     def once() -> int:
         now = time.monotonic()
-        if now - _begun_at.get(name, float("-inf")) < _SHORTEST_INTERVAL:
+        if now - _begun_at.get(bell, float("-inf")) < _SHORTEST_INTERVAL:
             return 0
-        _begun_at[name] = now
+        _begun_at[bell] = now
         try:
             if is_rung:
                 note_done(DutyRun.BELL)
-            return duty()
+            return each(duties)
         except database.Error as error:
             if not database.is_unavailable(error):
                 raise
-            log.warning("duty %s: database unavailable: %s", name, database.reason(error))
+            log.warning("bell %s: database unavailable: %s", bell, database.reason(error))
             database.drop_session()
             return 0
 
-    return _gates.setdefault(name, Gate(1)).answer(once)
+    return _gates.setdefault(bell, Gate(1)).answer(once)
+
+
+def each(duties: Sequence[Duty]) -> int:
+    """Run them one after the other, each for itself. Raises only where the database is unavailable."""
+    total, done = 0, []
+    for duty in duties:
+        try:
+            total += duty.work()
+        except Exception as error:  # one duty must not hide the others
+            if database.is_unavailable(error) and not database.is_of_one_statement(error):
+                raise
+            tally.add("duty_failures", duty=duty.name)
+            log.exception("duty %s failed", duty.name)
+        else:
+            if not duty.notes_itself:
+                done.append(duty.name)
+    if done:
+        note_done(*done)
+    return total
 
 
 @contextmanager
@@ -79,7 +120,7 @@ def alone(duty: str, *, patience_seconds: float = 0.0, silent_seconds: float = _
             whose: dict[str, Any] = {"space": lock[0], "lock": lock[1] % 2**32, "duty": duty}
             cursor.execute(_END_SILENT, {**whose, "seconds": silent_seconds})
             if cursor.fetchone()[0]:
-                log.warning("who was at duty %s said nothing for %g s: that session is ended", duty, silent_seconds)
+                log.warning("duty %s: holder idle for %g s, terminated its database session", duty, silent_seconds)
             yield False
             return
         try:
@@ -100,10 +141,12 @@ def _is_locked(cursor: CursorWrapper, lock: tuple[int, int], patience_seconds: f
         threading.Event().wait(_TRY_AGAIN)
 
 
-def note_done(duty: str) -> None:
-    """When it was done last: what `/health/ready`, the metrics and the standby go by."""
+def note_done(*duties: str) -> None:
+    """Record when they were done last: `/health/ready`, the metrics and the standby read it."""
     with connection.cursor() as cursor:
+        # In one order, so that two processes cannot wait for each other.
         cursor.execute(
-            f"INSERT INTO {DutyRun._meta.db_table} (duty) VALUES (%s) ON CONFLICT (duty) DO UPDATE SET done_at = now()",  # noqa: S608
-            [duty],
+            f"INSERT INTO {DutyRun._meta.db_table} (duty) SELECT unnest(%s::text[]) ORDER BY 1"
+            " ON CONFLICT (duty) DO UPDATE SET done_at = now()",
+            [list(duties)],
         )

@@ -10,21 +10,29 @@ that is at it: without, nobody served that second.
 
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
+from uuid import UUID
 
 from django.db import connection
 
 from agent_jobs import dispatch
 from agent_jobs.services import duties, transitions
+from agent_jobs.services.set_aside import SetAside
+from infra import database
 
 _SHORTEST_WAIT = 0.01
 _LONGEST_WAIT = 0.1
 _HANDOVER_SECONDS = 0.15
+_failed: SetAside[UUID] = SetAside("promote")
 
 _NEXT_DUE = """
 SELECT extract(epoch FROM min(at) - now())::float8 FROM (
-    (SELECT scheduled_at AS at FROM agent_jobs_job WHERE status = 'SCHEDULED' ORDER BY scheduled_at LIMIT 1)
+    (SELECT scheduled_at AS at FROM agent_jobs_job WHERE status = 'SCHEDULED' AND id <> ALL(%(failed)s::uuid[])
+        ORDER BY scheduled_at LIMIT 1)
     UNION ALL
-    (SELECT wake_at FROM agent_jobs_job WHERE wake_at IS NOT NULL AND queue_at IS NULL ORDER BY wake_at LIMIT 1)
+    (SELECT wake_at FROM agent_jobs_job WHERE wake_at IS NOT NULL AND queue_at IS NULL
+        AND id <> ALL(%(failed)s::uuid[]) ORDER BY wake_at LIMIT 1)
 ) due
 """
 
@@ -53,7 +61,7 @@ def _serve(seconds: float) -> int:
 
 def _seconds_to_next_due() -> float:
     with connection.cursor() as cursor:
-        cursor.execute(_NEXT_DUE)
+        cursor.execute(_NEXT_DUE, {"failed": _failed.rows()})
         (seconds,) = cursor.fetchone()
     return float(_LONGEST_WAIT if seconds is None else seconds)
 
@@ -67,10 +75,28 @@ def promote_and_wake() -> int:
     ready = 0
     while True:
         moved = 0
-        for step in (transitions.promote_due, transitions.wake_due):
-            by_lane = step()
+        for step, due in (
+            (transitions.promote_due, transitions.due_to_promote),
+            (transitions.wake_due, transitions.due_to_wake),
+        ):
+            by_lane = _without_failing_rows(step, due)
             dispatch.ring_all(by_lane)
             moved += sum(by_lane.values())
         if not moved:
             return ready
         ready += moved
+
+
+def _without_failing_rows(step: Callable[..., dict[str, int]], due: Callable[..., list[UUID]]) -> dict[str, int]:
+    """A batch, and where one of its rows makes it fail, that batch row by row."""
+    failed = _failed.rows()
+    try:
+        return step(without=failed)
+    except database.Error as error:
+        if database.is_unavailable(error) and not database.is_of_one_statement(error):
+            raise
+    by_lane: Counter[str] = Counter()
+    for job_id in due(without=failed):
+        with _failed.row(job_id):
+            by_lane.update(step(only=job_id))
+    return by_lane

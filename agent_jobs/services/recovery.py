@@ -1,4 +1,4 @@
-"""The sweep: takes back what dead workers held, ends what is overdue, and rings for what still waits.
+"""Duties of recovery: take back what dead workers held, fail what is overdue, ring for what still waits.
 
 Idempotent and safe to run any number of times at once: rows are locked with SKIP LOCKED, moves are guarded.
 
@@ -11,25 +11,29 @@ from collections.abc import Mapping
 from datetime import timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from agent_jobs import dispatch
 from agent_jobs.errors import IllegalMove
-from agent_jobs.models import Job, Message, WorkerProcess
-from agent_jobs.services import budgets, caps, duties, quiet_hours, speech, transitions
+from agent_jobs.models import DutyRun, Job, Message, WorkerProcess
+from agent_jobs.services import caps, duties, quiet_hours, speech, transitions
+from agent_jobs.services.set_aside import SetAside
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
-from channels_integration import doorbell, inbound, outbox, tally
+from channels_integration import tally
 
 MAX_CRASHES = 3
 _SWEEPER = Actor("system", "recovery")
 _BATCH = 200
 # A worker's lock has to be free for this long: a live one takes it again sooner after its session was cut.
 _LOST_AFTER = timedelta(seconds=2)
-# After the start of the database: keepers look for it every second, and renew what they hold.
+# Nobody swept for so long: the database was away or read-only, and keepers could not renew. They need a moment.
 _SETTLING = timedelta(seconds=5)
+_take_back_failed: SetAside[UUID] = SetAside("take_back")
+_deadlines_failed: SetAside[UUID] = SetAside("deadlines")
 
 # A worker process holds its advisory lock for as long as its session lives.
 _NOTE_LOST_WORKERS = """
@@ -39,36 +43,37 @@ WHERE w.lost_at IS NULL AND w.seen_at > now() - interval '1 day' AND NOT EXISTS 
         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 
-
-def sweep() -> int:
-    """All of recovery once. Returns how many jobs it moved."""
-    with doorbell.patience():
-        moved = take_back_lost() + fail_overdue()
-        budgets.expire_lost()
-        ring_for_waiting()
-        outbox.sweep()
-        inbound.sweep()
-    duties.note_done("sweep")
-    return moved
+_IS_SETTLING = f"""
+WITH resumed AS (
+    INSERT INTO agent_jobs_dutyrun (duty)
+    SELECT '{DutyRun.RESUMED}' FROM agent_jobs_dutyrun
+    WHERE duty = 'take_back' AND done_at < now() - make_interval(secs => %(outage)s)
+    ON CONFLICT (duty) DO UPDATE SET done_at = now() RETURNING 1
+)
+SELECT EXISTS (SELECT FROM resumed) OR EXISTS (
+    SELECT FROM agent_jobs_dutyrun
+    WHERE duty = '{DutyRun.RESUMED}' AND done_at > now() - make_interval(secs => %(settling)s))
+"""  # noqa: S608
 
 
 def take_back_lost() -> int:
     """Jobs whose lease has lapsed, or whose worker is dead, go back to WAITING; after the third time they fail."""
     with connection.cursor() as cursor:
         cursor.execute(_NOTE_LOST_WORKERS, [WorkerProcess.LOCK_SPACE])
-        cursor.execute(
-            "SELECT now() - pg_postmaster_start_time() < make_interval(secs => %s)", [_SETTLING.total_seconds()]
-        )
+        # An outage that lets a lease lapse takes longer than this.
+        outage = max(settings.LEASE_SECONDS - settings.HEARTBEAT_SECONDS - 2, 2)
+        cursor.execute(_IS_SETTLING, {"outage": outage, "settling": _SETTLING.total_seconds()})
         (is_settling,) = cursor.fetchone()
-    leased = Job.objects.filter(lease_until__isnull=False)
-    # Leases that lapsed while the database was away say nothing of their workers, who renew them as soon as they can.
+    duties.note_done("take_back")
+    leased = Job.objects.filter(lease_until__isnull=False).exclude(pk__in=_take_back_failed.rows())
+    # Leases that lapsed during an outage say nothing about their workers, which renew them as soon as they can.
     is_lapsed = Q(pk=None) if is_settling else Q(lease_until__lt=Now())
     dead = list(WorkerProcess.objects.filter(lost_at__lt=Now() - _LOST_AFTER).values_list("id", flat=True))
     lost_ids = set(leased.filter(is_lapsed).values_list("id", flat=True)[:_BATCH])
     lost_ids |= set(leased.filter(worker_id__in=dead).values_list("id", flat=True)[:_BATCH])
     taken_back = 0
     for job_id in lost_ids:
-        with transaction.atomic():
+        with _take_back_failed.row(job_id), transaction.atomic():
             job = (
                 leased.filter(is_lapsed | Q(worker_id__in=dead), pk=job_id).select_for_update(skip_locked=True).first()
             )
@@ -123,8 +128,9 @@ def fail_overdue() -> int:
     """Jobs past their deadline fail with what they have, and say so in the channel if they spoke there."""
     overdue = Job.objects.filter(status__in=[JobStatus.WAITING, JobStatus.RUNNING], deadline_at__lte=Now())
     failed = 0
-    for job_id in list(overdue.order_by("deadline_at").values_list("id", flat=True)[:_BATCH]):
-        with transaction.atomic():
+    found = overdue.exclude(pk__in=_deadlines_failed.rows()).order_by("deadline_at").values_list("id", flat=True)
+    for job_id in list(found[:_BATCH]):
+        with _deadlines_failed.row(job_id), transaction.atomic():
             job = overdue.filter(pk=job_id).select_for_update(skip_locked=True).first()
             if job is None or quiet_hours.put_off_deadline(job):
                 continue
@@ -149,9 +155,15 @@ def fail_overdue() -> int:
     return failed
 
 
-def ring_for_waiting() -> None:
-    """The bell may have been lost: ring again for every lane where something has been ready for a second."""
+def ring_for_waiting() -> int:
+    """Ring again for every lane where something has been ready for a second: the bell may have been lost.
+
+    Returns how many lanes.
+    """
+    rung = 0
     waiting = Job.objects.filter(queue_at__lt=Now() - timedelta(seconds=1))
     for lane in dispatch.LANES:
         if waiting.filter(lane=lane).exists():
             dispatch.ring(lane, times=2)
+            rung += 1
+    return rung

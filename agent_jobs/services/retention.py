@@ -24,6 +24,7 @@ from agent_jobs import dispatch
 from agent_jobs.models import Job, WorkerProcess
 from agent_jobs.models.budgets import Scope
 from agent_jobs.services import duties
+from agent_jobs.services.set_aside import SetAside
 from agent_jobs.services.spending import ALL_DAYS
 from agent_jobs.states import TERMINAL
 from channels_integration import retention as channels
@@ -40,6 +41,7 @@ _REST = 1.0
 _SILENT_SECONDS = 60.0
 _DEAD_WORKER_DAYS = 7
 _CHANCE = random.SystemRandom()
+_failed: SetAside[str] = SetAside("prune")
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 _WAS_DONE = (
@@ -215,18 +217,20 @@ def cutoffs_of(org_id: str | None = None, older_than_days: int | None = None) ->
 def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Random) -> Iterator[Step]:
     if is_everybody:
         # First, for they grow fastest; what one run has no time for, the next one has.
-        yield from _until_short("idempotency_keys", _DELETE_KEYS, [settings.IDEMPOTENCY_KEY_HOURS])
-        yield from _until_short("reservations", _DELETE_RESERVATIONS, [])
-        yield from _until_short("budgets", _DELETE_BUDGETS, [])
-        yield "workers", _dead_workers().delete()[0]
-        yield "sessions", Session.objects.filter(expire_date__lt=Now()).delete()[0]
+        with _failed.row("everybody's"):
+            yield from _until_short("idempotency_keys", _DELETE_KEYS, [settings.IDEMPOTENCY_KEY_HOURS])
+            yield from _until_short("reservations", _DELETE_RESERVATIONS, [])
+            yield from _until_short("budgets", _DELETE_BUDGETS, [])
+            yield "workers", _dead_workers().delete()[0]
+            yield "sessions", Session.objects.filter(expire_date__lt=Now()).delete()[0]
     org_ids = list(cutoffs)
     rng.shuffle(org_ids)  # so that a run that is cut short does not always leave the same ones
     for org_id in org_ids:
-        for status in sorted(TERMINAL):
-            yield from _jobs_of(org_id, cutoffs[org_id], status)
-        yield from _activities_of(org_id, cutoffs[org_id])
-        yield from _until_short("usage_days", _DELETE_USAGE, {"org_id": org_id, "before": cutoffs[org_id]})
+        with _failed.row(org_id):
+            for status in sorted(TERMINAL):
+                yield from _jobs_of(org_id, cutoffs[org_id], status)
+            yield from _activities_of(org_id, cutoffs[org_id])
+            yield from _until_short("usage_days", _DELETE_USAGE, {"org_id": org_id, "before": cutoffs[org_id]})
     yield from channels.steps(cutoffs, kept=lambda owners: _kept(owners, cutoffs))
 
 

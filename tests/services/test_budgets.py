@@ -15,7 +15,7 @@ from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Budget, Job, Org, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
-from agent_jobs.services import budgets, recovery, spending
+from agent_jobs.services import budgets, duties, duty_table, spending
 from agent_jobs.states import JobStatus
 from channels_integration import tally
 from tests import rows
@@ -403,7 +403,7 @@ def test_the_sweep_closes_what_nobody_will(
 def test_the_sweep_of_recovery_is_that_sweep() -> None:
     reserve(rows.job(JobStatus.COMPLETED))
     Reservation.objects.update(created_at=datetime.now(UTC) - HOUR)
-    recovery.sweep()
+    duties.each(duty_table.BELLS["sweep"])
     assert Reservation.objects.get().status == "expired"
 
 

@@ -457,21 +457,6 @@ class TestReplies:
 
 
 class TestRecovery:
-    @pytest.fixture(autouse=True)
-    def the_database_is_up_for_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recovery, "_SETTLING", timedelta(0))
-
-    def test_leases_that_lapsed_while_the_database_was_away_are_for_their_workers_to_renew(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(recovery, "_SETTLING", timedelta(days=365))
-        lapsed = datetime.now(UTC) - timedelta(seconds=1)
-        theirs = rows.job(JobStatus.RUNNING, lease_until=lapsed, worker_id=7)
-        dead = WorkerProcess.objects.create(name="dead", lost_at=datetime.now(UTC) - timedelta(seconds=5))
-        lost = rows.job(JobStatus.RUNNING, lease_until=lapsed, worker_id=dead.pk)
-        assert recovery.take_back_lost() == 1
-        assert (again(theirs).status, again(lost).status) == (JobStatus.RUNNING, JobStatus.WAITING)
-
     def test_a_lapsed_lease_is_taken_back_and_its_holder_fenced_off(self) -> None:
         job = rows.job(JobStatus.RUNNING, lease_until=datetime.now(UTC) - timedelta(seconds=1))
         assert recovery.take_back_lost() == 1

@@ -12,7 +12,8 @@ import pytest
 from django.db import OperationalError, connection
 
 from agent_jobs.models import DutyRun, Job, WorkerProcess
-from agent_jobs.services import duties, promotion, recovery, transitions
+from agent_jobs.services import duties, duty_table, promotion, transitions
+from agent_jobs.services.duties import Duty
 from agent_jobs.states import JobStatus
 from channels_integration.gate import Gate
 from tests import rows
@@ -61,7 +62,7 @@ def test_waits_of_many_that_end_together_hold_up_no_start(monkeypatch: pytest.Mo
         rows.job(JobStatus.RUNNING, waiting_for="reply", wake_at=past, lease_until=None)
     wake_due, steps = transitions.wake_due, []
 
-    def wake_some() -> dict[str, int]:
+    def wake_some(without: object = ()) -> dict[str, int]:
         if not steps:
             rows.job(JobStatus.SCHEDULED, scheduled_at=past)  # falls due while the first are woken
         steps.append("waiting" if Job.objects.filter(status=JobStatus.SCHEDULED).exists() else "promoted")
@@ -147,7 +148,7 @@ def _has_been(state: str, pid: int) -> bool:
 def test_a_process_that_is_frozen_at_a_duty_loses_it(caplog: pytest.LogCaptureFixture) -> None:
     with _at_promotion() as frozen:
         wait_for(_is_ours, what="the duty is somebody else's")
-        assert "that session is ended" in caplog.text
+        assert "terminated its database session" in caplog.text
         with pytest.raises(psycopg.OperationalError, match="terminating connection"):
             frozen.execute("SELECT 'thawed'")
     assert _is_ours()
@@ -175,14 +176,15 @@ def test_a_process_that_is_at_a_duty_keeps_it(what: str) -> None:
 @pytest.mark.django_db
 def test_a_duty_that_was_done_is_on_record() -> None:
     promotion.serve_second(seconds=0.0)
-    recovery.sweep()
-    assert set(DutyRun.objects.values_list("duty", flat=True)) == {"promote", "sweep"}
+    duties.each(duty_table.BELLS["sweep"])
+    found = set(DutyRun.objects.values_list("duty", flat=True))
+    assert found == {"promote", "take_back", "deadlines", "reservations", "ring_lanes", "ring_outbox", "ring_inbox"}
 
 
 def test_a_thousand_bells_of_a_duty_are_one() -> None:
     done: list[int] = []
     for _ in range(1_000):
-        duties.serve_duty("test-many", lambda: done.append(1) or 1)
+        duties.serve("test-many", [Duty("many", lambda: done.append(1) or 1, bell="test-many", notes_itself=True)])
     assert len(done) == 1
 
 
@@ -190,7 +192,7 @@ def test_a_duty_survives_a_database_that_is_away() -> None:
     def away() -> int:
         raise OperationalError("gone")
 
-    assert duties.serve_duty("test-away", away) == 0
+    assert duties.serve("test-away", [Duty("away", away, bell="test-away")]) == 0
 
 
 class TestGate:

@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from agent_jobs.models import AuditEntry, Job, Org
-from agent_jobs.services import audit, auditing, recovery, retention, transitions
+from agent_jobs.services import audit, auditing, duties, duty_table, retention, transitions
 from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, TaskStatus
@@ -88,7 +88,7 @@ def test_the_service_works_under_the_role(role):
     done = Settlement(claimed.id, claimed.token, claimed.task_id, JobStatus.COMPLETED, TaskStatus.COMPLETED)
     transitions.settle_and_claim([done])
     transitions.promote_due()
-    recovery.sweep()
+    duties.each(duty_table.BELLS["sweep"])
     assert audit.seal() > 5
     retention.prune(older_than_days=1)
     assert api.get("/services/audit", {"object_id": posted[0]}).json()["meta"]["total"] == 3

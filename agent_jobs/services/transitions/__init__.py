@@ -10,8 +10,8 @@ lanes         the queue of each lane: the place of a job in it, and how one that
 """
 
 from agent_jobs.services.transitions.claims import settle_and_claim
-from agent_jobs.services.transitions.lanes import in_seconds, ready_again, wake_due
-from agent_jobs.services.transitions.moves import MOVE_CODES, move_one, promote_due, record_creation
+from agent_jobs.services.transitions.lanes import due_to_wake, in_seconds, ready_again, wake_due
+from agent_jobs.services.transitions.moves import MOVE_CODES, due_to_promote, move_one, promote_due, record_creation
 from agent_jobs.services.transitions.settlements import Answer, Claim, Line, Note, Settlement, Turn
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "Note",
     "Settlement",
     "Turn",
+    "due_to_promote",
+    "due_to_wake",
     "in_seconds",
     "move_one",
     "promote_due",

@@ -4,7 +4,9 @@
 priority in the end. Nothing here changes a status: a job that waits is RUNNING all the while.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from django.db import connection
 from django.db.models import F, Value
@@ -42,9 +44,11 @@ def ready_again(job: Job) -> int:
     return statements.run(_READY_AGAIN, {"id": job.pk})
 
 
+_IS_DUE = """wake_at <= statement_timestamp() AND queue_at IS NULL AND id <> ALL(%(without)s::uuid[])
+    AND (%(only)s::uuid IS NULL OR id = %(only)s)"""
 _WAKE = f"""
 WITH due AS (
-    SELECT id FROM agent_jobs_job WHERE wake_at <= statement_timestamp() AND queue_at IS NULL
+    SELECT id FROM agent_jobs_job WHERE {_IS_DUE}
     ORDER BY wake_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), woken AS (
     UPDATE agent_jobs_job j SET queue_at = j.wake_at - {HEAD_START}, wake_at = NULL, updated_at = now()
@@ -55,8 +59,18 @@ SELECT lane, count(*) FROM woken GROUP BY lane
 """
 
 
-def wake_due(*, batch: int = 500) -> dict[str, int]:
+def wake_due(*, batch: int = 500, without: Sequence[UUID] = (), only: UUID | None = None) -> dict[str, int]:
     """Jobs whose wait is over go into their lane's queue. Returns how many by lane. Any number may run at once."""
     with connection.cursor() as cursor:
-        cursor.execute(_WAKE, {"batch": batch})
+        cursor.execute(_WAKE, {"batch": batch, "without": list(without), "only": only})
         return dict(cursor.fetchall())
+
+
+def due_to_wake(*, batch: int = 500, without: Sequence[UUID] = ()) -> list[UUID]:
+    """The jobs that `wake_due` would take, without locking them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id FROM agent_jobs_job WHERE {_IS_DUE} ORDER BY wake_at LIMIT %(batch)s",
+            {"batch": batch, "without": list(without), "only": None},
+        )
+        return [row[0] for row in cursor.fetchall()]

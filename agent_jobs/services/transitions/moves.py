@@ -1,6 +1,8 @@
 """One event applied to one job, and the promotion of those that are due. The table of moves is `states.MOVES`."""
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import F
@@ -100,9 +102,11 @@ def _read_again(job: Job) -> None:
         setattr(job, field.attname, getattr(now, field.attname))
 
 
+_IS_DUE = """status = 'SCHEDULED' AND scheduled_at <= statement_timestamp() AND id <> ALL(%(without)s::uuid[])
+    AND (%(only)s::uuid IS NULL OR id = %(only)s)"""
 _PROMOTE = f"""
 WITH due AS (
-    SELECT id FROM agent_jobs_job WHERE status = 'SCHEDULED' AND scheduled_at <= statement_timestamp()
+    SELECT id FROM agent_jobs_job WHERE {_IS_DUE}
     ORDER BY scheduled_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE agent_jobs_job j SET status = 'WAITING', queue_at = j.scheduled_at - {HEAD_START}, waiting_for = '',
@@ -118,8 +122,18 @@ SELECT lane, count(*) FROM moved GROUP BY lane
 """
 
 
-def promote_due(*, batch: int = 500) -> dict[str, int]:
+def promote_due(*, batch: int = 500, without: Sequence[UUID] = (), only: UUID | None = None) -> dict[str, int]:
     """SCHEDULED jobs whose time has come become WAITING. Returns how many by lane. Any number may run at once."""
     with connection.cursor() as cursor:
-        cursor.execute(_PROMOTE, {"batch": batch})
+        cursor.execute(_PROMOTE, {"batch": batch, "without": list(without), "only": only})
         return dict(cursor.fetchall())
+
+
+def due_to_promote(*, batch: int = 500, without: Sequence[UUID] = ()) -> list[UUID]:
+    """The jobs that `promote_due` would take, without locking them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id FROM agent_jobs_job WHERE {_IS_DUE} ORDER BY scheduled_at LIMIT %(batch)s",
+            {"batch": batch, "without": list(without), "only": None},
+        )
+        return [row[0] for row in cursor.fetchall()]
