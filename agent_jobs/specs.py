@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from agent_jobs import approvers
 from agent_jobs.errors import FieldError
 
 MAX_DELAY_MINUTES = 10_080  # a week
@@ -126,6 +127,10 @@ def _flag(value: Any) -> str:
     return "" if isinstance(value, bool) else "must be true or false"
 
 
+def _approvers(value: Any) -> str:
+    return _texts(50, 255)(value) or approvers.complaint(value)
+
+
 # Every key that a job's config and a job type's default_config may have. Times are in minutes.
 CONFIG_RULES: Mapping[str, Rule] = {
     "start_prompt": _text(20_000),
@@ -147,7 +152,7 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "max_cost": _money,
     # What becomes of a job that a cap leaves too little for; who may let it go on, and how long they are waited for.
     "on_budget_exhausted": _one_of("fail", "approve"),
-    "budget_approvers": _texts(50, 255),
+    "budget_approvers": _approvers,
     "budget_approval_minutes": _number(0, MAX_DELAY_MINUTES, above=True),
 }
 

@@ -38,8 +38,9 @@ _RECENT_MINUTES = 10
 
 _INSERT = """
 INSERT INTO channels_integration_inboundevent
-    (org_id, platform, event_id, team, code, thread, author, text, owner_key, is_direct, sent_at, lane, did, message_id)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    (org_id, platform, event_id, team, code, thread, author, text, owner_key, is_direct, is_outsider, sent_at, lane,
+        did, message_id)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (org_id, platform, event_id) DO NOTHING
 """
 
@@ -128,6 +129,7 @@ def record(incoming: Incoming) -> bool:
                 incoming.text,
                 incoming.owner_key,
                 incoming.is_direct,
+                incoming.is_outsider,
                 incoming.sent_at,
                 "/".join(quote(part, safe="") for part in lane),
                 incoming.did,
@@ -272,6 +274,7 @@ def _incoming(event: InboundEvent) -> Incoming:
         team=event.team,
         owner_key=event.owner_key,
         is_direct=event.is_direct,
+        is_outsider=event.is_outsider,
         did=Did(event.did),
         message_id=event.message_id,
     )

@@ -86,7 +86,8 @@ class Incoming:
     `event_id` is unique within the platform; `thread` is the platform's name of the thread ('' at top level);
     `owner_key` is set where the sender named the owner; `sent_at` is the platform's own time of what was done.
     `message_id` is the platform's own of the message that was said, edited or deleted, or that has the button. `text`
-    is what was said, what an edit made of it, or the button's value.
+    is what was said, what an edit made of it, or the button's value. `is_outsider` is told with presses: the person
+    belongs to another workspace than the one that the app is installed in.
     """
 
     org_id: str
@@ -100,6 +101,7 @@ class Incoming:
     team: str = ""
     owner_key: str = ""
     is_direct: bool = False
+    is_outsider: bool = False
     did: Did = Did.SAID
     message_id: str = ""
 

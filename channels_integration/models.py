@@ -247,6 +247,7 @@ class InboundEvent(models.Model):
     text = models.TextField()
     owner_key = models.TextField(blank=True, default="")
     is_direct = models.BooleanField(default=False)
+    is_outsider = models.BooleanField(default=False, db_default=False)
     did = models.TextField(default=Did.SAID, db_default=Did.SAID)
     message_id = models.TextField(blank=True, default="", db_default="")
     sent_at = models.DateTimeField()

@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries
+from agent_jobs import approvers, queries
 from agent_jobs.api import filters, paging
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource, read_job_id
@@ -49,7 +49,8 @@ class Approval(serializers.Serializer[Any]):
     edited_arguments = Object(required=False, help_text="What an approver made of them.")
     approvers = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Who may decide: people by their platform's ids, tokens as `token:…`. Empty: anybody there.",
+        help_text="Who may decide: members of Slack by their ids, other people by name, tokens as `token:…`, users as"
+        " `user:…`. Empty: anybody there who belongs to the workspace.",
     )
     on_timeout = serializers.CharField(help_text="What happens where nobody decides in time.")
     status = serializers.ChoiceField(list(queries.APPROVAL_STATUSES))
@@ -162,7 +163,7 @@ class JobApproval(Resource):
                 self.org_id,
                 wanted,
                 fields["decision"],
-                by=f"token:{self.token.name or self.token.public_id}",
+                by=approvers.Token(self.token.name or self.token.public_id),
                 actor=self.actor,
                 job_id=job["id"],
                 arguments=fields.get("arguments"),

@@ -22,7 +22,8 @@ from agent_jobs.api.approvals import ApprovalItem
 from agent_jobs.api.base import read_job_id
 from agent_jobs.api.channels import ByName, OrgMeta
 from agent_jobs.api.docs import operation
-from agent_jobs.api.fields import Object, StrictSerializer, Text
+from agent_jobs.api.fields import Author, Object, StrictSerializer, Text
+from agent_jobs.approvers import Person
 from agent_jobs.errors import NotFound
 from agent_jobs.services import channels, presses
 from channels_integration import directory, transcript, webchat
@@ -50,13 +51,13 @@ _places = threading.BoundedSemaphore(settings.LONG_POLL_LIMIT)
 # --- What is sent and answered ---------------------------------------------------------------------------------
 class MessageRequest(StrictSerializer):
     text = Text(max_length=40_000)
-    author = Text()
+    author = Author()
     job_id = Text(max_length=64, required=False, help_text="The job that is answered; else the newest that waits.")
 
 
 class PressRequest(StrictSerializer):
     value = Text(max_length=2_000, help_text="Of the button, as its message shows it.")
-    author = Text(help_text="Who presses it.")
+    author = Author(help_text="Who presses it.")
     arguments = Object(
         required=False,
         help_text="To be used instead of the button's `arguments`, and checked by its `arguments_schema`. Only with a"
@@ -207,7 +208,7 @@ class Presses(ByName):
                 platform=platform,
                 code=code,
                 value=fields["value"],
-                by=fields["author"],
+                by=Person(platform, fields["author"]),
                 actor=self.actor,
                 arguments=fields.get("arguments"),
             )

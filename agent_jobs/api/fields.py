@@ -7,6 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from agent_jobs import approvers
 from agent_jobs.api import parsing
 from agent_jobs.specs import CONFIG_RULES, money
 from channels_integration import invisible
@@ -63,6 +64,16 @@ class Name(Text):
         if complaint := invisible.in_name(text):
             raise serializers.ValidationError(complaint, code="invalid")
         return text
+
+
+class Author(Text):
+    """A person's name, as an application says it."""
+
+    def to_internal_value(self, data: Any) -> str:
+        name = super().to_internal_value(data)
+        if approvers.is_reserved(name):
+            raise serializers.ValidationError(approvers.RESERVED_FORM, code="reserved")
+        return name
 
 
 class Whole(serializers.IntegerField):

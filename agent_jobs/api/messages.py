@@ -15,7 +15,7 @@ from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
-from agent_jobs.api.fields import StrictSerializer, Text
+from agent_jobs.api.fields import Author, StrictSerializer, Text
 from agent_jobs.services import replies
 
 # Two lines of one turn have one time; the order of speech is that of the rows' numbers.
@@ -24,7 +24,7 @@ MAX_TEXT = 40_000
 
 
 class ReplyRequest(StrictSerializer):
-    author = Text(help_text="Who says it, as the agent shall know them.")
+    author = Author(help_text="Who says it, as the agent shall know them.")
     text = Text(max_length=MAX_TEXT)
 
 

@@ -13,7 +13,8 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
-from agent_jobs import dispatch
+from agent_jobs import approvers, dispatch
+from agent_jobs.approvers import Decider
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.models import Activity, Approval, Job, Message
 from agent_jobs.services import audit, questions, schemas, transitions
@@ -52,13 +53,13 @@ def decide(
     approval_id: UUID,
     decision: str,
     *,
-    by: str,
+    by: Decider,
     actor: Actor,
     job_id: UUID | None = None,
     arguments: Mapping[str, Any] | None = None,
     reason: str = "",
 ) -> Approval:
-    """Approve or deny, once. `by` is who decided: a platform's id of a person, or `token:<name>`.
+    """Approve or deny, once.
 
     `arguments` replace those that the agent asked for; the very same are no change. Raises NotFound, Forbidden for who
     is not among the approvers, Invalid for arguments that the tool does not take, and Conflict where it is decided,
@@ -73,14 +74,14 @@ def decide(
         if arguments is not None:
             _check(approval, arguments)
             arguments = None if _as_json(arguments) == _as_json(approval.arguments) else arguments
-        _decided(approval, DECISIONS[decision], by=by, reason=reason, edited_arguments=arguments)
+        _decided(approval, DECISIONS[decision], by=str(by), reason=reason, edited_arguments=arguments)
         _note(job, approval, actor)
         _audit(approval, actor)
         _go_on(job)
     return approval
 
 
-def require_decidable(org_id: str, approval_id: UUID, *, by: str) -> Approval:
+def require_decidable(org_id: str, approval_id: UUID, *, by: Decider) -> Approval:
     """One that `by` could decide this moment, which promises nothing. Raises what `decide` does."""
     approval = _found(org_id, approval_id)
     _require_approver(approval, by)
@@ -132,8 +133,8 @@ def _found(org_id: str, approval_id: UUID, job_id: UUID | None = None) -> Approv
     return asked
 
 
-def _require_approver(approval: Approval, by: str) -> None:
-    if approval.approvers and by not in approval.approvers:
+def _require_approver(approval: Approval, by: Decider) -> None:
+    if not approvers.may_decide(approval.approvers, by):
         raise Forbidden("somebody else has to decide this", code="not_an_approver")
 
 

@@ -32,7 +32,7 @@ def buttons(approval: Approval, platform: str) -> tuple[tuple[str, str], ...]:
 def opened(press: Incoming) -> Form:
     """What somebody sees who wants to change arguments (settings.CHANNELS_FORM_HANDLER)."""
     try:
-        found = approvals.require_decidable(press.org_id, _asked(press), by=press.author)
+        found = approvals.require_decidable(press.org_id, _asked(press), by=presses.person(press))
     except (Invalid, NotFound, Forbidden, Conflict) as error:
         return Form("Not to be changed", _told(press, error))
     if not approvals.has_arguments(found):
@@ -54,7 +54,8 @@ def send_back(press: Incoming, arguments: Any) -> Approval:
     if not isinstance(arguments, Mapping):
         raise Invalid(FieldError("arguments", "invalid", "must be an object"))
     try:
-        return approvals.decide(press.org_id, approval_id, "approve", by=press.author, actor=actor, arguments=arguments)
+        by = presses.person(press)
+        return approvals.decide(press.org_id, approval_id, "approve", by=by, actor=actor, arguments=arguments)
     except Conflict:
         decided = Approval.objects.get(pk=approval_id)
         taken = decided.arguments if decided.edited_arguments is None else decided.edited_arguments

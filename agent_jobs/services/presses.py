@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db.models.functions import Now
 
+from agent_jobs.approvers import Person
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.models import Activity, Approval
 from agent_jobs.services import approvals, audit
@@ -30,7 +31,7 @@ def press(
     platform: str,
     code: str,
     value: str,
-    by: str,
+    by: Person,
     actor: Actor,
     team: str = "",
     arguments: Mapping[str, Any] | None = None,
@@ -86,7 +87,7 @@ def receive(incoming: Incoming) -> bool:
             platform=incoming.platform,
             code=incoming.code,
             value=incoming.text,
-            by=incoming.author,
+            by=person(incoming),
             actor=actor,
             team=incoming.team,
         )
@@ -100,6 +101,10 @@ def receive(incoming: Incoming) -> bool:
     except Conflict as error:
         return error.code != "approval_not_open"
     return True
+
+
+def person(incoming: Incoming) -> Person:
+    return Person(incoming.platform, incoming.author, incoming.is_outsider)
 
 
 def _read(value: str) -> tuple[str, UUID]:

@@ -173,6 +173,7 @@ def _pressed(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> It
                 thread=words["thread_ts"],
                 team=team_id,
                 is_direct=words["channel"].startswith("D"),
+                is_outsider=_is_outsider(payload, team_id),
                 did=Did.PRESSED,
                 message_id=words["ts"],
             )
@@ -194,6 +195,7 @@ def _sent_back(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> 
             sent_at=datetime.now(UTC),
             team=team_id,
             is_direct=form.channel.startswith("D"),
+            is_outsider=_is_outsider(payload, team_id),
             did=Did.PRESSED,
         )
         yield Submission(press, storable(form.text))
@@ -209,6 +211,13 @@ def _posters(block_id: Any, org_ids: list[str]) -> list[str]:
         return org_ids
     found = OutboundMessage.objects.filter(pk=message_id, org_id__in=org_ids).values_list("org_id", flat=True)
     return list(found) or org_ids
+
+
+def _is_outsider(payload: Mapping[str, Any], team_id: str) -> bool:
+    """Whether who pressed belongs to another workspace: in a channel that is shared with one, Slack names their own."""
+    user = payload.get("user")
+    home = user.get("team_id") if isinstance(user, dict) else None
+    return home not in (None, "", team_id)
 
 
 def _id_in(payload: Mapping[str, Any], name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
+from agent_jobs.approvers import Token
 from agent_jobs.models import Approval, Job, Message, Org
 from agent_jobs.services import approvals, replies, stated_hours
 from agent_jobs.states import JobStatus
@@ -102,7 +103,7 @@ def test_when_it_is_over_it_is_over() -> None:
 
 def test_one_that_nobody_has_seen_in_its_place_can_be_decided_by_api() -> None:
     job = park()
-    approvals.decide("acme", asked(job).pk, "approve", by="token:ops", actor=rows.TESTER)
+    approvals.decide("acme", asked(job).pk, "approve", by=Token("ops"), actor=rows.TESTER)
     take_up(job, done(text=""))
     assert Message.objects.filter(job=job, text="Fire!").exists()
     assert again(job).timer_message_id is None

@@ -7,6 +7,7 @@ import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 
+from agent_jobs.approvers import Person
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
 from agent_jobs.models import Approval, Job, Message
 from agent_jobs.services import approvals, jobs, transitions
@@ -27,7 +28,7 @@ def asked(job: Job) -> Approval:
 
 
 def decide(job: Job, decision: str = "approve", *, by: str = "U0BOSS", **options: Any) -> Approval:
-    return approvals.decide("acme", asked(job).pk, decision, by=by, actor=rows.TESTER, **options)
+    return approvals.decide("acme", asked(job).pk, decision, by=Person("slack", by), actor=rows.TESTER, **options)
 
 
 def said(job: Job) -> list[str]:
@@ -124,7 +125,7 @@ def test_only_an_approver_decides(parked: Any) -> None:
 def test_another_organisation_decides_nothing(parked: Any) -> None:
     job, _ = parked
     with pytest.raises(NotFound):
-        approvals.decide("rival", asked(job).pk, "approve", by="U0BOSS", actor=rows.TESTER)
+        approvals.decide("rival", asked(job).pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_a_canceled_job_has_nothing_left_to_approve(parked: Any) -> None:
     jobs.cancel("acme", job.pk, actor=rows.TESTER)
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
     with pytest.raises(Conflict):
-        approvals.decide("acme", approval.pk, "approve", by="U0BOSS", actor=rows.TESTER)
+        approvals.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
 
 
 @pytest.mark.parametrize("event", ["cancel", "fail"])
@@ -226,7 +227,7 @@ def test_twenty_at_once_decide_once() -> None:
 
     def press(number: int) -> Approval:
         decision = "approve" if number % 2 else "deny"
-        return approvals.decide("acme", approval.pk, decision, by=f"U{number}", actor=rows.TESTER)
+        return approvals.decide("acme", approval.pk, decision, by=Person("slack", f"U{number}"), actor=rows.TESTER)
 
     outcomes = at_once(*[partial(press, number) for number in range(20)])
     (winner,) = [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, Conflict)]

@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
+from agent_jobs.approvers import Person
 from agent_jobs.errors import BudgetExhausted, Conflict, Forbidden, Invalid
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Approval, AuditEntry, Budget, Job, JobType, Message, Org, Profile, Step
@@ -72,7 +73,7 @@ def asked(job: Job) -> Approval:
 
 
 def decide(job: Job, decision: str = "approve", *, by: str = "U0BOSS", **options: Any) -> Approval:
-    return approvals.decide("acme", asked(job).pk, decision, by=by, actor=rows.TESTER, **options)
+    return approvals.decide("acme", asked(job).pk, decision, by=Person("slack", by), actor=rows.TESTER, **options)
 
 
 def said(job: Job) -> list[str]:
@@ -439,7 +440,7 @@ def test_a_canceled_job_has_nothing_left_to_approve(provider: FakeOpenAI) -> Non
     jobs.cancel("acme", job.pk, actor=rows.TESTER)
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
     with pytest.raises(Conflict):
-        approvals.decide("acme", approval.pk, "approve", by="U0BOSS", actor=rows.TESTER)
+        approvals.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
     assert budgets.spending.granted("acme", job.pk) == {}
 
 
@@ -512,7 +513,7 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
             begin.wait(PATIENCE)
             for _ in range(2):
                 with contextlib.suppress(Conflict):
-                    approvals.decide("acme", approval.pk, "approve", by="U0BOSS", actor=rows.TESTER)
+                    approvals.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
                 Job.objects.filter(pk=job.pk).update(queue_at=None)
         finally:
             connection.close()

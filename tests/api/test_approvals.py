@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from agent_jobs.models import Activity, Approval, AuditEntry
 from agent_jobs.states import JobStatus
 from channels_integration import directory
+from channels_integration.models import Channel
 from tests import factories, rows
 from tests.channels.conftest import deliver_all
 from tests.fakes.webhook import FakeReceiver
@@ -326,6 +327,49 @@ class TestWebChat:
 
         assert acme.post(PRESSES, {"value": value, "author": "Ann"}).status_code == 403
         assert acme.post(PRESSES, {"value": value, "author": "Boss"}).status_code == 200
+
+    @pytest.mark.parametrize("path", ["web/lobby", "webhook/desk", "whatsapp/desk"])
+    @pytest.mark.parametrize(
+        "author",
+        [
+            *(
+                "token:test",
+                "token:finance",
+                "Token:finance",
+                "ｔｏｋｅｎ:finance",
+                "tok\u200ben:finance",
+                " token : finance",
+            ),
+            *("user:jane", "system:time-out", "agent", "Agent ", "agent:x", "person:U0BOSS", "app:finance"),
+        ],
+    )
+    def test_nobody_speaks_or_presses_under_the_name_of_an_app_a_user_or_the_agent(self, acme, author, path):
+        platform, code = path.split("/")
+        Channel.objects.get_or_create(org_id="acme", platform=platform, code=code)
+        job = rows.parked(platform=platform, channel_code=code)
+        approval = rows.approval(job, approvers=["token:test", "token:finance"])
+        at = f"/services/channels/{path}"
+        answers = [
+            acme.post(f"{at}/presses", {"value": f"approve:{approval.pk}", "author": author}),
+            acme.post(f"{at}/messages", {"text": "Hi", "author": author}),
+            acme.post(f"/services/agent-jobs/{approval.job_id}/messages", {"text": "Hi", "author": author}),
+        ]
+
+        assert [(found.status_code, factories.fields_of(found)) for found in answers] == [(400, ["author"])] * 3
+        approval.refresh_from_db()
+        assert approval.status == "pending"
+
+    @pytest.mark.parametrize("approver", ["token:test", "token:finance", "user:jane", "U0BOSS", "Ben"])
+    def test_no_author_of_a_chat_is_an_app_a_user_or_a_member_of_slack(self, acme, approver):
+        approval = self.asked(approvers=[approver])
+        names = ["test", "finance", "jane", "U0BOSS", "u0boss", "Ann", "ben"]
+        refused = {
+            acme.post(PRESSES, {"value": f"approve:{approval.pk}", "author": name}).json()["code"] for name in names
+        }
+
+        assert refused == {"not_an_approver"}
+        approval.refresh_from_db()
+        assert approval.status == "pending"
 
 
 class TestEditsInAWebChat:

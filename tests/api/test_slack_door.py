@@ -62,6 +62,19 @@ def test_a_press_decides_wakes_the_job_and_changes_the_message(slack, word, stat
     assert (len(slack.posts), len(slack.updates)) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("approvers", "status"), [([], "pending"), (["U0BOSS"], "pending"), (["U0OUT"], "approved")], ids=str
+)
+def test_people_of_other_workspaces_decide_only_where_they_are_named(slack, approvers, status):
+    approval, post = asked(slack)
+    Approval.objects.update(approvers=approvers)
+    assert slack.press(post, f"approve:{approval.pk}", user="U0OUT", home="T0OTHER") == [200]
+    routed()
+
+    approval.refresh_from_db()
+    assert approval.status == status
+
+
 def test_replays_double_clicks_and_two_people_at_once_make_one_decision(slack):
     approval, post = asked(slack)
     bodies = [

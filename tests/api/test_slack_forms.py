@@ -6,6 +6,7 @@ import threading
 import pytest
 from django.db import connection, connections
 
+from agent_jobs.approvers import Person
 from agent_jobs.models import Activity, Approval, AuditEntry, Job
 from agent_jobs.services import approvals
 from channels_integration import directory, inbound
@@ -82,6 +83,17 @@ def test_it_opens_the_arguments_as_they_are_and_decides_nothing(slack):
     assert "pay" in view.said
     assert now(approval).status == "pending"
     assert not InboundEvent.objects.exists()
+
+
+def test_people_of_other_workspaces_open_no_form_and_send_none_back(slack):
+    approval, post = asked(slack)
+    view = edit(slack, approval, post)
+    slack.press(post, f"edit:{approval.pk}", user="U0OUT", home="T0OTHER")
+    _, answer = slack.ask_interaction(slack.submission(view, '{"amount": 3}', user="U0OUT", home="T0OTHER"))
+
+    assert slack.views[-1].said == "Somebody else has to decide this."
+    assert answer["response_action"] == "errors"
+    assert now(approval).status == "pending"
 
 
 # --- Sending it back -------------------------------------------------------------------------------------------
@@ -443,4 +455,7 @@ def test_an_edit_is_no_value_for_the_other_doors(slack):
 
     assert refused.status_code == 400
     assert factories.fields_of(refused) == ["value"]
-    assert approvals.decide("acme", approval.pk, "approve", by="Ann", actor=rows.TESTER).status == "approved"
+    assert (
+        approvals.decide("acme", approval.pk, "approve", by=Person("web", "Ann"), actor=rows.TESTER).status
+        == "approved"
+    )

@@ -364,6 +364,7 @@ class FakeSlack:
         *,
         user: str = "U0PERSON",
         team: str = "",
+        home: str = "",
         is_shown: bool = True,
         duplicates: int = 1,
         **twists: Any,
@@ -372,13 +373,21 @@ class FakeSlack:
 
         A value that the message does not show (any more) is a KeyError, unless `is_shown` is False: then it is made up.
         """
-        body = self.interaction(post, value, user=user, team=team, is_shown=is_shown)
+        body = self.interaction(post, value, user=user, team=team, home=home, is_shown=is_shown)
         return [self.send_interaction(body, **twists) for _ in range(duplicates)]
 
     def interaction(
-        self, post: Post, value: str, *, user: str = "U0PERSON", team: str = "", is_shown: bool = True
+        self,
+        post: Post,
+        value: str,
+        *,
+        user: str = "U0PERSON",
+        team: str = "",
+        home: str = "",
+        is_shown: bool = True,
     ) -> bytes:
-        """The body of one press; each call is a press of its own."""
+        """The body of one press; each call is a press of its own. `home` is the user's workspace, where that is another
+        one: the channel is shared with it."""
         message = self.message(post.channel, post.ts)
         blocks = message.get("blocks") or []
         shown = [
@@ -398,7 +407,7 @@ class FakeSlack:
             self._triggers[trigger_id] = (user, time.monotonic() + self.trigger_seconds, False)
         payload = {
             "type": "block_actions",
-            "user": {"id": user, "username": name, "name": name, "team_id": team_id},
+            "user": {"id": user, "username": name, "name": name, "team_id": home or team_id},
             "api_app_id": "A0FAKE",
             "token": "unused",
             "container": {
@@ -437,7 +446,14 @@ class FakeSlack:
         return self.ask_interaction(self.submission(view, text, user=user, team=team), **twists)
 
     def submission(
-        self, view: View, text: str, *, user: str = "", team: str = "", fields: Mapping[str, Any] | None = None
+        self,
+        view: View,
+        text: str,
+        *,
+        user: str = "",
+        team: str = "",
+        home: str = "",
+        fields: Mapping[str, Any] | None = None,
     ) -> bytes:
         """The body of `submit`. `fields` are laid over the view."""
         team_id, who = team or self.team_id, user or view.user
@@ -450,7 +466,7 @@ class FakeSlack:
         payload = {
             "type": "view_submission",
             "team": {"id": team_id, "domain": "fake"},
-            "user": {"id": who, "username": who.lower(), "name": who.lower(), "team_id": team_id},
+            "user": {"id": who, "username": who.lower(), "name": who.lower(), "team_id": home or team_id},
             "api_app_id": "A0FAKE",
             "token": "unused",
             "trigger_id": f"1.2.{secrets.token_hex(8)}",

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
+from agent_jobs.approvers import Person
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
 from agent_jobs.models import Activity, Approval, AuditEntry, Job
 from agent_jobs.services import approvals, presses, questions
@@ -24,7 +25,7 @@ NOBODY = UUID("01930000-0000-7000-8000-000000000000")
 
 
 def decide(approval, decision="approve", *, org_id="acme", by="U0ANN", **options):
-    return approvals.decide(org_id, approval.pk, decision, by=by, actor=OPS, **options)
+    return approvals.decide(org_id, approval.pk, decision, by=Person("slack", by), actor=OPS, **options)
 
 
 @pytest.mark.django_db
@@ -115,7 +116,7 @@ class TestDeciding:
         with pytest.raises(NotFound) as anothers:
             decide(theirs)
         with pytest.raises(NotFound) as nobodys:
-            approvals.decide("acme", NOBODY, "approve", by="x", actor=OPS)
+            approvals.decide("acme", NOBODY, "approve", by=Person("web", "x"), actor=OPS)
 
         assert anothers.value.message.replace(str(theirs.pk), "X") == nobodys.value.message.replace(str(NOBODY), "X")
         assert (anothers.value.denied, nobodys.value.denied) == (("approval", str(theirs.pk)), None)
@@ -259,6 +260,17 @@ class TestPresses:
         (entry,) = AuditEntry.objects.filter(action="access.denied")
         assert (entry.org_id, entry.object_type, entry.object_id) == ("acme", "approval", str(theirs.pk))
         assert entry.actor == "person:U0ANN"
+
+    @pytest.mark.parametrize(
+        ("approvers", "status"), [([], "pending"), (["U0BOSS"], "pending"), (["U0ANN"], "approved")], ids=str
+    )
+    def test_people_of_other_workspaces_decide_only_where_they_are_named(self, approvers, status):
+        approval = rows.approval(in_slack(), approvers=approvers)
+
+        assert pressed(approval, is_outsider=True)
+        approval.refresh_from_db()
+        assert approval.status == status
+        assert Activity.objects.filter(code="approval.refused").exists() == (status == "pending")
 
     def test_who_may_not_decide_is_noted_once_however_often_they_press(self):
         approval = rows.approval(in_slack(), approvers=["U0BOSS"])

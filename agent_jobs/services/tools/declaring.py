@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent_jobs import approvers
 from agent_jobs.errors import FieldError
 from agent_jobs.services import schemas
 from agent_jobs.specs import MAX_DELAY_MINUTES
@@ -162,6 +163,10 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     return lambda value: "" if value in words else f"must be one of {', '.join(words)}"
 
 
+def _approvers(value: Any) -> str:
+    return _texts(50, 255)(value) or approvers.complaint(value)
+
+
 def _flag(value: Any) -> str:
     return "" if isinstance(value, bool) else "must be true or false"
 
@@ -208,7 +213,7 @@ _RULES: Mapping[str, Callable[[Any], str]] = {
     "name": _tool_name(64),
     "description": _text(MAX_DESCRIPTION),
     "timeout_seconds": _number(MAX_TIMEOUT_SECONDS),
-    "approvers": _texts(50, 255),
+    "approvers": _approvers,
     "approval_minutes": _number(MAX_DELAY_MINUTES),
     "on_timeout": _one_of(*ON_TIMEOUT),
     "is_idempotent": _flag,

@@ -12,8 +12,7 @@ OnStart = Callable[[Callable[[], None]], object]
 class Declared:
     """One tool. `parameters` is the JSON schema of its arguments; `settings` how it is called, never shown to a model.
 
-    `approvers` are the authors who may allow a call (users of the platform, or `token:<name>`); where there are none,
-    anybody in the channel may.
+    `approvers` say who may allow a call, as stated (`agent_jobs.approvers`).
     """
 
     name: str
