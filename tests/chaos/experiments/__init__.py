@@ -13,6 +13,7 @@ from tests.chaos.experiments import (
     poison,
     postgres,
     processes,
+    read_only,
     redis,
     rolling,
     slack,
@@ -38,5 +39,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     flood.E14,
     strangers.E15,
     links.E16,
+    read_only.E17,
 )
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}

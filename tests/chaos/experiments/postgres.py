@@ -23,7 +23,7 @@ def _harm(scene: Scene) -> None:
     every = min(25.0, scene.seconds / 4)
     next_at = every / 2
     while scene.pause(0.5):
-        _terminate(scene)
+        terminate_a_session(scene)
         if scene.elapsed > next_at:
             fault = faults.pop(0)
             faults.append(fault)
@@ -31,7 +31,7 @@ def _harm(scene: Scene) -> None:
             next_at = scene.elapsed + every
 
 
-def _terminate(scene: Scene) -> None:
+def terminate_a_session(scene: Scene) -> None:
     rig = scene.rig
     try:
         with rig.database(connect_timeout=2) as connection:
