@@ -89,11 +89,15 @@ def _plain(value: Any) -> Any:
 @admin.register(Org)
 class OrgAdmin(Audited):
     word = "org"
-    list_display = ("id", "name", "weight", "max_time_to_complete", "created_at")
+    list_display = ("id", "name", "weight", "max_time_to_complete", "created_at", "closed_at", "erased_at")
     search_fields = ("id", "name")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Org | None = None) -> tuple[str, ...]:
-        return ("id", "created_at") if obj else ("created_at",)
+        readonly = ("created_at", "closed_at", "erased_at")
+        return ("id", *readonly) if obj else readonly
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # `manage.py close_org` ends an organisation
 
 
 @admin.register(Membership)

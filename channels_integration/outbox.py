@@ -74,10 +74,15 @@ WITH outgoing_rows AS (
     SELECT record FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS r(record, place) ORDER BY place
 ) {INSERT_FROM_JSON}"""  # noqa: S608
 
-_WITHDRAW = """
+_RECALL = """
 UPDATE channels_integration_outboundmessage SET
     status = CASE WHEN status = 'sending' OR platform_message_id <> '' THEN status ELSE 'withdrawn' END,
     is_in_lane = false, is_recalled = true
+"""
+_WITHDRAW_ALL = f"""{_RECALL}
+WHERE org_id = %s AND status IN ('pending', 'sending', 'unknown') AND NOT is_recalled
+"""
+_WITHDRAW = f"""{_RECALL}
 WHERE owner_key = %s AND org_id = %s AND status IN ('pending', 'sending', 'unknown')
 RETURNING id, status
 """
@@ -158,6 +163,13 @@ def withdraw(org_id: str, owner_key: str) -> list[UUID]:
     with connection.cursor() as cursor:
         cursor.execute(_WITHDRAW, [owner_key, org_id])
         return [row[0] for row in cursor.fetchall() if row[1] == OutboundMessage.Status.WITHDRAWN]
+
+
+def withdraw_all(org_id: str) -> int:
+    """As `withdraw`, for everything that an organisation has not said yet. Returns how many messages."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WITHDRAW_ALL, [org_id])
+        return int(cursor.rowcount)
 
 
 def look_again(org_id: str) -> int:

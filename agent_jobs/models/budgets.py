@@ -25,7 +25,7 @@ class Budget(models.Model):
     counts every call of its scope.
     """
 
-    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False, db_constraint=False)
     scope = models.PositiveSmallIntegerField(choices=Scope.choices)
     key = models.CharField(max_length=128, blank=True)  # of the type or the job; empty for the organisation
     day = models.DateField()
@@ -57,7 +57,7 @@ class Reservation(models.Model):
     MODEL_LENGTH = 128
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False, db_constraint=False)
     job_id = models.UUIDField()
     job_type_key = models.CharField(max_length=128)
     model = models.CharField(max_length=MODEL_LENGTH)
@@ -97,7 +97,7 @@ class UsageDay(models.Model):
 
     PARTS = 16
 
-    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False, db_constraint=False)
     day = models.DateField()
     job_type_key = models.CharField(max_length=128)
     model = models.CharField(max_length=Reservation.MODEL_LENGTH)

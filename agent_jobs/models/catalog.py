@@ -12,7 +12,7 @@ from agent_jobs.models.orgs import LEAST_MONEY, Org
 class CatalogEntry(models.Model):
     """What job types and profiles share. `key` is the `id` that clients see, unique within the organisation."""
 
-    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT)
     key = models.CharField(max_length=128)
     name = models.CharField(max_length=200)
     description = models.TextField(blank=True, default="")
@@ -80,7 +80,7 @@ class ModelKey(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT)
     provider = models.CharField(max_length=32)
     sealed_key = models.TextField()
     base_url = models.CharField(max_length=2_000, blank=True, default="")

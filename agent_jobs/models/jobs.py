@@ -19,7 +19,7 @@ _STATUSES = [(str(status), str(status)) for status in JobStatus]
 
 class Job(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False)
     status = models.CharField(max_length=12, choices=_STATUSES)
 
     # What was asked for. The job type is copied in, so that a job runs as it was when it was posted.
@@ -225,7 +225,7 @@ class Activity(models.Model):
     """One thing that happened: a move, a model call, a tool call, a message. A message's activity has its id."""
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
-    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False, db_constraint=False)
     job = models.ForeignKey(
         Job, null=True, on_delete=models.CASCADE, related_name="activities", db_index=False, db_constraint=False
     )

@@ -35,9 +35,20 @@ class Org(models.Model):
     # Days for which what has ended is kept; empty: the setting's default.
     retention_days = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     created_at = models.DateTimeField(db_default=Now())
+    # Written by services.closing. The row of an erased organisation stays, so that its id is never free again.
+    closed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    is_being_erased = models.BooleanField(db_default=False, editable=False)
+    erased_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
-        indexes = [models.Index(fields=["id"], condition=models.Q(hours__isnull=False), name="org_with_hours")]
+        indexes = [
+            models.Index(fields=["id"], condition=models.Q(hours__isnull=False), name="org_with_hours"),
+            models.Index(
+                fields=["id"],
+                condition=models.Q(closed_at__isnull=False, erased_at__isnull=True),
+                name="org_closed",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.id
@@ -50,7 +61,7 @@ class PlaceHours(models.Model):
         CHANNEL = "channel"
         PERSON = "person"
 
-    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False)
     kind = models.CharField(max_length=16, choices=Kind.choices)
     platform = models.CharField(max_length=32)
     name = models.CharField(max_length=255)  # the channel's code, or who the person is on the platform
@@ -72,7 +83,7 @@ class Membership(models.Model):
         ADMIN = "admin"
         MEMBER = "member"
 
-    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
     role = models.CharField(max_length=16, choices=Role.choices)
 
@@ -86,7 +97,7 @@ class Membership(models.Model):
 class AppToken(models.Model):
     """A credential of a platform service. Only an HMAC of the token is kept; `public_id` may be shown and logged."""
 
-    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT)
     # Whose it is: an app may hold two at once, so that a new one can be put in place before the old one is revoked.
     app = models.CharField(max_length=200)
     name = models.CharField(max_length=200)
@@ -107,7 +118,7 @@ class AppToken(models.Model):
 class IdempotencyKey(models.Model):
     """The answer that a POST with this key got, for those who repeat it."""
 
-    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT)
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64)  # SHA-256 of method, path, query and body
     status_code = models.PositiveSmallIntegerField()

@@ -15,7 +15,7 @@ class ToolSecret(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    org = models.ForeignKey(Org, on_delete=models.CASCADE)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT)
     name = models.CharField(max_length=64)
     sealed_value = models.TextField()
     hosts = ArrayField(models.CharField(max_length=253), default=list, db_default=[], blank=True)

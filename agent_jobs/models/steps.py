@@ -22,7 +22,7 @@ class Step(models.Model):
         TOOL = "tool"
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
-    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False, db_constraint=False)
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="steps", db_index=False, db_constraint=False)
     life = models.PositiveIntegerField()
     number = models.PositiveIntegerField()
@@ -63,7 +63,7 @@ class Approval(models.Model):
         WITHDRAWN = "withdrawn"  # its job ended
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
-    org = models.ForeignKey(Org, on_delete=models.CASCADE, db_index=False, db_constraint=False)
+    org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False, db_constraint=False)
     job = models.ForeignKey(
         Job, on_delete=models.CASCADE, related_name="approvals", db_index=False, db_constraint=False
     )

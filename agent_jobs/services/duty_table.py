@@ -5,7 +5,7 @@ To add a duty: write a function that returns how many rows it handled, and add a
 
 from collections.abc import Callable
 
-from agent_jobs.services import audit, budgets, duties, promotion, recovery, retention
+from agent_jobs.services import audit, budgets, closing, duties, promotion, recovery, retention
 from agent_jobs.services.duties import Duty
 from channels_integration import doorbell, inbound, outbox
 
@@ -28,6 +28,7 @@ DUTIES = (
     Duty("ring_lanes", _ringing(recovery.ring_for_waiting), bell="sweep"),
     Duty("ring_outbox", _ringing(outbox.sweep), bell="sweep"),
     Duty("ring_inbox", _ringing(inbound.sweep), bell="sweep"),
+    Duty("close_orgs", closing.close_orgs, bell="sweep"),
     Duty("audit", audit.seal, bell="audit", notes_itself=True),
     Duty(
         "prune",
@@ -37,6 +38,7 @@ DUTIES = (
         notes_itself=True,
         on_standby=False,
     ),
+    Duty("erase", closing.erase_orgs, bell="erase", every=60.0, notes_itself=True, on_standby=False),
 )
 BELLS: dict[str, tuple[Duty, ...]] = {
     bell: tuple(duty for duty in DUTIES if duty.bell == bell) for bell in dict.fromkeys(duty.bell for duty in DUTIES)

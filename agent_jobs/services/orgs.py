@@ -10,7 +10,7 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.models import Membership, Org
 from agent_jobs.models.orgs import ORG_ID_PATTERN
 from agent_jobs.services import audit
@@ -45,6 +45,8 @@ def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int | 
     wanted = {"name": name, **{column: _quota(column, value) for column, value in quotas.items()}}
     with transaction.atomic():
         known = Org.objects.select_for_update(no_key=True).filter(pk=org_id).first()
+        if known is not None and known.closed_at is not None:
+            raise _closed(known)
         before = {column: getattr(known, column) for column in wanted} if known else {}
         org, is_new = Org.objects.update_or_create(pk=org_id, defaults=wanted)
         old, new = audit.changes(before, wanted)
@@ -53,6 +55,24 @@ def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int | 
         elif new:
             audit.record(org_id, "org.updated", "org", org_id, actor=actor, before=old, after=new)
     return org, is_new
+
+
+def _closed(org: Org) -> Conflict:
+    if org.is_being_erased:
+        message = f"the organization {org.pk!r} has been erased; its id is never used again"
+    else:
+        message = f"the organization {org.pk!r} is closed; reopen it with manage.py close_org {org.pk} --undo"
+    return Conflict(message, code="org_closed")
+
+
+def open_org(org_id: str) -> Org:
+    """The organisation, for commands that give it something. Raises NotFound, and Conflict where it is closed."""
+    org = Org.objects.filter(pk=org_id).first()
+    if org is None:
+        raise NotFound("there is no such organization", code="org_not_found")
+    if org.closed_at is not None:
+        raise _closed(org)
+    return org
 
 
 def _quota(column: str, value: Any) -> int | Decimal:

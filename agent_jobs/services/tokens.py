@@ -127,17 +127,17 @@ def authenticate(plain: str) -> AppToken | None:
     if token is None:
         return None
     org = statements.instance(Org, "id = %(id)s", {"id": token.org_id})
-    if org is None:
-        return None  # deleted this moment, and the token with it
+    if org is None or org.closed_at is not None:
+        return None
     token.org = org
     _mark_used(token)
     return token
 
 
 def living(token_pks: Iterable[int]) -> set[int]:
-    """Those of them that are neither revoked nor expired."""
+    """Those of them that are neither revoked nor expired, and whose organisation is not closed."""
     alive = AppToken.objects.filter(
-        Q(expires_at=None) | Q(expires_at__gt=Now()), pk__in=list(token_pks), revoked_at=None
+        Q(expires_at=None) | Q(expires_at__gt=Now()), pk__in=list(token_pks), revoked_at=None, org__closed_at=None
     )
     return set(alive.values_list("pk", flat=True))
 

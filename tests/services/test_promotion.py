@@ -178,7 +178,7 @@ def test_a_duty_that_was_done_is_on_record() -> None:
     promotion.serve_second(seconds=0.0)
     duties.each(duty_table.BELLS["sweep"])
     found = set(DutyRun.objects.values_list("duty", flat=True))
-    assert found == {"promote", "take_back", "deadlines", "reservations", "ring_lanes", "ring_outbox", "ring_inbox"}
+    assert found == {"promote"} | {duty.name for duty in duty_table.BELLS["sweep"]}
 
 
 def test_a_thousand_bells_of_a_duty_are_one() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from agent_jobs import queries, scopes
+from agent_jobs import scopes
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import tokens
+from agent_jobs.services import orgs, tokens
 from agent_jobs.specs import Actor
 
 
@@ -40,7 +40,7 @@ class Command(BaseCommand):
         days = 0 if options["never"] else options["expires_in_days"]
         with told_plainly():
             _, plain = tokens.issue(
-                queries.org(options["org"]),
+                orgs.open_org(options["org"]),
                 name=options["name"],
                 scopes=options["scopes"],
                 app=options["app"],

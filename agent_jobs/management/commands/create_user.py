@@ -5,7 +5,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from agent_jobs import queries
 from agent_jobs.management.commands._base import told_plainly
 from agent_jobs.services import orgs
 from agent_jobs.specs import Actor
@@ -29,7 +28,7 @@ class Command(BaseCommand):
         if not password:
             raise CommandError("standard input holds no password: echo … | python3 manage.py create_user …")
         with told_plainly():
-            org = queries.org(options["org"])
+            org = orgs.open_org(options["org"])
             user, is_new = orgs.create_user(
                 org, username=options["username"], role=options["role"], password=password, actor=_ACTOR
             )

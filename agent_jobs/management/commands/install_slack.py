@@ -6,9 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from agent_jobs import queries
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import channels
+from agent_jobs.services import channels, orgs
 from agent_jobs.specs import Actor
 from channels_integration.errors import ChannelsError, InvalidField
 
@@ -36,7 +35,7 @@ class Command(BaseCommand):
         if not signing_secret:
             raise CommandError(f"the variable {variable}, which should hold the signing secret, is not set")
         with told_plainly():
-            org = queries.org(options["org"])
+            org = orgs.open_org(options["org"])
             try:
                 installation = channels.install_slack(
                     org.pk,

@@ -1,0 +1,48 @@
+"""Closes an organisation, reopens it within the grace, or erases it at once."""
+
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from agent_jobs.management.commands._base import told_plainly
+from agent_jobs.services import closing
+from agent_jobs.specs import Actor
+
+_ACTOR = Actor("command", "close_org")
+
+
+class Command(BaseCommand):
+    help = (
+        "Close an organisation: its tokens are refused, its jobs are canceled, nothing is sent. Its rows are erased"
+        f" {closing.GRACE_DAYS} days later; the audit stays, and the id is never used again."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("org_id", metavar="ORG_ID")
+        parser.add_argument("--yes", action="store_true", help="do not ask for the id to be typed again")
+        kind = parser.add_mutually_exclusive_group()
+        kind.add_argument("--undo", action="store_true", help="reopen it; canceled jobs stay canceled")
+        kind.add_argument("--now", action="store_true", help="close it and erase its rows at once, for good")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        org_id: str = options["org_id"]
+        if options["undo"]:
+            with told_plainly():
+                closing.reopen(org_id, actor=_ACTOR)
+            self.stdout.write(f"reopened organization {org_id}")
+            return
+        if not options["yes"]:
+            what = "close and erase, for good," if options["now"] else "close"
+            self.stderr.write(f"Type {org_id} to {what} that organization:")
+            if sys.stdin.readline().strip() != org_id:
+                raise CommandError("nothing was done: that is not its id")
+        with told_plainly():
+            org = closing.close(org_id, actor=_ACTOR)
+            if options["now"]:
+                gone = closing.erase(org_id, actor=_ACTOR)
+                self.stdout.write(f"erased organization {org_id}: {gone.total()} rows; its audit stays")
+            elif org.erased_at is not None:
+                self.stdout.write(f"organization {org_id} is erased already")
+            else:
+                self.stdout.write(f"closed organization {org_id}; it is erased in {closing.GRACE_DAYS} days")
