@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from channels_integration import sealing
 from channels_integration.messages import Did
+from infra.json_column import OrderedJSONField
 
 
 class Installation(models.Model):
@@ -127,7 +128,7 @@ class OutboundMessage(models.Model):
     platform = models.TextField()
     code = models.TextField()
     type = models.TextField(blank=True, db_default="")
-    details = models.JSONField(blank=True, db_default={})
+    details = OrderedJSONField(blank=True, db_default={})
     text = models.TextField()
     owner_key = models.TextField(blank=True, db_default="")
     thread_key = models.TextField(blank=True, db_default="")

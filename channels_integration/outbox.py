@@ -55,7 +55,7 @@ _MANY = 2
 # One thread a process waits for what is due soon. All of them would wake for the same message.
 _waiting = threading.Lock()
 
-# The body of a statement (or of a data-modifying CTE) that reads `outgoing_rows (record jsonb)`, made by `as_record`.
+# The body of a statement (or of a data-modifying CTE) that reads `outgoing_rows (record json)`, made by `as_record`.
 # Messages of one thread get their places in the order in which that CTE yields them.
 INSERT_FROM_JSON = """
     INSERT INTO channels_integration_outboundmessage
@@ -63,15 +63,15 @@ INSERT_FROM_JSON = """
         trace, buttons, change)
     SELECT o.id, o.org_id, o.platform, o.code, o.type, o.details, o.text, o.owner_key, o.thread_key, o.lane, o.status,
         CASE WHEN o.status = 'sent' THEN now() END, coalesce(o.trace, ''), coalesce(o.buttons, '[]'),
-        nullif(o.change, 'null'::jsonb)
-    FROM outgoing_rows, jsonb_to_record(outgoing_rows.record) AS o(
-        id uuid, org_id text, platform text, code text, type text, details jsonb, text text, owner_key text,
+        o.change
+    FROM outgoing_rows, json_to_record(outgoing_rows.record) AS o(
+        id uuid, org_id text, platform text, code text, type text, details json, text text, owner_key text,
         thread_key text, lane text, status text, trace text, buttons jsonb, change jsonb)
     ON CONFLICT (id) DO NOTHING
 """
 _ENQUEUE = f"""
 WITH outgoing_rows AS (
-    SELECT record FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS r(record, place) ORDER BY place
+    SELECT record FROM json_array_elements(%s::json) WITH ORDINALITY AS r(record, place) ORDER BY place
 ) {INSERT_FROM_JSON}"""  # noqa: S608
 
 _RECALL = """

@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs.models.orgs import LEAST_MONEY, Org
+from infra.json_column import OrderedJSONField
 
 
 class CatalogEntry(models.Model):
@@ -33,11 +34,11 @@ class CatalogEntry(models.Model):
 
 class JobType(CatalogEntry):
     runner = models.CharField(max_length=32, default="conversation")
-    params_schema = models.JSONField(default=dict, blank=True)
+    params_schema = OrderedJSONField(default=dict, blank=True)
     # What the `result_data` of its jobs must be; empty: anything.
-    result_schema = models.JSONField(default=dict, db_default={}, blank=True)
-    default_config = models.JSONField(default=dict, blank=True)
-    tools = models.JSONField(default=list, db_default=[], blank=True)  # `services.tools.declaring` has their shapes
+    result_schema = OrderedJSONField(default=dict, db_default={}, blank=True)
+    default_config = OrderedJSONField(default=dict, blank=True)
+    tools = OrderedJSONField(default=list, db_default=[], blank=True)  # `services.tools.declaring` has their shapes
     # How many of its jobs workers may be at, at once: in all, and in any one channel. Empty: no cap.
     max_running = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     max_running_per_channel = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs.models.orgs import AppToken, Org
 from agent_jobs.states import TERMINAL, ActivityStatus, JobStatus, SourceType, TaskStatus
+from infra.json_column import OrderedJSONField
 
 _TERMINAL = [str(status) for status in JobStatus if status in TERMINAL]
 _STATUSES = [(str(status), str(status)) for status in JobStatus]
@@ -29,12 +30,12 @@ class Job(models.Model):
     platform = models.CharField(max_length=32)
     channel_code = models.CharField(max_length=255)
     channel_type = models.CharField(max_length=64, default="", blank=True)
-    channel_data = models.JSONField(default=dict, blank=True)
+    channel_data = OrderedJSONField(default=dict, blank=True)
     prompt = models.TextField(default="", blank=True)  # the template: start_prompt, or what the type says of itself
-    params = models.JSONField(default=dict, blank=True)
-    config = models.JSONField(default=dict, blank=True)
+    params = OrderedJSONField(default=dict, blank=True)
+    config = OrderedJSONField(default=dict, blank=True)
     # What else of the type an agent goes by, where the type has it: `tools`, `result_schema`.
-    agent = models.JSONField(default=dict, db_default={}, blank=True)
+    agent = OrderedJSONField(default=dict, db_default={}, blank=True)
     tags = ArrayField(models.CharField(max_length=64), default=list, blank=True)
     priority = models.SmallIntegerField(default=5)
     is_new_channel = models.BooleanField(default=False)
@@ -81,7 +82,7 @@ class Job(models.Model):
 
     # How it went.
     result = models.TextField(null=True, blank=True)  # noqa: DJ001 - null is "no result", '' is an empty one
-    result_data = models.JSONField(null=True, blank=True)
+    result_data = OrderedJSONField(null=True, blank=True)
     error_code = models.CharField(max_length=64, default="", blank=True)
     error_message = models.TextField(default="", blank=True)
     # The traceparent of the request that posted it.
@@ -244,8 +245,8 @@ class Activity(models.Model):
     allocated_credits = models.DecimalField(max_digits=14, decimal_places=6, db_default=0)
     consumed_credits = models.DecimalField(max_digits=14, decimal_places=6, db_default=0)
     credits_rule_id = models.PositiveSmallIntegerField(db_default=0)
-    input = models.JSONField(null=True)
-    output = models.JSONField(null=True)
+    input = OrderedJSONField(null=True)
+    output = OrderedJSONField(null=True)
     processed_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())

@@ -8,6 +8,8 @@ from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 
+from infra.json_column import OrderedJSONField
+
 LEAST_MONEY = Decimal("0.000001")
 ORG_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z"
 
@@ -26,7 +28,7 @@ class Org(models.Model):
     max_running_jobs = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     # When people may be spoken to (agent_jobs.hours); empty: always. Written by services.stated_hours.
-    hours = models.JSONField(null=True, blank=True, editable=False)
+    hours = OrderedJSONField(null=True, blank=True, editable=False)
     # Of all its model calls on a UTC day; empty: no cap. Money is in the currency of the price table.
     max_tokens_per_day = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     max_cost_per_day = models.DecimalField(
@@ -65,7 +67,7 @@ class PlaceHours(models.Model):
     kind = models.CharField(max_length=16, choices=Kind.choices)
     platform = models.CharField(max_length=32)
     name = models.CharField(max_length=255)  # the channel's code, or who the person is on the platform
-    hours = models.JSONField()
+    hours = OrderedJSONField()
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 

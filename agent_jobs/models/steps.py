@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 
 from agent_jobs.models.jobs import Job, UuidV7
 from agent_jobs.models.orgs import Org
+from infra.json_column import OrderedJSONField
 
 
 class Step(models.Model):
@@ -30,8 +31,8 @@ class Step(models.Model):
     kind = models.CharField(max_length=8, choices=Kind.choices)
     name = models.CharField(max_length=160)  # of the model or the tool
     call_id = models.CharField(max_length=128, default="", blank=True)  # the model's own name of a tool call
-    input = models.JSONField(default=dict)
-    output = models.JSONField(null=True)
+    input = OrderedJSONField(default=dict)
+    output = OrderedJSONField(null=True)
     begun_at = models.DateTimeField(db_default=Now())
     called_at = models.DateTimeField(null=True)  # of a tool: when it was really called, perhaps after an approval
     ended_at = models.DateTimeField(null=True)
@@ -71,8 +72,8 @@ class Approval(models.Model):
     kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.TOOL, db_default=Kind.TOOL)
     tool = models.CharField(max_length=160)
     question = models.TextField(default="", blank=True)
-    arguments = models.JSONField(default=dict)
-    edited_arguments = models.JSONField(null=True)  # what the approver made of them
+    arguments = OrderedJSONField(default=dict)
+    edited_arguments = OrderedJSONField(null=True)  # what the approver made of them
     approvers = ArrayField(models.CharField(max_length=255), default=list, blank=True)  # empty: anybody there
     on_timeout = models.CharField(max_length=8, default="deny")
     status = models.CharField(max_length=10, choices=Status.choices, db_default=Status.PENDING)

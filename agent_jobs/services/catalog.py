@@ -3,6 +3,7 @@
 Every change of an entry raises its `version`; a job runs by the copy that it took when it was posted.
 """
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: A
         if entry is None:
             raise kind.not_found(key)
         before = _told(kind, entry)
-        changed = {column: value for column, value in values.items() if getattr(entry, column) != value}
+        changed = {column: value for column, value in values.items() if _differs(getattr(entry, column), value)}
         for column, value in changed.items():
             setattr(entry, column, value)
         _check(kind, entry, changed)
@@ -103,6 +104,13 @@ def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: A
             old, new = audit.changes(before, _told(kind, entry))
             audit.record(org_id, f"{kind.code}.updated", kind.code, key, actor=actor, before=old, after=new)
     return entry
+
+
+def _differs(old: Any, new: Any) -> bool:
+    """JSON also differs by the order of its keys, and by types that Python calls equal: 1 and true."""
+    if isinstance(new, dict | list):
+        return json.dumps(old) != json.dumps(new)
+    return bool(old != new)
 
 
 def _told(kind: Kind, entry: Any) -> dict[str, Any]:

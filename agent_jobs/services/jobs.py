@@ -32,7 +32,8 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
     """
     with transaction.atomic():
         job_type, org, now = _type_of(org_id, spec.job_type_id)
-        config = {**job_type.default_config, **spec.config}
+        defaults = {key: value for key, value in job_type.default_config.items() if key not in spec.config}
+        config = {**spec.config, **defaults}  # in the order in which it was sent
         _check_profile(org_id, config)
         prompt = config.get("start_prompt") or job_type.description or job_type.name
         _check(org_id, spec, job_type, config, prompt, now)

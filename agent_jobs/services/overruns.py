@@ -20,6 +20,7 @@ from datetime import UTC
 from decimal import Decimal
 from typing import Any
 
+from django.db.models.fields.json import KT
 from django.db.models.functions import Now, TruncDay
 from uuid_utils.compat import uuid7
 
@@ -100,7 +101,8 @@ def _question(cap: Cap, error: RunError) -> str:
 
 def _asked_today(job: Job, over: Mapping[str, Any]) -> int:
     begun = Approval.objects.filter(org_id=job.org_id, job_id=job.pk, kind=Approval.Kind.BUDGET)
-    about = begun.filter(step__life=job.retry_count, arguments__cap=over["cap"], arguments__of=over["of"])
+    stated = begun.alias(cap=KT("arguments__cap"), whose=KT("arguments__of"))
+    about = stated.filter(step__life=job.retry_count, cap=over["cap"], whose=over["of"])
     return about.filter(created_at__gte=TruncDay(Now(), tzinfo=UTC)).count()
 
 

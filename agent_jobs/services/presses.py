@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from django.db.models.fields.json import KT
 from django.db.models.functions import Now
 
 from agent_jobs.approvers import Person
@@ -128,7 +129,7 @@ def note_refused(approval_id: UUID, author: str) -> None:
     approval = Approval.objects.select_related("job").get(pk=approval_id)
     actor = str(Actor("person", author[:200]))
     noted = Activity.objects.filter(job_id=approval.job_id, code="approval.refused", actor=actor)
-    if noted.filter(input__approval_id=str(approval.pk)).exists():
+    if noted.alias(approval_id=KT("input__approval_id")).filter(approval_id=str(approval.pk)).exists():
         return
     Activity.objects.create(
         org_id=approval.org_id,

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Case, F, Q, Value, When
+from django.db.models.fields.json import KT
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
@@ -28,7 +29,7 @@ _ALIVE = (JobStatus.WAITING, JobStatus.RUNNING)
 _OF_THREAD = """
 org_id = %(org)s AND platform = %(platform)s AND channel_code = %(code)s AND thread = %(thread)s
     AND status IN ('WAITING', 'RUNNING') AND started_at IS NOT NULL
-    AND (%(team)s = '' OR NOT channel_data ? 'team_id' OR channel_data ->> 'team_id' = %(team)s)
+    AND (%(team)s = '' OR coalesce(channel_data ->> 'team_id', %(team)s) = %(team)s)
 ORDER BY id"""
 _HEARD = """
 WITH line AS (
@@ -37,7 +38,7 @@ WITH line AS (
 ), told AS (
     INSERT INTO agent_jobs_activity (id, org_id, job_id, code, note, actor, life, source_type, input, processed_at)
     VALUES (%(key)s, %(org)s, %(job)s, 'message.in', %(note)s, %(actor)s, %(life)s, %(source)s,
-        %(input)s::jsonb, statement_timestamp())
+        %(input)s::json, statement_timestamp())
 )
 UPDATE agent_jobs_job SET inbox_count = inbox_count + 1, updated_at = statement_timestamp(),
     first_reply_at = coalesce(first_reply_at, statement_timestamp())
@@ -172,7 +173,7 @@ def _listener(incoming: Incoming) -> Job | None:
     )
     if incoming.team:
         # Channels of two workspaces may have one code; a job that names no team has the organisation's only one.
-        alive = alive.filter(Q(channel_data__team_id=incoming.team) | ~Q(channel_data__has_key="team_id"))
+        alive = alive.alias(team_id=KT("channel_data__team_id")).filter(Q(team_id=incoming.team) | Q(team_id=None))
     if incoming.owner_key:
         candidates = alive.filter(pk=incoming.owner_key)
     elif incoming.thread:

@@ -6,6 +6,7 @@ ended follow as well: who deletes something wants it gone.
 """
 
 from django.db.models import Q
+from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Now
 
 from agent_jobs.models import Activity, Job, Message
@@ -47,7 +48,9 @@ def _line(incoming: Incoming) -> Message | None:
         job__channel_code=incoming.code,
     )
     if incoming.team:
-        said = said.filter(Q(job__channel_data__team_id=incoming.team) | ~Q(job__channel_data__has_key="team_id"))
+        said = said.alias(team_id=KeyTextTransform("team_id", "job__channel_data")).filter(
+            Q(team_id=incoming.team) | Q(team_id=None)
+        )
     return said.first() if incoming.message_id else None
 
 

@@ -216,7 +216,7 @@ def forget() -> None:
 # The start of a job's time is its first RUNNING in this life of it: an explicit retry begins another.
 _OF_JOB = """
 SELECT now(), coalesce(p.hours, c.hours, o.hours)::text, j.deadline_at, j.deadline_minutes,
-    CASE WHEN j.config->'count_quiet_hours' = 'false'::jsonb THEN coalesce((
+    CASE WHEN j.config->>'count_quiet_hours' = 'false' THEN coalesce((
         SELECT min(a.created_at) FROM agent_jobs_activity a
         WHERE a.job_id = j.id AND a.life = j.retry_count AND a.moved_to = 'RUNNING'), j.started_at) END
 FROM agent_jobs_job j

@@ -69,8 +69,8 @@ def test_the_statement_may_stand_in_a_larger_one(rings):
     records = [outbox.as_record(message("one", platform="null")), outbox.as_record(message("two"))]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"""WITH source AS (SELECT %s::jsonb AS outgoing), outgoing_rows AS (
-                SELECT record FROM source, jsonb_array_elements(outgoing) record
+            f"""WITH source AS (SELECT %s::json AS outgoing), outgoing_rows AS (
+                SELECT record FROM source, json_array_elements(outgoing) record
             ), written AS ({outbox.INSERT_FROM_JSON}) SELECT count(*) FROM outgoing_rows""",
             [json.dumps(records)],
         )

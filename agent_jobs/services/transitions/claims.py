@@ -27,11 +27,11 @@ MOST_AT_ONCE = 32
 
 _SETTLED = f"""
 settlements AS (
-    SELECT * FROM jsonb_to_recordset(%(settlements)s::jsonb) AS s(
+    SELECT * FROM json_to_recordset(%(settlements)s::json) AS s(
         id uuid, token bigint, task_id uuid, status text, task_status text, task_result text, waiting_for text,
         wake_seconds float8, timer_message_id uuid, timer_seconds float8, resume text, inbox_seen int,
-        follow_ups_sent int, follow_ups_total int, failed_attempts int, result text, result_data jsonb,
-        error_code text, error_message text, note text, outgoing jsonb, lines jsonb, notes jsonb)
+        follow_ups_sent int, follow_ups_total int, failed_attempts int, result text, result_data json,
+        error_code text, error_message text, note text, outgoing json, lines json, notes json)
     LIMIT {MOST_AT_ONCE}
 ), settled AS (
     UPDATE agent_jobs_job j SET
@@ -40,7 +40,7 @@ settlements AS (
         queue_at = CASE WHEN s.waiting_for = 'reply' AND j.inbox_count > s.inbox_seen THEN now() - {HEAD_START} END,
         inbox_seen = s.inbox_seen, follow_ups_sent = s.follow_ups_sent, follow_ups_total = s.follow_ups_total,
         failed_attempts = s.failed_attempts, crash_count = 0, turn = j.turn + (s.waiting_for = 'reply')::int,
-        result = s.result, result_data = NULLIF(s.result_data, 'null'::jsonb),
+        result = s.result, result_data = s.result_data,
         error_code = s.error_code, error_message = s.error_message, lease_until = NULL, worker_id = NULL,
         finished_at = CASE WHEN s.status <> 'RUNNING' THEN now() END, updated_at = now()
     FROM settlements s
@@ -51,20 +51,20 @@ settlements AS (
     UPDATE agent_jobs_task t SET status = s.task_status, result = s.task_result, finished_at = now()
     FROM settled s WHERE t.id = s.task_id
 ), outgoing_rows AS (
-    SELECT record FROM settled s, jsonb_array_elements(s.outgoing) record
+    SELECT record FROM settled s, json_array_elements(s.outgoing) record
 ), outgoing AS (
     {outbox.INSERT_FROM_JSON}
 ), said AS (
     INSERT INTO agent_jobs_message (key, job_id, is_human, author, text, delivered_at)
     SELECT l.key, s.id, false, 'agent', l.text, CASE WHEN l.is_delivered THEN now() END
-    FROM settled s, jsonb_to_recordset(s.lines) AS l(key uuid, text text, is_delivered boolean)
+    FROM settled s, json_to_recordset(s.lines) AS l(key uuid, text text, is_delivered boolean)
 ), noted AS (
     INSERT INTO agent_jobs_activity
         (id, org_id, job_id, code, status, note, source_type, execution_id, input, output, processed_at, life)
     SELECT coalesce(n.id, uuidv7()), s.org_id, s.id, n.code, n.status, n.note, 'process_module', s.task_id,
         n.input, n.output, CASE WHEN n.status <> 'submitted' THEN now() END, s.retry_count
-    FROM settled s, jsonb_to_recordset(s.notes)
-        AS n(id uuid, code text, status text, note text, input jsonb, output jsonb)
+    FROM settled s, json_to_recordset(s.notes)
+        AS n(id uuid, code text, status text, note text, input json, output json)
 ), ended AS (
     INSERT INTO agent_jobs_activity
         (org_id, job_id, code, note, actor, moved_from, moved_to, life, source_type, execution_id, processed_at)
