@@ -289,6 +289,11 @@ def approvals_of(org_id: str, job_id: UUID, *, is_pending: bool = False) -> list
     return list((found.filter(status=Approval.Status.PENDING) if is_pending else found).values(*APPROVAL_COLUMNS))
 
 
+def approval_of(org_id: str, job_id: UUID, approval_id: UUID) -> Row | None:
+    found: Row | None = approvals(org_id).filter(job_id=job_id, pk=approval_id).values(*APPROVAL_COLUMNS).first()
+    return found
+
+
 def app_tokens(org_id: str) -> QuerySet[AppToken]:
     return AppToken.objects.filter(org_id=org_id)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpResponseBase
 from drf_spectacular.utils import inline_serializer
@@ -40,7 +41,9 @@ class Approval(serializers.Serializer[Any]):
         list(queries.APPROVAL_KINDS), help_text="Whether it asks to call a tool, or for more budget for a model."
     )
     tool = serializers.CharField(help_text="What the agent wants to call: a tool, or the model.")
-    question = serializers.CharField(required=False, help_text="As it stands in the channel.")
+    question = serializers.CharField(
+        required=False, help_text="As it stands in the channel. It says so where it has no room for all `arguments`."
+    )
     arguments = Object(
         help_text="What it wants to call it with. Of a budget: the `cap` that leaves too little, `of` what it is one"
         " (job, job_type, organization), its `limit`, what is `used`, and what an approval `grants` beyond (where it is"
@@ -107,6 +110,13 @@ def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
     return []
 
 
+def _read_id(text: str) -> UUID:
+    try:
+        return filters.read_uuid(text)
+    except ValueError:
+        raise approvals.not_found(text) from None
+
+
 class Approvals(Resource):
     @operation(
         "approvals_list",
@@ -141,6 +151,21 @@ class JobApprovals(Resource):
 
 class JobApproval(Resource):
     @operation(
+        "job_approvals_retrieve",
+        "Get an approval",
+        answers={200: ApprovalItem},
+        refused=(404,),
+        description="All that is to be approved, also what its question in the channel has no room for.",
+    )
+    def get(self, request: Request, job_id: str, approval_id: str) -> Response:
+        self.asked()
+        job = queries.job(self.org_id, read_job_id(job_id))
+        found = queries.approval_of(self.org_id, job["id"], _read_id(approval_id))
+        if found is None:
+            raise approvals.not_found(approval_id)
+        return Response({"data": answer(found), "meta": {"org_id": self.org_id, "id": str(found["id"])}})
+
+    @operation(
         "job_approvals_decide",
         "Approve or deny",
         answers={200: ApprovalItem},
@@ -153,10 +178,7 @@ class JobApproval(Resource):
     def post(self, request: Request, job_id: str, approval_id: str) -> HttpResponseBase:
         fields = self.asked(body=DecisionRequest, check=_problems).body
         job = queries.job(self.org_id, read_job_id(job_id))
-        try:
-            wanted = filters.read_uuid(approval_id)
-        except ValueError:
-            raise approvals.not_found(approval_id) from None
+        wanted = _read_id(approval_id)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
             decided = approvals.decide(

@@ -194,7 +194,8 @@ class Presses(ByName):
         request=PressRequest,
         is_post=True,
         description="Under a message of a web chat, a webhook or a bridge. Answers the approval that it decides;"
-        " a 403 says that somebody else has to, a 409 that it is decided. With `arguments` the tool is called with"
+        " a 403 says that somebody else has to, a 409 that it is decided, or that its question does not show the whole"
+        " (`approval_by_api_only`). With `arguments` the tool is called with"
         " these instead of the button's.",
     )
     def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:

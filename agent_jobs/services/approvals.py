@@ -63,7 +63,7 @@ def decide(
 
     `arguments` replace those that the agent asked for; the very same are no change. Raises NotFound, Forbidden for who
     is not among the approvers, Invalid for arguments that the tool does not take, and Conflict where it is decided,
-    expired or withdrawn.
+    expired or withdrawn, or where `by` was not shown all that they approve.
     """
     with transaction.atomic():
         asked = _found(org_id, approval_id, job_id)
@@ -71,6 +71,8 @@ def decide(
         approval = Approval.objects.select_related("step").select_for_update(of=("self",)).get(pk=asked.pk)
         _require_approver(approval, by)
         _require_open(approval, job)
+        if decision == "approve" and arguments is None:
+            _require_seen(approval, by)
         if arguments is not None:
             _check(approval, arguments)
             arguments = None if _as_json(arguments) == _as_json(approval.arguments) else arguments
@@ -136,6 +138,12 @@ def _found(org_id: str, approval_id: UUID, job_id: UUID | None = None) -> Approv
 def _require_approver(approval: Approval, by: Decider) -> None:
     if not approvers.may_decide(approval.approvers, by):
         raise Forbidden("somebody else has to decide this", code="not_an_approver")
+
+
+def _require_seen(approval: Approval, by: Decider) -> None:
+    """Who presses a button has seen the question alone. Who brings arguments along has seen these."""
+    if isinstance(by, approvers.Person) and not questions.is_whole(approval):
+        raise Conflict("not all of it is shown there: read and approve it by API", code="approval_by_api_only")
 
 
 def _require_open(approval: Approval, job: Job) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.models import Approval
-from agent_jobs.services import approvals, audit, presses
+from agent_jobs.services import approvals, audit, presses, questions
 from agent_jobs.specs import Actor
 from channels_integration import platforms
 from channels_integration.messages import MOST_FORM_TEXT, OPENS_FORM, Form, Incoming
@@ -23,10 +23,10 @@ _GONE = "This question is not to be found any more."
 
 def buttons(approval: Approval, platform: str) -> tuple[tuple[str, str], ...]:
     """Labels and values of the buttons under a question."""
-    approve, deny = ("Approve", f"approve:{approval.pk}"), ("Deny", f"deny:{approval.pk}")
-    if approvals.has_arguments(approval) and platforms.get(platform).has_forms:
-        return approve, ("Edit", f"{OPENS_FORM}{approval.pk}"), deny
-    return approve, deny
+    has_form = approvals.has_arguments(approval) and platforms.get(platform).has_forms
+    approve = (("Approve", f"approve:{approval.pk}"),) if questions.is_whole(approval) else ()
+    edit = (("Edit", f"{OPENS_FORM}{approval.pk}"),) if has_form else ()
+    return *approve, *edit, ("Deny", f"deny:{approval.pk}")
 
 
 def opened(press: Incoming) -> Form:
@@ -95,6 +95,6 @@ def _told(press: Incoming, error: Invalid | NotFound | Forbidden | Conflict) -> 
 def _texts(arguments: Mapping[str, Any]) -> tuple[str, str]:
     """As people read it, and else as short as can be."""
     return (
-        json.dumps(arguments, ensure_ascii=False, indent=2, sort_keys=True),
-        json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), sort_keys=True),
+        questions.visible(json.dumps(arguments, ensure_ascii=False, indent=2, sort_keys=True)),
+        questions.visible(json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), sort_keys=True)),
     )

@@ -27,7 +27,7 @@ from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, Retrya
 from agent_jobs.llm import context
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
-from agent_jobs.services import approvals, budgets, forms, overruns, schemas, speech, tools
+from agent_jobs.services import approvals, budgets, forms, overruns, questions, schemas, speech, tools
 from agent_jobs.services.inflight import CALLS, give_back
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
@@ -38,7 +38,6 @@ from channels_integration.storable import storable
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
 _MOST_CHARACTERS = 20_000
-_MOST_QUESTION = 8_000
 # What was written since the last look, this short a time ago, is left to the next turn.
 _NEWS_SECONDS = 0.25
 _INSERT = """
@@ -329,12 +328,14 @@ class Journal:
             raise LeaseLost("the job is not ours any more")
 
     def _ask_for_approval(self, step: Step, tool: tools.Declared) -> None:
-        arguments = step.input["arguments"]
+        arguments, approval_id = step.input["arguments"], uuid7()
+        address = f"/services/agent-jobs/{step.job_id}/approvals/{approval_id}"
         asked = {
             "org_id": step.org_id,
             "job_id": step.job_id,
             "tool": tool.name,
-            "question": _question(tool, arguments),
+            "id": approval_id,
+            "question": questions.worded(tool, arguments, address=address),
             "arguments": arguments,
             "approvers": list(tool.approvers),
             "on_timeout": tool.on_timeout,
@@ -372,14 +373,6 @@ def update(step: Step, output: Mapping[str, Any]) -> None:
 def _reply_of(record: Mapping[str, Any]) -> llm.Reply:
     calls = tuple(llm.ToolCall(**call) for call in record["calls"])
     return llm.Reply(**{**record, "calls": calls, "usage": llm.Usage(**record["usage"])})
-
-
-def _question(tool: tools.Declared, arguments: Mapping[str, Any]) -> str:
-    if tool.kind == "ask_approval":
-        details = str(arguments.get("details") or "")
-        return f"{arguments['question']}\n{details}".strip()[:_MOST_QUESTION]
-    shown = json.dumps(arguments, ensure_ascii=False, indent=1, sort_keys=True)
-    return f"May I use {tool.name}?\n{shown}"[:_MOST_QUESTION]
 
 
 def _refusal(approval: Approval) -> str:

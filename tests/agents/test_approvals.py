@@ -99,6 +99,17 @@ def test_what_is_denied_is_not_done_and_the_agent_hears_why(parked: Any) -> None
     assert "not today" in actor.turns[1].steps[0].answers["c1"]
 
 
+def test_the_end_of_what_is_approved_is_shown_and_where_the_whole_is() -> None:
+    job = parts.job(tools=[CAREFUL])
+    with parts.playing(Actor(call("send_message", text="x" * 9_000 + "\u202eFire!"))):
+        work()
+    question, approval = OutboundMessage.objects.get(owner_key=str(job.pk)), asked(job)
+
+    assert "\\u202eFire!" in question.text
+    assert f"GET /services/agent-jobs/{job.pk}/approvals/{approval.pk}." in question.text
+    assert [label for label, _ in question.buttons] == ["Deny"]
+
+
 def test_arguments_are_the_approvers_to_change(parked: Any) -> None:
     job, _ = parked
     decide(job, arguments={"text": "Water!"})

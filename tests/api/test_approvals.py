@@ -7,6 +7,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from agent_jobs.models import Activity, Approval, AuditEntry
+from agent_jobs.services import questions
+from agent_jobs.services.tools.shapes import Declared
 from agent_jobs.states import JobStatus
 from channels_integration import directory
 from channels_integration.models import Channel
@@ -370,6 +372,50 @@ class TestWebChat:
         assert refused == {"not_an_approver"}
         approval.refresh_from_db()
         assert approval.status == "pending"
+
+
+class TestTooLongToBeShown:
+    """A press approves what its question shows. What has no room there is read and approved by API."""
+
+    TOOL = Declared("pay", "http", "Pays.", {})
+
+    def asked(self, **columns):
+        note = {"a_note": "harmless " * 1_000, "amount": 999_999}
+        question = questions.worded(self.TOOL, note, address="/here")
+        return rows.approval(rows.parked(), buttons=True, arguments=note, question=question, **columns)
+
+    def test_it_is_denied_by_a_press_and_approved_by_api_alone(self, acme):
+        approval = self.asked()
+        at = f"/services/agent-jobs/{approval.job_id}/approvals/{approval.pk}"
+        refused = acme.post(PRESSES, {"value": f"approve:{approval.pk}", "author": "Ann"})
+        whole = acme.get(at)
+        decided = acme.post(at, {"decision": "approve"})
+
+        assert (refused.status_code, refused.json()["code"]) == (409, "approval_by_api_only")
+        assert whole.json()["data"]["arguments"] == approval.arguments
+        assert decided.json()["data"]["status"] == "approved"
+        other = self.asked()
+        assert acme.post(PRESSES, {"value": f"deny:{other.pk}", "author": "Ann"}).status_code == 200
+
+    def test_a_press_that_brings_the_arguments_along_has_seen_them(self, acme):
+        approval = self.asked()
+        body = {"value": f"approve:{approval.pk}", "author": "Ann", "arguments": {"amount": 3}}
+
+        assert acme.post(PRESSES, body).json()["data"]["edited_arguments"] == {"amount": 3}
+
+    @pytest.mark.django_db(transaction=True)
+    def test_its_message_has_no_button_that_approves(self, acme):
+        self.asked()
+        deliver_all()
+        (shown,) = acme.get("/services/channels/web/lobby/messages").json()["data"]
+
+        assert [button["label"] for button in shown["buttons"]] == ["Deny"]
+
+    @pytest.mark.parametrize("at", [NOBODYS, "x"])
+    def test_one_that_is_not_there_is_a_404(self, acme, at):
+        approval = self.asked()
+
+        assert acme.get(f"/services/agent-jobs/{approval.job_id}/approvals/{at}").status_code == 404
 
 
 class TestEditsInAWebChat:

@@ -78,6 +78,9 @@ ROWS = {
     ),
     ("agent-jobs/<str:job_id>/events", "GET"): Row("agent-jobs/{job}/events", (200, 403, 404), "id"),
     ("agent-jobs/<str:job_id>/approvals", "GET"): Row("agent-jobs/{parked}/approvals", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>/approvals/<str:approval_id>", "GET"): Row(
+        "agent-jobs/{parked}/approvals/{approval}", (200, 403, 404), "id"
+    ),
     ("agent-jobs/<str:job_id>/approvals/<str:approval_id>", "POST"): Row(
         "agent-jobs/{parked}/approvals/{approval}", (200, 403, 404), "id", lambda names: {"decision": "approve"}
     ),

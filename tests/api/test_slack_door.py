@@ -9,6 +9,8 @@ import pytest
 from django.db import connection
 
 from agent_jobs.models import Activity, Approval, AuditEntry, Job, Message
+from agent_jobs.services import questions
+from agent_jobs.services.tools.shapes import Declared
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration import directory, inbound
 from channels_integration.models import InboundEvent, OutboundMessage
@@ -73,6 +75,24 @@ def test_people_of_other_workspaces_decide_only_where_they_are_named(slack, appr
 
     approval.refresh_from_db()
     assert approval.status == status
+
+
+def test_a_question_that_has_no_room_for_all_is_posted_and_a_made_up_press_approves_nothing(slack):
+    arguments = {"html": "<&>" * 5_000, "amount": 999_999}
+    text = questions.worded(Declared("pay", "http", "Pays.", {}), arguments, address="/here")
+    approval, post = asked(slack, arguments=arguments, question=text)
+    slack.press(post, f"approve:{approval.pk}", is_shown=False)
+    routed()
+
+    labels = [element["text"]["text"] for element in slack.message(post.channel, post.ts)["blocks"][-1]["elements"]]
+    assert labels == ["Edit", "Deny"]
+    assert "&quot;amount" in post.text or '"amount": 999999' in post.text
+    approval.refresh_from_db()
+    assert approval.status == "pending"
+    slack.press(post, f"deny:{approval.pk}")
+    routed()
+    approval.refresh_from_db()
+    assert approval.status == "denied"
 
 
 def test_replays_double_clicks_and_two_people_at_once_make_one_decision(slack):

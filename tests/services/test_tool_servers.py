@@ -395,6 +395,15 @@ def _serving(app):
 
 
 # --- Secrets ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("approval", [["wether"], ["weather", "wether"], ["Weather"]], ids=str)
+def test_a_tool_that_requires_approval_and_is_not_listed_ends_the_turn(fake, approval):
+    fake.tools = [tool("weather")]
+    for _ in range(2):  # nor from memory
+        with pytest.raises(RetryableError, match=r"crm does not list '[Ww]ea?ther', which requires approval") as error:
+            offer(crm(fake, requires_approval=approval))
+        assert error.value.code == "tool_server_invalid"
+
+
 def test_a_secret_reaches_the_server_and_nobody_else(fake, caplog):
     caplog.set_level("DEBUG")
     secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)

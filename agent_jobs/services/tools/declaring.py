@@ -314,3 +314,7 @@ def _mcp_complaints(tool: Mapping[str, Any]) -> Iterator[Complaint]:
     approval = tool.get("requires_approval", False)
     if not isinstance(approval, bool) and _texts(200, 128)(approval):
         yield "requires_approval", "invalid", "must be true, false, or a list of names of the server's tools"
+    elif isinstance(approval, list) and isinstance(allowed, list):
+        for name in approval:
+            if name not in allowed:
+                yield "requires_approval", "unknown_tool", f"names {name[:64]!r}, which is not one of allowed"

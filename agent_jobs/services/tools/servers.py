@@ -82,6 +82,7 @@ def listed(
         raise RetryableError(f"the listing of the tools of {name} was given up", code="tool_server_canceled") from None
     except _FAILURES as error:
         raise _not_had(name, error, seen) from None
+    _require_listed(stated, found)
     tools: dict[str, Declared] = {}
     allowed = stated.get("allowed")
     for tool in found:
@@ -120,6 +121,15 @@ async def _all_tools(session: Client) -> tuple[str, list[types.Tool]]:
         if not cursor:
             break
     return "auto" if session.protocol_version in MODERN_PROTOCOL_VERSIONS else "legacy", found
+
+
+def _require_listed(stated: Mapping[str, Any], found: list[types.Tool]) -> None:
+    """A tool that needs approval and is not listed has another name by now, under which nobody would be asked."""
+    approval = stated.get("requires_approval", False)
+    names = {tool.name for tool in found}
+    if isinstance(approval, list) and (unknown := sorted(set(approval) - names)):
+        said = f"the tool server {stated['name']} does not list {unknown[0]!r}, which requires approval"
+        raise RetryableError(said, code="tool_server_invalid")
 
 
 def _parameters(tool: types.Tool) -> Mapping[str, Any] | None:
