@@ -19,17 +19,11 @@ from bisect import bisect_left
 from collections import defaultdict
 from typing import Any
 
-import redis
-from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from infra import threads
+from infra import redis, threads
 
 log = logging.getLogger(__name__)
 KEY = "agent-jobs:tally"
 FLUSH_SECONDS = 1.0
-_TIMEOUT_SECONDS = 1.0
 # Upper bounds of the histograms, in seconds; what takes longer falls into the last one, without an end.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 BOUNDS = [f"{bound:g}" for bound in BUCKETS] + ["+Inf"]
@@ -44,10 +38,7 @@ class _Tally:
         self.lock = threading.Lock()
         self.counts: defaultdict[Series, float] = defaultdict(float)
         self.thread: threading.Thread | None = None
-        self.pid = os.getpid()
         self.is_full = False
-        self.client: redis.Redis | None = None
-        self.url = ""
 
 
 _tally = _Tally()
@@ -77,15 +68,16 @@ def flush() -> bool:
     if not counts:
         return True
     try:
-        pipeline = _client().pipeline(transaction=False)
-        for (name, labels), amount in counts.items():
-            field = json.dumps([name, dict(labels)], separators=(",", ":"))
-            if float(amount).is_integer():
-                pipeline.hincrby(KEY, field, int(amount))
-            else:
-                pipeline.hincrbyfloat(KEY, field, amount)
-        pipeline.execute()
-    except (redis.RedisError, OSError) as error:
+        with redis.patient.client() as client:
+            pipeline = client.pipeline(transaction=False)
+            for (name, labels), amount in counts.items():
+                field = json.dumps([name, dict(labels)], separators=(",", ":"))
+                if float(amount).is_integer():
+                    pipeline.hincrby(KEY, field, int(amount))
+                else:
+                    pipeline.hincrbyfloat(KEY, field, amount)
+            pipeline.execute()
+    except redis.Unavailable as error:
         log.debug("counts could not be added: %s", error)
         with tally.lock:
             for series, amount in counts.items():
@@ -98,8 +90,9 @@ def totals() -> dict[Series, float] | None:
     """All totals, what this process has just counted among them; None where Redis does not answer."""
     flush()
     try:
-        found: Any = _client().hgetall(KEY)
-    except (redis.RedisError, OSError):
+        with redis.patient.client() as client:
+            found: Any = client.hgetall(KEY)
+    except redis.Unavailable:
         return None
     totals: dict[Series, float] = {}
     for field, amount in found.items():
@@ -127,21 +120,8 @@ def _flush_for_ever() -> None:
         flush()
 
 
-def _client() -> redis.Redis:
-    tally = _tally
-    if tally.client is None or tally.url != settings.REDIS_URL:
-        tally.url = settings.REDIS_URL
-        tally.client = redis.Redis.from_url(
-            tally.url,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            socket_timeout=_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-    return tally.client
-
-
 def _begin_anew() -> None:
-    """A fork shares neither its parent's thread nor its socket, and its parent's counts are its parent's."""
+    """A fork has no thread of its parent's, and its parent's counts are its parent's."""
     global _tally
     _tally = _Tally()
 

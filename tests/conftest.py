@@ -58,12 +58,10 @@ def home(make_home: Callable[[], Path]) -> Path:
 def patient_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis counts as away after a fraction of a second, and a busy machine is as slow as that now and then: tests that
     count bells or requests would fail. Those about a Redis that keeps quiet state the service's own time-outs."""
-    from agent_jobs.services import rates
-    from channels_integration import doorbell, tally
+    from infra import redis
 
-    monkeypatch.setattr(rates, "TIMEOUT_SECONDS", PATIENCE)
-    monkeypatch.setattr(doorbell, "_TIMEOUT_SECONDS", PATIENCE)
-    monkeypatch.setattr(tally, "_TIMEOUT_SECONDS", PATIENCE)
+    for line in (redis.quick, redis.patient):
+        monkeypatch.setattr(line, "timeout_seconds", PATIENCE)
 
 
 @pytest.fixture(autouse=True)

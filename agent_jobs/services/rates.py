@@ -8,13 +8,11 @@ Here time is Redis's alone.
 All windows of a request are taken in one round trip, the narrowest first: what a token's own limit refuses is not
 taken from its organisation's, so one token that runs wild does not lock the others out.
 
-While Redis is away, or slower than a tenth of a second, every process counts for itself, from nothing: with N web
-processes up to N times the limit. No request waits for a dead Redis but those that find it dead; a thread looks again.
+While Redis does not answer, every process counts for itself, from nothing: with N web processes up to N times the
+limit.
 """
 
-import logging
 import math
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,18 +20,9 @@ from functools import lru_cache
 from typing import Any
 
 import limits
-import redis
-from django.conf import settings
 from limits.storage import MemoryStorage, RedisStorage
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from infra import threads
-
-logger = logging.getLogger(__name__)
-TIMEOUT_SECONDS = 0.1
-LOOK_AGAIN_SECONDS = 1.0
-_FAILURES = (redis.RedisError, OSError)
+from infra import redis
 
 # The library's two scripts, for each window in turn, until one refuses; the rest are only looked at.
 _TAKE = f"""
@@ -84,7 +73,15 @@ def take(*wanted: Limit) -> tuple[Standing, ...]:
     whoever keeps on asking gets what the limit allows. Never raises for a Redis that is away.
     """
     windows = tuple(_window(limit) for limit in wanted if is_on(limit.rate))
-    return _counter().take(windows) if windows else ()
+    if not windows:
+        return ()
+    try:
+        with redis.quick.client() as client:
+            standings = _take_together(client, windows)
+    except redis.Unavailable:
+        return _alone.take(windows)
+    _alone.forget()
+    return standings
 
 
 def is_on(rate: str) -> bool:
@@ -139,87 +136,38 @@ def _standings(windows: Sequence[_Window], seen: Sequence[tuple[bool, Sequence[A
     return tuple(standings)
 
 
-class _Counter:
-    """One process's. Made anew after a fork, which must share neither socket, thread nor count with its parent."""
+def _take_together(client: redis.Client, windows: Sequence[_Window]) -> tuple[Standing, ...]:
+    keys = [key for window in windows for key in (f"rate:{{{window.key}}}/-1", f"rate:{{{window.key}}}")]
+    numbers = [number for window in windows for number in (window.quota, window.seconds)]
+    seen: Any = client.register_script(_TAKE)(keys=keys, args=numbers)
+    return _standings(
+        windows,
+        [
+            (bool(was_taken), (before, before_left / 1000, now, now_left / 1000))
+            for was_taken, (before, before_left, now, now_left) in seen
+        ],
+    )
+
+
+class _Alone:
+    """This process's own count, for as long as Redis is away."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.url: str = settings.REDIS_URL
-        self.is_away = False
         self._guard = threading.Lock()
-        self._client = redis.Redis.from_url(
-            self.url,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            socket_timeout=TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._script = self._client.register_script(_TAKE)
-        self._alone: MemoryStorage | None = None
+        self._storage: MemoryStorage | None = None
 
     def take(self, windows: Sequence[_Window]) -> tuple[Standing, ...]:
-        if not self.is_away:
-            try:
-                return self._take_together(windows)
-            except _FAILURES as error:
-                self._lost(error)
-        return self._take_alone(windows)
-
-    def _take_together(self, windows: Sequence[_Window]) -> tuple[Standing, ...]:
-        keys = [key for window in windows for key in (f"rate:{{{window.key}}}/-1", f"rate:{{{window.key}}}")]
-        seen = self._script(keys=keys, args=[part for window in windows for part in (window.quota, window.seconds)])
-        return _standings(
-            windows,
-            [
-                (bool(was_taken), (before, before_left / 1000, now, now_left / 1000))
-                for was_taken, (before, before_left, now, now_left) in seen
-            ],
-        )
-
-    def _take_alone(self, windows: Sequence[_Window]) -> tuple[Standing, ...]:
         seen: list[tuple[bool, Sequence[Any]]] = []
         with self._guard:  # the library's own locks let two that come at once refuse each other
-            alone = self._alone = self._alone or MemoryStorage()
+            storage = self._storage = self._storage or MemoryStorage()
             is_open = True
             for window in windows:
-                is_open = is_open and alone.acquire_sliding_window_entry(window.key, window.quota, window.seconds)
-                seen.append((is_open, alone.get_sliding_window(window.key, window.seconds)))
+                is_open = is_open and storage.acquire_sliding_window_entry(window.key, window.quota, window.seconds)
+                seen.append((is_open, storage.get_sliding_window(window.key, window.seconds)))
         return _standings(windows, seen)
 
-    def _lost(self, error: Exception) -> None:
-        with self._guard:
-            if self.is_away:
-                return
-            self.is_away = True
-        logger.warning("Redis does not answer, so this process counts requests alone: %s", error)
-        threads.start_vital("rates-look-again", self._look_again)
-
-    def _look_again(self) -> None:
-        pause = threading.Event()
-        while self is _current:
-            pause.wait(LOOK_AGAIN_SECONDS)
-            try:
-                self._client.ping()
-            except _FAILURES:
-                continue
-            with self._guard:
-                self.is_away = False
-                self._alone = None
-            logger.warning("Redis answers again, so requests are counted together")
-            return
+    def forget(self) -> None:
+        self._storage = None
 
 
-_current: _Counter | None = None
-_making = threading.Lock()
-
-
-def _counter() -> _Counter:
-    global _current
-    if (counter := _current) is None or not _is_ours(counter):
-        with _making:  # two would count apart
-            if (counter := _current) is None or not _is_ours(counter):
-                counter = _current = _Counter()
-    return counter
-
-
-def _is_ours(counter: _Counter) -> bool:
-    return counter.pid == os.getpid() and counter.url == settings.REDIS_URL
+_alone = _Alone()

@@ -18,6 +18,7 @@ from agent_jobs.services.execution import Worker
 from agent_jobs.states import JobStatus
 from channels_integration import tally
 from channels_integration.models import Channel, InboundEvent, OutboundMessage
+from infra import redis
 from tests import factories, rows
 from tests.services.test_execution import QuietKeeper
 
@@ -29,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def _fresh(settings) -> None:
     settings.METRICS_OPEN = True
     tally.flush()
-    tally._client().delete(tally.KEY)
+    with redis.patient.client() as client:
+        client.delete(tally.KEY)
     gauges.forget()
 
 

@@ -7,12 +7,13 @@ import time
 import uuid
 
 import pytest
-import redis
+from redis import Redis
 
 from agent_jobs.services import rates
 from agent_jobs.services.rates import Limit
 from config import embedded
-from tests.waiting import PATIENCE, wait_for
+from infra import redis
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def server(home, settings):
             self.process = None
 
         def client(self):
-            return redis.Redis.from_url(self.redis.url())
+            return Redis.from_url(self.redis.url())
 
     server = Server()
     server.start()
@@ -76,7 +77,7 @@ def test_forty_threads_get_exactly_what_the_limit_allows(who):
     passed = asked_by_forty_threads(Limit("token", who, "100/minute"))
 
     assert (len(passed), sum(passed)) == (200, 100)
-    assert not rates._counter().is_away
+    assert rates._alone._storage is None, "all were counted in Redis"
 
 
 def test_others_are_counted_for_themselves(who):
@@ -187,13 +188,12 @@ def test_a_redis_that_stops_mid_way_stops_nobody_and_the_limit_goes_on(server, w
 
     assert (alone.count(True), alone[-1]) == (10, False)  # from nothing again: this process counts alone
     server.start()
-    wait_for(lambda: not rates._counter().is_away, what="Redis is seen again")
-    assert passes(limit)  # the new Redis has forgotten; it counts for all again
-    assert server.client().dbsize() == 1
+    # The new Redis has forgotten; it counts for all again.
+    wait_for(lambda: passes(limit) and server.client().dbsize() == 1, what="Redis is seen again")
 
 
 def test_no_request_waits_for_a_redis_that_hangs(server, who, monkeypatch):
-    monkeypatch.setattr(rates, "TIMEOUT_SECONDS", 0.1)  # the service's own
+    monkeypatch.setattr(redis.quick, "timeout_seconds", 0.2)  # the service's own
     limit = Limit("token", who, "1000/minute")
     rates.take(limit)
     os.kill(server.process.pid, signal.SIGSTOP)
@@ -210,11 +210,10 @@ def test_no_request_waits_for_a_redis_that_hangs(server, who, monkeypatch):
 
     assert 0.05 < first < 30
     assert others < 5  # for a hundred of them
-    wait_for(lambda: not rates._counter().is_away, what="Redis is seen again")
+    wait_for(lambda: rates.take(limit) and rates._alone._storage is None, what="Redis is seen again")
 
 
-def test_a_redis_that_is_full_counts_as_away(server, who, monkeypatch):
-    monkeypatch.setattr(rates, "LOOK_AGAIN_SECONDS", PATIENCE)  # it does answer a PING
+def test_a_redis_that_is_full_counts_as_away(server, who):
     client = server.client()
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", 1)
