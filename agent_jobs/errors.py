@@ -15,8 +15,13 @@ AgentJobsError
         └── BudgetExhausted  a cap on tokens or money leaves too little
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
+
+MAX_REPORTED = 20
+MAX_SUMMARY = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,14 @@ class FieldError:
     field: str
     code: str
     message: str
+
+
+def summary(errors: Collection[FieldError]) -> str:
+    """One sentence of them all, or of the first 20 and how many more there are."""
+    text = "; ".join(f"{error.field}: {error.message}" for error in islice(errors, MAX_REPORTED))
+    text = text if len(text) <= MAX_SUMMARY else f"{text[: MAX_SUMMARY - 1]}…"
+    left = len(errors) - MAX_REPORTED
+    return f"{text}; and {left:,} more" if left > 0 else text
 
 
 class AgentJobsError(Exception):
@@ -54,7 +67,7 @@ class Invalid(AgentJobsError):
     code = "invalid"
 
     def __init__(self, *errors: FieldError) -> None:
-        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        super().__init__(summary(errors))
         self.errors = errors
 
 

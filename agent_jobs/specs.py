@@ -162,9 +162,9 @@ def config_errors(config: Any, *, at: str) -> list[FieldError]:
     if not isinstance(config, Mapping):
         return [FieldError(at, "invalid", "must be an object")]
     errors = []
+    known = ", ".join(CONFIG_RULES)
     for key, value in config.items():
         if key not in CONFIG_RULES:
-            known = ", ".join(CONFIG_RULES)
             errors.append(FieldError(f"{at}.{key}", "unknown_field", f"is not a config key; the keys are {known}"))
         elif complaint := CONFIG_RULES[key](value):
             errors.append(FieldError(f"{at}.{key}", "invalid", complaint))

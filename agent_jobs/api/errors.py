@@ -5,7 +5,9 @@ The one place that turns exceptions into answers, inside of REST framework (`exc
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -15,13 +17,16 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from agent_jobs import errors
-from agent_jobs.errors import FieldError
+from agent_jobs.errors import MAX_REPORTED, FieldError
 from agent_jobs.services import audit
 from channels_integration.errors import InvalidField, SealingError, UnknownChannel
 from infra import database
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
+MAX_FIELD = 200
+MAX_ERROR = 1_000
+MAX_MESSAGE = 2_100
 UNAUTHENTICATED = "a valid app token is required, as Authorization: Bearer ajt_live_…"
 
 # Our own tree; the first class that fits wins.
@@ -32,6 +37,7 @@ STATUSES: tuple[tuple[type[errors.AgentJobsError], int], ...] = (
     (errors.Conflict, 409),
     (errors.KeyReused, 422),
     (errors.QuotaReached, 429),
+    (errors.RetryableError, 503),
 )
 _CODES = {
     400: "bad_request",
@@ -59,7 +65,7 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
             _note_denied(exc, exc.denied, request)
         return _own(exc, request)
     if isinstance(exc, exceptions.ValidationError):
-        return _refusal(400, "invalid", _summary(fields := list(flatten(exc.detail))), request, errors=fields)
+        return _refusal(400, "invalid", errors.summary(fields := list(flatten(exc.detail))), request, errors=fields)
     if isinstance(exc, exceptions.APIException):
         return _framework(exc, request)
     if isinstance(exc, Http404):
@@ -76,10 +82,18 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
 
 
 def body(code: str, message: str, request: HttpRequest | Any, *, errors: Iterable[FieldError] = ()) -> dict[str, Any]:
+    """No more than 20 errors, and none longer than it helps: a request of 200 KB may have 18,000 unknown fields."""
     return {
         "code": code,
-        "message": message,
-        "errors": [{"field": error.field, "code": error.code, "message": error.message} for error in errors],
+        "message": _cut(message, MAX_MESSAGE),
+        "errors": [
+            {
+                "field": _cut(error.field, MAX_FIELD),
+                "code": _cut(error.code, MAX_FIELD),
+                "message": _cut(error.message, MAX_ERROR),
+            }
+            for error in islice(errors, MAX_REPORTED)
+        ],
         "meta": {"request_id": getattr(request, "request_id", "")},
     }
 
@@ -145,8 +159,10 @@ def _own(exc: errors.AgentJobsError, request: Any) -> Response | None:
     for kind, status in STATUSES:
         if isinstance(exc, kind):
             fields = exc.errors if isinstance(exc, errors.Invalid) else ()
-            message = _summary(fields) if isinstance(exc, errors.Invalid) else exc.message
-            headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, errors.QuotaReached) else {}
+            message = errors.summary(fields) if isinstance(exc, errors.Invalid) else exc.message
+            headers = {}
+            if isinstance(exc, errors.QuotaReached | errors.RetryableError):
+                headers["Retry-After"] = str(math.ceil(exc.retry_after or RETRY_AFTER_SECONDS))
             return _refusal(status, exc.code, message, request, errors=fields, headers=headers)
     return None
 
@@ -196,8 +212,8 @@ def _refusal(
     return Response(body(code, message, request, errors=errors), status=status, headers=dict(headers or {}))
 
 
-def _summary(fields: Iterable[FieldError]) -> str:
-    return "; ".join(f"{error.field}: {error.message}" for error in fields)
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _method(request: Any) -> str:

@@ -137,3 +137,20 @@ def test_a_token_is_revoked_in_the_admin(admin_client):
     admin_client.post("/admin/agent_jobs/apptoken/", chosen)
 
     assert api.get(JOBS).status_code == 401
+
+
+def test_18_000_unknown_keys_are_answered_in_a_few_kilobytes(acme):
+    unknown = {f"k{number}": 1 for number in range(18_000)}
+
+    for sent in (
+        factories.job_request(config=unknown),
+        {**factories.job_request(), **unknown},
+        factories.job_request(config={"x" * 100_000: 1}),
+    ):
+        response = acme.post(JOBS, sent)
+        assert response.status_code == 400
+        assert len(response.content) < 30_000
+    many = acme.post(JOBS, factories.job_request(config=unknown)).json()
+    assert len(many["errors"]) == 20
+    assert many["errors"][0]["field"] == "config.k0"
+    assert many["message"].endswith("; and 17,980 more")
