@@ -54,7 +54,11 @@ class EntryRequest(StrictSerializer):
 
 class JobTypeRequest(EntryRequest):
     runner = Text(max_length=32, required=False)
-    params_schema = Object(required=False)
+    params_schema = Object(
+        required=False,
+        help_text="What the params of its jobs must be, as JSON Schema 2020-12. Not recursive, and at most 2,000 parts "
+        "with its references written out.",
+    )
     result_schema = Object(required=False, help_text="What the result_data of its jobs must be, as JSON Schema.")
     default_config = Config(required=False)
     tools = Objects(

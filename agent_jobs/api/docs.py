@@ -31,7 +31,12 @@ REFUSALS: Mapping[int, tuple[str, str, str]] = {
     415: ("unsupported_media_type", "unsupported_media_type", "The body is not application/json."),
     429: ("throttled", "throttled", "Too many requests; `Retry-After` says when to try again."),
     422: ("key_reused", "idempotency_key_reused", "The Idempotency-Key came before with another request."),
-    503: ("unavailable", "unavailable", "The database cannot be reached; `Retry-After` says when to try again."),
+    503: (
+        "unavailable",
+        "unavailable",
+        "The database cannot be reached, or too many costly schemas and templates wait (`busy`). `Retry-After` says "
+        "when to try again.",
+    ),
 }
 _READING = (400, 401, 403, 429, 503)
 _WRITING = (400, 401, 403, 411, 413, 415, 429, 503)

@@ -130,7 +130,8 @@ def _check(
         try:
             prompts.render(prompt, spec.params)
         except PermanentError as error:
-            errors.append(FieldError("config.start_prompt", "invalid", error.message.removeprefix("start_prompt: ")))
+            code = "too_complex" if error.code == "prompt_too_complex" else "invalid"
+            errors.append(FieldError("config.start_prompt", code, error.message.removeprefix("start_prompt: ")))
     if errors:
         raise Invalid(*errors)
 

@@ -42,6 +42,8 @@ from channels_integration.addresses import Rules
 MAX_TOOLS = 128
 MAX_PAGES = 10
 MAX_SCHEMA = 20_000
+# Characters of all schemas that are judged, those that are refused among them: what a listing may cost us.
+MAX_JUDGED = 500_000
 MAX_ANSWER_BYTES = 1024 * 1024
 LISTED_SECONDS = 60.0
 _MOST_LISTED = 500
@@ -84,16 +86,21 @@ def listed(
         raise _not_had(name, error, seen) from None
     _require_listed(stated, found)
     tools: dict[str, Declared] = {}
+    judged = 0
     allowed = stated.get("allowed")
     for tool in found:
         if allowed is not None and tool.name not in allowed:
             continue
+        if len(tools) >= MAX_TOOLS or judged > MAX_JUDGED:
+            logger.warning("left out tools of the server %s of %s: it lists too many", name, org_id)
+            break
+        judged += len(str(tool.input_schema))
         parameters = _parameters(tool)
         full_name = f"{name}__{tool.name}"
         if parameters is None or not _NAME.fullmatch(tool.name) or len(full_name) > _LONGEST_NAME:
             logger.warning("left out a tool of the server %s of %s: its name or schema does not hold", name, org_id)
             continue
-        if full_name in tools or len(tools) >= MAX_TOOLS:
+        if full_name in tools:
             continue
         approval = stated.get("requires_approval", False)
         tools[full_name] = declare(
