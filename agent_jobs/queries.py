@@ -4,14 +4,15 @@ Another organisation's id is NotFound exactly as a missing one; the one place wh
 `job`: there it is Forbidden, with a constant message.
 """
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import DataError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Model, Q, QuerySet
 from django.db.models.functions import Now
@@ -36,6 +37,7 @@ from agent_jobs.models import (
     WorkerProcess,
 )
 
+log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 
 JOB_COLUMNS = (
@@ -46,7 +48,7 @@ JOB_COLUMNS = (
     *("first_reply_at", "result", "result_data", "error_code", "error_message", "replay_of", "retry_count"),
 )
 ACTIVITY_COLUMNS = (
-    *("id", "org_id", "job_id", "code", "status", "note", "actor", "source_type", "execution_id"),
+    *("id", "org_id", "job_id", "number", "code", "status", "note", "actor", "source_type", "execution_id"),
     *("allocated_credits", "consumed_credits", "credits_rule_id", "input", "output", "processed_at"),
     *("created_at", "updated_at", "job__platform", "job__channel_code", "job__thread", "job__job_type_key"),
 )
@@ -123,7 +125,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """How many activities a job has, and the first 100 of those that say something: `(created_at, note)`."""
+    """How many activities a job has, and the last 100 of those with a note: `(created_at, note)`, oldest first."""
 
     count: int = 0
     lines: tuple[tuple[Any, str], ...] = ()
@@ -174,17 +176,23 @@ def tasks_of(job_ids: Iterable[UUID]) -> Mapping[UUID, list[Row]]:
     return found
 
 
+_LOGS = """
+SELECT page.job_id, coalesce((SELECT max(number) FROM agent_jobs_activity WHERE job_id = page.job_id), 0),
+    said.times, said.notes
+FROM unnest(%(ids)s::uuid[]) AS page (job_id)
+CROSS JOIN LATERAL (
+    SELECT array_agg(created_at ORDER BY number) AS times, array_agg(note ORDER BY number) AS notes
+    FROM (
+        SELECT number, created_at, note FROM agent_jobs_activity WHERE job_id = page.job_id AND note <> ''
+        ORDER BY number DESC LIMIT %(most)s
+    ) last
+) said
+"""
+
+
 def logs_of(job_ids: Iterable[UUID]) -> Mapping[UUID, Log]:
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT job_id, count(*),
-                (array_agg(created_at ORDER BY created_at, id) FILTER (WHERE note <> ''))[:%(most)s],
-                (array_agg(note ORDER BY created_at, id) FILTER (WHERE note <> ''))[:%(most)s]
-            FROM agent_jobs_activity WHERE job_id = ANY(%(ids)s) GROUP BY job_id
-            """,
-            {"ids": list(job_ids), "most": MAX_LOG_LINES},
-        )
+        cursor.execute(_LOGS, {"ids": list(job_ids), "most": MAX_LOG_LINES})
         return {
             job_id: Log(count, tuple(zip(times or (), notes or (), strict=True)))
             for job_id, count, times, notes in cursor.fetchall()
@@ -203,10 +211,10 @@ def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_f
             f"""
             SELECT found.id FROM unnest(%s::uuid[]) WITH ORDINALITY AS page (job_id, place)
             CROSS JOIN LATERAL (
-                SELECT id, created_at FROM agent_jobs_activity WHERE job_id = page.job_id
-                ORDER BY created_at {direction}, id {direction} LIMIT %s
+                SELECT id, number FROM agent_jobs_activity WHERE job_id = page.job_id
+                ORDER BY number {direction} LIMIT %s
             ) found
-            ORDER BY page.place, found.created_at {direction}, found.id {direction} LIMIT %s
+            ORDER BY page.place, found.number {direction} LIMIT %s
             """,  # noqa: S608 - the direction is one of two words
             [list(job_ids), per_job, total],
         )
@@ -226,52 +234,66 @@ def messages(org_id: str, job_id: UUID) -> QuerySet[Message]:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a job has come, for those who wait for more. `activities` are those created after a given time."""
+    """How far a job has come. `updated_at` is in microseconds since 1970. `activities` is their count, and so the
+    number of the last one."""
 
     status: str
-    updated_at: datetime
+    updated_at: int
     activities: int
 
 
+# A time that Python cannot hold ('infinity') counts as 0: one such row must not stop everybody's answers.
 _STANDINGS = """
-SELECT asked.place, j.status, j.updated_at, (
-    SELECT count(*) FROM agent_jobs_activity a WHERE a.job_id = j.id AND a.created_at > asked.since)
-FROM unnest(%s::text[], %s::uuid[], %s::timestamptz[]) WITH ORDINALITY AS asked (org_id, job_id, since, place)
-JOIN agent_jobs_job j ON j.id = asked.job_id AND j.org_id = asked.org_id
+SELECT j.org_id, j.id, j.status,
+    CASE WHEN isfinite(j.updated_at) THEN (extract(epoch FROM j.updated_at) * 1000000)::bigint ELSE 0 END,
+    coalesce((SELECT max(number) FROM agent_jobs_activity WHERE job_id = j.id), 0)
+FROM agent_jobs_job j WHERE j.id = ANY(%s::uuid[])
 """
 
 
-def standings(asked: Sequence[tuple[str, UUID, datetime]]) -> list[Standing | None]:
-    """For each (organisation, job, since), at one moment; None for a job that the organisation does not have."""
-    found: list[Standing | None] = [None] * len(asked)
+def standings(jobs: Iterable[tuple[str, UUID]]) -> Mapping[tuple[str, UUID], Standing]:
+    """The standing of each (organisation, job), at one moment. A job that the organisation does not have is absent."""
+    asked = set(jobs)
     with connection.cursor() as cursor:
-        cursor.execute(_STANDINGS, [[one[column] for one in asked] for column in range(3)])
-        for place, *standing in cursor.fetchall():
-            found[place - 1] = Standing(*standing)
-    return found
+        cursor.execute(_STANDINGS, [[job_id for _, job_id in asked]])
+        found = {(org_id, job_id): Standing(*standing) for org_id, job_id, *standing in cursor.fetchall()}
+    return {key: found[key] for key in asked if key in found}
 
 
-_ACTIVITY_IDS = """
-SELECT asked.place, found.id, found.created_at
-FROM unnest(%s::text[], %s::uuid[], %s::timestamptz[], %s::int[]) WITH ORDINALITY
-    AS asked (org_id, job_id, since, most, place)
+_FOLLOWING = """
+SELECT DISTINCT found.id FROM unnest(%s::uuid[], %s::int[]) AS asked (job_id, number)
 CROSS JOIN LATERAL (
-    SELECT id, created_at FROM agent_jobs_activity
-    WHERE job_id = asked.job_id AND org_id = asked.org_id AND created_at > asked.since
-    ORDER BY created_at, id LIMIT asked.most
+    SELECT id FROM agent_jobs_activity WHERE job_id = asked.job_id AND number > asked.number
+    ORDER BY number LIMIT %s
 ) found
-ORDER BY asked.place, found.created_at, found.id
 """
 
 
-def activity_ids(asked: Sequence[tuple[str, UUID, datetime, int]]) -> list[list[tuple[UUID, datetime]]]:
-    """For each (organisation, job, since, most): the activities created after that time, oldest first."""
-    found: list[list[tuple[UUID, datetime]]] = [[] for _ in asked]
+def activities_after(told: Collection[tuple[UUID, int]], *, per_job: int) -> Mapping[UUID, list[Row]]:
+    """For each (job, number), the next activities after that number; in their order, one list for each job.
+
+    The caller has found the jobs under their organisations. An activity that cannot be read (a time like 'infinity') is
+    left out, with a log line.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(_ACTIVITY_IDS, [[one[column] for one in asked] for column in range(4)])
-        for place, activity_id, created_at in cursor.fetchall():
-            found[place - 1].append((activity_id, created_at))
+        cursor.execute(_FOLLOWING, [[job_id for job_id, _ in told], [number for _, number in told], per_job])
+        ids = [row[0] for row in cursor.fetchall()]
+    try:
+        rows = list(activities_by_id(ids).values())
+    except DataError:
+        rows = [row for activity_id in ids for row in _readable(activity_id)]
+    found: dict[UUID, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["number"]):
+        found[row["job_id"]].append(row)
     return found
+
+
+def _readable(activity_id: UUID) -> Iterable[Row]:
+    try:
+        return activities_by_id([activity_id]).values()
+    except DataError as error:
+        log.error("activity %s cannot be shown: %s", activity_id, error)
+        return ()
 
 
 def activities_by_id(ids: Iterable[UUID]) -> Mapping[UUID, Row]:

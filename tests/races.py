@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from django.db import connections
+from django.db import connection, connections
 
 from tests.waiting import PATIENCE
 
@@ -39,3 +39,14 @@ def in_threads(*works: Callable[[], Any]) -> list[Any]:
         if isinstance(outcome, Exception):
             raise outcome
     return outcomes
+
+
+def is_anybody_locked_out() -> bool:
+    """Whether some session of this database waits for a lock of another one."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction sees what it saw first
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database())"
+        )
+        return bool(cursor.fetchone()[0])

@@ -15,7 +15,6 @@ from agent_jobs.api.docs import operation
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.states import TERMINAL
 
-# No length: what is no id of ours is refused in any case, and longer than an address may be nobody sends one.
 QUERY = {
     "last_event_id": parsing.Param(str, "For clients that cannot send the header Last-Event-ID, which goes before.")
 }
@@ -30,7 +29,7 @@ _LAST_EVENT_ID = OpenApiParameter(
 class JobEvent(serializers.Serializer[Any]):
     """Of one event: what its lines say."""
 
-    id = serializers.CharField(required=False, help_text="For `Last-Event-ID`.")
+    id = serializers.CharField(required=False, help_text="The activity's number in the job, for `Last-Event-ID`.")
     event = serializers.ChoiceField(["activity", "end", "closed"])
     data = serializers.CharField(help_text="JSON, in one line.")  # type: ignore[assignment]
 
@@ -41,15 +40,16 @@ class JobEvents(Resource):
         "Follow a job",
         answers={
             (200, "text/event-stream"): OpenApiResponse(JobEvent, description="A stream of these."),
-            204: OpenApiResponse(None, description="The client has every event, and the job has ended."),
+            204: OpenApiResponse(None, description="The client has every activity, and the job has ended."),
         },
         refused=(404,),
         query=QUERY,
         headers=(_LAST_EVENT_ID,),
         description=(
             "Server-Sent Events. One `activity` for each activity of the job, as `/services/activities` shows it, from"
-            " the first on or from the one after `Last-Event-ID`; then those to come, as they are committed. The last"
-            " one is `end`, with the status that the job ended in; a client that asks again after it gets a 204."
+            " the first on or from the one after `Last-Event-ID`; then those to come, as they are committed. Its `id`"
+            " is its number within the job: 1, 2, 3 ... The last event is `end`, with the status that the job ended"
+            " in; it has no `id`. A client that asks again after it gets a 204, which means the same."
             " `closed` says why a stream is broken off, as where its token is revoked. A stream that ends without"
             " either, because the server stops or its time is over, goes on at the next request. Every 15 s without an"
             " event there is a comment."
@@ -62,16 +62,15 @@ class JobEvents(Resource):
             name, last_id = "last_event_id", query["last_event_id"]
         wanted = read_job_id(job_id)
         try:
-            feed = feeds.Feed(self.org_id, wanted, last_id)
+            told = feeds.read_id(last_id) if last_id else 0
         except ValueError as error:
             raise Invalid(FieldError(name, "invalid", str(error))) from None
         queries.job(self.org_id, wanted)
         if request.method == "HEAD":
             return HttpResponse(content_type="text/event-stream")
-        if feed.knows_end and self.is_complete(feed):
-            return Response(status=204)
-        return streams.EventsResponse(streams.EventStream(feed, self.token.pk))
-
-    def is_complete(self, feed: feeds.Feed) -> bool:
-        (standing,) = queries.standings([(feed.org_id, feed.job_id, feed.floor)])
-        return standing is not None and standing.status in TERMINAL and standing.activities <= feed.count
+        if told and (standing := queries.standings([(self.org_id, wanted)]).get((self.org_id, wanted))):
+            if told > standing.activities:
+                raise Invalid(FieldError(name, "invalid", f"the job has only {standing.activities} activities"))
+            if told == standing.activities and standing.status in TERMINAL:
+                return Response(status=204)
+        return streams.EventsResponse(streams.EventStream(self.org_id, wanted, self.token.pk, told=told))

@@ -82,7 +82,9 @@ class Job(serializers.Serializer[Any]):
     job_config = serializers.DictField(help_text="The same as config.")
     tags = serializers.CharField(help_text="With commas between them.")
     flags = JobFlags()
-    execution_log = serializers.ListField(child=serializers.CharField())
+    execution_log = serializers.ListField(
+        child=serializers.CharField(), help_text="The notes of the last 100 activities that have one, oldest first."
+    )
     activities_count = serializers.IntegerField()
     replay_of = serializers.CharField(required=False, help_text="The job that this one was made from again.")
     retry_count = serializers.IntegerField(required=False, help_text="How many times it was retried, if ever.")

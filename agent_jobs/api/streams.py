@@ -8,16 +8,17 @@ to tell: for all that are open together, in two statements where nothing has hap
 How many may be open at once is bounded, for each process and for each organisation in it.
 """
 
+import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse, StreamingHttpResponse
 from rest_framework.exceptions import APIException
 
@@ -28,9 +29,11 @@ from agent_jobs.api.errors import UNAUTHENTICATED
 from agent_jobs.services import tokens
 from agent_jobs.states import TERMINAL
 
+log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.25
 HEARTBEAT_SECONDS = 15
 RETRY_AFTER_SECONDS = 5
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 # In the WSGI environment where the server can hand connections over.
 HANDS_OVER = "agent_jobs.hands_over"
 # Set by a process that is to end.
@@ -88,9 +91,11 @@ class OpenAnswer:
 
 
 class EventStream(OpenAnswer):
-    def __init__(self, feed: feeds.Feed, token_pk: int) -> None:
-        super().__init__(feed.org_id, feed.job_id, token_pk, seconds=settings.STREAM_SECONDS)
-        self.feed = feed
+    """`told` is the number of the last activity that the client has."""
+
+    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, told: int = 0) -> None:
+        super().__init__(org_id, job_id, token_pk, seconds=settings.STREAM_SECONDS)
+        self.told = told
 
 
 class Wait(OpenAnswer):
@@ -101,9 +106,11 @@ class Wait(OpenAnswer):
         self.seen = seen
 
 
-def version(updated_at: datetime, activities_count: int) -> str:
-    """What changes with a job: its ETag."""
-    return f"{(updated_at - feeds.BEGINNING) // feeds.MICROSECOND:x}-{activities_count:x}"
+def version(updated_at: datetime | int, activities_count: int) -> str:
+    """What changes with a job: its ETag. A time may be given in microseconds since 1970."""
+    if isinstance(updated_at, datetime):
+        updated_at = (updated_at - _EPOCH) // _MICROSECOND
+    return f"{updated_at:x}-{activities_count:x}"
 
 
 class EventsResponse(StreamingHttpResponse):
@@ -128,17 +135,34 @@ class Found:
     """What to write, whether there is more of it already, and why the answer ends now ('' where it does not)."""
 
     frames: list[bytes] = field(default_factory=list)
+    told: int = 0
     has_more: bool = False
     end: str = ""
 
 
 def look(opened: Sequence[OpenAnswer]) -> list[Found]:
-    """For each, what is new; what a stream is given here counts as told. Not for two threads at once with the same."""
-    standings = queries.standings([(one.org_id, one.job_id, _floor(one)) for one in opened])
+    """What is new for each; what a stream is given here counts as told. Not for two threads at once with the same.
+
+    An answer that cannot be made does not hold up the others: it ends, with a log line.
+    """
+    try:
+        return _look(opened)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        if len(opened) > 1:
+            return [found for one in opened for found in look([one])]
+        log.exception("a stream or wait of job %s ends", opened[0].job_id)
+        return [Found(end="failed")]
+
+
+def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
+    standings = queries.standings((one.org_id, one.job_id) for one in opened)
     living = tokens.living({one.token_pk for one in opened})
     found = [Found() for _ in opened]
     behind: list[tuple[EventStream, queries.Standing, Found]] = []
-    for one, standing, new in zip(opened, standings, found, strict=True):
+    for one, new in zip(opened, found, strict=True):
+        standing = standings.get((one.org_id, one.job_id))
         if one.token_pk not in living:
             _break_off(one, new, "revoked", "unauthenticated", UNAUTHENTICATED)
         elif standing is None:
@@ -147,7 +171,7 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
             is_over = standing.status in TERMINAL or version(standing.updated_at, standing.activities) != one.seen
             new.end = "changed" if is_over else ""
         elif isinstance(one, EventStream):
-            if standing.activities > one.feed.count:
+            if standing.activities > one.told:
                 behind.append((one, standing, new))
             else:
                 _end(one, standing, new)
@@ -187,34 +211,28 @@ def _in_this_thread(opened: EventStream) -> Iterator[bytes]:
         opened.place.leave()
 
 
-def _floor(one: OpenAnswer) -> datetime:
-    return one.feed.floor if isinstance(one, EventStream) else feeds.BEGINNING
-
-
 def _tell(behind: Sequence[tuple[EventStream, queries.Standing, Found]]) -> None:
-    lists = queries.activity_ids(
-        [(one.org_id, one.job_id, one.feed.floor, one.feed.count + feeds.PAGE) for one, _, _ in behind]
-    )
-    unseen = [one.feed.unseen(ids)[: feeds.PAGE] for (one, _, _), ids in zip(behind, lists, strict=True)]
-    rows = queries.activities_by_id({activity_id for ids in unseen for activity_id in ids})
-    shown: dict[UUID, Mapping[str, Any]] = {activity_id: activities.answer(row) for activity_id, row in rows.items()}
-    for (one, standing, new), ids in zip(behind, unseen, strict=True):
-        left = standing.activities - one.feed.count - len(ids)
-        for activity_id in ids:
-            if activity_id in rows:
-                new.frames.append(one.feed.activity(shown[activity_id], activity_id, rows[activity_id]["created_at"]))
-        new.has_more = left > 0 and bool(ids)
-        if left <= 0:
+    rows = queries.activities_after({(one.job_id, one.told) for one, _, _ in behind}, per_job=feeds.PAGE)
+    frames = {
+        job_id: [(row["number"], feeds.event("activity", activities.answer(row), number=row["number"])) for row in of]
+        for job_id, of in rows.items()
+    }
+    for one, standing, new in behind:
+        new.told = min(one.told + feeds.PAGE, standing.activities)
+        new.frames += [frame for number, frame in frames.get(one.job_id, ()) if one.told < number <= new.told]
+        new.has_more = new.told < standing.activities
+        if not new.has_more:
             _end(one, standing, new)
+    for one, _, new in behind:
+        one.told = new.told
 
 
 def _end(one: EventStream, standing: queries.Standing, new: Found) -> None:
-    if standing.status not in TERMINAL:
-        return
-    if not one.feed.knows_end:
-        told = {"job_id": str(one.job_id), "job_status": standing.status, "updated_at": stamp(standing.updated_at)}
-        new.frames.append(one.feed.end(told))
-    new.end = "ended"
+    if standing.status in TERMINAL:
+        updated_at = stamp(_EPOCH + standing.updated_at * _MICROSECOND)
+        told = {"job_id": str(one.job_id), "job_status": standing.status, "updated_at": updated_at}
+        new.frames.append(feeds.event("end", told))
+        new.end = "ended"
 
 
 def _break_off(one: OpenAnswer, new: Found, end: str, code: str, message: str) -> None:

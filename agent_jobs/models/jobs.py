@@ -230,6 +230,9 @@ class Activity(models.Model):
     job = models.ForeignKey(
         Job, null=True, on_delete=models.CASCADE, related_name="activities", db_index=False, db_constraint=False
     )
+    # 1, 2, 3 ... within the job, in the order of commits. A trigger sets it. There are no gaps: the activities of a job
+    # are deleted with the job only, so the highest number is their count.
+    number = models.PositiveIntegerField(null=True, editable=False)
     code = models.CharField(max_length=64)
     status = models.CharField(max_length=12, db_default=ActivityStatus.COMPLETED)
     note = models.TextField(db_default="", blank=True)
@@ -254,13 +257,13 @@ class Activity(models.Model):
     class Meta:
         indexes = [
             models.Index("org", F("created_at").desc(), F("id").desc(), name="activity_created"),
-            models.Index("job", "created_at", "id", name="activity_job"),
         ]
         constraints = [
             # Promise I2: one terminal record in each life of a job.
             models.UniqueConstraint(
                 fields=["job", "life"], condition=Q(moved_to__in=_TERMINAL), name="activity_one_terminal"
             ),
+            models.UniqueConstraint(fields=["job", "number"], name="activity_number"),
         ]
 
     def __str__(self) -> str:

@@ -68,6 +68,7 @@ INSERT INTO agent_jobs_reservation (id, org_id, job_id, job_type_key, model, day
     reserved_output_tokens, reserved_cost, input_tokens, output_tokens, cost)
 VALUES (%(id)s, %(org)s, %(job)s, %(type)s, %(model)s, %(day)s, 'open', %(input)s, %(output)s, %(cost)s, 0, 0, 0)
 """
+_LOCK_JOB = "SELECT FROM agent_jobs_job WHERE id = %(job)s FOR NO KEY UPDATE"
 _LEFT = """
 UPDATE agent_jobs_reservation SET status = %(status)s, model = %(model)s, input_tokens = %(input)s,
     output_tokens = %(output)s, cost = %(cost)s, closed_at = statement_timestamp()
@@ -283,6 +284,7 @@ def _close(
     since it expired. `call` is whose it is, where that is known."""
     with transaction.atomic(savepoint=False):
         call = call or spending.Call(*Reservation.objects.values_list(*_WHOSE).get(pk=reservation_id))
+        statements.run(_LOCK_JOB, {"job": call.job_id})  # its activity needs the lock, and a job comes before counters
         spending.share_lock(call.org_id)
         counters = spending.locked(call)
         row = statements.instance(Reservation, "id = %(id)s", {"id": reservation_id}, and_then="FOR UPDATE")

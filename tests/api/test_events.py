@@ -51,7 +51,7 @@ class TestEvents:
         ).json()["data"]
         assert [data for _, data, _ in events] == listed
         assert {kind for kind, _, _ in events} == {"activity"}
-        assert len({event_id for _, _, event_id in events}) == 120
+        assert [event_id for _, _, event_id in events] == [str(number) for number in range(1, 121)]
 
     @pytest.mark.parametrize("status", sorted(TERMINAL))
     def test_the_last_event_of_a_job_that_has_ended_says_so(self, reader, status):
@@ -60,11 +60,41 @@ class TestEvents:
 
         first, end = told(reader.get(path(job)))
 
-        assert (end[0], end[1]["job_status"]) == ("end", status)
-        assert told(reader.get(path(job), Last_Event_ID=first[2])) == [end]
-        assert reader.get(path(job), Last_Event_ID=end[2]).status_code == 204
+        assert (end[0], end[1]["job_status"], end[2]) == ("end", status, "")
+        assert reader.get(path(job), Last_Event_ID=first[2]).status_code == 204
+        assert told(reader.get(path(job), Last_Event_ID="0")) == [first, end]
         factories.activity(job, "late")
-        assert [kind for kind, _, _ in told(reader.get(path(job), Last_Event_ID=end[2]))] == ["activity", "end"]
+        assert [kind for kind, _, _ in told(reader.get(path(job), Last_Event_ID=first[2]))] == ["activity", "end"]
+
+    def test_an_activity_that_cannot_be_shown_is_left_out(self, reader, caplog):
+        job, other = rows.job(JobStatus.FAILED), rows.job(JobStatus.FAILED)
+        odd = [factories.activity(job, code) for code in ("a", "odd", "c")][1]
+        factories.activity(other, "x")
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE agent_jobs_activity SET created_at = 'infinity' WHERE id = %s", [odd.pk])
+
+        found = [told(reader.get(path(one))) for one in (job, other)]
+
+        assert [(kind, event_id) for kind, _, event_id in found[0]] == [
+            ("activity", "1"),
+            ("activity", "3"),
+            ("end", ""),
+        ]
+        assert [kind for kind, _, _ in found[1]] == ["activity", "end"]
+        assert str(odd.pk) in caplog.text
+
+    def test_a_job_that_cannot_be_shown_holds_up_no_other_one(self, reader):
+        fine = rows.job(JobStatus.FAILED)
+        odd = rows.job()
+        factories.activity(fine, "x")
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE agent_jobs_job SET updated_at = 'infinity' WHERE id = %s", [odd.pk])
+        token = AppToken.objects.get()
+        opened = [streams.EventStream("acme", job.pk, token.pk) for job in (odd, fine)]
+
+        found = streams.look(opened)
+
+        assert [new.end for new in found] == ["", "ended"]
 
     def test_what_is_wrong_is_named(self, reader):
         job = rows.job()
@@ -72,6 +102,8 @@ class TestEvents:
         for query, headers, field in (
             ({"last_event_id": "x"}, {}, "last_event_id"),
             ({}, {"Last_Event_ID": "x"}, "Last-Event-ID"),
+            ({"last_event_id": "1"}, {}, "last_event_id"),
+            ({}, {"Last_Event_ID": "-1"}, "Last-Event-ID"),
             ({"limit": "3"}, {}, "limit"),
         ):
             response = reader.get(path(job), query, **headers)

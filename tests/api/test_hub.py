@@ -32,7 +32,7 @@ class Client:
         self.socket = theirs
         self.socket.settimeout(PATIENCE)
         token = AppToken.objects.get()
-        opened = streams.EventStream(feeds.Feed("acme", self.job.pk), token.pk)
+        opened = streams.EventStream("acme", self.job.pk, token.pk)
         self.taken = hub._OpenEvents(opened, HEADERS, is_chunked=True)
         self.hub.adopt(self.taken, ours)
 

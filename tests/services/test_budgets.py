@@ -1,6 +1,7 @@
 """Budgets: what model calls set aside and settle, and that no cap is passed, whoever calls at the same time."""
 
 import logging
+import threading
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -8,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Sum
 
 from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError
@@ -19,7 +20,8 @@ from agent_jobs.services import budgets, duties, duty_table, spending
 from agent_jobs.states import JobStatus
 from channels_integration import tally
 from tests import rows
-from tests.races import at_once, in_threads
+from tests.races import at_once, in_threads, is_anybody_locked_out
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.django_db
 MODEL = "openai:gpt-5-mini"
@@ -486,6 +488,30 @@ def _room(org: dict[str, Any], job_type: dict[str, Any]) -> int:
     tokens = min(caps.get("max_tokens_per_day", 10**9) for caps in (org, job_type))
     money = min(Decimal(caps.get("max_cost_per_day", 10**9)) for caps in (org, job_type))
     return min(tokens // 1_000, int(money / Decimal("0.0011")))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_end_of_a_call_locks_its_job_before_the_counters() -> None:
+    """As the beginning of a call does. The other order ends in a deadlock with whoever holds the job."""
+    rows.org("acme")
+    rows.job_type()
+    job = rows.job(JobStatus.RUNNING, config={"max_tokens": 100_000})
+    held = reserve(job)
+    has_job = threading.Event()
+
+    def begin() -> None:
+        with transaction.atomic():
+            Job.objects.select_for_update(no_key=True).get(pk=job.pk)
+            has_job.set()
+            wait_for(is_anybody_locked_out, what="the end of the call waits for the job")
+            assert spending.locked(held.call)
+
+    def end() -> None:
+        assert has_job.wait(PATIENCE)
+        held.settle(Usage(100, 10))
+
+    in_threads(begin, end)
+    assert_the_books_agree()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -20,6 +20,7 @@ from django.db import transaction
 from agent_jobs.services import caps
 from agent_jobs.services.transitions.lanes import HEAD_START
 from agent_jobs.services.transitions.settlements import Answer, Claim, Settlement, Turn
+from agent_jobs.states import ActivityStatus
 from channels_integration import outbox, statements
 
 # Turns that one statement settles, or claims.
@@ -60,17 +61,22 @@ settlements AS (
     FROM settled s, json_to_recordset(s.lines) AS l(key uuid, text text, is_delivered boolean)
 ), noted AS (
     INSERT INTO agent_jobs_activity
-        (id, org_id, job_id, code, status, note, source_type, execution_id, input, output, processed_at, life)
-    SELECT coalesce(n.id, uuidv7()), s.org_id, s.id, n.code, n.status, n.note, 'process_module', s.task_id,
-        n.input, n.output, CASE WHEN n.status <> 'submitted' THEN now() END, s.retry_count
-    FROM settled s, json_to_recordset(s.notes)
-        AS n(id uuid, code text, status text, note text, input json, output json)
-), ended AS (
-    INSERT INTO agent_jobs_activity
-        (org_id, job_id, code, note, actor, moved_from, moved_to, life, source_type, execution_id, processed_at)
-    SELECT org_id, id, CASE status WHEN 'COMPLETED' THEN 'job.completed' ELSE 'job.failed' END, note,
-        'system:worker', 'RUNNING', status, retry_count, 'process_module', task_id, now()
-    FROM settled WHERE status <> 'RUNNING'
+        (id, org_id, job_id, code, status, note, actor, moved_from, moved_to, life, source_type, execution_id, input,
+        output, processed_at)
+    SELECT coalesce(n.id, uuidv7()), s.org_id, s.id, n.code, coalesce(n.status, '{ActivityStatus.COMPLETED}'), n.note,
+        coalesce(n.actor, ''), coalesce(n.moved_from, ''), coalesce(n.moved_to, ''), s.retry_count, 'process_module',
+        s.task_id, n.input, n.output, CASE WHEN n.status = 'submitted' THEN NULL ELSE now() END
+    FROM settled s CROSS JOIN LATERAL (
+        SELECT place, id, code, status, note, NULL AS actor, NULL AS moved_from, NULL AS moved_to, input, output
+        FROM ROWS FROM (
+            json_to_recordset(s.notes) AS (id uuid, code text, status text, note text, input json, output json)
+        ) WITH ORDINALITY AS n (id, code, status, note, input, output, place)
+        UNION ALL
+        SELECT NULL, NULL, CASE s.status WHEN 'COMPLETED' THEN 'job.completed' ELSE 'job.failed' END, NULL, s.note,
+            'system:worker', 'RUNNING', s.status, NULL, NULL
+        WHERE s.status <> 'RUNNING'
+    ) n
+    ORDER BY s.id, n.place NULLS LAST -- the end has the highest number
 )"""
 
 _NEXT = f"""
