@@ -42,7 +42,8 @@ def summary(errors: Collection[FieldError]) -> str:
 
 
 class AgentJobsError(Exception):
-    """`denied`: kind and id of what was asked for and is another organisation's. Doors leave an audit entry of it."""
+    """`denied`: kind and id of what was asked for and is not the organisation's own. Doors leave an audit entry of it,
+    which must be the same whether the thing exists or not."""
 
     code = "error"
     denied: tuple[str, str] | None = None

@@ -51,6 +51,9 @@ COUNTERS: Mapping[str, Known] = {
     "model_cost": Known("What these cost, in the currency of the price table.", ("model",)),
     "budget_refusals": Known("Model calls that a cap left too little for.", ("scope",)),
     "lease_losses": Known("Outcomes of turns thrown away because the lease had gone to another."),
+    "denied_accesses": Known(
+        "Reaches for things that are not the organisation's, whether they exist or not.", ("kind",)
+    ),
     "duty_failures": Known("Times that a periodic duty raised; the others went on.", ("duty",)),
     "rows_set_aside": Known("Rows that raised in a duty and are left out of it for five minutes.", ("duty",)),
     "duplicates_refused": Known(

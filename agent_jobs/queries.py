@@ -159,7 +159,7 @@ def own_job_id(org_id: str, job_id: UUID) -> UUID:
     """The id, if it is one of the organisation's; another one's job is not there."""
     whose = Job.objects.filter(pk=job_id).values_list("org_id", flat=True).first()
     if whose != org_id:
-        raise job_not_found(str(job_id), denied=("job", str(job_id)) if whose else None)
+        raise job_not_found(str(job_id), denied=("job", str(job_id)))
     return job_id
 
 

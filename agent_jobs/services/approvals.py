@@ -130,8 +130,8 @@ def _start(approval: Approval, expires_at: Any) -> None:
 def _found(org_id: str, approval_id: UUID, job_id: UUID | None = None) -> Approval:
     asked = Approval.objects.select_related("job", "step").filter(pk=approval_id).first()
     if asked is None or asked.org_id != org_id or (job_id is not None and asked.job_id != job_id):
-        is_anothers = asked is not None and asked.org_id != org_id
-        raise not_found(str(approval_id), denied=("approval", str(approval_id)) if is_anothers else None)
+        is_own = asked is not None and asked.org_id == org_id
+        raise not_found(str(approval_id), denied=None if is_own else ("approval", str(approval_id)))
     return asked
 
 

@@ -11,17 +11,21 @@ slips in an entry has to forge every later seal; those who keep a hash elsewhere
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from agent_jobs.models import AuditEntry, AuditMark, WorkerProcess
 from agent_jobs.services import duties
 from agent_jobs.specs import Actor
+from channels_integration import tally
 
 MASK = "******"
 BATCH = 10_000
+MOST_DENIED = 200
 _MOST_BATCHES = 10
 _LOCK = (WorkerProcess.LOCK_SPACE, duties.LOCKS["audit"])
 _MAX_ID = 600
@@ -61,7 +65,16 @@ def record(
 
 
 def record_denied(org_id: str, object_type: str, object_id: str, *, actor: Actor, method: str, code: str) -> None:
-    """Somebody of `org_id` reached for what is another organisation's. Says what they asked for, as they asked."""
+    """Somebody of `org_id` asked for a thing of another organisation, or for one that does not exist.
+
+    The entry must not tell which: it is written in both cases. It names the first thing asked for. There is one entry
+    an hour for each actor, kind of thing and method, and at most MOST_DENIED of the organisation; a metric counts all.
+    """
+    tally.add("denied_accesses", kind=object_type)
+    lately = AuditEntry.objects.filter(org_id=org_id, action="access.denied", at__gt=Now() - timedelta(hours=1))
+    same = {"actor": str(actor), "object_type": object_type, "after__method": _storable(method)}
+    if lately.filter(**same).exists() or lately.count() >= MOST_DENIED:
+        return
     record(
         org_id, "access.denied", object_type, object_id, actor=actor, after={"method": _storable(method), "code": code}
     )

@@ -17,7 +17,12 @@ _SEALS_AT_ONCE = 500
 _DIGEST = hashlib.sha256().digest_size
 
 _ORGS = """
-SELECT org_id FROM agent_jobs_auditseal UNION SELECT org_id FROM agent_jobs_auditentry ORDER BY 1
+SELECT org_id FROM agent_jobs_auditseal UNION SELECT org_id FROM agent_jobs_auditentry
+UNION SELECT id FROM agent_jobs_org ORDER BY 1
+"""
+# Making an organisation is its first entry, which is sealed a second later.
+_SHOULD_HAVE_SEALS = """
+SELECT EXISTS (SELECT FROM agent_jobs_org WHERE id = %s AND created_at < clock_timestamp() - interval '1 minute')
 """
 _SEALS = f"""
 SELECT s.seq, s.entry_ids, s.digests, s.last_id, s.prev_hash, s.hash, {CANONICAL_SEAL}
@@ -48,7 +53,7 @@ class Verdict:
 
 
 def orgs() -> list[str]:
-    """Every organisation that entries or seals name, also those that are gone."""
+    """Every organisation that exists, and every other one that entries or seals name."""
     with connection.cursor() as cursor:
         cursor.execute(_ORGS)
         return [row[0] for row in cursor.fetchall()]
@@ -66,6 +71,10 @@ def verify(org_id: str, *, expected: str = "") -> Verdict:
                 break
             entries, seals, head = entries + len(seal.entry_ids), seals + 1, seal.hash
             hashes.add(head.hex())
+        if not problem and not seals:
+            cursor.execute(_SHOULD_HAVE_SEALS, [org_id])
+            if cursor.fetchone()[0]:
+                problem = "the whole chain is missing: the organization exists, and has no seal"
         if not problem:
             cursor.execute(_UNSEALED, {"org_id": org_id})
             if row := cursor.fetchone():

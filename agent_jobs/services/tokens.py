@@ -169,11 +169,11 @@ def revoke_by_id(org_id: str, public_id: str, *, actor: Actor) -> AppToken:
 
 def find(org_id: str, public_id: str) -> AppToken:
     """Raises NotFound, for another organisation's as for none."""
-    found = {} if "\x00" in public_id else {t.org_id: t for t in AppToken.objects.filter(public_id=public_id)}
-    if org_id in found:
-        return found[org_id]
-    denied = ("app_token", public_id) if found else None
-    raise NotFound(f"there is no app token {public_id[:_PUBLIC_LENGTH]!r}", code="app_token_not_found", denied=denied)
+    token = None if "\x00" in public_id else AppToken.objects.filter(org_id=org_id, public_id=public_id).first()
+    if token is None:
+        message = f"there is no app token {public_id[:_PUBLIC_LENGTH]!r}"
+        raise NotFound(message, code="app_token_not_found", denied=("app_token", public_id))
+    return token
 
 
 def _told(token: AppToken) -> dict[str, Any]:

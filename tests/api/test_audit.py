@@ -5,7 +5,7 @@ import io
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.urls import reverse
 
 from agent_jobs.models import AuditEntry, Membership
@@ -209,11 +209,50 @@ def test_a_refused_reach_for_the_strangers_is_told_in_our_audit_alone(admin, met
     assert left.actor.startswith("token:")
 
 
-def test_a_reach_for_what_is_nowhere_is_no_denial(admin):
-    assert admin.get("/services/agent-jobs/01930000-0000-7000-8000-000000000000").status_code == 404
-    assert admin.delete("/services/app-tokens/ajt_live_0000000").status_code == 404
+@pytest.mark.parametrize(
+    "path",
+    ["app-tokens/{}", "agent-jobs/{job}/approvals/{}", "channels/web/lobby/messages"],
+    ids=["token", "approval", "job"],
+)
+def test_the_audit_does_not_tell_whether_what_was_reached_for_exists(admin, path):
+    """The answer does not either: all of these are 404."""
+    nobodys = "01930000-0000-7000-8000-000000000000"
+    theirs = {
+        "app-tokens/{}": (factories.token("rival")[:16], "ajt_live_0000000"),
+        "agent-jobs/{job}/approvals/{}": (str(rows.approval(rows.parked("rival")).pk), nobodys),
+        "channels/web/lobby/messages": (str(rows.job(org_id="rival").pk), nobodys),
+    }[path]
+    left = []
+    for thing in theirs:
+        asker = factories.api("acme", "SERVICES:ADMIN")  # for one token alone the second reach leaves nothing
+        bodies = {"channels": {"text": "x", "author": "y", "job_id": thing}, "agent-jobs": {"decision": "deny"}}
+        body = bodies.get(path.split("/")[0])
+        where = path.format(thing, job=rows.parked().pk)
+        answer = asker.send("DELETE" if "token" in path else "POST", f"/services/{where}", body)
+        assert answer.status_code == 404
+        entry = AuditEntry.objects.filter(action="access.denied").latest("id")
+        left.append((entry.object_type, entry.object_id.replace(thing, "X"), entry.after))
+    assert left[0] == left[1]
+    assert AuditEntry.objects.filter(action="access.denied").count() == 2
 
-    assert entries(admin, action="access.denied") == []
+
+def test_a_token_leaves_one_entry_an_hour_by_its_reaches(admin):
+    for number in range(5):
+        assert admin.get(f"/services/agent-jobs?org_id=rival{number}").status_code == 403
+    assert [entry["object_id"] for entry in entries(admin, action="access.denied")] == ["rival0"]
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute("UPDATE agent_jobs_auditentry SET at = at - interval '61 minutes'")
+        cursor.execute("SET LOCAL session_replication_role = origin")
+    assert admin.get("/services/agent-jobs?org_id=rival9").status_code == 403
+    assert len(entries(admin, action="access.denied")) == 2
+
+
+def test_all_tokens_of_an_organisation_leave_no_more_than_a_number_of_them(admin, monkeypatch):
+    monkeypatch.setattr(audit, "MOST_DENIED", 3)
+    for _ in range(5):
+        assert factories.api("acme", "SERVICES:READ").get("/services/agent-jobs?org_id=rival").status_code == 403
+    assert len(entries(admin, action="access.denied")) == 3
 
 
 def test_it_is_refused_as_ever_where_the_entry_cannot_be_written(admin, monkeypatch, caplog):
@@ -250,9 +289,12 @@ def test_it_can_be_filtered(query):
     admin = factories.api("acme", "SERVICES:ADMIN")
     audit.record("acme", "thing.a", "thing", "a", actor=Actor("user", "ann", "r-1"))
     audit.record("acme", "thing.b", "other", "b", actor=Actor("user", "bob"))
-    AuditEntry.objects.create(
-        org_id="acme", action="thing.a", object_type="thing", object_id="later", at="2031-01-01T00:00:00Z"
-    )
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")  # past the trigger that sets the time
+        AuditEntry.objects.create(
+            org_id="acme", action="thing.a", object_type="thing", object_id="later", at="2031-01-01T00:00:00Z"
+        )
+        cursor.execute("SET LOCAL session_replication_role = origin")
     audit.record("rival", "thing.a", "thing", "a", actor=Actor("user", "ann", "r-1"))
 
     body = admin.get(f"{AUDIT}?{query}").json()

@@ -330,10 +330,12 @@ def test_nobody_gets_or_changes_what_is_the_strangers(world, caplog, address, me
 
     for prefix in native()[address, method]:
         for role in ROLES:
-            with transaction.atomic():
-                answers = {whose: ask(world, prefix, row, method, role, whose) for whose in world.names}
-                assert all_of("rival") == before, "something of the stranger's was changed"
-                transaction.set_rollback(True)
+            answers = {}
+            for whose in world.names:
+                with transaction.atomic():  # each for itself: a second reach within the hour leaves no entry
+                    answers[whose] = ask(world, prefix, row, method, role, whose)
+                    assert all_of("rival") == before, "something of the stranger's was changed"
+                    transaction.set_rollback(True)
 
             for whose, response in answers.items():
                 assert not {name for name in theirs - set(world.names[whose].values()) if name in text_of(response)}
@@ -368,7 +370,10 @@ def ask(world, prefix, row, method, role, whose):
     assert "Pacific/Apia" not in text
     assert may or response.json()["code"] in {"unauthenticated", "insufficient_scope"}
     left = list(AuditEntry.objects.filter(request_id=request_id).values_list("org_id", "action"))
-    is_reach = may and (row.by, whose) in REACHES
+    # An answer that is the same for what does not exist leaves the same entry, too.
+    is_reach = may and (
+        (row.by, whose) in REACHES or (row.by == "id" and whose == "unknown" and row.statuses[1] == 404)
+    )
     is_write = method != "GET" and status < 300
     assert {org_id for org_id, _ in left} == ({"acme"} if is_write or is_reach else set()), "promise I18"
     assert (("acme", "access.denied") in left) == is_reach

@@ -119,7 +119,10 @@ class TestDeciding:
             approvals.decide("acme", NOBODY, "approve", by=Person("web", "x"), actor=OPS)
 
         assert anothers.value.message.replace(str(theirs.pk), "X") == nobodys.value.message.replace(str(NOBODY), "X")
-        assert (anothers.value.denied, nobodys.value.denied) == (("approval", str(theirs.pk)), None)
+        assert (anothers.value.denied, nobodys.value.denied) == (
+            ("approval", str(theirs.pk)),
+            ("approval", str(NOBODY)),
+        )
         theirs.refresh_from_db()
         assert theirs.status == "pending"
 

@@ -4,14 +4,14 @@ import hashlib
 import io
 import json
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 
-from agent_jobs.models import AuditEntry, AuditMark, AuditSeal
+from agent_jobs.models import AuditEntry, AuditMark, AuditSeal, Org
 from agent_jobs.services import audit, auditing, jobs, transitions
 from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.specs import Actor
@@ -146,6 +146,43 @@ def test_entries_and_seals_are_append_only_even_for_their_owner(table, org_id):
 def test_nobody_chooses_an_entrys_id():
     with pytest.raises(DatabaseError, match="GENERATED ALWAYS"), transaction.atomic():
         AuditEntry.objects.create(id=10**15, org_id="acme", action="a", object_type="b", object_id="c")
+
+
+@pytest.mark.parametrize("table", ["agent_jobs_auditentry", "agent_jobs_auditseal"])
+def test_the_tables_cannot_be_truncated_by_their_owner_either(table):
+    entry()
+    audit.seal()
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER ALL")
+        with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+            cursor.execute(f"TRUNCATE {table}")
+    assert AuditSeal.objects.count() == AuditEntry.objects.count() == 1
+
+
+def test_an_entrys_time_is_the_databases_whatever_the_insert_says():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO agent_jobs_auditentry (org_id, at, txid, action, object_type, object_id)"
+            " VALUES ('acme', now() - interval '200 days', 1, 'a', 'b', 'backdated')"
+        )
+        cursor.execute(
+            "SELECT clock_timestamp() - at < interval '1 minute', txid = pg_current_xact_id()::text::bigint"
+            " FROM agent_jobs_auditentry WHERE object_id = 'backdated'"
+        )
+        assert cursor.fetchone() == (True, True)
+
+
+def test_the_chain_of_an_organisation_that_exists_may_not_be_missing():
+    rows.org()
+    Org.objects.filter(pk="acme").update(created_at=datetime.now(UTC) - timedelta(minutes=2))
+    with pytest.raises(CommandError, match="1 broken"):
+        run_verify()
+    assert "the whole chain is missing" in auditing.verify("acme").problem
+
+
+def test_an_organisation_that_nobody_knows_has_no_verdict():
+    with pytest.raises(CommandError, match="no organization 'acne'"):
+        run_verify(org="acne")
 
 
 # --- Seals -----------------------------------------------------------------------------------------------------

@@ -20,7 +20,10 @@ class Command(BaseCommand):
             raise CommandError("--expect needs --org: a hash is one organisation's")
         broken = 0
         with told_plainly():
-            for org_id in [options["org"]] if options["org"] else auditing.orgs():
+            known = auditing.orgs()
+            if options["org"] and options["org"] not in known:
+                raise CommandError(f"there is no organization {options['org']!r}, and no entry of one")
+            for org_id in [options["org"]] if options["org"] else known:
                 verdict = auditing.verify(org_id, expected=options["expect"].strip().lower())
                 figures = f"{org_id}: {verdict.entries} entries, {verdict.seals} seals, head {verdict.head or '-'}"
                 self.stdout.write(f"{figures}: {verdict.problem or 'ok'}")
