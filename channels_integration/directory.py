@@ -9,9 +9,10 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
 from uuid_utils.compat import uuid7
 
 from channels_integration import http, invisible, platforms, sealing, transcript
@@ -80,6 +81,8 @@ def register_channel(
     """
     _check_names(platform, code)
     if platform in _WITHOUT_ADDRESS:
+        if code == transcript.EVERY:
+            raise InvalidField("code", f"{code} stands for all codes of a webhook or a bridge, not of {platform}")
         if address or secret:
             raise InvalidField("address" if address else "secret", f"a {platform} channel has none")
     else:
@@ -101,22 +104,33 @@ def register_channel(
 
 
 def unregister_channel(org_id: str, platform: str, code: str) -> bool:
-    """With its transcript. False if it was not registered."""
-    return Channel.objects.filter(org_id=org_id, platform=platform, code=code).delete()[0] > 0
+    """With its transcript; that of a whole platform with those of all codes that it stood for. False if it was not
+    registered."""
+    known = _registered(org_id).filter(platform=platform, code=code)
+    if code == transcript.EVERY and platform not in _WITHOUT_ADDRESS and known.exists():
+        Channel.objects.filter(org_id=org_id, platform=platform, address="").delete()
+    return known.delete()[0] > 0
 
 
 def locked_channel(org_id: str, platform: str, code: str) -> Channel | None:
     """The row, locked until the transaction ends."""
-    return Channel.objects.select_for_update(no_key=True).filter(org_id=org_id, platform=platform, code=code).first()
+    return _registered(org_id).select_for_update(no_key=True).filter(platform=platform, code=code).first()
 
 
 def channels(org_id: str) -> Sequence[Channel]:
-    return list(Channel.objects.filter(org_id=org_id))
+    return list(_registered(org_id))
 
 
-def ensure_web_channel(org_id: str, code: str) -> tuple[Channel, bool]:
-    """A web chat needs no registration: it is there when it is first spoken in. True if it is new."""
-    return transcript.ensure_web_channel(org_id, code)
+def _registered(org_id: str) -> QuerySet[Channel]:
+    """Without those that are there because somebody spoke in them, and `*` is registered for their platform."""
+    return Channel.objects.filter(org_id=org_id).filter(Q(platform__in=_WITHOUT_ADDRESS) | ~Q(address=""))
+
+
+def names(org_id: str, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+    """What channels are called, by (platform, code); those without a name are left out."""
+    platforms, codes = {platform for platform, _ in places}, {code for _, code in places}
+    named = Channel.objects.filter(org_id=org_id, platform__in=platforms, code__in=codes).exclude(name="")
+    return {(platform, code): name for platform, code, name in named.values_list("platform", "code", "name")}
 
 
 # --- Reaching --------------------------------------------------------------------------------------------------

@@ -18,19 +18,31 @@ from channels_integration.messages import Button, Change, Outgoing
 from channels_integration.models import Channel, WebMessage
 
 WEB = "web"
+# Registered as a code, it stands for every code of a webhook or a bridge that is not registered by itself.
+EVERY = "*"
 
 
 def channel_of(org_id: str, platform: str, code: str) -> QuerySet[Channel]:
     return Channel.objects.filter(org_id=org_id, platform=platform, code=code)
 
 
+def registered(org_id: str, platform: str, code: str) -> Channel | None:
+    """The channel whose address gets the messages to this code: its own, or else that of the whole platform."""
+    found = Channel.objects.filter(org_id=org_id, platform=platform, code__in=(code, EVERY)).exclude(address="")
+    return min(found, key=lambda channel: channel.code == EVERY, default=None)
+
+
+def exists(org_id: str, platform: str, code: str) -> bool:
+    """Whether one may read and speak there."""
+    if platform == WEB:
+        return True
+    if code == EVERY:
+        return False
+    return registered(org_id, platform, code) is not None or channel_of(org_id, platform, code).exists()
+
+
 def unknown_channel(platform: str, code: str) -> UnknownChannel:
     return UnknownChannel(f"there is no channel {platform[:32]}:{code[:64]!r}")
-
-
-def ensure_web_channel(org_id: str, code: str) -> tuple[Channel, bool]:
-    """A web chat needs no registration: it is there when it is first spoken in. True if it is new."""
-    return Channel.objects.get_or_create(org_id=org_id, platform=WEB, code=code)
 
 
 def show(outgoing: Outgoing) -> WebMessage:
@@ -72,10 +84,18 @@ def append(
     owner_key: str,
     buttons: Sequence[Button] = (),
 ) -> tuple[WebMessage, bool]:
-    """Write a line, unless this id is there already. True if it is new. Raises UnknownChannel."""
-    channel = channel_of(org_id, platform, code).select_for_update(no_key=True).first()
-    if channel is None:
-        raise unknown_channel(platform, code)
+    """Write a line, unless this id is there already. True if it is new. Raises UnknownChannel.
+
+    A web chat, and a code of a bridge for its whole platform, needs no row before somebody speaks there.
+    """
+    channel = _lock(org_id, platform, code)
+    if channel is None or (code == EVERY and platform != WEB):
+        if not exists(org_id, platform, code):
+            raise unknown_channel(platform, code)
+        Channel.objects.get_or_create(org_id=org_id, platform=platform, code=code)
+        channel = _lock(org_id, platform, code)
+        if channel is None:  # removed this moment
+            raise unknown_channel(platform, code)
     if known := WebMessage.objects.filter(pk=message_id, channel=channel).first():
         return known, False
     position = channel.last_position + 1
@@ -92,3 +112,7 @@ def append(
         created_at=timezone.now(),
     )
     return message, True
+
+
+def _lock(org_id: str, platform: str, code: str) -> Channel | None:
+    return channel_of(org_id, platform, code).select_for_update(no_key=True).first()

@@ -48,8 +48,6 @@ def say(
 
     With a `message_id`, saying it twice is saying it once. Raises UnknownChannel.
     """
-    if platform == transcript.WEB:
-        transcript.ensure_web_channel(org_id, code)
     message_id = message_id or uuid7()
     with transaction.atomic():
         message, is_new = transcript.append(
@@ -74,5 +72,5 @@ def say(
 
 
 def _check_channel(org_id: str, platform: str, code: str) -> None:
-    if platform != transcript.WEB and not transcript.channel_of(org_id, platform, code).exists():
+    if not transcript.exists(org_id, platform, code):
         raise transcript.unknown_channel(platform, code)

@@ -25,7 +25,9 @@ from channels_integration import directory
 # --- What is sent and answered ---------------------------------------------------------------------------------
 class ChannelRequest(StrictSerializer):
     platform = Text(max_length=32)
-    code = Text()
+    code = Text(
+        help_text="Of a webhook or a bridge `*` stands for every code of the platform that is not registered itself."
+    )
     name = Name(max_length=200, required=False)
     address = Text(max_length=2_000, required=False, help_text="Where messages are POSTed, as https://…")
     secret = Text(required=False, help_text="Signs what we send (Standard Webhooks). Never shown.")

@@ -1,6 +1,6 @@
 """A job as clients see it, in the words of the document; its fields' types and meanings are in `job_docs`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -9,15 +9,22 @@ from agent_jobs.api import activities, approvals
 from agent_jobs.api.answers import filled, number, stamp, stamp_or_none
 from agent_jobs.services import spending
 from agent_jobs.states import JobStatus, WaitingFor
+from channels_integration import directory
+
+Names = Mapping[tuple[str, str], str]
+# Their channels are not in our register.
+_WITHOUT_NAMES = {"slack", "null"}
 
 
 def of(rows: Sequence[queries.Row], *, is_detail: bool = False, are_new: bool = False) -> list[dict[str, Any]]:
     """Jobs as clients see them; two statements for any number of them, one for new ones, which have no tasks."""
     ids = [row["id"] for row in rows]
+    names = _names(rows)
     tasks = queries.tasks_of(ids) if ids and not are_new else {}
     logs = queries.logs_of(ids) if ids else {}
     return [
-        _answer(row, tasks.get(row["id"], []), logs.get(row["id"], queries.Log()), is_detail=is_detail) for row in rows
+        _answer(row, tasks.get(row["id"], []), logs.get(row["id"], queries.Log()), names, is_detail=is_detail)
+        for row in rows
     ]
 
 
@@ -50,7 +57,26 @@ def explanation(found: explanations.Explanation) -> dict[str, Any]:
     }
 
 
-def _answer(row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, *, is_detail: bool) -> dict[str, Any]:
+def _names(rows: Sequence[queries.Row]) -> Names:
+    """What the channels of these jobs are called; only channels of our own register can have a name."""
+    places = {(row["platform"], row["channel_code"]) for row in rows if row["platform"] not in _WITHOUT_NAMES}
+    return directory.names(rows[0]["org_id"], places) if places else {}
+
+
+def _channel_data(row: queries.Row, names: Names) -> dict[str, Any]:
+    """What the client said of the channel, as it said it, and after that what else is known."""
+    known = {
+        "platform": row["platform"],
+        "channel_id": row["channel_code"],
+        "name": names.get((row["platform"], row["channel_code"])),
+        "thread_id": row["thread"],
+    }
+    return {**row["channel_data"], **filled({key: known[key] for key in known if key not in row["channel_data"]})}
+
+
+def _answer(
+    row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, names: Names, *, is_detail: bool
+) -> dict[str, Any]:
     job_id, config = str(row["id"]), row["config"]
     shown = {
         "id": job_id,
@@ -58,7 +84,7 @@ def _answer(row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, *,
         "org_id": row["org_id"],
         "platform": row["platform"],
         "channel_code": row["channel_code"],
-        "channel_data": row["channel_data"],
+        "channel_data": _channel_data(row, names),
         "job_type_id": row["job_type_key"],
         "job_status": row["status"],
         "priority": row["priority"],

@@ -58,7 +58,9 @@ class Job(serializers.Serializer[Any]):
     platform = serializers.CharField()
     channel_code = serializers.CharField()
     channel_type = serializers.CharField(required=False)
-    channel_data = serializers.DictField()
+    channel_data = serializers.DictField(
+        help_text="The `data` as posted, then `platform`, `channel_id`, `name` and `thread_id` where known."
+    )
     chat_id = serializers.CharField(required=False, help_text="Once the job's thread is known.")
     job_type_id = serializers.CharField()
     job_status = serializers.ChoiceField(list(JobStatus))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from channels_integration import transcript
-from channels_integration.errors import UnknownChannel
 from channels_integration.messages import Lookup, Outgoing, Receipt, Target
 
 
@@ -24,11 +23,7 @@ class WebChat:
         if outgoing.change:
             transcript.change(outgoing, outgoing.change)
             return Receipt(platform_message_id=str(outgoing.change.of))
-        try:
-            transcript.show(outgoing)
-        except UnknownChannel:
-            transcript.ensure_web_channel(outgoing.target.org_id, outgoing.target.code)
-            transcript.show(outgoing)
+        transcript.show(outgoing)
         return Receipt(platform_message_id=str(outgoing.id))
 
     def find(self, lookup: Lookup) -> Receipt | None:

@@ -1,6 +1,7 @@
 """A webhook: each message is POSTed to the channel's registered address, signed by Standard Webhooks.
 
-Bridges to platforms that we do not speak (`whatsapp`, say) are webhooks under that platform's name. The `webhook-id` is
+Bridges to platforms that we do not speak (`whatsapp`, say) are webhooks under that platform's name. One that is
+registered with the code `*` gets the messages to every code that is not registered by itself. The `webhook-id` is
 the message's own id and the same at each attempt, so an attempt whose outcome is not known may be repeated: a receiver
 that follows Standard Webhooks drops the id that it has seen. There is no history to look into.
 """
@@ -39,10 +40,12 @@ class Webhook:
     has_forms = False
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
-        codes = Channel.objects.filter(org_id=target.org_id, platform=target.platform).values_list("code", flat=True)
-        if codes.filter(code=target.code).exists():
+        if target.code == transcript.EVERY:
+            return "target_channel.code", f"must name one channel: {transcript.EVERY} stands for all of them"
+        if transcript.registered(target.org_id, target.platform, target.code):
             return None
-        if target.platform == self.name or codes.exists():
+        known = Channel.objects.filter(org_id=target.org_id, platform=target.platform)
+        if target.platform == self.name or known.exists():
             return "target_channel.code", f"there is no registered {target.platform} channel {target.code!r}"
         return (
             "target_channel.platform",
@@ -57,8 +60,8 @@ class Webhook:
             transcript.change(outgoing, outgoing.change)
             return Receipt(platform_message_id=str(outgoing.change.of))
         target = outgoing.target
-        channel = Channel.objects.filter(org_id=target.org_id, platform=target.platform, code=target.code).first()
-        if channel is None or not channel.address:
+        channel = transcript.registered(target.org_id, target.platform, target.code)
+        if channel is None:
             raise PermanentError("the channel is not registered any more", code="channel_not_found")
         now = datetime.now(UTC)
         body = json.dumps(_payload(outgoing, now), ensure_ascii=False)

@@ -72,6 +72,22 @@ class TestMessages:
         assert (response.status_code, response.json()["code"]) == (404, "job_not_found")
         assert texts(acme.get(LOBBY)) == []
 
+    def test_a_bridge_for_a_whole_platform_takes_jobs_and_replies_of_any_code(self, acme):
+        bridge = {"platform": "whatsapp", "code": "*", "address": "https://hooks.example.com/in"}
+        number = f"{CHANNELS}/whatsapp/+4930123/messages"
+        target = {"org_id": "acme", "platform": "whatsapp", "code": "+4930123"}
+        rows.job_type()
+        assert acme.post(number, {"text": "Hi", "author": "Ann"}).status_code == 404
+
+        assert factories.api("acme", "SERVICES:ADMIN").post(CHANNELS, bridge).status_code == 201
+
+        assert acme.post("/services/agent-jobs", factories.job_request(target_channel=target)).status_code == 201
+        assert acme.post(number, {"text": "Hi", "author": "Ann"}).status_code == 201
+        assert texts(acme.get(number)) == ["Hi"]
+        refused = acme.post("/services/agent-jobs", factories.job_request(target_channel=target | {"code": "*"}))
+        assert factories.fields_of(refused) == ["target_channel.code"]
+        assert acme.post(f"{CHANNELS}/whatsapp/*/messages", {"text": "Hi", "author": "Ann"}).status_code == 404
+
     def test_a_stranger_with_the_same_channel_sees_none_of_it(self, acme, rival):
         mine = say(acme, "canary")
 

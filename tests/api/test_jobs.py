@@ -66,10 +66,36 @@ def test_what_was_posted_is_what_is_shown(acme):
     assert (shown["channel_code"], shown["channel_type"], shown["channel_data"]) == (
         "desk",
         "channel",
-        {"a": [1, None]},
+        {"a": [1, None], "platform": "web", "channel_id": "desk"},
     )
     assert (shown["tags"], shown["priority"]) == ("x,y", 7)
     assert shown["config"] == {"start_prompt": "Hello {{ name }}", "max_follow_ups": 2}
+
+
+def test_channel_data_says_the_platform_and_what_else_is_known(acme):
+    acme.post("/services/channels", {"platform": "web", "code": "desk", "name": "Front desk"})
+    rows.job(channel_code="desk", thread="17.5", channel_data={"b": 1, "a": 2})
+    known = {"b": 1, "a": 2, "platform": "web", "channel_id": "desk", "name": "Front desk", "thread_id": "17.5"}
+
+    (listed,) = acme.get(JOBS).json()["data"]
+
+    assert list(listed["channel_data"].items()) == list(known.items())
+    assert acme.get(f"{JOBS}/{listed['id']}").json()["data"]["channel_data"] == known
+
+
+def test_what_a_client_says_in_channel_data_is_not_changed(acme):
+    rows.job(channel_data={"platform": "irc", "channel_id": 5, "name": "n", "thread_id": None}, thread="1")
+
+    (listed,) = acme.get(JOBS).json()["data"]
+
+    assert listed["channel_data"] == {"platform": "irc", "channel_id": 5, "name": "n", "thread_id": None}
+
+
+def test_the_strangers_name_of_a_channel_is_not_shown(acme, rival):
+    rival.post("/services/channels", {"platform": "web", "code": "lobby", "name": "Theirs"})
+    rows.job()
+
+    assert "Theirs" not in acme.get(JOBS).content.decode()
 
 
 def test_nothing_is_null_but_what_the_document_says(acme):
@@ -300,7 +326,7 @@ def test_both_prefixes_serve_the_same(acme):
 def test_a_post_needs_few_statements(acme, django_assert_max_num_queries):
     created(acme)
 
-    with django_assert_max_num_queries(11):
+    with django_assert_max_num_queries(12):
         created(acme)
 
 
@@ -352,7 +378,7 @@ def test_the_documents_example_for_immediate_execution_holds(org123):
     assert set(shown) >= DOCUMENTED
     assert shown["job_status"] == "WAITING"
     assert shown["config"] == {"start_prompt": "Hi"} | EXAMPLE["config"]
-    assert shown["channel_data"] == EXAMPLE["target_channel"]["data"]
+    assert shown["channel_data"] == {**EXAMPLE["target_channel"]["data"], "platform": "slack"}
 
 
 def test_the_documents_example_for_a_scheduled_job_holds(org123):

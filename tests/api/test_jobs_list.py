@@ -234,12 +234,12 @@ def test_a_page_of_20_costs_as_many_statements_as_one_of_1(acme, django_assert_n
 
     fill(1)
     acme.get(JOBS)  # notes the use of the token
-    with django_assert_num_queries(6):  # token, count, page, tasks, activities
+    with django_assert_num_queries(7):  # token, count, page, channels, tasks, activities
         acme.get(JOBS)
-    with django_assert_num_queries(8) as one:
+    with django_assert_num_queries(9) as one:
         acme.get(f"{JOBS}?include=activities,stats")
     fill(19)
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(7):
         assert len(acme.get(JOBS).json()["data"]) == 20
     with django_assert_num_queries(len(one)):
         assert len(acme.get(f"{JOBS}?include=activities,stats").json()["data"]) == 20

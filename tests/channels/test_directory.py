@@ -147,10 +147,12 @@ def test_channels_are_listed_and_unregistered_for_their_organisation_alone():
     assert [c.org_id for c in directory.channels("rival")] == ["rival"]
 
 
-def test_a_web_channel_is_made_once():
-    channel, is_new = directory.ensure_web_channel("acme", "lobby")
+@pytest.mark.parametrize("platform", ["web", "null"])
+def test_a_platform_without_addresses_is_not_registered_as_a_whole(platform):
+    with pytest.raises(InvalidField) as refused:
+        directory.register_channel("acme", platform=platform, code="*")
 
-    assert (is_new, directory.ensure_web_channel("acme", "lobby")) == (True, (channel, False))
+    assert refused.value.field == "code"
 
 
 # --- Reaching --------------------------------------------------------------------------------------------------

@@ -62,7 +62,6 @@ def test_saying_it_twice_with_one_id_is_saying_it_once():
 
 
 def test_a_message_is_shown_once_however_often_it_is_sent():
-    directory.ensure_web_channel("acme", "lobby")
     outgoing = message(platform="web", code="lobby")
     in_threads(*[lambda: transcript.show(outgoing)] * 8)
 

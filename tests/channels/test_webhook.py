@@ -8,6 +8,8 @@ import pytest
 import standardwebhooks
 
 from channels_integration import directory, http, inbound, webchat
+from channels_integration.errors import UnknownChannel
+from channels_integration.messages import Target
 from channels_integration.models import Channel, OutboundMessage
 from tests.channels import doubles
 from tests.channels.conftest import deliver, deliver_all, deliver_now, overdue, post, row
@@ -199,3 +201,79 @@ def test_a_strangers_channel_of_the_same_code_is_not_used(receiver, secret):
 
     assert row(outgoing).error_code == "channel_not_found"
     assert receiver.received == []
+
+
+# --- A bridge for a whole platform -----------------------------------------------------------------------------
+@pytest.fixture
+def whatsapp(receiver):
+    _, made = directory.register_channel("acme", platform="whatsapp", code="*", address=receiver.address)
+    return made
+
+
+def to_number(text="Hello", code="+4930123", **changes):
+    return post(text, platform="whatsapp", code=code, **changes)
+
+
+def reason(code, platform="whatsapp", org_id="acme"):
+    return directory.unreachable_reason(Target(org_id, platform, code))
+
+
+def test_a_bridge_for_the_whole_platform_gets_the_messages_to_any_code(receiver, whatsapp):
+    to_number(code="+1"), to_number(code="+2")
+    deliver_all()
+
+    bodies = [standardwebhooks.Webhook(whatsapp).verify(one.body, one.headers) for one in receiver.received]
+    assert sorted(body["data"]["channel_code"] for body in bodies) == ["+1", "+2"]
+    assert [line.text for line in webchat.read("acme", "whatsapp", "+1")] == ["Hello"]
+
+
+def test_the_specific_channel_wins(receiver, whatsapp):
+    _, own = directory.register_channel("acme", platform="whatsapp", code="+1", address=receiver.address)
+    to_number(code="+1")
+    deliver_all()
+
+    (received,) = receiver.received
+    assert standardwebhooks.Webhook(own).verify(received.body, received.headers)
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(whatsapp).verify(received.body, received.headers)
+
+
+@pytest.mark.parametrize(
+    ("place", "is_reached"),
+    [(("+1",), True), (("*",), False), (("+1", "signal"), False), (("+1", "whatsapp", "rival"), False)],
+)
+def test_it_reaches_every_code_of_its_own_platform_and_organisation(whatsapp, place, is_reached):
+    assert (reason(*place) is None) == is_reached
+
+
+def test_a_person_answers_in_any_code_of_it(whatsapp):
+    assert webchat.read("acme", "whatsapp", "+7") == []
+    webchat.say("acme", "whatsapp", "+7", text="Hi", author="Ann")
+
+    assert [line.text for line in webchat.read("acme", "whatsapp", "+7")] == ["Hi"]
+    for org_id, platform, code in (("rival", "whatsapp", "+7"), ("acme", "signal", "+7"), ("acme", "whatsapp", "*")):
+        with pytest.raises(UnknownChannel):
+            webchat.say(org_id, platform, code, text="Hi", author="Ann")
+        with pytest.raises(UnknownChannel):
+            webchat.read(org_id, platform, code)
+
+
+def test_codes_that_it_stands_for_are_not_listed_and_go_with_it(receiver, whatsapp):
+    directory.register_channel("acme", platform="whatsapp", code="+1", address=receiver.address)
+    webchat.say("acme", "whatsapp", "+7", text="Hi", author="Ann")
+    assert [channel.code for channel in directory.channels("acme")] == ["*", "+1"]
+    assert directory.unregister_channel("acme", "whatsapp", "+7") is False
+
+    assert directory.unregister_channel("acme", "whatsapp", "*") is True
+
+    assert [channel.code for channel in Channel.objects.all()] == ["+1"]
+    assert reason("+7") is not None
+
+
+def test_a_code_that_it_stood_for_keeps_its_transcript_when_it_is_registered(receiver, whatsapp):
+    webchat.say("acme", "whatsapp", "+7", text="Hi", author="Ann")
+
+    directory.register_channel("acme", platform="whatsapp", code="+7", address=receiver.address)
+
+    assert [line.text for line in webchat.read("acme", "whatsapp", "+7")] == ["Hi"]
+    assert [channel.code for channel in directory.channels("acme")] == ["*", "+7"]
