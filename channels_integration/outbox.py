@@ -27,7 +27,7 @@ from django.db.models.functions import Now
 from structlog.contextvars import bound_contextvars
 from uuid_utils.compat import uuid7
 
-from channels_integration import doorbell, http, lanes, platforms, settling, statements, tracing
+from channels_integration import doorbell, http, lanes, platforms, settling, tracing
 from channels_integration.messages import (
     Change,
     Lookup,
@@ -85,10 +85,6 @@ WHERE org_id = %s AND status IN ('pending', 'sending', 'unknown') AND NOT is_rec
 _WITHDRAW = f"""{_RECALL}
 WHERE owner_key = %s AND org_id = %s AND status IN ('pending', 'sending', 'unknown')
 RETURNING id, status
-"""
-_PENDING = """
-SELECT count(*) FROM channels_integration_outboundmessage
-WHERE owner_key = %(owner)s AND org_id = %(org)s AND status IN ('pending', 'sending', 'unknown') AND NOT is_recalled
 """
 
 
@@ -182,13 +178,14 @@ def look_again(org_id: str) -> int:
     return count
 
 
-def pending_count(org_id: str, owner_key: str) -> int:
-    """How many of an owner's messages are neither out nor given up; one that was withdrawn is nobody's to wait for."""
-    return int(statements.first(_PENDING, {"org": org_id, "owner": owner_key})[0])
+def failure_of(message_id: UUID) -> tuple[str, str]:
+    """Why a message was given up: its code and a sentence."""
+    found = OutboundMessage.objects.filter(pk=message_id).values_list("error_code", "error_message").first()
+    return found or ("unknown", "the message is not there any more")
 
 
 def undelivered(org_id: str, owner_key: str, *, most: int = 1_000) -> list[OutboundMessage]:
-    """Those messages, in their order, and with them what was withdrawn while it was being sent."""
+    """An owner's messages that are neither out nor given up, in their order, also what was withdrawn during a send."""
     return list(_undelivered(org_id, owner_key).order_by("position")[:most])
 
 

@@ -18,10 +18,12 @@ from structlog.contextvars import bound_contextvars
 
 from agent_jobs import dispatch, runners
 from agent_jobs.runners import calling
-from agent_jobs.runners.base import Outcome, Runner
-from agent_jobs.services import alone, inflight, outcomes, quiet_hours, recovery, transitions, turns
+from agent_jobs.runners.base import AwaitReply, Done, Outcome, Runner
+from agent_jobs.services import alone, inflight, outcomes, quiet_hours, recovery, speech, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
+from agent_jobs.services.patience import patiently
+from agent_jobs.services.speech import Undelivered
 from agent_jobs.services.transitions import Claim, Settlement, Turn
 from agent_jobs.states import TERMINAL, WaitingFor
 from channels_integration import outbox, tally, tracing
@@ -127,7 +129,9 @@ class Worker:
             outcome = self._call(claim, runner, claim.seconds_left - (began - claimed_at))
             _count_turn(runner, outcome, time.monotonic() - began)
         seconds_left = claim.seconds_left - (time.monotonic() - claimed_at)
-        return outcomes.settlement(claim, outcome, seconds_left=seconds_left, rng=self.rng)
+        return outcomes.settlement(
+            claim, outcome, seconds_left=seconds_left, rng=self.rng, undelivered=_undelivered(claim, outcome)
+        )
 
     def _call(self, claim: Claim, runner: Runner, seconds_left: float) -> Outcome:
         is_alone = claim.crash_count >= recovery.MAX_CRASHES - 1
@@ -176,6 +180,13 @@ class Worker:
             for record in settlement.outgoing
         ):
             outbox.ring()
+
+
+def _undelivered(claim: Claim, outcome: Outcome | quiet_hours.Deferred) -> Undelivered:
+    """What a silent ending has to wait for. One that says something waits for that, which is sent after all earlier."""
+    if isinstance(outcome, Done | AwaitReply) and not outcome.say:
+        return patiently(lambda: speech.undelivered(claim.id, claim.life))
+    return Undelivered()
 
 
 def _settle_one_by_one(settlements: Sequence[Settlement]) -> transitions.Answer:

@@ -15,6 +15,7 @@ from agent_jobs import timing
 from agent_jobs.errors import LeaseLost
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Wake
 from agent_jobs.services.quiet_hours import Deferred
+from agent_jobs.services.speech import Undelivered
 from agent_jobs.services.transitions import Claim, Line, Note, Settlement
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
 from channels_integration import outbox, tracing
@@ -22,6 +23,8 @@ from channels_integration.messages import Button, Outgoing, Target
 from channels_integration.storable import storable
 
 NO_RESPONSE = "no_response"
+DELIVERY_FAILED = "delivery_failed"
+_NOTHING_UNDELIVERED = Undelivered()
 _NOTE_LENGTH = 200
 
 
@@ -40,8 +43,18 @@ def without_runner(claim: Claim) -> Outcome | None:
     return Done(result=f"{NO_RESPONSE}: {message}", result_data={"outcome": NO_RESPONSE, "follow_ups": sent})
 
 
-def settlement(claim: Claim, outcome: Outcome | Deferred, *, seconds_left: float, rng: random.Random) -> Settlement:
-    """How the turn ends. `seconds_left` until the job's deadline decides whether a retry is still worth waiting for."""
+def settlement(
+    claim: Claim,
+    outcome: Outcome | Deferred,
+    *,
+    seconds_left: float,
+    rng: random.Random,
+    undelivered: Undelivered = _NOTHING_UNDELIVERED,
+) -> Settlement:
+    """How the turn ends. `seconds_left` until the job's deadline decides whether a retry is still worth waiting for.
+
+    `undelivered` is what the job said earlier in this life, read where the turn itself ends silently.
+    """
     if isinstance(outcome, Failed) and outcome.code == LeaseLost.code:
         return _nothing(claim)
     # Made first, for activities of one moment are told in the order of their ids: the model was asked before it spoke.
@@ -66,9 +79,9 @@ def settlement(claim: Claim, outcome: Outcome | Deferred, *, seconds_left: float
     )
     match outcome:
         case Done():
-            return _done(went_on, outcome, is_delivered=all(delivered) and not _has_undelivered(claim, say))
+            return _done(went_on, outcome, undelivered, is_delivered=all(delivered))
         case AwaitReply():
-            return _awaits(went_on, claim, delivered)
+            return _awaits(went_on, claim, undelivered, delivered)
         case Deferred():
             return _deferred(went_on, claim, outcome)
         case AwaitApproval():
@@ -157,24 +170,47 @@ def _said(outgoing: Sequence[dict[str, Any]], say: Sequence[str], delivered: Seq
     ]
 
 
-def _has_undelivered(claim: Claim, say: Sequence[str]) -> bool:
-    """Whether something said in an earlier turn is still on its way; a silent ending waits for it, too."""
-    return not say and outbox.pending_count(claim.org_id, str(claim.id)) > 0
-
-
-def _done(went_on: Settlement, outcome: Done, *, is_delivered: bool) -> Settlement:
+def _done(went_on: Settlement, outcome: Done, undelivered: Undelivered, *, is_delivered: bool) -> Settlement:
     result = storable(outcome.result)
     went_on = replace(went_on, result=result, result_data=outcome.result_data, task_result=result)
-    if is_delivered:
-        return replace(went_on, status=JobStatus.COMPLETED, note=completed_note(result))
-    return replace(went_on, waiting_for=WaitingFor.DELIVERY)
+    waits = replace(went_on, waiting_for=WaitingFor.DELIVERY)
+    if not is_delivered:
+        return waits
+    if undelivered.lost:
+        return _delivery_failed(went_on, undelivered.lost)
+    ends = replace(went_on, status=JobStatus.COMPLETED, note=completed_note(result))
+    return _resting_on(undelivered, waits, ends)
+
+
+def _resting_on(undelivered: Undelivered, waits: Settlement, if_delivered: Settlement) -> Settlement:
+    if undelivered.pending is None:
+        return if_delivered
+    return replace(waits, rests_on=undelivered.pending, if_delivered=if_delivered)
+
+
+def _delivery_failed(went_on: Settlement, lost: UUID) -> Settlement:
+    message = delivery_failure(*outbox.failure_of(lost))
+    return replace(
+        went_on,
+        status=JobStatus.FAILED,
+        result=f"{DELIVERY_FAILED}: {message}",
+        error_code=DELIVERY_FAILED,
+        error_message=message,
+        note=f"FAILED {DELIVERY_FAILED}: {message}",
+    )
+
+
+def delivery_failure(code: str, message: str) -> str:
+    return f"a message could not be delivered: {code}: {message}"
 
 
 def completed_note(result: str | None) -> str:
     return f"COMPLETED: {(result or '')[:_NOTE_LENGTH]}"
 
 
-def _awaits(went_on: Settlement, claim: Claim, delivered: Sequence[bool]) -> Settlement:
+def _awaits(went_on: Settlement, claim: Claim, undelivered: Undelivered, delivered: Sequence[bool]) -> Settlement:
+    if undelivered.lost:
+        return _delivery_failed(went_on, undelivered.lost)
     if claim.wake == Wake.SILENCE:
         went_on = replace(
             went_on,
@@ -184,9 +220,10 @@ def _awaits(went_on: Settlement, claim: Claim, delivered: Sequence[bool]) -> Set
     interval = claim.config.get("follow_up_interval", timing.DEFAULT_FOLLOW_UP_INTERVAL_MINUTES)
     seconds = timing.follow_up_seconds(interval, went_on.follow_ups_sent)
     went_on = replace(went_on, waiting_for=WaitingFor.REPLY, task_result="waiting for a reply")
-    if all(delivered):
-        return replace(went_on, wake_seconds=seconds)
-    return replace(went_on, timer_message_id=went_on.lines[-1].key, timer_seconds=seconds)
+    if not all(delivered):
+        return replace(went_on, timer_message_id=went_on.lines[-1].key, timer_seconds=seconds)
+    waits = replace(went_on, timer_message_id=str(undelivered.pending), timer_seconds=seconds)
+    return _resting_on(undelivered, waits, replace(went_on, wake_seconds=seconds))
 
 
 def _deferred(went_on: Settlement, claim: Claim, outcome: Deferred) -> Settlement:

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs import dispatch
 from agent_jobs.errors import Conflict
-from agent_jobs.models import Activity, Job, Message
+from agent_jobs.models import Activity, Approval, Job, Message
 from agent_jobs.runners.base import Wake
 from agent_jobs.services import approvals, audit, caps, jobs, outcomes, presses, revisions, speech, transitions
 from agent_jobs.specs import Actor
@@ -225,8 +225,17 @@ def _sent(job: Job, delivery: Delivery) -> None:
     thread = delivery.receipt.thread if delivery.receipt and not job.thread else ""
     if thread or seconds is not None:
         statements.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": thread})
-    # This message itself still counts as under way until the caller has marked it.
-    if job.waiting_for == WaitingFor.DELIVERY and outbox.pending_count(job.org_id, str(job.pk)) <= 1:
+    _conclude(job)
+
+
+def _conclude(job: Job) -> None:
+    """End a job that is done but for its deliveries, if they are over."""
+    if job.waiting_for != WaitingFor.DELIVERY:
+        return
+    undelivered = speech.undelivered(job.pk, job.retry_count)
+    if undelivered.lost:
+        _fail(job, *outbox.failure_of(undelivered.lost))
+    elif not undelivered.pending:
         transitions.move_one(Event.COMPLETE, job, actor=_DELIVERER, note=outcomes.completed_note(job.result))
         caps.ring_for_place(job)
 
@@ -244,24 +253,30 @@ def _timer(job: Job, delivery: Delivery) -> float | None:
 
 
 def _given_up(job: Job, delivery: Delivery) -> None:
-    """A question that nobody can see waits for nothing; an end that nobody hears is none. But what is to be approved is
-    seen by API, too, and has its time from now."""
-    if job.waiting_for == WaitingFor.APPROVAL:
-        seconds = _timer(job, delivery)
-        if seconds is not None:
-            statements.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": ""})
+    """A job that has said something into the void fails at once, also in the middle of a turn: it could not complete.
+
+    But a question about an approval is decided over the API as well: its time runs from now.
+    """
+    if not Approval.objects.filter(job_id=job.pk, message_key=delivery.outgoing_id).exists():
+        _fail(job, delivery.error_code, delivery.error_message)
         return
-    is_needed = job.waiting_for == WaitingFor.DELIVERY or job.timer_message_id == delivery.outgoing_id
-    if not is_needed or job.lease_until is not None or job.queue_at is not None:
-        return
-    message = f"a message could not be delivered: {delivery.error_code}: {delivery.error_message}"
+    seconds = _timer(job, delivery)
+    if seconds is not None:
+        statements.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": ""})
+    _conclude(job)
+
+
+def _fail(job: Job, code: str, error: str) -> None:
+    """What else it wanted to say is not said any more, as after every other end."""
+    message = outcomes.delivery_failure(code, error)
+    speech.withdraw(job)
     transitions.move_one(
         Event.FAIL,
         job,
         actor=_DELIVERER,
-        note=f"FAILED delivery_failed: {message}",
-        result=f"delivery_failed: {message}",
-        error_code="delivery_failed",
+        note=f"FAILED {outcomes.DELIVERY_FAILED}: {message}",
+        result=f"{outcomes.DELIVERY_FAILED}: {message}",
+        error_code=outcomes.DELIVERY_FAILED,
         error_message=message,
     )
     caps.ring_for_place(job)

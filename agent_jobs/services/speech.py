@@ -1,7 +1,9 @@
-"""What is said for a job outside a turn, and taking back what has not been sent yet: the job's row is locked first.
-And what has been said so far.
+"""What a job says outside a turn, what it has said so far, and what of that has reached nobody yet.
+
+Whatever writes here has locked the job's row first.
 """
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from django.db.models.functions import Now
@@ -14,6 +16,33 @@ from channels_integration import outbox, statements
 from channels_integration.messages import Outgoing, Target
 
 _SAID = "SELECT author, text, is_human FROM agent_jobs_message WHERE job_id = %(job)s ORDER BY id"
+# A question about an approval is answered over the API as well, so its loss does not count.
+_UNDELIVERED = """
+SELECT m.key, a.status FROM agent_jobs_message m JOIN agent_jobs_activity a ON a.id = m.key
+WHERE m.job_id = %(job)s AND NOT m.is_human AND m.delivered_at IS NULL AND a.life = %(life)s
+    AND (a.status = 'submitted' OR a.status = 'canceled' AND NOT EXISTS (
+        SELECT FROM agent_jobs_approval p WHERE p.job_id = m.job_id AND p.message_key = m.key))
+ORDER BY m.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """The messages of a job's life that are not out: the last one that may still be, and the first that never will."""
+
+    pending: UUID | None = None
+    lost: UUID | None = None
+
+
+def undelivered(job_id: UUID, life: int) -> Undelivered:
+    """Messages of one thread are sent in order, so when the last pending one is out, all are."""
+    pending = lost = None
+    for message_id, status in statements.all_rows(_UNDELIVERED, {"job": job_id, "life": life}):
+        if status == ActivityStatus.SUBMITTED:
+            pending = message_id
+        else:
+            lost = lost or message_id
+    return Undelivered(pending, lost)
 
 
 def said_in(job_id: UUID) -> tuple[Said, ...]:

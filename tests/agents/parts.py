@@ -18,6 +18,7 @@ from agent_jobs.states import Event
 from channels_integration.messages import Incoming
 from channels_integration.models import Channel
 from tests import rows
+from tests.channels.conftest import deliver_all
 from tests.waiting import PATIENCE
 
 Part = llm.Reply | Exception | Callable[[llm.Turn], llm.Reply]
@@ -82,8 +83,12 @@ def done(result: str = "all is well", **fields: Any) -> llm.Reply:
     return llm.Reply(text=fields.pop("text", "Thanks."), is_done=True, result=result, **fields)
 
 
+# Where jobs speak unless a test says otherwise; the fixture `everywhere` runs a test on more than one platform.
+PLACE = {"platform": "null", "channel_code": "nowhere"}
+
+
 def job(*, tools: list[dict[str, Any]] | None = None, config: dict[str, Any] | None = None, **columns: Any) -> Job:
-    """A conversation that waits for its first turn, on a platform that delivers at once."""
+    """A conversation that waits for its first turn."""
     rows.org()
     Channel.objects.get_or_create(org_id="acme", platform="null", code="nowhere")
     Profile.objects.get_or_create(org_id="acme", key="actor", defaults={"name": "Actor", "model": "actor"})
@@ -91,8 +96,7 @@ def job(*, tools: list[dict[str, Any]] | None = None, config: dict[str, Any] | N
     defaults: dict[str, Any] = {
         "runner": "conversation",
         "lane": "agents",
-        "platform": "null",
-        "channel_code": "nowhere",
+        **PLACE,
         "prompt": "How are you?",
         "agent": agent,
         "config": {"profile_id": "actor", "max_follow_ups": 2, "follow_up_interval": 10, **(config or {})},
@@ -105,8 +109,13 @@ def again(row: Job) -> Job:
 
 
 def work() -> int:
-    """All turns that are due, by a worker of its own."""
-    return Worker(QuietKeeper()).serve("agents")
+    """Takes all turns that are due, by a worker of its own, and delivers what they said."""
+    worker, taken = Worker(QuietKeeper()), 0
+    while turns := worker.serve("agents"):
+        taken += turns
+        if PLACE["platform"] != "null":
+            deliver_all()
+    return taken
 
 
 def let_time_pass(row: Job) -> None:

@@ -19,7 +19,7 @@ from tests.agents import parts
 from tests.agents.parts import Actor, again, call, done, work
 from tests.races import at_once
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everywhere")]
 CAREFUL = {"type": "send_message", "requires_approval": True}
 
 

@@ -23,10 +23,11 @@ from channels_integration.models import InboundEvent
 from tests import rows
 from tests.agents import parts
 from tests.agents.parts import Actor, Dawdler, again, call, done, work
+from tests.channels.conftest import deliver_all
 from tests.runners.test_contract import NoJournal
 from tests.waiting import PATIENCE
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everywhere")]
 
 
 def said(job: Job) -> list[str]:
@@ -250,7 +251,8 @@ def test_what_was_written_is_taken_in_though_others_wait_before_it() -> None:
 
     def part(turn: llm.Turn) -> llm.Reply:
         for event_id, thread in (("e1", "1.1"), ("e2", "2.2")):
-            incoming = Incoming("acme", "null", "nowhere", event_id, "Ann", "wait", datetime.now(UTC), thread=thread)
+            where = (job.platform, job.channel_code)
+            incoming = Incoming("acme", *where, event_id, "Ann", "wait", datetime.now(UTC), thread=thread)
             assert inbound.record(incoming)
         return done(text="Bye.")
 
@@ -314,6 +316,7 @@ def test_a_cancel_gives_up_the_call_in_flight_and_nothing_is_said_after() -> Non
 
     def cancel() -> None:
         assert actor.is_thinking.wait(PATIENCE)
+        deliver_all()
         jobs.cancel("acme", job.pk, actor=rows.TESTER, reason="enough")
         assert CALLS.look() == 1
         connection.close()

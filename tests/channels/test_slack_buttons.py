@@ -130,7 +130,7 @@ def test_the_owner_hears_of_its_message_and_not_of_the_change(slack):
     deliver_all()
 
     assert doubles.deliveries == []
-    assert outbox.pending_count("acme", "owner") == 0
+    assert outbox.undelivered("acme", "owner") == []
     assert outbox.withdraw("acme", "owner") == []
 
 

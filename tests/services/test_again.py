@@ -18,7 +18,7 @@ from agent_jobs.services.again import Changes
 from agent_jobs.services.execution import Worker
 from agent_jobs.specs import ChannelSpec
 from agent_jobs.states import MOVES, Event, JobStatus, TaskStatus, WaitingFor
-from channels_integration import directory, doorbell, outbox
+from channels_integration import directory, doorbell
 from channels_integration.messages import Delivery, Receipt
 from channels_integration.models import Channel, OutboundMessage
 from tests import rows
@@ -390,16 +390,6 @@ class TestReplay:
     def test_a_replay_of_a_replay_names_the_one_that_it_was_made_from(self, source: Job) -> None:
         first = self.replay(source)
         assert self.replay(first).replay_of == first.pk
-
-
-def test_a_withdrawn_message_is_nobodys_to_wait_for() -> None:
-    job = slack(status=JobStatus.RUNNING)
-    speech.say(job, "being sent")
-    OutboundMessage.objects.update(status="sending", claim_token=uuid4(), claimed_at=datetime.now(UTC))
-    assert outbox.pending_count("acme", str(job.pk)) == 1
-    speech.withdraw(job)
-    assert outbox.pending_count("acme", str(job.pk)) == 0
-    assert [message.status for message in outbox.undelivered("acme", str(job.pk))] == ["sending"]
 
 
 def test_a_profile_is_asked_for_as_for_a_new_job() -> None:

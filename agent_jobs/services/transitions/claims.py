@@ -10,7 +10,7 @@ queue (`lanes`).
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
@@ -166,6 +166,8 @@ def _capped_statement(*, batch: int) -> str:
     return f"WITH {caps.CANDIDATES}, {_CLAIMED} SELECT {_CLAIMED_JSON}".replace("{batch}", str(batch))
 
 
+_LOCK = "SELECT FROM agent_jobs_job WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE"
+_IS_PENDING = "SELECT EXISTS (SELECT FROM agent_jobs_activity WHERE id = %(message)s AND status = 'submitted')"
 _Row = tuple[list[UUID] | None, str | None, int, bool, list[dict[str, Any]] | None, bool]
 
 
@@ -184,6 +186,14 @@ def settle_and_claim(
     from in a second transaction (`services.caps`).
     """
     assert len(settlements) <= MOST_AT_ONCE >= batch
+    if any(settlement.rests_on for settlement in settlements):
+        answer = _settle_resting(settlements)
+        if turn is None:
+            return answer
+        claims = settle_and_claim(
+            [], lane=lane, turn=turn, worker_id=worker_id, batch=batch, lease_seconds=lease_seconds
+        )
+        return replace(claims, settled=answer.settled)
     statement = _statement(settles=bool(settlements), claims=turn is not None, batch=batch)
     turn = turn or Turn()
     parameters = {"lane": lane, "worker_id": worker_id, "lease_seconds": lease_seconds}
@@ -204,5 +214,24 @@ def settle_and_claim(
             with transaction.atomic():
                 capped = {**parameters, "org_id": org_id, "org_cap": caps.lock(org_id)}
                 (claimed,) = statements.first(_capped_statement(batch=batch), capped)
-    claims = tuple(Claim.of(record) for record in claimed or ())
-    return Answer(frozenset(settled or ()), org_id, claims, has_more, is_full=bool(has_caps and not claims))
+    begun = tuple(Claim.of(record) for record in claimed or ())
+    return Answer(frozenset(settled or ()), org_id, begun, has_more, is_full=bool(has_caps and not begun))
+
+
+def _settle_resting(settlements: Sequence[Settlement]) -> Answer:
+    """End turns of which some wait for an earlier message, whose delivery must not go unnoticed.
+
+    A delivery is told with the job's row locked. So the rows are locked first, and the messages looked at afterwards.
+    """
+    with transaction.atomic():
+        statements.run(_LOCK, {"ids": [settlement.id for settlement in settlements]})
+        return settle_and_claim([_as_it_is_now(settlement) for settlement in settlements])
+
+
+def _as_it_is_now(settlement: Settlement) -> Settlement:
+    if settlement.rests_on is None:
+        return settlement
+    (is_pending,) = statements.first(_IS_PENDING, {"message": settlement.rests_on})
+    return replace(
+        settlement if is_pending else settlement.if_delivered or settlement, rests_on=None, if_delivered=None
+    )

@@ -93,6 +93,8 @@ class Settlement:
     """How a turn ends. `status` is RUNNING where the job goes on; durations are in seconds from the database's now.
 
     A job that waits for a reply goes back into the queue at once if a message came in that the turn has not seen.
+    `rests_on` is an earlier message that was still pending when this was decided; if it is delivered by the time of the
+    write, `if_delivered` is written instead.
     """
 
     id: UUID
@@ -118,6 +120,8 @@ class Settlement:
     outgoing: Sequence[dict[str, Any]] = ()
     lines: Sequence[Line] = ()
     notes: Sequence[Note] = ()
+    rests_on: UUID | None = None
+    if_delivered: Settlement | None = None
 
 
 @dataclass(slots=True)
