@@ -16,6 +16,16 @@ _ONLY_ADDED_TO = {AuditEntry._meta.db_table, AuditSeal._meta.db_table}
 _ONLY_READ = {"django_migrations"}
 
 
+def make(role: str, *, password: str) -> int:
+    """Make a role that may log in, or set the password of one that exists; then as `grant`."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [role])
+        verb = sql.SQL("ALTER" if cursor.fetchone()[0] else "CREATE")
+        statement = sql.SQL("{} ROLE {} LOGIN PASSWORD {}")
+        cursor.execute(statement.format(verb, sql.Identifier(role), sql.Literal(password)))
+        return grant(role)
+
+
 def grant(role: str) -> int:
     """Give the role what it needs on every table that is there now, and take away the rest. Returns how many tables.
 

@@ -37,6 +37,50 @@ def grant(role):
     return out.getvalue()
 
 
+def test_the_command_makes_the_role_and_changes_its_password(role, monkeypatch, tmp_path):
+    made = f"{role}_made"
+    path = tmp_path / "password"
+    path.write_text("by-file\n")
+
+    def digest():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT rolcanlogin, rolpassword FROM pg_authid WHERE rolname = %s", [made])
+            return cursor.fetchone()
+
+    def run(**variables):
+        out = io.StringIO()
+        with monkeypatch.context() as patched:
+            for name, value in variables.items():
+                patched.setenv(name, value)
+            call_command("grant_app_role", made, "--password-env", "APP_PASSWORD", stdout=out)
+        return out.getvalue()
+
+    try:
+        assert "APP_PASSWORD is empty" in run()
+        assert digest() is None
+        assert "tables" in run(APP_PASSWORD="first")
+        can_login, first = digest()
+        run(APP_PASSWORD_FILE=str(path))
+        assert can_login
+        assert digest()[1] != first
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP OWNED BY {made}")
+            cursor.execute(f"DROP ROLE {made}")
+
+
+def test_the_password_of_the_owner_is_not_changed_on_the_way(role, monkeypatch):
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER ROLE {role} SUPERUSER")
+        cursor.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [role])
+        before = cursor.fetchone()
+        monkeypatch.setenv("APP_PASSWORD", "other")
+        with pytest.raises(CommandError, match="no grant binds it"):
+            call_command("grant_app_role", role, "--password-env", "APP_PASSWORD")
+        cursor.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [role])
+        assert cursor.fetchone() == before
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -1,8 +1,10 @@
 """Lets a database role run the service without being able to change the audit. Run it as the tables' owner."""
 
+import os
+from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agent_jobs.management.commands._base import told_plainly
 from agent_jobs.services import roles
@@ -12,9 +14,31 @@ class Command(BaseCommand):
     help = "Grant a role what the service needs, and of the audit only to read and to add. Again after each migration."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("role", metavar="ROLE", help="made before: CREATE ROLE name LOGIN PASSWORD '…'")
+        parser.add_argument("role", metavar="ROLE")
+        parser.add_argument(
+            "--password-env",
+            metavar="NAME",
+            help="make the role, or set its password to the one in this variable (or in the file of NAME_FILE);"
+            " without it the role must exist: CREATE ROLE name LOGIN PASSWORD '…'",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         with told_plainly():
-            count = roles.grant(options["role"])
+            if options["password_env"]:
+                password = _password(options["password_env"])
+                if not password:
+                    self.stdout.write(f"{options['password_env']} is empty: no role is made or changed")
+                    return
+                count = roles.make(options["role"], password=password)
+            else:
+                count = roles.grant(options["role"])
         self.stdout.write(f"{options['role']} may use {count} tables, and of the audit only read and add")
+
+
+def _password(name: str) -> str:
+    if path := os.environ.get(f"{name}_FILE", ""):
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise CommandError(f"{name}_FILE names {path}, which cannot be read: {error.strerror}") from None
+    return os.environ.get(name, "")
