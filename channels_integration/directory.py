@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
@@ -66,8 +66,8 @@ def locked_installation(org_id: str, team_id: str) -> Installation | None:
     return Installation.objects.select_for_update(no_key=True).filter(org_id=org_id, team_id=team_id).first()
 
 
-def installations(org_id: str) -> Sequence[Installation]:
-    return list(Installation.objects.filter(org_id=org_id))
+def installations(org_id: str) -> QuerySet[Installation]:
+    return Installation.objects.filter(org_id=org_id)
 
 
 # --- Registered channels ---------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def register_channel(
 def unregister_channel(org_id: str, platform: str, code: str) -> bool:
     """With its transcript; that of a whole platform with those of all codes that it stood for. False if it was not
     registered."""
-    known = _registered(org_id).filter(platform=platform, code=code)
+    known = channels(org_id).filter(platform=platform, code=code)
     if code == transcript.EVERY and platform not in _WITHOUT_ADDRESS and known.exists():
         Channel.objects.filter(org_id=org_id, platform=platform, address="").delete()
     return known.delete()[0] > 0
@@ -114,14 +114,10 @@ def unregister_channel(org_id: str, platform: str, code: str) -> bool:
 
 def locked_channel(org_id: str, platform: str, code: str) -> Channel | None:
     """The row, locked until the transaction ends."""
-    return _registered(org_id).select_for_update(no_key=True).filter(platform=platform, code=code).first()
+    return channels(org_id).select_for_update(no_key=True).filter(platform=platform, code=code).first()
 
 
-def channels(org_id: str) -> Sequence[Channel]:
-    return list(_registered(org_id))
-
-
-def _registered(org_id: str) -> QuerySet[Channel]:
+def channels(org_id: str) -> QuerySet[Channel]:
     """Without those that are there because somebody spoke in them, and `*` is registered for their platform."""
     return Channel.objects.filter(org_id=org_id).filter(Q(platform__in=_WITHOUT_ADDRESS) | ~Q(address=""))
 

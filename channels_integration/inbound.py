@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from urllib.parse import quote
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -97,10 +98,21 @@ WHERE status = 'waiting' AND failures = 0
 """
 
 
-def receive(platform_name: str, *, headers: Mapping[str, str], body: bytes, is_press: bool = False) -> Heard:
+def receive(
+    platform_name: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes,
+    is_press: bool = False,
+    installation_id: UUID | None = None,
+) -> Heard:
     """A platform's signed request: what to answer. What people did by it is committed when this returns."""
     listener = next(known for known in platforms.LISTENERS if known.name == platform_name)
-    heard = (listener.hear_press if is_press else listener.hear)(headers, body)
+    heard = (
+        listener.hear_press(headers, body)
+        if is_press
+        else listener.hear(headers, body, installation_id=installation_id)
+    )
     if heard.incoming:
         with transaction.atomic():
             for incoming in heard.incoming:

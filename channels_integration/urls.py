@@ -7,6 +7,8 @@ How often somebody may fail is not decided here but by settings.CHANNELS_FORGERY
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
@@ -20,8 +22,8 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 @csrf_exempt
-def slack_events(request: HttpRequest) -> HttpResponse:
-    return _heard(request, is_press=False)
+def slack_events(request: HttpRequest, installation_id: UUID | None = None) -> HttpResponse:
+    return _heard(request, is_press=False, installation_id=installation_id)
 
 
 @csrf_exempt
@@ -29,7 +31,7 @@ def slack_interactions(request: HttpRequest) -> HttpResponse:
     return _heard(request, is_press=True)
 
 
-def _heard(request: HttpRequest, *, is_press: bool) -> HttpResponse:
+def _heard(request: HttpRequest, *, is_press: bool, installation_id: UUID | None = None) -> HttpResponse:
     if request.method != "POST":
         answer = _refused(405, "method_not_allowed", "only POST is understood here")
         answer["Allow"] = "POST"
@@ -43,7 +45,13 @@ def _heard(request: HttpRequest, *, is_press: bool) -> HttpResponse:
     if int(length) > MAX_BODY_BYTES:
         return _refused(413, "too_large", f"at most {MAX_BODY_BYTES} bytes are read")
     try:
-        heard = inbound.receive("slack", headers=request.headers, body=request.body, is_press=is_press)
+        heard = inbound.receive(
+            "slack",
+            headers=request.headers,
+            body=request.body,
+            is_press=is_press,
+            installation_id=installation_id,
+        )
     except database.Error as error:
         if not database.is_unavailable(error):
             raise
@@ -66,5 +74,6 @@ def _refused(status: int, code: str, message: str) -> JsonResponse:
 
 urlpatterns = [
     path("channels/slack/events", slack_events, name="slack-events"),
+    path("channels/slack/events/<uuid:installation_id>", slack_events, name="slack-events-of-one"),
     path("channels/slack/interactions", slack_interactions, name="slack-interactions"),
 ]

@@ -41,14 +41,15 @@ class AppTokenAuthentication(BaseAuthentication):
 class HasScope(BasePermission):
     """READ of the SERVICES scope for GET, HEAD and OPTIONS, WRITE for the rest; without a token, nothing.
 
-    A view may state another `level` for all that it does.
+    A view may state another `level` for all that it does, or another `write_level` for all but reading.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
         token: Any = request.auth
         if token is None:
             return False
-        level = scopes.Level.READ if request.method in SAFE_METHODS else scopes.Level.WRITE
+        write_level = getattr(view, "write_level", scopes.Level.WRITE)
+        level = scopes.Level.READ if request.method in SAFE_METHODS else write_level
         level = getattr(view, "level", None) or level
         if not scopes.allows(token.scopes, scopes.SERVICES, level):
             raise PermissionDenied(

@@ -4,7 +4,8 @@ Secrets go in and never come out. A channel is known by platform and code within
 one's is simply not there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from django.http import HttpResponseBase
@@ -13,13 +14,19 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from agent_jobs import queries, scopes
+from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
-from agent_jobs.api.docs import operation
+from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.fields import Name, StrictSerializer, Text
 from agent_jobs.errors import NotFound
 from agent_jobs.services import channels
 from channels_integration import directory
+
+_TIMES = {"created_at": "created_at", "updated_at": "updated_at"}
+CHANNELS_BY = paging.Sorting("channels", {"platform": "platform", "code": "code", **_TIMES}, "platform:asc,code:asc")
+INSTALLATIONS_BY = paging.Sorting("installations", {"team_id": "team_id", **_TIMES}, "team_id:asc")
 
 
 # --- What is sent and answered ---------------------------------------------------------------------------------
@@ -56,6 +63,9 @@ class Installation(serializers.Serializer[Any]):
     platform = serializers.CharField()
     team_id = serializers.CharField()
     name = serializers.CharField(required=False)
+    events_path = serializers.CharField(
+        help_text="An address on this host for the app's Event Subscriptions, of this installation alone."
+    )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 
@@ -64,15 +74,10 @@ class OrgMeta(serializers.Serializer[Any]):
     org_id = serializers.CharField()
 
 
-class CountMeta(OrgMeta):
-    count = serializers.IntegerField()
-    total = serializers.IntegerField()
-
-
 ChannelItem = inline_serializer("ChannelItem", {"data": Channel(), "meta": OrgMeta()})
-ChannelList = inline_serializer("ChannelList", {"data": Channel(many=True), "meta": CountMeta()})
+ChannelList = inline_serializer("ChannelList", {"data": Channel(many=True), "meta": PageMeta()})
 InstallationItem = inline_serializer("InstallationItem", {"data": Installation(), "meta": OrgMeta()})
-InstallationList = inline_serializer("InstallationList", {"data": Installation(many=True), "meta": CountMeta()})
+InstallationList = inline_serializer("InstallationList", {"data": Installation(many=True), "meta": PageMeta()})
 Unregistered = inline_serializer("Unregistered", {"meta": OrgMeta(), "message": serializers.CharField()})
 
 
@@ -97,15 +102,11 @@ def _installation(installation: Any) -> dict[str, Any]:
             "platform": "slack",
             "team_id": installation.team_id,
             "name": installation.name,
+            "events_path": f"/channels/slack/events/{installation.id}",
             "created_at": stamp(installation.created_at),
             "updated_at": stamp(installation.updated_at),
         }
     )
-
-
-def _whole(org_id: str, shown: Sequence[Any]) -> dict[str, Any]:
-    """A list that is never long: all of it."""
-    return {"data": shown, "meta": {"org_id": org_id, "count": len(shown), "total": len(shown)}}
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
@@ -118,11 +119,24 @@ class ByName(Resource):
             raise NotFound("there is no channel of this name", code="channel_not_found")
 
 
-class Channels(Resource):
-    @operation("channels_list", "List registered channels", answers={200: ChannelList})
+class _Registered(Resource):
+    """Where an organisation's messages go, and with which secrets: whoever changes these could answer in the place of
+    its people. Everybody with READ sees them, but for the secrets."""
+
+    write_level = scopes.Level.ADMIN
+
+    def cut(self, found: Any, sorting: paging.Sorting, shown: Callable[[Any], dict[str, Any]]) -> Response:
+        page = self.listed(self.asked(query=sorting.params()), sorting)
+        rows, has_more = queries.page(found, page.window, [column.name for column in found.model._meta.concrete_fields])
+        meta = page.meta(rows, total=found.count(), has_more=has_more)
+        data = [shown(SimpleNamespace(**row)) for row in rows]
+        return Response({"data": data, "meta": {"org_id": self.org_id, **meta}})
+
+
+class Channels(_Registered):
+    @operation("channels_list", "List registered channels", answers={200: ChannelList}, query=CHANNELS_BY.params())
     def get(self, request: Request) -> Response:
-        self.asked()
-        return Response(_whole(self.org_id, [_channel(channel) for channel in directory.channels(self.org_id)]))
+        return self.cut(directory.channels(self.org_id), CHANNELS_BY, _channel)
 
     @operation(
         "channels_register",
@@ -130,8 +144,8 @@ class Channels(Resource):
         answers={201: ChannelItem},
         request=ChannelRequest,
         is_post=True,
-        description="Registering it again changes what is registered. A secret that is made here is in this answer"
-        " and in no other, also not in the one to a repeated Idempotency-Key.",
+        description="With SERVICES:ADMIN. Registering it again changes what is registered. A secret that is made here"
+        " is in this answer and in no other, also not in the one to a repeated Idempotency-Key.",
     )
     def post(self, request: Request) -> HttpResponseBase:
         fields = self.asked(body=ChannelRequest).body
@@ -149,8 +163,14 @@ class Channels(Resource):
         return self.once(effect, finish=with_secret)
 
 
-class ChannelDetail(ByName):
-    @operation("channels_unregister", "Unregister a channel", answers={200: Unregistered}, refused=(404,))
+class ChannelDetail(_Registered, ByName):
+    @operation(
+        "channels_unregister",
+        "Unregister a channel",
+        answers={200: Unregistered},
+        refused=(404,),
+        description="With SERVICES:ADMIN.",
+    )
     def delete(self, request: Request, platform: str, code: str) -> Response:
         self.asked()
         if not channels.unregister(self.org_id, platform, code, actor=self.actor):
@@ -158,11 +178,15 @@ class ChannelDetail(ByName):
         return Response({"meta": {"org_id": self.org_id}, "message": f"Channel '{platform}:{code}' unregistered"})
 
 
-class Installations(Resource):
-    @operation("slack_installations_list", "List Slack installations", answers={200: InstallationList})
+class Installations(_Registered):
+    @operation(
+        "slack_installations_list",
+        "List Slack installations",
+        answers={200: InstallationList},
+        query=INSTALLATIONS_BY.params(),
+    )
     def get(self, request: Request) -> Response:
-        self.asked()
-        return Response(_whole(self.org_id, [_installation(found) for found in directory.installations(self.org_id)]))
+        return self.cut(directory.installations(self.org_id), INSTALLATIONS_BY, _installation)
 
     @operation(
         "slack_installations_install",
@@ -170,7 +194,7 @@ class Installations(Resource):
         answers={201: InstallationItem},
         request=InstallationRequest,
         is_post=True,
-        description="Token and secret are sealed and never shown. Installing again replaces them.",
+        description="With SERVICES:ADMIN. Token and secret are sealed and never shown. Installing again replaces them.",
     )
     def post(self, request: Request) -> HttpResponseBase:
         fields = dict(self.asked(body=InstallationRequest).body)
@@ -182,8 +206,14 @@ class Installations(Resource):
         return self.once(effect)
 
 
-class InstallationDetail(ByName):
-    @operation("slack_installations_remove", "Remove a Slack installation", answers={200: Unregistered}, refused=(404,))
+class InstallationDetail(_Registered, ByName):
+    @operation(
+        "slack_installations_remove",
+        "Remove a Slack installation",
+        answers={200: Unregistered},
+        refused=(404,),
+        description="With SERVICES:ADMIN.",
+    )
     def delete(self, request: Request, team_id: str) -> Response:
         self.asked()
         if not channels.uninstall_slack(self.org_id, team_id, actor=self.actor):

@@ -16,7 +16,7 @@ from agent_jobs import runners
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.models import JobType, Profile
 from agent_jobs.runners import prompts
-from agent_jobs.services import audit, model_access, schemas, tools
+from agent_jobs.services import audit, model_access, room, schemas, tools
 from agent_jobs.services.tools import secrets
 from agent_jobs.specs import Actor, config_errors
 
@@ -48,11 +48,14 @@ class Kind:
 
 
 def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
-    """A new entry, version 1. Raises Invalid, or Conflict (`job_type_exists`) where the key is taken."""
+    """A new entry, version 1. Raises Invalid, or Conflict (`job_type_exists`) where the key is taken
+    and (`too_many_job_types`) where there is no room."""
     entry = kind.model(org_id=org_id, key=key, **values)
     _check(kind, entry, kind.columns)
     try:
         with transaction.atomic():
+            there = kind.model.objects.filter(org_id=org_id)
+            room.require(org_id, there, room.MOST_ENTRIES, what=f"{kind.word}s", code=f"too_many_{kind.code}s")
             entry.save(force_insert=True)
             audit.record(org_id, f"{kind.code}.created", kind.code, key, actor=actor, after=_told(kind, entry))
     except IntegrityError:

@@ -8,9 +8,9 @@ from typing import Any
 from django.db import transaction
 
 from agent_jobs.models import ModelKey, ToolSecret
-from agent_jobs.services import audit
+from agent_jobs.services import audit, room
 from agent_jobs.specs import Actor
-from channels_integration import directory, rotation, webchat
+from channels_integration import directory, rotation, transcript, webchat
 from channels_integration.models import Channel, Installation, WebMessage
 
 # Every table that keeps secrets: the channels' and the core's.
@@ -24,6 +24,8 @@ def register(
     with transaction.atomic():
         known = directory.locked_channel(org_id, platform, code)
         before = _channel(known) if known else None
+        if known is None:
+            _require_room(org_id, platform)
         channel, made = directory.register_channel(
             org_id, platform=platform, code=code, name=name, address=address, secret=secret
         )
@@ -49,6 +51,10 @@ def install_slack(
     with transaction.atomic():
         known = directory.locked_installation(org_id, team_id)
         before = _installation(known) if known else None
+        if known is None:
+            there = Installation.objects.filter(org_id=org_id)
+            most = room.MOST_INSTALLATIONS
+            room.require(org_id, there, most, what="Slack installations", code="too_many_installations")
         installation = directory.install_slack(
             org_id, team_id=team_id, bot_token=bot_token, signing_secret=signing_secret, name=name
         )
@@ -79,6 +85,8 @@ def say(
 ) -> WebMessage:
     """`webchat.say`: a person's words that a token brought in. The entry says whose and to what, not the words."""
     with transaction.atomic():
+        if not transcript.channel_of(org_id, platform, code).exists():
+            _require_room(org_id, transcript.WEB)
         message = webchat.say(org_id, platform, code, text=text, author=author, owner_key=owner_key)
         audit.record(
             org_id,
@@ -116,6 +124,17 @@ def rotate_secrets(*, actor: Actor, batch: int = 100) -> tuple[int, list[rotatio
 
     rotation.reseal(note, batch=batch, tables=SEALED)
     return count, failed, rotation.left(SEALED)
+
+
+def _require_room(org_id: str, platform: str) -> None:
+    """Raises Conflict where there is no room for another channel that is registered or, on `web`, first spoken in. The
+    first message of a job opens a chat all the same: of these there are no more than jobs."""
+    if platform == transcript.WEB:
+        there, most, what = Channel.objects.filter(org_id=org_id), room.MOST_CHATS, "channels"
+    else:
+        registered = directory.channels(org_id).exclude(platform=transcript.WEB)
+        there, most, what = registered, room.MOST_CHANNELS, "registered channels"
+    room.require(org_id, there, most, what=what, code="too_many_channels")
 
 
 def _record(

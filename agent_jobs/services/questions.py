@@ -20,7 +20,7 @@ from channels_integration import outbox
 Status = Approval.Status
 TIME_OUT = "system:time-out"
 NOT_WHOLE = "Not all of this is shown here"
-# Slack refuses a message with more than about 13,000 characters in its blocks (`msg_blocks_too_long`).
+# Slack refuses some messages as `msg_blocks_too_long` without saying from where on: far below that.
 _MOST_CHARACTERS = 7_500
 # Questions of releases before this rule were cut here without a word. To go after the release 1.0.
 _ONCE_CUT_AT = 8_000

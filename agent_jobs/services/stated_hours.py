@@ -27,7 +27,7 @@ from agent_jobs import hours
 from agent_jobs.errors import FieldError, Invalid, NotFound
 from agent_jobs.hours import Hours
 from agent_jobs.models import Job, Org, PlaceHours
-from agent_jobs.services import audit
+from agent_jobs.services import audit, room
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration import invisible, outbox
@@ -60,7 +60,7 @@ class Statement:
 
 # --- Stating ---------------------------------------------------------------------------------------------------
 def put(org_id: str, place: Place, stated: Any, *, actor: Actor) -> Statement:
-    """State hours, or state them anew; what waits for the old ones to open looks again. Raises Invalid."""
+    """State hours, or state them anew; what waits for the old ones to open looks again. Raises Invalid, Conflict."""
     parsed, errors = hours.parse(stated, at="hours")
     if place.kind and not _PLATFORM.match(place.platform):
         errors.append(
@@ -78,6 +78,9 @@ def put(org_id: str, place: Place, stated: Any, *, actor: Actor) -> Statement:
         org = _lock(org_id)
         before = _stated(org, place)
         if before != stated:
+            if place.kind and before is None:
+                there, most = PlaceHours.objects.filter(org_id=org_id), room.MOST_PLACES_WITH_HOURS
+                room.require(org_id, there, most, what="channels and people with hours", code="too_many_hours")
             if place.kind:
                 PlaceHours.objects.update_or_create(
                     **_key(org_id, place), defaults={"hours": stated, "updated_at": Now()}

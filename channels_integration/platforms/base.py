@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from uuid import UUID
 
 from channels_integration.messages import Form, FormPress, Incoming, Lookup, Outgoing, Receipt, Submission, Target
 
@@ -57,8 +58,9 @@ class Listener(Protocol):
 
     name: str
 
-    def hear(self, headers: Mapping[str, str], body: bytes) -> Heard:
-        """Verify on the raw bytes, then read. An answer of 401 tells nothing about why."""
+    def hear(self, headers: Mapping[str, str], body: bytes, *, installation_id: UUID | None = None) -> Heard:
+        """Verify on the raw bytes, then read. An answer of 401 tells nothing about why. An installation's own address
+        takes only what this one has signed."""
 
     def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
         """The same for the platform's other address, which tells of buttons that were pressed and forms that were

@@ -123,8 +123,8 @@ class Slack:
                 return None
         raise LookupPaused("the history is long", code="history_long", retry_after=1, cursor=cursor)
 
-    def hear(self, headers: Mapping[str, str], body: bytes) -> Heard:
-        return slack_hearing.events(headers, body)
+    def hear(self, headers: Mapping[str, str], body: bytes, *, installation_id: UUID | None = None) -> Heard:
+        return slack_hearing.events(headers, body, installation_id=installation_id)
 
     def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
         return slack_hearing.presses(headers, body)

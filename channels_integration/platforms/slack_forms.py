@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from channels_integration.messages import MOST_FORM_TEXT, Form, Incoming
+from channels_integration.storable import storable
 
 # The answer to a form that is taken, or is none of ours.
 CLOSED: Mapping[str, Any] = {"response_action": "clear"}
@@ -64,7 +65,7 @@ def read(sent: Any) -> SentBack | None:
     if not isinstance(sent, dict) or sent.get("callback_id") != _OURS:
         return None
     try:
-        carried = json.loads(sent["private_metadata"])
+        carried = storable(json.loads(sent["private_metadata"]))
         text = sent["state"]["values"][_NAME][_NAME]["value"]
         found = SentBack(str(sent.get("id", "")), text, carried["value"], carried["channel"], carried["org_id"])
     except (KeyError, TypeError, ValueError, RecursionError):

@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -34,27 +34,44 @@ _TAKEN = Heard(200, {"ok": True})
 # A person's message has no subtype, or one of these; joins, bots and whatever is to come have others.
 _SPOKEN = (None, "file_share", "thread_broadcast")
 _EVENT_ID_LENGTH = 200
+# Slack's ids and times are far shorter; the database's indexes hold no long ones.
+_LONGEST_NAME = 255
+_MOST_VERIFIABLE = 100
+TEAM = re.compile(r"[TE][A-Z0-9]{1,30}")
 
 
 # --- Events ----------------------------------------------------------------------------------------------------
-def events(headers: Mapping[str, str], body: bytes) -> Heard:
+def events(headers: Mapping[str, str], body: bytes, *, installation_id: UUID | None = None) -> Heard:
+    """`installation_id` is whose own address this came to, if it came to one."""
     event = _json_object(body)
     kind = event.get("type") if event else None
     if event is None or not _is_recent(headers):
         return _REFUSED
     if kind == "url_verification":
-        # Names no team: signed by an app that some organisation has installed, or not at all.
-        signers = _signers(Installation.objects.order_by("-created_at")[:1_000], headers, body)
-        if next(signers, None) is None:
+        if next(_signers(_verifiable(event, installation_id), headers, body), None) is None:
             return _REFUSED
         return Heard(200, {"challenge": str(event.get("challenge", ""))})
     team_id = event.get("team_id")
-    org_ids = _org_ids(team_id, headers, body)
+    org_ids = _org_ids(team_id, headers, body, installation_id)
     if not org_ids:
         return _REFUSED
     if kind != "event_callback":
         return _TAKEN
-    return Heard(200, _TAKEN.answer, tuple(_done(event, str(team_id), org_ids)))
+    return Heard(200, _TAKEN.answer, tuple(_done(_sound(event), str(team_id), org_ids)))
+
+
+def _verifiable(event: Mapping[str, Any], installation_id: UUID | None) -> Iterable[Installation]:
+    """Whose signature a `url_verification` may have, which names no team as a rule.
+
+    At the address that all share these are few, so that an unsigned one costs little, and one of each organisation, so
+    that nobody crowds others out: the one that was installed last.
+    """
+    if installation_id is not None:
+        return Installation.objects.filter(pk=installation_id)
+    if _is_team(team_id := event.get("team_id")):
+        return Installation.objects.filter(team_id=team_id)
+    latest = Installation.objects.order_by("org_id", "-updated_at").distinct("org_id").values("pk")
+    return Installation.objects.filter(pk__in=latest).order_by("-updated_at")[:_MOST_VERIFIABLE]
 
 
 def _done(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterator[Incoming]:
@@ -68,6 +85,8 @@ def _done(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterato
     words["channel"] = happened.get("channel", "")
     words["at"] = words["ts"] if did == Did.SAID else happened.get("ts", "")
     if not all(isinstance(word, str) for word in words.values()) or not words["channel"] or not words["user"]:
+        return
+    if any(len(word) > _LONGEST_NAME for name, word in words.items() if name != "text"):
         return
     sent_at = _time_of(words["at"])
     if sent_at is None or _time_of(words["ts"]) is None:
@@ -122,6 +141,7 @@ def presses(headers: Mapping[str, str], body: bytes) -> Heard:
     org_ids = _org_ids(team_id, headers, body)
     if not org_ids:
         return _REFUSED
+    payload = _sound(payload)
     if payload.get("type") == "view_submission":
         return Heard(200, slack_forms.CLOSED, submissions=tuple(_sent_back(payload, team_id, org_ids)))
     if payload.get("type") != "block_actions":
@@ -153,6 +173,8 @@ def _pressed(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> It
     actions = payload.get("actions")
     if not all(isinstance(word, str) for word in words.values()) or not (words["channel"] and words["user"]):
         return
+    if any(len(word) > _LONGEST_NAME for word in words.values()):
+        return
     for number, action in enumerate(actions[:5] if isinstance(actions, list) else ()):
         if not isinstance(action, dict) or action.get("type") != "button":
             continue
@@ -168,7 +190,7 @@ def _pressed(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> It
                 # A press has no id: one person presses one thing once in a microsecond.
                 event_id=f"press:{words['channel']}:{words['ts']}:{words['user']}:{at}:{number}"[:_EVENT_ID_LENGTH],
                 author=words["user"],
-                text=storable(value),
+                text=value,
                 sent_at=pressed_at,
                 thread=words["thread_ts"],
                 team=team_id,
@@ -181,7 +203,7 @@ def _pressed(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> It
 
 def _sent_back(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterator[Submission]:
     author, form = _id_in(payload, "user"), slack_forms.read(payload.get("view"))
-    if not author or form is None:
+    if not author or form is None or len(author) > _LONGEST_NAME:
         return
     # Several organisations may have installed the app, one of which opened the form.
     for org_id in [org_id for org_id in org_ids if org_id == form.org_id] or org_ids:
@@ -198,7 +220,7 @@ def _sent_back(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> 
             is_outsider=_is_outsider(payload, team_id),
             did=Did.PRESSED,
         )
-        yield Submission(press, storable(form.text))
+        yield Submission(press, form.text)
 
 
 def _posters(block_id: Any, org_ids: list[str]) -> list[str]:
@@ -233,11 +255,18 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
     return "v0=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
 
 
-def _org_ids(team_id: Any, headers: Mapping[str, str], body: bytes) -> list[str]:
+def _org_ids(team_id: Any, headers: Mapping[str, str], body: bytes, installation_id: UUID | None = None) -> list[str]:
     """The organisations in whose name this is signed."""
-    if not isinstance(team_id, str) or not team_id:
+    if not _is_team(team_id):
         return []
-    return [signer.org_id for signer in _signers(Installation.objects.filter(team_id=team_id), headers, body)]
+    installed = Installation.objects.filter(team_id=team_id)
+    if installation_id is not None:
+        installed = installed.filter(pk=installation_id)
+    return [signer.org_id for signer in _signers(installed, headers, body)]
+
+
+def _is_team(team_id: Any) -> bool:
+    return isinstance(team_id, str) and TEAM.fullmatch(team_id) is not None
 
 
 def _is_recent(headers: Mapping[str, str]) -> bool:
@@ -269,7 +298,16 @@ def _time_of(ts: str) -> datetime | None:
 
 
 def _unescaped(text: str) -> str:
-    return str(storable(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")))
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def _sound(signed: dict[str, Any]) -> dict[str, Any]:
+    """The same without what no database takes; nothing where it is nested too deeply to be looked at."""
+    try:
+        found: dict[str, Any] = storable(signed)
+    except RecursionError:
+        return {}
+    return found
 
 
 def _json_object(body: bytes | str) -> dict[str, Any] | None:

@@ -11,6 +11,16 @@ def acme(db):
 
 
 @pytest.fixture
+def admin(acme):
+    return factories.api("acme", "SERVICES:ADMIN")
+
+
+@pytest.fixture
+def rival_admin(rival):
+    return factories.api("rival", "SERVICES:ADMIN")
+
+
+@pytest.fixture
 def reader(db):
     return factories.api("acme", "SERVICES:READ")
 

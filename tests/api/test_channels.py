@@ -8,7 +8,9 @@ from django.db import connection
 
 from agent_jobs.api import chats
 from agent_jobs.models import IdempotencyKey
+from agent_jobs.services import room
 from agent_jobs.states import JobStatus
+from channels_integration.models import Channel, Installation
 from tests import factories, rows
 from tests.waiting import PATIENCE
 
@@ -141,11 +143,11 @@ class TestMessages:
 
         assert response.status_code == 404
 
-    def test_a_name_that_cannot_be_is_a_404(self, acme):
+    def test_a_name_that_cannot_be_is_a_404(self, acme, admin):
         for path in ("web/%00/messages", "%00/x/messages"):
             assert acme.get(f"{CHANNELS}/{path}").status_code == 404
-        assert acme.delete(f"{CHANNELS}/web/%00").status_code == 404
-        assert acme.delete(f"{INSTALLATIONS}/%00").status_code == 404
+        assert admin.delete(f"{CHANNELS}/web/%00").status_code == 404
+        assert admin.delete(f"{INSTALLATIONS}/%00").status_code == 404
 
     def test_a_repeated_key_says_it_once(self, acme):
         answers = [acme.post(LOBBY, {"text": "x", "author": "A"}, Idempotency_Key="k") for _ in range(2)]
@@ -214,49 +216,49 @@ def test_a_message_ends_the_waiting_at_once(monkeypatch):
 
 @pytest.mark.django_db
 class TestRegistered:
-    def test_a_webhook_is_registered_listed_and_unregistered(self, acme):
-        made = acme.post(CHANNELS, WEBHOOK)
+    def test_a_webhook_is_registered_listed_and_unregistered(self, admin):
+        made = admin.post(CHANNELS, WEBHOOK)
 
         assert made.status_code == 201, made.content
         shown = made.json()["data"]
         assert shown.items() >= {"org_id": "acme", **WEBHOOK}.items()
-        listed = [channel for channel in acme.get(CHANNELS).json()["data"] if channel["platform"] == "webhook"]
+        listed = [channel for channel in admin.get(CHANNELS).json()["data"] if channel["platform"] == "webhook"]
         assert [channel["code"] for channel in listed] == ["crm"]
-        assert acme.delete(f"{CHANNELS}/webhook/crm").status_code == 200
-        assert acme.delete(f"{CHANNELS}/webhook/crm").status_code == 404
+        assert admin.delete(f"{CHANNELS}/webhook/crm").status_code == 200
+        assert admin.delete(f"{CHANNELS}/webhook/crm").status_code == 404
 
-    def test_a_secret_that_is_made_here_is_told_once_and_kept_sealed(self, acme):
-        first = acme.post(CHANNELS, WEBHOOK, Idempotency_Key="k")
-        repeated = acme.post(CHANNELS, WEBHOOK, Idempotency_Key="k")
-        again = acme.post(CHANNELS, WEBHOOK)
+    def test_a_secret_that_is_made_here_is_told_once_and_kept_sealed(self, admin):
+        first = admin.post(CHANNELS, WEBHOOK, Idempotency_Key="k")
+        repeated = admin.post(CHANNELS, WEBHOOK, Idempotency_Key="k")
+        again = admin.post(CHANNELS, WEBHOOK)
 
         secret = first.json()["data"]["secret"]
         assert secret.startswith("whsec_")
-        for response in (repeated, again, acme.get(CHANNELS)):
+        for response in (repeated, again, admin.get(CHANNELS)):
             assert "secret" not in response.content.decode()
         assert secret not in str(IdempotencyKey.objects.get().answer)
 
-    def test_a_secret_that_is_given_is_not_told(self, acme):
+    def test_a_secret_that_is_given_is_not_told(self, admin):
         given = "whsec_" + "A" * 44
 
-        assert given not in acme.post(CHANNELS, WEBHOOK | {"secret": given}).content.decode()
+        assert given not in admin.post(CHANNELS, WEBHOOK | {"secret": given}).content.decode()
 
-    def test_a_bridge_lets_jobs_name_its_platform(self, acme):
+    def test_a_bridge_lets_jobs_name_its_platform(self, admin):
         target = {"org_id": "acme", "platform": "whatsapp", "code": "+4912345"}
-        before = acme.post("/services/agent-jobs", factories.job_request(target_channel=target))
+        before = admin.post("/services/agent-jobs", factories.job_request(target_channel=target))
         assert before.status_code == 400
         assert factories.fields_of(before)[0].startswith("target_channel.")
 
-        acme.post(CHANNELS, WEBHOOK | {"platform": "whatsapp", "code": "+4912345"})
+        admin.post(CHANNELS, WEBHOOK | {"platform": "whatsapp", "code": "+4912345"})
 
-        assert acme.post("/services/agent-jobs", factories.job_request(target_channel=target)).status_code == 201
+        assert admin.post("/services/agent-jobs", factories.job_request(target_channel=target)).status_code == 201
 
-    def test_a_stranger_neither_sees_nor_removes_it(self, acme, rival):
-        acme.post(CHANNELS, WEBHOOK)
+    def test_a_stranger_neither_sees_nor_removes_it(self, admin, rival_admin):
+        admin.post(CHANNELS, WEBHOOK)
 
-        assert "crm" not in rival.get(CHANNELS).content.decode()
-        assert rival.delete(f"{CHANNELS}/webhook/crm").status_code == 404
-        assert "crm" in acme.get(CHANNELS).content.decode()
+        assert "crm" not in rival_admin.get(CHANNELS).content.decode()
+        assert rival_admin.delete(f"{CHANNELS}/webhook/crm").status_code == 404
+        assert "crm" in admin.get(CHANNELS).content.decode()
 
     @pytest.mark.parametrize(
         ("change", "field"),
@@ -277,38 +279,99 @@ class TestRegistered:
         ],
         ids=str,
     )
-    def test_a_bad_channel_is_named(self, acme, change, field):
-        response = acme.post(CHANNELS, WEBHOOK | change)
+    def test_a_bad_channel_is_named(self, admin, change, field):
+        response = admin.post(CHANNELS, WEBHOOK | change)
 
         assert response.status_code == 400, response.content
         assert factories.fields_of(response) == [field]
 
+    def test_the_list_is_paged(self, admin):
+        for code in ("c", "a", "b"):
+            admin.post(CHANNELS, WEBHOOK | {"code": code})
+        first = admin.get(f"{CHANNELS}?limit=2").json()
+        second = admin.get(f"{CHANNELS}?limit=2&cursor={first['meta']['next_cursor']}").json()
+        skipped = admin.get(f"{CHANNELS}?offset=1&sort=-code").json()
+
+        assert [[channel["code"] for channel in page["data"]] for page in (first, second)] == [["a", "b"], ["c"]]
+        assert first["meta"].items() >= {"org_id": "acme", "count": 2, "total": 3, "limit": 2, "offset": 0}.items()
+        assert [channel["code"] for channel in skipped["data"]] == ["b", "a"]
+        assert factories.fields_of(admin.get(f"{CHANNELS}?limit=0")) == ["limit"]
+
+    def test_there_is_room_for_so_many(self, admin, rival_admin, monkeypatch):
+        monkeypatch.setattr(room, "MOST_CHANNELS", 2)
+        answers = [admin.post(CHANNELS, WEBHOOK | {"code": code}) for code in ("a", "b", "c", "a")]
+
+        assert [answer.status_code for answer in answers] == [201, 201, 409, 201]
+        assert answers[2].json()["code"] == "too_many_channels"
+        assert rival_admin.post(CHANNELS, WEBHOOK).status_code == 201
+
+    def test_there_is_room_for_so_many_web_chats(self, acme, monkeypatch):
+        monkeypatch.setattr(room, "MOST_CHATS", 2)
+        answers = [
+            acme.post(f"{CHANNELS}/web/{code}/messages", {"text": "x", "author": "A"}) for code in ("a", "b", "c", "a")
+        ]
+
+        assert [answer.status_code for answer in answers] == [201, 201, 409, 201]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", CHANNELS, WEBHOOK),
+        ("POST", CHANNELS, WEBHOOK | {"code": "old", "address": "https://evil.example/in"}),
+        ("POST", CHANNELS, WEBHOOK | {"code": "old", "secret": "whsec_" + "A" * 44}),
+        ("POST", CHANNELS, {"platform": "web", "code": "lobby"}),
+        ("DELETE", f"{CHANNELS}/webhook/old", None),
+        ("POST", INSTALLATIONS, SLACK | {"signing_secret": "mine-by-now"}),
+        ("POST", INSTALLATIONS, SLACK | {"team_id": "T2"}),
+        ("DELETE", f"{INSTALLATIONS}/T1", None),
+    ],
+    ids=str,
+)
+def test_where_messages_go_and_with_which_secrets_is_for_admins(acme, reader, admin, method, path, body):
+    admin.post(CHANNELS, WEBHOOK | {"code": "old"})
+    admin.post(INSTALLATIONS, SLACK)
+    before = [list(model.objects.order_by("pk").values()) for model in (Channel, Installation)]
+    answers = [client.send(method, path, body) for client in (reader, acme)]
+
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(403, "insufficient_scope")}
+    assert [list(model.objects.order_by("pk").values()) for model in (Channel, Installation)] == before
+    assert reader.get(CHANNELS).status_code == reader.get(INSTALLATIONS).status_code == 200
+
 
 @pytest.mark.django_db
 class TestInstallations:
-    def test_secrets_go_in_and_never_come_out(self, acme):
-        made = acme.post(INSTALLATIONS, SLACK)
+    def test_there_is_room_for_so_many(self, admin, monkeypatch):
+        monkeypatch.setattr(room, "MOST_INSTALLATIONS", 2)
+        answers = [admin.post(INSTALLATIONS, SLACK | {"team_id": f"T{n}"}) for n in (1, 2, 3, 1)]
+
+        assert [answer.status_code for answer in answers] == [201, 201, 409, 201]
+        assert answers[2].json()["code"] == "too_many_installations"
+
+    def test_secrets_go_in_and_never_come_out(self, admin):
+        made = admin.post(INSTALLATIONS, SLACK)
 
         assert made.status_code == 201, made.content
         assert made.json()["data"].items() >= {"org_id": "acme", "team_id": "T1", "name": "Acme"}.items()
-        listed = acme.get(INSTALLATIONS)
+        listed = admin.get(INSTALLATIONS)
         assert [installation["team_id"] for installation in listed.json()["data"]] == ["T1"]
         for response in (made, listed):
             assert "canary" not in response.content.decode()
 
-    def test_an_installation_is_removed(self, acme):
-        acme.post(INSTALLATIONS, SLACK)
+    def test_an_installation_is_removed(self, admin):
+        admin.post(INSTALLATIONS, SLACK)
 
-        assert acme.delete(f"{INSTALLATIONS}/T1").status_code == 200
-        assert acme.delete(f"{INSTALLATIONS}/T1").status_code == 404
-        assert acme.get(INSTALLATIONS).json()["data"] == []
+        assert admin.delete(f"{INSTALLATIONS}/T1").status_code == 200
+        assert admin.delete(f"{INSTALLATIONS}/T1").status_code == 404
+        assert admin.get(INSTALLATIONS).json()["data"] == []
 
-    def test_a_stranger_neither_sees_nor_removes_it(self, acme, rival):
-        acme.post(INSTALLATIONS, SLACK)
+    def test_a_stranger_neither_sees_nor_removes_it(self, admin, rival_admin):
+        admin.post(INSTALLATIONS, SLACK)
 
-        assert rival.get(INSTALLATIONS).json()["data"] == []
-        assert rival.delete(f"{INSTALLATIONS}/T1").status_code == 404
-        assert len(acme.get(INSTALLATIONS).json()["data"]) == 1
+        assert rival_admin.get(INSTALLATIONS).json()["data"] == []
+        assert rival_admin.delete(f"{INSTALLATIONS}/T1").status_code == 404
+        assert len(admin.get(INSTALLATIONS).json()["data"]) == 1
 
     @pytest.mark.parametrize(
         ("change", "field"),
@@ -319,18 +382,18 @@ class TestInstallations:
             ({"bot_token": "hello"}, "bot_token"),
         ],
     )
-    def test_a_bad_installation_is_named(self, acme, change, field):
-        response = acme.post(INSTALLATIONS, SLACK | change)
+    def test_a_bad_installation_is_named(self, admin, change, field):
+        response = admin.post(INSTALLATIONS, SLACK | change)
 
         assert response.status_code == 400
         assert factories.fields_of(response) == [field]
-        assert acme.get(INSTALLATIONS).json()["data"] == []
+        assert admin.get(INSTALLATIONS).json()["data"] == []
 
-    def test_a_job_for_slack_needs_an_installation(self, acme):
+    def test_a_job_for_slack_needs_an_installation(self, admin):
         target = {"org_id": "acme", "platform": "slack", "code": "C1"}
-        before = acme.post("/services/agent-jobs", factories.job_request(target_channel=target))
+        before = admin.post("/services/agent-jobs", factories.job_request(target_channel=target))
 
-        acme.post(INSTALLATIONS, SLACK)
+        admin.post(INSTALLATIONS, SLACK)
 
         assert before.status_code == 400
-        assert acme.post("/services/agent-jobs", factories.job_request(target_channel=target)).status_code == 201
+        assert admin.post("/services/agent-jobs", factories.job_request(target_channel=target)).status_code == 201

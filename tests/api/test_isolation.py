@@ -107,13 +107,15 @@ ROWS = {
     ),
     ("tool-secrets/<str:name>", "DELETE"): Row("tool-secrets/{code}", (200, 404, 404), level="ADMIN"),
     ("channels", "GET"): Row("channels", (200, 200, 200)),
-    ("channels", "POST"): Row("channels", (201, 201, 201), body=_hook),
+    ("channels", "POST"): Row("channels", (201, 201, 201), body=_hook, level="ADMIN"),
     ("channels/slack/installations", "GET"): Row("channels/slack/installations", (200, 200, 200)),
-    ("channels/slack/installations", "POST"): Row("channels/slack/installations", (201, 201, 201), body=_slack),
-    ("channels/slack/installations/<str:team_id>", "DELETE"): Row(
-        "channels/slack/installations/{team}", (200, 404, 404)
+    ("channels/slack/installations", "POST"): Row(
+        "channels/slack/installations", (201, 201, 201), body=_slack, level="ADMIN"
     ),
-    ("channels/<str:platform>/<str:code>", "DELETE"): Row("channels/webhook/{code}", (200, 404, 404)),
+    ("channels/slack/installations/<str:team_id>", "DELETE"): Row(
+        "channels/slack/installations/{team}", (200, 404, 404), level="ADMIN"
+    ),
+    ("channels/<str:platform>/<str:code>", "DELETE"): Row("channels/webhook/{code}", (200, 404, 404), level="ADMIN"),
     ("channels/<str:platform>/<str:code>/messages", "GET"): Row("channels/webhook/{code}/messages", (200, 404, 404)),
     ("channels/<str:platform>/<str:code>/messages", "POST"): Row(
         "channels/webhook/{code}/messages", (201, 404, 404), body=lambda names: {"text": "Hi", "author": "Ann"}

@@ -84,7 +84,7 @@ LEAKS = {
     ),
     "the answer to another's key": (
         everybodys_keys,
-        lambda api, job: api.post("/services/channels", HOOK, Idempotency_Key="k"),
+        lambda api, job: factories.api("acme", "SERVICES:ADMIN").post("/services/channels", HOOK, Idempotency_Key="k"),
         "201 shows 'acme'",
     ),
     "a 500": (broken, lambda api, job: api.get("/services/activities"), "500 "),

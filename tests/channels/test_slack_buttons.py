@@ -395,3 +395,20 @@ def test_a_handler_that_wants_to_look_again_does_so_a_second_later(slack):
     inbound.route_due()
 
     assert (InboundEvent.objects.get().status, InboundEvent.objects.get().is_matched) == ("routed", True)
+
+
+@pytest.mark.parametrize("bad", ["\x00", "\ud800", "x" * 5_000], ids=["zero", "half", "long"])
+@pytest.mark.parametrize("name", ["channel", "user", "thread", "value", "team"])
+def test_a_press_with_what_the_database_does_not_take_is_no_500(slack, name, bad):
+    _, posted = ask(slack)
+    body = slack.interaction(posted, "approve:1")
+    payload = payload_of(body)
+    places = {"channel": payload["channel"], "user": payload["user"], "team": payload["team"]}
+    if name in places:
+        places[name]["id"] += bad
+    elif name == "value":
+        payload["actions"][0]["value"] += bad
+    else:
+        payload["message"]["thread_ts"] = f"1.2{bad}"
+
+    assert knock(form(payload)).status_code in (200, 401)

@@ -24,11 +24,11 @@ def slack():
     return FakeSlack(team_id="T0ACME", signing_secret=SIGNING_SECRET)
 
 
-def knock(envelope, *, secret=SIGNING_SECRET, skew=0, headers=None, body=None):
+def knock(envelope, *, secret=SIGNING_SECRET, skew=0, headers=None, body=None, door=DOOR):
     body = as_json(envelope) if body is None else body
     signed = {**sign(body, secret, at=time.time() + skew), **(headers or {})}
     content_type = signed.pop("Content-Type")
-    return Client().post(DOOR, data=body, content_type=content_type, headers=signed)
+    return Client().post(door, data=body, content_type=content_type, headers=signed)
 
 
 def a_message(slack, **fields):
@@ -184,6 +184,63 @@ def test_the_challenge_is_answered_to_an_app_that_somebody_has_installed(slack):
     answer = knock({"type": "url_verification", "challenge": "abc", "token": "x"})
 
     assert (answer.status_code, answer.json()) == (200, {"challenge": "abc"})
+
+
+def test_nobody_crowds_others_out_of_their_challenge(slack):
+    for number in range(120):
+        Installation.objects.create(org_id="rival", team_id=f"T0R{number}", sealed_signing_secret="v1:gone:A:A")
+
+    assert knock({"type": "url_verification", "challenge": "abc"}).status_code == 200
+
+
+def test_a_challenge_costs_few_secrets_however_many_there_are(slack, monkeypatch):
+    for number in range(150):
+        Installation.objects.create(org_id=f"org{number}", team_id="T0R", sealed_signing_secret="v1:gone:A:A")
+    opened = []
+    monkeypatch.setattr(Installation, "opened", lambda self, column: opened.append(self.org_id) or "not-it")
+    refused(knock({"type": "url_verification", "challenge": "abc"}))
+
+    assert len(opened) == len(set(opened)) == 100
+
+
+def test_an_installation_has_an_address_of_its_own(slack):
+    directory.install_slack("rival", team_id="T0RIVAL", bot_token="xoxb-rival", signing_secret="another-secret")
+    own = {found.org_id: f"{DOOR}/{found.pk}" for found in Installation.objects.all()}
+    challenge = {"type": "url_verification", "challenge": "abc"}
+
+    assert knock(challenge, door=own["acme"]).json() == {"challenge": "abc"}
+    assert knock(a_message(slack), door=own["acme"]).status_code == 200
+    assert InboundEvent.objects.count() == 1
+    refusals = [
+        knock(challenge, door=own["rival"]),
+        knock(challenge, door=own["acme"], secret="another-secret"),
+        knock(a_message(slack), door=own["rival"]),
+        knock(challenge, door=f"{DOOR}/01930000-0000-7000-8000-000000000000"),
+    ]
+    assert {answer.status_code for answer in refusals} == {401}
+    assert InboundEvent.objects.count() == 1
+
+
+@pytest.mark.parametrize("name", ["thread_ts", "user", "channel", "text", "ts", "subtype"])
+@pytest.mark.parametrize("bad", ["\x00", "\ud800", "x" * 5_000], ids=["zero", "half", "long"])
+def test_what_the_database_does_not_take_is_no_500(slack, name, bad):
+    envelope = a_message(slack)
+    envelope["event"][name] = f"{envelope['event'].get(name, '')}{bad}"
+
+    assert knock(envelope).status_code == 200
+
+
+@pytest.mark.parametrize("team", ["T0\x00ACME", "T0ACME\ud800", "t", "T" * 500], ids=repr)
+def test_a_team_that_cannot_be_is_refused(slack, team):
+    refused(knock({**a_message(slack), "team_id": team}))
+
+
+def test_an_event_that_is_nested_too_deeply_is_taken_and_means_nothing(slack):
+    deep = {}
+    for _ in range(900):
+        deep = {"a": deep}
+
+    assert knock({**a_message(slack), "deep": deep}).status_code in (200, 401)
 
 
 def test_forged_events_are_throttled_by_address_and_true_ones_never(slack, settings):

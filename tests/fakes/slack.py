@@ -771,9 +771,6 @@ def wrong_with_blocks(blocks: Any) -> str:
     names = [block["block_id"] for block in blocks if "block_id" in block]
     if len(set(names)) < len(names) or any(len(name) > 255 for name in names):
         return "block_id must be unique and at most 255 characters"
-    # Not in the reference: `msg_blocks_too_long`, seen from about 13,200 on.
-    if sum(len(block["text"]["text"]) for block in blocks if block["type"] == "section") > 13_000:
-        return "the blocks are too long together"
     for block in blocks:
         if block["type"] == "section" and not 1 <= len(block["text"]["text"]) <= 3000:
             return "a section's text must have 1 to 3000 characters"

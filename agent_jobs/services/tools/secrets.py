@@ -12,9 +12,9 @@ from typing import Any
 from django.db import transaction
 from django.db.models.functions import Now
 
-from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound, PermanentError
+from agent_jobs.errors import FieldError, Invalid, NotFound, PermanentError
 from agent_jobs.models import Org, ToolSecret
-from agent_jobs.services import audit
+from agent_jobs.services import audit, room
 from agent_jobs.services.tools.blotting import Blotter
 from agent_jobs.services.tools.declaring import SECRET, SECRET_NAME, destinations, hosts_complaint, is_covered
 from agent_jobs.specs import Actor
@@ -44,14 +44,14 @@ def store(org_id: str, name: str, value: str, *, hosts: Sequence[str], actor: Ac
     if errors:
         raise Invalid(*errors)
     with transaction.atomic():
-        # One after the other: whoever makes the last one that there is room for.
+        # One after the other, also where both bring a new value to one that is there.
         Org.objects.select_for_update(no_key=True).get(pk=org_id)
         secret = ToolSecret.objects.filter(org_id=org_id, name=name).first()
         is_new = secret is None
         before = None if secret is None else _told(secret)
         if secret is None:
-            if ToolSecret.objects.filter(org_id=org_id).count() >= MAX_SECRETS:
-                raise Conflict(f"there are {MAX_SECRETS} secrets already", code="too_many_secrets")
+            stored = ToolSecret.objects.filter(org_id=org_id)
+            room.require(org_id, stored, MAX_SECRETS, what="secrets", code="too_many_secrets")
             secret = ToolSecret(org_id=org_id, name=name)
         secret.sealed_value = sealing.seal(value, **_cell(secret))
         secret.hosts = list(hosts)

@@ -62,7 +62,7 @@ def _replay(scene: Scene) -> None:
     assert isinstance(load, RecordedLoad)
     ours = load.client
     assert isinstance(ours, RecordingClient)
-    _furnish(ours)
+    _furnish(scene, ours)
     while scene.elapsed < scene.seconds / 3 and scene.pause(1):
         pass
     load.stop()
@@ -89,14 +89,15 @@ def _replay(scene: Scene) -> None:
             scene.breaks(f"the stranger changed {table} of ours")
 
 
-def _furnish(ours: Client) -> None:
+def _furnish(scene: Scene, ours: Client) -> None:
     canary = _CANARIES[0]
     profile = {"id": "helper", "name": canary, "instructions": f"Say {canary}."}
     ours.ok("POST", f"/services/organizations/{ORG}/profiles", profile)
     secret = {"id": "secret", "name": canary, "runner": "message", "default_config": {"start_prompt": canary}}
     ours.ok("POST", f"/services/organizations/{ORG}/agent-jobs-type", secret)
     channel = {"platform": "webhook", "code": "hook", "name": canary, "address": "http://127.0.0.1:9/hook"}
-    ours.request("POST", "/services/channels", channel)
+    admin = scene.rig.manage("create_token", "--org", ORG, "--scope", "SERVICES:ADMIN", "--name", "admin").strip()
+    Client(ours.ports, admin).ok("POST", "/services/channels", channel)
 
 
 def _tour(scene: Scene, ours: RecordingClient) -> int:
