@@ -11,6 +11,7 @@ AgentJobsError
 ├── LeaseLost           the writer's lease token is stale: stop, write nothing
 └── RunError            a runner could not do its work
     ├── RetryableError  may work later (provider 5xx, 429, time-out)
+    │   └── Unsupported a newer release wrote what this process does not know
     └── PermanentError  will not work as asked
         └── BudgetExhausted  a cap on tokens or money leaves too little
 """
@@ -106,6 +107,12 @@ class RetryableError(RunError):
     def __init__(self, message: str, *, code: str = "", retry_after: float | None = None, **context: Any) -> None:
         super().__init__(message, code=code, **context)
         self.retry_after = retry_after
+
+
+class Unsupported(RetryableError):
+    """Another process may know it, so the attempt does not count."""
+
+    code = "unsupported"
 
 
 class PermanentError(RunError):

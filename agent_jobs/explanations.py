@@ -28,6 +28,8 @@ MOST_HOLDERS = 20
 MOST_COUNTED = 10_000
 # While anybody works, some worker takes a bell, or does a duty without one, every second.
 _WORKS_SECONDS = 15
+# Worker processes say that they live every ten seconds.
+_SEEN_SECONDS = 60
 _LATELY = timedelta(minutes=5)
 _MOST_ACTIVITIES = 2_000
 # A queue whose head has waited for less is as good as empty.
@@ -111,6 +113,9 @@ def _in_queue(job: Job, now: datetime) -> Explanation:
     works = _works()
     if not works.is_any:
         return replace(_NO_WORKERS, place_in_queue=place)
+    if not _is_understood(job):
+        state = f"No worker process at present knows its runner {job.runner!r}: a newer release wrote the job."
+        return Explanation(state, "unknown_runner", place_in_queue=place, unblocks=("a worker of that release",))
     found = _by_caps(job, place) if job.status == JobStatus.WAITING else None
     if found is None:
         before = "nothing of its organization comes before it" if place == 1 else f"it is number {place} in its queue"
@@ -158,7 +163,7 @@ def _running(job: Job, now: datetime) -> Explanation:
     if job.queue_at is not None:
         return _in_queue(job, now)
     if job.lease_until is None:
-        return BY_WAIT[job.waiting_for](job, now)
+        return BY_WAIT.get(job.waiting_for, _for_something_unknown)(job, now)
     if job.lease_until <= now:
         state = "Its worker is not heard of any more: the job is taken back, and goes into the queue again."
         return _due(job, now, Explanation(state, "lease_lapsed", unblocks=("the next sweep, within seconds",)))
@@ -213,6 +218,11 @@ def _for_approval(job: Job, now: datetime) -> Explanation:
     return _until("approval", state, "an approval or a denial")(job, now)
 
 
+def _for_something_unknown(job: Job, now: datetime) -> Explanation:
+    state = f"It waits for something that this release does not know: {job.waiting_for}"
+    return _until("unknown_wait", state, "a process of a newer release")(job, now)
+
+
 # --- Ended -----------------------------------------------------------------------------------------------------
 def _ended(job: Job, now: datetime) -> Explanation:
     code = f" ({job.error_code})" if job.error_code else ""
@@ -259,6 +269,12 @@ def _works() -> _Works:
     since = Now() - timedelta(seconds=_WORKS_SECONDS)
     are_rung = WorkerProcess.objects.filter(worked_at__gte=since).exists()
     return _Works(are_rung or DutyRun.objects.filter(duty="promote", done_at__gte=since).exists(), are_rung)
+
+
+def _is_understood(job: Job) -> bool:
+    """Whether a worker process that was seen lately knows the job's runner; also where none has been seen."""
+    seen = WorkerProcess.objects.filter(seen_at__gte=Now() - timedelta(seconds=_SEEN_SECONDS), lost_at=None)
+    return not seen.exists() or seen.filter(runners__contains=[job.runner]).exists()
 
 
 def _due(job: Job, now: datetime, found: Explanation) -> Explanation:

@@ -108,8 +108,9 @@ class Place(serializers.Field):  # type: ignore[type-arg]
 class Explanation(serializers.Serializer[Any]):
     state = serializers.CharField(help_text="Why it is not running, or what it waits for: one sentence for people.")
     rule = serializers.CharField(
-        help_text="scheduled, cooldown, no_workers, org_cap, job_type_cap, channel_cap, queue, running, lease_lapsed,"
-        " waiting_for_reply, retry, delivery, approval, quiet_hours or ended; there may be more one day."
+        help_text="scheduled, cooldown, no_workers, unknown_runner, unknown_wait, org_cap, job_type_cap, channel_cap,"
+        " queue, running, lease_lapsed, waiting_for_reply, retry, delivery, approval, quiet_hours or ended; there may"
+        " be more one day."
     )
     blocked_by = Holder(
         many=True, help_text="At most 20: the jobs that take up the places of a cap, or the messages that are not out."

@@ -1,5 +1,6 @@
 """Who is at work: worker processes, and when each duty was last done. Read by recovery and by `/health/ready`."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
 
@@ -15,6 +16,8 @@ class WorkerProcess(models.Model):
     seen_at = models.DateTimeField(db_default=Now())
     # When it last took a bell from the broker: a worker that is connected but consumes nothing does not move this.
     worked_at = models.DateTimeField(null=True)
+    # What it can perform. Releases before this column knew the two of the default.
+    runners = ArrayField(models.CharField(max_length=64), db_default=["conversation", "message"])
     # When a sweep first found its lock free.
     lost_at = models.DateTimeField(null=True)
 

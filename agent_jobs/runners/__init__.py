@@ -13,6 +13,11 @@ def get(name: str) -> Runner:
     return _BY_NAME[name]
 
 
+def names() -> list[str]:
+    """What this process can perform."""
+    return list(_BY_NAME)
+
+
 def register(runner: Runner) -> None:
     """Add one that does not ship with the service; called where settings are made, in every process alike."""
     global RUNNERS

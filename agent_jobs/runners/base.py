@@ -142,12 +142,16 @@ class AwaitApproval:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The turn did not work out. Retryable ones are tried again as the job's config says."""
+    """The turn did not work out. Retryable ones are tried again as the job's config says.
+
+    Where it does not count as an attempt, the turn is tried again until the job's deadline, whatever the config says.
+    """
 
     code: str
     message: str
     is_retryable: bool = False
     retry_after: float | None = None
+    counts: bool = True
     say: tuple[str, ...] = ()
     calls: tuple[ModelCall, ...] = ()
 

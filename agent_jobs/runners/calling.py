@@ -19,7 +19,7 @@ from typing import Any
 
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from agent_jobs.errors import LeaseLost, PermanentError, RetryableError, RunError
+from agent_jobs.errors import LeaseLost, PermanentError, RetryableError, RunError, Unsupported
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Run, Runner
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ def failure(error: RunError) -> Failed:
     """What a runner, or what is done for it, raised, as an outcome."""
     is_retryable = isinstance(error, RetryableError)
     retry_after = error.retry_after if isinstance(error, RetryableError) else None
-    failed = _bounded(Failed(error.code, error.message, is_retryable=is_retryable, retry_after=retry_after))
+    counts = not isinstance(error, Unsupported)
+    failed = _bounded(Failed(error.code, error.message, is_retryable, retry_after, counts))
     assert isinstance(failed, Failed)
     return failed
 

@@ -23,9 +23,12 @@ HAS_CAPS = """
     SELECT FROM agent_jobs_jobtype t
     WHERE t.org_id = o.id AND (t.max_running IS NOT NULL OR t.max_running_per_channel IS NOT NULL)))"""
 
+# Jobs that this process can take up: it knows their runner, what they wait for and why they go on.
+UNDERSTOOD = "runner = ANY(%(runners)s) AND waiting_for = ANY(%(waits)s) AND resume = ANY(%(wakes)s)"
+
 # Up to {batch} jobs that may be RUNNING now. What is resumed runs already; what begins must find a place. The first in
 # the queue whose type and channel are not full always finds one, the others of the batch count those before them.
-CANDIDATES = """
+CANDIDATES = f"""
 capped_types AS MATERIALIZED (
     SELECT key, max_running, max_running_per_channel FROM agent_jobs_jobtype
     WHERE org_id = %(org_id)s AND (max_running IS NOT NULL OR max_running_per_channel IS NOT NULL)
@@ -42,18 +45,19 @@ capped_types AS MATERIALIZED (
     SELECT r.job_type_key, r.platform, r.channel_code FROM capped_types t JOIN running r ON r.job_type_key = t.key
     WHERE r.jobs >= t.max_running_per_channel
 ), room AS MATERIALIZED (
-    SELECT coalesce(%(org_cap)s::int - (SELECT coalesce(sum(jobs), 0) FROM running), {batch}) AS places
+    SELECT coalesce(%(org_cap)s::int - (SELECT coalesce(sum(jobs), 0) FROM running), {{batch}}) AS places
 ), resumed AS (
     SELECT id, queue_at FROM agent_jobs_job
     WHERE queue_at IS NOT NULL AND status = 'RUNNING' AND lane = %(lane)s AND org_id = %(org_id)s
-    ORDER BY queue_at, id LIMIT {batch} FOR UPDATE SKIP LOCKED
+        AND {UNDERSTOOD}
+    ORDER BY queue_at, id LIMIT {{batch}} FOR UPDATE SKIP LOCKED
 ), ready AS (
     SELECT id, queue_at, job_type_key, platform, channel_code FROM agent_jobs_job
-    WHERE queue_at IS NOT NULL AND status = 'WAITING' AND lane = %(lane)s AND org_id = %(org_id)s
+    WHERE queue_at IS NOT NULL AND status = 'WAITING' AND lane = %(lane)s AND org_id = %(org_id)s AND {UNDERSTOOD}
         AND (SELECT places FROM room) > 0
         AND job_type_key NOT IN (SELECT key FROM full_types)
         AND (job_type_key, platform, channel_code) NOT IN (SELECT * FROM full_channels)
-    ORDER BY queue_at, id LIMIT {batch} FOR UPDATE SKIP LOCKED
+    ORDER BY queue_at, id LIMIT {{batch}} FOR UPDATE SKIP LOCKED
 ), placed AS (
     SELECT *, row_number() OVER (ORDER BY queue_at, id) AS in_org,
         row_number() OVER (PARTITION BY job_type_key ORDER BY queue_at, id) AS in_type,
@@ -68,8 +72,8 @@ capped_types AS MATERIALIZED (
         AND coalesce(rt.jobs, 0) + p.in_type <= coalesce(t.max_running, 2147483647)
         AND coalesce(r.jobs, 0) + p.in_channel <= coalesce(t.max_running_per_channel, 2147483647)
 ), candidates AS (
-    SELECT id FROM (SELECT * FROM allowed UNION ALL SELECT * FROM resumed) either ORDER BY queue_at, id LIMIT {batch}
-)"""
+    SELECT id FROM (SELECT * FROM allowed UNION ALL SELECT * FROM resumed) either ORDER BY queue_at, id LIMIT {{batch}}
+)"""  # noqa: S608
 
 
 def lock(org_id: str) -> int | None:

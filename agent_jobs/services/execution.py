@@ -9,16 +9,18 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DataError
+from django.db import DataError, IntegrityError
 from structlog.contextvars import bound_contextvars
 
 from agent_jobs import dispatch, runners
+from agent_jobs.errors import LeaseLost, RunError
 from agent_jobs.runners import calling
-from agent_jobs.runners.base import AwaitReply, Done, Outcome, Runner
+from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Runner
 from agent_jobs.services import alone, inflight, outcomes, quiet_hours, recovery, speech, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 _SLICE_SECONDS = 10.0
 # Claims that met only rows which other workers were just taking, before the lane counts as empty.
 _EMPTY_ROUNDS = 8
+# What one outcome may raise when it is written; the others of its batch are written without it.
+_UNSTORABLE = (DataError, IntegrityError, TypeError, ValueError)
 
 
 class Worker:
@@ -121,8 +125,26 @@ class Worker:
             return settlement
 
     def _turn_of(self, claim: Claim, claimed_at: float) -> Settlement:
+        """A fault of our own is recorded as the outcome of the turn, so that its lease does not lapse."""
+        try:
+            return self._taken(claim, claimed_at)
+        except LeaseLost as error:
+            failed = Failed(error.code, error.message)
+        except RunError as error:
+            failed = calling.failure(error)
+        except Exception as error:
+            failed = _fault(claim, error)
+        seconds_left = claim.seconds_left - (time.monotonic() - claimed_at)
+        try:
+            return outcomes.settlement(claim, failed, seconds_left=seconds_left, rng=self.rng)
+        except Exception as error:  # its config, say, has values that this release cannot read
+            plain = replace(claim, config={})
+            return outcomes.settlement(plain, _fault(claim, error), seconds_left=seconds_left, rng=self.rng)
+
+    def _taken(self, claim: Claim, claimed_at: float) -> Settlement:
         runner = runners.get(claim.runner)
-        claim, deferred = quiet_hours.defer(claim, rng=self.rng)
+        stated = claim
+        claim, deferred = patiently(lambda: quiet_hours.defer(stated, rng=self.rng))
         outcome: Outcome | quiet_hours.Deferred | None = deferred or outcomes.without_runner(claim)
         if outcome is None:
             began = time.monotonic()
@@ -151,16 +173,23 @@ class Worker:
         Settling twice is safe: the second finds the lease gone. Raises what stood in the way after a lease's time.
         """
         until = time.monotonic() + settings.LEASE_SECONDS
+        is_retried = False
         while True:
             try:
-                return transitions.settle_and_claim(settlements, lease_seconds=settings.LEASE_SECONDS, **claim)
-            except DataError:
+                answer = transitions.settle_and_claim(settlements, lease_seconds=settings.LEASE_SECONDS, **claim)
+                if is_retried:
+                    # The first commit may have come through without our hearing of it.
+                    lost = [settlement for settlement in settlements if settlement.id not in answer.settled]
+                    answer = replace(answer, settled=answer.settled | transitions.were_settled(lost))
+                return answer
+            except _UNSTORABLE:
                 if not settlements:
                     raise
                 return _settle_one_by_one(settlements)
             except database.Error as error:
                 if not database.is_unavailable(error) or not settlements or time.monotonic() > until:
                     raise
+                is_retried = True
                 database.drop_session()
                 threading.Event().wait(self.rng.uniform(0.2, 1.0))
 
@@ -182,6 +211,14 @@ class Worker:
             outbox.ring()
 
 
+def _fault(claim: Claim, error: Exception) -> Failed:
+    if database.is_unavailable(error):
+        log.warning("job %s: the database went away: %s", claim.id, database.reason(error))
+        return Failed(LeaseLost.code, "the database is away")
+    log.error("job %s: a fault of the service ended its turn", claim.id, exc_info=error)
+    return Failed("internal_error", f"a fault of the service: {type(error).__name__}", is_retryable=True)
+
+
 def _undelivered(claim: Claim, outcome: Outcome | quiet_hours.Deferred) -> Undelivered:
     """What a silent ending has to wait for. One that says something waits for that, which is sent after all earlier."""
     if isinstance(outcome, Done | AwaitReply) and not outcome.say:
@@ -195,7 +232,7 @@ def _settle_one_by_one(settlements: Sequence[Settlement]) -> transitions.Answer:
     for settlement in settlements:
         try:
             answer = transitions.settle_and_claim([settlement])
-        except DataError as error:
+        except _UNSTORABLE as error:
             log.error("job %s: the outcome of a turn cannot be stored: %s", settlement.id, str(error).strip())
             answer = transitions.settle_and_claim([outcomes.unstorable(settlement)])
         settled |= answer.settled

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import transaction
 
 from agent_jobs import dispatch, runners, timing
-from agent_jobs.errors import FieldError, Forbidden, IllegalMove, Invalid, NotFound, PermanentError
+from agent_jobs.errors import Conflict, FieldError, Forbidden, IllegalMove, Invalid, NotFound, PermanentError
 from agent_jobs.models import Job, JobType, Org, Profile
 from agent_jobs.runners import prompts
 from agent_jobs.services import caps, quotas, schemas, speech, transitions
@@ -38,6 +38,11 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
         prompt = config.get("start_prompt") or job_type.description or job_type.name
         _check(org_id, spec, job_type, config, prompt, now)
         quotas.admit_job(org)
+        if job_type.runner not in runners.names():
+            raise Conflict(
+                f"this process does not know the runner {job_type.runner!r} of the job type: a newer one does",
+                code="runner_unknown",
+            )
         delay_seconds = timing.draw_delay_seconds(spec.delay_minutes, rng)
         due_at = timing.effective_start(spec.scheduled_at, now=now, delay_seconds=delay_seconds)
         held_until = _cooldown_end(org_id, spec, config, now)

@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
+from agent_jobs import runners
 from agent_jobs.models import WorkerProcess
 from agent_jobs.services import recovery
 from agent_jobs.services.inflight import CALLS
@@ -155,7 +156,7 @@ class Keeper:
         self._is_registered.set()
 
     def _insert(self) -> int:
-        return int(WorkerProcess.objects.create(name=self.name[:200]).pk)
+        return int(WorkerProcess.objects.create(name=self.name[:200], runners=runners.names()).pk)
 
     def renew(self) -> int:
         held = self.held

@@ -26,6 +26,8 @@ NO_RESPONSE = "no_response"
 DELIVERY_FAILED = "delivery_failed"
 _NOTHING_UNDELIVERED = Undelivered()
 _NOTE_LENGTH = 200
+# Until a worker of another release may have it. A deploy takes minutes.
+_UNCOUNTED_RETRY_MINUTES = 0.5
 
 
 def without_runner(claim: Claim) -> Outcome | None:
@@ -267,17 +269,16 @@ def _failed(
     rng: random.Random,
 ) -> Settlement:
     message = storable(outcome.message)
-    failed_attempts = claim.failed_attempts + 1
+    failed_attempts = claim.failed_attempts + outcome.counts
     went_on = replace(
         went_on,
         task_status=TaskStatus.FAILED,
         task_result=f"{outcome.code}: {message}",
         failed_attempts=failed_attempts,
     )
-    if outcome.is_retryable and failed_attempts <= claim.config.get("max_task_retries", 0):
-        wait = timing.retry_delay_seconds(
-            claim.config.get("task_retry_interval", 0), retry_after=outcome.retry_after, rng=rng
-        )
+    if outcome.is_retryable and (not outcome.counts or failed_attempts <= claim.config.get("max_task_retries", 0)):
+        interval = claim.config.get("task_retry_interval", 0) if outcome.counts else _UNCOUNTED_RETRY_MINUTES
+        wait = timing.retry_delay_seconds(interval, retry_after=outcome.retry_after, rng=rng)
         if wait < seconds_left:
             note = Note(
                 "task.failed",

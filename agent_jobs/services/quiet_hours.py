@@ -15,12 +15,14 @@ Jobs of organisations that state no hours pay a look: a turn into the organisati
 from the next turn on; a message or a deadline into a set, which other processes' statements reach in two seconds.
 """
 
+import logging
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
+from agent_jobs.errors import Unsupported
 from agent_jobs.hours import Hours
 from agent_jobs.models import Job
 from agent_jobs.services import stated_hours
@@ -28,8 +30,11 @@ from agent_jobs.services.stated_hours import OfJob
 from agent_jobs.services.transitions import Claim
 from channels_integration.messages import Hold, Outgoing
 
+log = logging.getLogger(__name__)
 # Turns that waited for the same opening begin within this time of it, not all in its first second.
 JITTER_SECONDS = 60.0
+# When a message is looked at again whose hours this process does not understand.
+_UNKNOWN_HOURS_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,11 @@ def hold(outgoing: Outgoing, written_at: datetime) -> Hold | None:
         job_id = UUID(outgoing.owner_key)
     except ValueError:
         return None
-    found = stated_hours.of_job(outgoing.target.org_id, job_id)
+    try:
+        found = stated_hours.of_job(outgoing.target.org_id, job_id)
+    except Unsupported as error:
+        log.warning("message %s is held: %s", outgoing.id, error.message)
+        return Hold(seconds=_UNKNOWN_HOURS_SECONDS, closed_seconds=0.0)
     if found is None:
         return None
     closed = found.now - written_at - found.hours.passed(written_at, found.now)

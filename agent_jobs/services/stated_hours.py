@@ -24,7 +24,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from agent_jobs import hours
-from agent_jobs.errors import FieldError, Invalid, NotFound
+from agent_jobs.errors import FieldError, Invalid, NotFound, Unsupported, summary
 from agent_jobs.hours import Hours
 from agent_jobs.models import Job, Org, PlaceHours
 from agent_jobs.services import audit, room
@@ -248,7 +248,7 @@ class OfJob:
 
 
 def of_job(org_id: str, job_id: UUID | str) -> OfJob | None:
-    """None where there is no such job of the organisation, or no hours hold for it."""
+    """None where there is no such job of the organisation, or no hours hold for it. Raises Unsupported."""
     with connection.cursor() as cursor:
         cursor.execute(_OF_JOB, [str(job_id), org_id])
         row = cursor.fetchone()
@@ -260,4 +260,7 @@ def of_job(org_id: str, job_id: UUID | str) -> OfJob | None:
 
 @lru_cache(maxsize=1024)
 def _parsed(stated: str) -> Hours:
-    return hours.parse(json.loads(stated), at="hours")[0]
+    parsed, errors = hours.parse(json.loads(stated), at="hours")
+    if errors:  # stored, so whoever stored them knew what they mean
+        raise Unsupported(f"this process does not understand the hours: {summary(errors)}"[:1_000])
+    return parsed

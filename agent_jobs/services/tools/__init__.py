@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from agent_jobs.errors import Unsupported
 from agent_jobs.services import schemas
 from agent_jobs.services.tools import calling
 from agent_jobs.services.tools.declaring import allowed_complaint, check
@@ -121,6 +122,8 @@ def _offered(
     elif kind in _BUILT_IN:
         description, parameters = _BUILT_IN[kind]
         yield _declared({"description": description, **stated}, name=kind, parameters=parameters)
+    elif kind != "mcp":
+        raise Unsupported(f"this worker knows no tools of the type {kind!r}")
 
 
 def _declared(stated: Mapping[str, Any], *, name: str, parameters: Mapping[str, Any]) -> Declared:

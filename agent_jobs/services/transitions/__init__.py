@@ -9,7 +9,7 @@ settlements   what a claim is told and answers, as plain values
 lanes         the queue of each lane: the place of a job in it, and how one that waited comes back; no status changes
 """
 
-from agent_jobs.services.transitions.claims import settle_and_claim
+from agent_jobs.services.transitions.claims import settle_and_claim, were_settled
 from agent_jobs.services.transitions.lanes import due_to_wake, in_seconds, ready_again, wake_due
 from agent_jobs.services.transitions.moves import MOVE_CODES, due_to_promote, move_one, promote_due, record_creation
 from agent_jobs.services.transitions.settlements import Answer, Claim, Line, Note, Settlement, Turn
@@ -31,4 +31,5 @@ __all__ = [
     "record_creation",
     "settle_and_claim",
     "wake_due",
+    "were_settled",
 ]

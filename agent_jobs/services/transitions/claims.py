@@ -9,20 +9,29 @@ queue (`lanes`).
 """
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from django.db import transaction
 
+from agent_jobs import runners
+from agent_jobs.runners.base import Wake
 from agent_jobs.services import caps
 from agent_jobs.services.transitions.lanes import HEAD_START
 from agent_jobs.services.transitions.settlements import Answer, Claim, Settlement, Turn
-from agent_jobs.states import ActivityStatus
+from agent_jobs.states import ActivityStatus, WaitingFor
 from channels_integration import outbox, statements
+from infra import database
 
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+# A process takes up only jobs that it understands; those of a newer release wait for a newer worker.
+_UNDERSTOOD = caps.UNDERSTOOD
 # Turns that one statement settles, or claims.
 MOST_AT_ONCE = 32
 
@@ -83,11 +92,12 @@ _NEXT = f"""
 next_org AS MATERIALIZED (
     SELECT coalesce(
         CASE WHEN %(stay)s THEN (
-            SELECT org_id FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = %(after)s
-            LIMIT 1) END,
-        (SELECT org_id FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id > %(after)s
+            SELECT org_id FROM agent_jobs_job
+            WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = %(after)s AND {_UNDERSTOOD} LIMIT 1) END,
+        (SELECT org_id FROM agent_jobs_job
+            WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id > %(after)s AND {_UNDERSTOOD}
             ORDER BY org_id LIMIT 1),
-        (SELECT org_id FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s
+        (SELECT org_id FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND {_UNDERSTOOD}
             ORDER BY org_id LIMIT 1)) AS org_id
 ), org AS MATERIALIZED (
     SELECT o.id, o.weight, {caps.HAS_CAPS} AS has_caps
@@ -95,7 +105,7 @@ next_org AS MATERIALIZED (
 ), candidates AS (
     SELECT id FROM agent_jobs_job
     WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = (SELECT org_id FROM next_org)
-        AND NOT (SELECT has_caps FROM org)
+        AND NOT (SELECT has_caps FROM org) AND {_UNDERSTOOD}
     ORDER BY queue_at, id LIMIT {{batch}} FOR UPDATE SKIP LOCKED
 )"""
 
@@ -142,9 +152,10 @@ _CLAIMED_JSON = """
 
 _SETTLED_IDS = "(SELECT array_agg(id) FROM settled)"
 _ORG = "(SELECT id FROM org), (SELECT weight FROM org), (SELECT has_caps FROM org)"
-_HAS_MORE = """
+_HAS_MORE = f"""
 (SELECT count(*) > (SELECT count(*) FROM claimed) FROM (
-    SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s LIMIT {batch} + 1) waiting)"""
+    SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND {_UNDERSTOOD}
+    LIMIT {{batch}} + 1) waiting)"""
 # What the statement itself puts back into the queue is not in the snapshot that it claims from.
 _HAS_READY = "(SELECT coalesce(bool_or(is_ready), false) FROM settled)"
 
@@ -190,13 +201,17 @@ def settle_and_claim(
         answer = _settle_resting(settlements)
         if turn is None:
             return answer
-        claims = settle_and_claim(
-            [], lane=lane, turn=turn, worker_id=worker_id, batch=batch, lease_seconds=lease_seconds
+        going_on = turn  # for the type checker
+        claiming = _after_settling(
+            answer.settled,
+            lambda: settle_and_claim(
+                [], lane=lane, turn=going_on, worker_id=worker_id, batch=batch, lease_seconds=lease_seconds
+            ),
         )
-        return replace(claims, settled=answer.settled)
+        return replace(claiming, settled=answer.settled) if claiming else replace(answer, has_more=True)
     statement = _statement(settles=bool(settlements), claims=turn is not None, batch=batch)
     turn = turn or Turn()
-    parameters = {"lane": lane, "worker_id": worker_id, "lease_seconds": lease_seconds}
+    parameters = {"lane": lane, "worker_id": worker_id, "lease_seconds": lease_seconds, **_known()}
     row = statements.first(
         statement,
         {
@@ -211,11 +226,54 @@ def settle_and_claim(
         turn.left = (turn.left if turn.org_id == org_id and turn.left > 0 else weight) - 1
         turn.org_id = org_id
         if has_caps:
-            with transaction.atomic():
-                capped = {**parameters, "org_id": org_id, "org_cap": caps.lock(org_id)}
-                (claimed,) = statements.first(_capped_statement(batch=batch), capped)
+            claimed = _after_settling(settled, lambda: _claim_capped(org_id, parameters, batch))
     begun = tuple(Claim.of(record) for record in claimed or ())
     return Answer(frozenset(settled or ()), org_id, begun, has_more, is_full=bool(has_caps and not begun))
+
+
+def _claim_capped(org_id: str, parameters: Mapping[str, Any], batch: int) -> list[dict[str, Any]] | None:
+    with transaction.atomic():
+        capped = {**parameters, "org_id": org_id, "org_cap": caps.lock(org_id)}
+        (claimed,) = statements.first(_capped_statement(batch=batch), capped)
+        return cast(list[dict[str, Any]] | None, claimed)
+
+
+def _after_settling(settled: Collection[UUID] | None, claim: Callable[[], _T]) -> _T | None:
+    """What `claim` does in a transaction after the one that settled. None if it fails: what is settled is settled.
+
+    The caller would settle again, and take those turns for lost. It claims again anyhow, and then hears of the error.
+    """
+    try:
+        return claim()
+    except database.Error as error:
+        if not settled:
+            raise
+        log.warning("could not claim after settling: %s", database.reason(error))
+        return None
+
+
+def _known() -> dict[str, list[str]]:
+    return {
+        "runners": runners.names(),
+        "waits": ["", *WaitingFor],
+        "wakes": ["", *Wake],
+    }
+
+
+_WERE_SETTLED = """
+SELECT t.job_id FROM jsonb_to_recordset(%(ended)s::jsonb) AS e(task_id uuid, task_status text, task_result text)
+JOIN agent_jobs_task t ON t.id = e.task_id
+WHERE t.finished_at IS NOT NULL AND t.status = e.task_status AND t.result = e.task_result
+"""
+
+
+def were_settled(settlements: Sequence[Settlement]) -> frozenset[UUID]:
+    """Those of these that are written already: by a commit whose acknowledgement did not arrive.
+
+    What ends a turn from outside (recovery, a cancel) leaves no result on its task.
+    """
+    ended = json.dumps([asdict(settlement) for settlement in settlements], default=str)
+    return frozenset(row[0] for row in statements.all_rows(_WERE_SETTLED, {"ended": ended}))
 
 
 def _settle_resting(settlements: Sequence[Settlement]) -> Answer:
