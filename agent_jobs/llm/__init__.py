@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError, RunError
-from agent_jobs.llm.base import Access, Line, Model, OnStart, Reply, Route, Step, Tool, ToolCall, Turn, Usage
+from agent_jobs.llm import reading
+from agent_jobs.llm.base import Access, Line, Model, OnStart, Reply, Route, Slip, Step, Tool, ToolCall, Turn, Usage
 from agent_jobs.llm.scripted import ScriptedModel
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "OnStart",
     "Reply",
     "Route",
+    "Slip",
     "Step",
     "Tool",
     "ToolCall",
@@ -83,8 +85,8 @@ def preload(providers: Iterable[str]) -> None:
 
 
 def answer(route: Route, turn: Turn, on_start: OnStart | None = None) -> Reply:
-    """Of this very model."""
-    return get(route.model).answer(turn, route.access, on_start)
+    """Of this very model, as the database can hold it."""
+    return reading.sound(get(route.model).answer(turn, route.access, on_start))
 
 
 Call = Callable[[Route, Turn, OnStart | None], Reply]

@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+# The tool that ends a turn; every model is offered it.
+RESPOND = "respond"
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -34,18 +37,40 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the model has asked for in this turn already, and what came of it, by the id of the call."""
+    """One answer of the model in this turn, and what came of it.
 
-    calls: tuple[ToolCall, ...]
-    answers: Mapping[str, str]
+    `text` is what the model wrote, `answers` what its calls brought, by the id of the call. `note` is what the service
+    tells the model about that answer.
+    """
+
+    calls: tuple[ToolCall, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Slip:
+    """Why an answer of a model cannot be taken: nothing of it is said or done.
+
+    The model is told and asked again. `code` is the error code of the turn where the model does not mend it. A final
+    slip ends the turn at once: asking again would bring the same.
+    """
+
+    code: str
+    what: str
+    mend: str = "Answer again."
+    is_final: bool = False
+
+    @property
+    def told(self) -> str:
+        """The sentence for the model."""
+        return f"Your last answer was not taken, and nothing of it was said or done: {self.what}. {self.mend}"
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a model sees. `lines` is the conversation so far, oldest first; `steps` what this turn has done so far.
-
-    `complaint` is what was wrong with its last answer, where it is asked once more to mend it.
-    """
+    """What a model sees. `lines` is the conversation so far, oldest first; `steps` what this turn has done so far."""
 
     instructions: str
     goal: str
@@ -56,7 +81,6 @@ class Turn:
     tools: tuple[Tool, ...] = ()
     steps: tuple[Step, ...] = ()
     result_schema: Mapping[str, Any] | None = None
-    complaint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +95,10 @@ class Usage:
 class Reply:
     """What a model wants: something said, tools called, to go on waiting or, with `is_done`, to end with a result.
 
-    `model` is the one that answered: a fallback may have stood in for the one that was asked.
+    `before` are messages to say ahead of `text`. `note` is what the model is told beside the answers of its calls.
+    `is_paused`: the provider stopped in the middle and wants to be asked to go on. `slip` is set where the answer
+    cannot be taken. `finish` is the provider's own word for why the model stopped. `model` is the one that answered: a
+    fallback may have stood in for the one that was asked.
     """
 
     text: str = ""
@@ -81,6 +108,16 @@ class Reply:
     calls: tuple[ToolCall, ...] = ()
     usage: Usage = Usage()
     model: str = ""
+    before: tuple[str, ...] = ()
+    note: str = ""
+    is_paused: bool = False
+    slip: Slip | None = None
+    finish: str = ""
+
+    @property
+    def say(self) -> tuple[str, ...]:
+        """All that is to be said, one message each."""
+        return tuple(text for text in (*self.before, self.text) if text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,11 @@ def cut(turn: Turn, tokens: int) -> tuple[Turn, int]:
     return replace(turn, lines=lines, steps=steps), left_out
 
 
+def size(turn: Turn) -> int:
+    """About how many tokens the turn is."""
+    return _fixed(turn) + sum(map(_tokens_of_step, turn.steps)) + sum(map(_tokens_of, turn.lines))
+
+
 def estimate(text: str) -> int:
     return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
 
@@ -43,7 +48,7 @@ def _fixed(turn: Turn) -> int:
     """What is never cut."""
     tools = [(tool.name, tool.description, dict(tool.parameters)) for tool in turn.tools]
     told = json.dumps([tools, dict(turn.result_schema or {})], ensure_ascii=False, default=str)
-    return sum(map(estimate, (turn.instructions, turn.goal, turn.complaint, told)))
+    return sum(map(estimate, (turn.instructions, turn.goal, told)))
 
 
 def _tokens_of(line: Line) -> int:
@@ -99,7 +104,8 @@ def _shortened_steps(steps: Sequence[Step], room: int) -> tuple[Step, ...]:
 
 def _tokens_of_step(step: Step) -> int:
     asked = json.dumps([(call.id, call.name, dict(call.arguments)) for call in step.calls], default=str)
-    return _LINE_TOKENS * len(step.calls) + estimate(asked) + sum(map(estimate, step.answers.values()))
+    texts = (asked, step.text, step.note, *step.answers.values())
+    return _LINE_TOKENS * len(step.calls) + sum(map(estimate, texts))
 
 
 def _shortened(text: str, most_bytes: int) -> str:

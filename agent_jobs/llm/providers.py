@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent_jobs import llm
 from agent_jobs.llm.base import Access
 from channels_integration import egress
 from channels_integration.addresses import Rules
+from channels_integration.storable import storable
 
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
 # Read by the providers' own packages: they would send what is the operator's to an organisation's address, or log what
@@ -83,6 +85,33 @@ def _client(rules: Rules) -> egress.Client:
     return egress.client(rules, max_bytes=MAX_ANSWER_BYTES)
 
 
+def _mended(response: Any) -> Any:
+    """An answer of OpenAI's or Anthropic's package, so that pydantic-ai takes it: halves of characters replaced, and no
+    usage rather than one that is none. A gateway's odd bookkeeping is no reason to lose a sound answer."""
+    given = storable(response.model_dump(warnings=False, exclude_unset=True))
+    counts = [*_TOKENS_OF_OPENAI, "total_tokens"] if "choices" in given else _TOKENS_OF_ANTHROPIC
+    given["usage"] = _usage(given.get("usage"), counts)
+    if given["usage"] is None and "choices" not in given:
+        given["usage"] = dict.fromkeys(counts, 0)
+    return type(response).construct(**given)
+
+
+_TOKENS_OF_OPENAI = ("prompt_tokens", "completion_tokens")
+_TOKENS_OF_ANTHROPIC = ("input_tokens", "output_tokens")
+
+
+def _usage(given: Any, counts: Sequence[str]) -> dict[str, Any] | None:
+    """With whole numbers, or none at all; what is stated beside them goes where they had to be mended."""
+    stated: dict[str, Any] = given if isinstance(given, dict) else {}
+    if all(type(stated.get(name)) is int for name in counts):
+        return stated
+    try:
+        tokens = {name: int(float(stated[name])) for name in counts if name != "total_tokens"}
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return {**tokens, "total_tokens": sum(tokens.values())} if "total_tokens" in counts else tokens
+
+
 def _made(provider: str, name: str, api_key: str, base_url: str, client: egress.Client) -> Model:
     read(provider)
     given: dict[str, Any] = {
@@ -96,13 +125,21 @@ def _made(provider: str, name: str, api_key: str, base_url: str, client: egress.
         from pydantic_ai.models.openai import OpenAIChatModel
         from pydantic_ai.providers.openai import OpenAIProvider
 
-        return OpenAIChatModel(name, provider=OpenAIProvider(openai_client=AsyncOpenAI(**given, max_retries=0)))
+        class Completions(OpenAIChatModel):
+            def _validate_completion(self, response: Any) -> Any:
+                return super()._validate_completion(_mended(response))
+
+        return Completions(name, provider=OpenAIProvider(openai_client=AsyncOpenAI(**given, max_retries=0)))
     if provider == "anthropic":
         from anthropic import AsyncAnthropic
         from pydantic_ai.models.anthropic import AnthropicModel
         from pydantic_ai.providers.anthropic import AnthropicProvider
 
-        return AnthropicModel(name, provider=AnthropicProvider(anthropic_client=AsyncAnthropic(**given, max_retries=0)))
+        class Messages(AnthropicModel):
+            def _process_response(self, response: Any, *given: Any, **named: Any) -> Any:
+                return super()._process_response(_mended(response), *given, **named)
+
+        return Messages(name, provider=AnthropicProvider(anthropic_client=AsyncAnthropic(**given, max_retries=0)))
     from pydantic_ai.models.google import GoogleModel
     from pydantic_ai.providers.google import GoogleProvider
 

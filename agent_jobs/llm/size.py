@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from agent_jobs.llm import fitting
 from agent_jobs.llm.base import Turn
 
 FRAME_BYTES = 3_072
@@ -17,11 +18,13 @@ MESSAGE_BYTES = 64
 
 
 def request_bytes(turn: Turn) -> int:
-    texts = [turn.instructions, turn.goal, turn.complaint]
+    texts = [turn.instructions, turn.goal]
     texts += [_json({"from": line.author, "text": line.text}) if line.is_human else line.text for line in turn.lines]
     for tool in turn.tools:
-        texts += [_json({"name": tool.name, "description": tool.description, "parameters": tool.parameters})]
+        shown = fitting.of_tool(tool)
+        texts += [_json({"name": shown.name, "description": shown.description, "parameters": shown.parameters})]
     for step in turn.steps:
+        texts += [step.text, step.note]
         texts += [_json({"id": call.id, "name": call.name, "arguments": call.arguments}) for call in step.calls]
         texts += [_json({"id": call.id, "name": call.name}) + step.answers.get(call.id, "") for call in step.calls]
     if turn.result_schema is not None:

@@ -197,6 +197,8 @@ class Message(models.Model):
 
     `platform_message_id` is what the platform calls a person's, by which edits and deletions name it. `edited_at` is
     the platform's time of the edit that `text` is of; what was deleted there has no text.
+
+    `heard`, of the agent's lines: how many lines of people it had seen when it wrote this.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -210,6 +212,7 @@ class Message(models.Model):
     platform_message_id = models.CharField(max_length=255, default="", db_default="", blank=True)
     edited_at = models.DateTimeField(null=True)
     deleted_at = models.DateTimeField(null=True)
+    heard = models.PositiveIntegerField(null=True)
 
     class Meta:
         indexes = [

@@ -7,7 +7,7 @@ turn either happened, with everything it said, or did not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -47,6 +47,10 @@ class Journal(Protocol):
         """What the model is told of a tool call, or that the turn waits for a person's approval of it."""
         ...
 
+    def say(self, texts: Sequence[str]) -> None:
+        """Say these now, while the turn goes on."""
+        ...
+
     def lines(self) -> tuple[Said, ...]:
         """The transcript as it is by now."""
         ...
@@ -55,8 +59,13 @@ class Journal(Protocol):
         """How many messages of people the transcript has by now."""
         ...
 
-    def complaint(self, result_data: Any) -> str:
-        """What is wrong with a result under the job type's schema, in a sentence; empty if nothing is."""
+    def fitted(self, result_data: Any) -> tuple[Any, str]:
+        """A result as the job type's schema takes it, mended where the meaning is plain; and what is wrong with it, in
+        a sentence, or nothing."""
+        ...
+
+    def disown(self, code: str) -> None:
+        """The model's last answer failed the turn with this code: a retry of the turn asks anew."""
         ...
 
     @property

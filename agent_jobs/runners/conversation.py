@@ -7,6 +7,9 @@ with. What people write meanwhile is taken in as the job's `on_message` says:
 * `interrupt`: as that, and a call of the model that is under way is given up.
 * `enqueue`, `reject`: it waits for the next turn, or is turned away at the door (`services.replies`).
 
+An answer of the model that cannot be taken (`llm.Slip`) is a step like any other: the model is told what is wrong with
+it and asked again, `MAX_SLIPS` times in a turn. Then the turn fails, and may be tried again.
+
 Whoever wrote is heard: a turn that would end the job, without knowing what was written meanwhile, says what it has to
 say and leaves the end to the next, which follows at once.
 """
@@ -27,9 +30,17 @@ from agent_jobs.runners.base import (
 )
 
 DEFAULT_MAX_STEPS = 20
+# Answers of a model that cannot be taken and that it is told of, in one turn; one more fails the turn.
+MAX_SLIPS = 2
 # Times that a model which is being interrupted begins anew before it is heard to the end.
 _MOST_INTERRUPTIONS = 10
 _TOOK_WRITTEN = ("steer", "interrupt")
+_GO_ON = "Go on where you stopped. Nothing of what you wrote so far has been said."
+_NOTHING_SAID = llm.Slip(
+    "nothing_said",
+    "it waits for an answer, and nothing was ever said to anybody",
+    "Say something first, or end the job.",
+)
 
 
 class ConversationRunner:
@@ -50,8 +61,8 @@ class _Turn:
         self._lines: tuple[Said, ...] = run.transcript
         self._takes_written = run.config.get("on_message", "steer") in _TOOK_WRITTEN
         self._steps: list[llm.Step] = []
-        self._has_thought_again = self._has_mended = False
-        self._complaint = ""
+        self._slips = 0
+        self._has_thought_again = False
 
     def take(self) -> Outcome:
         most = self._run.config.get("max_steps", DEFAULT_MAX_STEPS)
@@ -59,12 +70,27 @@ class _Turn:
             reply = self._ask()
             if isinstance(reply, AwaitApproval):
                 return reply
-            if reply.calls:
-                if parked := self._perform(reply):
-                    return parked
-            elif (outcome := self._end(reply)) is not None:
+            if (outcome := self._act_on(reply)) is not None:
                 return outcome
         return Failed("step_limit", f"the agent took more than {most} steps in one turn")
+
+    def _act_on(self, reply: llm.Reply) -> Outcome | None:
+        """The turn's outcome, or None where the model is to be asked once more."""
+        if reply.slip:
+            return self._complain(reply.slip)
+        if reply.is_paused:
+            self._steps.append(llm.Step(text=reply.text, note=_GO_ON))
+            return None
+        return self._perform(reply) if reply.calls else self._end(reply)
+
+    def _complain(self, slip: llm.Slip) -> Failed | None:
+        """Tell the model what is wrong with its answer; fail the turn where it was told often enough."""
+        if slip.is_final or self._slips == MAX_SLIPS:
+            self._journal.disown(slip.code)
+            return Failed(slip.code, slip.what, is_retryable=not slip.is_final)
+        self._slips += 1
+        self._steps.append(llm.Step(note=slip.told))
+        return None
 
     def _ask(self) -> llm.Reply | AwaitApproval:
         for _ in range(_MOST_INTERRUPTIONS):
@@ -88,21 +114,23 @@ class _Turn:
             tools=run.tools,
             steps=tuple(self._steps),
             result_schema=run.result_schema or None,
-            complaint=self._complaint,
         )
 
     def _perform(self, reply: llm.Reply) -> AwaitApproval | None:
+        if reply.say:
+            self._journal.say(reply.say)
         answers: dict[str, str] = {}
         for call in reply.calls:
             answer = self._journal.perform(call)
             if isinstance(answer, AwaitApproval):
                 return answer
             answers[call.id] = answer
-        self._steps.append(llm.Step(reply.calls, answers))
+        # Where the transcript is read again before the next step, these words stand there.
+        text = "" if self._takes_written else "\n".join(reply.say)
+        self._steps.append(llm.Step(reply.calls, answers, text=text, note=reply.note))
         return None
 
     def _end(self, reply: llm.Reply) -> Outcome | None:
-        """The turn's outcome, or None where the model is to think again."""
         if self._journal.is_ahead:
             return None  # it did think again, before the turn was cut off
         may_think_again = self._takes_written and not self._has_thought_again
@@ -111,16 +139,19 @@ class _Turn:
             self._has_thought_again = True
             self._lines = self._journal.lines()
             return None
-        say = (reply.text,) if reply.text else ()
         if is_behind or not reply.is_done:
-            return AwaitReply(say=say, heard=self._heard)
-        if complaint := self._journal.complaint(reply.result_data):
-            if self._has_mended:
-                return Failed("invalid_result", f"the agent's result does not fit its schema: {complaint}")
-            self._has_mended = True
-            self._complaint = f"The result_data does not fit: {complaint}. Give the same result in the right form."
-            return None
-        return Done(result=reply.result, result_data=reply.result_data, say=say, heard=self._heard)
+            if not reply.say and not self._has_spoken():
+                return self._complain(_NOTHING_SAID)
+            return AwaitReply(say=reply.say, heard=self._heard)
+        result_data, misfit = self._journal.fitted(reply.result_data)
+        if misfit:
+            what = f"the result_data does not fit its schema: {misfit}"
+            return self._complain(llm.Slip("invalid_result", what, "Give the same result in the right form."))
+        return Done(result=reply.result, result_data=result_data, say=reply.say, heard=self._heard)
+
+    def _has_spoken(self) -> bool:
+        """Whether the agent ever said anything in this job, or just now by a tool."""
+        return any(not said.is_human for said in (*self._lines, *self._journal.lines()))
 
     @property
     def _heard(self) -> int:

@@ -11,23 +11,35 @@ for (`patience`): what was done outside is not thrown away.
 Here stands what is recorded and in which order; how a model is called and paid for is `model_calls`.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from django.db import transaction
-from django.db.models import DurationField, ExpressionWrapper, F, Max
+from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs import llm
 from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, RetryableError, RunError
-from agent_jobs.llm import context
+from agent_jobs.llm import context, reading
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
-from agent_jobs.services import approvals, budgets, forms, overruns, questions, schemas, speech, tools
+from agent_jobs.services import (
+    approvals,
+    budgets,
+    decisions,
+    forms,
+    mending,
+    overruns,
+    questions,
+    receipts,
+    schemas,
+    speech,
+    steps,
+    tools,
+)
 from agent_jobs.services.inflight import CALLS, give_back
 from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
@@ -38,19 +50,13 @@ from channels_integration.storable import storable
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
 _MOST_CHARACTERS = 20_000
+_MOST_TOLD = 500
+# Times that a context that is too long for the model is cut to half of it.
+_MOST_CUTS = 2
+# The name of a step that says what the model wrote beside its calls.
+_SAY = "say"
 # What was written since the last look, this short a time ago, is left to the next turn.
 _NEWS_SECONDS = 0.25
-_INSERT = """
-INSERT INTO agent_jobs_step (id, org_id, job_id, life, number, turn, kind, name, call_id, input)
-SELECT %(id)s, org_id, id, %(life)s, %(number)s, %(turn)s, %(kind)s, %(name)s, %(call)s, %(input)s FROM (
-    SELECT id, org_id FROM agent_jobs_job
-    WHERE id = %(job)s AND lease_token = %(token)s AND status = 'RUNNING' AND lease_until IS NOT NULL
-    FOR NO KEY UPDATE) mine
-ON CONFLICT (id) DO UPDATE SET name = excluded.name
-"""
-_UPDATE = """
-UPDATE agent_jobs_step SET output = %(output)s, ended_at = statement_timestamp() WHERE id = %(id)s AND output IS NULL
-"""
 _HEARD = f"""
 SELECT j.inbox_count, {
     inbound.WAITS_FOR.format(org="j.org_id", platform="j.platform", code="j.channel_code", thread="j.thread")
@@ -77,29 +83,25 @@ class Journal:
         self._interrupts = claim.config.get("on_message") == "interrupt"
         # A double that thinks nothing and costs nothing, and has nothing to call, leaves no trace to go on from.
         self._is_kept = bool(offered) or any(llm.provider_of(route.model) for route in routes)
-        self._steps: list[Step] = []
-        self._place = self._number = 0
+        self._steps = steps.Walk(claim)
         # A replay may have been given steps of the job that it was made from (`services.again`).
         if self._is_kept and (claim.attempt > 1 or claim.life or claim.is_replay):
-            self._read()
+            self._steps.read()
         self._heard = claim.inbox_count
         self._looked_at = time.monotonic()
         self._models = ModelCalls(claim, routes)
+        self._context_tokens = routes[0].access.context_tokens
+        self._seen = 0  # messages of people in what the model was shown last
+        self._answered: tuple[Step, Mapping[str, Any]] | None = None
 
     @property
     def calls(self) -> list[ModelCall]:
         return self._models.made
 
-    def _read(self) -> None:
-        mine = Step.objects.filter(job_id=self._job_id, life=self._claim.life)
-        self._number = mine.aggregate(last=Max("number"))["last"] or 0
-        found = mine.filter(turn=self._claim.turn).order_by("number")
-        self._steps = [step for step in found if "error" not in (step.output or {})]
-
     # --- For the runner ---
     @property
     def is_ahead(self) -> bool:
-        return any(step.kind == Step.Kind.MODEL and step.output is not None for step in self._steps[self._place :])
+        return any(step.kind == Step.Kind.MODEL and step.output is not None for step in self._steps.ahead)
 
     def lines(self) -> tuple[Said, ...]:
         found = patiently(lambda: speech.said_in(self._job_id))
@@ -125,33 +127,90 @@ class Journal:
             raise LeaseLost("the job is not there any more")
         return found
 
-    def complaint(self, result_data: Any) -> str:
-        errors = schemas.params_errors(self._result_schema, result_data, at="result_data")
-        return "; ".join(f"{error.field} {error.message}" for error in errors[:3])
+    def fitted(self, result_data: Any) -> tuple[Any, str]:
+        found = mending.fitted(self._result_schema, result_data)
+        errors = schemas.params_errors(self._result_schema, found, at="result_data")
+        return found, "; ".join(f"{error.field} {error.message}" for error in errors[:3])
 
     def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply | AwaitApproval:
-        if recorded := self._recorded(Step.Kind.MODEL):
+        """Where the model's context turns out to be smaller than it was said to be, it is asked with half as much."""
+        self._seen = sum(line.is_human for line in turn.lines)
+        for may_cut in (*[True] * _MOST_CUTS, False):
+            shown, left_out = context.cut(turn, self._context_tokens)
+            try:
+                reply = self._asked(shown, left_out, may_interrupt=may_interrupt)
+                if isinstance(reply, AwaitApproval) or not _is_too_long(reply):
+                    return reply
+                assert reply.slip is not None
+                raise PermanentError(reply.slip.what, code=reading.CONTEXT_TOO_LONG)
+            except PermanentError as error:
+                self._context_tokens = context.size(shown) // 2
+                is_cut = context.cut(turn, self._context_tokens)[0] != shown
+                if error.code != reading.CONTEXT_TOO_LONG or not may_cut or not is_cut:
+                    raise
+        raise AssertionError("the last try answers or raises")
+
+    def disown(self, code: str) -> None:
+        if self._answered:
+            step, record = self._answered
+            patiently(lambda: steps.rewrite(step, {**record, "error": code}))
+
+    def say(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            step = self._steps.recorded(Step.Kind.TOOL, name=_SAY)
+            if step is None:
+                if self._steps.ahead:
+                    return  # an earlier release took this answer, and said nothing beside calls
+                step = self._steps.planned(Step.Kind.TOOL, _SAY, {"arguments": {"text": text}})
+                self._begin(step)
+            if step.output is None:
+                self._say(step, text)
+
+    def perform(self, call: llm.ToolCall) -> str | AwaitApproval:
+        tool = self._tools.get(call.name)
+        if tool is None:
+            return f"There is no tool {call.name[:64]!r}. The tools are: {', '.join(self._tools) or 'none'}."
+        arguments = mending.fitted(tool.parameters, dict(call.arguments))
+        if complaint := tools.argument_errors(tool, arguments):
+            return complaint
+        step = self._steps.recorded(Step.Kind.TOOL)
+        if step is None:
+            needs_approval = tool.requires_approval or tool.kind == "ask_approval"
+            given = {"arguments": arguments, "parameters": dict(tool.parameters)}
+            step = self._steps.planned(Step.Kind.TOOL, tool.name, given, call_id=call.id)
+            self._begin(step, asks_for=tool if needs_approval else None)
+            if needs_approval:
+                return patiently(lambda: self._park(Approval.objects.get(step=step)))
+            return self._call(step, tool, arguments)
+        if step.output is not None:
+            return str(step.output["text"])
+        return self._take_up(step, tool, arguments)
+
+    # --- Models ---
+    def _asked(self, turn: llm.Turn, left_out: int, *, may_interrupt: bool) -> llm.Reply | AwaitApproval:
+        """One call of the model, or what is recorded of it."""
+        if recorded := self._steps.recorded(Step.Kind.MODEL):
             if recorded.output is not None:
-                return _reply_of(recorded.output)
+                self._answered = recorded, recorded.output
+                return steps.reply_of(recorded.output)
             if parked := self._give_up(recorded):
                 return parked
-        turn, left_out = context.cut(turn, self._routes[0].access.context_tokens)
         asked: dict[str, Any] = {"lines": len(turn.lines), "steps": len(turn.steps)}
-        asked |= {"mends": True} if turn.complaint else {}
+        asked |= {"told": turn.steps[-1].note[:_MOST_TOLD]} if turn.steps and turn.steps[-1].note else {}
         asked |= {"left_out": left_out} if left_out else {}
         if why := self._routes[-1].unreachable:
             asked["without_fallback"] = why
         heard = self._heard if self._interrupts and may_interrupt else None
         if not self._is_kept:
             return self._models.ask(turn, asked, heard=heard)
-        step = self._planned(Step.Kind.MODEL, self._routes[0].model, asked)
+        step = self._steps.planned(Step.Kind.MODEL, self._routes[0].model, asked)
         try:
             return self._models.ask(
                 turn,
-                asked,
+                {**asked, "step": step.number},
                 heard=heard,
-                begin=lambda: self.insert(step),
-                end=lambda reply: update(step, asdict(reply)),
+                begin=lambda: self._steps.insert(step),
+                end=lambda reply: self._answer(step, reply),
             )
         except (RetryableError, PermanentError) as error:
             self._begin(step)  # where nothing could be set aside for it, it is not there yet
@@ -163,26 +222,11 @@ class Journal:
             self._end(step, {"error": "interrupted"})
             raise
 
-    def perform(self, call: llm.ToolCall) -> str | AwaitApproval:
-        tool = self._tools.get(call.name)
-        if tool is None:
-            return f"There is no tool {call.name[:64]!r}. The tools are: {', '.join(self._tools) or 'none'}."
-        if complaint := tools.argument_errors(tool, call.arguments):
-            return complaint
-        step = self._recorded(Step.Kind.TOOL)
-        if step is None:
-            needs_approval = tool.requires_approval or tool.kind == "ask_approval"
-            given = {"arguments": dict(call.arguments), "parameters": dict(tool.parameters)}
-            step = self._planned(Step.Kind.TOOL, tool.name, given, call_id=call.id)
-            self._begin(step, asks_for=tool if needs_approval else None)
-            if needs_approval:
-                return patiently(lambda: self._park(Approval.objects.get(step=step)))
-            return self._call(step, tool, call.arguments)
-        if step.output is not None:
-            return str(step.output["text"])
-        return self._take_up(step, tool, call.arguments)
+    def _answer(self, step: Step, reply: llm.Reply) -> None:
+        record = asdict(reply) | ({"error": reading.CONTEXT_TOO_LONG} if _is_too_long(reply) else {})
+        self._answered = step, record
+        steps.close(step, record)
 
-    # --- Models ---
     def _give_up(self, step: Step) -> AwaitApproval | None:
         """A call that was begun and has no outcome: it is made again as another step, for its worker died, or a person
         has allowed it more budget by now. None then; raises BudgetExhausted where nobody did."""
@@ -206,12 +250,13 @@ class Journal:
         return patiently(ask)
 
     # --- Tools ---
-    def _call(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str:
+    def _call(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any], *, told: str = "") -> str:
+        """Do it. `told` comes before the answer: what a person has changed or said."""
         if tool.kind == "send_message":
-            patiently(lambda: self._say(step, storable(arguments["text"])))
-            return "Sent."
+            return self._say(step, storable(arguments["text"]), told=told)
+        began = time.monotonic()
         if tool.kind == "ask_approval":
-            answer = tools.ToolAnswer("Approved.")
+            answer = tools.ToolAnswer("" if told else "Approved.")
         else:
             self._mark_called(step)
             give_back()
@@ -225,41 +270,49 @@ class Journal:
                     answer = patiently(
                         lambda: tools.call(self._claim.org_id, tool, arguments, key=str(step.pk), on_start=on_start)
                     )
-                except RetryableError as error:
-                    # Surely not done: the next attempt of the turn calls it afresh.
-                    self._end(step, {"error": error.code, "message": error.message})
+                except RunError as error:
+                    # Surely not done: where it may be tried again, the next attempt of the turn calls it afresh.
+                    self._end(step, {"error": error.code, "message": error.message}, tool, arguments, began)
                     raise
                 if flying.is_lost:
                     raise LeaseLost("the job is not ours any more")
-        text = answer.text[:_MOST_CHARACTERS]
-        self._end(step, {"text": text, "is_error": answer.is_error})
+        text = f"{told}\n{answer.text}".strip()[:_MOST_CHARACTERS]
+        self._end(step, {"text": text, "is_error": answer.is_error}, tool, arguments, began)
         return text
 
-    def _say(self, step: Step, text: str) -> None:
-        with transaction.atomic():
-            job = self._locked()
-            # Nothing where the commit came through of which we did not hear.
-            if Step.objects.filter(pk=step.pk, output__isnull=True).exists():
-                speech.say(job, text)
-                Step.objects.filter(pk=step.pk).update(output={"text": "Sent."}, ended_at=Now())
+    def _say(self, step: Step, text: str, *, told: str = "") -> str:
+        answer = f"{told}\nSent.".strip()
+
+        def say() -> None:
+            with transaction.atomic():
+                job = self._locked()
+                # Nothing where the commit came through of which we did not hear.
+                if Step.objects.filter(pk=step.pk, output__isnull=True).exists():
+                    speech.say(job, text, heard=self._seen)
+                    self._close(step, {"text": answer, "is_error": False}, {"text": text})
+
+        patiently(say)
+        return answer
 
     def _take_up(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str | AwaitApproval:
         """A call that was begun and has no outcome: it waits for approval, was just decided, or its worker died."""
         approval = patiently(lambda: self._decided(step))
+        told = ""
         if approval is not None:
             if approval.status == Approval.Status.PENDING:
                 return patiently(lambda: self._park(approval))
             if approval.status != Approval.Status.APPROVED:
                 if approval.on_timeout == "fail" and approval.status == Approval.Status.EXPIRED:
                     raise PermanentError(f"nobody decided about {approval.tool} in time", code="approval_expired")
-                text = _refusal(approval)
-                self._end(step, {"text": text, "is_error": True})
+                text = decisions.refused(approval)
+                self._end(step, {"text": text, "is_error": True}, tool, arguments)
                 return text
             if approval.edited_arguments is not None:
                 arguments = approval.edited_arguments
+            told = decisions.allowed(approval)
         if step.called_at is None or tool.is_idempotent or tool.kind in ("send_message", "ask_approval"):
-            return self._call(step, tool, arguments)
-        self._end(step, {"text": _UNKNOWN, "is_error": True})
+            return self._call(step, tool, arguments, told=told)
+        self._end(step, {"text": _UNKNOWN, "is_error": True}, tool, arguments)
         return _UNKNOWN
 
     def _decided(self, step: Step) -> Approval | None:
@@ -285,47 +338,14 @@ class Journal:
         )
 
     # --- Rows ---
-    def _recorded(self, kind: Step.Kind) -> Step | None:
-        """The next recorded step, which is of this kind, or else what follows is not what was decided then."""
-        if self._place >= len(self._steps):
-            return None
-        step = self._steps[self._place]
-        if step.kind != kind:
-            return None
-        self._place += 1
-        return step
-
-    def _planned(self, kind: Step.Kind, name: str, given: Mapping[str, Any], *, call_id: str = "") -> Step:
-        """The next step, not written yet."""
-        self._number += 1
-        return Step(
-            id=uuid7(),
-            org_id=self._claim.org_id,
-            job_id=self._job_id,
-            life=self._claim.life,
-            number=self._number,
-            turn=self._claim.turn,
-            kind=kind,
-            name=name,
-            call_id=call_id[:128],
-            input=given,
-        )
-
     def _begin(self, step: Step, *, asks_for: tools.Declared | None = None) -> None:
         def begin() -> None:
             with transaction.atomic():
-                self.insert(step)
+                self._steps.insert(step)
                 if asks_for is not None:
                     self._ask_for_approval(step, asks_for)
 
         patiently(begin)
-
-    def insert(self, step: Step) -> None:
-        """Within a transaction. Once, also where a commit came through of which we did not hear."""
-        place = {"id": step.pk, "life": step.life, "number": step.number, "turn": step.turn}
-        call = {"kind": step.kind, "name": step.name, "call": step.call_id, "input": json.dumps(step.input)}
-        if not statements.run(_INSERT, {**place, **call, "job": self._job_id, "token": self._token}):
-            raise LeaseLost("the job is not ours any more")
 
     def _ask_for_approval(self, step: Step, tool: tools.Declared) -> None:
         arguments, approval_id = step.input["arguments"], uuid7()
@@ -352,9 +372,33 @@ class Journal:
 
         patiently(mark)
 
-    def _end(self, step: Step, output: Mapping[str, Any]) -> None:
-        """What came of it is kept even where the job is lost: that it was done is true all the same."""
-        patiently(lambda: update(step, output))
+    def _end(
+        self,
+        step: Step,
+        output: Mapping[str, Any],
+        tool: tools.Declared | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        began: float | None = None,
+    ) -> None:
+        """What came of it is kept even where the job is lost: that it was done is true all the same.
+
+        A call of a tool, with its arguments, leaves an activity with that."""
+        if tool is None:
+            patiently(lambda: steps.close(step, output))
+            return
+        shown = patiently(lambda: tools.blotted(self._claim.org_id, tool, arguments or {}))
+        seconds = time.monotonic() - began if began is not None else None
+
+        def end() -> None:
+            with transaction.atomic():
+                self._close(step, output, shown, seconds=seconds)
+
+        patiently(end)
+
+    def _close(self, step: Step, output: Mapping[str, Any], shown: Any, *, seconds: float | None = None) -> None:
+        """Within a transaction."""
+        if steps.close(step, output):
+            receipts.write_tool(step, output, shown, task_id=str(self._claim.task_id), seconds=seconds)
 
     def _locked(self) -> Job:
         mine = Job.objects.filter(
@@ -366,17 +410,5 @@ class Journal:
         return job
 
 
-def update(step: Step, output: Mapping[str, Any]) -> None:
-    statements.run(_UPDATE, {"id": step.pk, "output": json.dumps(storable(output))})
-
-
-def _reply_of(record: Mapping[str, Any]) -> llm.Reply:
-    calls = tuple(llm.ToolCall(**call) for call in record["calls"])
-    return llm.Reply(**{**record, "calls": calls, "usage": llm.Usage(**record["usage"])})
-
-
-def _refusal(approval: Approval) -> str:
-    if approval.status == Approval.Status.EXPIRED:
-        return "Nobody approved this in time: it was not done."
-    why = f", with these words: {json.dumps(approval.reason, ensure_ascii=False)}" if approval.reason else ""
-    return f"{approval.decided_by} denied this{why}. It was not done."
+def _is_too_long(reply: llm.Reply) -> bool:
+    return reply.slip is not None and reply.slip.code == reading.CONTEXT_TOO_LONG

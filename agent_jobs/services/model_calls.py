@@ -143,4 +143,7 @@ def _nothing() -> None:
 
 def _told(reply: llm.Reply) -> dict[str, Any]:
     """What an activity tells of it."""
-    return {"text": reply.text, "is_done": reply.is_done, "tools": [call.name for call in reply.calls]}
+    told: dict[str, Any] = {"text": "\n".join(reply.say), "is_done": reply.is_done}
+    told |= {"tools": [call.name for call in reply.calls]}
+    told |= {"finish_reason": reply.finish} if reply.finish else {}
+    return told | ({"slip": {"code": reply.slip.code, "message": reply.slip.what}} if reply.slip else {})

@@ -64,19 +64,22 @@ def settlement(
     say = [storable(text) for text in outcome.say]
     outgoing = [outbox.as_record(_outgoing(claim, text, outcome)) for text in say]
     delivered = [record["status"] == "sent" for record in outgoing]
+    heard = max(claim.inbox_count, _heard(outcome))
     went_on = Settlement(
         id=claim.id,
         token=claim.token,
         task_id=claim.task_id,
         status=JobStatus.RUNNING,
         task_status=TaskStatus.COMPLETED,
-        inbox_seen=max(claim.inbox_count, _heard(outcome)),
+        inbox_seen=heard,
         follow_ups_sent=0 if claim.wake == Wake.REPLY else claim.follow_ups_sent,
         follow_ups_total=claim.follow_ups_total,
         failed_attempts=claim.failed_attempts,
         result=claim.result,
         outgoing=outgoing,
-        lines=[Line(record["id"], text, done) for record, text, done in zip(outgoing, say, delivered, strict=True)],
+        lines=[
+            Line(record["id"], text, done, heard) for record, text, done in zip(outgoing, say, delivered, strict=True)
+        ],
         notes=calls + _said(outgoing, say, delivered),
     )
     match outcome:

@@ -1,4 +1,6 @@
-"""The activity that a call of a hosted model leaves. It is written with the books, in one transaction, under their id.
+"""The activities that calls of models and tools leave.
+
+That of a hosted model is written with the books, in one transaction, under their id.
 
 So the activities of a job add up to what its budget says, whatever becomes of the turn: one that failed, was cut off,
 canceled, or lost with its worker, leaves what its calls cost all the same, and one that its provider refused leaves
@@ -10,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_jobs.models import Reservation
+from agent_jobs.models import Reservation, Step
 from agent_jobs.states import ActivityStatus
 from channels_integration import statements
 from channels_integration.storable import storable
@@ -29,6 +31,16 @@ FROM agent_jobs_job j WHERE j.id = %(job)s
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, note = excluded.note,
     input = coalesce(excluded.input, a.input), output = excluded.output,
     consumed_credits = excluded.consumed_credits, updated_at = now()
+"""
+_MOST_ARGUMENTS = 4_000
+_MOST_ANSWER = 1_000
+_WRITE_TOOL = """
+INSERT INTO agent_jobs_activity
+    (id, org_id, job_id, code, status, note, source_type, execution_id, life, input, output, processed_at)
+SELECT %(id)s, j.org_id, j.id, 'tool.call', %(status)s, %(note)s, 'process_module', %(task)s, %(life)s,
+    %(input)s, %(output)s, now()
+FROM agent_jobs_job j WHERE j.id = %(job)s
+ON CONFLICT (id) DO NOTHING
 """
 
 
@@ -55,3 +67,27 @@ def write(row: Reservation, told: Told) -> None:
     money = {"allocated": row.reserved_cost, "consumed": row.cost}
     asked = None if told.input is None else json.dumps(told.input)
     statements.run(_WRITE, {**written, **money, "input": asked, "output": json.dumps(output)})
+
+
+def write_tool(
+    step: Step, output: Mapping[str, Any], arguments: Any, *, task_id: str, seconds: float | None = None
+) -> None:
+    """Of a tool's call that has just got its outcome, in that transaction. `arguments` are without secrets."""
+    failed = bool(output.get("error") or output.get("is_error"))
+    text = str(output.get("text") or output.get("message") or "")
+    came: dict[str, Any] = {"outcome": "failed" if failed else "answered", "text": _short(text, _MOST_ANSWER)}
+    came |= {"error": output["error"]} if output.get("error") else {}
+    came |= {"seconds": round(seconds, 3)} if seconds is not None else {}
+    written = json.dumps(arguments, ensure_ascii=False)
+    is_short = len(written) <= _MOST_ARGUMENTS
+    given = {"tool": step.name, "step": step.number}
+    given |= {"arguments": arguments} if is_short else {"arguments_cut": _short(written, _MOST_ARGUMENTS)}
+    note = f"called tool {step.name}{f': {text[:_NOTE_LENGTH]}' if failed else ''}"
+    whose = {"id": step.pk, "job": step.job_id, "life": step.life, "task": task_id, "note": storable(note)}
+    status = ActivityStatus.FAILED if failed else ActivityStatus.COMPLETED
+    told = {"input": json.dumps(storable(given)), "output": json.dumps(storable(came))}
+    statements.run(_WRITE_TOOL, {**whose, "status": status, **told})
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"

@@ -15,7 +15,13 @@ from agent_jobs.states import ActivityStatus, SourceType
 from channels_integration import outbox, statements
 from channels_integration.messages import Outgoing, Target
 
-_SAID = "SELECT author, text, is_human FROM agent_jobs_message WHERE job_id = %(job)s ORDER BY id"
+# The agent's words stand before those of people that it had not seen when it wrote them.
+_SAID = """
+SELECT author, text, is_human FROM (
+    SELECT *, count(*) FILTER (WHERE is_human) OVER (ORDER BY id) AS people
+    FROM agent_jobs_message WHERE job_id = %(job)s) line
+ORDER BY CASE WHEN is_human THEN people ELSE coalesce(least(heard, people), people) END, NOT is_human, id
+"""
 # A question about an approval is answered over the API as well, so its loss does not count.
 _UNDELIVERED = """
 SELECT m.key, a.status FROM agent_jobs_message m JOIN agent_jobs_activity a ON a.id = m.key
@@ -46,12 +52,15 @@ def undelivered(job_id: UUID, life: int) -> Undelivered:
 
 
 def said_in(job_id: UUID) -> tuple[Said, ...]:
-    """A job's transcript."""
+    """A job's transcript, in the order in which the agent knew of it."""
     return tuple(Said(*line) for line in statements.all_rows(_SAID, {"job": job_id}))
 
 
-def say(job: Job, text: str) -> None:
-    """Put a message into the job's thread, in the transaction of what caused it."""
+def say(job: Job, text: str, *, heard: int | None = None) -> None:
+    """Put a message into the job's thread, in the transaction of what caused it.
+
+    `heard`: how many messages of people the agent had seen when it wrote this; None where it is not the agent's.
+    """
     outgoing = Outgoing(
         id=uuid7(),
         target=Target(
@@ -75,6 +84,7 @@ def say(job: Job, text: str) -> None:
         author="agent",
         text=text,
         delivered_at=Now() if is_delivered else None,
+        heard=heard,
     )
     Activity.objects.create(
         id=outgoing.id,

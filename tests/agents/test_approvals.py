@@ -110,11 +110,35 @@ def test_the_end_of_what_is_approved_is_shown_and_where_the_whole_is() -> None:
     assert [label for label, _ in question.buttons] == ["Deny"]
 
 
-def test_arguments_are_the_approvers_to_change(parked: Any) -> None:
-    job, _ = parked
-    decide(job, arguments={"text": "Water!"})
+def test_arguments_are_the_approvers_to_change_and_the_agent_is_told(parked: Any) -> None:
+    job, actor = parked
+    decide(job, arguments={"text": "Water!"}, reason="no fire")
     work()
     assert said(job)[1:] == ["Water!"]
+    told = actor.turns[1].steps[0].answers["c1"]
+    assert "U0BOSS" in told
+    assert '{"text": "Water!"}' in told
+    assert "no fire" in told
+    assert told.endswith("Sent.")
+
+
+def test_the_words_of_an_approval_are_told(parked: Any) -> None:
+    job, actor = parked
+    decide(job, reason="go, but be quick")
+    work()
+    assert 'approved this, with these words: "go, but be quick".\nSent.' in actor.turns[1].steps[0].answers["c1"]
+
+
+def test_the_words_of_an_approval_that_the_agent_asked_for_are_told() -> None:
+    job = parts.job(tools=[{"type": "ask_approval"}])
+    actor = Actor(call("ask_approval", question="Shall I?"), done(text=""))
+    with parts.playing(actor):
+        work()
+        decide(job, reason="go, but be quick")
+        work()
+    told = actor.turns[1].steps[0].answers["c1"]
+    assert "approved this" in told
+    assert "go, but be quick" in told
 
 
 def test_changed_arguments_have_to_fit_the_tool(parked: Any) -> None:

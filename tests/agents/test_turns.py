@@ -10,12 +10,13 @@ from django.db.models import QuerySet
 
 from agent_jobs import llm
 from agent_jobs.errors import LeaseLost, RetryableError
-from agent_jobs.models import Job, Message, Step
+from agent_jobs.models import Activity, Job, Message, Step
 from agent_jobs.runners.base import AwaitReply, Interrupted, Run, Wake
 from agent_jobs.runners.conversation import ConversationRunner
 from agent_jobs.services import jobs
 from agent_jobs.services.execution import Worker
 from agent_jobs.services.inflight import CALLS
+from agent_jobs.services.tools import secrets
 from agent_jobs.states import JobStatus
 from channels_integration import inbound
 from channels_integration.messages import Incoming
@@ -99,14 +100,14 @@ def test_a_database_that_is_away_for_longer_than_a_lease_loses_the_turn_and_noth
 def test_a_database_that_blinks_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     job = parts.job()
     blinks: list[Exception] = [OperationalError("gone"), OperationalError("still gone")]
-    update = QuerySet.update
+    exists = QuerySet.exists
 
-    def blink(rows: Any, **columns: Any) -> int:
+    def blink(rows: Any) -> bool:
         if blinks and rows.model is Step:
             raise blinks.pop()
-        return update(rows, **columns)
+        return exists(rows)
 
-    monkeypatch.setattr(QuerySet, "update", blink)
+    monkeypatch.setattr(QuerySet, "exists", blink)
     with parts.playing(Actor(call("send_message", text="One moment."), done())):
         work()
     assert blinks == []
@@ -156,18 +157,18 @@ def test_an_agent_that_never_ends_its_turn_is_ended() -> None:
 SCHEMA = {"type": "object", "properties": {"mood": {"type": "string"}}, "required": ["mood"]}
 
 
-def test_a_result_that_does_not_fit_is_mended_once() -> None:
+def test_a_result_that_does_not_fit_is_told_to_the_model() -> None:
     job = parts.job(agent={"tools": [], "result_schema": SCHEMA})
     actor = Actor(done(result_data={"mood": 3}), done(result_data={"mood": "good"}))
     with parts.playing(actor):
         work()
-    assert "result_data.mood" in actor.turns[1].complaint
+    assert "result_data.mood" in actor.turns[1].steps[-1].note
     assert (again(job).status, again(job).result_data) == (JobStatus.COMPLETED, {"mood": "good"})
 
 
-def test_a_result_that_does_not_fit_twice_is_a_failure() -> None:
+def test_a_result_that_does_not_fit_three_times_is_a_failure() -> None:
     job = parts.job(agent={"tools": [], "result_schema": SCHEMA})
-    with parts.playing(Actor(done(result_data=None), done(result_data={}))):
+    with parts.playing(Actor(done(result_data=None), done(result_data={}), done(result_data={}))):
         work()
     assert (again(job).status, again(job).error_code) == (JobStatus.FAILED, "invalid_result")
     assert "mood" in again(job).error_message
@@ -175,11 +176,11 @@ def test_a_result_that_does_not_fit_twice_is_a_failure() -> None:
 
 
 # --- What people do meanwhile ----------------------------------------------------------------------------------
-def writing(job: Job, reply: llm.Reply, text: str = "wait") -> Any:
+def writing(job: Job, reply: llm.Reply, text: str = "wait", *, event_id: str = "") -> Any:
     """A part in which a person writes while the model thinks."""
 
     def part(turn: llm.Turn) -> llm.Reply:
-        assert parts.reply(job, text)
+        assert parts.reply(job, text, event_id=event_id or text)
         return reply
 
     return part
@@ -262,6 +263,71 @@ def test_what_was_written_is_taken_in_though_others_wait_before_it() -> None:
     assert heard(actor.turns[1]) == ["wait"]
     assert said(job) == ["So, bye."]
     assert dict(InboundEvent.objects.values_list("event_id", "status")) == {"e1": "routed", "e2": "waiting"}
+
+
+def shown(turn: llm.Turn) -> list[str]:
+    return [line.text for line in turn.lines]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("on_message", "seen"), [("steer", ["A", "B"]), ("enqueue", ["A"])])
+def test_what_the_model_has_not_seen_comes_last_in_what_it_is_shown(on_message: str, seen: list[str]) -> None:
+    job = parts.job(config={"on_message": on_message})
+    actor = Actor(llm.Reply(text="Hello?"))
+    with parts.playing(actor):
+        work()
+        parts.reply(job, "A")
+        thoughts = [writing(job, llm.Reply(text=f"not {text}"), text, event_id=text) for text in (*seen, "stop")[1:]]
+        actor.parts = [*thoughts, llm.Reply(text="Stopped?"), done()]
+        work()
+        assert shown(actor.turns[-1]) == ["Hello?", *seen, "not stop", "stop"]
+        parts.reply(job, "yes", event_id="yes")
+        work()
+    assert shown(actor.turns[-1]) == ["Hello?", *seen, "not stop", "stop", "Stopped?", "yes"]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_a_tool_says_stands_before_what_came_in_while_the_model_thought() -> None:
+    job = parts.job()
+    actor = Actor(writing(job, call("send_message", text="On my way."), "stop"), done(text="Stopped."))
+    with parts.playing(actor):
+        work()
+    assert shown(actor.turns[1]) == ["On my way.", "stop"]
+
+
+# --- What is told of it ----------------------------------------------------------------------------------------
+def test_each_call_of_a_tool_leaves_an_activity_with_its_step() -> None:
+    job = parts.job()
+    with parts.playing(Actor(call("send_message", text="One moment."), done())):
+        work()
+    told = Activity.objects.get(job=job, code="tool.call")
+    assert told.input == {"tool": "send_message", "step": 2, "arguments": {"text": "One moment."}}
+    assert told.output == {"outcome": "answered", "text": "Sent."}
+    assert (told.status, told.note) == ("completed", "called tool send_message")
+    assert Step.objects.get(job=job, number=2).name == "send_message"
+
+
+def test_an_activity_of_a_tool_shows_no_secret_and_no_more_than_is_good() -> None:
+    rows.org()
+    secrets.store("acme", "crm", "s3cret-value", hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool = {
+        "type": "http",
+        "name": "find",
+        "description": "Finds.",
+        "allowed_hosts": ["127.0.0.1"],
+        "method": "POST",
+        "headers": {"Authorization": "Bearer {secret:crm}"},
+    }
+    job = parts.job(tools=[tool])
+    asked = call("find", url="https://127.0.0.1:1/x", body={"password": "hunter2", "words": "it is s3cret-value"})
+    long = call("find", url="https://127.0.0.1:1/x", body={"much": "y" * 9_000})
+    with parts.playing(Actor(asked, long, done())):
+        work()
+    first, second = Activity.objects.filter(job=job, code="tool.call").order_by("created_at", "id")
+    assert first.input["arguments"]["body"] == {"password": "******", "words": "it is ******"}
+    assert first.status == "failed"
+    assert first.output["seconds"] >= 0
+    assert len(second.input["arguments_cut"]) < 4_100
 
 
 def test_who_is_turned_away_is_told_so_and_not_heard() -> None:

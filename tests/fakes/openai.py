@@ -30,14 +30,24 @@ class Answer:
 
 
 def completion(
-    text: str | None = None, calls: list[tuple[str, Any]] | None = None, *, tokens: tuple[int, int] = (12, 5)
+    text: str | None = None,
+    calls: list[tuple[str, Any]] | None = None,
+    *,
+    tokens: tuple[int, int] = (12, 5),
+    finish: str = "",
+    refusal: str | None = None,
+    ids: list[str] | None = None,
+    usage: Any = "",
 ) -> Answer:
-    """`completion("Hello")`, or `completion(calls=[("respond", {"say": "Hello", "next": "wait"})])`."""
-    message: dict[str, Any] = {"role": "assistant", "content": text}
+    """`completion("Hello")`, or `completion(calls=[("respond", {"say": "Hello", "next": "wait"})])`.
+
+    Arguments that are a text go out as they are. `ids` are those of the calls; `usage` stands in for the usual one.
+    """
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": refusal}
     if calls:
         message["tool_calls"] = [
             {
-                "id": f"call_{number}",
+                "id": ids[number] if ids else f"call_{number}",
                 "type": "function",
                 "function": {
                     "name": name,
@@ -51,22 +61,31 @@ def completion(
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": "fake",
-        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}],
+        "choices": [
+            {"index": 0, "message": message, "finish_reason": finish or ("tool_calls" if calls else "stop")},
+        ],
         "usage": {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)},
     }
+    if usage != "":
+        body["usage"] = usage
     return Answer(body=json.dumps(body).encode())
 
 
-def message(text: str) -> Answer:
-    """Anthropic's."""
-    usage = {"input_tokens": 12, "output_tokens": 5}
-    body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "fake", "stop_reason": "end_turn"}
-    return Answer(body=json.dumps({**body, "content": [{"type": "text", "text": text}], "usage": usage}).encode())
+def message(
+    text: str = "", *, stop: str = "end_turn", blocks: list[dict[str, Any]] | None = None, usage: Any = ""
+) -> Answer:
+    """Anthropic's. `blocks` stand in for the text."""
+    said = [{"type": "text", "text": text}] if text else []
+    body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "fake", "stop_reason": stop}
+    body |= {"content": said if blocks is None else blocks}
+    body |= {"usage": {"input_tokens": 12, "output_tokens": 5} if usage == "" else usage}
+    return Answer(body=json.dumps(body).encode())
 
 
-def content(text: str) -> Answer:
-    """Google's."""
-    candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}
+def content(text: str = "", *, stop: str = "STOP", parts: list[dict[str, Any]] | None = None) -> Answer:
+    """Google's. `parts` stand in for the text."""
+    said = [{"text": text}] if parts is None else parts
+    candidate = {"content": {"role": "model", "parts": said}, "finishReason": stop, "index": 0}
     usage = {"promptTokenCount": 12, "candidatesTokenCount": 5, "totalTokenCount": 17}
     return Answer(body=json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode())
 

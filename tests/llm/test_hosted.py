@@ -14,7 +14,7 @@ import pytest
 
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError, RunError
-from agent_jobs.llm import hosted
+from agent_jobs.llm import reading
 from agent_jobs.llm.hosted import HostedModel
 from channels_integration import addresses, egress
 from tests.fakes import openai
@@ -73,7 +73,7 @@ def test_a_model_that_is_done_gives_the_result(provider: FakeOpenAI) -> None:
 def test_plain_text_is_something_said(provider: FakeOpenAI) -> None:
     provider.queue(completion("Hello Ann"))
     assert MODEL.answer(TURN, access(provider)) == llm.Reply(
-        text="Hello Ann", usage=llm.Usage(12, 5), model="openai:gpt-fake"
+        text="Hello Ann", usage=llm.Usage(12, 5), model="openai:gpt-fake", finish="stop"
     )
 
 
@@ -126,15 +126,6 @@ FAILURES: list[tuple[str, openai.Answer, type[RunError], str]] = [
     ("cut", replace(completion("x" * 5000), cut=True), RetryableError, "model_unreachable"),
     ("garbage", openai.Answer(body=b"<html>hello</html>"), RetryableError, "model_answer_invalid"),
     ("half JSON", openai.Answer(body=b'{"choices": ['), RetryableError, "model_answer_invalid"),
-    ("nothing said", completion(""), RetryableError, "model_answer_invalid"),
-    ("bad arguments", completion(calls=[("respond", "{not json")]), RetryableError, "model_answer_invalid"),
-    ("no next", completion(calls=[("respond", {"say": "Hi"})]), RetryableError, "model_answer_invalid"),
-    (
-        "say is a list",
-        completion(calls=[("respond", {"say": [], "next": "wait"})]),
-        RetryableError,
-        "model_answer_invalid",
-    ),
     ("401", openai.error(401, "invalid_api_key"), PermanentError, "model_key_refused"),
     ("404", openai.error(404, "model_not_found"), PermanentError, "model_unknown"),
     ("400", openai.error(400, "invalid_request"), PermanentError, "model_request_rejected"),
@@ -421,8 +412,8 @@ def test_every_provider_is_rehearsed_to_the_end_of_a_call_without_the_network(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replies: list[Any] = []
-    read = hosted._reply
-    monkeypatch.setattr(hosted, "_reply", lambda *given: replies.append(read(*given)) or replies[-1])
+    read = reading.reply
+    monkeypatch.setattr(reading, "reply", lambda *given, **named: replies.append(read(*given, **named)) or replies[-1])
     monkeypatch.setattr(addresses, "look_up_beside", pytest.fail)
     llm.preload([name])
     assert [reply.text for reply in replies] == ["."]

@@ -29,7 +29,7 @@ TURNS = {
     "a follow-up": replace(TURN, is_follow_up=True, follow_up=2, max_follow_ups=3),
     "tools": replace(TURN, tools=tuple(replace(TOOL, name=f"weather_{n}") for n in range(10))),
     "steps": replace(TURN, tools=(TOOL,), steps=(STEP,) * 9),
-    "a result by schema": replace(TURN, result_schema=SCHEMA, complaint="The result has no field_3. " * 9),
+    "a result by schema": replace(TURN, result_schema=SCHEMA, steps=(llm.Step(note="It has no field_3. " * 9),)),
 }  # fmt: skip
 
 

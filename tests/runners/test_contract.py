@@ -1,5 +1,6 @@
 """What every runner keeps to, and the conversation's way with the scripted model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -29,8 +30,14 @@ class NoJournal:
     def count_heard(self) -> int:
         return sum(said.is_human for said in self._transcript)
 
-    def complaint(self, result_data: object) -> str:
-        return ""
+    def say(self, texts: Sequence[str]) -> None:
+        raise AssertionError(texts)
+
+    def fitted(self, result_data: Any) -> tuple[Any, str]:
+        return result_data, ""
+
+    def disown(self, code: str) -> None:
+        raise AssertionError(code)
 
 
 def run(wake: Wake = Wake.START, *, transcript: tuple[Said, ...] = (), **fields: Any) -> Run:

@@ -47,7 +47,6 @@ FAILURES: list[tuple[str, openai.Answer, str, bool]] = [
     ("time-out", openai.Answer(hold=True), "model_timeout", True),
     ("cut", openai.Answer(body=completion("x" * 5000).body, cut=True), "model_unreachable", True),
     ("garbage", openai.Answer(body=b"<html>"), "model_answer_invalid", True),
-    ("bad arguments", completion(calls=[("respond", "{not json")]), "model_answer_invalid", True),
     ("401", openai.error(401, "invalid_api_key"), "model_key_refused", False),
     ("404", openai.error(404, "model_not_found"), "model_unknown", False),
     ("400", openai.error(400), "model_request_rejected", False),

@@ -274,7 +274,11 @@ def test_arguments_that_do_not_fit_are_not_sent(fake):
 @pytest.mark.parametrize(
     ("answer", "text", "is_error"),
     [
-        (Answer({"content": [{"type": "text", "text": "no"}], "isError": True}), "no", True),
+        (
+            Answer({"content": [{"type": "text", "text": "no"}], "isError": True}),
+            "The tool reports an error:\nno",
+            True,
+        ),
         (Answer({"content": []}), "(The answer is empty.)", False),
         (Answer({"content": [], "structuredContent": {"a": 1}}), '{"a": 1}', False),
         (

@@ -137,7 +137,7 @@ def test_a_stale_token_writes_nothing_at_all() -> None:
     late = settlement(
         claimed,
         outgoing=[{"id": "00000000-0000-7000-8000-000000000001"}],
-        lines=[transitions.Line("00000000-0000-7000-8000-000000000001", "late", False)],
+        lines=[transitions.Line("00000000-0000-7000-8000-000000000001", "late", False, 0)],
         notes=[transitions.Note("message.out", "submitted")],
     )
     assert transitions.settle_and_claim([late]).settled == frozenset()
@@ -208,7 +208,7 @@ def test_an_ended_turn_keeps_what_was_said_and_done() -> None:
             settlement(
                 claimed,
                 result_data={"n": 1},
-                lines=[transitions.Line(key, "Hello", True)],
+                lines=[transitions.Line(key, "Hello", True, 0)],
                 notes=[transitions.Note("message.out", "completed", "said: Hello", id=key, output={"text": "Hello"})],
             )
         ]

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent_jobs.errors import Unsupported
-from agent_jobs.services import schemas
-from agent_jobs.services.tools import calling
+from agent_jobs.services import audit, schemas
+from agent_jobs.services.tools import calling, secrets
 from agent_jobs.services.tools.declaring import allowed_complaint, check
 from agent_jobs.services.tools.shapes import Declared, OnStart, ToolAnswer
 
@@ -22,6 +22,7 @@ __all__ = [
     "ToolAnswer",
     "allowed_complaint",
     "argument_errors",
+    "blotted",
     "call",
     "check",
     "offered",
@@ -34,7 +35,7 @@ _BUILT_IN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "Say something in the channel now, and go on working.",
         {
             "type": "object",
-            "properties": {"text": {"type": "string", "minLength": 1, "maxLength": 10_000}},
+            "properties": {"text": {"type": "string", "minLength": 1, "maxLength": 10_000, "pattern": r"\S"}},
             "required": ["text"],
             "additionalProperties": False,
         },
@@ -44,7 +45,7 @@ _BUILT_IN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {
             "type": "object",
             "properties": {
-                "question": {"type": "string", "minLength": 1, "maxLength": 1_000},
+                "question": {"type": "string", "minLength": 1, "maxLength": 1_000, "pattern": r"\S"},
                 "details": {"type": "string", "maxLength": 4_000, "description": "What the person has to know."},
             },
             "required": ["question"],
@@ -105,6 +106,16 @@ def call(
 
         return servers.call(org_id, tool, arguments, key=key, on_start=on_start)
     raise AssertionError(f"nobody is called for {tool.kind}")
+
+
+def blotted(org_id: str, tool: Declared, arguments: Mapping[str, Any]) -> Any:
+    """The arguments as activities show them: without the tool's own secrets, and what stands under names of secrets."""
+    shown = audit.masked(dict(arguments))
+    blotter = secrets.blotter(org_id, tool.settings.get("headers", {}))
+    try:
+        return json.loads(blotter.blotted(json.dumps(shown))) if blotter else shown
+    except ValueError:
+        return audit.MASK
 
 
 def _offered(

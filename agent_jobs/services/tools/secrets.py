@@ -7,6 +7,7 @@ a declaration could send the value anywhere. They are compared when a job type i
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.db import transaction
@@ -116,6 +117,17 @@ class Filled:
 
     def blotted(self, text: str) -> str:
         return self._blotter.blotted(text) if self._values else text
+
+
+def blotter(org_id: str, headers: Mapping[str, str]) -> Blotter | None:
+    """What blots out the secrets that these headers name, wherever they may be sent; None where they name none."""
+    names = _names(headers)
+    found = ToolSecret.objects.filter(org_id=org_id, name__in=names) if names else ()
+    values = []
+    for secret in found:
+        with suppress(SealingError):  # it is sent to nobody either
+            values.append(sealing.open_sealed(secret.sealed_value, **_cell(secret)))
+    return Blotter(values) if values else None
 
 
 def _names(headers: Mapping[str, str]) -> set[str]:

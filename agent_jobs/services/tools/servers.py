@@ -211,7 +211,8 @@ def call(
         return _failed(tool, error, seen, filled)
     text, is_cut = cut(filled.blotted(_text(result)))
     note = f"(These are the first {len(text):,} characters.)\n\n" if is_cut else ""
-    return ToolAnswer(note + (text or "(The answer is empty.)"), is_error=bool(result.is_error))
+    failed = "The tool reports an error:\n" if result.is_error else ""
+    return ToolAnswer(failed + note + (text or "(The answer is empty.)"), is_error=bool(result.is_error))
 
 
 def _failed(tool: Declared, error: BaseException, seen: "_Seen", filled: Filled) -> ToolAnswer:

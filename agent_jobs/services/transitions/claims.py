@@ -65,9 +65,9 @@ settlements AS (
 ), outgoing AS (
     {outbox.INSERT_FROM_JSON}
 ), said AS (
-    INSERT INTO agent_jobs_message (key, job_id, is_human, author, text, delivered_at)
-    SELECT l.key, s.id, false, 'agent', l.text, CASE WHEN l.is_delivered THEN now() END
-    FROM settled s, json_to_recordset(s.lines) AS l(key uuid, text text, is_delivered boolean)
+    INSERT INTO agent_jobs_message (key, job_id, is_human, author, text, delivered_at, heard)
+    SELECT l.key, s.id, false, 'agent', l.text, CASE WHEN l.is_delivered THEN now() END, l.heard
+    FROM settled s, json_to_recordset(s.lines) AS l(key uuid, text text, is_delivered boolean, heard int)
 ), noted AS (
     INSERT INTO agent_jobs_activity
         (id, org_id, job_id, code, status, note, actor, moved_from, moved_to, life, source_type, execution_id, input,

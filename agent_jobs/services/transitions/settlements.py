@@ -68,11 +68,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Something the agent says: a line of the transcript, under the id of its row in the outbox."""
+    """Something the agent says: a line of the transcript, under the id of its row in the outbox.
+
+    `heard`: how many messages of people the agent had seen when it wrote this.
+    """
 
     key: str
     text: str
     is_delivered: bool
+    heard: int
 
 
 @dataclass(frozen=True, slots=True)

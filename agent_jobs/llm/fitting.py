@@ -1,0 +1,81 @@
+"""Fits JSON schemas to what providers take. The service checks arguments and results by the whole schema afterwards.
+
+OpenAI and Anthropic refuse a request in which the schema of any tool has anyOf, oneOf, allOf, not or enum at its top,
+so one tool of a strange MCP server would end every job of a type. Providers judge differently and change their minds;
+what all of them take is sent to all.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from agent_jobs.llm.base import Tool
+
+_COMBINED = ("allOf", "anyOf", "oneOf")
+_FOLDED = (*_COMBINED, "not", "enum", "const", "if", "then", "else")
+_DEFINITIONS = ("$defs", "definitions")
+_MAX_TOLD = 1_000
+
+
+def of_tool(tool: Tool) -> Tool:
+    """The tool with a plain object as its schema; what had to go is told in the description."""
+    schema = _without_reference(tool.parameters)
+    told = {key: schema[key] for key in _FOLDED if key in schema}
+    fitted = {key: value for key, value in schema.items() if key not in told}
+    properties = dict(fitted.get("properties") or {})
+    required = list(fitted.get("required") or ())
+    for key in _COMBINED:
+        for member in told.get(key) or ():
+            member = _without_reference({**_definitions(schema), **member}) if isinstance(member, Mapping) else {}
+            for name, value in (member.get("properties") or {}).items():
+                properties.setdefault(name, value)
+            if key == "allOf":
+                required += [name for name in member.get("required") or () if name not in required]
+    fitted |= {"type": "object", "properties": properties}
+    if required:
+        fitted["required"] = required
+    description = tool.description
+    if told:
+        rule = json.dumps(told, ensure_ascii=False, default=str)
+        description += f"\nThe arguments also have to fit: {rule[:_MAX_TOLD]}{'…' if len(rule) > _MAX_TOLD else ''}"
+    return replace(tool, description=description, parameters=fitted)
+
+
+def below(schema: Mapping[str, Any], *pointer: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A schema that is put into another one at `pointer`, and the definitions that its root needs for it."""
+    inner = {key: value for key, value in schema.items() if key not in (*_DEFINITIONS, "$schema", "$id")}
+    prefix = "".join(f"/{part}" for part in pointer)
+    return _moved(inner, prefix), _moved(_definitions(schema), prefix)
+
+
+def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: schema[key] for key in _DEFINITIONS if isinstance(schema.get(key), Mapping)}
+
+
+def _without_reference(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema with a `$ref` at its root written out. Others stay: their definitions stay where they are."""
+    found = dict(schema)
+    for _ in range(8):
+        reference = found.pop("$ref", None)
+        if not isinstance(reference, str):
+            break
+        target: Any = schema
+        for part in reference.removeprefix("#").strip("/").split("/"):
+            name = part.replace("~1", "/").replace("~0", "~")
+            target = target.get(name) if isinstance(target, Mapping) else None
+        if isinstance(target, Mapping):
+            found = {**target, **found}
+    return found
+
+
+def _moved(node: Any, prefix: str) -> Any:
+    """References into definitions stay, for these move to the new root; all others get the prefix."""
+    if isinstance(node, Mapping):
+        moved = {key: _moved(value, prefix) for key, value in node.items()}
+        reference = node.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#"):
+            is_definition = reference.startswith(tuple(f"#/{name}/" for name in _DEFINITIONS))
+            moved["$ref"] = reference if is_definition else f"#{prefix}{reference[1:]}"
+        return moved
+    return [_moved(item, prefix) for item in node] if isinstance(node, list) else node

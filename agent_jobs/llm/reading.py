@@ -1,0 +1,241 @@
+"""Reads an answer of a model. Mends it where the meaning is plain; else says in a `Slip` what is wrong with it.
+
+`reply` reads what a provider handed over, `sound` makes any reply fit for the database: every answer of every model
+goes through it (`llm.answer`). Knows no provider's package.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from itertools import chain, count
+from typing import Any
+
+from agent_jobs.llm import written
+from agent_jobs.llm.base import RESPOND, Reply, Slip, ToolCall, Usage
+from agent_jobs.llm.written import Call, Misread
+from channels_integration.storable import storable
+
+INVALID = "model_answer_invalid"
+OUTPUT_CUT = "model_output_cut"
+REFUSED = "model_refused"
+CONTEXT_TOO_LONG = "context_too_long"
+MAX_CALLS = 32
+# The API takes 32 levels from clients. JSON deeper than some hundred levels breaks writers of JSON.
+MAX_DEPTH = 64
+# 10**400 fits, and no sum of people needs more; Python reads and writes no more than 4,300 digits.
+_MAX_BITS = 4_000
+_MAX_EXCERPT = 300
+_MAX_REFUSAL = 1_000
+# Models without tools end the job by this word alone on the last line.
+DONE = "DONE"
+# The narrowest of the providers' rules for ids and names of calls: what one model wrote is shown to another, too.
+_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+_CALL_AGAIN = "Call it again with sound JSON."
+
+
+class Stop(StrEnum):
+    """Why the model stopped."""
+
+    END = "end"
+    CUT = "cut"  # at the limit of its output
+    FULL = "full"  # its context window was full
+    REFUSED = "refused"  # by the model or a filter
+    PAUSED = "paused"
+    MALFORMED = "malformed"  # the provider itself could not read what the model wrote
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer as a provider handed it over. `finish` is the provider's word for `stop`."""
+
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+    stop: Stop = Stop.END
+    finish: str = ""
+    refusal: str = ""
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+    max_output_tokens: int = 0
+
+
+def reply(answer: Answer, *, offered: Collection[str] = ()) -> Reply:
+    """`offered` are the names of the tools that the model may call beside `respond`."""
+    about = Reply(usage=answer.usage, model=answer.model, finish=answer.finish)
+    text = answer.text.strip()
+    if slip := _stopped(answer, text):
+        return replace(about, slip=slip)
+    if answer.stop == Stop.PAUSED:
+        return replace(about, text=text, is_paused=True)
+    try:
+        calls = answer.calls or written.calls(text, {RESPOND, *offered})
+        if not calls:
+            return _spoken(about, text)
+        return _called(about, "" if calls is not answer.calls else text, calls)
+    except Misread as error:
+        return replace(about, slip=Slip(INVALID, str(error), error.mend))
+
+
+def sound(reply: Reply) -> Reply:
+    """The same reply as the database can hold it: without zero characters and halves of characters, its calls told
+    apart by their ids, at most `MAX_CALLS` of them. A value that JSON does not know becomes a slip."""
+    values = [(f"the arguments of {call.name[:64]}", call.arguments) for call in reply.calls]
+    values.append(("the parts of result_data", reply.result_data))
+    slip = reply.slip
+    if misfits := [f"{what} {why}" for what, value in values if (why := unfit(value))]:
+        slip = slip or Slip(INVALID, misfits[0])
+        reply = replace(reply, calls=(), result_data=None)
+    note = reply.note
+    if len(reply.calls) > MAX_CALLS:
+        note = f"{note} Only the first {MAX_CALLS} of your {len(reply.calls):,} calls were made.".strip()
+    return replace(
+        reply,
+        text=storable(reply.text).strip(),
+        before=tuple(filter(None, (storable(text).strip() for text in reply.before))),
+        result=storable(reply.result),
+        result_data=storable(reply.result_data),
+        calls=_told_apart(reply.calls[:MAX_CALLS]),
+        model=storable(reply.model),
+        finish=storable(reply.finish)[:64],
+        note=storable(note),
+        slip=slip and replace(slip, what=storable(slip.what), mend=storable(slip.mend)),
+    )
+
+
+# --- Why it stopped --------------------------------------------------------------------------------------------
+def _stopped(answer: Answer, text: str) -> Slip | None:
+    match answer.stop:
+        case Stop.CUT:
+            limit = f"the answer was cut off at max_output_tokens, {answer.max_output_tokens:,}"
+            began = f", after {_excerpt(text)}" if text else ""
+            return Slip(OUTPUT_CUT, f"{limit}{began}", "Answer again, and keep it much shorter.")
+        case Stop.FULL:
+            return Slip(CONTEXT_TOO_LONG, "the model's context window was full before its answer was complete")
+        case Stop.REFUSED:
+            words = (answer.refusal or text).strip()[:_MAX_REFUSAL]
+            how = f"the model refused: {words}" if words else f"the model refused without a word ({answer.finish})"
+            return Slip(REFUSED, how, "", is_final=True)
+        case Stop.MALFORMED:
+            return Slip(INVALID, f"the provider could not read what you called ({answer.finish})")
+    return None
+
+
+# --- What it wants ---------------------------------------------------------------------------------------------
+def _spoken(about: Reply, text: str) -> Reply:
+    """An answer without a call."""
+    if not text:
+        raise Misread("the answer was empty", f"Call {RESPOND}, or another tool.")
+    first, _, last = text.rpartition("\n")
+    if last.strip() == DONE:
+        text = first.strip()
+        return replace(about, text=text, is_done=True, result=text)
+    return replace(about, text=text)
+
+
+def _called(about: Reply, text: str, calls: Sequence[Call]) -> Reply:
+    tools = tuple(ToolCall(call.id, call.name, _arguments(call)) for call in calls if call.name != RESPOND)
+    responses = [_response(_arguments(call)) for call in calls if call.name == RESPOND]
+    said = [response.say for response in responses if response.say]
+    if tools:
+        said = [text, *said] if text and text not in said else said
+        note = f"What you gave to {RESPOND} beside other tools has been said. Look at their answers and go on."
+        return replace(about, before=tuple(said), calls=tools, note=note if responses else "")
+    said = said or [text]
+    *before, last = said
+    results = [response for response in responses if response.result or response.data is not None]
+    ended = results[-1] if results else responses[-1]
+    return replace(
+        about,
+        before=tuple(before),
+        text=last,
+        is_done=responses[-1].is_done,
+        result=ended.result or last,
+        result_data=ended.data,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """What one call of `respond` says."""
+
+    say: str
+    is_done: bool
+    result: str
+    data: Any
+
+
+def _response(given: Mapping[str, Any]) -> _Response:
+    """Null is the same as leaving a field out. Raises Misread."""
+    texts = {}
+    for name in ("say", "result"):
+        value = given.get(name)
+        if not isinstance(value, str | None):
+            raise Misread(f"{name} of {RESPOND} has to be a text, and was {_excerpt(value)}", f"Call {RESPOND} again.")
+        texts[name] = (value or "").strip()
+    following = given.get("next")
+    word = following.strip().lower() if isinstance(following, str) else following
+    if word not in ("wait", "done"):
+        was = "was missing" if following is None else f"was {_excerpt(following)}"
+        raise Misread(f'next of {RESPOND} has to be "wait" or "done", and {was}', f"Call {RESPOND} again.")
+    return _Response(texts["say"], word == "done", texts["result"], given.get("result_data"))
+
+
+def _arguments(call: Call) -> dict[str, Any]:
+    """Raises Misread, which names the tool."""
+    try:
+        return written.object_of(call.arguments)
+    except Misread as error:
+        raise Misread(f"the arguments of {call.name[:64]} {error}", _CALL_AGAIN) from None
+
+
+# --- What the database holds -----------------------------------------------------------------------------------
+def unfit(value: Any) -> str:
+    """Why this is not JSON that can be stored, within a sentence; empty where it is. Not recursive: it may be deep."""
+    for item, depth in _items(value):
+        if depth > MAX_DEPTH:
+            return f"are nested more than {MAX_DEPTH} levels deep"
+        match item:
+            case float() if not math.isfinite(item):
+                return "hold a number that JSON does not have (NaN, Infinity, or one too large)"
+            case int() if item.bit_length() > _MAX_BITS:
+                return "hold a number with too many digits"
+            case None | bool() | int() | float() | str() | Mapping() | list() | tuple():
+                continue
+        return f"hold a {type(item).__name__}, which is not JSON"
+    return ""
+
+
+def _items(value: Any) -> Iterator[tuple[Any, int]]:
+    waiting = [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        yield item, depth
+        if isinstance(item, Mapping):
+            waiting += [(inner, depth + 1) for inner in item.values()]
+        elif isinstance(item, list | tuple):
+            waiting += [(inner, depth + 1) for inner in item]
+
+
+def _told_apart(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+    """Each call with an id of its own, also where the model gave one twice, and a name that every provider takes."""
+    taken: set[str] = set()
+    named = []
+    for number, call in enumerate(calls, start=1):
+        wanted = call.id if _ID.fullmatch(call.id) else f"call_{number}"
+        names = chain([wanted], (f"{wanted[:32]}_{again}" for again in count(2)))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        tool = _NOT_OF_A_NAME.sub("_", call.name)[:64] or "_"
+        named.append(ToolCall(name, tool, storable(call.arguments)))
+    return tuple(named)
+
+
+def _excerpt(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _MAX_EXCERPT else f"{text[:_MAX_EXCERPT]}…"
