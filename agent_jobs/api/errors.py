@@ -142,6 +142,12 @@ def unavailable(request: HttpRequest) -> JsonResponse:
     return answer
 
 
+def throttled(request: HttpRequest, refusal: Any) -> JsonResponse:
+    answer = plain(429, "throttled", str(refusal.detail), request)
+    answer["Retry-After"] = str(int(refusal.wait) + 1)
+    return answer
+
+
 def plain(status: int, code: str, message: str, request: HttpRequest) -> JsonResponse:
     return JsonResponse(body(code, message, request), status=status)
 

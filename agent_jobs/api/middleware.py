@@ -12,6 +12,7 @@ from uuid_utils import uuid7
 
 from agent_jobs.api import errors
 from agent_jobs.api.streams import WaitingResponse
+from agent_jobs.api.throttling import TooManyRequests
 from channels_integration import tally, tracing
 from infra import database
 
@@ -51,7 +52,9 @@ class RequestIdMiddleware:
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """For views outside of REST framework: a database that is away is a 503 there as well."""
+        """For views outside of REST framework: an outage of the database is a 503, too many log-ins are a 429."""
+        if isinstance(exception, TooManyRequests):
+            return errors.throttled(request, exception)
         return errors.unavailable(request) if database.is_unavailable(exception) else None
 
 

@@ -31,10 +31,12 @@ from agent_jobs.services import rates
 from agent_jobs.services.rates import Limit, Standing
 
 _MOST_REMEMBERED = 10_000
+_LOGINS = "20/minute"
 _WORDS = {
     "token": "with this token",
     "org": "of this organization",
     "address": "without a valid token from this address",
+    "login": "to log in from this address",
     "signature": "without a valid signature from this address",
 }
 
@@ -104,6 +106,12 @@ def forged(request: HttpRequest) -> tuple[str, int]:
     except TooManyRequests as refusal:
         return str(refusal.detail), int(refusal.wait) + 1
     return "", 0
+
+
+def count_login(request: HttpRequest) -> None:
+    """Before a password is looked at, whoever's. Raises TooManyRequests."""
+    if rates.is_on(settings.RATE_ADDRESS):
+        _take(request, Limit("login", address_of(request.META), _LOGINS))
 
 
 def succeeded(plain_token: str) -> None:

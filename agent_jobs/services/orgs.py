@@ -88,12 +88,12 @@ def _quota(column: str, value: Any) -> int | Decimal:
 
 
 def create_user(
-    org: Org, *, username: str, role: str, password: str, actor: Actor = _OPERATOR
+    org: Org, *, username: str, role: str, password: str, resets_password: bool = False, actor: Actor = _OPERATOR
 ) -> tuple[AbstractBaseUser, bool]:
     """The user, and whether they are new, with that role in the organisation.
 
-    Calling again sets the role and, where it is another one, the password. One account may belong to several
-    organisations.
+    Calling again sets the role, and the password only with `resets_password`: the account may be a superuser's or
+    belong to other organisations as well.
     """
     if role not in ROLES:
         raise Invalid(FieldError("role", "invalid", f"must be one of {', '.join(ROLES)}"))
@@ -108,7 +108,7 @@ def create_user(
         is_new = user is None
         if user is None:
             user = model(username=username)
-        is_new_password = is_new or not user.check_password(password)
+        is_new_password = is_new or (resets_password and not user.check_password(password))
         if is_new_password:
             try:
                 validate_password(password, user)

@@ -12,8 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+from axes.models import AccessAttempt, AccessLog
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db import connection
@@ -32,7 +34,7 @@ from channels_integration import retention as channels
 Step = tuple[str, int]
 _OF_JOBS = ("tasks", "messages", "activities", "steps", "approvals", "budgets")
 _OF_BUDGETS = ("usage_days", "reservations")
-KINDS = ("jobs", *_OF_JOBS, *_OF_BUDGETS, *channels.KINDS, "idempotency_keys", "workers", "sessions")
+KINDS = ("jobs", *_OF_JOBS, *_OF_BUDGETS, *channels.KINDS, "idempotency_keys", "workers", "sessions", "logins")
 BATCH = 500
 _SLICE_SECONDS = 10.0
 # Of the time that a batch took: the database is left alone for as long again.
@@ -40,6 +42,8 @@ _REST = 1.0
 # It rests between its batches, on a database that is slow for as long as these took.
 _SILENT_SECONDS = 60.0
 _DEAD_WORKER_DAYS = 7
+# Attempts to log in, which count for a quarter of an hour, and log-ins.
+_LOGINS: dict[type[Any], int] = {AccessAttempt: 1, AccessLog: 90}
 _CHANCE = random.SystemRandom()
 _failed: SetAside[str] = SetAside("prune")
 _EVER = datetime.min.replace(tzinfo=UTC)
@@ -202,6 +206,8 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
             found["budgets"] += cursor.fetchone()[0]
         found["workers"] = _dead_workers().count()
         found["sessions"] = Session.objects.filter(expire_date__lt=Now()).count()
+        for model, days in _LOGINS.items():
+            found["logins"] += model.objects.filter(attempt_time__lt=Now() - timedelta(days=days)).count()
     return found
 
 
@@ -223,6 +229,8 @@ def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Rand
             yield from _until_short("budgets", _DELETE_BUDGETS, [])
             yield "workers", _dead_workers().delete()[0]
             yield "sessions", Session.objects.filter(expire_date__lt=Now()).delete()[0]
+            for model, days in _LOGINS.items():
+                yield "logins", model.objects.filter(attempt_time__lt=Now() - timedelta(days=days)).delete()[0]
     org_ids = list(cutoffs)
     rng.shuffle(org_ids)  # so that a run that is cut short does not always leave the same ones
     for org_id in org_ids:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from axes.models import AccessAttempt
 from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
@@ -84,6 +85,7 @@ def test_cookies_and_headers_over_https():
     script = """
 import django, json
 django.setup()
+from axes.models import AccessAttempt
 from django.test import Client
 from django.conf import settings
 https = {"secure": True, "headers": {"Host": "jobs.example.com"}}
@@ -271,6 +273,19 @@ def test_five_wrong_passwords_lock_the_name_out_from_that_address(client, person
     assert locked.status_code == 429
     assert not is_in(client)
     assert log_in(client, **there).status_code == 302  # its owner, from elsewhere
+
+
+def test_made_up_names_from_one_address_are_refused_before_a_password_is_hashed(client, person, settings):
+    settings.RATE_ADDRESS = "60/minute"
+    here, there = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
+    answers = [client.post(LOGIN, {"username": f"guess{n}", "password": "x"}, **here) for n in range(25)]
+
+    assert [answer.status_code for answer in answers] == [200] * 20 + [429] * 5
+    assert answers[-1].json()["code"] == "throttled"
+    assert int(answers[-1]["Retry-After"]) > 0
+    assert AccessAttempt.objects.count() == 20, "who is refused leaves no row"
+    assert log_in(client, **here).status_code == 429
+    assert log_in(client, **there).status_code == 302
 
 
 def test_the_lock_opens_after_a_quarter_of_an_hour(client, person):

@@ -147,15 +147,19 @@ def test_a_user_is_made_with_a_role(password):
     assert list(Membership.objects.values_list("org_id", "user__username", "role")) == [("acme", "jane", "admin")]
 
 
-def test_making_a_user_again_changes_role_and_password(password):
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_making_a_user_again_changes_the_role_and_the_password_only_when_asked_to(password, is_reset):
     rows.org()
     arguments = ("create_user", "--org", "acme", "--username", "jane", "--password-stdin", "--role")
     run(*arguments, "admin")
     password("another long password")
 
-    assert "already" in run(*arguments, "member")
+    said = run(*arguments, "member", *["--reset-password"] * is_reset)
 
-    assert get_user_model().objects.get().check_password("another long password")
+    assert "already" in said
+    assert ("the password is the one they had" in said) is not is_reset
+    user = get_user_model().objects.get()
+    assert user.check_password("another long password" if is_reset else "correct horse battery")
     assert Membership.objects.get().role == "member"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from axes.models import AccessAttempt, AccessLog
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
@@ -397,3 +398,14 @@ def test_two_prunes_and_a_claim_at_once_do_not_wait_for_each_other() -> None:
     let_go.set()
     holder.join(PATIENCE)
     assert retention.prune()[0]["jobs"] == 5
+
+
+@pytest.mark.django_db
+def test_attempts_to_log_in_go_after_a_day_and_log_ins_after_ninety() -> None:
+    for model, old in ((AccessAttempt, 1), (AccessLog, 90)):
+        for days in (old - 0.5, old + 0.5):
+            row = model.objects.create(username="ann", ip_address="203.0.113.1")
+            model.objects.filter(pk=row.pk).update(attempt_time=datetime.now(UTC) - timedelta(days=days))
+    assert retention.count()["logins"] == 2
+    assert retention.prune()[0]["logins"] == 2
+    assert (AccessAttempt.objects.count(), AccessLog.objects.count()) == (1, 1)

@@ -13,7 +13,7 @@ _ACTOR = Actor("command", "create_user")
 
 
 class Command(BaseCommand):
-    help = "Make a user in an organisation, or set an existing one's role and password."
+    help = "Make a user in an organisation, or set an existing one's role."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--org", required=True, metavar="ORG_ID")
@@ -23,6 +23,10 @@ class Command(BaseCommand):
             "--password-stdin", action="store_true", required=True, help="read the password from standard input"
         )
 
+        parser.add_argument(
+            "--reset-password", action="store_true", help="also set the password of a user who exists already"
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         password = sys.stdin.readline().rstrip("\r\n")
         if not password:
@@ -30,7 +34,13 @@ class Command(BaseCommand):
         with told_plainly():
             org = orgs.open_org(options["org"])
             user, is_new = orgs.create_user(
-                org, username=options["username"], role=options["role"], password=password, actor=_ACTOR
+                org,
+                username=options["username"],
+                role=options["role"],
+                password=password,
+                resets_password=options["reset_password"],
+                actor=_ACTOR,
             )
         verb = "made" if is_new else "there is already"
-        self.stdout.write(f"{verb} user {user.get_username()}, {options['role']} of {org.pk}")
+        kept = "" if is_new or options["reset_password"] else "; the password is the one they had"
+        self.stdout.write(f"{verb} user {user.get_username()}, {options['role']} of {org.pk}{kept}")
