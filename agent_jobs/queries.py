@@ -14,9 +14,10 @@ from uuid import UUID
 
 from django.db import DataError, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models import Model, Q, QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
+from agent_jobs import pages
 from agent_jobs.errors import Forbidden, NotFound
 from agent_jobs.models import (
     Activity,
@@ -103,24 +104,9 @@ PROFILE_COLUMNS = (
     *("max_output_tokens", "timeout_seconds", "context_tokens", "allowed_tools"),
 )
 MAX_LOG_LINES = 100
-# A page that starts further down is found by its ids first: the skipped rows are then read from the index alone.
-_DEEP_OFFSET = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    column: str
-    is_descending: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Which rows of a list, in which order. `after` holds the values of the order's columns in the last row seen."""
-
-    order: tuple[Order, ...]
-    limit: int
-    offset: int = 0
-    after: tuple[Any, ...] | None = None
+# What an answer shows of a job beside its columns: about 500 bytes for each attempt (a task and lines of the log) and
+# for each message (lines of the log).
+MORE_JOB_BYTES = (F("attempt") + F("inbox_count")) * 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +190,31 @@ def activities(org_id: str) -> QuerySet[Activity]:
 
 
 def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_first: bool) -> Mapping[UUID, list[Row]]:
-    """At most so many activities of each job and, in the order of `job_ids`, of all of them together."""
+    """At most so many activities of each job and, in the order of `job_ids`, of all of them together.
+
+    They end early once they have `pages.MAX_BYTES`.
+    """
     direction = "DESC" if newest_first else "ASC"
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            SELECT found.id FROM unnest(%s::uuid[]) WITH ORDINALITY AS page (job_id, place)
-            CROSS JOIN LATERAL (
-                SELECT id, number FROM agent_jobs_activity WHERE job_id = page.job_id
-                ORDER BY number {direction} LIMIT %s
-            ) found
-            ORDER BY page.place, found.number {direction} LIMIT %s
+            WITH chosen AS (
+                SELECT found.id, row_number() OVER (ORDER BY page.place, found.number {direction}) AS place
+                FROM unnest(%s::uuid[]) WITH ORDINALITY AS page (job_id, place)
+                CROSS JOIN LATERAL (
+                    SELECT id, number FROM agent_jobs_activity WHERE job_id = page.job_id
+                    ORDER BY number {direction} LIMIT %s
+                ) found
+                ORDER BY page.place, found.number {direction} LIMIT %s
+            ), measured AS (
+                SELECT c.id, c.place, sum(octet_length(a.note) + coalesce(octet_length(a.input::text), 0)
+                        + coalesce(octet_length(a.output::text), 0))
+                    OVER (ORDER BY c.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+                FROM chosen c JOIN agent_jobs_activity a ON a.id = c.id
+            )
+            SELECT id FROM measured WHERE coalesce(bytes_before, 0) < %s ORDER BY place
             """,  # noqa: S608 - the direction is one of two words
-            [list(job_ids), per_job, total],
+            [list(job_ids), per_job, total, pages.MAX_BYTES],
         )
         ids = [row[0] for row in cursor.fetchall()]
     rows = activities_by_id(ids)
@@ -346,31 +344,6 @@ def model_keys(org_id: str) -> QuerySet[ModelKey]:
 
 def hours_of_places(org_id: str, kind: str) -> QuerySet[PlaceHours]:
     return PlaceHours.objects.filter(org_id=org_id, kind=kind)
-
-
-def page(rows: QuerySet[Any], window: Window, columns: Sequence[str]) -> tuple[list[Row], bool]:
-    """The window's rows, and whether there are more behind them."""
-    order = [f"-{by.column}" if by.is_descending else by.column for by in window.order]
-    ordered = rows.order_by(*order)
-    if window.after is not None:
-        ordered = ordered.filter(_behind(window.order, window.after))
-    first, last = window.offset, window.offset + window.limit + 1
-    if window.offset > _DEEP_OFFSET:
-        model: type[Model] = rows.model
-        ordered = model._default_manager.filter(pk__in=ordered.values("pk")[first:last]).order_by(*order)
-        first, last = 0, window.limit + 1
-    found: list[Row] = list(ordered.values(*columns)[first:last])
-    return found[: window.limit], len(found) > window.limit
-
-
-def _behind(order: Sequence[Order], values: Sequence[Any]) -> Q:
-    """Rows that come after the one with these values. The bound on the first column is what an index can use."""
-    first = order[0]
-    behind = Q()
-    for number, by in enumerate(order):
-        same = Q(**{before.column: values[place] for place, before in enumerate(order[:number])})
-        behind |= same & Q(**{f"{by.column}__{'lt' if by.is_descending else 'gt'}": values[number]})
-    return Q(**{f"{first.column}__{'lte' if first.is_descending else 'gte'}": values[0]}) & behind
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries, scopes
+from agent_jobs import pages, queries, scopes
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource
@@ -98,7 +98,7 @@ class AppTokens(_Admins):
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY, rows=queries.app_tokens(self.org_id), filtered=AppTokenFilters)
         page = self.listed(asked, SORTING)
-        rows, has_more = queries.page(asked.rows, page.window, queries.APP_TOKEN_COLUMNS)
+        rows, has_more = pages.page(asked.rows, page.window, queries.APP_TOKEN_COLUMNS)
         meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
         return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
 

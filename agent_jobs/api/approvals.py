@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import approvers, queries
+from agent_jobs import approvers, pages, queries
 from agent_jobs.api import filters, paging
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource, read_job_id
@@ -129,7 +129,7 @@ class Approvals(Resource):
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY, rows=queries.approvals(self.org_id), filtered=ApprovalFilters)
         page = self.listed(asked, SORTING)
-        rows, has_more = queries.page(asked.rows, page.window, queries.APPROVAL_COLUMNS)
+        rows, has_more = pages.page(asked.rows, page.window, queries.APPROVAL_COLUMNS)
         meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
         return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
 

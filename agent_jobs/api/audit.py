@@ -7,7 +7,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries, scopes
+from agent_jobs import pages, queries, scopes
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
@@ -67,6 +67,6 @@ class Audit(Resource):
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY, rows=queries.audit_entries(self.org_id), filtered=AuditFilters)
         page = self.listed(asked, SORTING)
-        rows, has_more = queries.page(asked.rows, page.window, queries.AUDIT_COLUMNS)
+        rows, has_more = pages.page(asked.rows, page.window, queries.AUDIT_COLUMNS)
         meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
         return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries
+from agent_jobs import pages, queries
 from agent_jobs.api import paging, parsing
 from agent_jobs.api.answers import filled, number, stamp
 from agent_jobs.api.base import Resource
@@ -186,7 +186,7 @@ class _Catalog(Resource):
         asked = self.asked(query=self.list_query)
         page = self.listed(asked, SORTING)
         self.require_org(org_id)
-        rows, has_more = queries.page(self.rows(), page.window, self.columns)
+        rows, has_more = pages.page(self.rows(), page.window, self.columns)
         include = asked.query.get("include", frozenset())
         shown = [self.shown(row, asked, with_schema="schema" in include) for row in rows]
         meta = page.meta(rows, total=self.rows().count(), has_more=has_more)

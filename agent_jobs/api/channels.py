@@ -14,7 +14,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries, scopes
+from agent_jobs import pages, scopes
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
@@ -127,7 +127,7 @@ class _Registered(Resource):
 
     def cut(self, found: Any, sorting: paging.Sorting, shown: Callable[[Any], dict[str, Any]]) -> Response:
         page = self.listed(self.asked(query=sorting.params()), sorting)
-        rows, has_more = queries.page(found, page.window, [column.name for column in found.model._meta.concrete_fields])
+        rows, has_more = pages.page(found, page.window, [column.name for column in found.model._meta.concrete_fields])
         meta = page.meta(rows, total=found.count(), has_more=has_more)
         data = [shown(SimpleNamespace(**row)) for row in rows]
         return Response({"data": data, "meta": {"org_id": self.org_id, **meta}})

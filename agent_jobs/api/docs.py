@@ -138,7 +138,7 @@ class PageMeta(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     limit = serializers.IntegerField()
     offset = serializers.IntegerField()
-    count = serializers.IntegerField(help_text="How many are in this answer.")
+    count = serializers.IntegerField(help_text="How many are in this answer: by `offset` one goes on by so many.")
     total = serializers.IntegerField(help_text="How many there are under these filters.")
     sort = SortMeta(many=True)
     next_cursor = serializers.CharField(required=False, help_text="Only where more follow.")

@@ -12,7 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import hours, queries
+from agent_jobs import hours, pages, queries
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
@@ -139,7 +139,7 @@ class _Hours(Resource):
         page = self.listed(asked, SORTING)
         self.require_org(org_id)
         of_kind = queries.hours_of_places(self.org_id, self.kind)
-        rows, has_more = queries.page(of_kind, page.window, queries.HOURS_COLUMNS)
+        rows, has_more = pages.page(of_kind, page.window, queries.HOURS_COLUMNS)
         meta = page.meta(rows, total=of_kind.count(), has_more=has_more)
         shown = [self.shown(statement) for statement in stated_hours.statements(rows)]
         return Response({"data": shown, "meta": {"org_id": self.org_id, **meta}})

@@ -9,7 +9,7 @@ from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import explanations, queries, stats, timing
+from agent_jobs import explanations, pages, queries, stats, timing
 from agent_jobs.api import activities, job_answers, paging, parsing, streams
 from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
@@ -132,7 +132,7 @@ class Jobs(Resource):
         include = asked.query["include"]
         counts = stats.status_counts(asked.rows) if "stats" in include else None
         total = sum(counts.values()) if counts is not None else asked.rows.count()
-        rows, has_more = queries.page(asked.rows, page.window, queries.JOB_COLUMNS)
+        rows, has_more = pages.page(asked.rows, page.window, queries.JOB_COLUMNS, more_bytes=queries.MORE_JOB_BYTES)
         shown = job_answers.of(rows)
         meta = {"org_id": self.org_id, **page.meta(rows, total=total, has_more=has_more)}
         if counts is not None:

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries
+from agent_jobs import pages, queries
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource, read_job_id
@@ -77,7 +77,7 @@ class JobMessages(Resource):
         page = self.listed(asked, SORTING)
         job = queries.job(self.org_id, read_job_id(job_id))
         said = queries.messages(self.org_id, job["id"])
-        rows, has_more = queries.page(said, page.window, queries.MESSAGE_COLUMNS)
+        rows, has_more = pages.page(said, page.window, queries.MESSAGE_COLUMNS)
         meta = page.meta(rows, total=said.count(), has_more=has_more)
         return Response({"data": [answer(self.org_id, row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
 

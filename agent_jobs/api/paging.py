@@ -11,12 +11,16 @@ from django.core import signing
 from agent_jobs.api import parsing
 from agent_jobs.api.parsing import Param
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.queries import Order, Row, Window
+from agent_jobs.pages import MAX_BYTES, Order, Row, Window
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1_000
 MAX_OFFSET = 1_000_000_000
 MAX_SORTS = 3
+_ABOUT_LIMIT = (
+    f"How many to return at most. An answer ends early once its texts and JSON have {MAX_BYTES >> 20} MiB: then"
+    " `meta.count` is smaller, and `meta.next_cursor` goes on."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Sorting:
 
     def params(self) -> dict[str, Param]:
         return {
-            "limit": parsing.whole(1, MAX_LIMIT, default=DEFAULT_LIMIT, about="How many to return at most."),
+            "limit": parsing.whole(1, MAX_LIMIT, default=DEFAULT_LIMIT, about=_ABOUT_LIMIT),
             "offset": parsing.whole(0, MAX_OFFSET, default=0, about="How many to skip."),
             "sort": Param(
                 self.read,
@@ -106,7 +110,7 @@ def place(sorting: Sorting, query: Mapping[str, Any]) -> Page:
         if query["offset"]:
             raise Invalid(FieldError("offset", "invalid", "does not go with a cursor"))
         if sorts is not None and sorts != kept:
-            raise Invalid(FieldError("cursor", "invalid", "belongs to a list in another order"))
+            raise Invalid(FieldError("cursor", "invalid", "does not match this sort order"))
         sorts, after = kept, tuple(_unpacked(value) for value in cursor["after"])
     sorts = sorts or sorting.read(sorting.default)
     order = tuple(Order(sorting.columns[name], is_descending) for name, is_descending in sorts)

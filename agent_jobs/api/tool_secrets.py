@@ -7,7 +7,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries, scopes
+from agent_jobs import pages, queries, scopes
 from agent_jobs.api import paging
 from agent_jobs.api.answers import stamp
 from agent_jobs.api.base import Resource
@@ -79,7 +79,7 @@ class ToolSecrets(_Admins):
         asked = self.asked(query=QUERY)
         page = self.listed(asked, SORTING)
         found = queries.tool_secrets(self.org_id)
-        rows, has_more = queries.page(found, page.window, queries.TOOL_SECRET_COLUMNS)
+        rows, has_more = pages.page(found, page.window, queries.TOOL_SECRET_COLUMNS)
         meta = page.meta(rows, total=found.count(), has_more=has_more)
         return Response({"data": [shown(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
 
