@@ -356,10 +356,6 @@ STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS", 25)
 # Days for which what has ended is kept, where the organisation does not say.
 RETENTION_DAYS = env_int("AGENT_JOBS_RETENTION_DAYS", 90, minimum=1)
 WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=12)
-# How far workers give way to the web processes and the database where the processors are busy.
-WORKER_NICENESS = env_int("AGENT_JOBS_WORKER_NICENESS", 5)
-if WORKER_NICENESS > 19:
-    raise ImproperlyConfigured("AGENT_JOBS_WORKER_NICENESS must be 0 to 19")
 # A process with a turn that takes longer is replaced: no thread can be stopped.
 TURN_SECONDS = env_int("AGENT_JOBS_TURN_SECONDS", 900, minimum=10)
 # Of each worker process; 0 leaves it to the operator's own limits. Threads alone want some 300.

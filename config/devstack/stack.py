@@ -95,7 +95,7 @@ class Stack:
     def _start_service(self, environment: dict[str, str]) -> None:
         web = ("-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", f"127.0.0.1:{self._port}")
         self._supervisor.add(Process("web", self._python("web", *web, env=environment)))
-        celery = ("-m", "config.celery_command")
+        celery = ("-m", "celery", "--app", "config.celery", "--quiet")
         pooled = environment | {
             "AGENT_JOBS_DATABASE_POOL": os.environ.get("AGENT_JOBS_DATABASE_POOL") or "16",
             # Less than the time after which a process that does not end is killed.

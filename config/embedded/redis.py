@@ -23,7 +23,7 @@ class Redis:
     stop_signal = signal.SIGTERM
 
     def __init__(self, data_dir: Path) -> None:
-        self._program = _binary()
+        self.program = _binary()
         self._record = data_dir / "redis.json"
         self._port = processes.free_port()
         self._password = secrets.token_urlsafe(24)
@@ -52,7 +52,7 @@ class Redis:
             f'dir "{self._record.parent}"',
         ]
         process = subprocess.Popen(
-            [self._program, "-"],  # the settings come on standard input, so the password is never in `ps`
+            [self.program, "-"],  # the settings come on standard input, so the password is never in `ps`
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,

@@ -52,7 +52,7 @@ def main() -> None:
         for number in range(given.rounds):
             for name, measure in measures.items():
                 rounds[name].append(measure())
-                print(f"round {number + 1}: {name}: {rounds[name][-1]}", flush=True)
+                print(f"round {number + 1}: {name}: {rounds[name][-1]}", file=sys.stderr, flush=True)
     report([{"name": name, **medians(figures)} for name, figures in rounds.items()])
 
 
@@ -85,19 +85,24 @@ def servers(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def workers(app: str, count: int, arguments: list[str]) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    command = [sys.executable, "-m", "celery", "-A", app, "worker", "--without-gossip", "--without-mingle"]
+    command = [sys.executable, "-m", "celery", "-A", app, "-q", "worker", "--without-gossip", "--without-mingle"]
     command += ["--loglevel", "ERROR", *arguments]
-    started = [
-        subprocess.Popen([*command, "-n", f"w{number}@bench"], cwd=ROOT, env=os.environ.copy())
-        for number in range(count)
-    ]
-    try:
-        yield started
-    finally:
-        for process in started:
-            process.send_signal(signal.SIGTERM)
-        for process in started:
-            process.wait(30)
+    with (Path(os.environ["AGENT_JOBS_DATA_DIR"]) / "workers.log").open("w+") as output:
+        started = [
+            subprocess.Popen([*command, "-n", f"w{number}@bench"], cwd=ROOT, stdout=output, stderr=output)
+            for number in range(count)
+        ]
+        try:
+            yield started
+        except BaseException:
+            output.seek(0)
+            print(output.read(), file=sys.stderr)
+            raise
+        finally:
+            for process in started:
+                process.send_signal(signal.SIGTERM)
+            for process in started:
+                process.wait(30)
 
 
 def bare(arguments: list[str], given: argparse.Namespace) -> dict[str, float]:

@@ -90,8 +90,8 @@ def model() -> Iterator[str]:
 def beat() -> Iterator[None]:
     """Without one workers would go by their own clocks, and every thread of theirs looks around once a second."""
     schedule = str(Path(os.environ["AGENT_JOBS_DATA_DIR"]) / "beat-schedule")
-    command = [sys.executable, "-m", "config.celery_command", "beat", "--schedule", schedule, "--loglevel", "ERROR"]
-    process = subprocess.Popen(command, cwd=ROOT)
+    command = [sys.executable, "-m", "celery", "--app", "config.celery", "--quiet", "beat", "--schedule", schedule]
+    process = subprocess.Popen([*command, "--loglevel", "ERROR"], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         yield
     finally:

@@ -231,7 +231,7 @@ class Rig:
         if name in self.webs:
             bind = f"127.0.0.1:{self._web_ports[name]}"
             return ["-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", bind, "config.wsgi:application"]
-        celery = ["-m", "config.celery_command"]
+        celery = ["-m", "celery", "--app", "config.celery", "--quiet"]
         if name in self.workers:
             threads = self.environment.get("AGENT_JOBS_WORKER_THREADS", "16")
             options = ["--pool", "threads", "--concurrency", threads, "--queues", QUEUES, "--loglevel", "WARNING"]
