@@ -100,8 +100,12 @@ class Job(models.Model):
                 condition=Q(replay_of__isnull=False),
                 name="job_replays",
             ),
+            # With what tells whether a process understands a job, so that claims skip others in the index alone.
             models.Index(
-                fields=["lane", "org", "queue_at", "id"], condition=Q(queue_at__isnull=False), name="job_queue"
+                fields=["lane", "org", "queue_at", "id"],
+                include=["runner", "waiting_for", "resume"],
+                condition=Q(queue_at__isnull=False),
+                name="job_queue",
             ),
             models.Index(fields=["scheduled_at"], condition=Q(status="SCHEDULED"), name="job_due"),
             models.Index(
