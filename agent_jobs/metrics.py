@@ -47,7 +47,9 @@ COUNTERS: Mapping[str, Known] = {
     "ends": Known("Jobs ended, with the error's code where they failed.", ("status", "code")),
     "retries": Known("Turns that failed and are tried again."),
     "taken_back": Known("Jobs taken from a worker that was lost, or given back by one that was stopped.", ("reason",)),
-    "model_tokens": Known("Tokens that models reported.", ("model", "kind")),
+    "model_tokens": Known(
+        "Tokens that models reported; a model that is not in the price table is `provider:other`.", ("model", "kind")
+    ),
     "model_cost": Known("What these cost, in the currency of the price table.", ("model",)),
     "budget_refusals": Known("Model calls that a cap left too little for.", ("scope",)),
     "lease_losses": Known("Outcomes of turns thrown away because the lease had gone to another."),

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.utils.module_loading import import_string
 from uuid_utils.compat import uuid7
 
-from channels_integration import inbound, lanes, statements, tally
+from channels_integration import inbound, lanes, platforms, statements, tally
 from channels_integration.messages import (
     Delivery,
     DeliveryError,
@@ -287,12 +287,17 @@ def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | No
 
 
 def _count(claim: lanes.Claim, outcome: str, code: str) -> None:
-    tally.add("deliveries", platform=claim.outgoing.target.platform, outcome=outcome, code=code)
+    tally.add("deliveries", platform=_label(claim), outcome=outcome, code=code)
+
+
+def _label(claim: lanes.Claim) -> str:
+    """A bridge counts as a webhook: its name is its organisation's."""
+    return platforms.get(claim.outgoing.target.platform).name
 
 
 def _count_429(claim: lanes.Claim, error: TemporaryError) -> None:
     if error.code in _TOO_MANY:
-        tally.add("platform_429s", platform=claim.outgoing.target.platform)
+        tally.add("platform_429s", platform=_label(claim))
 
 
 def _at(claim: lanes.Claim) -> datetime:

@@ -37,6 +37,7 @@ class _Tally:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.counts: defaultdict[Series, float] = defaultdict(float)
+        self.known: set[Series] = set()  # all that it has ever counted
         self.thread: threading.Thread | None = None
         self.is_full = False
 
@@ -105,11 +106,13 @@ def _add(amounts: dict[Series, float]) -> None:
     tally = _tally
     with tally.lock:
         for series, amount in amounts.items():
-            if series not in tally.counts and len(tally.counts) >= _MOST_SERIES:
-                if not tally.is_full:
-                    log.error("too many series are counted; %s is not", series[0])
-                tally.is_full = True
-                continue
+            if series not in tally.known:
+                if len(tally.known) >= _MOST_SERIES:
+                    if not tally.is_full:
+                        log.error("too many series are counted; %s is not", series[0])
+                    tally.is_full = True
+                    continue
+                tally.known.add(series)
             tally.counts[series] += amount
         if tally.thread is None:
             tally.thread = threads.start_vital("tally", _flush_for_ever)

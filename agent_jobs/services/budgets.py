@@ -325,9 +325,9 @@ def _book(row: Reservation, use: _Use, sign: int) -> None:
 
 
 def _count(use: _Use) -> None:
-    tally.add("model_tokens", use.usage.input_tokens, model=use.model, kind="input")
-    tally.add("model_tokens", use.usage.output_tokens, model=use.model, kind="output")
-    tally.add("model_cost", float(use.cost), model=use.model)
+    tally.add("model_tokens", use.usage.input_tokens, model=prices.label(use.model), kind="input")
+    tally.add("model_tokens", use.usage.output_tokens, model=prices.label(use.model), kind="output")
+    tally.add("model_cost", float(use.cost), model=prices.label(use.model))
 
 
 def _spent(row: Reservation) -> Spent:

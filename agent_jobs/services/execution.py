@@ -21,7 +21,7 @@ from agent_jobs import dispatch, runners
 from agent_jobs.errors import LeaseLost, RunError
 from agent_jobs.runners import calling
 from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Runner
-from agent_jobs.services import alone, inflight, outcomes, quiet_hours, recovery, speech, transitions, turns
+from agent_jobs.services import alone, inflight, outcomes, prices, quiet_hours, recovery, speech, transitions, turns
 from agent_jobs.services.guard import Guard
 from agent_jobs.services.leases import Keeper
 from agent_jobs.services.patience import patiently
@@ -259,7 +259,7 @@ def _count_claims(claims: Sequence[Claim], lane: str) -> None:
 def _count_turn(runner: Runner, outcome: Outcome, seconds: float) -> None:
     tally.observe("turn_seconds", seconds, runner=runner.name)
     for call in outcome.calls:
-        tally.observe("model_call_seconds", call.seconds, model=call.model)
+        tally.observe("model_call_seconds", call.seconds, model=prices.label(call.model))
         tracing.past_span("model call", seconds=call.seconds, model=call.model)
 
 

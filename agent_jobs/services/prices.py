@@ -41,6 +41,15 @@ def of(model: str) -> Price:
     return Price(*found) if found else Price()
 
 
+def label(model: str) -> str:
+    """A model's name in metrics, of which there are only so many: the operator's table and what ships with the service
+    are named, other models of a provider are one. Organisations state whatever names they like."""
+    if model in settings.MODEL_PRICES or model in llm.MODELS:
+        return model
+    provider = llm.provider_of(model)
+    return f"{provider}:other" if provider in llm.PROVIDERS else "other"
+
+
 def check(model: str) -> str:
     """Why the model may not be called for want of a price; empty if it may. What ships with the service is free."""
     if settings.REQUIRE_MODEL_PRICE and llm.provider_of(model) and not _listed(model):

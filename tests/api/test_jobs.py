@@ -72,8 +72,8 @@ def test_what_was_posted_is_what_is_shown(acme):
     assert shown["config"] == {"start_prompt": "Hello {{ name }}", "max_follow_ups": 2}
 
 
-def test_channel_data_says_the_platform_and_what_else_is_known(acme):
-    acme.post("/services/channels", {"platform": "web", "code": "desk", "name": "Front desk"})
+def test_channel_data_says_the_platform_and_what_else_is_known(acme, admin):
+    admin.post("/services/channels", {"platform": "web", "code": "desk", "name": "Front desk"})
     rows.job(channel_code="desk", thread="17.5", channel_data={"b": 1, "a": 2})
     known = {"b": 1, "a": 2, "platform": "web", "channel_id": "desk", "name": "Front desk", "thread_id": "17.5"}
 
@@ -91,8 +91,8 @@ def test_what_a_client_says_in_channel_data_is_not_changed(acme):
     assert listed["channel_data"] == {"platform": "irc", "channel_id": 5, "name": "n", "thread_id": None}
 
 
-def test_the_strangers_name_of_a_channel_is_not_shown(acme, rival):
-    rival.post("/services/channels", {"platform": "web", "code": "lobby", "name": "Theirs"})
+def test_the_strangers_name_of_a_channel_is_not_shown(acme, rival_admin):
+    rival_admin.post("/services/channels", {"platform": "web", "code": "lobby", "name": "Theirs"})
     rows.job()
 
     assert "Theirs" not in acme.get(JOBS).content.decode()
@@ -362,7 +362,8 @@ EXAMPLE = {
 def org123(db):
     api = factories.api("org123", "SERVICES:WRITE")
     slack = {"team_id": "T123456", "bot_token": "xoxb-1", "signing_secret": "0123456789abcdef"}
-    assert api.post("/services/channels/slack/installations", slack).status_code == 201
+    admin = factories.api("org123", "SERVICES:ADMIN")
+    assert admin.post("/services/channels/slack/installations", slack).status_code == 201
     types = "/services/organizations/org123/agent-jobs-type"
     made = api.post(types, {"id": "daily-report", "name": "Daily report", "default_config": {"start_prompt": "Hi"}})
     assert made.status_code == 201, made.content

@@ -180,6 +180,15 @@ class TestCounts:
         posts = {"method": "POST", "route": "/services/agent-jobs", "status": "201"}
         assert value(page, "http_request_seconds_count", **posts) == 2
 
+    def test_a_label_without_an_end_fills_nothing(self, client, monkeypatch) -> None:
+        monkeypatch.setattr(tally, "_tally", tally._Tally())
+        monkeypatch.setattr(tally, "_MOST_SERIES", 5)
+        for number in range(20):
+            tally.add("platform_429s", platform=f"p{number}")
+            tally.flush()
+
+        assert len([name for name, _ in read(client) if name == "platform_429s_total"]) == 5
+
     def test_a_cancel_and_a_lost_worker(self, client) -> None:
         rows.job(JobStatus.RUNNING, lease_until=datetime.now(UTC) - timedelta(seconds=1))
         rows.job(JobStatus.RUNNING, lease_until=datetime.now(UTC) - timedelta(seconds=1), crash_count=2)

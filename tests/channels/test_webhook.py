@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import standardwebhooks
 
-from channels_integration import directory, http, inbound, webchat
+from channels_integration import directory, http, inbound, tally, webchat
 from channels_integration.errors import UnknownChannel
 from channels_integration.messages import Target
 from channels_integration.models import Channel, OutboundMessage
@@ -159,6 +159,9 @@ def test_a_bridge_is_a_webhook_under_another_name(receiver):
     body = json.loads(receiver.received[0].body)
     assert (body["data"]["platform"], body["data"]["channel_code"]) == ("whatsapp", "+491234")
     assert [m.text for m in webchat.read("acme", "whatsapp", "+491234")] == ["Hi"]
+    counted = {dict(labels).get("platform") for name, labels in tally.totals() if name == "deliveries"}
+    assert "webhook" in counted
+    assert "whatsapp" not in counted, "a name that an organisation made up is no label of a metric"
 
 
 def test_a_channel_that_was_unregistered_meanwhile_is_a_dead_letter(receiver, secret):

@@ -16,7 +16,7 @@ from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Budget, Job, Org, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
-from agent_jobs.services import budgets, duties, duty_table, spending
+from agent_jobs.services import budgets, duties, duty_table, prices, spending
 from agent_jobs.states import JobStatus
 from channels_integration import tally
 from tests import rows
@@ -434,6 +434,23 @@ def test_a_price_is_the_models_own_or_its_providers_or_the_one_for_all(settings:
         "*": (Decimal(100), Decimal(200)),
     }
     assert reserve(capped(), model=model).settle(Usage(10**6, 10**6)).cost == cost
+
+
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [
+        ("openai:gpt-5", "openai:gpt-5"),
+        ("openai:their-own-words", "openai:other"),
+        ("google:x", "google:other"),
+        ("scripted", "scripted"),
+        ("canary", "other"),
+        ("nobody:canary", "other"),
+    ],
+)
+def test_metrics_name_only_models_that_the_operator_knows(settings: Any, model: str, label: str) -> None:
+    settings.MODEL_PRICES = {"openai:gpt-5": (Decimal(1), Decimal(1)), "openai:*": (Decimal(1), Decimal(1))}
+
+    assert prices.label(model) == label
 
 
 def test_a_model_without_a_price_is_free_or_refused_as_the_setting_says(settings: Any) -> None:
