@@ -1,4 +1,5 @@
 """Where requests to other people's servers may go: the shape of an address, what its name leads to, what is public.
+What is alike in both clients, `http` and `egress`, stands here too.
 
 Knows no settings and no Django, so that clients which may not know them keep the same rules (`egress`).
 """
@@ -10,9 +11,12 @@ import ipaddress
 import re
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,11 +24,16 @@ from AntiSSRF import IPAddressRanges
 from urllib3.util import parse_url
 
 PRIVATE = "points into a private network"
+# The most look-ups under way: of all, and of one organisation. The system's resolver gives up an unanswered one when it
+# likes, so whoever has many slow names waits for their own alone.
+MOST_LOOK_UPS = 64
+MOST_LOOK_UPS_OF_ONE = 8
 _ODD = re.compile(r"[\x00-\x20\x7f\\]")
 # Beside the list: IPv4 addresses in the form that IPv6 began with.
 _PRIVATE = tuple(ipaddress.ip_network(block) for block in (*IPAddressRanges.recommended_latest, "::/96"))
-# Look-ups that nobody answers keep their threads for as long as the system's resolver likes.
-_looking_up = threading.BoundedSemaphore(64)
+_asker: ContextVar[str] = ContextVar("asker", default="")
+_under_way: dict[str, tuple[str, Future[list[str]]]] = {}  # of each host: whose look-up it is, and its outcome
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,39 @@ def host_of(url: str) -> str:
     return (parse_url(url).host or "").strip("[]")
 
 
+def is_inside(host: str) -> bool:
+    """Whether a host is this machine or not public by its text alone: as an address, in whichever notation, or as
+    `localhost`. Nothing is looked up."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return not _is_public(name)
+    except ValueError:
+        pass
+    try:
+        return not _is_public(socket.inet_ntoa(socket.inet_aton(name)))  # as 2130706433, 0x7f.1 and 017700000001
+    except OSError:
+        return False
+
+
+@contextmanager
+def asking_for(org_id: str) -> Iterator[None]:
+    """Look-ups of this thread, and of what it begins in an event loop, are this organisation's."""
+    token = _asker.set(org_id)
+    try:
+        yield
+    finally:
+        _asker.reset(token)
+
+
+class NoCookies(DefaultCookiePolicy):
+    """Keeps no cookie and sends none: what a server sets would go along with the requests of other organisations."""
+
+    def __init__(self) -> None:
+        super().__init__(allowed_domains=())
+
+
 def are_allowed(addresses: Sequence[str], rules: Rules) -> bool:
     """Whether every one of them is public, or the rules ask for no such thing."""
     return rules.allow_private or all(map(_is_public, addresses))
@@ -90,28 +132,34 @@ async def look_up_beside(host: str, *, seconds: float) -> list[str]:
 
 
 def _begin(host: str) -> Future[list[str]]:
-    places = _looking_up
-    if not places.acquire(blocking=False):
-        raise NoAddress("too many names are being looked up")
-    found: Future[list[str]] = Future()
-
-    def look() -> None:
-        entries: Sequence[Any] = ()
-        try:
-            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            pass
-        finally:
-            places.release()
-        if not found.set_running_or_notify_cancel():
-            return  # nobody waits any more
-        if entries:
-            found.set_result(list(dict.fromkeys(str(entry[4][0]) for entry in entries)))
-        else:
-            found.set_exception(NoAddress("the name is not known"))
-
-    threading.Thread(target=look, name="look-up", daemon=True).start()
+    """The look-up of this host that is under way, or a new one. Whoever gives up waiting cancels nothing."""
+    asker = _asker.get()
+    with _lock:
+        if host in _under_way:
+            return _under_way[host][1]
+        own = sum(1 for other, _ in _under_way.values() if other == asker)
+        if len(_under_way) >= MOST_LOOK_UPS or (asker and own >= MOST_LOOK_UPS_OF_ONE):
+            raise NoAddress("too many names are being looked up")
+        found: Future[list[str]] = Future()
+        found.set_running_or_notify_cancel()
+        threading.Thread(target=_look, args=[host, found], name="look-up", daemon=True).start()
+        _under_way[host] = asker, found
     return found
+
+
+def _look(host: str, found: Future[list[str]]) -> None:
+    entries: Sequence[Any] = ()
+    try:
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        pass
+    finally:
+        with _lock:
+            _under_way.pop(host, None)
+    if entries:
+        found.set_result(list(dict.fromkeys(str(entry[4][0]) for entry in entries)))
+    else:
+        found.set_exception(NoAddress("the name is not known"))
 
 
 def _is_public(address: str) -> bool:

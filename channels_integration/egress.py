@@ -2,7 +2,7 @@
 
 A name is looked up when a connection is made, every address that it gives is judged, and the connection goes to one of
 these, under the name's certificate: a name that leads elsewhere a moment later changes nothing. No redirects, no
-proxies, no passwords of the environment; answers are bounded, and not packed, for a packed one has no bound.
+proxies, no cookies, no passwords of the environment; answers are bounded, and not packed: a packed one has no bound.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable
 from functools import cache
+from http.cookiejar import CookieJar
 from typing import Any
 
 import httpcore2
@@ -55,11 +56,12 @@ def loop() -> asyncio.AbstractEventLoop:
 
 def client(rules: Rules, *, max_bytes: int, network: httpcore2.AsyncNetworkBackend | None = None) -> Client:
     """A client for one event loop, that many may share. Time-outs come with each request."""
-    return Client(
+    return httpx2.AsyncClient(
         transport=_Guarded(rules, max_bytes, network or _Network(rules)),
         timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS),
         follow_redirects=False,
         trust_env=False,
+        cookies=CookieJar(addresses.NoCookies()),
     )
 
 

@@ -151,19 +151,14 @@ def _send_to(
 
 
 def refusal(url: str) -> str | None:
-    """Why a message may not be sent to this address, as the end of a sentence; None if it may.
+    """Why no request may go to this address, by its text alone, as the end of a sentence; None if it may.
 
-    Looks the name up, too; one that does not resolve now may do so later. Looked at again at each attempt.
+    For doors, which look no name up: a slow one would hold their thread. Where it leads is judged at each request.
     """
     if reason := refusal_of_shape(url):
         return reason
-    if settings.ALLOW_PRIVATE_ADDRESSES:
-        return None
-    try:
-        found = _look_up(url, seconds=CONNECT_SECONDS)
-    except NotConnected:
-        return None
-    return None if addresses.are_allowed(found, rules()) else addresses.PRIVATE
+    is_inside = not settings.ALLOW_PRIVATE_ADDRESSES and addresses.is_inside(addresses.host_of(url))
+    return addresses.PRIVATE if is_inside else None
 
 
 def refusal_of_shape(url: str) -> str | None:
@@ -299,6 +294,7 @@ def _session(address: str) -> requests.Session:
     """A new session for each request: nothing is shared between threads, and an address is judged every time."""
     session = requests.Session()
     session.trust_env = False
+    session.cookies.set_policy(addresses.NoCookies())
     for scheme in ("https://", "http://"):
         session.mount(scheme, _Pinned(address))
     return session

@@ -143,13 +143,15 @@ def _fallback_complaint(profile: Profile, own: dict[str, ModelKey]) -> str:
 def _address_complaint(provider: str, base_url: str, own: dict[str, ModelKey]) -> str:
     if not provider:
         return "is for hosted models"
+    if complaint := _refusal(base_url):
+        return complaint
     if provider not in own:
         return (
             f"wants a key of the organization's own for {provider}: the operator's goes to no address but {provider}'s"
         )
     if _origin(base_url) != _origin(_address_of(own[provider])):
         return f"must be at the host that the organization's key for {provider} is for: {_address_of(own[provider])}"
-    return _refusal(base_url) or ""
+    return ""
 
 
 # --- Calls -----------------------------------------------------------------------------------------------------
@@ -247,5 +249,6 @@ def _address_of(key: ModelKey) -> str:
 
 
 def _origin(url: str) -> tuple[str, str, int]:
+    """Of an address that was judged by its text before."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)

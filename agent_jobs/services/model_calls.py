@@ -20,6 +20,7 @@ from agent_jobs.services.inflight import CALLS, give_back
 from agent_jobs.services.patience import patiently
 from agent_jobs.services.receipts import Told
 from agent_jobs.services.transitions import Claim
+from channels_integration import addresses
 from channels_integration.storable import storable
 
 _T = TypeVar("_T")
@@ -57,7 +58,8 @@ class ModelCalls:
                 flying.give_up = give_up
 
             try:
-                reply = llm.ask(self._routes, turn, on_start, call.make)
+                with addresses.asking_for(self._claim.org_id):
+                    reply = llm.ask(self._routes, turn, on_start, call.make)
             except RetryableError:
                 if flying.is_lost:
                     raise LeaseLost("the job is not ours any more") from None

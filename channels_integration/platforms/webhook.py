@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import standardwebhooks
 
-from channels_integration import http, sealing, transcript
+from channels_integration import addresses, http, sealing, transcript
 from channels_integration.errors import SealingError, UnknownChannel
 from channels_integration.messages import (
     Lookup,
@@ -67,9 +67,10 @@ class Webhook:
         body = json.dumps(_payload(outgoing, now), ensure_ascii=False)
         headers = {"Content-Type": "application/json", **_signature(channel, str(outgoing.id), now, body)}
         try:
-            answer = http.post(
-                channel.address, body=body.encode(), headers=headers, is_guarded=True, before_post=before_post
-            )
+            with addresses.asking_for(target.org_id):
+                answer = http.post(
+                    channel.address, body=body.encode(), headers=headers, is_guarded=True, before_post=before_post
+                )
         except http.Refused as error:
             raise PermanentError(str(error), code="address_refused") from error
         except http.HttpError as error:

@@ -250,6 +250,19 @@ RULES = {
             "config/",
         ),
     ),
+    "a client keeps no cookies": Rule(
+        lambda tree: (
+            node.lineno
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            if "NoCookies" not in ast.unparse(function)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Call)
+            if re.fullmatch(r"requests\.[Ss]ession|httpx2?\.(Async)?Client", ast.unparse(node.func))
+        ),
+        ("def f():\n    return httpx2.AsyncClient()", "def f():\n    s = requests.Session()\n    return s"),
+        ("def f():\n    s = requests.Session()\n    s.cookies.set_policy(addresses.NoCookies())",),
+    ),
     "who needs no token is written down here": Rule(
         lambda tree: assigns(tree, "authentication_classes", "()", "[]"),
         ("class V:\n    authentication_classes = ()", "class V:\n    authentication_classes = []"),

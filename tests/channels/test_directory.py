@@ -137,6 +137,14 @@ def test_a_private_address_is_refused_where_that_is_not_allowed(settings):
     assert (refused.value.field, "private" in refused.value.message) == ("address", True)
 
 
+def test_no_name_is_looked_up_for_a_registration(settings, monkeypatch):
+    settings.ALLOW_PRIVATE_ADDRESSES = False
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: pytest.fail("a name is looked up"))
+
+    directory.register_channel("acme", **{**WEBHOOK, "address": "https://slow.example/"})
+    assert Channel.objects.get().address == "https://slow.example/"
+
+
 def test_channels_are_listed_and_unregistered_for_their_organisation_alone():
     for org_id in ("acme", "rival"):
         directory.register_channel(org_id, **WEBHOOK)

@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,6 +134,40 @@ def test_proxies_and_passwords_of_the_environment_are_not_used(
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     assert run(post(server.base_url)).status_code == 200
     assert "authorization" not in server.headers[0]
+
+
+def test_a_cookie_is_neither_kept_nor_sent(server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        server,
+        "answer",
+        lambda request: replace(completion("Hello"), headers={"Set-Cookie": "tenant=acme; Path=/"}),
+    )
+    run(post(server.base_url, times=3))
+
+    assert [name for headers in server.headers for name in headers if name.lower() == "cookie"] == []
+    assert len(server.headers) == 3
+
+
+def test_who_asks_is_known_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(PATIENCE) and [])
+    monkeypatch.setattr(egress, "CONNECT_SECONDS", 0.05)
+
+    def failed(host: str) -> str:
+        work = post(f"https://{host}.example/", GUARDED)
+        with pytest.raises(egress.FAILURES) as failure:
+            asyncio.run_coroutine_threadsafe(work, egress.loop()).result(PATIENCE)
+        return str(failure.value)
+
+    try:
+        with addresses.asking_for("rival"):
+            told = [failed(f"n{number}") for number in range(10)]
+        with addresses.asking_for("acme"):
+            told.append(failed("ours"))
+    finally:
+        quiet.set()
+    most = addresses.MOST_LOOK_UPS_OF_ONE
+    assert ["too many" in each for each in told] == [False] * most + [True] * (10 - most) + [False]
 
 
 def test_a_name_server_that_keeps_quiet_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,14 @@ def test_a_private_address_is_refused_before_any_connection(guarded, names, url)
     with pytest.raises(http.Refused):
         post(url)
     assert tried == []
-    assert http.refusal(url) is not None
+
+
+@pytest.mark.parametrize("url", HOSTILE)
+def test_a_door_judges_the_text_and_looks_no_name_up(guarded, monkeypatch, url):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: pytest.fail("a name is looked up"))
+    is_name = urlsplit(url).hostname.endswith(".example")
+
+    assert http.refusal(url) == (None if is_name else addresses.PRIVATE)
 
 
 MISSHAPEN = [
@@ -173,27 +180,82 @@ def test_a_name_server_that_keeps_quiet_holds_nobody(guarded, names, monkeypatch
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     try:
-        for ask in (lambda: post("https://quiet.example/"), lambda: http.refusal("https://quiet.example/")):
-            began = time.monotonic()
-            with suppress(http.NotConnected):
-                assert ask() is None
-            assert 1 < time.monotonic() - began < 30
+        began = time.monotonic()
+        with pytest.raises(http.NotConnected):
+            post("https://quiet.example/")
+        assert 1 < time.monotonic() - began < 30
         assert names[1] == []
     finally:
         quiet.set()
 
 
 def test_quiet_name_servers_hold_only_so_many_threads(guarded, monkeypatch):
-    monkeypatch.setattr(addresses, "_looking_up", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(addresses, "MOST_LOOK_UPS", 1)
     quiet = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(PATIENCE) and [])
     monkeypatch.setattr(http, "CONNECT_SECONDS", 0.05)
     try:
-        for reason in ("not looked up in time", "too many names"):
+        for host, reason in (("quiet.example", "not looked up in time"), ("other.example", "too many names")):
             with pytest.raises(http.NotConnected, match=reason):
-                post("https://quiet.example/")
+                post(f"https://{host}/")
     finally:
         quiet.set()
+
+
+def test_slow_names_of_one_organisation_stop_no_look_up_of_others(guarded, names, monkeypatch):
+    quiet, begun, resolve = threading.Event(), [], socket.getaddrinfo
+
+    def sometimes(host, *args, **kwargs):
+        if not str(host).endswith(".slow.example"):
+            return resolve(host, *args, **kwargs)
+        begun.append(host)
+        quiet.wait(PATIENCE)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", sometimes)
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.02)
+    names[0]["public.example"] = [[PUBLIC]]
+    try:
+        with addresses.asking_for("rival"):
+            for number in range(70):
+                with suppress(http.NotConnected):
+                    post(f"https://n{number}.slow.example/")
+        monkeypatch.setattr(http, "CONNECT_SECONDS", 5.0)
+        for org_id in ("acme", ""):
+            with addresses.asking_for(org_id), suppress(http.NotConnected):
+                post("https://public.example/")
+    finally:
+        quiet.set()
+
+    assert len(begun) == addresses.MOST_LOOK_UPS_OF_ONE
+    assert names[1] == [PUBLIC, PUBLIC]
+
+
+def test_all_who_ask_for_one_name_at_once_share_a_look_up(guarded, names, monkeypatch):
+    asked, go = [], threading.Event()
+
+    def slowly(host, *args, **kwargs):
+        asked.append(host)
+        go.wait(PATIENCE)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 30.0)
+
+    def ask():
+        with addresses.asking_for("acme"), suppress(http.NotConnected):
+            post("https://busy.example/")
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: asked, what="the first asks")
+    go.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+
+    assert len(names[1]) == 20
+    assert len(asked) < 20
 
 
 def test_the_next_address_of_a_name_is_tried(receiver, monkeypatch):
@@ -279,6 +341,17 @@ def test_a_name_that_does_not_resolve_now_may_do_so_later(guarded, names, monkey
     assert http.refusal("https://later.example/") is None
     with pytest.raises(http.NotConnected):
         post("https://later.example/")
+
+
+def test_a_cookie_is_neither_kept_nor_sent(receiver):
+    receiver.replies = [Reply(200, headers={"Set-Cookie": "tenant=acme; Domain=127.0.0.1; Path=/"})]
+    session = http._session("127.0.0.1")
+    for _ in range(2):
+        with http._Exchange(5, read_seconds=5).running():
+            session.get(receiver.address)
+
+    assert list(session.cookies) == []
+    assert not any("cookie" in received.headers for received in receiver.received)
 
 
 def test_a_redirect_is_an_answer_and_is_not_followed(receiver):

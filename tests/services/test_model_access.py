@@ -86,6 +86,34 @@ def test_a_key_for_a_place_inside_is_refused(base_url: str, settings: Any) -> No
     assert [error.field for error in refusal.value.errors] == ["base_url"]
 
 
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://host:8290.evil/",
+        "http://127.0.0.1:8290.evil/",
+        "http://host:99999/",
+        "http://[::1/",
+        "https://a b/",
+        "x",
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_no_fault_of_ours(base_url: str) -> None:
+    put(base_url=OURS)
+    errors = model_access.profile_errors(profile(model="openai:gpt-x", base_url=base_url))
+
+    assert [error.field for error in errors] == ["base_url"]
+    with pytest.raises(Invalid):
+        put(base_url=base_url)
+
+
+def test_no_name_is_looked_up_for_a_key_or_a_profile(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.ALLOW_PRIVATE_ADDRESSES = False
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: pytest.fail("a name is looked up"))
+    put(base_url="https://slow.example/v1")
+
+    assert not model_access.profile_errors(profile(model="openai:gpt-x", base_url="https://slow.example/v1"))
+
+
 # --- What a profile may say ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("columns", "fields"),

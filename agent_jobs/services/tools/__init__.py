@@ -15,6 +15,7 @@ from agent_jobs.services import audit, schemas
 from agent_jobs.services.tools import calling, secrets
 from agent_jobs.services.tools.declaring import allowed_complaint, check
 from agent_jobs.services.tools.shapes import Declared, OnStart, ToolAnswer
+from channels_integration import addresses
 
 __all__ = [
     "Declared",
@@ -68,10 +69,11 @@ def offered(
     had now, PermanentError where one refuses us.
     """
     found: dict[str, Declared] = {}
-    for stated in declared:
-        for tool in _offered(org_id, stated, allowed, on_start):
-            if _is_allowed(tool, allowed):
-                found.setdefault(tool.name, tool)
+    with addresses.asking_for(org_id):
+        for stated in declared:
+            for tool in _offered(org_id, stated, allowed, on_start):
+                if _is_allowed(tool, allowed):
+                    found.setdefault(tool.name, tool)
     return tuple(found.values())[:MAX_OFFERED]
 
 
@@ -99,12 +101,13 @@ def call(
     """
     if complaint := argument_errors(tool, arguments):
         return ToolAnswer(complaint, is_error=True)
-    if tool.kind == "http":
-        return calling.call(org_id, tool, arguments, key=key, on_start=on_start)
-    if tool.kind == "mcp":
-        from agent_jobs.services.tools import servers  # when the first is called: the SDK takes seconds to load
+    with addresses.asking_for(org_id):
+        if tool.kind == "http":
+            return calling.call(org_id, tool, arguments, key=key, on_start=on_start)
+        if tool.kind == "mcp":
+            from agent_jobs.services.tools import servers  # when the first is called: the SDK takes seconds to load
 
-        return servers.call(org_id, tool, arguments, key=key, on_start=on_start)
+            return servers.call(org_id, tool, arguments, key=key, on_start=on_start)
     raise AssertionError(f"nobody is called for {tool.kind}")
 
 
