@@ -1,10 +1,11 @@
 """Who has asked too often: 429 with Retry-After, and in every answer how the limits stand.
 
-A token and its organisation have limits of their own. Whoever shows no valid token is counted by address, and from an
-address that failed too often no token is looked up any more, but for those that were valid here lately: a stranger
-behind the same proxy does not lock a customer out. Which addresses are barred each web process finds out by itself, at
-its first failure of theirs, so those who are let in pay for one round trip to Redis and not for two. Events of
-platforms that are not signed as they should be are counted by address as well.
+A token and its organisation have limits of their own. Whoever shows no valid token is counted by address, and an
+address that failed too often is barred. Valid tokens still pass from there: a stranger behind the same proxy does not
+lock a customer out. To find them, well-formed tokens that this process does not know are looked up, at most
+_LOOK_UPS_A_SECOND for each barred address; a token that was refused is not looked up again. Each web process finds out
+by itself which addresses are barred, at its first failure of theirs, so that a valid request costs one round trip to
+Redis and not two. Events of platforms that are not signed as they should be are counted by address as well.
 
 The headers are those of draft-ietf-httpapi-ratelimit-headers: `RateLimit-Policy: "token";q=6000;w=60` and
 `RateLimit: "token";r=5999;t=60`, with one item for each limit.
@@ -27,10 +28,11 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from agent_jobs.services import rates
+from agent_jobs.services import rates, tokens
 from agent_jobs.services.rates import Limit, Standing
 
 _MOST_REMEMBERED = 10_000
+_LOOK_UPS_A_SECOND = 10
 _LOGINS = "20/minute"
 _WORDS = {
     "token": "with this token",
@@ -75,17 +77,26 @@ class ByAddress(BaseThrottle):
 
 
 def check_address(request: Request, plain_token: str) -> None:
-    """Before a token is looked up. Raises TooManyRequests where its address failed too often."""
-    until = _barred.get(address_of(request.META))
+    """Before a token is looked up. Raises TooManyRequests where its address failed too often, and the token is not
+    known to be valid, nor to be looked up."""
+    address = address_of(request.META)
+    until = _barred.get(address)
     if until is None or (wait := until - time.monotonic()) <= 0 or not rates.is_on(settings.RATE_ADDRESS):
         return
-    if _mark(plain_token) not in _valid:
+    mark = _mark(plain_token)
+    if mark in _valid:
+        return
+    if mark in _refused or not tokens.is_well_formed(plain_token):
         raise TooManyRequests("address", wait=wait)
+    if not _may_look_up(address):
+        raise TooManyRequests("address", wait=1)
 
 
 def failed(request: Request, plain_token: str = "") -> None:
     """No credentials, or none that hold. Raises TooManyRequests where that was once too often."""
-    _valid.forget(_mark(plain_token))
+    mark = _mark(plain_token)
+    _valid.forget(mark)
+    _refused.put(mark, True)
     address = address_of(request.META)
     try:
         _take(request, _of_address(address))
@@ -115,7 +126,9 @@ def count_login(request: HttpRequest) -> None:
 
 
 def succeeded(plain_token: str) -> None:
-    _valid.put(_mark(plain_token), True)
+    mark = _mark(plain_token)
+    _refused.forget(mark)
+    _valid.put(mark, True)
 
 
 def add_headers(request: HttpRequest | Request, response: HttpResponseBase) -> None:
@@ -154,6 +167,16 @@ def login_address(request: HttpRequest) -> str | None:
 
 
 # --- Inside ----------------------------------------------------------------------------------------------------
+def _may_look_up(address: str) -> bool:
+    second = int(time.monotonic())
+    last, count = _looked_up.get(address) or (second, 0)
+    count = count if last == second else 0
+    if count >= _LOOK_UPS_A_SECOND:
+        return False
+    _looked_up.put(address, (second, count + 1))
+    return True
+
+
 def _of_address(address: str) -> Limit:
     return Limit("address", address, settings.RATE_ADDRESS)
 
@@ -218,4 +241,5 @@ class _Remembered:
             self._entries.pop(key, None)
 
 
-_barred, _valid = _Remembered(), _Remembered()
+# Of addresses: until when they are barred; how many tokens were looked up for them in this second. The rest: of tokens.
+_barred, _looked_up, _valid, _refused = _Remembered(), _Remembered(), _Remembered(), _Remembered()

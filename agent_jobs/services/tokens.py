@@ -118,9 +118,14 @@ digest = ANY(%(digests)s) AND revoked_at IS NULL AND (expires_at IS NULL OR expi
 ORDER BY id"""
 
 
+def is_well_formed(plain: str) -> bool:
+    """Whether it may be a token at all, which costs no look-up."""
+    return bool(PATTERN.fullmatch(plain)) and hmac.compare_digest(plain[-6:], _checksum(plain[:-6]))
+
+
 def authenticate(plain: str) -> AppToken | None:
     """The live token with this text, its organisation loaded; None for unknown, expired and revoked ones alike."""
-    if not PATTERN.fullmatch(plain) or not hmac.compare_digest(plain[-6:], _checksum(plain[:-6])):
+    if not is_well_formed(plain):
         return None
     digests = [_digest(plain, pepper) for pepper in settings.TOKEN_PEPPERS.values()]
     token = statements.instance(AppToken, _LIVE, {"digests": digests})

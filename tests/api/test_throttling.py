@@ -1,6 +1,7 @@
 """Limits over HTTP: 429 with Retry-After, the headers of every answer, and addresses that show no valid token."""
 
 import itertools
+import time
 
 import pytest
 
@@ -123,19 +124,45 @@ def test_an_address_that_fails_too_often_gets_a_429(address, settings, token):
     assert "address" in answers[4].json()["message"]
 
 
-def test_the_database_is_not_asked_about_tokens_of_an_address_that_failed_too_often(
-    address, settings, django_assert_num_queries
+@pytest.mark.parametrize("token", [None, "nonsense", "of a good shape"])
+def test_a_bad_token_of_a_barred_address_is_looked_up_once_at_most(
+    address, settings, stranger, token, django_assert_num_queries
 ):
     settings.RATE_ADDRESS = "2/minute"
-    api = from_address(factories.Api(wrong_token()), address)
     for _ in range(3):
-        api.get(JOBS)
+        stranger.get(JOBS)
+    api = from_address(factories.Api(wrong_token() if token == "of a good shape" else token), address)
 
+    assert api.get(JOBS).status_code == 429
     with django_assert_num_queries(0):
         assert api.get(JOBS).status_code == 429
-    other = from_address(factories.Api(wrong_token()), address)
-    with django_assert_num_queries(0):
-        assert other.get(JOBS).status_code == 429
+
+
+def test_a_barred_address_has_few_tokens_looked_up(address, settings, stranger, monkeypatch):
+    settings.RATE_ADDRESS = "2/minute"
+    apis = [from_address(factories.Api(wrong_token()), address) for _ in range(60)]
+    looked_up = []
+    authenticate = tokens.authenticate
+    monkeypatch.setattr(tokens, "authenticate", lambda plain: looked_up.append(plain) or authenticate(plain))
+    for _ in range(3):
+        stranger.get(JOBS)
+    looked_up.clear()
+
+    begun = int(time.monotonic())
+    assert {api.get(JOBS).status_code for api in apis} == {429}
+
+    seconds = int(time.monotonic()) - begun + 1
+    assert len(looked_up) <= throttling._LOOK_UPS_A_SECOND * seconds
+
+
+def test_a_customer_whom_the_process_does_not_know_passes_at_a_barred_address(address, stranger, settings):
+    settings.RATE_ADDRESS = "2/minute"
+    apis = [from_address(factories.api("acme"), address) for _ in range(5)]
+    for number in range(61):
+        from_address(factories.Api(f"nonsense{number}"), address).get(JOBS)
+    assert stranger.get(JOBS).status_code == 429
+
+    assert [api.get(JOBS).status_code for api in apis] == [200] * 5
 
 
 def test_a_stranger_does_not_lock_out_a_customer_behind_the_same_address(acme, address, stranger, settings):
