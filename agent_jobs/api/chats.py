@@ -131,6 +131,7 @@ class Messages(ByName):
     )
     def get(self, request: Request, platform: str, code: str) -> Response:
         query = self.asked(query=MESSAGES_QUERY).query
+        self.require_possible(platform, code)
         found = self.read(platform, code, query)
         if not found and query["wait"]:
             found = self.wait(platform, code, query)
@@ -147,8 +148,7 @@ class Messages(ByName):
     )
     def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:
         fields = self.asked(body=MessageRequest).body
-        if platform == transcript.WEB and (reason := directory.unreachable_reason(Target(self.org_id, platform, code))):
-            raise NotFound(f"there can be no channel of this name: its code {reason[1]}", code="channel_not_found")
+        self.require_possible(platform, code)
         job_id = ""
         if stated := fields.get("job_id"):
             job_id = str(queries.own_job_id(self.org_id, read_job_id(stated)))
@@ -166,6 +166,11 @@ class Messages(ByName):
             return 201, {"data": _message(said, code, {}), "meta": {"org_id": self.org_id}}
 
         return self.once(effect)
+
+    def require_possible(self, platform: str, code: str) -> None:
+        """A web chat needs no registration, but its code must be one that a channel can have."""
+        if platform == transcript.WEB and (reason := directory.unreachable_reason(Target(self.org_id, platform, code))):
+            raise NotFound(f"there can be no channel of this name: its code {reason[1]}", code="channel_not_found")
 
     def read(self, platform: str, code: str, query: Mapping[str, Any]) -> Sequence[Any]:
         return list(webchat.read(self.org_id, platform, code, after=query["after"], limit=query["limit"]))

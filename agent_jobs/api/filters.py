@@ -6,7 +6,7 @@ from uuid import UUID
 from django import forms
 from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
-from agent_jobs.api.parsing import Param, day_param, one_of, text, time_param, whole
+from agent_jobs.api.parsing import Param, day_param, one_of, text, time_param, until_param, whole
 from agent_jobs.queries import APPROVAL_STATUSES
 from agent_jobs.specs import PRIORITIES
 from agent_jobs.states import ActivityStatus, JobStatus, SourceType
@@ -82,11 +82,11 @@ class JobFilters(FilterSet):  # type: ignore[misc]
     status = By(STATUSES, lookup="in")
     scheduled_at = By(time_param("Due at exactly this time."))
     scheduled_at_gte = By(time_param("Due at this time or later."), "scheduled_at", "gte")
-    scheduled_at_lte = By(time_param("Due at this time or before."), "scheduled_at", "lte")
+    scheduled_at_lte = By(until_param("Due at this time or before."), "scheduled_at", "lte")
     created_at_gte = By(time_param("Created at this time or later."), "created_at", "gte")
-    created_at_lte = By(time_param("Created at this time or before."), "created_at", "lte")
+    created_at_lte = By(until_param("Created at this time or before."), "created_at", "lte")
     updated_at_gte = By(time_param("Changed at this time or later."), "updated_at", "gte")
-    updated_at_lte = By(time_param("Changed at this time or before."), "updated_at", "lte")
+    updated_at_lte = By(until_param("Changed at this time or before."), "updated_at", "lte")
     job_type_id = By(text(about="Of this job type."), "job_type_key")
     channel_code = By(text(about="For this channel."))
     platform = By(text(about="For this platform."))
@@ -101,7 +101,7 @@ class ActivityFilters(FilterSet):  # type: ignore[misc]
     activity_type_code = By(text(about="With this code, as `job.created` or `message.out`."), "code")
     source_type = By(one_of(*SourceType))
     created_at_gte = By(time_param("At this time or later."), "created_at", "gte")
-    created_at_lte = By(time_param("At this time or before."), "created_at", "lte")
+    created_at_lte = By(until_param("At this time or before."), "created_at", "lte")
 
 
 class ApprovalFilters(FilterSet):  # type: ignore[misc]
@@ -120,7 +120,7 @@ class AuditFilters(FilterSet):  # type: ignore[misc]
     object_id = By(text(600, about="Of this object."))
     request_id = By(text(128, about="Of the request with this X-Request-ID."))
     at_gte = By(time_param("At this time or later."), "at", "gte")
-    at_lte = By(time_param("At this time or before."), "at", "lte")
+    at_lte = By(until_param("At this time or before."), "at", "lte")
 
 
 class UsageFilters(FilterSet):  # type: ignore[misc]

@@ -123,7 +123,8 @@ class Jobs(Resource):
         answers={200: JobPage},
         query=LIST_QUERY,
         filtered=JobFilters,
-        description="The jobs of the token's organization. Times in filters are inclusive.",
+        description="The jobs of the token's organization. Times in filters are inclusive; a plain date is its midnight"
+        " in `_gte`, and the end of that day in `_lte`.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=LIST_QUERY, rows=queries.jobs(self.org_id), filtered=JobFilters)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -172,6 +172,7 @@ _MOMENT = re.compile(
 )
 MOMENT_FORM = "must be an RFC 3339 time with an offset, as 2026-01-31T09:00:00Z, or a plain date"
 # Times outside of these years are slips, and the sums with them would overflow.
+_DAY = timedelta(days=1) - timedelta.resolution
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 
@@ -192,6 +193,12 @@ def moment(text: str) -> datetime:
     except OverflowError:
         pass
     raise ValueError("must lie between the years 1970 and 9000")
+
+
+def until(text: str) -> datetime:
+    """The same where it bounds a list from above: a plain date is the last moment of its day."""
+    found = moment(text)
+    return found + _DAY if _DATE.fullmatch(text) else found
 
 
 def _calendar(read: Callable[[str], _T], text: str) -> _T:
@@ -259,7 +266,11 @@ def text(max_length: int = MAX_TEXT, *, about: str = "") -> Param:
 
 
 def time_param(about: str = "") -> Param:
-    return Param(moment, about, {"type": "string", "format": "date-time"})
+    return Param(moment, f"{about} A plain date is its midnight, UTC.", {"type": "string", "format": "date-time"})
+
+
+def until_param(about: str = "") -> Param:
+    return Param(until, f"{about} A plain date is the end of that day, UTC.", {"type": "string", "format": "date-time"})
 
 
 def day_param(about: str = "") -> Param:

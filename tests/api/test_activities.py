@@ -54,6 +54,8 @@ def four(acme):
         ("source_type=direct", "c"),
         ("created_at_gte=2026-03-01T12:02:00Z", "dc"),
         ("created_at_lte=2026-03-01T12:00:00Z", "a"),
+        ("created_at_lte=2026-03-01", "dcba"),
+        ("created_at_lte=2026-02-28", ""),
         ("org_id=acme", "dcba"),
         ("job_id={first}", "ba"),
         ("job_id={theirs}", ""),

@@ -137,11 +137,12 @@ class TestMessages:
             assert acme.get(f"{CHANNELS}/{path}/messages").status_code == 404
             assert acme.post(f"{CHANNELS}/{path}/messages", {"text": "x", "author": "A"}).status_code == 404
 
-    @pytest.mark.parametrize("code", ["%00", "x" * 256, "%0A", "%20", "a%00b"])
+    @pytest.mark.parametrize("code", ["%00", "x" * 256, "%0A", "%20", "a%00b", "a%E2%80%AEb"])
     def test_a_code_that_cannot_be_is_a_404(self, acme, code):
         response = acme.post(f"{CHANNELS}/web/{code}/messages", {"text": "x", "author": "A"})
 
         assert response.status_code == 404
+        assert acme.get(f"{CHANNELS}/web/{code}/messages").status_code == 404
 
     def test_a_name_that_cannot_be_is_a_404(self, acme, admin):
         for path in ("web/%00/messages", "%00/x/messages"):

@@ -107,3 +107,16 @@ def test_an_unknown_parameter_is_told_of_one_that_it_resembles(name, hint):
     _, (problem,) = parsing.gather([(name, "1")], known)
     assert problem.code == "unknown_parameter"
     assert problem.message == f"is not a parameter of this request{hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2026-11-26", "2026-11-26T23:59:59.999999+00:00"),
+        ("2024-02-29", "2024-02-29T23:59:59.999999+00:00"),
+        ("2026-11-26T00:00:00Z", "2026-11-26T00:00:00+00:00"),
+        ("2026-11-26T00:00:00+01:00", "2026-11-25T23:00:00+00:00"),
+    ],
+)
+def test_a_plain_date_that_bounds_from_above_is_the_end_of_its_day(text, at):
+    assert parsing.until(text).isoformat() == at
