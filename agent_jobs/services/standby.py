@@ -98,8 +98,11 @@ class Standby:
             work()
         except database.Error as error:
             if not database.is_unavailable(error):
-                raise
-            log.warning("standby: database unavailable: %s", database.reason(error))
-            database.drop_session()
+                log.exception("standby: work failed")
+            else:
+                log.warning("standby: database unavailable: %s", database.reason(error))
+                database.drop_session()
+        except Exception:  # as Celery does for what a bell calls: the next tick tries again
+            log.exception("standby: work failed")
         finally:
             connection.close()

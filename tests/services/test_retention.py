@@ -402,9 +402,9 @@ def test_two_prunes_and_a_claim_at_once_do_not_wait_for_each_other() -> None:
 
 @pytest.mark.django_db
 def test_attempts_to_log_in_go_after_a_day_and_log_ins_after_ninety() -> None:
-    for model, old in ((AccessAttempt, 1), (AccessLog, 90)):
+    for model, old, columns in ((AccessAttempt, 1, {"failures_since_start": 1}), (AccessLog, 90, {})):
         for days in (old - 0.5, old + 0.5):
-            row = model.objects.create(username="ann", ip_address="203.0.113.1")
+            row = model.objects.create(username=f"ann-{days}", ip_address="203.0.113.1", **columns)
             model.objects.filter(pk=row.pk).update(attempt_time=datetime.now(UTC) - timedelta(days=days))
     assert retention.count()["logins"] == 2
     assert retention.prune()[0]["logins"] == 2
