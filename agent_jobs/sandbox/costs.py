@@ -18,6 +18,7 @@ MAX_SIZE = 2_000
 MAX_PLAIN = 10_000
 MAX_STEPS = 20_000
 MAX_STATES = 20_000
+MAX_PATTERN = 10_000
 MAX_CHAINED_REFERENCES = 30
 # Nanoseconds, measured on a slow core: one keyword at one value; one state of a pattern at one character.
 _STEP_NS = 150
@@ -34,8 +35,10 @@ _MOST = 10**12
 _MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
 _PLAIN = {"const", "enum", "default", "examples"}
 _REFUSED = {"$dynamicRef", "$recursiveRef", "$dynamicAnchor", "$anchor", "$id"}
-_REPETITION = re.compile(r"\{\s*([0-9]*)\s*(,?)\s*([0-9]*)\s*\}")
-_BRACED = re.compile(r"[^}]*\}")
+# Possessive and bounded: these run over a stranger's pattern, at each of its brackets.
+_REPETITION = re.compile(r"\{([0-9]*+)(,?+)([0-9]*+)\}")
+_BRACED = re.compile(r"\{[^}]{0,100}\}")
+_PLAIN_GROUP = re.compile(r"\?(:|P?<[A-Za-z])")
 
 
 class Unacceptable(Exception):
@@ -114,7 +117,7 @@ def states(pattern: str) -> int:
             at = repeated.end()
             continue
         if character == "(":
-            if pattern.startswith("?", at) and not re.match(r"\?(:|P?<[A-Za-z])", pattern[at:]):
+            if pattern.startswith("?", at) and not _PLAIN_GROUP.match(pattern, at):
                 sums[-1] += _UNKNOWN_FLAGS
             sums.append(1)
             last = 0
@@ -134,7 +137,7 @@ def states(pattern: str) -> int:
 def _escaped(pattern: str, at: int) -> tuple[int, int]:
     kind = pattern[at : at + 1]
     at += 1
-    if kind in {"p", "P", "x", "u", "U"} and pattern.startswith("{", at) and (braced := _BRACED.match(pattern, at)):
+    if kind in {"p", "P", "x", "u", "U"} and (braced := _BRACED.match(pattern, at)):
         at = braced.end()
     return (_UNICODE_CLASS if kind in {"p", "P"} else 4 if kind in {"w", "W", "d", "D", "s", "S"} else 1), at
 
@@ -251,6 +254,8 @@ class _Estimate:
 
 
 def _pattern(pattern: str) -> Cost:
+    if len(pattern) > MAX_PATTERN:
+        raise Unacceptable(f"has a pattern of more than {MAX_PATTERN:,} characters")
     count = states(pattern)
     if count > MAX_STATES:
         raise Unacceptable(f"has a pattern that is too large with its repetitions written out: {pattern[:100]}")
