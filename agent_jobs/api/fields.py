@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from agent_jobs import approvers
 from agent_jobs.api import parsing
+from agent_jobs.errors import MAX_REPORTED
 from agent_jobs.specs import CONFIG_RULES, money
 from channels_integration import invisible
 
@@ -24,8 +25,11 @@ class StrictSerializer(serializers.Serializer[Any]):
             data = {key: value for key, value in data.items() if value is not None or not self._may_be_absent(key)}
         if isinstance(data, Mapping) and (unknown := [key for key in data if key not in self.fields]):
             known = ", ".join(name for name, at in self.fields.items() if not at.read_only)
-            message = serializers.ErrorDetail(f"is not a field here; the fields are {known}", "unknown_field")
-            problems: dict[str, Any] = {key: [message] for key in unknown}
+            left = len(unknown) - MAX_REPORTED
+            others = f", nor are {left:,} others" if left > 0 else ""
+            message = serializers.ErrorDetail(f"is not a field here{others}; the fields are {known}", "unknown_field")
+            # REST framework copies and walks through each of them.
+            problems: dict[str, Any] = {key: [message] for key in unknown[:MAX_REPORTED]}
             try:
                 super().to_internal_value(data)
             except serializers.ValidationError as error:

@@ -154,3 +154,6 @@ def test_18_000_unknown_keys_are_answered_in_a_few_kilobytes(acme):
     assert len(many["errors"]) == 20
     assert many["errors"][0]["field"] == "config.k0"
     assert many["message"].endswith("; and 17,980 more")
+    fields = acme.post(JOBS, {**factories.job_request(), **dict.fromkeys(list(unknown)[:14_000])}).json()
+    assert len(fields["errors"]) == 20
+    assert "nor are 13,980 others" in fields["errors"][0]["message"]

@@ -15,6 +15,7 @@ from agent_jobs.services import tools
 from agent_jobs.services.tools import secrets, servers
 from tests import rows
 from tests.fakes.mcp import SESSION, Answer, FakeMcp, says, tool
+from tests.sandbox.costing import MOST_SECONDS, spent_on
 from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.django_db
@@ -113,6 +114,12 @@ BAD_TOOLS = [
     tool("long", title="x" * 30_000),
     tool("odd", properties={"a b": {}}),
     tool("deep", properties={"a": {"allOf": [{"anyOf": [{}] * 60}] * 60}}),
+    tool(
+        "enums",
+        properties={"a": {"allOf": [{"not": {"$ref": "#/$defs/e"}}] * 100}},
+        **{"$defs": {"e": {"enum": [*range(1_000)]}}},
+    ),
+    tool("patterns", properties={"a": {"pattern": r"\w{30000}"}}),
 ]
 
 
@@ -141,6 +148,31 @@ def test_ten_thousand_tools_are_read_to_a_bound(fake):
     with pytest.raises(RetryableError, match="server crm") as error:
         offer(crm(fake, timeout_seconds=60))
     assert error.value.code == "tool_server_invalid"
+
+
+def test_what_a_listing_costs_is_bounded(fake):
+    branches = {"anyOf": [{"const": number} for number in range(600)]}
+    fake.tools = [tool(f"t{n}", title=str(n), properties={"a": branches}) for n in range(300)]
+    fake.page = 30
+
+    spent = spent_on(lambda: names(crm(fake)))
+
+    assert 20 < len(spent.answer) < servers.MAX_TOOLS
+    assert spent.here < 1
+
+
+def test_arguments_that_take_too_long_to_validate_are_told_to_the_model_and_not_sent(fake):
+    fake.tools = [tool("find", properties={"a": {"items": {"items": {"not": {"enum": [[n] for n in range(1_500)]}}}}})]
+    (found,) = offer(crm(fake))
+    arguments = {"a": [[[-n - 1] for n in range(5_000)]] * 2}
+
+    spent = spent_on(lambda: tools.call("acme", found, arguments, key="step-1"))
+
+    assert spent.answer.is_error
+    assert "too much time" in spent.answer.text
+    assert fake.asked("tools/call") == []
+    assert spent.here < 0.25
+    assert spent.in_children < MOST_SECONDS
 
 
 def test_names_that_collide_are_offered_once(fake):
