@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from agent_jobs.sandbox import templates, validators
@@ -21,6 +22,7 @@ _HEAD = struct.Struct("!I")
 # The parent replaces a child that has grown by so much, or served so many requests.
 _WORN_MB = MEMORY_MB // 2
 _WORN_REQUESTS = 1_000
+_compiled = lru_cache(maxsize=20)(templates.compiled)
 
 
 def send(connection: socket.socket, message: Any) -> None:
@@ -58,7 +60,7 @@ def _answers(request: dict[str, Any]) -> Iterator[Any]:
             yield templates.complaint(template)
         case {"do": "render", "template": template, "params": params}:
             try:
-                yield {"text": templates.render(template, json.loads(params))}
+                yield {"text": templates.render(_compiled(template), json.loads(params))}
             except templates.TemplateFault as fault:
                 yield {"fault": str(fault)}
 

@@ -396,9 +396,8 @@ def complaint(template: str) -> str:
     return ""
 
 
-def render(template: str | Compiled, params: Mapping[str, Any]) -> str:
+def render(program: Compiled, params: Mapping[str, Any]) -> str:
     """Raises TemplateFault: which name is missing, or what went wrong."""
-    program = template if isinstance(template, Compiled) else compiled(template)
     token = _budget.set(_Budget())
     try:
         return _output(program.template.generate({**params, "params": params}))
