@@ -73,10 +73,7 @@ def flush() -> bool:
             pipeline = client.pipeline(transaction=False)
             for (name, labels), amount in counts.items():
                 field = json.dumps([name, dict(labels)], separators=(",", ":"))
-                if float(amount).is_integer():
-                    pipeline.hincrby(KEY, field, int(amount))
-                else:
-                    pipeline.hincrbyfloat(KEY, field, amount)
+                pipeline.hincrbyfloat(KEY, field, amount)  # `hincrby` refuses a field that holds a fraction
             pipeline.execute()
     except redis.Unavailable as error:
         log.debug("counts could not be added: %s", error)

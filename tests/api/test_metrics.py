@@ -255,6 +255,14 @@ class TestTheTally:
         assert totals is not None
         assert totals["retries", ()] == 1
 
+    def test_whole_seconds_are_added_to_fractions(self) -> None:
+        for seconds in (0.25, 2.0, 0.0):
+            tally.observe("turn_seconds", seconds, runner="message")
+            assert tally.flush()
+        totals = tally.totals()
+        assert totals is not None
+        assert totals["turn_seconds_sum", (("runner", "message"),)] == 2.25
+
     def test_threads_lose_nothing(self) -> None:
         def count() -> None:
             for _ in range(2_000):
