@@ -247,7 +247,7 @@ STREAM_SECONDS = env_int("AGENT_JOBS_STREAM_SECONDS", 3600)
 HTTPS = env_flag("AGENT_JOBS_HTTPS")
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_REDIRECT_EXEMPT = [r"^health/"]  # asked from inside, without TLS
-SECURE_HSTS_SECONDS = env_int("AGENT_JOBS_HSTS_SECONDS", 365 * 24 * 3600) if HTTPS else 0
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0  # what the preload list of browsers asks for
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
@@ -298,17 +298,18 @@ SILENCED_SYSTEM_CHECKS = [
 
 # --- Tenants, tokens, secrets ----------------------------------------------------------------------------------
 def _token_peppers() -> dict[int, str]:
-    """By version, `1:one,2:two`; AGENT_JOBS_TOKEN_PEPPER is version 1 where the list has none of that number."""
+    """By version: `1:one,2:two`. A pepper that is stated without a version is version 1."""
+    name, stated = "AGENT_JOBS_TOKEN_PEPPER", _secret("AGENT_JOBS_TOKEN_PEPPER")
+    if not re.match(r"\d+:", stated):
+        return {1: stated}
     peppers: dict[int, str] = {}
-    for item in env_list("AGENT_JOBS_TOKEN_PEPPERS"):
-        version, _, pepper = item.partition(":")
+    for item in stated.split(","):
+        version, _, pepper = item.strip().partition(":")
         if not (version.isascii() and version.isdigit() and 0 < int(version) < 2**15) or not pepper:
-            raise ImproperlyConfigured("AGENT_JOBS_TOKEN_PEPPERS must be version:pepper[,version:pepper…], as 1:x,2:y")
+            raise ImproperlyConfigured(f"{name} must be one pepper or version:pepper[,version:pepper…], as 1:x,2:y")
         if int(version) in peppers:
-            raise ImproperlyConfigured(f"AGENT_JOBS_TOKEN_PEPPERS names the version {version} twice")
+            raise ImproperlyConfigured(f"{name} names the version {version} twice")
         peppers[int(version)] = pepper
-    if not peppers or env("AGENT_JOBS_TOKEN_PEPPER"):
-        peppers.setdefault(1, _secret("AGENT_JOBS_TOKEN_PEPPER"))
     return peppers
 
 
@@ -317,8 +318,6 @@ TOKEN_PEPPERS = _token_peppers()
 # `id:key[,id:key…]`, each key 32 bytes in base64; the first one seals, all of them open.
 SEALING_KEYS = env("AGENT_JOBS_SEALING_KEYS")
 IDEMPOTENCY_KEY_HOURS = 48
-# Jobs of one organisation that were not started, where its max_waiting_jobs says nothing else.
-MAX_WAITING_JOBS = env_int("AGENT_JOBS_MAX_WAITING_JOBS", 100_000)
 
 # --- Models: the operator's own keys, for organisations without one ----------------------------------------------
 MODEL_KEYS = {
@@ -350,21 +349,18 @@ DELIVERY_GRACE_SECONDS = env_int("AGENT_JOBS_DELIVERY_GRACE_SECONDS", 30, minimu
 
 # --- Running ---------------------------------------------------------------------------------------------------
 LEASE_SECONDS = env_int("AGENT_JOBS_LEASE_SECONDS", 30, minimum=3)
-HEARTBEAT_SECONDS = env_int("AGENT_JOBS_HEARTBEAT_SECONDS", 10, minimum=1)
+HEARTBEAT_SECONDS = LEASE_SECONDS / 3  # two may fail before a lease lapses
 # How long turns under way may go on after a TERM before they are given back to other workers.
 STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS", 25)
 # Days for which what has ended is kept, where the organisation does not say.
 RETENTION_DAYS = env_int("AGENT_JOBS_RETENTION_DAYS", 90, minimum=1)
 WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=12)
 # A process with a turn that takes longer is replaced: no thread can be stopped.
-TURN_SECONDS = env_int("AGENT_JOBS_TURN_SECONDS", 900, minimum=10)
+TURN_SECONDS = 900
 # Of each worker process; 0 leaves it to the operator's own limits. Threads alone want some 300.
 WORKER_MAX_MEMORY_MB = env_int("AGENT_JOBS_WORKER_MAX_MEMORY_MB", 0)
 if 0 < WORKER_MAX_MEMORY_MB < 512:
     raise ImproperlyConfigured("AGENT_JOBS_WORKER_MAX_MEMORY_MB must be 0 or at least 512")
-DEFAULT_MAX_TIME_TO_COMPLETE_MINUTES = env_int("AGENT_JOBS_MAX_TIME_TO_COMPLETE", 24 * 60, minimum=1)
-if HEARTBEAT_SECONDS * 2 > LEASE_SECONDS:
-    raise ImproperlyConfigured("AGENT_JOBS_HEARTBEAT_SECONDS must be at most half of AGENT_JOBS_LEASE_SECONDS")
 
 
 # --- Models of language ----------------------------------------------------------------------------------------

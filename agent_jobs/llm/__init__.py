@@ -46,9 +46,6 @@ PROVIDERS = {
     "anthropic": "https://api.anthropic.com",
     "google": "https://generativelanguage.googleapis.com",
 }
-# What another model may still answer, of what will not work as asked: this one's account is empty. A refusal, a wrong
-# key or a request that does not hold is the same again, or wants somebody to look.
-_WORTH_A_FALLBACK = ("model_quota_exceeded",)
 CANCELED = "model_call_canceled"
 _HOSTED = re.compile(r"([a-z]+):([A-Za-z0-9][A-Za-z0-9._:/@-]{0,119})")
 
@@ -106,7 +103,10 @@ def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, ca
     try:
         return call(first, turn, on_start)
     except RunError as error:
-        if error.code == CANCELED or not (isinstance(error, RetryableError) or error.code in _WORTH_A_FALLBACK):
+        # Another model may answer where this one's account is empty. Any other permanent error would be the same again
+        # (a refusal, a request that does not hold), or somebody has to look (a wrong key).
+        may_help = isinstance(error, RetryableError) or error.code == "model_quota_exceeded"
+        if error.code == CANCELED or not may_help:
             raise
         if not others:
             raise

@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from agent_jobs import approvers, dispatch
 from agent_jobs.approvers import Decider
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
-from agent_jobs.models import Activity, Approval, Job, Message
+from agent_jobs.models import Activity, Approval, Job
 from agent_jobs.services import audit, questions, schemas, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import SourceType, WaitingFor
@@ -44,7 +44,7 @@ def start_time(job: Job, message_key: UUID) -> float | None:
     if approval is None:
         return None
     seconds = approval.timer_seconds or 0.0
-    _start(approval, transitions.in_seconds(seconds))
+    asked.filter(pk=approval.pk).update(expires_at=transitions.in_seconds(seconds), timer_seconds=None)
     return seconds
 
 
@@ -105,11 +105,6 @@ def settle_time_out(approval: Approval, job: Job) -> Approval:
     """The outcome of one that nobody has decided in time, with the job's row locked. Its time is the database's."""
     if approval.status != Status.PENDING:
         return approval
-    if approval.timer_seconds is not None and approval.message_key:
-        # Told of its delivery was somebody who knows nothing of this: an older release, in the middle of a deploy.
-        said = Message.objects.filter(job_id=job.pk, key=approval.message_key, delivered_at__isnull=False).first()
-        if said and said.delivered_at:
-            _start(approval, said.delivered_at + timedelta(seconds=approval.timer_seconds))
     late = Approval.objects.filter(pk=approval.pk, status=Status.PENDING, expires_at__lte=Now())
     if late.exists():
         is_approved = approval.on_timeout == "approve"
@@ -120,11 +115,6 @@ def settle_time_out(approval: Approval, job: Job) -> Approval:
 
 def not_found(approval_id: str, *, denied: tuple[str, str] | None = None) -> NotFound:
     return NotFound(f"there is no approval {approval_id[:64]!r}", code="approval_not_found", denied=denied)
-
-
-def _start(approval: Approval, expires_at: Any) -> None:
-    Approval.objects.filter(pk=approval.pk).update(expires_at=expires_at, timer_seconds=None)
-    approval.refresh_from_db(fields=["expires_at", "timer_seconds"])
 
 
 def _found(org_id: str, approval_id: UUID, job_id: UUID | None = None) -> Approval:

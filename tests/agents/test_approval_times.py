@@ -140,18 +140,6 @@ def test_who_takes_it_up_while_it_is_on_its_way_asks_nothing_twice_and_looks_aga
     assert is_an_hour_from(job.updated_at, asked(job).expires_at)
 
 
-def test_a_delivery_that_only_the_transcript_knows_of_is_believed() -> None:
-    """A process of the release before was told of it, in the middle of a deploy: it knows of no time to start."""
-    job = park()
-    said_at = datetime.now(UTC) - timedelta(minutes=70)
-    Message.objects.filter(job=job).update(delivered_at=said_at)
-    Job.objects.update(wake_at=Now())
-    parts.let_time_pass(job)
-    take_up(job, done(text=""))
-    approval = Approval.objects.get(job=job)
-    assert (approval.status, approval.expires_at) == ("expired", said_at + HOUR)
-
-
 def test_a_job_that_was_parked_by_the_release_before_is_woken_in_time() -> None:
     """It knows of no timer, and parked the job until the far end of the time."""
     job = park()

@@ -29,7 +29,6 @@ from tests.waiting import PATIENCE, wait_for
 
 QUICK = {
     "AGENT_JOBS_LEASE_SECONDS": "20",
-    "AGENT_JOBS_HEARTBEAT_SECONDS": "2",
     "AGENT_JOBS_DELIVERY_GRACE_SECONDS": "3",
 }
 

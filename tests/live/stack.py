@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 QUICK = {
     "AGENT_JOBS_DELIVERY_GRACE_SECONDS": "4",
     "AGENT_JOBS_LEASE_SECONDS": "10",
-    "AGENT_JOBS_HEARTBEAT_SECONDS": "2",
 }
 
 

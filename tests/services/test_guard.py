@@ -115,8 +115,11 @@ def _ends(program: str, *, lease_seconds: int) -> tuple[int, str, float]:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         cwd=ROOT,
-        env={"DJANGO_SETTINGS_MODULE": "config.settings", "AGENT_JOBS_LEASE_SECONDS": str(lease_seconds)}
-        | {"AGENT_JOBS_HEARTBEAT_SECONDS": "1", "AGENT_JOBS_DATA_DIR": "/dev/null/none"},
+        env={
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "AGENT_JOBS_LEASE_SECONDS": str(lease_seconds),
+            "AGENT_JOBS_DATA_DIR": "/dev/null/none",
+        },
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -99,8 +99,8 @@ def test_another_organizations_jobs_do_not_count(api, org_id):
     assert statuses(api, 1) == [201]
 
 
-def test_the_settings_cap_holds_where_the_organization_has_none(api, settings):
-    settings.MAX_WAITING_JOBS = 2
+def test_the_services_cap_holds_where_the_organization_has_none(api, monkeypatch):
+    monkeypatch.setattr(quotas, "MAX_WAITING_JOBS", 2)
 
     assert statuses(api, 3) == [201, 201, 429]
 

@@ -104,7 +104,6 @@ E2 = Experiment(
     environment={
         # Shorter than the stop, so that whoever goes on has lost what it held.
         "AGENT_JOBS_LEASE_SECONDS": "3",
-        "AGENT_JOBS_HEARTBEAT_SECONDS": "1",
         # Longer than the stop: the published window is a stop in front of the socket that outlasts the grace.
         "AGENT_JOBS_DELIVERY_GRACE_SECONDS": "8",
     },
