@@ -80,6 +80,7 @@ class ActivityStatus(StrEnum):
     COMPLETED = "completed"
     CANCELED = "canceled"
     FAILED = "failed"
+    UNKNOWN = "unknown"  # a message that may have been received, and nobody can tell
 
 
 class SourceType(StrEnum):

@@ -206,9 +206,12 @@ class PermanentError(DeliveryError):
 
 
 class TemporaryError(DeliveryError):
-    def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
+    """`is_doubtful`: it may have been received after all, but a receiver that gets it twice knows it by its id."""
+
+    def __init__(self, message: str, *, code: str, retry_after: float | None = None, is_doubtful: bool = False) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+        self.is_doubtful = is_doubtful
 
 
 class LookupPaused(TemporaryError):

@@ -76,7 +76,8 @@ WITH outgoing_rows AS (
 
 _RECALL = """
 UPDATE channels_integration_outboundmessage SET
-    status = CASE WHEN status = 'sending' OR platform_message_id <> '' THEN status ELSE 'withdrawn' END,
+    status = CASE WHEN status = 'sending' OR platform_message_id <> '' THEN status
+        WHEN status = 'unknown' OR unknown_outcomes > 0 THEN 'unknown' ELSE 'withdrawn' END,
     is_in_lane = false, is_recalled = true
 """
 _WITHDRAW_ALL = f"""{_RECALL}
@@ -154,7 +155,8 @@ def withdraw(org_id: str, owner_key: str) -> list[UUID]:
     """What an owner has not said yet is not said any more. Returns the ids of these messages.
 
     Called with the owner's row locked. One that is being sent this moment is out within POST_SECONDS or never: whatever
-    comes of this attempt, there is no other (its handler is then told `withdrawn`).
+    comes of this attempt, there is no other (its handler is then told `withdrawn`). One that may have been posted is
+    still looked up, and its handler told of it as sent, `withdrawn`, or `delivery_unknown` where nobody can tell.
     """
     with connection.cursor() as cursor:
         cursor.execute(_WITHDRAW, [owner_key, org_id])

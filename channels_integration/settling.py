@@ -35,6 +35,13 @@ log = logging.getLogger(__name__)
 MOST_FAILURES = 10
 MOST_UNKNOWN_OUTCOMES = 3
 HELD = "held"
+DELIVERY_UNKNOWN = "delivery_unknown"
+_WITHDRAWN = ("withdrawn", "it was withdrawn while it was being sent")
+_WITHDRAWN_UNKNOWN = (DELIVERY_UNKNOWN, "it was withdrawn, and nobody can tell whether it had been received")
+_NOTE_UNKNOWN = """
+UPDATE channels_integration_outboundmessage SET error_code = %(code)s, error_message = %(said)s
+WHERE id = %(id)s AND status = 'withdrawn'
+"""
 # A platform that says "later" for longer than this has said no.
 GIVE_UP_AFTER = timedelta(hours=24)
 _LONGEST_BACKOFF_SECONDS = 60.0
@@ -108,7 +115,7 @@ def given_up(claim: lanes.Claim, error: DeliveryError) -> None:
 
 def given_up_unknown(claim: lanes.Claim, message: str) -> None:
     """Perhaps posted, and not to be sent again."""
-    if not _give_up(claim, "delivery_unknown", message):
+    if not _give_up(claim, DELIVERY_UNKNOWN, message):
         _put_off(claim, status="unknown")
 
 
@@ -161,7 +168,9 @@ def try_later(claim: lanes.Claim, error: TemporaryError) -> None:
         given_up(claim, error)
         return
     fields: dict[str, Any] = {"status": "pending", "failures": failures, **_said(error)}
-    if not claim.row["unknown_outcomes"]:
+    if error.is_doubtful:
+        fields["unknown_outcomes"] = max(claim.row["unknown_outcomes"], 1)
+    elif not claim.row["unknown_outcomes"]:
         fields["first_claimed_at"] = None
     _count(claim, "put_off", error.code)
     _wait(claim, fields, in_seconds=_wait_seconds(error, failures))
@@ -242,14 +251,18 @@ def _put_off(claim: lanes.Claim, **fields: Any) -> None:
 def _wait(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float) -> None:
     """Pending again, unless its owner has withdrawn it meanwhile: then this is its end."""
     if _write(claim, fields, in_seconds=in_seconds) == "withdrawn":
-        _withdrawn(claim)
+        _withdrawn(claim, is_doubtful=bool(fields.get("unknown_outcomes", claim.row["unknown_outcomes"])))
 
 
-def _withdrawn(claim: lanes.Claim) -> None:
-    _count(claim, "withdrawn", "")
+def _withdrawn(claim: lanes.Claim, *, is_doubtful: bool) -> None:
+    """An attempt may have been received, and on some platforms nobody can look that up."""
+    can_tell = platforms.get(claim.outgoing.target.platform).can_look_up or not is_doubtful
+    code, said = _WITHDRAWN if can_tell else _WITHDRAWN_UNKNOWN
+    _count(claim, "withdrawn", "" if can_tell else code)
+    if not can_tell:
+        statements.run(_NOTE_UNKNOWN, {"id": claim.outgoing.id, "code": code, "said": said})
     # Told after it is written: the row's lock is free again when the handler takes the owner's.
     handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
-    said = "it was withdrawn while it was being sent"
     try:
         with transaction.atomic():
             handler(
@@ -257,7 +270,7 @@ def _withdrawn(claim: lanes.Claim) -> None:
                     claim.outgoing.id,
                     claim.outgoing.owner_key,
                     _at(claim),
-                    error_code="withdrawn",
+                    error_code=code,
                     error_message=said,
                 )
             )

@@ -62,6 +62,10 @@ def show(outgoing: Outgoing) -> WebMessage:
         )[0]
 
 
+def is_shown(message_id: UUID) -> bool:
+    return WebMessage.objects.filter(pk=message_id, direction=WebMessage.Direction.OUT).exists()
+
+
 def change(outgoing: Outgoing, change: Change) -> None:
     """A line of ours becomes another: no buttons, some words more. Who has read it sees that by reading again."""
     target = outgoing.target

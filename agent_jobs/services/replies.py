@@ -21,7 +21,7 @@ from agent_jobs.runners.base import Wake
 from agent_jobs.services import approvals, audit, caps, jobs, outcomes, presses, revisions, speech, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
-from channels_integration import outbox, statements
+from channels_integration import outbox, settling, statements
 from channels_integration.messages import Delivery, Did, Incoming
 
 _DELIVERER = Actor("system", "delivery")
@@ -202,14 +202,14 @@ def settle_delivery(delivery: Delivery) -> None:
         "message": delivery.outgoing_id,
         "job": delivery.owner_key,
         "is_sent": delivery.is_sent,
-        "status": ActivityStatus.COMPLETED if delivery.is_sent else ActivityStatus.CANCELED,
+        "status": _status_of(delivery),
     }
     life = statements.first(_TOLD, told)
     if job is None:
         return
     if life and life[0] < job.retry_count:
         # Of a life before the last retry: this one neither waits for it nor fails with it.
-        if not delivery.is_sent:
+        if _status_of(delivery) == ActivityStatus.CANCELED:
             Message.objects.filter(job_id=job.pk, key=delivery.outgoing_id).delete()
         return
     if job.status != JobStatus.RUNNING:
@@ -218,6 +218,13 @@ def settle_delivery(delivery: Delivery) -> None:
         _sent(job, delivery)
     else:
         _given_up(job, delivery)
+
+
+def _status_of(delivery: Delivery) -> ActivityStatus:
+    if delivery.is_sent:
+        return ActivityStatus.COMPLETED
+    is_unknown = delivery.error_code == settling.DELIVERY_UNKNOWN
+    return ActivityStatus.UNKNOWN if is_unknown else ActivityStatus.CANCELED
 
 
 def _sent(job: Job, delivery: Delivery) -> None:

@@ -15,7 +15,7 @@ class Platform(Protocol):
 
     `accepts_on_commit`: a message counts as sent by being written down. `is_paced`: at most one post a second in a
     channel, one in flight. `can_change`: what is out can be changed (`messages.Change`), any number of times alike.
-    `has_forms`: a button can open one (`messages.Form`).
+    `has_forms`: a button can open one (`messages.Form`). `can_look_up`: `find` tells whether a message was posted.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Platform(Protocol):
     is_paced: bool
     can_change: bool
     has_forms: bool
+    can_look_up: bool
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         """Why the organisation cannot reach this place, as (field, sentence); None if it can."""

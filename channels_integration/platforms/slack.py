@@ -69,6 +69,7 @@ class Slack:
     is_paced = True
     can_change = True
     has_forms = True
+    can_look_up = True
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         team_id = target.data.get("team_id", "")

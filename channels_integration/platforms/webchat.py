@@ -14,6 +14,7 @@ class WebChat:
     is_paced = False
     can_change = True
     has_forms = False
+    can_look_up = True
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         return None
@@ -27,5 +28,6 @@ class WebChat:
         return Receipt(platform_message_id=str(outgoing.id))
 
     def find(self, lookup: Lookup) -> Receipt | None:
-        # Not looked for: `show` is idempotent by the message's id, so it may always be called again.
-        return None
+        if lookup.outgoing.change or not transcript.is_shown(lookup.outgoing.id):
+            return None
+        return Receipt(platform_message_id=str(lookup.outgoing.id))

@@ -38,6 +38,7 @@ class Webhook:
     is_paced = False
     can_change = True
     has_forms = False
+    can_look_up = False
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         if target.code == transcript.EVERY:
@@ -66,15 +67,22 @@ class Webhook:
         now = datetime.now(UTC)
         body = json.dumps(_payload(outgoing, now), ensure_ascii=False)
         headers = {"Content-Type": "application/json", **_signature(channel, str(outgoing.id), now, body)}
+        has_begun = False
+
+        def begin() -> None:
+            nonlocal has_begun
+            before_post()
+            has_begun = True
+
         try:
             with addresses.asking_for(target.org_id):
                 answer = http.post(
-                    channel.address, body=body.encode(), headers=headers, is_guarded=True, before_post=before_post
+                    channel.address, body=body.encode(), headers=headers, is_guarded=True, before_post=begin
                 )
         except http.Refused as error:
             raise PermanentError(str(error), code="address_refused") from error
         except http.HttpError as error:
-            raise TemporaryError(str(error), code="receiver_unreachable") from error
+            raise TemporaryError(str(error), code="receiver_unreachable", is_doubtful=has_begun) from error
         if not 200 <= answer.status < 300:
             raise _refusal(answer)
         with suppress(UnknownChannel):  # unregistered this moment: delivered all the same

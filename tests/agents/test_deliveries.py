@@ -15,6 +15,8 @@ from tests.agents import parts
 from tests.agents.conftest import Place
 from tests.agents.parts import Actor, again, call, done, work
 from tests.channels.conftest import deliver_all, deliver_now
+from tests.fakes.slack import Fault
+from tests.fakes.webhook import Reply
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -170,3 +172,36 @@ def test_what_an_older_release_left_undelivered_fails_the_job_at_its_silent_end(
         work()
     assert standing(job) == ("FAILED", "", "delivery_failed")
     assert again(job).error_message == "a message could not be delivered: http_410: gone"
+
+
+@pytest.mark.parametrize(("fault", "status"), [(Fault.DROP_AFTER, "completed"), (Fault.DROP_BEFORE, "canceled")])
+def test_a_cancel_during_a_send_of_unknown_outcome_tells_what_became_of_the_message(
+    slack: Place, settings: Any, fault: Fault, status: str
+) -> None:
+    settings.DELIVERY_GRACE_SECONDS = 0.5
+    job = parts.job(**slack.columns)
+    slack.server.script(fault)
+    with parts.playing(Actor(llm.Reply(text="How are you?"))):
+        work()
+    deliver_now()
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    deliver_all()
+    assert again(job).status == "CANCELED"
+    assert Activity.objects.get(code="message.out").status == status
+    assert bool(Message.objects.get(job=job).delivered_at) == (status == "completed")
+    assert slack.count_received() == (status == "completed")
+
+
+def test_a_cancel_while_a_webhook_may_have_received_a_message_says_that_nobody_knows(
+    webhook: Place, settings: Any
+) -> None:
+    settings.DELIVERY_GRACE_SECONDS = 0.5
+    job = parts.job(**webhook.columns)
+    webhook.server.replies.append(Reply(is_dropped=True))
+    with parts.playing(Actor(llm.Reply(text="How are you?"))):
+        work()
+    deliver_now()
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    deliver_all()
+    assert Activity.objects.get(code="message.out").status == "unknown"
+    assert webhook.count_received() == 1

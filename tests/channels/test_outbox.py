@@ -6,11 +6,12 @@ import threading
 import pytest
 from django.db import connection, transaction
 
-from channels_integration import doorbell, outbox
+from channels_integration import directory, doorbell, http, outbox
 from channels_integration.models import OutboundMessage
 from tests.channels import doubles
 from tests.channels.conftest import deliver, deliver_all, deliver_now, message, post, row
 from tests.fakes.slack import Fault, Step
+from tests.fakes.webhook import Reply
 from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -93,8 +94,8 @@ def test_withdrawing_takes_what_is_not_out_and_only_the_owners(rings):
 
     withdrawn = outbox.withdraw("acme", "owner")
 
-    assert set(withdrawn) == {ours["pending"].id, ours["unknown"].id}
-    assert [row(outgoing).status for outgoing in ours.values()] == ["withdrawn", "withdrawn", "sending", "sent", "dead"]
+    assert withdrawn == [ours["pending"].id]
+    assert [row(outgoing).status for outgoing in ours.values()] == ["withdrawn", "unknown", "sending", "sent", "dead"]
     assert [row(outgoing).status for outgoing in others] == ["pending", "pending"]
 
 
@@ -142,6 +143,65 @@ def test_what_is_withdrawn_too_late_is_told_as_sent(slack, monkeypatch, fault):
 
     assert row(outgoing).status == "sent"
     assert [d.is_sent for d in doubles.deliveries] == [True]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "codes"), [(Fault.DROP_AFTER, "sent", [""]), (Fault.DROP_BEFORE, "withdrawn", ["withdrawn"])]
+)
+def test_what_may_have_been_posted_before_it_was_withdrawn_is_looked_up(slack, fault, status, codes):
+    slack.script(fault)
+    outgoing = post()
+    deliver_now()
+    assert row(outgoing).status == "unknown"
+
+    assert outbox.withdraw("acme", "owner") == []
+    deliver_all()
+
+    assert row(outgoing).status == status
+    assert [d.error_code for d in doubles.deliveries] == codes
+    assert slack.calls("chat.postMessage") == 1
+
+
+def test_what_a_webhook_may_have_received_is_told_as_unknown_when_it_is_withdrawn(receiver):
+    directory.register_channel("acme", platform="webhook", code="crm", address=receiver.address)
+    receiver.replies.append(Reply(is_dropped=True))
+    outgoing = post(platform="webhook", code="crm")
+    deliver_now()
+    assert row(outgoing).status == "pending"
+
+    assert outbox.withdraw("acme", "owner") == []
+    deliver_all()
+
+    assert (row(outgoing).status, row(outgoing).error_code) == ("withdrawn", "delivery_unknown")
+    assert [d.error_code for d in doubles.deliveries] == ["delivery_unknown"]
+    assert len(receiver.received) == 1
+
+
+def test_what_a_webhook_may_have_received_while_it_was_withdrawn_is_told_as_unknown(receiver, monkeypatch):
+    directory.register_channel("acme", platform="webhook", code="crm", address=receiver.address)
+    receiver.replies.append(Reply(is_dropped=True))
+    send = http.post
+
+    def withdraw_meanwhile(*given, **options):
+        in_threads(lambda: outbox.withdraw("acme", "owner"))
+        return send(*given, **options)
+
+    monkeypatch.setattr(http, "post", withdraw_meanwhile)
+    outgoing = post(platform="webhook", code="crm")
+    deliver_all()
+
+    assert (row(outgoing).status, row(outgoing).error_code) == ("withdrawn", "delivery_unknown")
+    assert len(receiver.received) == 1
+
+
+def test_what_a_webhook_surely_did_not_receive_is_withdrawn(receiver):
+    directory.register_channel("acme", platform="webhook", code="crm", address=receiver.address)
+    receiver.replies.append(Reply(status=503))
+    outgoing = post(platform="webhook", code="crm")
+    deliver_now()
+
+    assert outbox.withdraw("acme", "owner") == [outgoing.id]
+    assert row(outgoing).status == "withdrawn"
 
 
 def test_what_is_under_way_is_known_of_its_owner_alone(rings):
