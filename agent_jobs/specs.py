@@ -15,6 +15,7 @@ from agent_jobs import approvers
 from agent_jobs.errors import FieldError
 
 MAX_DELAY_MINUTES = 10_080  # a week
+MIN_FOLLOW_UP_MINUTES = 0.05  # nobody answers within three seconds, and shorter intervals flood a channel
 # The most that a cap on model calls may say.
 MAX_TOKENS = 10**12
 MAX_COST = 10**9
@@ -136,7 +137,7 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "start_prompt": _text(20_000),
     "profile_id": _text(128),
     "max_follow_ups": _whole(0, 50),
-    "follow_up_interval": _number(0, MAX_DELAY_MINUTES, above=True),
+    "follow_up_interval": _number(MIN_FOLLOW_UP_MINUTES, MAX_DELAY_MINUTES),
     "on_no_response": _one_of("complete", "fail"),
     "max_task_retries": _whole(0, 50),
     "task_retry_interval": _number(0, MAX_DELAY_MINUTES),

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from agent_jobs import approvers
 from agent_jobs.api import parsing
 from agent_jobs.errors import MAX_REPORTED
-from agent_jobs.specs import CONFIG_RULES, money
+from agent_jobs.specs import CONFIG_RULES, MAX_DELAY_MINUTES, MIN_FOLLOW_UP_MINUTES, money
 from channels_integration import invisible
 
 
@@ -128,9 +128,18 @@ class Object(serializers.JSONField):
         return data
 
 
+_CONFIG_HELP = (
+    "Times are in minutes. `follow_up_interval`, the silence before a follow-up, is"
+    f" {MIN_FOLLOW_UP_MINUTES} to {MAX_DELAY_MINUTES:,}; a 400 names each value that does not hold."
+)
+
+
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class Config(Object):
     """The config of a job or a job type: null under a key of it is the same as its absence."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"help_text": _CONFIG_HELP, **options})
 
     def to_internal_value(self, data: Any) -> Any:
         stated = super().to_internal_value(data)

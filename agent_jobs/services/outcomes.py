@@ -17,6 +17,7 @@ from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Out
 from agent_jobs.services.quiet_hours import Deferred
 from agent_jobs.services.speech import Undelivered
 from agent_jobs.services.transitions import Claim, Line, Note, Settlement
+from agent_jobs.specs import MIN_FOLLOW_UP_MINUTES
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
 from channels_integration import outbox, tracing
 from channels_integration.messages import Button, Outgoing, Target
@@ -223,7 +224,8 @@ def _awaits(went_on: Settlement, claim: Claim, undelivered: Undelivered, deliver
             follow_ups_total=went_on.follow_ups_total + 1,
         )
     interval = claim.config.get("follow_up_interval", timing.DEFAULT_FOLLOW_UP_INTERVAL_MINUTES)
-    seconds = timing.follow_up_seconds(interval, went_on.follow_ups_sent)
+    # Jobs of an older release may state less.
+    seconds = timing.follow_up_seconds(max(interval, MIN_FOLLOW_UP_MINUTES), went_on.follow_ups_sent)
     went_on = replace(went_on, waiting_for=WaitingFor.REPLY, task_result="waiting for a reply")
     if not all(delivered):
         return replace(went_on, timer_message_id=went_on.lines[-1].key, timer_seconds=seconds)

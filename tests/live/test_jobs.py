@@ -101,7 +101,7 @@ def test_a_job_is_answered_in_the_web_chat(stack: Stack) -> None:
 
 
 def test_a_job_that_nobody_answers_ends_as_no_response(stack: Stack) -> None:
-    job_id = ask(stack, {**WEB, "code": "empty"}, max_follow_ups=1, follow_up_interval=1 * SECOND)
+    job_id = ask(stack, {**WEB, "code": "empty"}, max_follow_ups=1, follow_up_interval=3 * SECOND)
     job = stack.wait_status(job_id, "COMPLETED", "FAILED")
     assert job["result"].startswith("no_response")
     assert codes(stack, job_id).count("message.out") == 2

@@ -63,7 +63,7 @@ class TrickleLoad(Load):
             )
         for kind, config in (
             ("message", {"start_prompt": "Flood {{ n }}"}),
-            ("conversation", {"start_prompt": "Flood {{ n }}?", "max_follow_ups": 0, "follow_up_interval": 0.01}),
+            ("conversation", {"start_prompt": "Flood {{ n }}?", "max_follow_ups": 0, "follow_up_interval": 0.05}),
         ):
             body = {"id": kind, "name": kind, "runner": kind, "default_config": config}
             self.stranger.ok("POST", types, body)
