@@ -93,7 +93,7 @@ class OrgAdmin(Audited):
     search_fields = ("id", "name")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Org | None = None) -> tuple[str, ...]:
-        readonly = ("created_at", "closed_at", "erased_at")
+        readonly = ("stored_bytes", "created_at", "closed_at", "erased_at")
         return ("id", *readonly) if obj else readonly
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -20,6 +20,11 @@ from channels_integration.models import Channel, WebMessage
 WEB = "web"
 # Registered as a code, it stands for every code of a webhook or a bridge that is not registered by itself.
 EVERY = "*"
+# How many bytes the transcripts of an organisation have on disk.
+STORED_BYTES = """
+SELECT sum(pg_column_size(w.text)) FROM channels_integration_webmessage w
+JOIN channels_integration_channel c ON c.id = w.channel_id WHERE c.org_id = %(org)s
+"""
 
 
 def channel_of(org_id: str, platform: str, code: str) -> QuerySet[Channel]:

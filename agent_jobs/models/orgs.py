@@ -34,6 +34,10 @@ class Org(models.Model):
     max_cost_per_day = models.DecimalField(
         max_digits=16, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(LEAST_MONEY)]
     )
+    # Of what it stores; empty: `services.storage.MAX_STORED_BYTES`. A duty writes how many bytes those are.
+    max_stored_bytes = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    stored_bytes = models.BigIntegerField(db_default=0, editable=False)
+    measure_at = models.DateTimeField(db_default=Now(), editable=False)
     # Days for which what has ended is kept; empty: the setting's default.
     retention_days = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     created_at = models.DateTimeField(db_default=Now())

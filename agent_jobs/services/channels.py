@@ -8,7 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from agent_jobs.models import ModelKey, ToolSecret
-from agent_jobs.services import audit, room
+from agent_jobs.services import audit, room, storage
 from agent_jobs.specs import Actor
 from channels_integration import directory, rotation, transcript, webchat
 from channels_integration.models import Channel, Installation, WebMessage
@@ -87,6 +87,7 @@ def say(
     with transaction.atomic():
         if not transcript.channel_of(org_id, platform, code).exists():
             _require_room(org_id, transcript.WEB)
+        storage.admit_text(org_id, text)
         message = webchat.say(org_id, platform, code, text=text, author=author, owner_key=owner_key)
         audit.record(
             org_id,

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _SHORTEST_INTERVAL = 0.5
 _TRY_AGAIN = 0.02
 # By duty, in the space in which worker processes have the positive numbers. `audit` locks within its transaction.
-LOCKS = {"promote": -1, "audit": -2, "prune": -3, "erase": -4}
+LOCKS = {"promote": -1, "audit": -2, "prune": -3, "erase": -4, "measure": -5}
 # Of a session between two statements of a duty, which waits for a fraction of a second at most.
 _SILENT_SECONDS = 5.0
 _END_SILENT = f"""

@@ -5,7 +5,7 @@ To add a duty: write a function that returns how many rows it handled, and add a
 
 from collections.abc import Callable
 
-from agent_jobs.services import audit, budgets, closing, duties, promotion, recovery, retention
+from agent_jobs.services import audit, budgets, closing, duties, promotion, recovery, retention, storage
 from agent_jobs.services.duties import Duty
 from channels_integration import doorbell, inbound, outbox
 
@@ -38,6 +38,7 @@ DUTIES = (
         notes_itself=True,
         on_standby=False,
     ),
+    Duty("measure", storage.measure_due, bell="measure", every=10.0, notes_itself=True, on_standby=False),
     Duty("erase", closing.erase_orgs, bell="erase", every=60.0, notes_itself=True, on_standby=False),
 )
 BELLS: dict[str, tuple[Duty, ...]] = {

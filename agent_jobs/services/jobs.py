@@ -1,5 +1,6 @@
 """Asking for jobs and taking them back: what doors call."""
 
+import json
 import random
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from agent_jobs import dispatch, runners, timing
 from agent_jobs.errors import Conflict, FieldError, Forbidden, IllegalMove, Invalid, NotFound, PermanentError
 from agent_jobs.models import Job, JobType, Org, Profile
 from agent_jobs.runners import prompts
-from agent_jobs.services import caps, quotas, schemas, speech, transitions
+from agent_jobs.services import caps, quotas, schemas, speech, storage, transitions
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor, JobSpec, config_errors
 from agent_jobs.states import Event, JobStatus, WaitingFor
 from channels_integration import directory, statements, tracing
@@ -39,6 +40,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
         prompt = config.get("start_prompt") or job_type.description or job_type.name
         _check(org_id, spec, job_type, config, prompt, now)
         quotas.admit_job(org)
+        storage.admit(org, _bytes(prompt, spec.params, config, spec.channel.data))
         if job_type.runner not in runners.names():
             raise Conflict(
                 f"this process does not know the runner {job_type.runner!r} of the job type: a newer one does",
@@ -105,6 +107,11 @@ def _type_of(org_id: str, job_type_id: str) -> tuple[JobType, Org, datetime]:
     if job_type is None or org is None:
         raise NotFound(f"there is no active job type {job_type_id!r}", code="job_type_not_found")
     return job_type, org, statements.first("SELECT statement_timestamp()")[0]
+
+
+def _bytes(*values: Any) -> int:
+    """About how many bytes they have as JSON."""
+    return sum(len(json.dumps(value, ensure_ascii=False, default=dict)) for value in values)
 
 
 def _agent(job_type: JobType) -> dict[str, Any]:

@@ -25,6 +25,7 @@ QUOTAS = {
     "requests_per_minute": (1_000_000_000, "requests of all its tokens together"),
     "max_tokens_per_day": (MAX_TOKENS, "tokens of its model calls on a UTC day"),
     "max_cost_per_day": (MAX_COST, "money for its model calls on a UTC day"),
+    "max_stored_bytes": (10**15, "bytes of its jobs, messages and their records"),
     "retention_days": (100_000, "days for which what has ended is kept"),
 }
 MONEY = frozenset({"max_cost_per_day"})

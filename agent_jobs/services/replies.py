@@ -18,7 +18,7 @@ from agent_jobs import dispatch
 from agent_jobs.errors import Conflict
 from agent_jobs.models import Activity, Approval, Job, Message
 from agent_jobs.runners.base import Wake
-from agent_jobs.services import approvals, audit, caps, jobs, outcomes, presses, revisions, speech, transitions
+from agent_jobs.services import approvals, audit, caps, jobs, outcomes, presses, revisions, speech, storage, transitions
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
 from channels_integration import outbox, settling, statements
@@ -113,6 +113,7 @@ def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now:
             raise Conflict(f"the job is already {job.status}: nobody hears a reply", code="job_has_ended")
         if job.started_at is None:
             raise Conflict(f"the job is {job.status} and has not begun: nobody hears a reply", code="job_not_begun")
+        storage.admit_text(org_id, text)
         said = Message.objects.filter(job_id=job.pk, is_human=True).order_by("id")
         last = said.values_list("id", flat=True).last() or 0
         incoming = Incoming(
