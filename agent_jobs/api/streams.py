@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse, StreamingHttpResponse
 from rest_framework.exceptions import APIException
 
@@ -28,6 +27,7 @@ from agent_jobs.api.answers import stamp
 from agent_jobs.api.errors import UNAUTHENTICATED
 from agent_jobs.services import tokens
 from agent_jobs.states import TERMINAL
+from infra import database
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.25
@@ -147,9 +147,9 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
     """
     try:
         return _look(opened)
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception:
+    except Exception as error:
+        if database.is_unavailable(error):
+            raise
         if len(opened) > 1:
             return [found for one in opened for found in look([one])]
         log.exception("a stream or wait of job %s ends", opened[0].job_id)
