@@ -14,8 +14,9 @@ Pure sums over aware times: nothing here asks the clock.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from agent_jobs.errors import FieldError
 
@@ -83,7 +84,9 @@ class Hours:
             if day in self.holidays:
                 continue
             for start, end in self.open[day.weekday()]:
-                yield self._instant(day, start, fold=0), self._instant(day, end, fold=1)
+                # An end inside of the hour that comes twice is its second one; one at its beginning is the first.
+                is_inside = self._instant(day, end - 1, fold=0) != self._instant(day, end - 1, fold=1)
+                yield self._instant(day, start, fold=0), self._instant(day, end, fold=int(is_inside))
 
     def _instant(self, day: date, minute: int, *, fold: int) -> datetime:
         if minute == _DAY:
@@ -136,12 +139,18 @@ def parse(stated: Any, *, at: str) -> tuple[Hours, list[FieldError]]:
 
 def _zone(name: Any, at: str, errors: list[FieldError]) -> ZoneInfo:
     try:
-        if isinstance(name, str) and name:
+        if isinstance(name, str) and name in _zone_names():
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
     errors.append(FieldError(at, "invalid", "must be a time zone such as Europe/Berlin"))
     return ZoneInfo("UTC")
+
+
+@lru_cache(maxsize=1)
+def _zone_names() -> frozenset[str]:
+    """Those of the time zone database: without `right/…`, which counts leap seconds, and the server's own."""
+    return frozenset(available_timezones()) - {"Factory", "localtime", "posixrules"}
 
 
 def _week(stated: Any, at: str, errors: list[FieldError]) -> list[list[_Span]]:

@@ -72,6 +72,52 @@ def test_an_hour_that_comes_twice_is_open_twice() -> None:
     assert night.after(begins, timedelta(hours=2)) - begins.astimezone(UTC) == timedelta(hours=2)
 
 
+@pytest.mark.parametrize(
+    ("zone", "span", "last_open", "first_closed"),
+    [
+        # What closes at the beginning of the repeated hour closes at its first time, not an hour later.
+        (
+            "Europe/Berlin",
+            "02:00-07:00",
+            datetime(2026, 10, 24, 23, 59, tzinfo=UTC),
+            datetime(2026, 10, 25, tzinfo=UTC),
+        ),
+        (
+            "America/Havana",
+            "00:00-07:00",
+            datetime(2026, 11, 1, 3, 59, tzinfo=UTC),
+            datetime(2026, 11, 1, 4, tzinfo=UTC),
+        ),
+        (
+            "America/New_York",
+            "01:00-07:00",
+            datetime(2026, 11, 1, 4, 59, tzinfo=UTC),
+            datetime(2026, 11, 1, 5, tzinfo=UTC),
+        ),
+        # What closes inside of it, or at its end, closes at the second time.
+        (
+            "Europe/Berlin",
+            "02:30-07:00",
+            datetime(2026, 10, 25, 1, 29, tzinfo=UTC),
+            datetime(2026, 10, 25, 1, 30, tzinfo=UTC),
+        ),
+        (
+            "Europe/Berlin",
+            "03:00-07:00",
+            datetime(2026, 10, 25, 1, 59, tzinfo=UTC),
+            datetime(2026, 10, 25, 2, tzinfo=UTC),
+        ),
+    ],
+)
+def test_a_window_that_ends_in_the_repeated_hour(
+    zone: str, span: str, last_open: datetime, first_closed: datetime
+) -> None:
+    hours = parsed({"time_zone": zone, "quiet": [span]})
+
+    assert hours.is_open(last_open)
+    assert not hours.is_open(first_closed)
+
+
 def test_open_time_is_counted_over_nights_and_weekends() -> None:
     office = parsed(OFFICE)
     assert office.after(berlin("2026-11-20 16:30"), timedelta(hours=2)) == berlin("2026-11-23 10:00")
@@ -101,6 +147,12 @@ def test_open_time_passes_only_while_it_is_open(at: datetime, minutes: int, stat
         ({}, "hours.time_zone"),
         ({"time_zone": "Europe/Berlin"}, "hours"),
         ({**NIGHTS, "time_zone": "Mars/Base"}, "hours.time_zone"),
+        ({**NIGHTS, "time_zone": "right/Europe/Berlin"}, "hours.time_zone"),
+        ({**NIGHTS, "time_zone": "posix/Europe/Berlin"}, "hours.time_zone"),
+        ({**NIGHTS, "time_zone": "posixrules"}, "hours.time_zone"),
+        ({**NIGHTS, "time_zone": "localtime"}, "hours.time_zone"),
+        ({**NIGHTS, "time_zone": "Factory"}, "hours.time_zone"),
+        ({**NIGHTS, "time_zone": "tzdata.zi"}, "hours.time_zone"),
         ({**NIGHTS, "time_zone": "../../etc/passwd"}, "hours.time_zone"),
         ({**NIGHTS, "open": {}}, "hours"),
         ({**NIGHTS, "quiet": "22:00-07:00"}, "hours.quiet"),
