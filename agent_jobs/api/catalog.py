@@ -17,7 +17,7 @@ from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Config, Flag, Money, Name, Object, Objects, StrictSerializer, Tags, Text, Whole
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.services import catalog
+from agent_jobs.services import catalog, tools
 from agent_jobs.specs import MAX_TOKENS
 
 SORTING = paging.Sorting(
@@ -42,6 +42,11 @@ _WHERE_STATED = (
 
 
 # --- What is sent and answered ---------------------------------------------------------------------------------
+class Tools(Objects):
+    def to_internal_value(self, data: Any) -> Any:
+        return [tools.without_nulls(tool) for tool in super().to_internal_value(data)]
+
+
 class EntryRequest(StrictSerializer):
     id = Text(max_length=128, source="key")
     name = Name(max_length=200)
@@ -61,7 +66,7 @@ class JobTypeRequest(EntryRequest):
     )
     result_schema = Object(required=False, help_text="What the result_data of its jobs must be, as JSON Schema.")
     default_config = Config(required=False)
-    tools = Objects(
+    tools = Tools(
         required=False,
         help_text="What its agents may call, each by `type`: "
         "http, mcp, send_message, ask_approval. Secrets stand in headers as {secret:name}.",

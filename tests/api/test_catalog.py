@@ -417,6 +417,24 @@ def test_a_type_whose_secret_has_other_hosts_by_now_can_be_changed_in_everything
     assert api.patch(f"{TYPES}/report", {"tools": [tool, {"type": "send_message"}]}).status_code == 400
 
 
+def test_null_for_an_optional_field_of_a_tool_or_of_the_config_is_as_its_absence(api):
+    tool = {"type": "ask_approval", "on_timeout": "deny"}
+    body = {"id": "report", "name": "Report", "description": None, "result_schema": None, "max_running": None}
+
+    made = api.post(
+        TYPES,
+        {**body, "tools": [{**tool, "description": None, "approvers": None}], "default_config": {"max_steps": None}},
+    )
+    unknown = api.post(TYPES, {"id": "other", "name": "Other", "tools": [{**tool, "colour": None}]})
+
+    assert made.status_code == 201, made.content
+    assert made.json()["data"]["tools"] == [tool]
+    assert made.json()["data"]["default_config"] == {}
+    assert factories.fields_of(unknown) == ["tools.0.colour"]
+    changed = api.patch(f"{TYPES}/report", {"name": None, "description": "x", "max_running": None}).json()["data"]
+    assert (changed["name"], changed["description"]) == ("Report", "x")
+
+
 def test_a_profile_says_which_tools_it_may_use_and_null_means_all(api):
     made = api.post(PROFILES, {"id": "ann", "name": "Ann", "allowed_tools": ["find", "crm.list"]}).json()["data"]
     none = api.patch(f"{PROFILES}/ann", {"allowed_tools": []}).json()["data"]

@@ -13,7 +13,7 @@ from typing import Any
 from agent_jobs.errors import Unsupported
 from agent_jobs.services import audit, schemas
 from agent_jobs.services.tools import calling, secrets
-from agent_jobs.services.tools.declaring import allowed_complaint, check
+from agent_jobs.services.tools.declaring import allowed_complaint, check, without_nulls
 from agent_jobs.services.tools.shapes import Declared, OnStart, ToolAnswer
 from channels_integration import addresses
 
@@ -27,6 +27,7 @@ __all__ = [
     "call",
     "check",
     "offered",
+    "without_nulls",
 ]
 
 MAX_ARGUMENTS = 100_000

@@ -62,6 +62,12 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 KINDS = tuple(_FIELDS)
 
 
+def without_nulls(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Null for an optional field is the same as its absence."""
+    known = _FIELDS.get(str(tool.get("type")), ())
+    return {name: value for name, value in tool.items() if value is not None or name not in known}
+
+
 def check(declared: Any, *, at: str = "tools") -> list[FieldError]:
     """What is wrong with a job type's tools: `[FieldError("tools.0.url", "invalid", "must be …")]`."""
     if not isinstance(declared, list):
