@@ -1,11 +1,11 @@
-"""Counts of what happens inside of processes, added up in Redis: webs and workers share one total of each.
+"""Counters and histograms of what happens within processes, added up in Redis, so that `/metrics` of any web process
+shows the totals of all webs and workers. (prometheus_client would want one port, or a shared folder, for each of them.)
 
-A process keeps what it has counted and adds it to one hash once a second, in one round trip, from a thread of its own:
-counting costs a dictionary and a lock, and never waits for Redis. What a killed process had counted in its last second
-is lost, and an emptied Redis begins at nothing again, as a restarted process would: whoever reads rates of counters
-expects that. While Redis is away counts are kept; one whose answer got lost may be added twice.
+To count takes a dictionary and a lock. A thread adds the counts to one Redis hash once a second, in one round trip. A
+killed process loses its last second, and an emptied Redis starts at zero, as Prometheus expects of counters. Counts are
+kept while Redis does not answer; those of a lost answer may be added twice.
 
-Labels are words of ours (lanes, codes, platforms), never an organisation's: the page is for those who run the service.
+Labels are words of ours (lanes, codes, platforms), never of an organisation: operators read the page.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""How often somebody may ask: windows that all web processes share in Redis, and each keeps alone while Redis is away.
+"""Rate limits: counts the requests of a token, an organisation or an address in sliding windows.
 
-The counting is that of `limits`, its sliding window counters: two numbers for each window, the older one weighted by
-how much of it still lies in the last minute. Its other moving window keeps the time of every request, by the clock of
-whichever process sent it: a list of thousands for each token, and an hour's lock-out where one clock is an hour ahead.
-Here time is Redis's alone.
+All web processes share the counts in Redis, by Redis's clock. The algorithm is the sliding window counter of `limits`:
+two numbers for each window, and the older one counts for the part of it that lies within the last minute. Its moving
+window would store the time of every request, by the clocks of the web processes.
 
-All windows of a request are taken in one round trip, the narrowest first: what a token's own limit refuses is not
-taken from its organisation's, so one token that runs wild does not lock the others out.
+One round trip takes all windows of a request, the narrowest first. A request that its token's limit refuses does not
+count against the organisation, so one wild token does not lock the others out.
 
-While Redis does not answer, every process counts for itself, from nothing: with N web processes up to N times the
+While Redis does not answer, every process counts for itself, from nothing: N web processes allow up to N times the
 limit.
 """
 
@@ -150,7 +149,7 @@ def _take_together(client: redis.Client, windows: Sequence[_Window]) -> tuple[St
 
 
 class _Alone:
-    """This process's own count, for as long as Redis is away."""
+    """This process's own count, while Redis does not answer."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
