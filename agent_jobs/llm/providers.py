@@ -89,11 +89,23 @@ def _mended(response: Any) -> Any:
     """An answer of OpenAI's or Anthropic's package, so that pydantic-ai takes it: halves of characters replaced, and no
     usage rather than one that is none. A gateway's odd bookkeeping is no reason to lose a sound answer."""
     given = storable(response.model_dump(warnings=False, exclude_unset=True))
+    for choice in given.get("choices") or ():
+        for call in (choice.get("message") or {}).get("tool_calls") or ():
+            _mend_call(call)
     counts = [*_TOKENS_OF_OPENAI, "total_tokens"] if "choices" in given else _TOKENS_OF_ANTHROPIC
     given["usage"] = _usage(given.get("usage"), counts)
     if given["usage"] is None and "choices" not in given:
         given["usage"] = dict.fromkeys(counts, 0)
     return type(response).construct(**given)
+
+
+def _mend_call(call: dict[str, Any]) -> None:
+    """Gateways leave out ids and types of calls, and hand over arguments as an object instead of a text."""
+    call["id"] = call.get("id") or ""
+    call["type"] = call.get("type") or "function"
+    function = call.get("function")
+    if isinstance(function, dict) and not isinstance(function.get("arguments"), str):
+        function["arguments"] = json.dumps(function.get("arguments") or {})
 
 
 _TOKENS_OF_OPENAI = ("prompt_tokens", "completion_tokens")

@@ -53,7 +53,7 @@ _MOST_CHARACTERS = 20_000
 _MOST_TOLD = 500
 # Times that a context that is too long for the model is cut to half of it.
 _MOST_CUTS = 2
-# The name of a step that says what the model wrote beside its calls.
+# The name of a step that says what the model wrote beside its calls, and what stands for the id of a call.
 _SAY = "say"
 # What was written since the last look, this short a time ago, is left to the next turn.
 _NEWS_SECONDS = 0.25
@@ -157,11 +157,11 @@ class Journal:
 
     def say(self, texts: Sequence[str]) -> None:
         for text in texts:
-            step = self._steps.recorded(Step.Kind.TOOL, name=_SAY)
+            step = self._steps.recorded(Step.Kind.TOOL, call_id=_SAY)
             if step is None:
                 if self._steps.ahead:
                     return  # an earlier release took this answer, and said nothing beside calls
-                step = self._steps.planned(Step.Kind.TOOL, _SAY, {"arguments": {"text": text}})
+                step = self._steps.planned(Step.Kind.TOOL, _SAY, {"arguments": {"text": text}}, call_id=_SAY)
                 self._begin(step)
             if step.output is None:
                 self._say(step, text)
@@ -169,11 +169,12 @@ class Journal:
     def perform(self, call: llm.ToolCall) -> str | AwaitApproval:
         tool = self._tools.get(call.name)
         if tool is None:
-            return f"There is no tool {call.name[:64]!r}. The tools are: {', '.join(self._tools) or 'none'}."
+            complaint = f"There is no tool {call.name[:64]!r}. The tools are: {', '.join(self._tools) or 'none'}."
+            return self._refuse(call, tools.Declared(call.name, "", "", {}), complaint)
         arguments = mending.fitted(tool.parameters, dict(call.arguments))
         if complaint := tools.argument_errors(tool, arguments):
-            return complaint
-        step = self._steps.recorded(Step.Kind.TOOL)
+            return self._refuse(call, tool, complaint)
+        step = self._steps.recorded(Step.Kind.TOOL, call_id=call.id)
         if step is None:
             needs_approval = tool.requires_approval or tool.kind == "ask_approval"
             given = {"arguments": arguments, "parameters": dict(tool.parameters)}
@@ -250,6 +251,17 @@ class Journal:
         return patiently(ask)
 
     # --- Tools ---
+    def _refuse(self, call: llm.ToolCall, tool: tools.Declared, complaint: str) -> str:
+        """A call that is not made: it is recorded with what the model is told."""
+        step = self._steps.recorded(Step.Kind.TOOL, call_id=call.id)
+        if step is not None and step.output is not None:
+            return str(step.output["text"])
+        if step is None:
+            step = self._steps.planned(Step.Kind.TOOL, tool.name, {"arguments": call.arguments}, call_id=call.id)
+            self._begin(step)
+        self._end(step, {"text": complaint, "is_error": True}, tool, call.arguments)
+        return complaint
+
     def _call(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any], *, told: str = "") -> str:
         """Do it. `told` comes before the answer: what a person has changed or said."""
         if tool.kind == "send_message":

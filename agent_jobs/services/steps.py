@@ -48,10 +48,10 @@ class Walk:
         """Recorded, and not reached yet."""
         return self._found[self._place :]
 
-    def recorded(self, kind: Step.Kind, *, name: str = "") -> Step | None:
-        """The next recorded step, which is of this kind, or else what follows is not what was decided then."""
+    def recorded(self, kind: Step.Kind, *, call_id: str = "") -> Step | None:
+        """The next recorded step, if it is of this kind and this call. Else nothing is recorded of what comes now."""
         step = next(iter(self.ahead), None)
-        if step is None or step.kind != kind or (name and step.name != name):
+        if step is None or step.kind != kind or step.call_id != call_id[:128]:
             return None
         self._place += 1
         return step

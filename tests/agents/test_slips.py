@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agent_jobs.models import Activity, Job, Message, Profile, Step
 from agent_jobs.services import model_access
@@ -67,6 +69,18 @@ def deep(levels: int) -> str:
     return '{"say":"a","next":"done","result_data":' + '{"a":' * levels + "1" + "}" * levels + "}"
 
 
+def gateway(**odd: Any) -> Answer:
+    """A call of `respond` by a server that is only like OpenAI's."""
+    body = json.loads(respond({"say": "Hi", "next": "wait"}).body)
+    (call,) = body["choices"][0]["message"]["tool_calls"]
+    for name, value in odd.items():
+        where = call["function"] if name == "arguments" else call
+        where[name] = value
+        if value is None:
+            del where[name]
+    return Answer(body=json.dumps(body).encode())
+
+
 MENDED: list[tuple[str, Answer, list[str]]] = [
     ("null for what is optional", respond({"say": "Hi", "next": "wait", "result": None, "result_data": None}), ["Hi"]),
     ("next in capitals", respond({"say": "Hi", "next": "WAIT"}), ["Hi"]),
@@ -98,6 +112,9 @@ MENDED: list[tuple[str, Answer, list[str]]] = [
     ("usage without input", completion("Hi", usage={"completion_tokens": 5, "total_tokens": 17}), ["Hi"]),
     ("no usage", completion("Hi", usage=None), ["Hi"]),
     ("half a character in a text", completion("half \ud83d pair"), ["half ? pair"]),
+    ("arguments as an object", gateway(arguments={"say": "Hi", "next": "wait"}), ["Hi"]),
+    ("a call without an id", gateway(id=None), ["Hi"]),
+    ("a call without a type", gateway(type=None), ["Hi"]),
     ("other JSON is a text", completion('{"temperature": 3}'), ['{"temperature": 3}']),
 ]
 
@@ -413,3 +430,37 @@ def test_a_text_model_ends_the_job_by_a_line_of_its_own(provider: FakeOpenAI) ->
     work()
     assert (again(job).status, again(job).result) == (JobStatus.COMPLETED, "Thank you, that is all.")
     assert said(job) == ["Thank you, that is all."]
+
+
+# --- Anything at all -------------------------------------------------------------------------------------------
+odd = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(st.characters(codec=None), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+written = st.sampled_from(['{"say":"a"', "[1]", "NaN", "", "\x00", "<tool_call>{", "```\n{}\n```", "\ud83d"])
+given_arguments = written | st.builds(
+    json.dumps,
+    st.dictionaries(st.sampled_from(["say", "next", "result", "result_data", "text", "id"]), odd)
+    | st.fixed_dictionaries({"say": odd, "next": st.sampled_from(["wait", "done"]), "result_data": odd}),
+)
+answers = st.builds(
+    lambda text, calls, ids, finish: completion(text, calls, ids=ids[: len(calls)], finish=finish),
+    st.none() | written | st.text(st.characters(codec=None), max_size=8),
+    st.lists(st.tuples(st.sampled_from(["respond", "send_message", "find", "?\x00"]), given_arguments), max_size=3),
+    st.lists(st.sampled_from(["a", "", "\x00", "x" * 200]), min_size=3, max_size=3),
+    st.sampled_from(["", "", "", "length", "content_filter", "odd"]),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(answers, min_size=1, max_size=3))
+def test_no_answer_breaks_a_turn(provider: FakeOpenAI, several: list[Answer]) -> None:
+    job = hosted(agent={"tools": [SEND]})
+    provider.queue(*several)
+    work()
+    ended = again(job)
+    assert ended.error_code in ("", "model_answer_invalid", "model_output_cut", "model_refused", "nothing_said")
+    assert ended.status != JobStatus.RUNNING or ended.waiting_for == "reply"
+    assert len(model_calls(job)) == Step.objects.filter(job=job, kind="model").count() > 0
+    provider._queue.clear()

@@ -143,6 +143,9 @@ def test_a_call_that_is_not_allowed_is_told_and_not_made(asked: llm.Reply, told:
     assert told in actor.turns[1].steps[0].answers["c1"]
     assert said(job) == []
     assert again(job).status == JobStatus.COMPLETED
+    refused = Activity.objects.get(job=job, code="tool.call")
+    assert (refused.status, refused.input["step"]) == ("failed", 2)
+    assert told in refused.output["text"]
 
 
 def test_an_agent_that_never_ends_its_turn_is_ended() -> None:
