@@ -31,6 +31,7 @@ from agent_jobs.services import (
     budgets,
     decisions,
     forms,
+    hearing,
     mending,
     overruns,
     questions,
@@ -45,7 +46,6 @@ from agent_jobs.services.model_calls import ModelCalls
 from agent_jobs.services.patience import patiently
 from agent_jobs.services.transitions import Claim
 from agent_jobs.states import JobStatus
-from channels_integration import inbound, statements
 from channels_integration.storable import storable
 
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
@@ -57,12 +57,6 @@ _MOST_CUTS = 2
 _SAY = "say"
 # What was written since the last look, this short a time ago, is left to the next turn.
 _NEWS_SECONDS = 0.25
-_HEARD = f"""
-SELECT j.inbox_count, {
-    inbound.WAITS_FOR.format(org="j.org_id", platform="j.platform", code="j.channel_code", thread="j.thread")
-}, j.thread
-FROM agent_jobs_job j WHERE j.id = %(job)s
-"""  # noqa: S608
 
 
 class Journal:
@@ -110,22 +104,8 @@ class Journal:
 
     def count_heard(self) -> int:
         if time.monotonic() - self._looked_at > _NEWS_SECONDS:
-            self._heard = patiently(self._look)
+            self._heard = patiently(lambda: hearing.count(self._claim))
         return self._heard
-
-    def _look(self) -> int:
-        """What people wrote is taken in first, also where everybody else's waits before it."""
-        heard, is_more, thread = self._written()
-        if is_more:
-            inbound.route_thread(self._claim.org_id, self._claim.platform, self._claim.channel_code, thread)
-            heard, _, _ = self._written()
-        return heard
-
-    def _written(self) -> tuple[int, bool, str]:
-        found: tuple[int, bool, str] | None = statements.first(_HEARD, {"job": self._job_id})
-        if found is None:
-            raise LeaseLost("the job is not there any more")
-        return found
 
     def fitted(self, result_data: Any) -> tuple[Any, str]:
         found = mending.fitted(self._result_schema, result_data)
