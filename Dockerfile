@@ -24,4 +24,4 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=6s --start-period=20s --retries=3 \
     CMD ["python", "-m", "config.healthcheck", "live"]
-CMD ["gunicorn", "--config", "config/gunicorn.py", "--bind", "0.0.0.0:8000"]
+CMD ["python", "-m", "config.serve", "--host", "0.0.0.0", "--port", "8000"]

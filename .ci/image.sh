@@ -107,7 +107,7 @@ echo "image: manage.py migrate --check: $(b run --isolation chroot -v "$data:$da
 # Ended by its own pid file: buildah, when told to stop, kills what it started and leaves that one's children behind.
 mkdir -m 777 "$data/image"
 b run --isolation chroot -v "$data:$data" "$@" "$container" -- \
-    gunicorn --config config/gunicorn.py --bind "127.0.0.1:$port" --pid "$data/image/pid" >"$work/web.log" 2>&1 &
+    sh -c 'echo $$ >"$1/image/pid"; exec python -m config.serve --port "$2"' web "$data" "$port" >"$work/web.log" 2>&1 &
 web_pid=$!
 python3 - "$port" <<'PYTHON'
 import sys, threading, urllib.request

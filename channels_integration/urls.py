@@ -37,7 +37,7 @@ def _heard(request: HttpRequest, *, is_press: bool, installation_id: UUID | None
         answer["Allow"] = "POST"
         return answer
     if request.headers.get("Transfer-Encoding"):
-        # gunicorn hands a chunked body over as an empty one.
+        # The web process reads a body by its length only.
         return _refused(411, "length_required", "a Content-Length is required")
     length = request.headers.get("Content-Length") or "0"
     if not length.isascii() or not length.isdigit():

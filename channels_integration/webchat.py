@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from uuid_utils.compat import uuid7
 
 from channels_integration import inbound, transcript
@@ -32,6 +33,38 @@ def read(org_id: str, platform: str, code: str, *, after: UUID | None = None, li
     if not found and after is None:
         _check_channel(org_id, platform, code)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Somebody who has read a channel up to the message `after`, or nothing of it."""
+
+    org_id: str
+    platform: str
+    code: str
+    after: UUID | None
+
+
+_WITH_NEWS = """
+SELECT asked.place FROM unnest(%s::text[], %s::text[], %s::text[], %s::uuid[]) WITH ORDINALITY
+    AS asked (org_id, platform, code, after, place)
+JOIN channels_integration_channel c
+    ON c.org_id = asked.org_id AND c.platform = asked.platform AND c.code = asked.code
+WHERE EXISTS (
+    SELECT FROM channels_integration_webmessage m WHERE m.channel_id = c.id AND m.position > coalesce(
+        (SELECT position FROM channels_integration_webmessage WHERE id = asked.after AND channel_id = c.id), -1))
+"""
+
+
+def with_news(readers: Collection[Reader]) -> set[Reader]:
+    """Those in whose channel there is a message that they have not read. One statement."""
+    asked = list(readers)
+    if not asked:
+        return set()
+    columns = [[getattr(reader, name) for reader in asked] for name in ("org_id", "platform", "code", "after")]
+    with connection.cursor() as cursor:
+        cursor.execute(_WITH_NEWS, columns)
+        return {asked[place - 1] for (place,) in cursor.fetchall()}
 
 
 def say(

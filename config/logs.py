@@ -1,4 +1,4 @@
-"""The form of every log line, of ours, of Django's, Celery's and gunicorn's: JSON for machines or text for people.
+"""The form of every log line, of ours, of Django's, Celery's and granian's: JSON for machines or text for people.
 
 What a line is about (request, organisation, token, job, task) is bound to the context where it becomes known, and
 stands in every line from there on. Nobody logs a secret on purpose; the last thing before a line is written is a net

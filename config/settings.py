@@ -96,7 +96,7 @@ def _secret(name: str) -> str:
 SECRET_KEY = _secret("AGENT_JOBS_SECRET_KEY")
 ALLOWED_HOSTS = env_list("AGENT_JOBS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 ROOT_URLCONF = "config.urls"
-WSGI_APPLICATION = "config.wsgi.application"
+ASGI_APPLICATION = "config.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -232,11 +232,10 @@ for _network in TRUSTED_PROXIES:
         ipaddress.ip_network(_network)
     except ValueError:
         raise ImproperlyConfigured(f"AGENT_JOBS_TRUSTED_PROXIES must hold networks, not {_network!r}") from None
-# How many of a web process's threads may stand in a long-poll at once; the rest are answered without waiting.
+# How many requests a web process works on at once.
 WEB_THREADS = env_int("AGENT_JOBS_WEB_THREADS", 16, minimum=1)
-LONG_POLL_LIMIT = max(1, WEB_THREADS // 2)
-# Streams of events and long-polls on jobs, which hold no thread: in one process, of one organisation in it, and how
-# long one may stay open before its client has to ask again.
+# Streams of events and long-polls, which hold no thread: in one process, of one organisation in it, and how long one
+# may stay open before its client has to ask again.
 STREAMS = env_int("AGENT_JOBS_STREAMS", 500)
 STREAMS_PER_ORG = env_int("AGENT_JOBS_STREAMS_PER_ORG", 250)
 STREAM_SECONDS = env_int("AGENT_JOBS_STREAM_SECONDS", 3600)
@@ -427,10 +426,10 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django.request": {"level": "ERROR"},
-        # Celery and gunicorn have loggers of their own, which would write in forms of their own.
+        # Celery and granian have loggers of their own, which would write in forms of their own.
         "celery": {"level": "WARNING", "handlers": [], "propagate": True},
         "kombu": {"level": "WARNING"},
-        "gunicorn.error": {"level": "WARNING", "handlers": [], "propagate": True},
+        "_granian": {"level": "WARNING", "handlers": [], "propagate": True},
         # What providers' packages say below this holds addresses, headers and whole conversations.
         **{
             name: {"level": "WARNING"}

@@ -5,9 +5,11 @@ from typing import Any
 
 from django.test import Client
 
+from agent_jobs.api import streams
+from agent_jobs.api.base import HAS_WAITED
 from agent_jobs.models import Activity, Job, Org
 from agent_jobs.services import tokens
-from tests import rows
+from tests import open_answers, rows
 
 PROMPT = "Hello {{ name }}"
 
@@ -28,7 +30,13 @@ class Api:
         self.headers = {"Authorization": f"Bearer {plain_token}"} if plain_token else {}
 
     def get(self, path: str, query: dict[str, Any] | None = None, **headers: str) -> Any:
-        return self.client.get(path, query, headers=self._headers(headers))
+        """A request that waits is answered when its wait is over, as the web process does it."""
+        response: Any = self.client.get(path, query, headers=self._headers(headers))
+        opened = getattr(response, "opened", None)
+        if opened is None or isinstance(opened, streams.EventStream):
+            return response
+        open_answers.wait(response)
+        return self.client.get(path, query, headers=self._headers(headers), **{HAS_WAITED: True})
 
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
         return self.send("POST", path, body, **headers)

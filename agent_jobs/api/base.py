@@ -30,7 +30,7 @@ from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.services import idempotency
 from agent_jobs.specs import Actor
 
-# In the WSGI environment of a request that has waited and is asked again.
+# In the WSGI environment of a request that has waited and runs again.
 HAS_WAITED = "agent_jobs.has_waited"
 _PREFIXES = ("/api/v0",)
 # Every operation takes these: clients of the document send `org_id` with each request.

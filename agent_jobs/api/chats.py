@@ -3,12 +3,9 @@
 The transcript of one job, wherever it speaks, is `messages`.
 """
 
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpResponseBase
 from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
@@ -19,7 +16,7 @@ from agent_jobs import queries
 from agent_jobs.api import approvals, filters, parsing, streams
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.approvals import ApprovalItem
-from agent_jobs.api.base import read_job_id
+from agent_jobs.api.base import HAS_WAITED, read_job_id
 from agent_jobs.api.channels import ByName, OrgMeta
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import Author, Object, StrictSerializer, Text
@@ -30,7 +27,6 @@ from channels_integration import directory, transcript, webchat
 from channels_integration.messages import Target
 
 SLACK = "slack"
-POLL_SECONDS = 0.2
 MAX_WAIT_SECONDS = 30
 MESSAGES_QUERY = {
     "after": parsing.Param(
@@ -43,9 +39,6 @@ MESSAGES_QUERY = {
         0, MAX_WAIT_SECONDS, default=0, about="Seconds to wait for a message where there is none yet."
     ),
 }
-# Nobody stands in a long-poll of a process that is to end.
-stopping = streams.stopping
-_places = threading.BoundedSemaphore(settings.LONG_POLL_LIMIT)
 
 
 # --- What is sent and answered ---------------------------------------------------------------------------------
@@ -129,12 +122,14 @@ class Messages(ByName):
         query=MESSAGES_QUERY,
         description="Oldest first. With `wait`, an empty answer is held back until a message comes.",
     )
-    def get(self, request: Request, platform: str, code: str) -> Response:
+    def get(self, request: Request, platform: str, code: str) -> HttpResponseBase:
         query = self.asked(query=MESSAGES_QUERY).query
         self.require_possible(platform, code)
-        found = self.read(platform, code, query)
-        if not found and query["wait"]:
-            found = self.wait(platform, code, query)
+        found = webchat.read(self.org_id, platform, code, after=query["after"], limit=query["limit"])
+        if not found and query["wait"] and request.method == "GET" and HAS_WAITED not in request.META:
+            where = {"platform": platform, "code": code, "after": query["after"]}
+            opened = streams.MessagesWait(self.org_id, self.token.pk, **where, seconds=query["wait"])
+            return streams.OpenResponse(opened)
         meta = {"org_id": self.org_id, "count": len(found), "limit": query["limit"]}
         return Response({"data": _answers(self.org_id, found, code), "meta": meta})
 
@@ -171,23 +166,6 @@ class Messages(ByName):
         """A web chat needs no registration, but its code must be one that a channel can have."""
         if platform == transcript.WEB and (reason := directory.unreachable_reason(Target(self.org_id, platform, code))):
             raise NotFound(f"there can be no channel of this name: its code {reason[1]}", code="channel_not_found")
-
-    def read(self, platform: str, code: str, query: Mapping[str, Any]) -> Sequence[Any]:
-        return list(webchat.read(self.org_id, platform, code, after=query["after"], limit=query["limit"]))
-
-    def wait(self, platform: str, code: str, query: Mapping[str, Any]) -> Sequence[Any]:
-        """Look again until there is a message. Only so many of a process's threads may stand here at once."""
-        if not _places.acquire(blocking=False):
-            return ()
-        try:
-            until = time.monotonic() + query["wait"]
-            found: Sequence[Any] = ()
-            while not found and not stopping.is_set() and (left := until - time.monotonic()) > 0:
-                stopping.wait(min(POLL_SECONDS, left))
-                found = self.read(platform, code, query)
-            return found
-        finally:
-            _places.release()
 
 
 class Presses(ByName):

@@ -73,4 +73,4 @@ class JobEvents(Resource):
                 raise Invalid(FieldError(name, "invalid", f"the job has only {standing.activities} activities"))
             if told == standing.activities and standing.status in TERMINAL:
                 return Response(status=204)
-        return streams.EventsResponse(streams.EventStream(self.org_id, wanted, self.token.pk, told=told))
+        return streams.OpenResponse(streams.EventStream(self.org_id, wanted, self.token.pk, told=told))

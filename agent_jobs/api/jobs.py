@@ -196,12 +196,7 @@ class JobDetail(Resource):
         version = streams.version(row["updated_at"], shown["activities_count"])
         if request.method == "GET" and self.is_to_wait(asked, row, version):
             opened = streams.Wait(self.org_id, row["id"], self.token.pk, seen=version, seconds=asked.query["wait"])
-            if streams.HANDS_OVER in request.META:
-                return streams.WaitingResponse(opened)
-            streams.wait_in_this_thread(opened)
-            row = queries.job(self.org_id, row["id"])
-            shown = job_answers.of([row], is_detail=True)[0]
-            version = streams.version(row["updated_at"], shown["activities_count"])
+            return streams.OpenResponse(opened)
         response = Response(self.detail(asked, row, shown))
         response["ETag"] = f'"{version}"'
         return response

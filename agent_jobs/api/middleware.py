@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from uuid_utils import uuid7
 
 from agent_jobs.api import errors
-from agent_jobs.api.streams import WaitingResponse
+from agent_jobs.api.streams import EventStream, OpenResponse
 from agent_jobs.api.throttling import TooManyRequests
 from channels_integration import tally, tracing
 from infra import database
@@ -38,18 +39,28 @@ class RequestIdMiddleware:
         bind_contextvars(request_id=request_id)
         stated_trace = request.META.get("HTTP_TRACEPARENT", "")
         with tracing.span("request", parent=stated_trace, kind="server", request_id=request_id) as traced:
-            response = self.get_response(request)
+            response = self._answer(request)
             if traced:
                 _tell(traced, request, response)
         if isinstance(response, HttpResponseNotAllowed):
             response = errors.method_not_allowed(request, response["Allow"])
         response["X-Request-ID"] = request_id
-        if not response.streaming and "Content-Length" not in response:
+        opened = response.opened if isinstance(response, OpenResponse) else None
+        if not opened and not response.streaming and "Content-Length" not in response:
             response["Content-Length"] = str(len(response.content))  # else the server answers in chunks
-        if not isinstance(response, WaitingResponse):  # the request comes again
+        if not opened or isinstance(opened, EventStream):  # one that waits comes again
             _note(request, response, time.monotonic() - began)
         clear_contextvars()
         return response
+
+    def _answer(self, request: HttpRequest) -> HttpResponse:
+        """Only hosts of the setting ALLOWED_HOSTS are served. Health checks come by any name of the machine."""
+        if not request.path.startswith("/health/"):
+            try:
+                request.get_host()
+            except DisallowedHost:
+                return errors.plain(400, "unknown_host", "the host of the address is not served here", request)
+        return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """For views outside of REST framework: an outage of the database is a 503, too many log-ins are a 429."""

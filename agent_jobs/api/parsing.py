@@ -44,7 +44,7 @@ class EncodedBody(APIException):
 
 
 def check_transfer(request: Request) -> None:
-    """Refuse a body that cannot be read whole and as it is: gunicorn hands a chunked one on as an empty one."""
+    """Refuse a body that cannot be read whole and as it is: the web process reads a body by its length only."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if request.META.get("HTTP_TRANSFER_ENCODING") or not (length.isascii() and length.isdigit()):
         raise LengthRequired

@@ -1,9 +1,8 @@
-"""Answers that stay open: a job's events, and requests that wait for a job to change. None of them holds an API thread.
+"""Answers that stay open: a job's events, and requests that wait for a job or a channel. None of them holds a thread.
 
-A view checks such a request as any other and answers with an `OpenAnswer` in hand (`opened`). The web process then
-takes the connection out of its server's hands and gives it to the hub (`agent_jobs.api.hub`). Under a server that
-cannot hand a connection over, the answer is made in the request's own thread. Either way `look` finds out what there is
-to tell: for all that are open together, in two statements where nothing has happened, and in four where something has.
+A view checks such a request as any other and answers with an `OpenResponse`. The web process (`config.asgi`) then
+writes the stream, or runs the request again when the wait is over. `look` finds out what there is to tell, for all that
+are open together: in three statements where nothing has happened, and in five where something has.
 
 How many may be open at once is bounded, for each process and for each organisation in it.
 """
@@ -12,13 +11,13 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse
 from rest_framework.exceptions import APIException
 
 from agent_jobs import queries
@@ -27,6 +26,7 @@ from agent_jobs.api.answers import stamp
 from agent_jobs.api.errors import UNAUTHENTICATED
 from agent_jobs.services import tokens
 from agent_jobs.states import TERMINAL
+from channels_integration import webchat
 from infra import database
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,6 @@ LOOK_SECONDS = 0.25
 HEARTBEAT_SECONDS = 15
 RETRY_AFTER_SECONDS = 5
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-# In the WSGI environment where the server can hand connections over.
-HANDS_OVER = "agent_jobs.hands_over"
-# Set by a process that is to end.
-stopping = threading.Event()
 
 
 # --- Places ----------------------------------------------------------------------------------------------------
@@ -84,26 +80,57 @@ class Place:
 class OpenAnswer:
     """One request that is not answered to its end yet. Raises TooManyStreams. `until` is by the monotonic clock."""
 
-    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seconds: float) -> None:
-        self.org_id, self.job_id, self.token_pk = org_id, job_id, token_pk
-        self.until = time.monotonic() + seconds
+    kind = "wait"
+
+    def __init__(self, org_id: str, token_pk: int, *, seconds: float) -> None:
+        self.org_id, self.token_pk = org_id, token_pk
+        self.until = time.monotonic() + min(seconds, settings.STREAM_SECONDS)
         self.place = Place(org_id)
 
 
-class EventStream(OpenAnswer):
+class OfJob(OpenAnswer):
+    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seconds: float) -> None:
+        super().__init__(org_id, token_pk, seconds=seconds)
+        self.job_id = job_id
+
+
+class EventStream(OfJob):
     """`told` is the number of the last activity that the client has."""
+
+    kind = "events"
 
     def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, told: int = 0) -> None:
         super().__init__(org_id, job_id, token_pk, seconds=settings.STREAM_SECONDS)
         self.told = told
 
 
-class Wait(OpenAnswer):
+class Wait(OfJob):
     """For anything else than `seen`, the version of the job that the client knows."""
 
     def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seen: str, seconds: float) -> None:
-        super().__init__(org_id, job_id, token_pk, seconds=min(seconds, settings.STREAM_SECONDS))
+        super().__init__(org_id, job_id, token_pk, seconds=seconds)
         self.seen = seen
+
+
+class MessagesWait(OpenAnswer):
+    """For a message in a channel, later than the one with the id `after`."""
+
+    def __init__(
+        self, org_id: str, token_pk: int, *, platform: str, code: str, after: UUID | None, seconds: float
+    ) -> None:
+        super().__init__(org_id, token_pk, seconds=seconds)
+        self.place_in_channel = webchat.Reader(org_id, platform, code, after)
+
+
+class OpenResponse(HttpResponse):
+    """Stands for the answer until the web process makes it: its status and headers count, its content does not."""
+
+    def __init__(self, opened: OpenAnswer) -> None:
+        super().__init__()
+        self.opened = opened
+        if isinstance(opened, EventStream):
+            self["Content-Type"], self["Cache-Control"] = "text/event-stream", "no-store"
+            self["X-Accel-Buffering"] = "no"  # proxies that collect an answer before they pass it on are asked not to
 
 
 def version(updated_at: datetime | int, activities_count: int) -> str:
@@ -111,22 +138,6 @@ def version(updated_at: datetime | int, activities_count: int) -> str:
     if isinstance(updated_at, datetime):
         updated_at = (updated_at - _EPOCH) // _MICROSECOND
     return f"{updated_at:x}-{activities_count:x}"
-
-
-class EventsResponse(StreamingHttpResponse):
-    def __init__(self, opened: EventStream) -> None:
-        super().__init__(_in_this_thread(opened), content_type="text/event-stream")
-        # Proxies that collect an answer before they pass it on are asked not to.
-        self["Cache-Control"], self["X-Accel-Buffering"] = "no-store", "no"
-        self.opened = opened
-
-
-class WaitingResponse(HttpResponse):
-    """Is never sent: the request is asked again when its wait is over."""
-
-    def __init__(self, opened: Wait) -> None:
-        super().__init__()
-        self.opened = opened
 
 
 # --- Looking ---------------------------------------------------------------------------------------------------
@@ -152,63 +163,36 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
             raise
         if len(opened) > 1:
             return [found for one in opened for found in look([one])]
-        log.exception("a stream or wait of job %s ends", opened[0].job_id)
+        log.exception("a stream or wait of %s ends", opened[0].org_id)
         return [Found(end="failed")]
 
 
 def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
-    standings = queries.standings((one.org_id, one.job_id) for one in opened)
+    standings = queries.standings((one.org_id, one.job_id) for one in opened if isinstance(one, OfJob))
+    with_news = webchat.with_news({one.place_in_channel for one in opened if isinstance(one, MessagesWait)})
     living = tokens.living({one.token_pk for one in opened})
     found = [Found() for _ in opened]
     behind: list[tuple[EventStream, queries.Standing, Found]] = []
     for one, new in zip(opened, found, strict=True):
-        standing = standings.get((one.org_id, one.job_id))
         if one.token_pk not in living:
             _break_off(one, new, "revoked", "unauthenticated", UNAUTHENTICATED)
-        elif standing is None:
-            _break_off(one, new, "gone", "job_not_found", "the job is no longer there")
-        elif isinstance(one, Wait):
-            is_over = standing.status in TERMINAL or version(standing.updated_at, standing.activities) != one.seen
-            new.end = "changed" if is_over else ""
-        elif isinstance(one, EventStream):
-            if standing.activities > one.told:
-                behind.append((one, standing, new))
-            else:
-                _end(one, standing, new)
+        elif isinstance(one, MessagesWait):
+            new.end = "changed" if one.place_in_channel in with_news else ""
+        elif isinstance(one, OfJob):
+            standing = standings.get((one.org_id, one.job_id))
+            if standing is None:
+                _break_off(one, new, "gone", "job_not_found", "the job is no longer there")
+            elif isinstance(one, Wait):
+                is_over = standing.status in TERMINAL or version(standing.updated_at, standing.activities) != one.seen
+                new.end = "changed" if is_over else ""
+            elif isinstance(one, EventStream):
+                if standing.activities > one.told:
+                    behind.append((one, standing, new))
+                else:
+                    _end(one, standing, new)
     if behind:
         _tell(behind)
     return found
-
-
-def wait_in_this_thread(opened: Wait) -> None:
-    """Returns when the request is to be answered."""
-    try:
-        while not look([opened])[0].end and not stopping.is_set():
-            left = opened.until - time.monotonic()
-            if left <= 0:
-                return
-            stopping.wait(min(LOOK_SECONDS, left))
-    finally:
-        opened.place.leave()
-
-
-def _in_this_thread(opened: EventStream) -> Iterator[bytes]:
-    try:
-        quiet_since = time.monotonic()
-        while not stopping.is_set():
-            (new,) = look([opened])
-            yield from new.frames
-            if new.end or (not new.has_more and time.monotonic() >= opened.until):
-                return
-            if new.frames:
-                quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since > HEARTBEAT_SECONDS:
-                quiet_since = time.monotonic()
-                yield feeds.HEARTBEAT
-            if not new.has_more:
-                stopping.wait(LOOK_SECONDS)
-    finally:
-        opened.place.leave()
 
 
 def _tell(behind: Sequence[tuple[EventStream, queries.Standing, Found]]) -> None:

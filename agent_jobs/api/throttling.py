@@ -161,6 +161,12 @@ def address_of(meta: Mapping[str, Any]) -> str:
     return str(nearest)
 
 
+def is_proxy(address: str) -> bool:
+    """Whether this peer is one of the setting's proxies."""
+    found = _read(address)
+    return found is not None and _is_proxy(found)
+
+
 def login_address(request: HttpRequest) -> str | None:
     """The same for who logs in with a password (settings.AXES_CLIENT_IP_CALLABLE), as an address of its own."""
     return address_of(request.META).removesuffix("/64") or None

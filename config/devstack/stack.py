@@ -93,7 +93,7 @@ class Stack:
             raise CannotStart(f"`manage.py migrate` failed with exit code {process.exit_code}; see above")
 
     def _start_service(self, environment: dict[str, str]) -> None:
-        web = ("-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", f"127.0.0.1:{self._port}")
+        web = ("-m", "config.serve", "--port", str(self._port))
         self._supervisor.add(Process("web", self._python("web", *web, env=environment)))
         celery = ("-m", "celery", "--app", "config.celery", "--quiet")
         pooled = environment | {

@@ -102,7 +102,7 @@ class Supervisor:
             for process in group:
                 if process.running is not None:
                     self._printer.say(f"stopping {process.name}")
-                    # To the process alone: Celery and gunicorn see to their own.
+                    # To the process alone: Celery and granian see to their own.
                     process.running.send_signal(process.stop_signal)
             give_up_at = time.monotonic() + processes.STOP_SECONDS
             while any(process.running for process in group):

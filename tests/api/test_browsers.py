@@ -6,7 +6,6 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from axes.models import AccessAttempt
@@ -14,7 +13,6 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 from freezegun import freeze_time
-from gunicorn.http.wsgi import Response
 
 from tests import factories
 from tests.waiting import PATIENCE
@@ -161,16 +159,6 @@ def test_these_headers_are_sent_and_no_others(request, method, path, who):
     assert policy_of(answer) == POLICY
     del headers["Content-Security-Policy"]
     assert headers == COMMON | expected
-
-
-def test_the_server_names_no_product():
-    import config.gunicorn  # noqa: F401 - as gunicorn reads it
-
-    response = Response(SimpleNamespace(version=(1, 1), should_close=lambda: True), None, SimpleNamespace())
-    head = "".join(response.default_headers())
-
-    assert "Server: agent-jobs" in head
-    assert "gunicorn" not in head
 
 
 def test_pages_of_the_admin_need_no_inline_script(client, person):

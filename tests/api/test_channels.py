@@ -1,18 +1,18 @@
 """Channels, Slack installations and the messages of web chats, through the API."""
 
-import threading
 import time
+from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db.models.functions import Now
 
-from agent_jobs.api import chats
-from agent_jobs.models import IdempotencyKey
+from agent_jobs.api import streams
+from agent_jobs.models import AppToken, IdempotencyKey
 from agent_jobs.services import room
 from agent_jobs.states import JobStatus
+from channels_integration import webchat
 from channels_integration.models import Channel, Installation
 from tests import factories, rows
-from tests.waiting import PATIENCE
 
 CHANNELS = "/services/channels"
 LOBBY = f"{CHANNELS}/web/lobby/messages"
@@ -169,50 +169,66 @@ class TestMessages:
         assert texts(acme.get(f"{LOBBY}?wait=30")) == ["x"]
         assert time.monotonic() - begun < 20
 
-    def test_only_so_many_wait_at_once(self, acme, monkeypatch):
-        full = threading.BoundedSemaphore(1)
-        full.acquire()
-        monkeypatch.setattr(chats, "_places", full)
-        begun = time.monotonic()
+    def test_only_so_many_wait_at_once(self, acme, settings):
+        settings.STREAMS_PER_ORG = 0
+        refused = acme.get(f"{LOBBY}?wait=30")
 
-        assert texts(acme.get(f"{LOBBY}?wait=30")) == []
-        assert time.monotonic() - begun < 20
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+        assert acme.get(LOBBY).status_code == 200
+
+    def test_a_wait_is_for_a_later_message_of_this_very_channel(self, acme, rival):
+        first = say(acme, "x")["id"]
+        acme.post(f"{CHANNELS}/web/other/messages", {"text": "x", "author": "A"})
+        say(rival, "y")
+        readers = {
+            (org_id, after): webchat.Reader(org_id, "web", "lobby", after)
+            for org_id in ("acme", "rival", "nobody")
+            for after in (None, UUID(first), UUID(int=0))
+        }
+
+        with_news = webchat.with_news(readers.values())
+
+        assert {key for key, reader in readers.items() if reader not in with_news} == {
+            ("acme", UUID(first)),
+            *(("nobody", after) for after in (None, UUID(first), UUID(int=0))),
+        }
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_message_ends_the_waiting_at_once(monkeypatch):
-    api = factories.Api(factories.token())
-    last = say(api, "before")["id"]
-    found, is_waiting = {}, threading.Event()
+class TestWhileItWaits:
+    @pytest.fixture
+    def meanwhile(self, monkeypatch):
+        """What is to happen after the first look has found nothing."""
+        look, changes = streams.look, []
 
-    class Stopping(threading.Event):
-        def wait(self, timeout=None):
-            is_waiting.set()
-            return super().wait(timeout)
+        def then_change(opened):
+            found = look(opened)
+            while changes:
+                changes.pop()()
+            return found
 
-    monkeypatch.setattr(chats, "stopping", Stopping())
+        monkeypatch.setattr(streams, "look", then_change)
+        return changes.append
 
-    def wait():
-        try:
-            begun = time.monotonic()
-            found["texts"] = texts(api.get(f"{LOBBY}?after={last}&wait=30"))
-            found["seconds"] = time.monotonic() - begun
-        finally:
-            connection.close()
+    def test_a_message_ends_the_waiting_at_once(self, meanwhile):
+        api = factories.Api(factories.token())
+        last = say(api, "before")["id"]
+        meanwhile(lambda: say(api, "after"))
+        begun = time.monotonic()
 
-    thread = threading.Thread(target=wait)
-    thread.start()
-    assert is_waiting.wait(PATIENCE)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
-        )
-        assert cursor.fetchone() == (0,), "whoever waits holds no transaction open"
-    say(api, "after")
-    thread.join(PATIENCE)
+        assert texts(api.get(f"{LOBBY}?after={last}&wait=30")) == ["after"]
+        assert time.monotonic() - begun < 20
 
-    assert found["texts"] == ["after"]
-    assert found["seconds"] < 20
+    def test_a_token_that_is_revoked_meanwhile_is_told_nothing(self, meanwhile):
+        api, other = factories.Api(factories.token()), factories.Api(factories.token())
+        revoked = AppToken.objects.order_by("id").first()
+        meanwhile(lambda: AppToken.objects.filter(pk=revoked.pk).update(revoked_at=Now()))
+        meanwhile(lambda: say(other, "secret"))
+
+        answer = api.get(f"{LOBBY}?wait=30")
+
+        assert answer.status_code == 401
+        assert b"secret" not in answer.content
 
 
 @pytest.mark.django_db

@@ -1,4 +1,4 @@
-"""Events and waits where the server cannot hand a connection over: the same answers, made in the request's thread."""
+"""Events of jobs and requests that wait: what is told, and what is refused. `tests.live` has the web process."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from agent_jobs.api import streams
 from agent_jobs.models import AppToken, Job
 from agent_jobs.states import TERMINAL, JobStatus
-from tests import factories, rows
+from tests import factories, open_answers, rows
 
 
 def path(job, rest="/events"):
@@ -22,7 +22,7 @@ def path(job, rest="/events"):
 def told(response):
     """(kind, data, id) of each event."""
     found = []
-    for text in response.getvalue().decode().split("\n\n")[:-1]:
+    for text in open_answers.frames_of(response).decode().split("\n\n")[:-1]:
         if not text.startswith(":"):
             fields = dict(line.split(": ", 1) for line in text.split("\n"))
             found.append((fields["event"], json.loads(fields["data"]), fields.get("id", "")))
@@ -135,7 +135,7 @@ class TestLimits:
         assert waits.status_code == 429
         assert refused["Retry-After"] == str(streams.RETRY_AFTER_SECONDS)
         assert rival.get(path(theirs)).status_code == 200
-        first.getvalue()
+        told(first)
         assert reader.get(path(job)).status_code == 200
 
     def test_a_process_has_only_so_many(self, reader, settings):

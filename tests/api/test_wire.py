@@ -1,10 +1,12 @@
-"""What only a real server does: gunicorn drops chunked bodies, and joins two Authorization headers with a comma."""
+"""What only a real web process shows: bodies in chunks, heads that cannot be read, clients that are slow."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +14,7 @@ import pytest
 from django.db import connection
 
 from agent_jobs.models import Job
+from config import serve
 from tests import factories, rows
 from tests.waiting import PATIENCE, wait_for
 
@@ -21,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def server():
-    """The port of a gunicorn on the test's own database."""
+    """The port of a web process on the test's own database."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -30,7 +33,7 @@ def server():
     host = quote(place["HOST"], safe="")
     url = f"postgres://{user}@{host}:{place['PORT']}/{place['NAME']}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "-b", f"127.0.0.1:{port}"],
+        [sys.executable, "-m", "config.serve", "--port", str(port)],
         cwd=ROOT,
         env=os.environ | {"DATABASE_URL": url, "AGENT_JOBS_WEB_PROCESSES": "1"},
         stderr=subprocess.DEVNULL,
@@ -52,14 +55,20 @@ def listens(process, port):
     return True
 
 
-def send(port, head, body=b""):
-    """(status, JSON body) of one raw request."""
+def exchange(port, head, body=b"", *, host="localhost"):
+    """The answer to one raw request."""
+    rest = f"Host: {host}\r\nConnection: close\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
-        client.sendall(head.replace("\n", "\r\n").encode() + b"Host: localhost\r\nConnection: close\r\n\r\n" + body)
+        client.sendall(head.replace("\n", "\r\n").encode() + rest + body)
         answer = b""
         while piece := client.recv(65536):
             answer += piece
-    top, _, content = answer.partition(b"\r\n\r\n")
+    return answer
+
+
+def send(port, head, body=b""):
+    """(status, JSON body) of one raw request."""
+    top, _, content = exchange(port, head, body).partition(b"\r\n\r\n")
     return int(top.split()[1]), json.loads(content)
 
 
@@ -84,20 +93,24 @@ def test_what_the_server_does_to_a_request_is_not_held_against_its_sender(server
     assert Job.objects.count() == 1
 
 
+TOO_LONG = {
+    "an address": (f"GET /{'x' * 9000} HTTP/1.1\n", 414),
+    "a header": (f"GET /health/live HTTP/1.1\nX-Long: {'x' * 9000}canary\n", 431),
+    "a head of 100 KB": ("GET /health/live HTTP/1.1\n" + f"X-More: {'x' * 8000}\n" * 13, 431),
+}
 UNREADABLE = {
     "no request line": ("hello\n", 400),
     "a method that is none": ("G\x01T /health/live HTTP/1.1\n", 400),
     "a version that is none": ("GET /health/live HTTP/9.9\n", 400),
     "a header without a colon": ("GET /health/live HTTP/1.1\nAuthorization Bearer canary\n", 400),
-    "an address that is too long": (f"GET /{'x' * 9000} HTTP/1.1\n", 414),
-    "a header that is too long": (f"GET /health/live HTTP/1.1\nX-Long: {'x' * 9000}\n", 431),
+    "two lengths": ("POST /services/agent-jobs HTTP/1.1\nContent-Length: 5\nContent-Length: 6\n", 400),
     "too many headers": ("GET /health/live HTTP/1.1\n" + "X-More: 1\n" * 200, 431),
 }
 
 
-@pytest.mark.parametrize("name", UNREADABLE)
-def test_what_the_server_itself_refuses_looks_like_every_refusal(server, name):
-    head, expected = UNREADABLE[name]
+@pytest.mark.parametrize("name", TOO_LONG)
+def test_what_is_too_long_is_refused_as_everything_else(server, name):
+    head, expected = TOO_LONG[name]
 
     status, answer = send(server, head)
 
@@ -106,3 +119,62 @@ def test_what_the_server_itself_refuses_looks_like_every_refusal(server, name):
     assert answer["code"] == "bad_request"
     assert answer["meta"]["request_id"]
     assert "canary" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_is_no_http_is_refused_without_a_body(server, name):
+    head, expected = UNREADABLE[name]
+
+    answer = exchange(server, head)
+
+    assert int(answer.split()[1]) == expected
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"canary" not in answer
+
+
+HALF = {
+    "nothing": b"",
+    "half a head": b"GET /health/live HTTP/1.1\r\nHost: loc",
+    "half a body": b"POST /services/agent-jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_clients_that_are_half_there_stop_nobody(server, name):
+    """Each of a hundred holds a connection, and none of them a thread."""
+    with ExitStack() as stack:
+        for _ in range(100):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server), PATIENCE))
+            client.sendall(HALF[name])
+        began = time.monotonic()
+        for _ in range(6):
+            assert send(server, "GET /health/live HTTP/1.1\n")[0] == 200
+        assert time.monotonic() - began < serve.HEAD_SECONDS
+
+
+def test_a_head_that_does_not_come_is_waited_for_so_long_and_no_longer(server):
+    with socket.create_connection(("127.0.0.1", server), PATIENCE) as client:
+        client.sendall(HALF["half a head"])
+        began = time.monotonic()
+        assert client.recv(1) == b""
+        assert time.monotonic() - began > serve.HEAD_SECONDS - 1
+
+
+def test_the_server_names_no_product(server):
+    head = exchange(server, "GET /health/live HTTP/1.1\n").partition(b"\r\n\r\n")[0].lower()
+
+    assert b"server: agent-jobs\r\n" in head
+    assert b"granian" not in head
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/services/agent-jobs", 400), ("/metrics", 400), ("/docs", 400), ("/admin/", 400), ("/health/live", 200)],
+)
+def test_only_named_hosts_are_served_but_for_the_health(server, path, status):
+    answer = exchange(server, f"GET {path} HTTP/1.1\n", host="evil.example")
+
+    assert int(answer.split()[1]) == status
+    if status == 400:
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "unknown_host"
+    assert b"evil" not in answer

@@ -78,7 +78,7 @@ def web() -> Iterator[int]:
         AGENT_JOBS_STREAMS="1000",
     )
     os.environ["AGENT_JOBS_STREAMS_PER_ORG"] = "1000"
-    command = [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "config.serve", "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ.copy())
     try:
         until = time.monotonic() + 30

@@ -229,8 +229,7 @@ class Rig:
 
     def _command(self, name: str) -> list[str]:
         if name in self.webs:
-            bind = f"127.0.0.1:{self._web_ports[name]}"
-            return ["-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", bind, "config.wsgi:application"]
+            return ["-m", "config.serve", "--port", str(self._web_ports[name])]
         celery = ["-m", "celery", "--app", "config.celery", "--quiet"]
         if name in self.workers:
             threads = self.environment.get("AGENT_JOBS_WORKER_THREADS", "16")

@@ -13,7 +13,7 @@ NOT_HANDED_ON = {"AGENT_JOBS_PROCESS", "AGENT_JOBS_DATA_DIR"}
 
 
 def _read_by_settings() -> set[str]:
-    sources = (ROOT / "config" / name for name in ("settings.py", "gunicorn.py", "healthcheck.py"))
+    sources = (ROOT / "config" / name for name in ("settings.py", "serve.py", "healthcheck.py"))
     return {name for source in sources for name in READ.findall(source.read_text())}
 
 

@@ -1,6 +1,6 @@
 """Generated requests against the whole OpenAPI document: `make fuzz SEED= EXAMPLES=`.
 
-A real web process (gunicorn) with a PostgreSQL and a Redis of its own, and no worker: what the made-up channels name is
+A real web process with a PostgreSQL and a Redis of its own, and no worker: what the made-up channels name is
 never connected to. schemathesis asks every operation, with a WRITE, a READ and an ADMIN token in turn, and fails for a
 500, a status or content type that the document does not have, an answer that is not of its shape, and for what is let
 in against the document. `hooks.py` sees to it that a part of the requests is about things that are there.
@@ -151,7 +151,7 @@ def _web(home: Path, environment: dict[str, str], running: contextlib.ExitStack)
     run_manage(environment, "migrate", "--no-input")
     port = embedded.free_port()
     web = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", f"127.0.0.1:{port}"],
+        [sys.executable, "-m", "config.serve", "--port", str(port)],
         cwd=ROOT,
         env=environment,
     )

@@ -108,8 +108,7 @@ class Service:
 
     def web(self, name: str = "web", **environment: str) -> "subprocess.Popen[bytes]":
         """Returns when it answers."""
-        bind = f"127.0.0.1:{self.port}"
-        process = self.spawn(name, "-m", "gunicorn", "--config", "config/gunicorn.py", "--bind", bind, **environment)
+        process = self.spawn(name, "-m", "config.serve", "--port", str(self.port), **environment)
         wait_for(lambda: self.answers(process, name), what="web answers")
         return process
 

@@ -202,7 +202,7 @@ def test_nothing_is_left_running_when_the_supervisor_is_killed(home: Path) -> No
     assert stack.pids("celery")
     stack.supervisor.kill()
     stack.supervisor.wait()
-    wait_for(lambda: not stack.pids("celery") + stack.pids("gunicorn"), what="all processes have ended")
+    wait_for(lambda: not stack.pids("celery") + stack.pids("config.serve"), what="all processes have ended")
 
 
 def test_what_happens_is_sealed_within_seconds(stack: Stack) -> None:

@@ -1,4 +1,4 @@
-"""What the real processes write: one JSON object a line, from the master of gunicorn to Celery, and about whom."""
+"""What the real processes write: one JSON object a line, from granian to Celery, and about whom."""
 
 import json
 import signal

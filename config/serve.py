@@ -1,0 +1,53 @@
+"""Starts the web processes: `python -m config.serve --port 8000`, in `manage.py up` and in the image alike.
+
+granian serves them. It times out heads that do not come, and ends after a SIGTERM when every request is answered.
+"""
+
+import argparse
+import os
+import resource
+
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server import Server
+
+from config import garbage, settings
+
+HEAD_SECONDS = 10
+STOP_SECONDS = 10  # less than the time after which the supervisor kills
+_HEAD_BUFFER_BYTES = 64 * 1024
+_BACKLOG = 512
+# Connections of one process. Each takes a file and no thread, so silent ones are cheap.
+_MOST_CONNECTIONS = 10_000
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--host", default="127.0.0.1")
+    options.add_argument("--port", type=int, required=True)
+    given = options.parse_args()
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    garbage.look_rarely()
+    Server(
+        "config.asgi:application",
+        given.host,
+        given.port,
+        interface=Interfaces.ASGI,
+        workers=int(os.environ.get("AGENT_JOBS_WEB_PROCESSES") or 2),
+        loop=Loops.asyncio,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_SECONDS * 1000, max_buffer_size=_HEAD_BUFFER_BYTES),
+        websockets=False,
+        backlog=_BACKLOG,
+        backpressure=_MOST_CONNECTIONS,
+        log_level=LogLevels.warning,
+        log_dictconfig=settings.LOGGING,
+        respawn_failed_workers=True,
+        workers_kill_timeout=STOP_SECONDS,
+    ).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What the web process does with answers that stay open, in the test's own thread."""
+
+import time
+from typing import Any
+
+from agent_jobs.api import streams
+from tests.waiting import PAUSE
+
+
+def frames_of(response: Any) -> bytes:
+    """All that a stream is told until it ends or its time is over."""
+    opened, told = response.opened, b""
+    try:
+        while True:
+            (found,) = streams.look([opened])
+            told += b"".join(found.frames)
+            if found.end or (not found.has_more and time.monotonic() >= opened.until):
+                return told
+            PAUSE.wait(0 if found.has_more else 0.05)
+    finally:
+        opened.place.leave()
+
+
+def wait(response: Any) -> None:
+    """Returns when the wait is over."""
+    opened = response.opened
+    try:
+        while not streams.look([opened])[0].end and time.monotonic() < opened.until:
+            PAUSE.wait(0.05)
+    finally:
+        opened.place.leave()
