@@ -93,8 +93,8 @@ class OrgAdmin(Audited):
     search_fields = ("id", "name")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Org | None = None) -> tuple[str, ...]:
-        readonly = ("stored_bytes", "created_at", "closed_at", "erased_at")
-        return ("id", *readonly) if obj else readonly
+        # A new organisation has none of these yet: its columns' defaults are the database's.
+        return ("id", "stored_bytes", "created_at", "closed_at", "erased_at") if obj else ()
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # `manage.py close_org` ends an organisation
