@@ -34,6 +34,8 @@ SORTING = paging.Sorting(
         "priority": "priority",
     },
     default="created_at:desc",
+    then=dict.fromkeys(("status", "job_type_key", "channel_code"), "created_at"),
+    not_first=frozenset({"priority"}),
 )
 MAX_WAIT_SECONDS = 60
 _VERSION = re.compile(r'(?:W/)?"?([0-9a-f]{1,16}-[0-9a-f]{1,8})"?')

@@ -1,7 +1,7 @@
 """Cutting lists: `limit`, `offset`, `sort`, and an opaque `cursor` for those who go deep."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,11 @@ class Sorting:
     columns: Mapping[str, str]
     default: str
     key: str = "id"
+    # The column by which rows of one value come, where the list is sorted by nothing else. It runs the other way round,
+    # as the index does that serves this order.
+    then: Mapping[str, str] = field(default_factory=dict)
+    # Names that no index serves: they may follow another one, and not come first.
+    not_first: frozenset[str] = frozenset()
 
     def params(self) -> dict[str, Param]:
         return {
@@ -62,6 +67,8 @@ class Sorting:
             if name not in self.columns:
                 raise ValueError(f"must name one of {', '.join(self.columns)}")
             found.append((name, is_descending))
+        if found[0][0] in self.not_first:
+            raise ValueError(f"must not begin with {found[0][0]}: name another field before it")
         if len(found) > MAX_SORTS or len({name for name, _ in found}) < len(found):
             raise ValueError(f"may name at most {MAX_SORTS} fields, each once")
         return tuple(found)
@@ -114,8 +121,12 @@ def place(sorting: Sorting, query: Mapping[str, Any]) -> Page:
         sorts, after = kept, tuple(_unpacked(value) for value in cursor["after"])
     sorts = sorts or sorting.read(sorting.default)
     order = tuple(Order(sorting.columns[name], is_descending) for name, is_descending in sorts)
+    if len(order) == 1 and (column := sorting.then.get(order[0].column)):
+        order += (Order(column, not order[0].is_descending),)
     if sorting.key not in {by.column for by in order}:
         order += (Order(sorting.key, order[-1].is_descending),)
+    if after is not None and len(after) != len(order):  # made by another release
+        raise Invalid(FieldError("cursor", "invalid", "is not a cursor of this list"))
     return Page(sorting, Window(order, query["limit"], query["offset"], after), sorts)
 
 

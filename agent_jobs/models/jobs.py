@@ -95,6 +95,7 @@ class Job(models.Model):
             models.Index("org", "job_type_key", F("created_at").desc(), F("id").desc(), name="job_type"),
             models.Index("org", "channel_code", F("created_at").desc(), F("id").desc(), name="job_channel"),
             models.Index("org", "scheduled_at", name="job_scheduled"),
+            models.Index("org", F("updated_at").desc(), F("id").desc(), name="job_updated"),
             models.Index(
                 fields=["org", "replay_of", "created_at"],
                 condition=Q(replay_of__isnull=False),

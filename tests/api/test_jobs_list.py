@@ -1,9 +1,14 @@
 """The list of jobs: filters, order, pages, statistics, activities; no page costs more statements than another."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
+from django.db import connection, transaction
 
+from agent_jobs import queries
+from agent_jobs.api import jobs, paging
 from agent_jobs.models import Activity, Task
 from agent_jobs.states import JobStatus
 from tests import factories, rows
@@ -110,9 +115,14 @@ def test_a_filter_by_another_organization_is_a_403(five, rival, org_id):
         ("created_at", "abcde", [("created_at", "asc")]),
         ("-created_at", "edcba", [("created_at", "desc")]),
         ("scheduled_at:DESC", "edcba", [("scheduled_at", "desc")]),
+        ("job_status:desc", "bacde", [("job_status", "desc")]),
         ("-updated_at", "edcba", [("updated_at", "desc")]),
         ("channel_code,-created_at", "ecabd", [("channel_code", "asc"), ("created_at", "desc")]),
-        ("priority:asc,created_at:asc", "abdec", [("priority", "asc"), ("created_at", "asc")]),
+        (
+            "job_type_id,priority:asc,created_at:asc",
+            "aecbd",
+            [("job_type_id", "asc"), ("priority", "asc"), ("created_at", "asc")],
+        ),
         ("job_status", "edcab", [("job_status", "asc")]),
         ("-job_type_id,created_at", "bdace", [("job_type_id", "desc"), ("created_at", "asc")]),
     ],
@@ -122,6 +132,31 @@ def test_jobs_come_in_the_order_asked_for(five, sort, expected, meta):
 
     assert "".join(names(response)) == expected
     assert [(by["field"], by["direction"]) for by in response.json()["meta"]["sort"]] == meta
+
+
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.parametrize("name", sorted(set(jobs.SORTING.columns) - jobs.SORTING.not_first))
+def test_an_index_serves_a_list_that_is_sorted_by_one_field(five, name, direction):
+    """An organisation may have millions of jobs: they are not to be sorted for a page."""
+    query = {"limit": 50, "offset": 0, "sort": jobs.SORTING.read(f"{name}:{direction}"), "cursor": None}
+    window = paging.place(jobs.SORTING, query).window
+    order = [f"-{by.column}" if by.is_descending else by.column for by in window.order]
+    with transaction.atomic(), connection.cursor() as cursor:
+        for way in ("seqscan", "bitmapscan", "sort"):  # what a small table takes
+            cursor.execute(f"SET LOCAL enable_{way} = off")
+
+        plan = queries.jobs("acme").order_by(*order)[:51].explain()
+
+    assert "Index" in plan
+    assert not re.search(r"^\s*(->\s+)?Sort ", plan, re.MULTILINE), plan
+
+
+def test_a_cursor_of_another_order_is_refused(acme):
+    old = jobs.SORTING.signer.sign_object({"sort": [["job_status", False]], "after": ["FAILED", str(UUID(int=0))]})
+
+    response = acme.get(JOBS, {"cursor": old})
+
+    assert (response.status_code, factories.fields_of(response)) == (400, ["cursor"])
 
 
 def test_the_meta_of_a_page_tells_where_it_stands(five):
@@ -149,7 +184,15 @@ def test_the_default_limit_is_50(acme):
 
 
 @pytest.mark.parametrize(
-    "sort", ["created_at:desc", "created_at:asc", "channel_code,-priority", "-job_status,created_at"]
+    "sort",
+    [
+        "created_at:desc",
+        "created_at:asc",
+        "job_status",
+        "-channel_code",
+        "channel_code,-priority",
+        "-job_status,created_at",
+    ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_pages_by_offset_and_by_cursor_show_every_job_once(five, sort, limit):
