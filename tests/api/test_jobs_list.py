@@ -148,7 +148,7 @@ def test_an_index_serves_a_list_that_is_sorted_by_one_field(five, name, directio
         plan = queries.jobs("acme").order_by(*order)[:51].explain()
 
     assert "Index" in plan
-    assert not re.search(r"^\s*(->\s+)?Sort ", plan, re.MULTILINE), plan
+    assert not re.search(r"->\s+Sort ", plan), plan
 
 
 def test_a_cursor_of_another_order_is_refused(acme):
