@@ -85,11 +85,11 @@ def _things(address: str, environment: dict[str, str]) -> dict[str, Any]:
     # What an ADMIN may revoke without ending the run.
     spare = _token(environment, "READ", name="spare")
 
-    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(path: str, body: dict[str, Any], *, by: str = "WRITE") -> dict[str, Any]:
         request = urllib.request.Request(
             f"{address}/services/{path}",
             data=json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {tokens['WRITE']}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {tokens[by]}", "Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             data: dict[str, Any] = json.load(answer)["data"]
@@ -98,8 +98,9 @@ def _things(address: str, environment: dict[str, str]) -> dict[str, Any]:
     greet = {"id": "greet", "name": "Greet", "runner": "message", "default_config": {"start_prompt": "Hello"}}
     post("organizations/acme/agent-jobs-type", greet)
     post("organizations/acme/profiles", {"id": "profile", "name": "Profile"})
-    post("channels", {"platform": "webhook", "code": "hook", "address": "https://127.0.0.1:9/"})
-    post("channels/slack/installations", {"team_id": "T1", "bot_token": "xoxb-1", "signing_secret": "8" * 32})
+    post("channels", {"platform": "webhook", "code": "hook", "address": "https://127.0.0.1:9/"}, by="ADMIN")
+    slack = {"team_id": "T1", "bot_token": "xoxb-1", "signing_secret": "8" * 32}
+    post("channels/slack/installations", slack, by="ADMIN")
     post("channels/web/lobby/messages", {"author": "Ann", "text": "Hello"})
     target = {"org_id": "acme", "platform": "web", "code": "lobby"}
     jobs = [post("agent-jobs", {"job_type_id": "greet", "target_channel": target})["job_id"] for _ in range(20)]
