@@ -7,6 +7,7 @@ from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
+from agent_jobs.audit import audit_log
 from agent_jobs.models import (
     Activity,
     AppToken,
@@ -28,8 +29,8 @@ from agent_jobs.models import (
     UsageDay,
     WorkerProcess,
 )
-from agent_jobs.services import audit, tokens
 from agent_jobs.specs import Actor
+from agent_jobs.tenants import app_tokens
 
 
 class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -75,7 +76,7 @@ class Audited(admin.ModelAdmin):  # type: ignore[type-arg]
     def _record(self, request: HttpRequest, obj: Any, verb: str, **states: Any) -> None:
         org_id, name = (obj.pk, obj.pk) if isinstance(obj, Org) else (obj.org_id, obj.user.get_username())
         actor = _actor(request)
-        audit.record(org_id, f"{self.word}.{verb}", self.word, name, actor=actor, **states)
+        audit_log.record(org_id, f"{self.word}.{verb}", self.word, name, actor=actor, **states)
 
 
 def _actor(request: HttpRequest) -> Actor:
@@ -119,7 +120,7 @@ class AppTokenAdmin(ReadOnly):
     @admin.action(description="Revoke the selected tokens, for good", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[AppToken]) -> None:
         for token in queryset:
-            tokens.revoke(token, actor=_actor(request))
+            app_tokens.revoke(token, actor=_actor(request))
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active and request.user.is_superuser)

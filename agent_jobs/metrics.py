@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from channels_integration import tally
+from infra import meters
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "agent_jobs_"
@@ -77,12 +77,12 @@ Values = Iterable[tuple[str, float, tuple[tuple[str, str], ...]]]
 def page(gauges: Values | None) -> bytes:
     """The whole page; without gauges where the database did not answer, without counters where Redis does not."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Everything(gauges, tally.totals()))
+    registry.register(_Everything(gauges, meters.totals()))
     return generate_latest(registry)
 
 
 class _Everything(Collector):
-    def __init__(self, gauges: Values | None, totals: Mapping[tally.Series, float] | None) -> None:
+    def __init__(self, gauges: Values | None, totals: Mapping[meters.Series, float] | None) -> None:
         self._gauges, self._totals = gauges, totals
 
     def collect(self) -> Iterator[Metric]:
@@ -100,7 +100,7 @@ class _Everything(Collector):
             yield from _histograms(self._totals)
 
 
-def _counters(totals: Mapping[tally.Series, float]) -> Iterator[Metric]:
+def _counters(totals: Mapping[meters.Series, float]) -> Iterator[Metric]:
     for name, known in COUNTERS.items():
         counter = CounterMetricFamily(PREFIX + name, known.about, labels=known.labels)
         for labels, value in _of(totals, name):
@@ -110,7 +110,7 @@ def _counters(totals: Mapping[tally.Series, float]) -> Iterator[Metric]:
         yield counter
 
 
-def _histograms(totals: Mapping[tally.Series, float]) -> Iterator[Metric]:
+def _histograms(totals: Mapping[meters.Series, float]) -> Iterator[Metric]:
     for name, known in HISTOGRAMS.items():
         histogram = HistogramMetricFamily(PREFIX + name, known.about, labels=known.labels)
         sums = {tuple(sorted(labels.items())): value for labels, value in _of(totals, f"{name}_sum")}
@@ -120,14 +120,14 @@ def _histograms(totals: Mapping[tally.Series, float]) -> Iterator[Metric]:
             counts[tuple(sorted(labels.items()))][bound] = value
         for series, buckets in counts.items():
             labels, total, cumulated = dict(series), 0.0, []
-            for bound in tally.BOUNDS:
+            for bound in meters.BOUNDS:
                 total += buckets.get(bound, 0.0)
                 cumulated.append((bound, total))
             histogram.add_metric([labels.get(label, "") for label in known.labels], cumulated, sums.get(series, 0.0))
         yield histogram
 
 
-def _of(totals: Mapping[tally.Series, float], name: str) -> Iterator[tuple[dict[str, str], float]]:
+def _of(totals: Mapping[meters.Series, float], name: str) -> Iterator[tuple[dict[str, str], float]]:
     for (counted, labels), value in sorted(totals.items()):
         if counted == name:
             yield dict(labels), value

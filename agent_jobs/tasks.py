@@ -17,20 +17,24 @@ from celery.signals import (
 )
 from django.db import connection
 
-from agent_jobs.services import duties, duty_table, execution, guard, inflight, model_access
-from agent_jobs.services.leases import Keeper
-from agent_jobs.services.standby import Standby
-from channels_integration import tally
+from agent_jobs import duty_rounds
+from agent_jobs.catalog import model_keys
+from agent_jobs.duties import duty_table
+from agent_jobs.turns import calls_in_flight
+from agent_jobs.worker import loop, watchdog
+from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.polling import Standby
 from channels_integration import tasks as channels
+from infra import meters
 
 
 def _end() -> None:
     """Celery's threads cannot be ended, and Python waits for them: a turn in the middle of a call is left like this."""
-    tally.flush()
+    meters.flush()
     os._exit(0)
 
 
-worker = execution.Worker(Keeper(on_overtime=_end))
+worker = loop.Worker(Keeper(on_overtime=_end))
 _QUIET_SECONDS = 5.0
 _DUTIES = {f"agent_jobs.{bell}" for bell in duty_table.BELLS}
 # Other bells than those of the clock were heard.
@@ -50,7 +54,7 @@ def preload_when_idle() -> threading.Thread:
             if worker.keeper.stopping.wait(_QUIET_SECONDS):
                 return
         try:
-            model_access.preload()
+            model_keys.preload()
         finally:
             connection.close()
 
@@ -78,7 +82,7 @@ standby = Standby((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 
 @worker_init.connect
 def _start(**_: object) -> None:
-    guard.limit()
+    watchdog.limit()
     worker.guard.start()
     worker.keeper.start()
     standby.start()
@@ -92,7 +96,7 @@ def _serve(**_: object) -> None:
 @worker_shutting_down.connect
 def _stop(**_: object) -> None:
     worker.keeper.stop_claims()
-    duties.STOPPING.set()
+    duty_rounds.STOPPING.set()
 
 
 @worker_shutdown.connect
@@ -110,7 +114,7 @@ def _note(task: Any, **_: object) -> None:
 
 @task_postrun.connect
 def _give_back(**_: object) -> None:
-    inflight.give_back()
+    calls_in_flight.give_back()
 
 
 @shared_task(name="agent_jobs.serve_agents", ignore_result=True)

@@ -15,10 +15,12 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from uuid_utils.compat import uuid7
 
-from channels_integration import http, invisible, platforms, sealing, transcript
+from channels_integration import platforms, transcript
 from channels_integration.errors import InvalidField
 from channels_integration.messages import Target
 from channels_integration.models import Channel, Installation
+from infra import invisible_text, sealing
+from infra.egress import requests_client
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
@@ -152,13 +154,13 @@ def _check_names(platform: str, code: str) -> None:
 def _code_complaint(code: str) -> str:
     if not _CODE.match(code):
         return "must be 1 to 255 characters without slashes or control characters"
-    return invisible.in_code(code)
+    return invisible_text.in_code(code)
 
 
 def _check_address(address: str) -> None:
     if not address:
         raise InvalidField("address", "is required: where messages are POSTed")
-    if reason := http.refusal(address):
+    if reason := requests_client.refusal(address):
         raise InvalidField("address", reason)
 
 

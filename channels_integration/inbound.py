@@ -22,10 +22,11 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from channels_integration import doorbell, forms, platforms, statements, tally
+from channels_integration import forms, platforms
 from channels_integration.messages import Did, Incoming
 from channels_integration.models import InboundEvent
 from channels_integration.platforms.base import Heard
+from infra import doorbell, meters, prepared_sql
 
 log = logging.getLogger(__name__)
 QUEUE = "inbound"
@@ -152,7 +153,7 @@ def record(incoming: Incoming) -> bool:
     if is_new:
         transaction.on_commit(ring, robust=True)
     else:
-        tally.add("duplicates_refused", kind="platform_event")
+        meters.add("duplicates_refused", kind="platform_event")
     return is_new
 
 
@@ -179,7 +180,7 @@ def route_thread(org_id: str, platform: str, code: str, thread: str) -> int:
     where = {"org_id": org_id, "platform": platform, "code": code, "thread": thread}
 
     def find() -> list[int]:
-        return [event_id for (event_id,) in statements.all_rows(_OF_THREAD, where)]
+        return [event_id for (event_id,) in prepared_sql.all_rows(_OF_THREAD, where)]
 
     routed = 0
     while done := _route_some(find):
@@ -197,8 +198,8 @@ def retry_unmatched(
     where = {"org_id": org_id, "platform": platform, "code": code, "thread": thread}
     retried = 0
     if is_opened:
-        retried += statements.run(_LOOK_AGAIN, where)
-    retried += statements.run(_RETRY, {**where, "since": since})
+        retried += prepared_sql.run(_LOOK_AGAIN, where)
+    retried += prepared_sql.run(_RETRY, {**where, "since": since})
     if retried:
         transaction.on_commit(ring, robust=True)
     return retried
@@ -219,11 +220,11 @@ def sweep() -> int:
 
 def _next_of_all() -> list[int]:
     """What is due, and all that waits in its lane."""
-    found = statements.first(_NEXT)
+    found = prepared_sql.first(_NEXT)
     if found is None:
         return []
     first, lane = found
-    return [first, *(row[0] for row in statements.all_rows(_LATER, {"id": first, "lane": lane}))]
+    return [first, *(row[0] for row in prepared_sql.all_rows(_LATER, {"id": first, "lane": lane}))]
 
 
 def _route_some(find: Callable[[], list[int]] = _next_of_all, *, most: int = _MOST_TOGETHER) -> int:
@@ -233,7 +234,7 @@ def _route_some(find: Callable[[], list[int]] = _next_of_all, *, most: int = _MO
     try:
         with transaction.atomic():
             for event_id in find()[:most]:
-                event = statements.instance(InboundEvent, "id = %(id)s", {"id": event_id})
+                event = prepared_sql.instance(InboundEvent, "id = %(id)s", {"id": event_id})
                 assert event is not None  # its row is locked
                 events.append(event)
                 _note(event, is_matched=handler(_incoming(event)))
@@ -257,7 +258,7 @@ def _note(event: InboundEvent, *, is_matched: bool) -> None:
         "looks": looks,
         "seconds": 0.0 if is_over else _SECONDS_TO_NEXT_LOOK[looks - 1],
     }
-    statements.run(_NOTE, noted)
+    prepared_sql.run(_NOTE, noted)
 
 
 def _put_off(event: InboundEvent, error: Exception) -> None:

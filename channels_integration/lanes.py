@@ -19,8 +19,9 @@ from uuid import UUID
 from django.db import transaction
 from uuid_utils.compat import uuid7
 
-from channels_integration import platforms, statements
+from channels_integration import platforms
 from channels_integration.messages import Button, Change, Outgoing, Target
+from infra import prepared_sql
 
 PACE_SECONDS = 1.0
 # A lane whose messages all wait for an earlier one of their thread is looked at again after this long.
@@ -143,7 +144,7 @@ class Claim:
 
 def enter() -> int:
     """Let due messages into their lanes, a batch of them. Returns how many."""
-    return int(statements.first(_ENTER)[0])
+    return int(prepared_sql.first(_ENTER)[0])
 
 
 def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Claim | str | None:
@@ -154,19 +155,19 @@ def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Cla
     """
     with transaction.atomic():
         after = {"after": after_org}
-        found = statements.first(_LANE_AFTER, after) or statements.first(_LANE_FROM_THE_START, after)
+        found = prepared_sql.first(_LANE_AFTER, after) or prepared_sql.first(_LANE_FROM_THE_START, after)
         if found is None:
             return None
         lane, org_id = found
         token = uuid7()
         # Before this statement the message can still be withdrawn, so its age need not count what went before.
         taken_at = time.monotonic()
-        row = statements.first_by_name(_CLAIM, {"lane": lane, "token": token, "grace": grace_seconds})
+        row = prepared_sql.first_by_name(_CLAIM, {"lane": lane, "token": token, "grace": grace_seconds})
         if row is None:
-            statements.run(_AFTER_NOTHING, {"lane": lane, "blocked": _BLOCKED_SECONDS})
+            prepared_sql.run(_AFTER_NOTHING, {"lane": lane, "blocked": _BLOCKED_SECONDS})
             return str(org_id)
         closed = flight_seconds if platforms.get(row["platform"]).is_paced else 0
-        statements.run(_AFTER_CLAIM, {"lane": lane, "token": token, "closed": closed})
+        prepared_sql.run(_AFTER_CLAIM, {"lane": lane, "token": token, "closed": closed})
     return claim_of(row, token=token, taken_at=taken_at)
 
 
@@ -174,14 +175,14 @@ def open_after(claim: Claim, *, seconds: float) -> None:
     """The post is over: its paced lane opens in `seconds`, and an unpaced one is looked at for what it blocked."""
     is_paced = platforms.get(claim.outgoing.target.platform).is_paced
     if is_paced or seconds > 0:
-        statements.run(_OPEN_LATER, {"seconds": max(seconds, 0.0), "lane": claim.lane, "token": claim.token})
+        prepared_sql.run(_OPEN_LATER, {"seconds": max(seconds, 0.0), "lane": claim.lane, "token": claim.token})
     else:
-        statements.run(_LOOK_NOW, {"lane": claim.lane})
+        prepared_sql.run(_LOOK_NOW, {"lane": claim.lane})
 
 
 def seconds_until_due() -> float | None:
     """How long until anything may be done; 0 or less if now, None if nothing waits at all."""
-    (seconds,) = statements.first(_NEXT)
+    (seconds,) = prepared_sql.first(_NEXT)
     return None if seconds is None else float(seconds)
 
 

@@ -10,8 +10,8 @@ from django.db.models import Func, Q, Value
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
-from channels_integration import sealing
 from channels_integration.messages import Did
+from infra import sealing
 from infra.json_column import OrderedJSONField
 
 

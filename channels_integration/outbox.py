@@ -27,7 +27,7 @@ from django.db.models.functions import Now
 from structlog.contextvars import bound_contextvars
 from uuid_utils.compat import uuid7
 
-from channels_integration import doorbell, http, lanes, platforms, settling, tracing
+from channels_integration import lanes, platforms, settling
 from channels_integration.messages import (
     Change,
     Lookup,
@@ -39,6 +39,8 @@ from channels_integration.messages import (
     UnknownOutcome,
 )
 from channels_integration.models import OutboundMessage
+from infra import doorbell, tracing
+from infra.egress import requests_client
 
 log = logging.getLogger(__name__)
 QUEUE = "deliveries"
@@ -213,7 +215,7 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
                 handled += 1
                 continue
             look_again_at = now + _LOOK_SECONDS
-        claim = lanes.claim(after_org=org_id, grace_seconds=_grace(), flight_seconds=http.send_seconds())
+        claim = lanes.claim(after_org=org_id, grace_seconds=_grace(), flight_seconds=requests_client.send_seconds())
         if isinstance(claim, lanes.Claim):
             org_id = claim.outgoing.target.org_id
             with _told_of(claim), _traced("deliver", claim):

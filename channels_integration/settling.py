@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.utils.module_loading import import_string
 from uuid_utils.compat import uuid7
 
-from channels_integration import inbound, lanes, platforms, statements, tally
+from channels_integration import inbound, lanes, platforms
 from channels_integration.messages import (
     Delivery,
     DeliveryError,
@@ -28,7 +28,8 @@ from channels_integration.messages import (
     TemporaryError,
     UnknownOutcome,
 )
-from channels_integration.storable import storable
+from infra import meters, prepared_sql
+from infra.storable_text import storable
 
 log = logging.getLogger(__name__)
 # 1, 2, 4, … 60 s between them: about four minutes in all.
@@ -75,7 +76,7 @@ class _Overtaken(Exception):
 def claim_unsettled(*, grace_seconds: float) -> lanes.Claim | None:
     """Take one message whose outcome is not known and whose grace is over, to look it up."""
     token, taken_at = uuid7(), time.monotonic()
-    row = statements.first_by_name(_CLAIM_UNSETTLED, {"token": token, "grace": grace_seconds})
+    row = prepared_sql.first_by_name(_CLAIM_UNSETTLED, {"token": token, "grace": grace_seconds})
     return None if row is None else lanes.claim_of(row, token=token, taken_at=taken_at)
 
 
@@ -260,7 +261,7 @@ def _withdrawn(claim: lanes.Claim, *, is_doubtful: bool) -> None:
     code, said = _WITHDRAWN if can_tell else _WITHDRAWN_UNKNOWN
     _count(claim, "withdrawn", "" if can_tell else code)
     if not can_tell:
-        statements.run(_NOTE_UNKNOWN, {"id": claim.outgoing.id, "code": code, "said": said})
+        prepared_sql.run(_NOTE_UNKNOWN, {"id": claim.outgoing.id, "code": code, "said": said})
     # Told after it is written: the row's lock is free again when the handler takes the owner's.
     handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
     try:
@@ -282,7 +283,7 @@ def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | No
     """One guarded UPDATE. Returns the status that the message has now, '' if the claim is no longer ours."""
     others = "".join(f", {name} = %({name})s" for name in fields if name != "status")
     due = ", due_at = clock_timestamp() + make_interval(secs => %(in_seconds)s)" if in_seconds is not None else ""
-    written = statements.first(
+    written = prepared_sql.first(
         f"""UPDATE channels_integration_outboundmessage SET
             status = CASE WHEN is_recalled AND %(status)s = 'pending' THEN 'withdrawn' ELSE %(status)s END,
             is_in_lane = false{others}{due}
@@ -300,7 +301,7 @@ def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | No
 
 
 def _count(claim: lanes.Claim, outcome: str, code: str) -> None:
-    tally.add("deliveries", platform=_label(claim), outcome=outcome, code=code)
+    meters.add("deliveries", platform=_label(claim), outcome=outcome, code=code)
 
 
 def _label(claim: lanes.Claim) -> str:
@@ -310,7 +311,7 @@ def _label(claim: lanes.Claim) -> str:
 
 def _count_429(claim: lanes.Claim, error: TemporaryError) -> None:
     if error.code in _TOO_MANY:
-        tally.add("platform_429s", platform=_label(claim))
+        meters.add("platform_429s", platform=_label(claim))
 
 
 def _at(claim: lanes.Claim) -> datetime:

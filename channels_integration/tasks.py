@@ -9,8 +9,8 @@ from celery import shared_task
 from celery.signals import worker_shutting_down
 
 from channels_integration import inbound, outbox
-from channels_integration.gate import Gate
 from infra import database
+from infra.concurrency import Gate
 
 log = logging.getLogger(__name__)
 # A bell is answered for this long, then others get the thread.

@@ -35,9 +35,10 @@ from agent_jobs.api.base import HAS_WAITED  # noqa: E402
 from agent_jobs.api.streams import EventStream, OpenAnswer  # noqa: E402
 from agent_jobs.api.watching import Watch  # noqa: E402
 from agent_jobs.sandbox import pool  # noqa: E402
-from channels_integration import tally, urls  # noqa: E402
+from channels_integration import urls  # noqa: E402
 from config import garbage  # noqa: E402
 from config.embedded import tied_to_parent  # noqa: E402
+from infra import meters
 
 log = logging.getLogger(__name__)
 # The least that a client must do: send something of its body, all of it, and read something of its answer, in so long.
@@ -163,7 +164,7 @@ class Application:
         finally:
             self._watching.leave(opened)
             opened.place.leave()
-            tally.add("open_answers", kind=opened.kind, end=end)
+            meters.add("open_answers", kind=opened.kind, end=end)
 
     async def _send(self, send: Send, answer: _Answer) -> None:
         farewell = [("Connection", "close")] if self._is_stopping else []

@@ -4,7 +4,7 @@ Celery only rings: a message says "there is work", the rows say what it is. So t
 countdown, no retry and no late acknowledgement; a lost message costs at most the second until the next sweep.
 
 `fixups=[]` leaves out Celery's Django fix-up, which closes the database connection around every task whatever
-CONN_MAX_AGE says (half the speed); `agent_jobs.services.execution` looks after connections instead.
+CONN_MAX_AGE says (half the speed); `agent_jobs.worker.loop` looks after connections instead.
 """
 
 import os
@@ -110,7 +110,7 @@ app.conf.update(
 @app.on_after_finalize.connect
 def _ring_for_duties(sender: Celery, **_: object) -> None:
     """Beat only rings. Each duty is idempotent, so any number of beats does no harm."""
-    from agent_jobs.services import duty_table
+    from agent_jobs.duties import duty_table
     from agent_jobs.tasks import DUTY_ENTRIES
 
     for bell, entry in DUTY_ENTRIES.items():

@@ -167,7 +167,7 @@ for _name, _value in {
 }.items():
     _database_options.setdefault(_name, _value)
 _database_options.setdefault("application_name", env("AGENT_JOBS_PROCESS", "agent-jobs"))
-# Only statements that ask for it are prepared (`channels_integration.statements`). Django's default, None, forbids it.
+# Only statements that ask for it are prepared (`infra.prepared_sql`). Django's default, None, forbids it.
 _database_options.setdefault("prepare_threshold", 1_000_000_000)
 # Server-side limits, so that no session holds a lock for longer than a lease; each is a start-up option of the
 # connection and the same for all tenants, so none can leak from one to the next.
@@ -335,14 +335,14 @@ ALLOW_PRIVATE_ADDRESSES = env_flag("AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES")
 EGRESS_PORTS = tuple(int(port) for port in env_list("AGENT_JOBS_EGRESS_PORTS", "443,8443"))
 # Who is told, in the same transaction, of a person's message and of a delivery: the two places where the channels,
 # which know nothing of jobs, meet them.
-CHANNELS_INBOUND_HANDLER = "agent_jobs.services.replies.receive"
+CHANNELS_INBOUND_HANDLER = "agent_jobs.conversation.replies.receive"
 CHANNELS_FORGERY_HANDLER = "agent_jobs.api.throttling.forged"
-CHANNELS_DELIVERY_HANDLER = "agent_jobs.services.replies.settle_delivery"
+CHANNELS_DELIVERY_HANDLER = "agent_jobs.conversation.replies.settle_delivery"
 # Who says what is in a form that somebody wants to see, and takes it when it comes back: both at once, for people wait.
-CHANNELS_FORM_HANDLER = "agent_jobs.services.forms.opened"
+CHANNELS_FORM_HANDLER = "agent_jobs.approvals.edit_form.opened"
 CHANNELS_SUBMISSION_HANDLER = "agent_jobs.api.forms.sent_back"
 # Who is asked, right before a message is sent, whether it has to wait.
-CHANNELS_HOURS_HANDLER = "agent_jobs.services.quiet_hours.hold"
+CHANNELS_HOURS_HANDLER = "agent_jobs.hours.deferral.hold"
 # Delivery of unknown outcome is looked up in the history this long after the attempt, never resent before.
 DELIVERY_GRACE_SECONDS = env_int("AGENT_JOBS_DELIVERY_GRACE_SECONDS", 30, minimum=1)
 

@@ -8,7 +8,7 @@ from django.test import Client
 from agent_jobs.api import streams
 from agent_jobs.api.base import HAS_WAITED
 from agent_jobs.models import Activity, Job, Org
-from agent_jobs.services import tokens
+from agent_jobs.tenants import app_tokens
 from tests import open_answers, rows
 
 PROMPT = "Hello {{ name }}"
@@ -19,7 +19,7 @@ def org(org_id: str = "acme") -> Org:
 
 
 def token(org_id: str = "acme", *scopes: str, **options: Any) -> str:
-    return tokens.issue(org(org_id), name="test", scopes=scopes or ("SERVICES:WRITE",), **options)[1]
+    return app_tokens.issue(org(org_id), name="test", scopes=scopes or ("SERVICES:WRITE",), **options)[1]
 
 
 class Api:

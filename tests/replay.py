@@ -20,7 +20,7 @@ from django.test import Client
 from django.test.client import FakePayload
 
 from agent_jobs.models import AppToken, Org
-from agent_jobs.services import tokens
+from agent_jobs.tenants import app_tokens
 
 STRANGER = "stranger"
 _PARTS = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH")
@@ -101,7 +101,7 @@ def replay(asked: Iterable[Request]) -> list[str]:
     if different:
         with _undone():
             org = Org.objects.create(pk=STRANGER, name="Stranger")
-            _, token = tokens.issue(org, name="stranger", scopes=["SERVICES:ADMIN"])
+            _, token = app_tokens.issue(org, name="stranger", scopes=["SERVICES:ADMIN"])
             world = _world()
             for request in different:
                 found += [f"{request}: {breach}" for breach in _replayed(request, token, world)]

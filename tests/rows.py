@@ -6,8 +6,8 @@ from typing import Any
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
+from agent_jobs.approvals import edit_form
 from agent_jobs.models import Approval, Job, JobType, Org, Step
-from agent_jobs.services import forms
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec
 from agent_jobs.states import TERMINAL, JobStatus, WaitingFor
 from channels_integration import outbox
@@ -79,7 +79,7 @@ def approval(job: Job, *, is_late: bool = False, buttons: bool = False, **column
         found.message_key = uuid7()
         found.save(update_fields=["message_key"])
         target = Target(job.org_id, job.platform, job.channel_code, job.channel_type, job.channel_data)
-        shown = tuple(Button(*button) for button in forms.buttons(found, job.platform))
+        shown = tuple(Button(*button) for button in edit_form.buttons(found, job.platform))
         outbox.enqueue(
             [Outgoing(found.message_key, target, found.question, str(job.pk), job.thread_key, buttons=shown)]
         )

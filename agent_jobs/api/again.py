@@ -8,14 +8,14 @@ from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from agent_jobs import queries
 from agent_jobs.api import job_answers, jobs
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import OpenApiExample, operation
 from agent_jobs.api.fields import Moment, Object, StrictSerializer, Tags, Text, Whole
 from agent_jobs.api.job_docs import JobInDetail, JobItem
 from agent_jobs.errors import FieldError
-from agent_jobs.services import again
+from agent_jobs.jobs import repeats
+from agent_jobs.reads import queries
 from agent_jobs.specs import CONFIG_RULES, PRIORITIES
 
 
@@ -74,7 +74,7 @@ class Retry(Resource):
         found = read_job_id(job_id)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            job = again.retry(self.org_id, found, actor=self.actor, reason=asked.body.get("reason", ""))
+            job = repeats.retry(self.org_id, found, actor=self.actor, reason=asked.body.get("reason", ""))
             (shown,) = job_answers.of([queries.job(self.org_id, job.pk)], is_detail=True)
             return 200, {
                 "data": shown,
@@ -103,7 +103,7 @@ class Replay(Resource):
         fields, channel = asked.body, asked.body.get("target_channel")
         if channel:
             self.require_org(channel["org_id"])
-        changes = again.Changes(
+        changes = repeats.Changes(
             params=fields.get("params", {}),
             config=fields.get("config", {}),
             channel=jobs.channel_spec(channel) if channel else None,
@@ -116,7 +116,7 @@ class Replay(Resource):
         found = read_job_id(job_id)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            job = again.replay(self.org_id, found, changes, actor=self.actor, token_pk=self.token.pk)
+            job = repeats.replay(self.org_id, found, changes, actor=self.actor, token_pk=self.token.pk)
             return 201, job_answers.created(job)
 
         return self.once(effect)

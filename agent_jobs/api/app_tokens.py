@@ -9,14 +9,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import pages, queries, scopes
+from agent_jobs import scopes
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Name, StrictSerializer, Text, Whole
 from agent_jobs.api.filters import AppTokenFilters
-from agent_jobs.services import tokens
+from agent_jobs.reads import pages, queries
+from agent_jobs.tenants import app_tokens
 
 SORTING = paging.Sorting("app_tokens", {"created_at": "created_at", "app": "app"}, default="created_at:desc")
 QUERY = SORTING.params()
@@ -32,7 +33,10 @@ class AppTokenRequest(StrictSerializer):
         help_text=f"Of {', '.join(scopes.ALL_SCOPES)}: no more than the token that asks holds itself.",
     )
     expires_in_days = Whole(
-        min_value=1, max_value=tokens.MAX_DAYS_FOR_APPS, required=False, help_text=f"Default {tokens.DEFAULT_DAYS}."
+        min_value=1,
+        max_value=app_tokens.MAX_DAYS_FOR_APPS,
+        required=False,
+        help_text=f"Default {app_tokens.DEFAULT_DAYS}.",
     )
 
 
@@ -116,12 +120,12 @@ class AppTokens(_Admins):
         made: dict[str, str] = {}
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            token, made["token"] = tokens.issue_for_app(
+            token, made["token"] = app_tokens.issue_for_app(
                 self.org_id,
                 app=fields["app"],
                 name=fields.get("name", fields["app"]),
                 scopes=fields["scopes"],
-                days=fields.get("expires_in_days", tokens.DEFAULT_DAYS),
+                days=fields.get("expires_in_days", app_tokens.DEFAULT_DAYS),
                 held=self.token.scopes,
                 actor=self.actor,
             )
@@ -137,7 +141,7 @@ class AppTokenDetail(_Admins):
     @operation("app_tokens_retrieve", "Get an app token", answers={200: AppTokenItem}, refused=(404,))
     def get(self, request: Request, public_id: str) -> Response:
         self.asked()
-        return Response(self.item(tokens.find(self.org_id, public_id)))
+        return Response(self.item(app_tokens.find(self.org_id, public_id)))
 
     @operation(
         "app_tokens_revoke",
@@ -148,5 +152,5 @@ class AppTokenDetail(_Admins):
     )
     def delete(self, request: Request, public_id: str) -> Response:
         self.asked()
-        token = tokens.revoke_by_id(self.org_id, public_id, actor=self.actor)
+        token = app_tokens.revoke_by_id(self.org_id, public_id, actor=self.actor)
         return Response({**self.item(token), "message": f"App token '{public_id}' revoked"})

@@ -10,15 +10,16 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import approvers, pages, queries
+from agent_jobs import approvers
 from agent_jobs.api import filters, paging
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Object, StrictSerializer, Text
 from agent_jobs.api.filters import ApprovalFilters
+from agent_jobs.approvals import decisions
 from agent_jobs.errors import FieldError
-from agent_jobs.services import approvals
+from agent_jobs.reads import pages, queries
 
 SORTING = paging.Sorting(
     "approvals", {"created_at": "created_at", "expires_at": "expires_at"}, default="created_at:desc"
@@ -28,7 +29,7 @@ MAX_REASON = 1_000
 
 
 class DecisionRequest(StrictSerializer):
-    decision = serializers.ChoiceField(list(approvals.DECISIONS))
+    decision = serializers.ChoiceField(list(decisions.DECISIONS))
     arguments = Object(required=False, help_text="Instead of those that the agent asked for; only with `approve`.")
     reason = Text(max_length=MAX_REASON, required=False, allow_blank=True, help_text="The agent is told.")
 
@@ -114,7 +115,7 @@ def _read_id(text: str) -> UUID:
     try:
         return filters.read_uuid(text)
     except ValueError:
-        raise approvals.not_found(text) from None
+        raise decisions.not_found(text) from None
 
 
 class Approvals(Resource):
@@ -162,7 +163,7 @@ class JobApproval(Resource):
         job = queries.job(self.org_id, read_job_id(job_id))
         found = queries.approval_of(self.org_id, job["id"], _read_id(approval_id))
         if found is None:
-            raise approvals.not_found(approval_id)
+            raise decisions.not_found(approval_id)
         return Response({"data": answer(found), "meta": {"org_id": self.org_id, "id": str(found["id"])}})
 
     @operation(
@@ -181,7 +182,7 @@ class JobApproval(Resource):
         wanted = _read_id(approval_id)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            decided = approvals.decide(
+            decided = decisions.decide(
                 self.org_id,
                 wanted,
                 fields["decision"],

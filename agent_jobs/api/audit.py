@@ -7,13 +7,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import pages, queries, scopes
+from agent_jobs import scopes
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.fields import Object
 from agent_jobs.api.filters import AuditFilters
+from agent_jobs.reads import pages, queries
 
 SORTING = paging.Sorting("audit", {"at": "at"}, default="at:desc")
 QUERY = SORTING.params()

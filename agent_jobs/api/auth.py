@@ -11,8 +11,8 @@ from structlog.contextvars import bind_contextvars
 
 from agent_jobs import scopes
 from agent_jobs.api import throttling
-from agent_jobs.services import tokens
 from agent_jobs.specs import Actor
+from agent_jobs.tenants import app_tokens
 
 # Two Authorization headers reach us joined by a comma: neither counts then.
 _BEARER = re.compile(r"bearer ([0-9A-Za-z_]{1,100})", re.IGNORECASE)
@@ -26,7 +26,7 @@ class AppTokenAuthentication(BaseAuthentication):
         found = _BEARER.fullmatch(request.META.get("HTTP_AUTHORIZATION") or "")
         plain = found[1] if found else ""
         throttling.check_address(request, plain)
-        token = tokens.authenticate(plain)
+        token = app_tokens.authenticate(plain)
         if token is None:
             throttling.failed(request, plain)
             raise AuthenticationFailed

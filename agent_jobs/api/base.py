@@ -23,11 +23,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agent_jobs import queries
 from agent_jobs.api import errors, filters, paging, parsing, throttling
 from agent_jobs.api.parsing import Param
 from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
-from agent_jobs.services import idempotency
+from agent_jobs.jobs import idempotency
+from agent_jobs.reads import queries
 from agent_jobs.specs import Actor
 
 # In the WSGI environment of a request that has waited and runs again.

@@ -10,14 +10,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import pages, queries
+from agent_jobs import tools
 from agent_jobs.api import paging, parsing
 from agent_jobs.api.answers import filled, number, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Config, Flag, Money, Name, Object, Objects, StrictSerializer, Tags, Text, Whole
+from agent_jobs.catalog import entries
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.services import catalog, tools
+from agent_jobs.reads import pages, queries
 from agent_jobs.specs import MAX_TOKENS
 
 SORTING = paging.Sorting(
@@ -36,7 +37,7 @@ JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Taken, an
 PROFILES_QUERY = {**SORTING.params(), **_ENRICH}
 MAX_CAP = 1_000_000
 _WHERE_STATED = (
-    *(*catalog.CAPS, "allowed_tools", "base_url", "fallback_model"),
+    *(*entries.CAPS, "allowed_tools", "base_url", "fallback_model"),
     *("max_output_tokens", "timeout_seconds", "context_tokens"),
 )
 
@@ -52,7 +53,7 @@ class EntryRequest(StrictSerializer):
     name = Name(max_length=200)
     description = Text(max_length=20_000, required=False, allow_blank=True)
     emoji = Text(max_length=64, required=False, allow_blank=True)
-    visibility = serializers.ChoiceField(list(catalog.VISIBILITIES), required=False)
+    visibility = serializers.ChoiceField(list(entries.VISIBILITIES), required=False)
     active = Flag(required=False)
     tags = Tags(required=False)
 
@@ -136,7 +137,7 @@ class Entry(serializers.Serializer[Any]):
     description = serializers.CharField()
     emoji = serializers.CharField(required=False, help_text="With enrich=emoji, where there is one.")
     version = serializers.IntegerField()
-    visibility = serializers.ChoiceField(list(catalog.VISIBILITIES))
+    visibility = serializers.ChoiceField(list(entries.VISIBILITIES))
     active = serializers.BooleanField()
     tags = serializers.ListField(child=serializers.CharField())
     created_at = serializers.DateTimeField()
@@ -177,7 +178,7 @@ Removed = inline_serializer("Removed", {"meta": ItemMeta(), "message": serialize
 
 # --- Views -----------------------------------------------------------------------------------------------------
 class _Catalog(Resource):
-    kind: ClassVar[catalog.Kind]
+    kind: ClassVar[entries.Kind]
     columns: ClassVar[tuple[str, ...]]
     list_query: ClassVar[Mapping[str, parsing.Param]]
     detail_query: ClassVar[Mapping[str, parsing.Param]]
@@ -185,7 +186,7 @@ class _Catalog(Resource):
     change_body: ClassVar[type[EntryRequest]]
 
     def rows(self) -> Any:
-        return queries.job_types(self.org_id) if self.kind is catalog.JOB_TYPES else queries.profiles(self.org_id)
+        return queries.job_types(self.org_id) if self.kind is entries.JOB_TYPES else queries.profiles(self.org_id)
 
     def page(self, org_id: str) -> Response:
         asked = self.asked(query=self.list_query)
@@ -203,7 +204,7 @@ class _Catalog(Resource):
 
         def effect() -> tuple[int, Mapping[str, Any]]:
             values = dict(asked.body)
-            return 201, self.item(catalog.create(self.kind, self.org_id, values.pop("key"), values, actor=self.actor))
+            return 201, self.item(entries.create(self.kind, self.org_id, values.pop("key"), values, actor=self.actor))
 
         return self.once(effect)
 
@@ -228,13 +229,13 @@ class _Catalog(Resource):
         if values.pop("key", entry_id) != entry_id:
             raise Invalid(FieldError("id", "invalid", "is another one than in the address, and cannot be changed"))
         self.require_org(org_id)
-        verb = catalog.replace if is_whole else catalog.change
+        verb = entries.replace if is_whole else entries.change
         return Response(self.item(verb(self.kind, self.org_id, entry_id, values, actor=self.actor)))
 
     def remove(self, org_id: str, entry_id: str) -> Response:
         self.asked()
         self.require_org(org_id)
-        catalog.remove(self.kind, self.org_id, entry_id, actor=self.actor)
+        entries.remove(self.kind, self.org_id, entry_id, actor=self.actor)
         meta = {"org_id": self.org_id, "id": entry_id}
         return Response({"meta": meta, "message": f"{self.kind.word.capitalize()} '{entry_id}' deleted"})
 
@@ -271,14 +272,14 @@ class _Catalog(Resource):
 
 
 class _JobTypeCatalog(_Catalog):
-    kind = catalog.JOB_TYPES
+    kind = entries.JOB_TYPES
     columns = queries.JOB_TYPE_COLUMNS
     list_query, detail_query = JOB_TYPES_QUERY, JOB_TYPE_QUERY
     create_body, change_body = JobTypeRequest, JobTypeChange
 
 
 class _ProfileCatalog(_Catalog):
-    kind = catalog.PROFILES
+    kind = entries.PROFILES
     columns = queries.PROFILE_COLUMNS
     list_query, detail_query = PROFILES_QUERY, _ENRICH
     create_body, change_body = ProfileRequest, ProfileChange

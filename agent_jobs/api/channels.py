@@ -14,14 +14,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import pages, scopes
+from agent_jobs import scopes
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.fields import Name, StrictSerializer, Text
 from agent_jobs.errors import NotFound
-from agent_jobs.services import channels
+from agent_jobs.reads import pages
+from agent_jobs.tenants import channel_admin
 from channels_integration import directory
 
 _TIMES = {"created_at": "created_at", "updated_at": "updated_at"}
@@ -152,7 +153,7 @@ class Channels(_Registered):
         made: dict[str, str] = {}
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            channel, secret = channels.register(self.org_id, actor=self.actor, **fields)
+            channel, secret = channel_admin.register(self.org_id, actor=self.actor, **fields)
             if secret:
                 made["secret"] = secret
             return 201, {"data": _channel(channel), "meta": {"org_id": self.org_id}}
@@ -173,7 +174,7 @@ class ChannelDetail(_Registered, ByName):
     )
     def delete(self, request: Request, platform: str, code: str) -> Response:
         self.asked()
-        if not channels.unregister(self.org_id, platform, code, actor=self.actor):
+        if not channel_admin.unregister(self.org_id, platform, code, actor=self.actor):
             raise NotFound(f"there is no channel {platform[:32]}:{code[:64]!r}", code="channel_not_found")
         return Response({"meta": {"org_id": self.org_id}, "message": f"Channel '{platform}:{code}' unregistered"})
 
@@ -200,7 +201,7 @@ class Installations(_Registered):
         fields = dict(self.asked(body=InstallationRequest).body)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            made = channels.install_slack(self.org_id, actor=self.actor, **fields)
+            made = channel_admin.install_slack(self.org_id, actor=self.actor, **fields)
             return 201, {"data": _installation(made), "meta": {"org_id": self.org_id}}
 
         return self.once(effect)
@@ -216,6 +217,6 @@ class InstallationDetail(_Registered, ByName):
     )
     def delete(self, request: Request, team_id: str) -> Response:
         self.asked()
-        if not channels.uninstall_slack(self.org_id, team_id, actor=self.actor):
+        if not channel_admin.uninstall_slack(self.org_id, team_id, actor=self.actor):
             raise NotFound(f"there is no Slack installation for the team {team_id[:64]!r}", code="team_not_found")
         return Response({"meta": {"org_id": self.org_id}, "message": f"Slack team '{team_id}' removed"})

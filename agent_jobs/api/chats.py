@@ -12,7 +12,6 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries
 from agent_jobs.api import approvals, filters, parsing, streams
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.approvals import ApprovalItem
@@ -20,9 +19,11 @@ from agent_jobs.api.base import HAS_WAITED, read_job_id
 from agent_jobs.api.channels import ByName, OrgMeta
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import Author, Object, StrictSerializer, Text
+from agent_jobs.approvals import button_presses
 from agent_jobs.approvers import Person
 from agent_jobs.errors import NotFound
-from agent_jobs.services import channels, presses
+from agent_jobs.reads import queries
+from agent_jobs.tenants import channel_admin
 from channels_integration import directory, transcript, webchat
 from channels_integration.messages import Target
 
@@ -87,11 +88,11 @@ MessageList = inline_serializer("MessageList", {"data": Message(many=True), "met
 
 def _answers(org_id: str, messages: Sequence[Any], code: str) -> list[dict[str, Any]]:
     values = [value for message in messages for _, value in message.buttons]
-    editable = presses.editable(org_id, values)
+    editable = button_presses.editable(org_id, values)
     return [_message(message, code, editable) for message in messages]
 
 
-def _message(message: Any, code: str, editable: Mapping[str, presses.Editable]) -> dict[str, Any]:
+def _message(message: Any, code: str, editable: Mapping[str, button_presses.Editable]) -> dict[str, Any]:
     buttons = [_button(label, value, editable.get(value)) for label, value in message.buttons]
     return {
         "id": str(message.id),
@@ -105,7 +106,7 @@ def _message(message: Any, code: str, editable: Mapping[str, presses.Editable]) 
     }
 
 
-def _button(label: str, value: str, editable: presses.Editable | None) -> dict[str, Any]:
+def _button(label: str, value: str, editable: button_presses.Editable | None) -> dict[str, Any]:
     shown = {"label": label, "value": value}
     if editable is None:
         return shown
@@ -149,7 +150,7 @@ class Messages(ByName):
             job_id = str(queries.own_job_id(self.org_id, read_job_id(stated)))
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            said = channels.say(
+            said = channel_admin.say(
                 self.org_id,
                 platform,
                 code,
@@ -187,7 +188,7 @@ class Presses(ByName):
             raise NotFound("what is pressed in Slack is heard from Slack alone", code="channel_not_found")
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            decided = presses.press(
+            decided = button_presses.press(
                 self.org_id,
                 platform=platform,
                 code=code,

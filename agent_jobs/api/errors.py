@@ -17,8 +17,8 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from agent_jobs import errors
+from agent_jobs.audit import audit_log
 from agent_jobs.errors import MAX_REPORTED, FieldError
-from agent_jobs.services import audit
 from channels_integration.errors import InvalidField, SealingError, UnknownChannel
 from infra import database
 
@@ -156,7 +156,9 @@ def plain(status: int, code: str, message: str, request: HttpRequest) -> JsonRes
 def _note_denied(exc: errors.AgentJobsError, denied: tuple[str, str], request: Any) -> None:
     """Promise I18, in a transaction of its own: the request's is undone. It is refused even where this fails."""
     try:
-        audit.record_denied(request.auth.org_id, *denied, actor=request.user, method=_method(request), code=exc.code)
+        audit_log.record_denied(
+            request.auth.org_id, *denied, actor=request.user, method=_method(request), code=exc.code
+        )
     except DatabaseError as error:
         logger.error("a denied access of %s could not be audited: %s", request.user, error)
 

@@ -8,11 +8,11 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries
 from agent_jobs.api import feeds, parsing, streams
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.reads import queries
 from agent_jobs.states import TERMINAL
 
 QUERY = {

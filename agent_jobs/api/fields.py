@@ -11,7 +11,7 @@ from agent_jobs import approvers
 from agent_jobs.api import parsing
 from agent_jobs.errors import MAX_REPORTED
 from agent_jobs.specs import CONFIG_RULES, MAX_DELAY_MINUTES, MIN_FOLLOW_UP_MINUTES, money
-from channels_integration import invisible
+from infra import invisible_text
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -65,7 +65,7 @@ class Name(Text):
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
-        if complaint := invisible.in_name(text):
+        if complaint := invisible_text.in_name(text):
             raise serializers.ValidationError(complaint, code="invalid")
         return text
 
@@ -176,7 +176,7 @@ class Tags(serializers.Field):  # type: ignore[type-arg]
             raise serializers.ValidationError(
                 f"must have 1 to {self.LONGEST} characters each, and no comma", code="invalid"
             )
-        if complaint := next(filter(None, map(invisible.in_name, tags)), ""):
+        if complaint := next(filter(None, map(invisible_text.in_name, tags)), ""):
             raise serializers.ValidationError(complaint, code="invalid")
         return tags
 

@@ -7,7 +7,7 @@ from django import forms
 from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
 from agent_jobs.api.parsing import Param, day_param, one_of, text, time_param, until_param, whole
-from agent_jobs.queries import APPROVAL_STATUSES
+from agent_jobs.reads.queries import APPROVAL_STATUSES
 from agent_jobs.specs import PRIORITIES
 from agent_jobs.states import ActivityStatus, JobStatus, SourceType
 

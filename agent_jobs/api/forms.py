@@ -3,15 +3,15 @@
 from rest_framework.exceptions import ParseError
 
 from agent_jobs.api import parsing
+from agent_jobs.approvals import edit_form
 from agent_jobs.errors import AgentJobsError, Invalid, NotFound
-from agent_jobs.services import forms
 from channels_integration.messages import Submission
 
 
 def sent_back(submission: Submission) -> str:
     """What is wrong with it; '' where it is taken (settings.CHANNELS_SUBMISSION_HANDLER)."""
     try:
-        forms.send_back(submission.press, parsing.read_json(submission.text.encode()))
+        edit_form.send_back(submission.press, parsing.read_json(submission.text.encode()))
     except ParseError as error:
         return str(error.detail).replace("the body", "this", 1)
     except Invalid as error:

@@ -12,9 +12,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agent_jobs import dispatch, queries
 from agent_jobs.api.base import JsonOnly
-from channels_integration import doorbell
+from agent_jobs.lifecycle import queues
+from agent_jobs.reads import queries
+from infra import doorbell
 
 LATE_SECONDS = 15
 
@@ -81,7 +82,7 @@ def readiness() -> dict[str, dict[str, Any]]:
 
 def _bells() -> int | None:
     """Bells of duties that wait for a worker; None where Redis does not answer."""
-    return doorbell.waiting(dispatch.DUTIES_QUEUE)
+    return doorbell.waiting(queues.DUTIES_QUEUE)
 
 
 def _work(work: queries.Work, bells: int | None) -> dict[str, dict[str, Any]]:

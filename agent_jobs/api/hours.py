@@ -12,15 +12,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import hours, pages, queries
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import OpenApiExample, PageMeta, operation
 from agent_jobs.api.fields import Object, StrictSerializer
 from agent_jobs.errors import FieldError
-from agent_jobs.services import stated_hours
-from agent_jobs.services.stated_hours import Place, Statement
+from agent_jobs.hours import calendar, quiet_times
+from agent_jobs.hours.quiet_times import Place, Statement
+from agent_jobs.reads import pages, queries
 
 SORTING = paging.Sorting(
     "hours", {"platform": "platform", "name": "name", "updated_at": "updated_at"}, default="platform:asc,name:asc"
@@ -55,12 +55,12 @@ _EXAMPLES = [
         "required": ["time_zone"],
         "properties": {
             "time_zone": {"type": "string", "example": "Europe/Berlin"},
-            "open": {"type": "object", "properties": dict.fromkeys(hours.DAYS, _SPANS)},
+            "open": {"type": "object", "properties": dict.fromkeys(calendar.DAYS, _SPANS)},
             "quiet": _SPANS,
             "holidays": {
                 "type": "array",
                 "items": {"type": "string", "format": "date"},
-                "maxItems": hours.MAX_HOLIDAYS,
+                "maxItems": calendar.MAX_HOLIDAYS,
             },
         },
     }
@@ -70,11 +70,11 @@ class StatedHours(Object):
 
     def to_internal_value(self, data: Any) -> Any:
         stated = super().to_internal_value(data)
-        return {key: value for key, value in stated.items() if value is not None or key not in hours.OPTIONAL_FIELDS}
+        return {key: value for key, value in stated.items() if value is not None or key not in calendar.OPTIONAL_FIELDS}
 
 
 class HoursRequest(StrictSerializer):
-    hours = StatedHours()
+    calendar = StatedHours()
 
 
 class Hours(serializers.Serializer[Any]):
@@ -82,7 +82,7 @@ class Hours(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(["organization", "channel", "person"])
     platform = serializers.CharField(required=False, help_text="Of a channel or a person.")
     name = serializers.CharField(required=False, help_text="The channel's code, or who the person is on the platform.")
-    hours = StatedHours()
+    calendar = StatedHours()
     is_open = serializers.BooleanField(help_text="Now.")
     opens_at = serializers.DateTimeField(required=False, help_text="Where it is closed now.")
 
@@ -119,19 +119,19 @@ class _Hours(Resource):
     def retrieve(self, org_id: str, platform: str = "", name: str = "") -> Response:
         self.asked()
         self.require_org(org_id)
-        return self.item(stated_hours.get(self.org_id, Place(self.kind, platform, name)))
+        return self.item(quiet_times.get(self.org_id, Place(self.kind, platform, name)))
 
     def state(self, org_id: str, platform: str = "", name: str = "") -> Response:
         stated = self.asked(body=HoursRequest, check=_problems).body["hours"]
         self.require_org(org_id)
         place = Place(self.kind, platform, name)
-        return self.item(stated_hours.put(self.org_id, place, stated, actor=self.actor))
+        return self.item(quiet_times.put(self.org_id, place, stated, actor=self.actor))
 
     def remove(self, org_id: str, platform: str = "", name: str = "") -> Response:
         self.asked()
         self.require_org(org_id)
         place = Place(self.kind, platform, name)
-        stated_hours.remove(self.org_id, place, actor=self.actor)
+        quiet_times.remove(self.org_id, place, actor=self.actor)
         return Response({"meta": {"org_id": self.org_id}, "message": f"The hours of '{place}' are removed"})
 
     def page(self, org_id: str) -> Response:
@@ -141,12 +141,12 @@ class _Hours(Resource):
         of_kind = queries.hours_of_places(self.org_id, self.kind)
         rows, has_more = pages.page(of_kind, page.window, queries.HOURS_COLUMNS)
         meta = page.meta(rows, total=of_kind.count(), has_more=has_more)
-        shown = [self.shown(statement) for statement in stated_hours.statements(rows)]
+        shown = [self.shown(statement) for statement in quiet_times.statements(rows)]
         return Response({"data": shown, "meta": {"org_id": self.org_id, **meta}})
 
 
 def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
-    return hours.parse(fields["hours"], at="hours")[1]
+    return calendar.parse(fields["hours"], at="hours")[1]
 
 
 class OrgHours(_Hours):

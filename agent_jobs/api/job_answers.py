@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from agent_jobs import explanations, queries
 from agent_jobs.api import activities, approvals
 from agent_jobs.api.answers import filled, number, stamp, stamp_or_none
-from agent_jobs.services import spending
+from agent_jobs.budgets import limits
+from agent_jobs.reads import explanations, queries
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration import directory
 
@@ -128,7 +128,7 @@ def _answer(
             pending = queries.approvals_of(row["org_id"], row["id"], is_pending=True)
             shown |= {"approvals": [approvals.answer(approval) for approval in pending]} if pending else {}
         if config.get("on_budget_exhausted") == "approve":
-            granted = spending.granted(row["org_id"], row["id"])
+            granted = limits.granted(row["org_id"], row["id"])
             has_value["budget_granted"] = {cap: number(Decimal(more)) for cap, more in granted.items()} or None
     return shown | filled(has_value)
 

@@ -9,7 +9,7 @@ from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import explanations, pages, queries, stats, timing
+from agent_jobs import timing
 from agent_jobs.api import activities, job_answers, paging, parsing, streams
 from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
@@ -17,7 +17,8 @@ from agent_jobs.api.fields import Config, Moment, Name, Object, StrictSerializer
 from agent_jobs.api.filters import JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.services import jobs
+from agent_jobs.jobs import creation
+from agent_jobs.reads import explanations, pages, queries, statistics
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec, config_errors
 from agent_jobs.states import TERMINAL
 
@@ -133,7 +134,7 @@ class Jobs(Resource):
         _require_include(asked, "activities_limit_per_job", "activities_total_limit", "activities_sort")
         page = self.listed(asked, SORTING)
         include = asked.query["include"]
-        counts = stats.status_counts(asked.rows) if "stats" in include else None
+        counts = statistics.status_counts(asked.rows) if "stats" in include else None
         total = sum(counts.values()) if counts is not None else asked.rows.count()
         rows, has_more = pages.page(asked.rows, page.window, queries.JOB_COLUMNS, more_bytes=queries.MORE_JOB_BYTES)
         shown = job_answers.of(rows)
@@ -172,7 +173,7 @@ class Jobs(Resource):
         )
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            return 201, job_answers.created(jobs.create(self.org_id, spec, actor=self.actor))
+            return 201, job_answers.created(creation.create(self.org_id, spec, actor=self.actor))
 
         return self.once(effect)
 
@@ -231,7 +232,7 @@ class JobDetail(Resource):
     )
     def delete(self, request: Request, job_id: str) -> Response:
         asked = self.asked(body=CancelRequest)
-        job = jobs.cancel(
+        job = creation.cancel(
             self.org_id,
             read_job_id(job_id),
             actor=self.actor,

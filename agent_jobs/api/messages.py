@@ -10,13 +10,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import pages, queries
 from agent_jobs.api import paging
 from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Author, StrictSerializer, Text
-from agent_jobs.services import replies
+from agent_jobs.conversation import replies
+from agent_jobs.reads import pages, queries
 
 # Two lines of one turn have one time; the order of speech is that of the rows' numbers.
 SORTING = paging.Sorting("messages", {"created_at": "id"}, default="created_at:asc")

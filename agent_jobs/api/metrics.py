@@ -11,8 +11,9 @@ from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
-from agent_jobs import gauges, metrics
+from agent_jobs import metrics
 from agent_jobs.api import errors
+from agent_jobs.reads import gauges
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from uuid_utils import uuid7
 from agent_jobs.api import errors
 from agent_jobs.api.streams import EventStream, OpenResponse
 from agent_jobs.api.throttling import TooManyRequests
-from channels_integration import tally, tracing
-from infra import database
+from infra import database, meters, tracing
 
 access = logging.getLogger("agent_jobs.access")
 # Asked every few seconds by those who watch us.
@@ -82,7 +81,7 @@ def _note(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
     A line holds no header, body or value of the query. Organisation and token are in its context.
     """
     method, route = str(request.method if request.method in _METHODS else "other"), route_of(request)
-    tally.observe("http_request_seconds", seconds, method=method, route=route, status=str(response.status_code))
+    meters.observe("http_request_seconds", seconds, method=method, route=route, status=str(response.status_code))
     access.log(
         logging.DEBUG if route in _WATCHERS else logging.INFO,
         "request",

@@ -7,12 +7,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries, scopes
+from agent_jobs import scopes
 from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, operation
 from agent_jobs.api.fields import StrictSerializer, Text
-from agent_jobs.services import audit, model_access
+from agent_jobs.audit import audit_log
+from agent_jobs.catalog import model_keys
+from agent_jobs.reads import queries
 
 
 class ModelKeyRequest(StrictSerializer):
@@ -28,7 +30,7 @@ class ModelKeyRequest(StrictSerializer):
 class ModelKey(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     provider = serializers.CharField()
-    key = serializers.CharField(help_text=f"Always {audit.MASK}.")
+    key = serializers.CharField(help_text=f"Always {audit_log.MASK}.")
     base_url = serializers.CharField(required=False)
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
@@ -50,7 +52,7 @@ def _shown(key: Any) -> dict[str, Any]:
         {
             "org_id": key.org_id,
             "provider": key.provider,
-            "key": audit.MASK,
+            "key": audit_log.MASK,
             "base_url": key.base_url,
             "created_at": stamp(key.created_at),
             "updated_at": stamp(key.updated_at),
@@ -84,7 +86,7 @@ class ModelKeyDetail(_Admins):
         self.require_org(org_id)
         found = None if "\x00" in provider else queries.model_keys(self.org_id).filter(provider=provider).first()
         if found is None:
-            raise model_access.key_not_found(provider)
+            raise model_keys.key_not_found(provider)
         return Response(self.item(found))
 
     @operation(
@@ -99,13 +101,13 @@ class ModelKeyDetail(_Admins):
     def put(self, request: Request, org_id: str, provider: str) -> Response:
         fields = self.asked(body=ModelKeyRequest).body
         self.require_org(org_id)
-        return Response(self.item(model_access.put_key(self.org_id, provider, actor=self.actor, **fields)))
+        return Response(self.item(model_keys.put_key(self.org_id, provider, actor=self.actor, **fields)))
 
     @operation("model_keys_delete", "Remove a key for models", answers={200: RemovedModelKey}, refused=(404,))
     def delete(self, request: Request, org_id: str, provider: str) -> Response:
         self.asked()
         self.require_org(org_id)
         if "\x00" in provider:
-            raise model_access.key_not_found(provider)
-        model_access.remove_key(self.org_id, provider, actor=self.actor)
+            raise model_keys.key_not_found(provider)
+        model_keys.remove_key(self.org_id, provider, actor=self.actor)
         return Response({"meta": self.meta(provider), "message": f"Key for '{provider}' removed"})

@@ -11,7 +11,7 @@ from django.core import signing
 from agent_jobs.api import parsing
 from agent_jobs.api.parsing import Param
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.pages import MAX_BYTES, Order, Row, Window
+from agent_jobs.reads.pages import MAX_BYTES, Order, Row, Window
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1_000

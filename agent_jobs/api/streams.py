@@ -20,12 +20,12 @@ from django.conf import settings
 from django.http import HttpResponse
 from rest_framework.exceptions import APIException
 
-from agent_jobs import queries
 from agent_jobs.api import activities, feeds
 from agent_jobs.api.answers import stamp
 from agent_jobs.api.errors import UNAUTHENTICATED
-from agent_jobs.services import tokens
+from agent_jobs.reads import queries
 from agent_jobs.states import TERMINAL
+from agent_jobs.tenants import app_tokens
 from channels_integration import webchat
 from infra import database
 
@@ -170,7 +170,7 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
 def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
     standings = queries.standings((one.org_id, one.job_id) for one in opened if isinstance(one, OfJob))
     with_news = webchat.with_news({one.place_in_channel for one in opened if isinstance(one, MessagesWait)})
-    living = tokens.living({one.token_pk for one in opened})
+    living = app_tokens.living({one.token_pk for one in opened})
     found = [Found() for _ in opened]
     behind: list[tuple[EventStream, queries.Standing, Found]] = []
     for one, new in zip(opened, found, strict=True):

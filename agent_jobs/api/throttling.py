@@ -28,8 +28,8 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from agent_jobs.services import rates, tokens
-from agent_jobs.services.rates import Limit, Standing
+from agent_jobs.tenants import app_tokens, rate_limits
+from agent_jobs.tenants.rate_limits import Limit, Standing
 
 _MOST_REMEMBERED = 10_000
 _LOOK_UPS_A_SECOND = 10
@@ -81,12 +81,12 @@ def check_address(request: Request, plain_token: str) -> None:
     known to be valid, nor to be looked up."""
     address = address_of(request.META)
     until = _barred.get(address)
-    if until is None or (wait := until - time.monotonic()) <= 0 or not rates.is_on(settings.RATE_ADDRESS):
+    if until is None or (wait := until - time.monotonic()) <= 0 or not rate_limits.is_on(settings.RATE_ADDRESS):
         return
     mark = _mark(plain_token)
     if mark in _valid:
         return
-    if mark in _refused or not tokens.is_well_formed(plain_token):
+    if mark in _refused or not app_tokens.is_well_formed(plain_token):
         raise TooManyRequests("address", wait=wait)
     if not _may_look_up(address):
         raise TooManyRequests("address", wait=1)
@@ -121,7 +121,7 @@ def forged(request: HttpRequest) -> tuple[str, int]:
 
 def count_login(request: HttpRequest) -> None:
     """Before a password is looked at, whoever's. Raises TooManyRequests."""
-    if rates.is_on(settings.RATE_ADDRESS):
+    if rate_limits.is_on(settings.RATE_ADDRESS):
         _take(request, Limit("login", address_of(request.META), _LOGINS))
 
 
@@ -188,7 +188,7 @@ def _of_address(address: str) -> Limit:
 
 
 def _take(request: HttpRequest | Request, *limits: Limit) -> None:
-    standings = rates.take(*limits)
+    standings = rate_limits.take(*limits)
     asked: Any = getattr(request, "_request", request)
     asked.rate_standings = standings
     for standing in standings:

@@ -7,13 +7,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import pages, queries, scopes
+from agent_jobs import scopes
 from agent_jobs.api import paging
 from agent_jobs.api.answers import stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import StrictSerializer, Text
-from agent_jobs.services.tools import secrets
+from agent_jobs.reads import pages, queries
+from agent_jobs.tools import tool_secrets
 
 SORTING = paging.Sorting("tool_secrets", {"name": "name", "updated_at": "updated_at"}, default="name:asc", key="name")
 QUERY = SORTING.params()
@@ -22,8 +23,8 @@ MASK = "******"
 
 class ToolSecretRequest(StrictSerializer):
     value = Text(
-        max_length=secrets.MAX_VALUE,
-        min_length=secrets.MIN_VALUE,
+        max_length=tool_secrets.MAX_VALUE,
+        min_length=tool_secrets.MIN_VALUE,
         help_text="Printable ASCII. Headers of tools name it as {secret:name}. Never shown.",
     )
     hosts = serializers.ListField(
@@ -88,7 +89,7 @@ class ToolSecretDetail(_Admins):
     @operation("tool_secrets_retrieve", "Get a secret's name", answers={200: ToolSecretItem}, refused=(404,))
     def get(self, request: Request, name: str) -> Response:
         self.asked()
-        return Response(self.item(secrets.find(self.org_id, name)))
+        return Response(self.item(tool_secrets.find(self.org_id, name)))
 
     @operation(
         "tool_secrets_put",
@@ -101,7 +102,7 @@ class ToolSecretDetail(_Admins):
     )
     def put(self, request: Request, name: str) -> Response:
         fields = self.asked(body=ToolSecretRequest).body
-        secret, is_new = secrets.store(self.org_id, name, fields["value"], hosts=fields["hosts"], actor=self.actor)
+        secret, is_new = tool_secrets.store(self.org_id, name, fields["value"], hosts=fields["hosts"], actor=self.actor)
         return Response(self.item(secret), status=201 if is_new else 200)
 
     @operation(
@@ -113,6 +114,6 @@ class ToolSecretDetail(_Admins):
     )
     def delete(self, request: Request, name: str) -> Response:
         self.asked()
-        secrets.remove(self.org_id, name, actor=self.actor)
+        tool_secrets.remove(self.org_id, name, actor=self.actor)
         meta = {"org_id": self.org_id, "id": name}
         return Response({"meta": meta, "message": f"Secret '{name}' deleted"})

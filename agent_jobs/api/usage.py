@@ -7,13 +7,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import queries, stats
 from agent_jobs.api import paging, parsing
 from agent_jobs.api.answers import number
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.filters import UsageFilters
 from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.reads import queries, statistics
 
 _COLUMNS = {"day": "day", "job_type_id": "job_type_key", "model": "model"}
 _SUMS = ("calls", "input_tokens", "output_tokens", "cost")
@@ -69,7 +69,7 @@ class Usage(Resource):
             raise Invalid(FieldError("sort", "invalid", f"is by {unknown[0]}, which these rows are added up over"))
         order = [(SORTING.columns[name], is_descending) for name, is_descending in wanted]
         order += [(_COLUMNS[name], False) for name in by if name not in dict(wanted)]
-        groups = stats.usage(asked.rows, [_COLUMNS[name] for name in by])
+        groups = statistics.usage(asked.rows, [_COLUMNS[name] for name in by])
         rows = groups.order_by(*(f"-{column}" if is_descending else column for column, is_descending in order))
         window = page.window
         found = list(rows[window.offset : window.offset + window.limit])
@@ -83,5 +83,5 @@ class Usage(Resource):
             | sums(row)
             for row in found
         ]
-        totals = sums(stats.usage_total(asked.rows))
+        totals = sums(statistics.usage_total(asked.rows))
         return Response({"data": data, "meta": {"org_id": self.org_id, **meta, "totals": totals}})

@@ -125,7 +125,7 @@ class Access:
     """How a model is reached; whoever makes one has decided that this key may go to this address.
 
     An empty `base_url` is the provider's own. `context_tokens` is how much the model is shown (`context`). `ports` and
-    `allow_private` say what the guard lets through (`channels_integration.addresses.Rules`).
+    `allow_private` say what the guard lets through (`infra.egress.addresses.Rules`).
     """
 
     api_key: str = field(default="", repr=False)

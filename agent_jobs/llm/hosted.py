@@ -34,7 +34,7 @@ from agent_jobs.llm import fitting, providers, reading
 from agent_jobs.llm.base import RESPOND, Access, Line, OnStart, Reply, Slip, Tool, Turn, Usage
 from agent_jobs.llm.reading import Answer, Stop
 from agent_jobs.llm.written import Call
-from channels_integration import egress
+from infra.egress import async_client
 
 _FRAME = """\
 You are an agent that talks with people in a channel on behalf of an organisation.
@@ -107,7 +107,7 @@ class HostedModel:
         except TimeoutError:
             message = f"{self.provider} did not answer within {access.timeout_seconds:g} s"
             raise RetryableError(message, code="model_timeout") from None
-        except (exceptions.AgentRunError, *egress.FAILURES, *_STUMBLES) as error:
+        except (exceptions.AgentRunError, *async_client.FAILURES, *_STUMBLES) as error:
             if slip := _unreadable(error):
                 return Reply(slip=slip, model=f"{self.provider}:{self.name}")
             raise _translated(self.provider, error) from error
@@ -257,11 +257,11 @@ _STUMBLES = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 def _translated(provider: str, error: Exception) -> RetryableError | PermanentError:
     """Ours for theirs. Their text may quote what was sent, so only its kind and status are told."""
-    if reason := egress.refused(error):
+    if reason := async_client.refused(error):
         return PermanentError(
             f"the address of {provider} is not let through: it {reason}", code="model_address_refused"
         )
-    if reason := egress.unfit(error):
+    if reason := async_client.unfit(error):
         return RetryableError(f"the answer of {provider} {reason}", code="model_answer_invalid")
     status = getattr(error, "status_code", None)
     how = f"{provider} answered {status}" if status else f"{provider}: {type(error).__name__}"
@@ -290,4 +290,4 @@ def preload(names: Iterable[str]) -> None:
 
 
 def _submit(call: Any) -> "Future[Reply]":
-    return asyncio.run_coroutine_threadsafe(call, egress.loop())
+    return asyncio.run_coroutine_threadsafe(call, async_client.loop())

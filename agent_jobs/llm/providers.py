@@ -1,6 +1,6 @@
 """The providers' own packages, as pydantic-ai drives them: a model for each name, address and key, made once.
 
-All of them go through the guarded client of `channels_integration.egress`, one for all, so that connections are kept;
+All of them go through the guarded client of `infra.egress.async_client`, one for all, so that connections are kept;
 nothing but the key that came with the turn goes along.
 """
 
@@ -16,9 +16,9 @@ from pydantic_ai.models import Model
 
 from agent_jobs import llm
 from agent_jobs.llm.base import Access
-from channels_integration import egress
-from channels_integration.addresses import Rules
-from channels_integration.storable import storable
+from infra.egress import async_client
+from infra.egress.addresses import Rules
+from infra.storable_text import storable
 
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
 # Read by the providers' own packages: they would send what is the operator's to an organisation's address, or log what
@@ -62,7 +62,7 @@ def model(provider: str, name: str, access: Access) -> Model:
 
 def rehearsed(provider: str) -> Model:
     """A model that answers a word, and reaches nobody."""
-    return _made(provider, "rehearsed", "none", "", egress.rehearsed(json.dumps(_ANSWERS[provider]).encode()))
+    return _made(provider, "rehearsed", "none", "", async_client.rehearsed(json.dumps(_ANSWERS[provider]).encode()))
 
 
 def read(provider: str) -> None:
@@ -80,9 +80,9 @@ def _model(provider: str, name: str, api_key: str, base_url: str, rules: Rules) 
 
 
 @lru_cache(maxsize=8)
-def _client(rules: Rules) -> egress.Client:
+def _client(rules: Rules) -> async_client.Client:
     """One for all providers and keys: these come with each request."""
-    return egress.client(rules, max_bytes=MAX_ANSWER_BYTES)
+    return async_client.client(rules, max_bytes=MAX_ANSWER_BYTES)
 
 
 def _mended(response: Any) -> Any:
@@ -124,7 +124,7 @@ def _usage(given: Any, counts: Sequence[str]) -> dict[str, Any] | None:
     return {**tokens, "total_tokens": sum(tokens.values())} if "total_tokens" in counts else tokens
 
 
-def _made(provider: str, name: str, api_key: str, base_url: str, client: egress.Client) -> Model:
+def _made(provider: str, name: str, api_key: str, base_url: str, client: async_client.Client) -> Model:
     read(provider)
     given: dict[str, Any] = {
         "api_key": api_key,

@@ -16,7 +16,7 @@ from typing import Any
 from agent_jobs.llm import written
 from agent_jobs.llm.base import RESPOND, Reply, Slip, ToolCall, Usage
 from agent_jobs.llm.written import Call, Misread
-from channels_integration.storable import storable
+from infra.storable_text import storable
 
 INVALID = "model_answer_invalid"
 OUTPUT_CUT = "model_output_cut"

@@ -19,7 +19,6 @@ from django.conf import settings
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from channels_integration import http, statements
 from channels_integration.errors import SealingError
 from channels_integration.messages import (
     Change,
@@ -38,6 +37,8 @@ from channels_integration.messages import (
 from channels_integration.models import Installation
 from channels_integration.platforms import slack_blocks, slack_forms, slack_hearing
 from channels_integration.platforms.base import Heard
+from infra import prepared_sql
+from infra.egress import requests_client
 
 EVENT_TYPE = "agent_jobs_message"
 _CHANNEL = re.compile(r"[CGD][A-Z0-9]{1,30}\Z")
@@ -77,7 +78,7 @@ class Slack:
             return "target_channel.data.team_id", "must be a Slack workspace's id, such as T0123ABCD"
         if not _CHANNEL.match(target.code):
             return "target_channel.code", "must be a Slack channel's id, such as C0123ABCD (not its name)"
-        teams = [row[0] for row in statements.all_rows(_TEAMS, {"org": target.org_id})]
+        teams = [row[0] for row in prepared_sql.all_rows(_TEAMS, {"org": target.org_id})]
         if team_id and team_id not in teams:
             return "target_channel.data.team_id", f"Slack is not installed for the team {team_id!r}"
         if not teams:
@@ -149,7 +150,7 @@ class _Client(WebClient):
     seconds: float | None = None
 
     def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:
-        answer = http.post(
+        answer = requests_client.post(
             url,
             body=req.data if isinstance(req.data, bytes) else b"",
             headers={name: str(value) for name, value in req.header_items()},
@@ -158,7 +159,7 @@ class _Client(WebClient):
             seconds=self.seconds,
         )
         if not answer.is_whole:
-            raise http.NoAnswer("the answer broke off")
+            raise requests_client.NoAnswer("the answer broke off")
         return {
             "status": answer.status,
             "headers": answer.headers,
@@ -174,7 +175,7 @@ _quiet.setLevel(logging.CRITICAL)
 
 def _client(target: Target, before_post: Callable[[], None] | None) -> _Client:
     where = {"org": target.org_id, "team": target.data.get("team_id") or ""}
-    installation = statements.instance(Installation, _OF_TARGET, where)
+    installation = prepared_sql.instance(Installation, _OF_TARGET, where)
     if installation is None:
         raise PermanentError("Slack is not installed any more", code="not_installed")
     try:
@@ -211,9 +212,9 @@ def _call(call: Callable[[], Any]) -> dict[str, Any]:
     """One call of the Web API. Raises DeliveryError."""
     try:
         answer = call().data
-    except http.NotConnected as error:
+    except requests_client.NotConnected as error:
         raise TemporaryError(str(error), code="slack_unreachable") from error
-    except http.HttpError as error:
+    except requests_client.HttpError as error:
         raise UnknownOutcome(str(error), code="no_answer") from error
     except SlackApiError as error:
         raise _refusal(error) from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from channels_integration.messages import MOST_FORM_TEXT, Form, Incoming
-from channels_integration.storable import storable
+from infra.storable_text import storable
 
 # The answer to a form that is taken, or is none of ours.
 CLOSED: Mapping[str, Any] = {"response_action": "clear"}

@@ -24,7 +24,7 @@ from channels_integration.messages import OPENS_FORM, Did, FormPress, Incoming, 
 from channels_integration.models import Installation, OutboundMessage
 from channels_integration.platforms import slack_forms
 from channels_integration.platforms.base import Heard
-from channels_integration.storable import storable
+from infra.storable_text import storable
 
 log = logging.getLogger(__name__)
 _PLATFORM = "slack"

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import standardwebhooks
 
-from channels_integration import addresses, http, sealing, transcript
+from channels_integration import transcript
 from channels_integration.errors import SealingError, UnknownChannel
 from channels_integration.messages import (
     Lookup,
@@ -28,6 +28,8 @@ from channels_integration.messages import (
     TemporaryError,
 )
 from channels_integration.models import Channel
+from infra import sealing
+from infra.egress import addresses, requests_client
 
 _LATER = (408, 425, 429)
 
@@ -76,12 +78,12 @@ class Webhook:
 
         try:
             with addresses.asking_for(target.org_id):
-                answer = http.post(
+                answer = requests_client.post(
                     channel.address, body=body.encode(), headers=headers, is_guarded=True, before_post=begin
                 )
-        except http.Refused as error:
+        except requests_client.Refused as error:
             raise PermanentError(str(error), code="address_refused") from error
-        except http.HttpError as error:
+        except requests_client.HttpError as error:
             raise TemporaryError(str(error), code="receiver_unreachable", is_doubtful=has_begun) from error
         if not 200 <= answer.status < 300:
             raise _refusal(answer)
@@ -130,7 +132,7 @@ def _signature(channel: Channel, message_id: str, now: datetime, body: str) -> M
     }
 
 
-def _refusal(answer: http.Answer) -> Exception:
+def _refusal(answer: requests_client.Answer) -> Exception:
     said = f"the receiver answered {answer.status}"
     if answer.status >= 500 or answer.status in _LATER:
         wait = _retry_after(answer.headers.get("Retry-After", "")) if answer.status in (429, 503) else None

@@ -8,13 +8,13 @@ from typing import Any
 
 from django.db import transaction
 
-from agent_jobs import llm
+from agent_jobs import lifecycle, llm
+from agent_jobs.conversation import replies
 from agent_jobs.errors import RetryableError
 from agent_jobs.models import Job, Profile
-from agent_jobs.services import replies, transitions
-from agent_jobs.services.execution import Worker
-from agent_jobs.services.leases import Keeper
 from agent_jobs.states import Event
+from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.loop import Worker
 from channels_integration.messages import Incoming
 from channels_integration.models import Channel
 from tests import rows
@@ -120,12 +120,12 @@ def work() -> int:
 
 def let_time_pass(row: Job) -> None:
     Job.objects.filter(pk=row.pk, wake_at__isnull=False).update(wake_at=datetime(2020, 1, 1, tzinfo=UTC))
-    transitions.wake_due()
+    lifecycle.wake_due()
 
 
 def crash(row: Job) -> None:
     """Its worker is gone in the middle of the turn, and another takes it up."""
-    transitions.move_one(Event.TAKE_BACK, again(row), actor=rows.TESTER)
+    lifecycle.move_one(Event.TAKE_BACK, again(row), actor=rows.TESTER)
 
 
 def reply(row: Job, text: str = "Fine", *, event_id: str = "e1", author: str = "Ann") -> bool:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
+from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Token
+from agent_jobs.conversation import replies
+from agent_jobs.hours import quiet_times
 from agent_jobs.models import Approval, Job, Message, Org
-from agent_jobs.services import approvals, replies, stated_hours
 from agent_jobs.states import JobStatus
 from channels_integration import directory, outbox
 from channels_integration.messages import Delivery, Receipt
@@ -103,7 +105,7 @@ def test_when_it_is_over_it_is_over() -> None:
 
 def test_one_that_nobody_has_seen_in_its_place_can_be_decided_by_api() -> None:
     job = park()
-    approvals.decide("acme", asked(job).pk, "approve", by=Token("ops"), actor=rows.TESTER)
+    decisions.decide("acme", asked(job).pk, "approve", by=Token("ops"), actor=rows.TESTER)
     take_up(job, done(text=""))
     assert Message.objects.filter(job=job, text="Fire!").exists()
     assert again(job).timer_message_id is None
@@ -180,7 +182,7 @@ def slack(settings: Any) -> Iterator[FakeSlack]:
 @pytest.mark.django_db(transaction=True)
 def test_what_quiet_hours_hold_back_does_not_expire_before_they_end(slack: FakeSlack) -> None:
     job = park()
-    stated_hours.put("acme", stated_hours.Place(), closed_now(), actor=rows.TESTER)
+    quiet_times.put("acme", quiet_times.Place(), closed_now(), actor=rows.TESTER)
     deliver(1)
     assert slack.posts == []
     assert question(job).error_code == "held"

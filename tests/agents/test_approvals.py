@@ -7,11 +7,13 @@ import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 
+from agent_jobs import lifecycle
+from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
+from agent_jobs.jobs import creation
+from agent_jobs.lifecycle import in_seconds
 from agent_jobs.models import Approval, Job, Message
-from agent_jobs.services import approvals, jobs, transitions
-from agent_jobs.services.transitions import in_seconds
 from agent_jobs.states import Event, JobStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
@@ -28,7 +30,7 @@ def asked(job: Job) -> Approval:
 
 
 def decide(job: Job, decision: str = "approve", *, by: str = "U0BOSS", **options: Any) -> Approval:
-    return approvals.decide("acme", asked(job).pk, decision, by=Person("slack", by), actor=rows.TESTER, **options)
+    return decisions.decide("acme", asked(job).pk, decision, by=Person("slack", by), actor=rows.TESTER, **options)
 
 
 def said(job: Job) -> list[str]:
@@ -160,7 +162,7 @@ def test_only_an_approver_decides(parked: Any) -> None:
 def test_another_organisation_decides_nothing(parked: Any) -> None:
     job, _ = parked
     with pytest.raises(NotFound):
-        approvals.decide("rival", asked(job).pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
+        decisions.decide("rival", asked(job).pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
 
 
 @pytest.mark.parametrize(
@@ -221,10 +223,10 @@ def test_a_worker_that_dies_after_the_decision_calls_it_all_the_same_once(parked
 def test_a_canceled_job_has_nothing_left_to_approve(parked: Any) -> None:
     job, _ = parked
     approval = asked(job)
-    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    creation.cancel("acme", job.pk, actor=rows.TESTER)
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
     with pytest.raises(Conflict):
-        approvals.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
+        decisions.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
 
 
 @pytest.mark.parametrize("event", ["cancel", "fail"])
@@ -236,9 +238,9 @@ def test_one_that_was_being_asked_for_when_its_job_ended_is_withdrawn_too(event:
     if is_taken_back:
         parts.crash(job)
     if event == "cancel":
-        jobs.cancel("acme", job.pk, actor=rows.TESTER)
+        creation.cancel("acme", job.pk, actor=rows.TESTER)
     else:
-        transitions.move_one(Event.FAIL, again(job), actor=rows.TESTER, error_code="deadline_exceeded")
+        lifecycle.move_one(Event.FAIL, again(job), actor=rows.TESTER, error_code="deadline_exceeded")
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
 
 
@@ -262,7 +264,7 @@ def test_twenty_at_once_decide_once() -> None:
 
     def press(number: int) -> Approval:
         decision = "approve" if number % 2 else "deny"
-        return approvals.decide("acme", approval.pk, decision, by=Person("slack", f"U{number}"), actor=rows.TESTER)
+        return decisions.decide("acme", approval.pk, decision, by=Person("slack", f"U{number}"), actor=rows.TESTER)
 
     outcomes = at_once(*[partial(press, number) for number in range(20)])
     (winner,) = [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, Conflict)]

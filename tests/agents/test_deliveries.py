@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from agent_jobs import llm
+from agent_jobs.approvals import decisions
+from agent_jobs.conversation import agent_messages
+from agent_jobs.jobs import creation
+from agent_jobs.jobs import repeats as retrying
 from agent_jobs.models import Activity, Approval, Job, Message
-from agent_jobs.services import again as retrying
-from agent_jobs.services import approvals, jobs, speech
 from agent_jobs.states import ActivityStatus, JobStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
@@ -41,7 +43,7 @@ def test_a_job_that_ends_silently_can_be_canceled_while_its_words_are_on_their_w
     job = parts.job(**place.columns)
     with parts.playing(Actor(call("send_message", text="Report: all well."), done(text=""))):
         work()
-    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    creation.cancel("acme", job.pk, actor=rows.TESTER)
     deliver_now()
     assert standing(job) == ("CANCELED", "", "")
     assert place.count_received() == 0
@@ -115,14 +117,14 @@ def test_a_delivery_just_before_the_turn_is_settled_is_not_missed(
     webhook: Place, monkeypatch: pytest.MonkeyPatch, ending: llm.Reply, is_over: Any
 ) -> None:
     job = parts.job(**webhook.columns)
-    look = speech.undelivered
+    look = agent_messages.undelivered
 
-    def looks(*given: Any) -> speech.Undelivered:
+    def looks(*given: Any) -> agent_messages.Undelivered:
         found = look(*given)
         deliver_now()
         return found
 
-    monkeypatch.setattr(speech, "undelivered", looks)
+    monkeypatch.setattr(agent_messages, "undelivered", looks)
     with parts.playing(Actor(call("send_message", text="Report: all well."), ending)):
         work()
     monkeypatch.undo()
@@ -154,7 +156,7 @@ def test_a_question_that_cannot_be_delivered_may_be_decided_over_the_api_and_the
         deliver_now()
         assert again(job).waiting_for == "approval"
         asked = Approval.objects.get()
-        approvals.decide("acme", asked.pk, "approve", by="token:ops", actor=rows.TESTER)
+        decisions.decide("acme", asked.pk, "approve", by="token:ops", actor=rows.TESTER)
         work()
     deliver_all()
     assert again(job).status == JobStatus.COMPLETED
@@ -184,7 +186,7 @@ def test_a_cancel_during_a_send_of_unknown_outcome_tells_what_became_of_the_mess
     with parts.playing(Actor(llm.Reply(text="How are you?"))):
         work()
     deliver_now()
-    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    creation.cancel("acme", job.pk, actor=rows.TESTER)
     deliver_all()
     assert again(job).status == "CANCELED"
     assert Activity.objects.get(code="message.out").status == status
@@ -201,7 +203,7 @@ def test_a_cancel_while_a_webhook_may_have_received_a_message_says_that_nobody_k
     with parts.playing(Actor(llm.Reply(text="How are you?"))):
         work()
     deliver_now()
-    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    creation.cancel("acme", job.pk, actor=rows.TESTER)
     deliver_all()
     assert Activity.objects.get(code="message.out").status == "unknown"
     assert webhook.count_received() == 1

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from agent_jobs.catalog import model_keys
 from agent_jobs.models import Activity, Profile, Step
-from agent_jobs.services import model_access
-from agent_jobs.services.tools import secrets
 from agent_jobs.states import JobStatus
+from agent_jobs.tools import tool_secrets
 from channels_integration import directory
 from tests import rows
 from tests.agents import parts
@@ -102,7 +102,7 @@ def gullible(settings: Any) -> Iterator[Gullible]:
     mind = Gullible()
     with FakeOpenAI(mind) as server:
         rows.org("acme")
-        model_access.put_key("acme", "openai", key=KEY, base_url=server.base_url, actor=rows.TESTER)
+        model_keys.put_key("acme", "openai", key=KEY, base_url=server.base_url, actor=rows.TESTER)
         Profile.objects.create(
             org_id="acme",
             key="mind",
@@ -185,7 +185,7 @@ def filled(value: Any, **ports: int) -> Any:
 def test_whatever_is_written_no_call_leaves_the_list_and_no_secret_is_shown(
     written: str, attempt: Attempt, gullible: Gullible, good: FakeReceiver, evil: FakeReceiver, slack: FakeSlack
 ) -> None:
-    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     rows.job(org_id="rival", prompt=RIVALS, params={"text": RIVALS})
     ports = {"good": good.port, "evil": evil.port}
     gullible.attempt = filled(attempt, **ports)

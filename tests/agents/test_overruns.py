@@ -12,14 +12,18 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
+from agent_jobs.approvals import budget_requests, decisions
 from agent_jobs.approvers import Person
+from agent_jobs.budgets import reservations
+from agent_jobs.catalog import model_keys
 from agent_jobs.errors import BudgetExhausted, Conflict, Forbidden, Invalid
+from agent_jobs.jobs import creation
+from agent_jobs.jobs import repeats as once_more
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Approval, AuditEntry, Budget, Job, JobType, Message, Org, Profile, Step
 from agent_jobs.models.budgets import Scope
-from agent_jobs.services import again as once_more
-from agent_jobs.services import approvals, budgets, execution, jobs, model_access, overruns
 from agent_jobs.states import JobStatus
+from agent_jobs.worker import loop
 from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.agents import parts
@@ -42,7 +46,7 @@ def provider(settings: Any) -> Iterator[FakeOpenAI]:
     rows.org("acme")
     answer = says("How are you?", tokens=(5_000, 30))
     with FakeOpenAI(lambda request: answer) as fake:
-        model_access.put_key("acme", "openai", key="sk-canary", base_url=fake.base_url, actor=rows.TESTER)
+        model_keys.put_key("acme", "openai", key="sk-canary", base_url=fake.base_url, actor=rows.TESTER)
         yield fake
 
 
@@ -74,7 +78,7 @@ def asked(job: Job) -> Approval:
 
 
 def decide(job: Job, decision: str = "approve", *, by: str = "U0BOSS", **options: Any) -> Approval:
-    return approvals.decide("acme", asked(job).pk, decision, by=Person("slack", by), actor=rows.TESTER, **options)
+    return decisions.decide("acme", asked(job).pk, decision, by=Person("slack", by), actor=rows.TESTER, **options)
 
 
 def said(job: Job) -> list[str]:
@@ -179,7 +183,7 @@ def test_a_cap_in_money_is_granted_to_the_last_place(provider: FakeOpenAI) -> No
         "cap": "max_cost", "of": "job", "limit": 0.007001, "used": 0.00506, "grants": 0.007001
     }  # fmt: skip
     decide(job)
-    assert budgets.spending.granted("acme", job.pk) == {"max_cost": Decimal("0.007001")}
+    assert reservations.spending.granted("acme", job.pk) == {"max_cost": Decimal("0.007001")}
     work()
     assert again(job).waiting_for == "reply"
 
@@ -243,7 +247,7 @@ def test_an_admins_cap_is_not_raised_by_an_approval_but_asked_about_again(
     assert again(job).waiting_for == "approval"
     assert Approval.objects.filter(job=job).count() == 2
     assert len(provider.requests) == 1
-    assert budgets.spending.granted("acme", job.pk) == {}
+    assert reservations.spending.granted("acme", job.pk) == {}
 
 
 def test_after_an_approval_there_is_room_where_the_admin_made_some(hard: tuple[Any, Job], provider: FakeOpenAI) -> None:
@@ -258,8 +262,8 @@ def test_after_an_approval_there_is_room_where_the_admin_made_some(hard: tuple[A
 def test_after_an_approval_there_is_room_on_the_next_day(hard: tuple[Any, Job], provider: FakeOpenAI) -> None:
     _, job = hard
     Budget.objects.exclude(scope=Scope.JOB).update(day=datetime(2026, 1, 5, tzinfo=UTC))
-    budgets.UsageDay.objects.update(day=datetime(2026, 1, 5, tzinfo=UTC))
-    budgets.Reservation.objects.update(day=datetime(2026, 1, 5, tzinfo=UTC))
+    reservations.UsageDay.objects.update(day=datetime(2026, 1, 5, tzinfo=UTC))
+    reservations.Reservation.objects.update(day=datetime(2026, 1, 5, tzinfo=UTC))
     decide(job)
     work()
     assert again(job).waiting_for == "reply"
@@ -269,7 +273,7 @@ def test_an_admins_cap_is_asked_about_three_times_a_day_and_no_more(
     hard: tuple[Any, Job], provider: FakeOpenAI
 ) -> None:
     _, job = hard
-    for _ in range(overruns.MOST_QUESTIONS):
+    for _ in range(budget_requests.MOST_QUESTIONS):
         decide(job)
         work()
     assert ended(job) == (JobStatus.FAILED, "budget_exhausted")
@@ -361,7 +365,7 @@ def test_who_takes_it_up_before_anything_was_asked_asks_once(
     work()
     parts.reply(job)
     with monkeypatch.context() as patch:
-        patch.setattr(overruns, "ask", _dies)
+        patch.setattr(budget_requests, "ask", _dies)
         with pytest.raises(_Killed):
             work()
     assert not Approval.objects.exists()
@@ -377,7 +381,7 @@ def test_who_takes_it_up_after_it_was_written_down_says_it_once(
     work()
     parts.reply(job)
     with monkeypatch.context() as patch:
-        patch.setattr(execution.outcomes, "settlement", _dies)
+        patch.setattr(loop.outcomes, "settlement", _dies)
         with pytest.raises(_Killed):
             work()
     approval = asked(job)
@@ -395,7 +399,7 @@ def test_who_takes_it_up_after_the_decision_finds_it_and_asks_nothing(
     job = parked()
     decide(job, decision)
     with monkeypatch.context() as patch:
-        patch.setattr(execution.outcomes, "settlement", _dies)
+        patch.setattr(loop.outcomes, "settlement", _dies)
         with pytest.raises(_Killed):
             work()
     take_up(job)
@@ -403,7 +407,7 @@ def test_who_takes_it_up_after_the_decision_finds_it_and_asks_nothing(
     if decision == "approve":
         assert again(job).waiting_for == "reply"
         assert len(provider.requests) == 2, "what came of the call is not paid for a second time"
-        assert budgets.spending.granted("acme", job.pk) == {"max_tokens": 6_000}
+        assert reservations.spending.granted("acme", job.pk) == {"max_tokens": 6_000}
     else:
         assert ended(job) == (JobStatus.FAILED, "budget_exhausted")
 
@@ -414,7 +418,7 @@ def test_who_takes_it_up_between_the_approval_and_the_call_makes_the_call(
     job = parked()
     decide(job)
     with monkeypatch.context() as patch:
-        patch.setattr(budgets, "set_aside", _dies)
+        patch.setattr(reservations, "set_aside", _dies)
         with pytest.raises(_Killed):
             work()
     take_up(job)
@@ -439,11 +443,11 @@ def _dies(*args: Any, **options: Any) -> None:
 def test_a_canceled_job_has_nothing_left_to_approve(provider: FakeOpenAI) -> None:
     job = parked()
     approval = asked(job)
-    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    creation.cancel("acme", job.pk, actor=rows.TESTER)
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
     with pytest.raises(Conflict):
-        approvals.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
-    assert budgets.spending.granted("acme", job.pk) == {}
+        decisions.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
+    assert reservations.spending.granted("acme", job.pk) == {}
 
 
 def test_a_retry_after_a_denial_asks_afresh_and_keeps_what_was_granted(provider: FakeOpenAI) -> None:
@@ -472,7 +476,7 @@ def test_a_replay_has_the_cap_alone_and_may_take_over_what_was_paid_for(provider
     rows.job_type(runner="conversation")
     made = once_more.replay("acme", job.pk, once_more.Changes(from_step=2), actor=rows.TESTER)
     assert made.config["on_budget_exhausted"] == "approve"
-    assert budgets.spending.granted("acme", made.pk) == {}
+    assert reservations.spending.granted("acme", made.pk) == {}
     requests = len(provider.requests)
     work()
     assert again(made).waiting_for == "reply"
@@ -504,7 +508,7 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
             begin.wait(PATIENCE)
             for _ in range(3):
                 try:
-                    held.append(budgets.reserve(**_call(job)))
+                    held.append(reservations.reserve(**_call(job)))
                 except BudgetExhausted as error:
                     refused.append(error)
         finally:
@@ -515,7 +519,7 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
             begin.wait(PATIENCE)
             for _ in range(2):
                 with contextlib.suppress(Conflict):
-                    approvals.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
+                    decisions.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
                 Job.objects.filter(pk=job.pk).update(queue_at=None)
         finally:
             connection.close()
@@ -530,9 +534,9 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
     assert counter.reserved_tokens == 1_000 * len(held) <= 18_000
     # What the race left, is there now; and then nothing is.
     while len(held) < 18:
-        held.append(budgets.reserve(**_call(job)))
+        held.append(reservations.reserve(**_call(job)))
     with pytest.raises(BudgetExhausted, match="is 18,000, and the 0 that are left"):
-        budgets.reserve(**_call(job))
+        reservations.reserve(**_call(job))
     for place in held:
         place.settle(Usage(900, 100))
     assert Budget.objects.get(scope=Scope.JOB).used_tokens == 18_000

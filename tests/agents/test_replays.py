@@ -2,11 +2,11 @@
 
 import pytest
 
-from agent_jobs import llm
+from agent_jobs import lifecycle, llm
 from agent_jobs.errors import Invalid
+from agent_jobs.jobs import repeats
+from agent_jobs.jobs.repeats import Changes
 from agent_jobs.models import Job, Step
-from agent_jobs.services import again, transitions
-from agent_jobs.services.again import Changes
 from agent_jobs.states import Event, JobStatus
 from tests import rows
 from tests.agents import parts
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 
 def replay(job: Job, from_step: int) -> Job:
-    return again.replay("acme", job.pk, Changes(from_step=from_step), actor=rows.TESTER)
+    return repeats.replay("acme", job.pk, Changes(from_step=from_step), actor=rows.TESTER)
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def test_steps_are_those_of_the_last_life(source: Job) -> None:
     with parts.playing(failing):
         work()
     assert parts.again(job).status == JobStatus.FAILED
-    again.retry("acme", job.pk, actor=rows.TESTER)
+    repeats.retry("acme", job.pk, actor=rows.TESTER)
     with parts.playing(Actor(call("send_message", text="of the new life"), llm.Reply(text="?"))):
         work()
-    transitions.move_one(Event.CANCEL, parts.again(job), actor=rows.TESTER)
+    lifecycle.move_one(Event.CANCEL, parts.again(job), actor=rows.TESTER)
     made = replay(job, 2)
     actor = Actor(llm.Reply(text="??"))
     with parts.playing(actor):
@@ -110,7 +110,7 @@ def test_a_retry_does_everything_anew() -> None:
     job = parts.job()
     with parts.playing(Actor(call("send_message", text="old"), ValueError("broken"))):
         work()
-    again.retry("acme", job.pk, actor=rows.TESTER)
+    repeats.retry("acme", job.pk, actor=rows.TESTER)
     actor = Actor(call("send_message", text="new"), done(text="done"))
     with parts.playing(actor):
         work()

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent_jobs.catalog import model_keys
 from agent_jobs.models import Activity, Job, Message, Profile, Step
-from agent_jobs.services import model_access
 from agent_jobs.states import JobStatus
 from tests import rows
 from tests.agents import parts
@@ -42,7 +42,7 @@ def provider(settings: Any) -> Iterator[FakeOpenAI]:
     rows.org("acme")
     with FakeOpenAI(lambda request: says("Fine?")) as fake:
         for name in ("openai", "anthropic", "google"):
-            model_access.put_key("acme", name, key="sk-canary", base_url=fake.base_url, actor=rows.TESTER)
+            model_keys.put_key("acme", name, key="sk-canary", base_url=fake.base_url, actor=rows.TESTER)
         yield fake
 
 

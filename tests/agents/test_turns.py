@@ -10,14 +10,14 @@ from django.db.models import QuerySet
 
 from agent_jobs import llm
 from agent_jobs.errors import LeaseLost, RetryableError
+from agent_jobs.jobs import creation
 from agent_jobs.models import Activity, Job, Message, Step
 from agent_jobs.runners.base import AwaitReply, Interrupted, Run, Wake
 from agent_jobs.runners.conversation import ConversationRunner
-from agent_jobs.services import jobs
-from agent_jobs.services.execution import Worker
-from agent_jobs.services.inflight import CALLS
-from agent_jobs.services.tools import secrets
 from agent_jobs.states import JobStatus
+from agent_jobs.tools import tool_secrets
+from agent_jobs.turns.calls_in_flight import CALLS
+from agent_jobs.worker.loop import Worker
 from channels_integration import inbound
 from channels_integration.messages import Incoming
 from channels_integration.models import InboundEvent
@@ -196,7 +196,7 @@ def heard(turn: llm.Turn) -> list[str]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models in tests answer sooner than people write."""
-    monkeypatch.setattr("agent_jobs.services.journal._NEWS_SECONDS", 0.0)
+    monkeypatch.setattr("agent_jobs.turns.journal._NEWS_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -312,7 +312,7 @@ def test_each_call_of_a_tool_leaves_an_activity_with_its_step() -> None:
 
 def test_an_activity_of_a_tool_shows_no_secret_and_no_more_than_is_good() -> None:
     rows.org()
-    secrets.store("acme", "crm", "s3cret-value", hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", "s3cret-value", hosts=["127.0.0.1"], actor=rows.TESTER)
     tool = {
         "type": "http",
         "name": "find",
@@ -386,7 +386,7 @@ def test_a_cancel_gives_up_the_call_in_flight_and_nothing_is_said_after() -> Non
     def cancel() -> None:
         assert actor.is_thinking.wait(PATIENCE)
         deliver_all()
-        jobs.cancel("acme", job.pk, actor=rows.TESTER, reason="enough")
+        creation.cancel("acme", job.pk, actor=rows.TESTER, reason="enough")
         assert CALLS.look() == 1
         connection.close()
 

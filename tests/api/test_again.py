@@ -6,8 +6,8 @@ import pytest
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
+from agent_jobs.jobs import admission
 from agent_jobs.models import Job, Org, Step, WorkerProcess
-from agent_jobs.services import quotas
 from agent_jobs.states import JobStatus
 from tests import factories, rows
 from tests.api.test_idempotency import at_once
@@ -80,7 +80,7 @@ class TestRetry:
     def test_an_organization_without_room_is_a_429(self, acme):
         job = failed()
         Org.objects.update(max_waiting_jobs=0)
-        quotas._counts.clear()
+        admission._counts.clear()
 
         response = acme.post(f"{JOBS}/{job.pk}/retry")
 

@@ -9,7 +9,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from agent_jobs.models import AppToken, AuditEntry
-from agent_jobs.services import tokens
+from agent_jobs.tenants import app_tokens
 from tests import factories, rows
 from tests.waiting import PATIENCE
 
@@ -33,7 +33,7 @@ def test_a_token_is_made_and_works_and_is_never_shown_again(admin):
     assert made.status_code == 201
     token = made.json()["data"]
     plain = token.pop("token")
-    assert tokens.PATTERN.fullmatch(plain)
+    assert app_tokens.PATTERN.fullmatch(plain)
     assert made.json()["meta"] == {"org_id": "acme", "id": token["public_id"]}
     assert (token["app"], token["name"], token["scopes"]) == ("crm", "CRM, blue", ["SERVICES:WRITE"])
     assert token["created_by"].startswith("token:ajt_live_")

@@ -8,10 +8,11 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.urls import reverse
 
+from agent_jobs.audit import audit_log
 from agent_jobs.models import AuditEntry, Membership
-from agent_jobs.services import audit, orgs
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
+from agent_jobs.tenants import orgs
 from channels_integration import directory
 from tests import factories, rows
 
@@ -249,7 +250,7 @@ def test_a_token_leaves_one_entry_an_hour_by_its_reaches(admin):
 
 
 def test_all_tokens_of_an_organisation_leave_no_more_than_a_number_of_them(admin, monkeypatch):
-    monkeypatch.setattr(audit, "MOST_DENIED", 3)
+    monkeypatch.setattr(audit_log, "MOST_DENIED", 3)
     for _ in range(5):
         assert factories.api("acme", "SERVICES:READ").get("/services/agent-jobs?org_id=rival").status_code == 403
     assert len(entries(admin, action="access.denied")) == 3
@@ -259,7 +260,7 @@ def test_it_is_refused_as_ever_where_the_entry_cannot_be_written(admin, monkeypa
     def fail(*_, **__):
         raise OperationalError("disk full")
 
-    monkeypatch.setattr(audit, "record", fail)
+    monkeypatch.setattr(audit_log, "record", fail)
 
     assert admin.get("/services/agent-jobs?org_id=rival").status_code == 403
     assert "could not be audited" in caplog.text
@@ -287,15 +288,15 @@ FILTERS = {
 @pytest.mark.parametrize("query", FILTERS)
 def test_it_can_be_filtered(query):
     admin = factories.api("acme", "SERVICES:ADMIN")
-    audit.record("acme", "thing.a", "thing", "a", actor=Actor("user", "ann", "r-1"))
-    audit.record("acme", "thing.b", "other", "b", actor=Actor("user", "bob"))
+    audit_log.record("acme", "thing.a", "thing", "a", actor=Actor("user", "ann", "r-1"))
+    audit_log.record("acme", "thing.b", "other", "b", actor=Actor("user", "bob"))
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")  # past the trigger that sets the time
         AuditEntry.objects.create(
             org_id="acme", action="thing.a", object_type="thing", object_id="later", at="2031-01-01T00:00:00Z"
         )
         cursor.execute("SET LOCAL session_replication_role = origin")
-    audit.record("rival", "thing.a", "thing", "a", actor=Actor("user", "ann", "r-1"))
+    audit_log.record("rival", "thing.a", "thing", "a", actor=Actor("user", "ann", "r-1"))
 
     body = admin.get(f"{AUDIT}?{query}").json()
 
@@ -319,7 +320,7 @@ def test_a_query_that_cannot_be_is_named(query, field):
 def test_pages_follow_each_other_newest_first():
     admin = factories.api("acme", "SERVICES:ADMIN")
     for number in range(5):
-        audit.record("acme", "thing.done", "thing", str(number), actor=Actor("user", "ann"))
+        audit_log.record("acme", "thing.done", "thing", str(number), actor=Actor("user", "ann"))
 
     first = admin.get(AUDIT, {"limit": 4, "action": "thing.done"}).json()
     second = admin.get(AUDIT, {"limit": 4, "action": "thing.done", "cursor": first["meta"]["next_cursor"]}).json()

@@ -6,7 +6,7 @@ import pytest
 from django.db.models.functions import Now
 
 from agent_jobs.models import AppToken
-from agent_jobs.services import tokens
+from agent_jobs.tenants import app_tokens
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db
@@ -24,8 +24,8 @@ def test_every_way_to_fail_gets_the_same_401():
     expired = factories.token()
     AppToken.objects.filter(public_id=expired[:16]).update(expires_at=Now() - timedelta(1))
     revoked = factories.token()
-    tokens.revoke(AppToken.objects.get(public_id=revoked[:16]))
-    unknown, forgotten = tokens.issue(rows.org(), name="x", scopes=["SERVICES:READ"])[::-1]
+    app_tokens.revoke(AppToken.objects.get(public_id=revoked[:16]))
+    unknown, forgotten = app_tokens.issue(rows.org(), name="x", scopes=["SERVICES:READ"])[::-1]
     forgotten.delete()
     headers = [
         *(None, "", "Bearer", "Bearer ", f"Bearer  {good}", f"Bearer\t{good}", f" Bearer {good}", f"Bearer {good} "),

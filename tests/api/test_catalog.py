@@ -3,7 +3,7 @@
 import pytest
 
 from agent_jobs.models import Job, JobType, Profile
-from agent_jobs.services.tools import secrets
+from agent_jobs.tools import tool_secrets
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db
@@ -390,7 +390,7 @@ LEAKS = (
 @pytest.mark.parametrize("leak", LEAKS, ids=["http", "mcp"])
 def test_who_may_write_cannot_have_a_secret_sent_to_a_server_of_theirs(db, leak):
     rows.org("acme")
-    secrets.store("acme", "crm", "canary-of-acme", hosts=["crm.example.com"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", "canary-of-acme", hosts=["crm.example.com"], actor=rows.TESTER)
     writer = factories.api("acme", "SERVICES:WRITE")
     writer.post(TYPES, {"id": "other", "name": "Other"})
     answers = [
@@ -408,10 +408,10 @@ def test_who_may_write_cannot_have_a_secret_sent_to_a_server_of_theirs(db, leak)
 
 
 def test_a_type_whose_secret_has_other_hosts_by_now_can_be_changed_in_everything_else(api):
-    secrets.store("acme", "crm", "canary-of-acme", hosts=["crm.example.com"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", "canary-of-acme", hosts=["crm.example.com"], actor=rows.TESTER)
     tool = {**FIND, "url": "https://crm.example.com/{id}", "headers": {"X": "{secret:crm}"}}
     api.post(TYPES, {"id": "report", "name": "Report", "tools": [tool]})
-    secrets.store("acme", "crm", "canary-of-acme", hosts=["new.example.com"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", "canary-of-acme", hosts=["new.example.com"], actor=rows.TESTER)
 
     assert api.patch(f"{TYPES}/report", {"name": "New", "tools": [tool]}).status_code == 200
     assert api.patch(f"{TYPES}/report", {"tools": [tool, {"type": "send_message"}]}).status_code == 400

@@ -8,8 +8,8 @@ from django.db.models.functions import Now
 
 from agent_jobs.api import streams
 from agent_jobs.models import AppToken, IdempotencyKey
-from agent_jobs.services import room
 from agent_jobs.states import JobStatus
+from agent_jobs.tenants import row_limits
 from channels_integration import webchat
 from channels_integration.models import Channel, Installation
 from tests import factories, rows
@@ -315,7 +315,7 @@ class TestRegistered:
         assert factories.fields_of(admin.get(f"{CHANNELS}?limit=0")) == ["limit"]
 
     def test_there_is_room_for_so_many(self, admin, rival_admin, monkeypatch):
-        monkeypatch.setattr(room, "MOST_CHANNELS", 2)
+        monkeypatch.setattr(row_limits, "MOST_CHANNELS", 2)
         answers = [admin.post(CHANNELS, WEBHOOK | {"code": code}) for code in ("a", "b", "c", "a")]
 
         assert [answer.status_code for answer in answers] == [201, 201, 409, 201]
@@ -323,7 +323,7 @@ class TestRegistered:
         assert rival_admin.post(CHANNELS, WEBHOOK).status_code == 201
 
     def test_there_is_room_for_so_many_web_chats(self, acme, monkeypatch):
-        monkeypatch.setattr(room, "MOST_CHATS", 2)
+        monkeypatch.setattr(row_limits, "MOST_CHATS", 2)
         answers = [
             acme.post(f"{CHANNELS}/web/{code}/messages", {"text": "x", "author": "A"}) for code in ("a", "b", "c", "a")
         ]
@@ -360,7 +360,7 @@ def test_where_messages_go_and_with_which_secrets_is_for_admins(acme, reader, ad
 @pytest.mark.django_db
 class TestInstallations:
     def test_there_is_room_for_so_many(self, admin, monkeypatch):
-        monkeypatch.setattr(room, "MOST_INSTALLATIONS", 2)
+        monkeypatch.setattr(row_limits, "MOST_INSTALLATIONS", 2)
         answers = [admin.post(INSTALLATIONS, SLACK | {"team_id": f"T{n}"}) for n in (1, 2, 3, 1)]
 
         assert [answer.status_code for answer in answers] == [201, 201, 409, 201]

@@ -9,8 +9,8 @@ import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from agent_jobs.jobs import idempotency
 from agent_jobs.models import IdempotencyKey, Job, JobType
-from agent_jobs.services import idempotency
 from tests import factories, rows
 from tests.waiting import PATIENCE
 

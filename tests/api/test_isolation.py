@@ -20,13 +20,16 @@ from django.db import transaction
 from django.urls import URLPattern, get_resolver
 
 from agent_jobs import llm
+from agent_jobs.audit import audit_log
+from agent_jobs.budgets import reservations
+from agent_jobs.catalog import model_keys
+from agent_jobs.hours import quiet_times
+from agent_jobs.hours.quiet_times import Place
 from agent_jobs.models import Approval, AuditEntry, Job, JobType, Message, Org, PlaceHours, Profile, Step
-from agent_jobs.services import audit, budgets, model_access, stated_hours
-from agent_jobs.services.execution import Worker
-from agent_jobs.services.stated_hours import Place
-from agent_jobs.services.tools import secrets
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
+from agent_jobs.tools import tool_secrets
+from agent_jobs.worker.loop import Worker
 from channels_integration import directory, outbox, webchat
 from tests import factories, rows
 from tests.fakes.webhook import FakeReceiver
@@ -199,7 +202,7 @@ class World:
 
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     clients: dict[str, factories.Api] = field(default_factory=dict)
-    secrets: list[str] = field(default_factory=list)
+    tool_secrets: list[str] = field(default_factory=list)
 
 
 UNKNOWN = {
@@ -249,17 +252,17 @@ def populate(org_id, code, team):
     directory.register_channel(org_id, platform="webhook", code=code, address=f"{HOOK}/{canary}", name=canary)
     directory.register_channel(org_id, platform="webhook", code="shared", address=f"{HOOK}/{canary}", name=canary)
     directory.install_slack(org_id, team_id=team, bot_token=f"xoxb-{canary}", signing_secret=canary, name=canary)
-    secrets.store(org_id, code, f"{canary}-secret", hosts=["example.com"], actor=Actor("user", canary, canary))
-    model_access.put_key(org_id, "openai", key=f"sk-{canary}", base_url=f"{HOOK}/{canary}", actor=Actor("user", canary))
+    tool_secrets.store(org_id, code, f"{canary}-secret", hosts=["example.com"], actor=Actor("user", canary, canary))
+    model_keys.put_key(org_id, "openai", key=f"sk-{canary}", base_url=f"{HOOK}/{canary}", actor=Actor("user", canary))
     zone = {"acme": "Europe/Berlin", "rival": "Pacific/Apia"}[org_id]
     for place in (Place(), Place("channel", "web", "shared"), Place("person", "web", "shared")):
-        stated_hours.put(org_id, place, {"time_zone": zone, "quiet": []}, actor=Actor("user", canary, canary))
+        quiet_times.put(org_id, place, {"time_zone": zone, "quiet": []}, actor=Actor("user", canary, canary))
     for place in (code, "shared"):
         webchat.say(org_id, "webhook", place, text=canary, author=canary)
     Org.objects.filter(pk=org_id).update(max_tokens_per_day=10**9)
     usage = {"job_id": job.pk, "job_type_key": canary, "config": {}, "request_bytes": 100, "max_output_tokens": 100}
-    budgets.reserve(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))
-    audit.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
+    reservations.reserve(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))
+    audit_log.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
     plain = factories.token(org_id, app=canary)
     made = {"job": job, "ended": ended, "parked": parked, "approval": approval}
     ids = {name: str(row.pk) for name, row in made.items()}
@@ -408,10 +411,10 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
     """The same job type, channel code and person's name in both; worked off and delivered together."""
     caplog.set_level(logging.DEBUG)
     with FakeReceiver() as ours, FakeReceiver() as theirs:
-        secrets = {}
+        tool_secrets = {}
         for org_id, receiver in (("acme", ours), ("rival", theirs)):
             rows.job_type(org_id, default_config={"start_prompt": f"canary-{org_id} for {{{{ name }}}}"})
-            _, secrets[org_id] = directory.register_channel(
+            _, tool_secrets[org_id] = directory.register_channel(
                 org_id, platform="webhook", code="crm", address=receiver.address
             )
             body = factories.job_request(org_id, params={"name": org_id})
@@ -427,7 +430,7 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
             for received in receiver.received:
                 sent = json.dumps(
                     [
-                        standardwebhooks.Webhook(secrets[org_id]).verify(received.body, received.headers),
+                        standardwebhooks.Webhook(tool_secrets[org_id]).verify(received.body, received.headers),
                         received.headers,
                     ]
                 )
@@ -435,7 +438,7 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
                 assert other not in sent
     logged = caplog.text + str([record.__dict__ for record in caplog.records])
     assert "canary" not in logged
-    assert not [secret for secret in secrets.values() if secret in logged]
+    assert not [secret for secret in tool_secrets.values() if secret in logged]
 
 
 # --- Lists and references --------------------------------------------------------------------------------------

@@ -11,14 +11,14 @@ import pytest
 from django.db import OperationalError
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent_jobs import gauges, metrics
+from agent_jobs import metrics
+from agent_jobs.duties import recovery
 from agent_jobs.models import DutyRun, WorkerProcess
-from agent_jobs.services import recovery
-from agent_jobs.services.execution import Worker
+from agent_jobs.reads import gauges
 from agent_jobs.states import JobStatus
-from channels_integration import tally
+from agent_jobs.worker.loop import Worker
 from channels_integration.models import Channel, InboundEvent, OutboundMessage
-from infra import redis
+from infra import meters, redis
 from tests import factories, rows
 from tests.services.test_execution import QuietKeeper
 
@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def _fresh(settings) -> None:
     settings.METRICS_OPEN = True
-    tally.flush()
+    meters.flush()
     with redis.patient.client() as client:
-        client.delete(tally.KEY)
+        client.delete(meters.KEY)
     gauges.forget()
 
 
@@ -181,11 +181,11 @@ class TestCounts:
         assert value(page, "http_request_seconds_count", **posts) == 2
 
     def test_a_label_without_an_end_fills_nothing(self, client, monkeypatch) -> None:
-        monkeypatch.setattr(tally, "_tally", tally._Tally())
-        monkeypatch.setattr(tally, "_MOST_SERIES", 5)
+        monkeypatch.setattr(meters, "_tally", meters._Tally())
+        monkeypatch.setattr(meters, "_MOST_SERIES", 5)
         for number in range(20):
-            tally.add("platform_429s", platform=f"p{number}")
-            tally.flush()
+            meters.add("platform_429s", platform=f"p{number}")
+            meters.flush()
 
         assert len([name for name, _ in read(client) if name == "platform_429s_total"]) == 5
 
@@ -205,12 +205,12 @@ class TestCounts:
     def test_what_is_undone_is_not_counted(self, client) -> None:
         from django.db import transaction
 
-        from agent_jobs.services import transitions
+        from agent_jobs import lifecycle
         from agent_jobs.states import Event
 
         job = rows.job()
         with transaction.atomic():
-            transitions.move_one(Event.CANCEL, job, actor=rows.TESTER)
+            lifecycle.move_one(Event.CANCEL, job, actor=rows.TESTER)
             transaction.set_rollback(True)
         assert value(read(client), "ends_total", status="CANCELED", code="") == 0
 
@@ -234,48 +234,48 @@ class TestTheTally:
             reading, writing = os.pipe()
             child = os.fork()
             if child == 0:
-                tally.add("turns", lane="agents")
-                os.write(writing, b"1" if tally.flush() else b"0")
+                meters.add("turns", lane="agents")
+                os.write(writing, b"1" if meters.flush() else b"0")
                 os._exit(0)
             assert os.read(reading, 1) == b"1"
             os.waitpid(child, 0)
-        tally.add("turns", 3, lane="agents")
-        totals = tally.totals()
+        meters.add("turns", 3, lane="agents")
+        totals = meters.totals()
         assert totals is not None
         assert totals["turns", (("lane", "agents"),)] == 5
 
     def test_it_keeps_what_redis_did_not_take(self, settings) -> None:
         real = settings.REDIS_URL
         settings.REDIS_URL = "redis://127.0.0.1:1/0"
-        tally.add("retries")
-        assert tally.flush() is False
-        assert tally.totals() is None
+        meters.add("retries")
+        assert meters.flush() is False
+        assert meters.totals() is None
         settings.REDIS_URL = real
-        totals = tally.totals()
+        totals = meters.totals()
         assert totals is not None
         assert totals["retries", ()] == 1
 
     def test_whole_seconds_are_added_to_fractions(self) -> None:
         for seconds in (0.25, 2.0, 0.0):
-            tally.observe("turn_seconds", seconds, runner="message")
-            assert tally.flush()
-        totals = tally.totals()
+            meters.observe("turn_seconds", seconds, runner="message")
+            assert meters.flush()
+        totals = meters.totals()
         assert totals is not None
         assert totals["turn_seconds_sum", (("runner", "message"),)] == 2.25
 
     def test_threads_lose_nothing(self) -> None:
         def count() -> None:
             for _ in range(2_000):
-                tally.add("retries")
+                meters.add("retries")
 
         threads = [threading.Thread(target=count) for _ in range(4)]
         for thread in threads:
             thread.start()
         for _ in range(20):
-            tally.flush()
+            meters.flush()
         for thread in threads:
             thread.join()
-        totals = tally.totals()
+        totals = meters.totals()
         assert totals is not None
         assert totals["retries", ()] == 8_000
 

@@ -6,7 +6,7 @@ import pytest
 
 from agent_jobs.models import Job, JobType, PlaceHours
 from agent_jobs.runners.base import Done
-from agent_jobs.services.execution import Worker
+from agent_jobs.worker.loop import Worker
 from channels_integration.models import OutboundMessage
 from tests import factories, rows
 from tests.services.test_execution import QuietKeeper, ask, broken

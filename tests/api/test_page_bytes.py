@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent_jobs import pages
 from agent_jobs.models import Message
+from agent_jobs.reads import pages
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db

@@ -2,10 +2,11 @@
 
 import pytest
 
-from agent_jobs import queries
+from agent_jobs import lifecycle
 from agent_jobs.api import base
+from agent_jobs.jobs import creation, idempotency
 from agent_jobs.models import Activity, AppToken, Job, Profile
-from agent_jobs.services import idempotency, jobs, transitions
+from agent_jobs.reads import queries
 from agent_jobs.states import Event
 from tests import factories, replay, rows
 
@@ -38,9 +39,9 @@ def any_organizations_profiles(patch):
 
 def everybodys_cancel(patch):
     def cancel(org_id, job_id, *, actor, **others):
-        return transitions.move_one(Event.CANCEL, Job.objects.get(pk=job_id), actor=actor)
+        return lifecycle.move_one(Event.CANCEL, Job.objects.get(pk=job_id), actor=actor)
 
-    patch.setattr(jobs, "cancel", cancel)
+    patch.setattr(creation, "cancel", cancel)
 
 
 def everybodys_keys(patch):

@@ -6,9 +6,9 @@ import threading
 import pytest
 from django.db import connection, connections
 
+from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
 from agent_jobs.models import Activity, Approval, AuditEntry, Job
-from agent_jobs.services import approvals
 from channels_integration import directory, inbound
 from channels_integration.models import InboundEvent, Installation
 from channels_integration.platforms import slack as platform
@@ -456,6 +456,6 @@ def test_an_edit_is_no_value_for_the_other_doors(slack):
     assert refused.status_code == 400
     assert factories.fields_of(refused) == ["value"]
     assert (
-        approvals.decide("acme", approval.pk, "approve", by=Person("web", "Ann"), actor=rows.TESTER).status
+        decisions.decide("acme", approval.pk, "approve", by=Person("web", "Ann"), actor=rows.TESTER).status
         == "approved"
     )

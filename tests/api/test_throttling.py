@@ -7,7 +7,7 @@ import pytest
 
 from agent_jobs.api import throttling
 from agent_jobs.models import Job, Org
-from agent_jobs.services import tokens
+from agent_jobs.tenants import app_tokens
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db
@@ -24,7 +24,7 @@ def address():
 
 @pytest.fixture
 def stranger(address):
-    return from_address(factories.Api(f"{tokens.PREFIX}{'0' * 38}"), address)
+    return from_address(factories.Api(f"{app_tokens.PREFIX}{'0' * 38}"), address)
 
 
 def from_address(api, address, **environ):
@@ -34,7 +34,7 @@ def from_address(api, address, **environ):
 
 def wrong_token():
     """Well-formed, so that only the database knows that there is none of this text."""
-    made, plain = tokens.issue(rows.org(), name="x", scopes=["SERVICES:READ"])
+    made, plain = app_tokens.issue(rows.org(), name="x", scopes=["SERVICES:READ"])
     made.delete()
     return plain
 
@@ -142,8 +142,8 @@ def test_a_barred_address_has_few_tokens_looked_up(address, settings, stranger, 
     settings.RATE_ADDRESS = "2/minute"
     apis = [from_address(factories.Api(wrong_token()), address) for _ in range(60)]
     looked_up = []
-    authenticate = tokens.authenticate
-    monkeypatch.setattr(tokens, "authenticate", lambda plain: looked_up.append(plain) or authenticate(plain))
+    authenticate = app_tokens.authenticate
+    monkeypatch.setattr(app_tokens, "authenticate", lambda plain: looked_up.append(plain) or authenticate(plain))
     for _ in range(3):
         stranger.get(JOBS)
     looked_up.clear()
@@ -181,7 +181,7 @@ def test_a_token_that_was_revoked_is_a_customers_no_more(acme, address, stranger
         stranger.get(JOBS)
     from agent_jobs.models import AppToken
 
-    tokens.revoke(AppToken.objects.get())
+    app_tokens.revoke(AppToken.objects.get())
 
     assert acme.get(JOBS).status_code == 429
     with django_assert_num_queries(0):

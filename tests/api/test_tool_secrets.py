@@ -3,7 +3,7 @@
 import pytest
 
 from agent_jobs.models import AuditEntry, ToolSecret
-from agent_jobs.services.tools import secrets
+from agent_jobs.tools import tool_secrets
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db
@@ -28,14 +28,16 @@ def test_a_secret_is_stored_sealed_and_shown_as_a_mask(api):
     assert (shown["name"], shown["value"], shown["org_id"]) == ("crm", "******", "acme")
     assert shown["hosts"] == HOSTS
     assert VALUE not in ToolSecret.objects.get().sealed_value
-    assert secrets.Filled("acme", {"X": "Bearer {secret:crm}"}, tool="t", url=URL).headers == {"X": f"Bearer {VALUE}"}
+    assert tool_secrets.Filled("acme", {"X": "Bearer {secret:crm}"}, tool="t", url=URL).headers == {
+        "X": f"Bearer {VALUE}"
+    }
 
 
 def test_a_new_value_takes_the_place_of_the_old_one(api):
     for value in (VALUE, "another-secret"):
         api.put(f"{SECRETS}/crm", {"value": value, "hosts": HOSTS})
 
-    assert secrets.Filled("acme", {"X": "{secret:crm}"}, tool="t", url=URL).headers == {"X": "another-secret"}
+    assert tool_secrets.Filled("acme", {"X": "{secret:crm}"}, tool="t", url=URL).headers == {"X": "another-secret"}
     assert ToolSecret.objects.count() == 1
 
 
@@ -93,7 +95,7 @@ def test_a_secret_that_does_not_hold_is_refused_by_its_field(api, name, body, fi
 
 
 def test_there_is_room_for_so_many(api, monkeypatch):
-    monkeypatch.setattr(secrets, "MAX_SECRETS", 2)
+    monkeypatch.setattr(tool_secrets, "MAX_SECRETS", 2)
     statuses = [
         api.put(f"{SECRETS}/s{number}", {"value": VALUE, "hosts": HOSTS}).status_code for number in (1, 2, 3, 2)
     ]
@@ -104,7 +106,7 @@ def test_there_is_room_for_so_many(api, monkeypatch):
 @pytest.mark.parametrize("scope", ["SERVICES:READ", "SERVICES:WRITE"])
 def test_others_than_admins_are_refused(db, scope):
     rows.org("acme")
-    secrets.store("acme", "crm", VALUE, hosts=HOSTS, actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", VALUE, hosts=HOSTS, actor=rows.TESTER)
     others = factories.api("acme", scope)
 
     asked = [others.get(SECRETS), others.get(f"{SECRETS}/crm"), others.delete(f"{SECRETS}/crm")]

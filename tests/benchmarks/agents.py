@@ -102,12 +102,13 @@ def beat() -> Iterator[None]:
 def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     from django.db import transaction
 
+    from agent_jobs.catalog import model_keys
+    from agent_jobs.jobs import creation
     from agent_jobs.models import Job, JobType, Org, Profile, Task
-    from agent_jobs.services import jobs, model_access
     from agent_jobs.specs import Actor, ChannelSpec, JobSpec
 
     org = Org.objects.get(id="bench")
-    model_access.put_key("bench", "openai", key="bench", base_url=base_url, actor=Actor("system", "bench"))
+    model_keys.put_key("bench", "openai", key="bench", base_url=base_url, actor=Actor("system", "bench"))
     Profile.objects.create(org=org, key="slow", name="Slow", model="openai:slow", base_url=base_url)
     config = {"start_prompt": "Hi {{ n }}", "profile_id": "slow"}
     JobType.objects.create(org=org, key="talk", name="Talk", runner="conversation", default_config=config)
@@ -120,7 +121,7 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
         with transaction.atomic():  # nobody sees the first before the last is there
             for number in range(given.conversations):
                 spec = JobSpec("talk", ChannelSpec("null", "nowhere"), params={"n": number})
-                jobs.create("bench", spec, actor=Actor("system", "bench"))
+                creation.create("bench", spec, actor=Actor("system", "bench"))
         until = time.monotonic() + 300
         while waiting.count() < given.conversations and time.monotonic() < until and not ended.exists():
             PAUSE.wait(0.1)

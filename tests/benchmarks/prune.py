@@ -56,29 +56,29 @@ def main() -> None:
         prepare()
         fresh_starts()
         fill(given.jobs)
+        from agent_jobs.duties import pruning
         from agent_jobs.models import Job
-        from agent_jobs.services import retention
 
         arguments = ["-P", "threads", "-c", "16", "-Q", "agents,messages,deliveries,inbound,duties"]
         with workers("tests.benchmarks.service", 1, arguments):
             report("alone", measure(given.seconds, lambda stop: 0))
 
             def duty(stop: threading.Event) -> int:
-                return retention.prune(seconds=given.seconds, rest=1.0, stop=stop)[0]["jobs"]
+                return pruning.prune(seconds=given.seconds, rest=1.0, stop=stop)[0]["jobs"]
 
             report("beside the duty", measure(given.seconds, duty))
 
             def command(stop: threading.Event) -> int:
-                return retention.prune(seconds=given.seconds, stop=stop)[0]["jobs"]
+                return pruning.prune(seconds=given.seconds, stop=stop)[0]["jobs"]
 
             report("beside manage.py prune", measure(given.seconds, command))
             began, left = time.monotonic(), Job.objects.filter(status__in=["COMPLETED", "FAILED"]).count()
-            gone, is_done = retention.prune()
+            gone, is_done = pruning.prune()
             seconds = time.monotonic() - began
             print(
                 f"the rest: {gone['jobs']} of {left} jobs in {seconds:.0f} s, {sum(gone.values()) / seconds:.0f} rows/s"
             )
-            print(f"nothing old is left: {is_done and not sum(retention.count().values())}")
+            print(f"nothing old is left: {is_done and not sum(pruning.count().values())}")
 
 
 def fill(jobs: int) -> None:

@@ -51,9 +51,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="aj-bench-", dir="/tmp") as folder, servers(Path(folder)):
         prepare()
         from agent_jobs.models import Org
-        from agent_jobs.services import tokens
+        from agent_jobs.tenants import app_tokens
 
-        _, token = tokens.issue(Org.objects.get(), name="bench", scopes=["SERVICES:WRITE"])
+        _, token = app_tokens.issue(Org.objects.get(), name="bench", scopes=["SERVICES:WRITE"])
         with web() as port:
             post_all(port, token, given)  # warms everything up
             rounds: list[dict[str, float]] = []

@@ -5,8 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from channels_integration import doorbell
-from infra import redis
+from infra import doorbell, redis
 from tests.chaos.proxy import Proxy
 from tests.races import in_threads
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from channels_integration import addresses, egress
-from channels_integration.addresses import Rules
+from infra.egress import addresses, async_client
+from infra.egress.addresses import Rules
 from tests.channels.test_http import HOSTILE
 from tests.fakes.openai import FakeOpenAI, completion
 from tests.waiting import PATIENCE
@@ -48,14 +48,14 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def post(url: str, rules: Rules = DEVELOPMENT, *, times: int = 1, **options: Any) -> Any:
-    async with egress.client(rules, max_bytes=options.pop("max_bytes", 10_000)) as client:
+    async with async_client.client(rules, max_bytes=options.pop("max_bytes", 10_000)) as client:
         for _ in range(times):
             response = await client.post(url, json={}, timeout=60, **options)
         return response
 
 
 def failure_of(url: str, rules: Rules = GUARDED, **options: Any) -> BaseException:
-    with pytest.raises(egress.FAILURES) as failure:
+    with pytest.raises(async_client.FAILURES) as failure:
         run(post(url, rules, **options))
     return failure.value
 
@@ -66,7 +66,7 @@ def test_a_private_address_is_refused(names: dict[str, list[list[str]]], url: st
     names |= {"mapped.example": [["::ffff:10.1.2.3"]]}
     error = failure_of(url)
     # Some of these are no addresses at all to the client itself.
-    assert egress.refused(error) is not None or type(error).__name__ == "InvalidURL"
+    assert async_client.refused(error) is not None or type(error).__name__ == "InvalidURL"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_private_address_is_refused(names: dict[str, list[list[str]]], url: st
     ],
 )
 def test_a_misshapen_address_is_refused(url: str) -> None:
-    assert egress.refused(failure_of(url)) is not None
+    assert async_client.refused(failure_of(url)) is not None
 
 
 def test_a_name_is_looked_up_once_and_the_connection_made_to_what_was_judged(
@@ -100,7 +100,7 @@ def test_a_name_that_led_outside_when_it_was_saved_is_judged_again(
     port = int(server.base_url.rsplit(":", 1)[1].removesuffix("/v1"))
     names["rebound.example"] = [["127.0.0.1"]]
     error = failure_of(f"https://rebound.example:{port}/v1", Rules(ports=(port,)))
-    assert egress.refused(error) == addresses.PRIVATE
+    assert async_client.refused(error) == addresses.PRIVATE
     assert server.requests == []
 
 
@@ -120,7 +120,7 @@ def test_the_next_address_of_a_name_is_tried(server: FakeOpenAI, names: dict[str
 def test_an_answer_is_bounded(server: FakeOpenAI) -> None:
     size = len(json.dumps(completion("Hello").body.decode()))
     assert run(post(server.base_url, max_bytes=size)).status_code == 200
-    assert egress.unfit(failure_of(server.base_url, DEVELOPMENT, max_bytes=100)) == "is longer than 100 bytes"
+    assert async_client.unfit(failure_of(server.base_url, DEVELOPMENT, max_bytes=100)) == "is longer than 100 bytes"
 
 
 def test_proxies_and_passwords_of_the_environment_are_not_used(
@@ -151,12 +151,12 @@ def test_a_cookie_is_neither_kept_nor_sent(server: FakeOpenAI, monkeypatch: pyte
 def test_who_asks_is_known_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(PATIENCE) and [])
-    monkeypatch.setattr(egress, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(async_client, "CONNECT_SECONDS", 0.05)
 
     def failed(host: str) -> str:
         work = post(f"https://{host}.example/", GUARDED)
-        with pytest.raises(egress.FAILURES) as failure:
-            asyncio.run_coroutine_threadsafe(work, egress.loop()).result(PATIENCE)
+        with pytest.raises(async_client.FAILURES) as failure:
+            asyncio.run_coroutine_threadsafe(work, async_client.loop()).result(PATIENCE)
         return str(failure.value)
 
     try:
@@ -173,8 +173,8 @@ def test_who_asks_is_known_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_name_server_that_keeps_quiet_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(PATIENCE) and [])
-    monkeypatch.setattr(egress, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(async_client, "CONNECT_SECONDS", 0.1)
     error = failure_of("https://quiet.example/")
     quiet.set()
     assert "not looked up in time" in str(error)
-    assert egress.refused(error) is None  # worth another try
+    assert async_client.refused(error) is None  # worth another try

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from channels_integration import addresses, http
 from channels_integration.platforms import slack
+from infra.egress import addresses, requests_client
 from tests.fakes.webhook import Reply
 from tests.waiting import PATIENCE, wait_for
 
@@ -46,7 +46,7 @@ def names(monkeypatch):
 
 
 def post(url, **changes):
-    return http.post(url, body=b"{}", headers={}, is_guarded=True, **changes)
+    return requests_client.post(url, body=b"{}", headers={}, is_guarded=True, **changes)
 
 
 HOSTILE = [
@@ -93,7 +93,7 @@ def test_a_private_address_is_refused_before_any_connection(guarded, names, url)
     answers |= {"inside.example": [["10.1.2.3"]], "mixed.example": [[PUBLIC, "10.1.2.3"]]}
     answers |= {"mapped.example": [["::ffff:10.1.2.3"]]}
 
-    with pytest.raises(http.Refused):
+    with pytest.raises(requests_client.Refused):
         post(url)
     assert tried == []
 
@@ -103,7 +103,7 @@ def test_a_door_judges_the_text_and_looks_no_name_up(guarded, monkeypatch, url):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: pytest.fail("a name is looked up"))
     is_name = urlsplit(url).hostname.endswith(".example")
 
-    assert http.refusal(url) == (None if is_name else addresses.PRIVATE)
+    assert requests_client.refusal(url) == (None if is_name else addresses.PRIVATE)
 
 
 MISSHAPEN = [
@@ -137,18 +137,18 @@ MISSHAPEN = [
 
 @pytest.mark.parametrize("url", MISSHAPEN)
 def test_an_address_of_the_wrong_shape_is_refused(guarded, names, url):
-    with pytest.raises(http.Refused):
+    with pytest.raises(requests_client.Refused):
         post(url)
     assert names[1] == []
-    assert http.refusal(url) is not None
+    assert requests_client.refusal(url) is not None
 
 
 @pytest.mark.parametrize("url", ["https://public.example/x?y=1", "https://public.example:8443/", f"https://{PUBLIC}/"])
 def test_a_public_address_is_let_through(guarded, names, url):
     names[0]["public.example"] = [[PUBLIC]]
 
-    assert http.refusal(url) is None
-    with pytest.raises(http.NotConnected):
+    assert requests_client.refusal(url) is None
+    with pytest.raises(requests_client.NotConnected):
         post(url)
     assert names[1] == [PUBLIC]
 
@@ -158,7 +158,7 @@ def test_a_name_is_resolved_once_and_the_address_that_was_judged_is_used(guarded
     answers, tried = names
     answers["rebinding.example"] = [[PUBLIC], ["127.0.0.1"]]
 
-    with pytest.raises(http.NotConnected):
+    with pytest.raises(requests_client.NotConnected):
         post("https://rebinding.example/")
     assert tried == [PUBLIC]
 
@@ -167,8 +167,8 @@ def test_ports_are_the_settings(guarded, names, settings):
     names[0]["public.example"] = [[PUBLIC]]
     settings.EGRESS_PORTS = (443, 9443)
 
-    assert http.refusal("https://public.example:9443/") is None
-    assert http.refusal("https://public.example:8443/") == "must use port 443 or 9443"
+    assert requests_client.refusal("https://public.example:9443/") is None
+    assert requests_client.refusal("https://public.example:8443/") == "must use port 443 or 9443"
 
 
 def test_a_name_server_that_keeps_quiet_holds_nobody(guarded, names, monkeypatch):
@@ -181,7 +181,7 @@ def test_a_name_server_that_keeps_quiet_holds_nobody(guarded, names, monkeypatch
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     try:
         began = time.monotonic()
-        with pytest.raises(http.NotConnected):
+        with pytest.raises(requests_client.NotConnected):
             post("https://quiet.example/")
         assert 1 < time.monotonic() - began < 30
         assert names[1] == []
@@ -193,10 +193,10 @@ def test_quiet_name_servers_hold_only_so_many_threads(guarded, monkeypatch):
     monkeypatch.setattr(addresses, "MOST_LOOK_UPS", 1)
     quiet = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(PATIENCE) and [])
-    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(requests_client, "CONNECT_SECONDS", 0.05)
     try:
         for host, reason in (("quiet.example", "not looked up in time"), ("other.example", "too many names")):
-            with pytest.raises(http.NotConnected, match=reason):
+            with pytest.raises(requests_client.NotConnected, match=reason):
                 post(f"https://{host}/")
     finally:
         quiet.set()
@@ -213,16 +213,16 @@ def test_slow_names_of_one_organisation_stop_no_look_up_of_others(guarded, names
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", sometimes)
-    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.02)
+    monkeypatch.setattr(requests_client, "CONNECT_SECONDS", 0.02)
     names[0]["public.example"] = [[PUBLIC]]
     try:
         with addresses.asking_for("rival"):
             for number in range(70):
-                with suppress(http.NotConnected):
+                with suppress(requests_client.NotConnected):
                     post(f"https://n{number}.slow.example/")
-        monkeypatch.setattr(http, "CONNECT_SECONDS", 5.0)
+        monkeypatch.setattr(requests_client, "CONNECT_SECONDS", 5.0)
         for org_id in ("acme", ""):
-            with addresses.asking_for(org_id), suppress(http.NotConnected):
+            with addresses.asking_for(org_id), suppress(requests_client.NotConnected):
                 post("https://public.example/")
     finally:
         quiet.set()
@@ -240,10 +240,10 @@ def test_all_who_ask_for_one_name_at_once_share_a_look_up(guarded, names, monkey
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 443))]
 
     monkeypatch.setattr(socket, "getaddrinfo", slowly)
-    monkeypatch.setattr(http, "CONNECT_SECONDS", 30.0)
+    monkeypatch.setattr(requests_client, "CONNECT_SECONDS", 30.0)
 
     def ask():
-        with addresses.asking_for("acme"), suppress(http.NotConnected):
+        with addresses.asking_for("acme"), suppress(requests_client.NotConnected):
             post("https://busy.example/")
 
     threads = [threading.Thread(target=ask) for _ in range(20)]
@@ -307,7 +307,7 @@ def test_a_handshake_that_does_not_end_is_cut_and_nothing_was_written(monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", _only("slow.example", listed))
     began = time.monotonic()
     try:
-        with pytest.raises(http.NotConnected):
+        with pytest.raises(requests_client.NotConnected):
             post(f"https://slow.example:{server.port}/")
         assert 1 < time.monotonic() - began < 30
         wait_for(lambda: server.heard, what="the handshake is heard")
@@ -322,12 +322,12 @@ def test_slacks_own_address_is_guarded_and_one_that_the_operator_states_is_not(m
 
     def post(url, **options):
         seen.append((url, options["is_guarded"]))
-        raise http.NotConnected("no network in tests")
+        raise requests_client.NotConnected("no network in tests")
 
-    monkeypatch.setattr(http, "post", post)
+    monkeypatch.setattr(requests_client, "post", post)
     for base in ("https://slack.com/api/", "http://127.0.0.1:9/api/"):
         client = slack._Client(token="xoxb-1", base_url=base, retry_handlers=[], logger=slack._quiet)
-        with pytest.raises(http.NotConnected):
+        with pytest.raises(requests_client.NotConnected):
             client.auth_test()
 
     assert seen == [("https://slack.com/api/auth.test", True), ("http://127.0.0.1:9/api/auth.test", False)]
@@ -338,16 +338,16 @@ def test_a_name_that_does_not_resolve_now_may_do_so_later(guarded, names, monkey
         raise socket.gaierror(-2, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert http.refusal("https://later.example/") is None
-    with pytest.raises(http.NotConnected):
+    assert requests_client.refusal("https://later.example/") is None
+    with pytest.raises(requests_client.NotConnected):
         post("https://later.example/")
 
 
 def test_a_cookie_is_neither_kept_nor_sent(receiver):
     receiver.replies = [Reply(200, headers={"Set-Cookie": "tenant=acme; Domain=127.0.0.1; Path=/"})]
-    session = http._session("127.0.0.1")
+    session = requests_client._session("127.0.0.1")
     for _ in range(2):
-        with http._Exchange(5, read_seconds=5).running():
+        with requests_client._Exchange(5, read_seconds=5).running():
             session.get(receiver.address)
 
     assert list(session.cookies) == []
@@ -376,13 +376,13 @@ def test_the_answer_is_capped(receiver):
     receiver.replies = [Reply(200, body=b"x" * 3_000_000)]
     answer = post(receiver.address)
 
-    assert (len(answer.body), answer.is_whole) == (http.MAX_ANSWER_BYTES, False)
+    assert (len(answer.body), answer.is_whole) == (requests_client.MAX_ANSWER_BYTES, False)
 
 
 def test_nobody_listening_is_surely_nothing_written():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        with pytest.raises(http.NotConnected):
+        with pytest.raises(requests_client.NotConnected):
             post(f"http://127.0.0.1:{closed.getsockname()[1]}/")
 
 
@@ -391,7 +391,7 @@ def test_a_connection_without_an_answer_is_perhaps_something_and_has_an_end(rece
     settings.DELIVERY_GRACE_SECONDS = 1
     receiver.replies = [reply]
     began = time.monotonic()
-    with pytest.raises(http.NoAnswer):
+    with pytest.raises(requests_client.NoAnswer):
         post(receiver.address)
 
     assert time.monotonic() - began < 30
@@ -410,8 +410,8 @@ def test_a_body_that_drips_is_cut_at_the_deadline(receiver, settings):
 def test_a_request_ends_well_within_the_grace(settings):
     for grace in (1, 5, 30, 300):
         settings.DELIVERY_GRACE_SECONDS = grace
-        assert http.send_seconds() <= grace / 2
-        assert http.send_seconds() < 7
+        assert requests_client.send_seconds() <= grace / 2
+        assert requests_client.send_seconds() < 7
 
 
 def test_what_must_happen_before_the_first_byte_can_stop_it(receiver):

@@ -7,9 +7,10 @@ import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from channels_integration import doorbell, inbound
+from channels_integration import inbound
 from channels_integration.messages import Incoming
 from channels_integration.models import InboundEvent
+from infra import doorbell
 from tests.channels import doubles
 from tests.channels.conftest import deliver_all, post
 from tests.races import in_threads

@@ -6,8 +6,10 @@ import threading
 import pytest
 from django.db import connection, transaction
 
-from channels_integration import directory, doorbell, http, outbox
+from channels_integration import directory, outbox
 from channels_integration.models import OutboundMessage
+from infra import doorbell
+from infra.egress import requests_client
 from tests.channels import doubles
 from tests.channels.conftest import deliver, deliver_all, deliver_now, message, post, row
 from tests.fakes.slack import Fault, Step
@@ -180,13 +182,13 @@ def test_what_a_webhook_may_have_received_is_told_as_unknown_when_it_is_withdraw
 def test_what_a_webhook_may_have_received_while_it_was_withdrawn_is_told_as_unknown(receiver, monkeypatch):
     directory.register_channel("acme", platform="webhook", code="crm", address=receiver.address)
     receiver.replies.append(Reply(is_dropped=True))
-    send = http.post
+    send = requests_client.post
 
     def withdraw_meanwhile(*given, **options):
         in_threads(lambda: outbox.withdraw("acme", "owner"))
         return send(*given, **options)
 
-    monkeypatch.setattr(http, "post", withdraw_meanwhile)
+    monkeypatch.setattr(requests_client, "post", withdraw_meanwhile)
     outgoing = post(platform="webhook", code="crm")
     deliver_all()
 

@@ -10,11 +10,13 @@ from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from agent_jobs.catalog import model_keys
 from agent_jobs.models import AuditEntry
-from agent_jobs.services import channels, model_access
 from agent_jobs.specs import Actor
-from channels_integration import directory, rotation, sealing
+from agent_jobs.tenants import channel_admin
+from channels_integration import directory, rotation
 from channels_integration.models import Channel, Installation
+from infra import sealing
 from tests import rows
 from tests.waiting import PATIENCE
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.django_db
 def secrets():
     """Every secret in the database, opened, by where it stands."""
     found = {}
-    for model, columns in channels.SEALED:
+    for model, columns in channel_admin.SEALED:
         for row in model.objects.all():
             for column in columns:
                 if sealed := getattr(row, column):
@@ -46,7 +48,7 @@ def fill(orgs=3):
         directory.register_channel(org_id, platform="webhook", code="c", address="http://127.0.0.1/")
         directory.register_channel(org_id, platform="null", code="without-secret")
         rows.org(org_id)
-        model_access.put_key(org_id, "openai", key=f"sk-{number}", actor=OPERATOR)
+        model_keys.put_key(org_id, "openai", key=f"sk-{number}", actor=OPERATOR)
 
 
 def test_every_sealed_column_is_sealed_anew():
@@ -57,7 +59,7 @@ def test_every_sealed_column_is_sealed_anew():
         for column in model._meta.concrete_fields
         if column.attname.startswith("sealed_")
     }
-    assert named == {(model, column) for model, columns in channels.SEALED for column in columns}
+    assert named == {(model, column) for model, columns in channel_admin.SEALED for column in columns}
 
 
 def rotate(**options):
@@ -89,7 +91,7 @@ def test_small_batches_lose_none(settings):
     fill(5)
     settings.SEALING_KEYS = BOTH
 
-    assert channels.rotate_secrets(actor=OPERATOR, batch=2) == (20, [], 0)
+    assert channel_admin.rotate_secrets(actor=OPERATOR, batch=2) == (20, [], 0)
 
 
 def test_what_was_interrupted_goes_on(settings):
@@ -105,11 +107,11 @@ def test_what_was_interrupted_goes_on(settings):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        rotation.reseal(stop, tables=channels.SEALED, batch=1)
+        rotation.reseal(stop, tables=channel_admin.SEALED, batch=1)
     assert secrets() == before
-    assert 0 < rotation.left(channels.SEALED) < 12
+    assert 0 < rotation.left(channel_admin.SEALED) < 12
 
-    assert channels.rotate_secrets(actor=OPERATOR)[2] == 0
+    assert channel_admin.rotate_secrets(actor=OPERATOR)[2] == 0
     assert secrets() == before
 
 
@@ -167,7 +169,7 @@ def test_who_writes_meanwhile_is_not_overwritten(settings):
                 f"org{number}", team_id=f"T{number}", bot_token=f"xoxb-new-{number}", signing_secret="signing-new"
             )
 
-    work = [lambda: channels.rotate_secrets(actor=OPERATOR, batch=3)] * 2 + [lambda: write(0), lambda: write(1)]
+    work = [lambda: channel_admin.rotate_secrets(actor=OPERATOR, batch=3)] * 2 + [lambda: write(0), lambda: write(1)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(in_thread, work))
 

@@ -4,9 +4,10 @@ import base64
 
 import pytest
 
-from channels_integration import directory, sealing
+from channels_integration import directory
 from channels_integration.errors import SealingError
 from channels_integration.models import Channel, Installation
+from infra import sealing
 
 OLD = f"old:{base64.b64encode(b'o' * 32).decode()}"
 NEW = f"new:{base64.b64encode(b'n' * 32).decode()}"

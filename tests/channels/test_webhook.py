@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import standardwebhooks
 
-from channels_integration import directory, http, inbound, tally, webchat
+from channels_integration import directory, inbound, webchat
 from channels_integration.errors import UnknownChannel
 from channels_integration.messages import Target
 from channels_integration.models import Channel, OutboundMessage
+from infra import meters
+from infra.egress import requests_client
 from tests.channels import doubles
 from tests.channels.conftest import deliver, deliver_all, deliver_now, overdue, post, row
 from tests.fakes.webhook import Reply
@@ -159,7 +161,7 @@ def test_a_bridge_is_a_webhook_under_another_name(receiver):
     body = json.loads(receiver.received[0].body)
     assert (body["data"]["platform"], body["data"]["channel_code"]) == ("whatsapp", "+491234")
     assert [m.text for m in webchat.read("acme", "whatsapp", "+491234")] == ["Hi"]
-    counted = {dict(labels).get("platform") for name, labels in tally.totals() if name == "deliveries"}
+    counted = {dict(labels).get("platform") for name, labels in meters.totals() if name == "deliveries"}
     assert "webhook" in counted
     assert "whatsapp" not in counted, "a name that an organisation made up is no label of a metric"
 
@@ -174,14 +176,14 @@ def test_a_channel_that_was_unregistered_meanwhile_is_a_dead_letter(receiver, se
 
 
 def test_a_channel_that_is_unregistered_while_it_answers_has_been_reached(receiver, secret, monkeypatch):
-    original = http.post
+    original = requests_client.post
 
     def unregister_meanwhile(*args, **kwargs):
         answer = original(*args, **kwargs)
         directory.unregister_channel("acme", "webhook", "crm")
         return answer
 
-    monkeypatch.setattr(http, "post", unregister_meanwhile)
+    monkeypatch.setattr(requests_client, "post", unregister_meanwhile)
     outgoing = to_crm()
     deliver_now()
 

@@ -8,7 +8,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from agent_jobs.services import audit, jobs, transitions
+from agent_jobs import lifecycle
+from agent_jobs.audit import audit_log
+from agent_jobs.jobs import creation
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event
 from tests import rows
@@ -23,8 +25,8 @@ ANN = Actor("user", "ann")
 @pytest.fixture(autouse=True)
 def canceled_job():
     rows.job_type()
-    job = jobs.create("acme", rows.spec(tags=["job-1"]), actor=ANN)
-    return jobs.cancel("acme", job.pk, actor=ANN)
+    job = creation.create("acme", rows.spec(tags=["job-1"]), actor=ANN)
+    return creation.cancel("acme", job.pk, actor=ANN)
 
 
 @contextmanager
@@ -45,20 +47,20 @@ def look():
 
 
 def test_an_audit_that_is_whole_is_no_breach():
-    audit.seal()
+    audit_log.seal()
 
     assert look() == ([Chain("acme", 2)], [])
 
 
 def test_an_entry_that_is_not_sealed_is_seen_at_once():
-    audit.seal()
-    audit.record("acme", "thing.done", "thing", "x", actor=ANN)
+    audit_log.seal()
+    audit_log.record("acme", "thing.done", "thing", "x", actor=ANN)
 
     assert look()[1] == ["the chain of acme: 1 entries are in no seal"]
 
 
 def test_an_entry_that_was_changed_is_seen():
-    audit.seal()
+    audit_log.seal()
     with without_triggers(), connection.cursor() as cursor:
         cursor.execute("UPDATE agent_jobs_auditentry SET actor = 'user:bob' WHERE action = 'job.canceled'")
 
@@ -69,8 +71,8 @@ def test_an_entry_that_was_changed_is_seen():
 
 def test_a_move_past_the_audit_is_seen(canceled_job):
     with without_triggers():
-        transitions.move_one(Event.RETRY, canceled_job, actor=ANN, retry_count=1, finished_at=None)
-    audit.seal()
+        lifecycle.move_one(Event.RETRY, canceled_job, actor=ANN, retry_count=1, finished_at=None)
+    audit_log.seal()
 
     assert look()[1] == [
         "job-1: went from CANCELED to WAITING, and no entry says so",

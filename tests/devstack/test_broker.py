@@ -81,7 +81,7 @@ def test_the_brokers_certificate_is_verified():
 
 def test_bells_and_workers_meet_over_a_socket(home, settings):
     """A password and a database number are in the address, too."""
-    from channels_integration import doorbell
+    from infra import doorbell
 
     socket = home / "redis.sock"
     options = ["--port", "0", "--unixsocket", str(socket), "--requirepass", "pw", "--save", ""]

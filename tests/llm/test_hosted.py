@@ -16,7 +16,7 @@ from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError, RunError
 from agent_jobs.llm import reading
 from agent_jobs.llm.hosted import HostedModel
-from channels_integration import addresses, egress
+from infra.egress import addresses, async_client
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, completion, says
 from tests.waiting import PATIENCE
@@ -366,12 +366,12 @@ def test_no_line_of_a_log_holds_the_key_or_the_conversation(
 
 
 def test_all_turns_of_a_process_share_one_loop_whoever_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(egress, "_loops", [])
+    monkeypatch.setattr(async_client, "_loops", [])
     begin, found = threading.Barrier(32), []
 
     def ask() -> None:
         begin.wait()
-        found.append(egress.loop())
+        found.append(async_client.loop())
 
     threads = [threading.Thread(target=ask) for _ in range(32)]
     for thread in threads:

@@ -12,7 +12,7 @@ from agent_jobs import llm
 from agent_jobs.llm import reading
 from agent_jobs.llm.reading import Answer, Stop
 from agent_jobs.llm.written import Call
-from channels_integration import statements
+from infra import prepared_sql
 
 OFFERED = ("find", "send_message")
 
@@ -101,7 +101,7 @@ calls = st.lists(st.builds(Call, texts, st.sampled_from(["respond", "find", "?"]
 def test_the_database_holds_every_reply(answer: Answer) -> None:
     reply = read(answer)
     record = json.dumps(asdict(reply), allow_nan=False)
-    assert statements.first("SELECT %(record)s::jsonb", {"record": record}) is not None
+    assert prepared_sql.first("SELECT %(record)s::jsonb", {"record": record}) is not None
     assert reply.slip or reply.is_paused or reply.calls or reply.say or reply.is_done or not reply.text
     assert all(word.strip() for word in reply.say)
 

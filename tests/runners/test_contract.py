@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from agent_jobs import dispatch, llm, runners
+from agent_jobs import llm, runners
 from agent_jobs.errors import PermanentError
+from agent_jobs.lifecycle import queues
 from agent_jobs.runners.base import AwaitReply, Done, Failed, Run, Runner, Said, Wake
 
 
@@ -48,7 +49,7 @@ def run(wake: Wake = Wake.START, *, transcript: tuple[Said, ...] = (), **fields:
 @pytest.mark.parametrize("runner", runners.RUNNERS, ids=lambda runner: runner.name)
 class TestEveryRunner:
     def test_has_a_lane_that_workers_listen_to(self, runner: Runner) -> None:
-        assert runner.lane in dispatch.LANES
+        assert runner.lane in queues.LANES
 
     def test_answers_a_first_turn_with_an_outcome_that_says_something(self, runner: Runner) -> None:
         outcome = runner.run(run())

@@ -9,9 +9,9 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from uuid_utils.compat import uuid7
 
+from agent_jobs import lifecycle
+from agent_jobs.lifecycle import Settlement
 from agent_jobs.models import Activity, Job
-from agent_jobs.services import transitions
-from agent_jobs.services.transitions import Settlement
 from agent_jobs.states import Event, JobStatus, TaskStatus
 from tests import factories, rows
 from tests.races import in_threads, is_anybody_locked_out
@@ -68,9 +68,7 @@ def test_a_number_is_given_once() -> None:
 
 def test_the_end_of_a_job_comes_after_everything_else_of_its_settlement() -> None:
     rows.job()
-    (claimed,) = transitions.settle_and_claim(
-        [], lane="messages", turn=transitions.Turn(), worker_id=7, batch=1
-    ).claimed
+    (claimed,) = lifecycle.settle_and_claim([], lane="messages", turn=lifecycle.Turn(), worker_id=7, batch=1).claimed
     note: dict[str, Any] = {"status": "completed", "note": ""}
     ended = Settlement(
         id=claimed.id,
@@ -81,7 +79,7 @@ def test_the_end_of_a_job_comes_after_everything_else_of_its_settlement() -> Non
         # Ids that sort the other way round.
         notes=[{**note, "id": str(id_), "code": f"note.{place}"} for place, id_ in enumerate((uuid7(), UUID(int=1)))],
     )
-    transitions.settle_and_claim([ended])
+    lifecycle.settle_and_claim([ended])
     assert numbers(Job.objects.get(pk=claimed.id)) == [
         (1, "job.started"),
         (2, "note.0"),
@@ -147,5 +145,5 @@ class TestAtOnce:
                 for number in range(20):
                     cursor.execute(_INSERT, [job.pk, f"n{number}"])
 
-        in_threads(insert, insert, lambda: transitions.move_one(Event.CANCEL, job, actor=rows.TESTER))
+        in_threads(insert, insert, lambda: lifecycle.move_one(Event.CANCEL, job, actor=rows.TESTER))
         assert [number for number, _ in numbers(job)] == list(range(1, 42))

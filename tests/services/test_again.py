@@ -9,18 +9,21 @@ import pytest
 from django.db import DatabaseError, transaction
 from django.db.models import F
 
-from agent_jobs import runners
+from agent_jobs import lifecycle, runners
+from agent_jobs.conversation import agent_messages, replies
+from agent_jobs.duties import recovery
 from agent_jobs.errors import Conflict, Forbidden, IllegalMove, Invalid, NotFound, QuotaReached
+from agent_jobs.jobs import admission, creation, repeats
+from agent_jobs.jobs.repeats import Changes
 from agent_jobs.models import Activity, Job, JobType, Message, Profile, Task
 from agent_jobs.runners.base import Done, Failed, Outcome, Run
-from agent_jobs.services import again, jobs, quotas, recovery, replies, speech, transitions
-from agent_jobs.services.again import Changes
-from agent_jobs.services.execution import Worker
 from agent_jobs.specs import ChannelSpec
 from agent_jobs.states import MOVES, Event, JobStatus, TaskStatus, WaitingFor
-from channels_integration import directory, doorbell
+from agent_jobs.worker.loop import Worker
+from channels_integration import directory
 from channels_integration.messages import Delivery, Receipt
 from channels_integration.models import Channel, OutboundMessage
+from infra import doorbell
 from tests import rows
 from tests.races import at_once
 from tests.services.test_execution import QuietKeeper, answer, ask
@@ -41,7 +44,7 @@ def nowhere() -> Channel:
 
 
 def retry(job: Job, **options: Any) -> Job:
-    return again.retry("acme", job.pk, actor=rows.TESTER, **options)
+    return repeats.retry("acme", job.pk, actor=rows.TESTER, **options)
 
 
 def fresh(job: Job) -> Job:
@@ -151,7 +154,7 @@ class TestRetry:
 
     def test_what_the_old_life_had_still_to_say_is_not_said(self) -> None:
         job = slack(status=JobStatus.RUNNING, lease_until=None, waiting_for="reply")
-        speech.say(job, "a question that is not out")
+        agent_messages.say(job, "a question that is not out")
         Job.objects.filter(pk=job.pk).update(deadline_at=datetime.now(UTC) - HOUR)
         Message.objects.filter(job=job).update(delivered_at=datetime.now(UTC))
         recovery.fail_overdue()  # says goodbye, which is not out either
@@ -172,13 +175,13 @@ class TestRetry:
     @pytest.mark.parametrize("is_posted", [True, False])
     def test_a_message_that_was_being_sent_neither_fails_nor_ends_the_new_life(self, is_posted: bool) -> None:
         job = slack(status=JobStatus.RUNNING)
-        speech.say(job, "being sent")
+        agent_messages.say(job, "being sent")
         OutboundMessage.objects.update(status="sending", claim_token=uuid4(), claimed_at=datetime.now(UTC))
-        jobs.cancel("acme", job.pk, actor=rows.TESTER)
+        creation.cancel("acme", job.pk, actor=rows.TESTER)
         retry(job)
         old = OutboundMessage.objects.get()
         assert old.is_recalled
-        speech.say(fresh(job), "of the new life")
+        agent_messages.say(fresh(job), "of the new life")
         Job.objects.filter(pk=job.pk).update(status=JobStatus.RUNNING, queue_at=None, waiting_for=WaitingFor.DELIVERY)
         receipt = Receipt("17.5", "17.5") if is_posted else None
         replies.settle_delivery(
@@ -196,7 +199,7 @@ class TestRetry:
         job = ask()
 
         def run(given: Run) -> Outcome:
-            jobs.cancel("acme", job.pk, actor=rows.TESTER)
+            creation.cancel("acme", job.pk, actor=rows.TESTER)
             retry(job)
             worker.keeper.stop_claims()  # nobody takes the new life up meanwhile
             return Done("too late", say=("too late",))
@@ -211,13 +214,13 @@ class TestRetry:
 
     def test_a_late_worker_changes_nothing_while_the_new_life_is_under_way(self) -> None:
         job = rows.job()
-        turn = transitions.Turn()
-        (old,) = transitions.settle_and_claim([], lane="messages", turn=turn, worker_id=7).claimed
-        jobs.cancel("acme", job.pk, actor=rows.TESTER)
+        turn = lifecycle.Turn()
+        (old,) = lifecycle.settle_and_claim([], lane="messages", turn=turn, worker_id=7).claimed
+        creation.cancel("acme", job.pk, actor=rows.TESTER)
         retry(job)
-        (new,) = transitions.settle_and_claim([], lane="messages", turn=turn, worker_id=8).claimed
+        (new,) = lifecycle.settle_and_claim([], lane="messages", turn=turn, worker_id=8).claimed
         for claim, is_taken in [(old, False), (new, True)]:
-            ended = transitions.Settlement(
+            ended = lifecycle.Settlement(
                 id=claim.id,
                 token=claim.token,
                 task_id=claim.task_id,
@@ -225,13 +228,13 @@ class TestRetry:
                 task_status=TaskStatus.COMPLETED,
                 result=f"token {claim.token}",
             )
-            assert (transitions.settle_and_claim([ended]).settled == {job.pk}) == is_taken
+            assert (lifecycle.settle_and_claim([ended]).settled == {job.pk}) == is_taken
         assert fresh(job).result == f"token {new.token}"
 
     def test_the_agent_goes_on_with_what_was_said_before(self, worker: Worker, nowhere: Channel) -> None:
         job = ask()
         worker.serve("agents")
-        jobs.cancel("acme", job.pk, actor=rows.TESTER)
+        creation.cancel("acme", job.pk, actor=rows.TESTER)
         assert not answer(job)  # nobody listens to an ended job
         retry(job)
         worker.serve("agents")
@@ -245,7 +248,7 @@ class TestRetry:
         job = rows.job(JobStatus.FAILED)
         job.org.max_waiting_jobs = 0
         job.org.save()
-        quotas._counts.clear()
+        admission._counts.clear()
         with pytest.raises(QuotaReached):
             retry(job)
         assert fresh(job).status == JobStatus.FAILED
@@ -276,7 +279,7 @@ class TestRetry:
         with pytest.raises(Forbidden):
             retry(theirs)
         with pytest.raises(NotFound):
-            again.retry("acme", uuid4(), actor=rows.TESTER)
+            repeats.retry("acme", uuid4(), actor=rows.TESTER)
         assert fresh(theirs).status == JobStatus.FAILED
 
 
@@ -303,11 +306,11 @@ class TestReplay:
             channel=ChannelSpec("web", "lobby", "channel", {"x": 1}),
             scheduled_at=datetime.now(UTC) - HOUR,
         )
-        job = jobs.create("acme", spec, actor=rows.TESTER)
-        return transitions.move_one(Event.FAIL, job, actor=rows.TESTER, error_code="x", result="x")
+        job = creation.create("acme", spec, actor=rows.TESTER)
+        return lifecycle.move_one(Event.FAIL, job, actor=rows.TESTER, error_code="x", result="x")
 
     def replay(self, job: Job, **changes: Any) -> Job:
-        return again.replay("acme", job.pk, Changes(**changes), actor=rows.TESTER)
+        return repeats.replay("acme", job.pk, Changes(**changes), actor=rows.TESTER)
 
     def test_it_is_a_new_job_from_the_same_input(self, source: Job) -> None:
         job = self.replay(source)
@@ -339,7 +342,7 @@ class TestReplay:
 
     def test_the_prompt_is_the_old_one_also_where_it_was_the_types_description(self) -> None:
         rows.job_type(default_config={}, description="Say hello")
-        source = jobs.create("acme", rows.spec(), actor=rows.TESTER)
+        source = creation.create("acme", rows.spec(), actor=rows.TESTER)
         JobType.objects.update(description="Say goodbye")
         assert self.replay(source).prompt == "Say hello"
 
@@ -384,7 +387,7 @@ class TestReplay:
         with pytest.raises(Forbidden):
             self.replay(theirs)
         with pytest.raises(NotFound):
-            again.replay("acme", uuid4(), Changes(), actor=rows.TESTER)
+            repeats.replay("acme", uuid4(), Changes(), actor=rows.TESTER)
         assert Job.objects.count() == 1
 
     def test_a_replay_of_a_replay_names_the_one_that_it_was_made_from(self, source: Job) -> None:
@@ -395,5 +398,5 @@ class TestReplay:
 def test_a_profile_is_asked_for_as_for_a_new_job() -> None:
     rows.job_type()
     Profile.objects.create(org=rows.org(), key="p", name="P")
-    job = jobs.create("acme", rows.spec(config={"profile_id": "p"}), actor=rows.TESTER)
-    assert again.replay("acme", job.pk, Changes(), actor=rows.TESTER).config["profile_id"] == "p"
+    job = creation.create("acme", rows.spec(config={"profile_id": "p"}), actor=rows.TESTER)
+    assert repeats.replay("acme", job.pk, Changes(), actor=rows.TESTER).config["profile_id"] == "p"

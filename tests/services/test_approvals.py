@@ -8,10 +8,11 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
+from agent_jobs.approvals import button_presses, decisions
 from agent_jobs.approvers import Person
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
+from agent_jobs.lifecycle import withdrawals
 from agent_jobs.models import Activity, Approval, AuditEntry, Job
-from agent_jobs.services import approvals, presses, questions
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration.messages import Did, Incoming
@@ -25,7 +26,7 @@ NOBODY = UUID("01930000-0000-7000-8000-000000000000")
 
 
 def decide(approval, decision="approve", *, org_id="acme", by="U0ANN", **options):
-    return approvals.decide(org_id, approval.pk, decision, by=Person("slack", by), actor=OPS, **options)
+    return decisions.decide(org_id, approval.pk, decision, by=Person("slack", by), actor=OPS, **options)
 
 
 @pytest.mark.django_db
@@ -116,7 +117,7 @@ class TestDeciding:
         with pytest.raises(NotFound) as anothers:
             decide(theirs)
         with pytest.raises(NotFound) as nobodys:
-            approvals.decide("acme", NOBODY, "approve", by=Person("web", "x"), actor=OPS)
+            decisions.decide("acme", NOBODY, "approve", by=Person("web", "x"), actor=OPS)
 
         assert anothers.value.message.replace(str(theirs.pk), "X") == nobodys.value.message.replace(str(NOBODY), "X")
         assert (anothers.value.denied, nobodys.value.denied) == (
@@ -140,8 +141,8 @@ class TestTimeOut:
     def test_time_decides_once_and_the_message_says_so(self, on_timeout, status, line):
         job = rows.parked(platform="slack", channel_code="C0ONE")
         approval = rows.approval(job, is_late=True, on_timeout=on_timeout, buttons=True)
-        settled = approvals.settle_time_out(approval, job)
-        approvals.settle_time_out(settled, job)
+        settled = decisions.settle_time_out(approval, job)
+        decisions.settle_time_out(settled, job)
 
         assert (settled.status, settled.decided_by) == (status, "system:time-out")
         (change,) = OutboundMessage.objects.filter(change__isnull=False)
@@ -150,7 +151,7 @@ class TestTimeOut:
     def test_one_that_has_time_is_left(self):
         job = rows.parked()
 
-        assert approvals.settle_time_out(rows.approval(job), job).status == "pending"
+        assert decisions.settle_time_out(rows.approval(job), job).status == "pending"
 
 
 @pytest.mark.django_db
@@ -169,7 +170,7 @@ class TestQuestions:
         pending = rows.approval(job, buttons=True)
         decided = rows.approval(job, status="denied", decided_by="U0ANN")
         another = rows.approval(rows.parked())
-        questions.withdraw(job)
+        withdrawals.withdraw(job)
 
         states = {found.pk: found.status for found in Approval.objects.all()}
         assert states == {pending.pk: "withdrawn", decided.pk: "denied", another.pk: "pending"}
@@ -194,7 +195,7 @@ def pressed(approval, value=None, *, org_id="acme", **fields):
     defaults = {"platform": "slack", "code": "C0ONE", "author": "U0ANN", "team": "T0ACME", "event_id": "e"}
     text = f"approve:{approval.pk}" if value is None else value
     now = datetime.now(UTC)
-    return presses.receive(Incoming(org_id=org_id, text=text, sent_at=now, did=Did.PRESSED, **defaults | fields))
+    return button_presses.receive(Incoming(org_id=org_id, text=text, sent_at=now, did=Did.PRESSED, **defaults | fields))
 
 
 def in_slack(org_id="acme", **columns):
@@ -304,7 +305,7 @@ class TestRaces:
         assert {(type(outcome), outcome.code) for outcome in others} == {(Conflict, "approval_closed")}
         approval.refresh_from_db()
         assert (approval.status, approval.decided_by) == (
-            approvals.DECISIONS[words[winner]],
+            decisions.DECISIONS[words[winner]],
             f"U{winner}",
         )
         assert Activity.objects.filter(job=job, code__startswith="approval.").count() == 1
@@ -323,7 +324,7 @@ class TestRaces:
                     with transaction.atomic():
                         locked = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
                         fresh = Approval.objects.get(pk=approval.pk)
-                        settled = approvals.settle_time_out(fresh, locked)
+                        settled = decisions.settle_time_out(fresh, locked)
                     if settled.status != "pending":
                         return settled.status
                 raise AssertionError("time never ran out")

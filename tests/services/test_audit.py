@@ -11,9 +11,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 
+from agent_jobs import lifecycle
+from agent_jobs.audit import audit_log, verification
+from agent_jobs.jobs import creation
+from agent_jobs.lifecycle import Settlement, Turn
 from agent_jobs.models import AuditEntry, AuditMark, AuditSeal, Org
-from agent_jobs.services import audit, auditing, jobs, transitions
-from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.specs import Actor
 from agent_jobs.states import MOVES, Event, JobStatus, TaskStatus
 from tests import rows
@@ -24,7 +26,7 @@ ANN = Actor("user", "ann", "request-1")
 
 
 def entry(org_id="acme", object_id="x", **fields):
-    audit.record(org_id, "thing.changed", "thing", object_id, actor=ANN, **fields)
+    audit_log.record(org_id, "thing.changed", "thing", object_id, actor=ANN, **fields)
     return AuditEntry.objects.latest("id")
 
 
@@ -44,12 +46,12 @@ def test_a_move_leaves_an_entry_with_who_what_and_by_which_request(event):
         Event.START: {"queue_at": None},
     }
 
-    transitions.move_one(event, job, actor=ANN, note="why", **columns.get(event, {}))
+    lifecycle.move_one(event, job, actor=ANN, note="why", **columns.get(event, {}))
 
     (left,) = AuditEntry.objects.all()
     assert (left.org_id, left.action, left.object_type, left.object_id) == (
         "acme",
-        transitions.MOVE_CODES[event],
+        lifecycle.MOVE_CODES[event],
         "job",
         str(job.pk),
     )
@@ -62,22 +64,22 @@ def test_a_move_leaves_an_entry_with_who_what_and_by_which_request(event):
 
 def test_the_life_of_a_job_can_be_told_from_its_entries():
     rows.job_type()
-    first = jobs.create("acme", rows.spec(delay_minutes=0), actor=ANN)
-    (claimed,) = transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
-    second = jobs.create("acme", rows.spec(), actor=ANN)
+    first = creation.create("acme", rows.spec(delay_minutes=0), actor=ANN)
+    (claimed,) = lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
+    second = creation.create("acme", rows.spec(), actor=ANN)
     third = rows.job(JobStatus.SCHEDULED, scheduled_at=first.created_at - timedelta(minutes=1))
-    transitions.promote_due()
+    lifecycle.promote_due()
     ended = Settlement(
         id=first.pk,
         token=claimed.token,
         task_id=claimed.task_id,
         status=JobStatus.FAILED,
         task_status=TaskStatus.FAILED,
-        notes=[transitions.Note("model.call", "completed")],
+        notes=[lifecycle.Note("model.call", "completed")],
     )
     # One statement that ends a job and begins another: both are told.
-    transitions.settle_and_claim([ended], lane="messages", turn=Turn(), worker_id=1)
-    jobs.cancel("acme", second.pk, actor=ANN)
+    lifecycle.settle_and_claim([ended], lane="messages", turn=Turn(), worker_id=1)
+    creation.cancel("acme", second.pk, actor=ANN)
 
     assert told(first) == [
         ("job.created", "user:ann", None, "WAITING"),
@@ -99,7 +101,7 @@ def test_a_move_that_is_undone_leaves_nothing():
     job = rows.job()
 
     with transaction.atomic():
-        transitions.move_one(Event.CANCEL, job, actor=ANN)
+        lifecycle.move_one(Event.CANCEL, job, actor=ANN)
         transaction.set_rollback(True)
 
     assert not AuditEntry.objects.exists()
@@ -122,7 +124,7 @@ def test_secrets_are_masked_wherever_they_stand():
 
 
 def test_what_a_stranger_asked_for_is_kept_even_where_it_cannot_be_stored():
-    audit.record_denied("acme", "job", "a\x00b" + "c" * 1000, actor=ANN, method="GET", code="x")
+    audit_log.record_denied("acme", "job", "a\x00b" + "c" * 1000, actor=ANN, method="GET", code="x")
 
     left = AuditEntry.objects.get()
     assert left.object_id == "a?b" + "c" * 597
@@ -134,7 +136,7 @@ def test_what_a_stranger_asked_for_is_kept_even_where_it_cannot_be_stored():
 @pytest.mark.parametrize("org_id", ["acme", "nobody"])
 def test_entries_and_seals_are_append_only_even_for_their_owner(table, org_id):
     entry()
-    audit.seal()
+    audit_log.seal()
     found = table.objects.filter(org_id=org_id)
 
     for change in (lambda: found.update(org_id="other"), found.delete):
@@ -151,7 +153,7 @@ def test_nobody_chooses_an_entrys_id():
 @pytest.mark.parametrize("table", ["agent_jobs_auditentry", "agent_jobs_auditseal"])
 def test_the_tables_cannot_be_truncated_by_their_owner_either(table):
     entry()
-    audit.seal()
+    audit_log.seal()
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER ALL")
         with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
@@ -177,7 +179,7 @@ def test_the_chain_of_an_organisation_that_exists_may_not_be_missing():
     Org.objects.filter(pk="acme").update(created_at=datetime.now(UTC) - timedelta(minutes=2))
     with pytest.raises(CommandError, match="1 broken"):
         run_verify()
-    assert "the whole chain is missing" in auditing.verify("acme").problem
+    assert "the whole chain is missing" in verification.verify("acme").problem
 
 
 def test_an_organisation_that_nobody_knows_has_no_verdict():
@@ -191,10 +193,10 @@ def test_a_seal_is_the_hash_of_the_one_before_and_of_its_entries():
     for number in range(2):
         entry(object_id=f"ü{number}", after={"n": number})
     entry("rival")
-    assert audit.seal() == 3
+    assert audit_log.seal() == 3
     last = entry(object_id="later")
-    assert audit.seal() == 1
-    assert audit.seal() == 0
+    assert audit_log.seal() == 1
+    assert audit_log.seal() == 0
 
     head = b""
     for number, seal in enumerate(AuditSeal.objects.filter(org_id="acme").order_by("seq"), start=1):
@@ -210,28 +212,28 @@ def test_a_seal_is_the_hash_of_the_one_before_and_of_its_entries():
         head = hashlib.sha256(head + stated.encode() + digests).digest()
         assert bytes(seal.hash) == head
     assert AuditSeal.objects.get(org_id="acme", seq=2).entry_ids == [last.pk]
-    assert auditing.verify("acme") == auditing.Verdict("acme", 3, 2, head.hex())
+    assert verification.verify("acme") == verification.Verdict("acme", 3, 2, head.hex())
 
 
 def test_more_than_a_batch_is_sealed_in_several(monkeypatch):
-    monkeypatch.setattr(audit, "BATCH", 3)
+    monkeypatch.setattr(audit_log, "BATCH", 3)
     for number in range(8):
         entry(object_id=str(number))
 
-    assert audit.seal() == 8
+    assert audit_log.seal() == 8
 
     assert [len(seal.entry_ids) for seal in AuditSeal.objects.order_by("seq")] == [3, 3, 2]
-    assert auditing.verify("acme").problem == ""
+    assert verification.verify("acme").problem == ""
 
 
 def test_the_floor_does_not_pass_what_no_batch_had_room_for(monkeypatch):
-    monkeypatch.setattr(audit, "BATCH", 2)
-    monkeypatch.setattr(audit, "_MOST_BATCHES", 1)
+    monkeypatch.setattr(audit_log, "BATCH", 2)
+    monkeypatch.setattr(audit_log, "_MOST_BATCHES", 1)
     for number in range(7):
         entry(object_id=str(number))
 
-    assert [audit.seal() for _ in range(6)] == [2, 2, 2, 1, 0, 0]
-    assert auditing.verify("acme").entries == 7
+    assert [audit_log.seal() for _ in range(6)] == [2, 2, 2, 1, 0, 0]
+    assert verification.verify("acme").entries == 7
 
 
 @contextmanager
@@ -254,14 +256,14 @@ def test_who_commits_late_is_sealed_later():
         late.execute(INSERT, ["late"])
         early = entry()
         for _ in range(4):
-            audit.seal()
+            audit_log.seal()
         assert sealed() == [early.pk]
 
         late.commit()
-        audit.seal()
+        audit_log.seal()
 
     assert sealed() == [early.pk, AuditEntry.objects.get(object_id="late").pk]
-    assert auditing.verify("acme").problem == ""
+    assert verification.verify("acme").problem == ""
 
 
 @pytest.mark.django_db(transaction=True)
@@ -273,11 +275,11 @@ def test_a_smaller_id_of_a_younger_transaction_is_not_passed_over():
         old.execute(INSERT, ["old"])
         old.commit()
         for number in range(3):
-            audit.seal()
+            audit_log.seal()
             entry(object_id=str(number))
 
         young.commit()
-        audit.seal()
+        audit_log.seal()
 
     assert AuditEntry.objects.get(object_id="young").pk in sealed()
     assert len(sealed()) == len(set(sealed())) == 5
@@ -287,21 +289,21 @@ def test_a_smaller_id_of_a_younger_transaction_is_not_passed_over():
 def test_one_seals_at_a_time():
     entry()
     with session() as other:
-        other.execute("SELECT pg_advisory_xact_lock(%s, %s)", audit._LOCK)
-        assert audit.seal() == 0
+        other.execute("SELECT pg_advisory_xact_lock(%s, %s)", audit_log._LOCK)
+        assert audit_log.seal() == 0
 
-    assert audit.seal() == 1
+    assert audit_log.seal() == 1
 
 
 @pytest.mark.django_db(transaction=True)
 def test_the_floor_follows_so_that_old_entries_are_not_looked_at_again():
     for number in range(3):
         entry(object_id=str(number))
-        audit.seal()
+        audit_log.seal()
     last = AuditEntry.objects.latest("id").pk
 
     def reached():
-        audit.seal()
+        audit_log.seal()
         return AuditMark.objects.get().floor == last
 
     # Not at once: other tests' transactions on the same server count as well.
@@ -312,16 +314,16 @@ def test_the_floor_follows_so_that_old_entries_are_not_looked_at_again():
 def test_sealing_goes_on_in_a_database_restored_elsewhere():
     """There the numbers of transactions begin anew, far below the ones noted."""
     first = entry()
-    audit.seal()
+    audit_log.seal()
     AuditMark.objects.update(candidate_txid=2**50)
     second = entry(object_id="y")
 
-    audit.seal()
+    audit_log.seal()
 
     mark = AuditMark.objects.get()
     assert (mark.floor, mark.candidate_id) == (first.pk, second.pk)
     assert mark.candidate_txid < 2**50
-    assert auditing.verify("acme").problem == ""
+    assert verification.verify("acme").problem == ""
 
 
 # --- Tampering -------------------------------------------------------------------------------------------------
@@ -383,9 +385,9 @@ def chain():
     ids = []
     for number in range(3):
         ids.append(entry(object_id=str(number), after={"n": number}).pk)
-        audit.seal()
+        audit_log.seal()
     entry("rival")
-    audit.seal()
+    audit_log.seal()
     return ids
 
 
@@ -395,7 +397,7 @@ def test_whoever_tampers_past_the_triggers_is_found(chain, tampering):
     heads = run_verify()
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
-        names = {"second": chain[1], "canonical": audit.CANONICAL.replace("{", "{{")}
+        names = {"second": chain[1], "canonical": audit_log.CANONICAL.replace("{", "{{")}
         for part in statement.format(**names).split(";"):
             cursor.execute(part)
         cursor.execute("SET LOCAL session_replication_role = origin")
@@ -425,7 +427,7 @@ def test_what_is_not_yet_sealed_is_no_fault_for_a_minute(chain):
 
 
 def test_a_chain_cut_short_is_found_by_a_hash_kept_elsewhere(chain):
-    head = auditing.verify("acme").head
+    head = verification.verify("acme").head
     assert "ok" in run_verify(org="acme", expect=head)
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")

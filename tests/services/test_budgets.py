@@ -12,13 +12,15 @@ import pytest
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Sum
 
+from agent_jobs import duty_rounds
+from agent_jobs.budgets import limits, prices, reservations
+from agent_jobs.duties import duty_table
 from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Budget, Job, Org, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
-from agent_jobs.services import budgets, duties, duty_table, prices, spending
 from agent_jobs.states import JobStatus
-from channels_integration import tally
+from infra import meters
 from tests import rows
 from tests.races import at_once, in_threads, is_anybody_locked_out
 from tests.waiting import PATIENCE, wait_for
@@ -48,8 +50,8 @@ def call(job: Job, **other: Any) -> dict[str, Any]:
     return wanted | other
 
 
-def reserve(job: Job, **other: Any) -> budgets.Held:
-    return budgets.reserve(**call(job, **other))
+def reserve(job: Job, **other: Any) -> reservations.Held:
+    return reservations.reserve(**call(job, **other))
 
 
 def capped(**config: Any) -> Job:
@@ -200,7 +202,7 @@ def test_another_day_begins_at_nothing_and_a_late_settlement_counts_for_its_own(
     for model in (Budget.objects.filter(scope=Scope.ORG), Reservation.objects):
         model.update(day=date(2026, 1, 5))
     today = reserve(job)
-    budgets.settle(held.id, Usage(300, 100))
+    reservations.settle(held.id, Usage(300, 100))
     days = Budget.objects.filter(scope=Scope.ORG).order_by("day").values_list("used_tokens", "reserved_tokens")
     assert list(days) == [(400, 0), (0, 1_000)]
     assert counted(Scope.JOB)[0] == 400, "the job's own cap is for all its days"
@@ -253,9 +255,9 @@ def test_a_fraction_of_the_least_money_is_rounded_up() -> None:
 
 def test_a_second_settlement_changes_nothing_and_answers_the_first() -> None:
     held = reserve(capped(max_tokens=5_000))
-    first = budgets.settle(held.id, Usage(100, 10))
-    assert budgets.settle(held.id, Usage(999, 999)) == first
-    assert budgets.release(held.id) == first
+    first = reservations.settle(held.id, Usage(100, 10))
+    assert reservations.settle(held.id, Usage(999, 999)) == first
+    assert reservations.release(held.id) == first
     assert counted()[0] == 110
     assert ledger()["calls"] == 1
 
@@ -285,12 +287,12 @@ def test_what_cannot_be_true_does_not_get_round_the_cap(model: str, usage: Usage
 
 
 def test_what_was_counted_is_told_to_prometheus(django_capture_on_commit_callbacks: Any) -> None:
-    tally.flush()
-    before = tally.totals() or {}
+    meters.flush()
+    before = meters.totals() or {}
     with django_capture_on_commit_callbacks(execute=True):
         reserve(capped()).settle(Usage(100, 10))
-    tally.flush()
-    after = tally.totals() or {}
+    meters.flush()
+    after = meters.totals() or {}
     grown = {
         (name, dict(labels).get("kind")): round(after[name, labels] - before.get((name, labels), 0), 6)
         for name, labels in after
@@ -301,7 +303,7 @@ def test_what_was_counted_is_told_to_prometheus(django_capture_on_commit_callbac
 
 # --- Calls that do not come back -------------------------------------------------------------------------------
 def ask(job: Job, error: BaseException | None, *, settles: bool = False, before: Any = None) -> None:
-    with budgets.closing(budgets.reserve(**call(job))) as held:
+    with reservations.closing(reservations.reserve(**call(job))) as held:
         if settles:
             held.settle(Usage(5, 5), model=MODEL)
         if before:
@@ -353,9 +355,9 @@ def test_who_takes_up_a_job_closes_what_its_dead_worker_had_set_aside() -> None:
     job, other = capped(max_tokens=1_000), capped(max_tokens=1_000)
     reserve(job)
     reserve(other)
-    (spent,) = budgets.expire(job.pk)
+    (spent,) = reservations.expire(job.pk)
     assert (spent.usage, spent.cost, spent.is_certain) == (Usage(600, 400), Decimal("0.001400"), False)
-    assert budgets.expire(job.pk) == []
+    assert reservations.expire(job.pk) == []
     assert Reservation.objects.get(job_id=other.pk).status == "open"
     with pytest.raises(BudgetExhausted):
         reserve(job)
@@ -365,7 +367,7 @@ def test_who_takes_up_a_job_closes_what_its_dead_worker_had_set_aside() -> None:
 def test_a_call_that_comes_back_after_it_was_given_up_sets_the_books_right() -> None:
     job = capped(max_tokens=5_000)
     held = reserve(job)
-    budgets.expire(job.pk)
+    reservations.expire(job.pk)
     assert counted() == (1_000, Decimal("0.001400"), 0, 0)
     assert held.settle(Usage(100, 10), model="openai:dear").is_certain
     assert counted() == (110, Decimal("0.011000"), 0, 0)
@@ -397,7 +399,7 @@ def test_the_sweep_closes_what_nobody_will(
     reserve(job)
     Job.objects.update(**columns)
     Reservation.objects.update(created_at=datetime.now(UTC) - age)
-    budgets.expire_lost()
+    reservations.expire_lost()
     assert Reservation.objects.get().status == ("expired" if is_closed else "open")
     assert counted()[0] == (1_000 if is_closed else 0)
 
@@ -405,7 +407,7 @@ def test_the_sweep_closes_what_nobody_will(
 def test_the_sweep_of_recovery_is_that_sweep() -> None:
     reserve(rows.job(JobStatus.COMPLETED))
     Reservation.objects.update(created_at=datetime.now(UTC) - HOUR)
-    duties.each(duty_table.BELLS["sweep"])
+    duty_rounds.each(duty_table.BELLS["sweep"])
     assert Reservation.objects.get().status == "expired"
 
 
@@ -414,7 +416,7 @@ def test_a_reservation_of_a_job_that_is_gone_is_closed_too() -> None:
     reserve(job)
     Job.objects.all().delete()
     Reservation.objects.update(created_at=datetime.now(UTC) - HOUR)
-    assert budgets.expire_lost() == 1
+    assert reservations.expire_lost() == 1
 
 
 # --- Prices ----------------------------------------------------------------------------------------------------
@@ -488,7 +490,7 @@ def test_twenty_jobs_at_once_set_aside_exactly_what_a_cap_has_room_for(race: str
     jobs = [rows.job(JobStatus.RUNNING, config={"max_tokens": 1_000_000}) for _ in range(20)]
     # What is left above seven calls is less than the input of another one.
     outcomes = at_once(*[lambda job=job: reserve(job, request_bytes=900, max_output_tokens=100) for job in jobs])
-    held = [outcome for outcome in outcomes if isinstance(outcome, budgets.Held)]
+    held = [outcome for outcome in outcomes if isinstance(outcome, reservations.Held)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, BudgetExhausted)]
     assert (len(held), len(refused)) == (_room(org, job_type), 20 - _room(org, job_type))
     assert_the_books_agree()
@@ -521,7 +523,7 @@ def test_the_end_of_a_call_locks_its_job_before_the_counters() -> None:
             Job.objects.select_for_update(no_key=True).get(pk=job.pk)
             has_job.set()
             wait_for(is_anybody_locked_out, what="the end of the call waits for the job")
-            assert spending.locked(held.call)
+            assert limits.locked(held.call)
 
     def end() -> None:
         assert has_job.wait(PATIENCE)
@@ -544,7 +546,7 @@ def test_calls_that_begin_end_and_are_given_up_at_once_leave_books_that_agree() 
                 Org.objects.update(max_tokens_per_day=None if turn % 3 == 0 else 30_000)
             held = reserve(jobs[place])
             if turn % 4 == 3:
-                budgets.expire(jobs[place].pk)
+                reservations.expire(jobs[place].pk)
             held.settle(Usage(100 + turn, place))
 
     in_threads(*[partial(live, place) for place in range(8)])
@@ -564,7 +566,7 @@ def test_a_process_that_dies_in_between_leaves_what_it_set_aside_and_nothing_hal
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(budgets.statements, "run", die)
+        patch.setattr(reservations.statements, "run", die)
         with pytest.raises((OperationalError, InterfaceError)):
             reserve(job)
     connection.close()
@@ -573,7 +575,7 @@ def test_a_process_that_dies_in_between_leaves_what_it_set_aside_and_nothing_hal
     held = reserve(job)
     with pytest.raises(BudgetExhausted):
         reserve(job)
-    budgets.expire(job.pk)
+    reservations.expire(job.pk)
     held.settle(Usage(1, 1))
     assert_the_books_agree()
 
@@ -592,7 +594,7 @@ def test_a_database_that_is_away_at_the_end_leaves_the_reservation_to_the_sweep(
         ask(
             job,
             RetryableError("silence", code="model_timeout"),
-            before=lambda: monkeypatch.setattr(spending, "locked", away),
+            before=lambda: monkeypatch.setattr(limits, "locked", away),
         )
     assert "stays open: gone" in caplog.text
     assert Reservation.objects.get().status == "open"

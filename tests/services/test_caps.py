@@ -7,22 +7,21 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from agent_jobs import lifecycle
+from agent_jobs.jobs import creation
+from agent_jobs.lifecycle import Answer, Claim, Settlement, Turn, running_caps
 from agent_jobs.models import Job
-from agent_jobs.services import caps, jobs, transitions
-from agent_jobs.services.execution import Worker
-from agent_jobs.services.leases import Keeper
-from agent_jobs.services.transitions import Answer, Claim, Settlement, Turn
 from agent_jobs.states import JobStatus, TaskStatus
-from channels_integration import doorbell
+from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.loop import Worker
+from infra import doorbell
 from tests import rows
 
 pytestmark = pytest.mark.django_db
 
 
 def claim(turn: Turn | None = None, *, batch: int = 10, settlements: list[Settlement] | None = None) -> Answer:
-    return transitions.settle_and_claim(
-        settlements or [], lane="messages", turn=turn or Turn(), worker_id=7, batch=batch
-    )
+    return lifecycle.settle_and_claim(settlements or [], lane="messages", turn=turn or Turn(), worker_id=7, batch=batch)
 
 
 def ended(claimed: Claim) -> Settlement:
@@ -95,7 +94,7 @@ def test_a_job_that_goes_on_needs_no_new_place() -> None:
         wake_seconds=60,
     )
     assert claim(settlements=[waits]).claimed == ()  # it is RUNNING still, so the other one waits
-    transitions.ready_again(Job.objects.get(pk=claimed.id))
+    lifecycle.ready_again(Job.objects.get(pk=claimed.id))
     assert [entry.id for entry in claim().claimed] == [claimed.id]
 
 
@@ -117,12 +116,12 @@ def test_a_cancelled_job_rings_for_the_one_that_waited_for_its_place(
     monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
 ) -> None:
     rows.org("acme", max_running_jobs=1)
-    caps._has_caps.cache_clear()  # another test's acme had none
+    running_caps._has_caps.cache_clear()  # another test's acme had none
     running = rows.job(JobStatus.RUNNING)
     rung: list[str] = []
     monkeypatch.setattr(doorbell, "ring", lambda queue, *_, **__: rung.append(queue))
     with django_capture_on_commit_callbacks(execute=True):
-        jobs.cancel("acme", running.pk, actor=rows.TESTER)
+        creation.cancel("acme", running.pk, actor=rows.TESTER)
     assert rung == ["messages"]
 
 
@@ -149,7 +148,7 @@ def test_many_workers_at_once_stay_below_the_cap(capped: str) -> None:
             most.append(Job.objects.filter(status=JobStatus.RUNNING).count())
             misses = 0 if answer.claimed else misses + 1
         if settlements:
-            transitions.settle_and_claim(settlements)
+            lifecycle.settle_and_claim(settlements)
         connection.close()
 
     with ThreadPoolExecutor(6) as pool:

@@ -12,10 +12,13 @@ from django.core.management import CommandError, call_command
 from django.db import models
 from uuid_utils.compat import uuid7
 
+from agent_jobs import duty_rounds
+from agent_jobs.audit import audit_log, verification
+from agent_jobs.duties import closing, duty_table
 from agent_jobs.errors import Conflict
 from agent_jobs.models import AuditEntry, AuditSeal, IdempotencyKey, Job, Membership, Org
-from agent_jobs.services import audit, auditing, closing, duties, duty_table, orgs, tokens
 from agent_jobs.states import TERMINAL, JobStatus
+from agent_jobs.tenants import app_tokens, orgs
 from channels_integration import outbox
 from channels_integration.messages import Outgoing, Target
 from channels_integration.models import Lane, OutboundMessage
@@ -54,7 +57,7 @@ def populate(org_id: str, code: str, team: str) -> str:
     IdempotencyKey.objects.create(org_id=org_id, key="k", fingerprint="f", status_code=201, answer={})
     outbox.enqueue([Outgoing(uuid7(), Target(org_id, "web", code), "Hello", str(job.pk), "thread")])
     Lane.objects.create(org_id=org_id, lane=f"{org_id}/web/{code}")
-    audit.seal()
+    audit_log.seal()
     return plain
 
 
@@ -99,18 +102,18 @@ def test_an_erased_organisation_keeps_nothing_but_its_audit_and_its_id(plain: st
         "org.erased",
         "job.canceled",
     }
-    audit.seal()
-    assert auditing.verify("acme").problem == ""
+    audit_log.seal()
+    assert verification.verify("acme").problem == ""
 
 
 def test_from_the_close_on_tokens_are_refused_jobs_canceled_and_nothing_is_sent(plain: str) -> None:
     api = factories.Api(plain)
     assert api.get("/services/agent-jobs").status_code == 200
-    token = tokens.authenticate(plain)
+    token = app_tokens.authenticate(plain)
     assert token is not None
     closing.close("acme", actor=OPERATOR)
     assert api.get("/services/agent-jobs").status_code == 401
-    assert tokens.living([token.pk]) == set(), "streams and long-polls that are open end"
+    assert app_tokens.living([token.pk]) == set(), "streams and long-polls that are open end"
     assert not Job.objects.filter(org_id="acme").exclude(status__in=TERMINAL).exists()
     assert not OutboundMessage.objects.filter(org_id="acme", status="pending").exists()
     assert Job.objects.filter(org_id="rival").exclude(status__in=TERMINAL).exists()
@@ -126,7 +129,7 @@ def test_a_cancel_note_is_not_sent_either(plain: str) -> None:
 def test_what_was_posted_in_the_moment_of_the_close_is_canceled_by_the_duty(plain: str) -> None:
     closing.close("acme", actor=OPERATOR)
     late = rows.job()
-    duties.each(duty_table.BELLS["sweep"])
+    duty_rounds.each(duty_table.BELLS["sweep"])
     assert Job.objects.get(pk=late.pk).status == JobStatus.CANCELED
 
 
@@ -134,20 +137,20 @@ def test_what_was_posted_in_the_moment_of_the_close_is_canceled_by_the_duty(plai
 def test_the_duty_erases_when_the_grace_is_over(plain: str, days: int, is_erased: bool) -> None:
     closing.close("acme", actor=OPERATOR)
     Org.objects.filter(pk="acme").update(closed_at=datetime.now(UTC) - timedelta(days=days))
-    duties.each(duty_table.BELLS["erase"])
+    duty_rounds.each(duty_table.BELLS["erase"])
     assert Job.objects.filter(org_id="acme").exists() is not is_erased
     assert (Org.objects.get(pk="acme").erased_at is not None) is is_erased
 
 
 def test_an_erasure_that_was_interrupted_goes_on_and_cannot_be_undone(plain: str) -> None:
     closing.close("acme", actor=OPERATOR)
-    stop = duties.threading.Event()
+    stop = duty_rounds.threading.Event()
     stop.set()
     closing.erase("acme", actor=OPERATOR, stop=stop)
     assert Org.objects.get(pk="acme").erased_at is None
     with pytest.raises(Conflict, match="cannot be reopened"):
         closing.reopen("acme", actor=OPERATOR)
-    duties.each(duty_table.BELLS["erase"])
+    duty_rounds.each(duty_table.BELLS["erase"])
     assert Org.objects.get(pk="acme").erased_at is not None
 
 
@@ -188,7 +191,7 @@ def test_now_erases_at_once_after_the_id_was_typed(plain: str, monkeypatch: pyte
 
 def test_the_admin_offers_no_deletion_of_organisations_and_tokens(admin_client: Any, plain: str) -> None:
     assert admin_client.post("/admin/agent_jobs/org/acme/delete/", {"post": "yes"}).status_code == 403
-    token = tokens.authenticate(plain)
+    token = app_tokens.authenticate(plain)
     assert token is not None
     assert admin_client.post(f"/admin/agent_jobs/apptoken/{token.pk}/delete/", {"post": "yes"}).status_code == 403
     assert b"delete_selected" not in admin_client.get("/admin/agent_jobs/org/").content

@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 
 from agent_jobs.models import AppToken, AuditEntry, Membership, Org
-from agent_jobs.services import tokens
+from agent_jobs.tenants import app_tokens
 from tests import rows
 from tests.waiting import PATIENCE
 
@@ -86,8 +86,8 @@ def test_a_token_is_printed_alone():
         "create_token", "--org", "acme", "--scope", "SERVICES:WRITE", "--scope", "services:read", "--name", "x"
     )
 
-    assert tokens.PATTERN.fullmatch(printed.removesuffix("\n"))
-    assert tokens.authenticate(printed.strip()).scopes == ["SERVICES:READ", "SERVICES:WRITE"]
+    assert app_tokens.PATTERN.fullmatch(printed.removesuffix("\n"))
+    assert app_tokens.authenticate(printed.strip()).scopes == ["SERVICES:READ", "SERVICES:WRITE"]
     token = AppToken.objects.get()
     assert (token.expires_at - token.created_at).days == 90
     assert (token.app, token.created_by) == ("x", "command:create_token")

@@ -8,7 +8,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from agent_jobs.services import audit
+from agent_jobs.audit import audit_log
 from config.embedded import postgres
 from tests import factories, rows
 
@@ -49,7 +49,7 @@ def test_no_secret_stands_in_a_dump(monkeypatch):
     call_command(
         "create_user", "--org=acme", "--username=ann", "--role=admin", "--password-stdin", stdout=io.StringIO()
     )
-    audit.seal()
+    audit_log.seal()
     secrets = [
         admin_token,
         made.json()["data"]["token"],

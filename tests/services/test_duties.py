@@ -7,20 +7,22 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
+from agent_jobs import duty_rounds
+from agent_jobs.budgets import reservations
+from agent_jobs.duties import duty_table, promotion, recovery
+from agent_jobs.duty_rounds import Duty
 from agent_jobs.models import DutyRun, Job, Reservation, WorkerProcess
-from agent_jobs.services import budgets, duties, duty_table, promotion, recovery
-from agent_jobs.services.duties import Duty
-from agent_jobs.services.set_aside import SetAside
 from agent_jobs.states import JobStatus
-from channels_integration import tally
 from config.celery import app
+from infra import meters
+from infra.set_aside import SetAside
 from tests import rows
 
 PAST = datetime.now(UTC) - timedelta(minutes=10)
 
 
 def counted(name: str, duty: str) -> float:
-    return (tally.totals() or {}).get((name, (("duty", duty),)), 0)
+    return (meters.totals() or {}).get((name, (("duty", duty),)), 0)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -30,7 +32,7 @@ def test_a_duty_that_raises_is_logged_and_counted_and_the_others_go_on(caplog: p
 
     before = counted("duty_failures", "broken")
     table = [Duty("broken", broken, bell="b"), Duty("sound", lambda: 3, bell="b")]
-    assert duties.each(table) == 3
+    assert duty_rounds.each(table) == 3
     assert counted("duty_failures", "broken") == before + 1
     assert "duty broken failed" in caplog.text
     assert "an odd row" in caplog.text
@@ -42,7 +44,7 @@ def test_an_outage_of_the_database_ends_the_round() -> None:
         raise OperationalError("gone")
 
     with pytest.raises(OperationalError):
-        duties.each([Duty("away", away, bell="b"), Duty("next", pytest.fail, bell="b")])  # type: ignore[arg-type]
+        duty_rounds.each([Duty("away", away, bell="b"), Duty("next", pytest.fail, bell="b")])  # type: ignore[arg-type]
 
 
 def test_beat_rings_for_every_bell_of_the_table() -> None:
@@ -54,7 +56,7 @@ def test_beat_rings_for_every_bell_of_the_table() -> None:
 
 
 def test_every_lock_is_a_duty_of_the_table() -> None:
-    assert set(duties.LOCKS) <= {duty.name for duty in duty_table.DUTIES}
+    assert set(duty_rounds.LOCKS) <= {duty.name for duty in duty_table.DUTIES}
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_a_job_that_raises_is_set_aside_and_the_others_of_its_batch_go_on(
 def test_a_reservation_that_raises_is_set_aside(odd_rows: None) -> None:
     for model in ("scripted", "odd", "scripted"):
         reserve(rows.job(JobStatus.COMPLETED), model=model)
-    assert budgets.expire_lost() == 2
+    assert reservations.expire_lost() == 2
     assert set(Reservation.objects.values_list("model", "status")) == {("scripted", "expired"), ("odd", "open")}
 
 
@@ -147,7 +149,7 @@ def test_a_row_is_looked_at_again_after_a_while(monkeypatch: pytest.MonkeyPatch)
     with failed.row(1):
         raise KeyError
     assert failed.rows() == [1]
-    monkeypatch.setattr("agent_jobs.services.set_aside.SECONDS", -1)
+    monkeypatch.setattr("infra.set_aside.SECONDS", -1)
     with failed.row(2):
         raise KeyError
     assert failed.rows() == [1]

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from agent_jobs import runners
+from agent_jobs import lifecycle, runners
+from agent_jobs.conversation import replies
+from agent_jobs.duties import recovery
 from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.models import Activity, Job, Message, Task, WorkerProcess
 from agent_jobs.runners.base import AwaitReply, Done, Outcome, Run
-from agent_jobs.services import recovery, replies, transitions
-from agent_jobs.services.execution import Worker
-from agent_jobs.services.leases import Keeper
 from agent_jobs.states import Event, JobStatus
+from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.loop import Worker
 from channels_integration.messages import Delivery, Incoming, Receipt
 from channels_integration.models import Channel, OutboundMessage
 from tests import rows
@@ -63,7 +64,7 @@ def again(job: Job) -> Job:
 
 def let_time_pass(job: Job) -> None:
     Job.objects.filter(pk=job.pk, wake_at__isnull=False).update(wake_at=datetime.now(UTC) - timedelta(seconds=1))
-    transitions.wake_due()
+    lifecycle.wake_due()
 
 
 def answer(job: Job, text: str = "Fine", event_id: str = "e1") -> bool:
@@ -335,12 +336,12 @@ def test_an_outcome_that_cannot_be_stored_leaves_the_rest_of_its_batch_alone(
 def test_a_job_that_is_canceled_in_its_turn_says_nothing(
     worker: Worker, nowhere: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agent_jobs.services import jobs
+    from agent_jobs.jobs import creation
 
     job = ask()
 
     def run(given: Run) -> Outcome:
-        jobs.cancel("acme", job.pk, actor=rows.TESTER)
+        creation.cancel("acme", job.pk, actor=rows.TESTER)
         return Done("too late", say=("too late",))
 
     broken(monkeypatch, run)
@@ -368,7 +369,7 @@ def test_a_turn_that_was_overtaken_does_not_let_go_of_the_lease_of_the_next_one(
             next_begun.set()
             assert may_end.wait(PATIENCE)
             return Done("the second turn's")
-        transitions.move_one(Event.TAKE_BACK, again(job), actor=rows.TESTER)
+        lifecycle.move_one(Event.TAKE_BACK, again(job), actor=rows.TESTER)
         second.start()
         assert next_begun.wait(PATIENCE)
         return Done("the first turn's")

@@ -7,12 +7,13 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from agent_jobs import explanations
+from agent_jobs import lifecycle
+from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import NotFound
-from agent_jobs.explanations import Explanation
+from agent_jobs.lifecycle import Turn
 from agent_jobs.models import DutyRun, Job, WorkerProcess
-from agent_jobs.services import speech, transitions
-from agent_jobs.services.transitions import Turn
+from agent_jobs.reads import explanations
+from agent_jobs.reads.explanations import Explanation
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.timing import place_in_queue
 from channels_integration import directory, settling
@@ -170,7 +171,7 @@ class TestTheQueue:
         turn = Turn(org_id="zzz")
         claimed: list[str] = []
         while len(claimed) < len(ready):
-            answer = transitions.settle_and_claim([], lane="messages", turn=turn, worker_id=7)
+            answer = lifecycle.settle_and_claim([], lane="messages", turn=turn, worker_id=7)
             claimed += [str(entry.id) for entry in answer.claimed if entry.org_id == "acme"]
         assert [places[job_id] for job_id in claimed] == list(range(1, len(ready) + 1))
 
@@ -265,13 +266,13 @@ class TestCaps:
         assert [(holder.id, holder.state) for holder in told.blocked_by] == [
             (str(job.pk), "RUNNING") for job in expected
         ]
-        assert transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed == ()
+        assert lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed == ()
 
     @pytest.mark.parametrize(("rule", "holders"), [("org_cap", 4), ("job_type_cap", 3), ("channel_cap", 2)])
     def test_a_cap_with_room_does_not_hold_a_job(self, waiting: Job, rule: str, holders: int) -> None:
         self.cap(waiting, rule, holders + 1)
         assert explained(waiting).rule == "queue"
-        assert transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed != ()
+        assert lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed != ()
 
     def test_the_only_one_is_named(self, at_work: WorkerProcess) -> None:
         rows.job_type(max_running_per_channel=1)
@@ -297,8 +298,8 @@ def test_a_delivery_tells_of_the_message_and_its_next_try(at_work: WorkerProcess
     directory.install_slack("acme", team_id="T1", bot_token="xoxb-1", signing_secret="12345678")
     place = {"platform": "slack", "channel_code": "C123456", "channel_data": {"team_id": "T1"}}
     job = rows.job(JobStatus.RUNNING, lease_until=None, waiting_for="delivery", **place)
-    speech.say(job, "on its way")
-    speech.say(job, "recalled")
+    agent_messages.say(job, "on its way")
+    agent_messages.say(job, "recalled")
     first, second = OutboundMessage.objects.order_by("position")
     OutboundMessage.objects.filter(pk=first.pk).update(due_at=AHEAD)
     OutboundMessage.objects.filter(pk=second.pk).update(is_recalled=True)

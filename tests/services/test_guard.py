@@ -13,9 +13,9 @@ from uuid import uuid4
 import pytest
 from pytest_django.fixtures import Settings
 
-from agent_jobs.services import guard
-from agent_jobs.services.guard import Guard
-from agent_jobs.services.leases import Keeper
+from agent_jobs.worker import watchdog
+from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.watchdog import Guard
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "_GRACE_SECONDS", 0.05)
-    monkeypatch.setattr(guard, "_COMPUTING_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "_COMPUTING_SECONDS", 0.05)
 
 
 @contextmanager
@@ -132,8 +132,8 @@ def test_a_turn_that_holds_the_interpreter_ends_the_process_after_a_lease() -> N
         """
         import django
         django.setup()
-        from agent_jobs.services.guard import Guard
-        from agent_jobs.services.leases import Keeper
+        from agent_jobs.worker.watchdog import Guard
+        from agent_jobs.worker.leases import Keeper
         from tests.chaos.poison import POISONS
         Guard(Keeper("test")).start()
         POISONS["hold"]()               # before its first look
@@ -153,7 +153,7 @@ def test_a_leaving_process_lets_other_turns_end_and_then_exits_though_a_thread_c
         django.setup()
         from uuid import uuid4
         from agent_jobs.services import guard
-        from agent_jobs.services.leases import Keeper
+        from agent_jobs.worker.leases import Keeper
         from tests.chaos.poison import POISONS
 
         asked = []

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from uuid_utils.compat import uuid7
 
-from agent_jobs import dispatch
+from agent_jobs import lifecycle
 from agent_jobs.errors import Forbidden, IllegalMove, Invalid, NotFound
+from agent_jobs.jobs import creation
+from agent_jobs.lifecycle import queues
 from agent_jobs.models import Activity, Job, Profile
-from agent_jobs.services import jobs, transitions
 from agent_jobs.specs import ChannelSpec
 from agent_jobs.states import TERMINAL, Event, JobStatus
 from channels_integration import outbox
@@ -25,7 +26,7 @@ NOW = datetime.now(UTC)
 def create(**fields: Any) -> Job:
     rng = fields.pop("rng", random.Random(7))
     rows.job_type()
-    return jobs.create("acme", rows.spec(**fields), actor=rows.TESTER, rng=rng)
+    return creation.create("acme", rows.spec(**fields), actor=rows.TESTER, rng=rng)
 
 
 def test_a_job_without_a_time_waits_at_once() -> None:
@@ -61,7 +62,7 @@ def test_a_delay_that_is_drawn_as_nought_is_promoted_too() -> None:
 
     job = create(delay_minutes=10, rng=Nought())
     assert job.status == JobStatus.SCHEDULED
-    transitions.promote_due()
+    lifecycle.promote_due()
     assert Job.objects.get(pk=job.pk).status == JobStatus.WAITING
 
 
@@ -136,7 +137,7 @@ def test_the_bell_rings_after_the_commit_and_not_before(
     django_capture_on_commit_callbacks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rung: list[str] = []
-    monkeypatch.setattr(dispatch, "ring", lambda lane, times=1: rung.append(lane))
+    monkeypatch.setattr(queues, "ring", lambda lane, times=1: rung.append(lane))
     with django_capture_on_commit_callbacks(execute=True):
         create()
         assert rung == []
@@ -148,9 +149,9 @@ def test_a_job_is_canceled_unless_it_has_ended(status: JobStatus) -> None:
     job = rows.job(status)
     if status in TERMINAL:
         with pytest.raises(IllegalMove):
-            jobs.cancel("acme", job.pk, actor=rows.TESTER)
+            creation.cancel("acme", job.pk, actor=rows.TESTER)
         return
-    canceled = jobs.cancel("acme", job.pk, actor=rows.TESTER, reason="no longer needed")
+    canceled = creation.cancel("acme", job.pk, actor=rows.TESTER, reason="no longer needed")
     assert (canceled.status, canceled.lease_token) == (JobStatus.CANCELED, job.lease_token + 1)
     assert "no longer needed" in Activity.objects.get(job=job).note
 
@@ -158,25 +159,25 @@ def test_a_job_is_canceled_unless_it_has_ended(status: JobStatus) -> None:
 def test_a_job_of_another_organisation_cannot_be_canceled() -> None:
     job = rows.job(org_id="rival")
     with pytest.raises(Forbidden):
-        jobs.cancel("acme", job.pk, actor=rows.TESTER)
+        creation.cancel("acme", job.pk, actor=rows.TESTER)
     assert Job.objects.get(pk=job.pk).status == JobStatus.WAITING
 
 
 def test_a_job_that_is_not_there_cannot_be_canceled() -> None:
     with pytest.raises(NotFound):
-        jobs.cancel("acme", uuid7(), actor=rows.TESTER)
+        creation.cancel("acme", uuid7(), actor=rows.TESTER)
 
 
 def test_what_a_canceled_job_has_not_said_yet_stays_unsaid() -> None:
     job = rows.job(JobStatus.RUNNING)
     target = Target("acme", "web", "lobby")
     outbox.enqueue([Outgoing(uuid7(), target, "Hello", owner_key=str(job.pk), thread_key=job.thread_key)])
-    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    creation.cancel("acme", job.pk, actor=rows.TESTER)
     assert OutboundMessage.objects.get().status == "withdrawn"
 
 
 def test_a_failed_move_of_many_leaves_nothing_behind() -> None:
     job = rows.job(JobStatus.COMPLETED)
     with pytest.raises(IllegalMove):
-        transitions.move_one(Event.FAIL, job, actor=rows.TESTER)
+        lifecycle.move_one(Event.FAIL, job, actor=rows.TESTER)
     assert not Activity.objects.exists()

@@ -6,9 +6,9 @@ import pytest
 from django.db import OperationalError
 
 from agent_jobs import llm
+from agent_jobs.catalog import model_keys
 from agent_jobs.errors import Invalid, PermanentError
 from agent_jobs.models import AuditEntry, ModelKey, Profile
-from agent_jobs.services import model_access
 from agent_jobs.specs import Actor
 from tests import rows
 
@@ -32,16 +32,16 @@ def profile(**columns: Any) -> Profile:
 
 
 def put(provider: str = "openai", key: str = "sk-acme", **fields: Any) -> ModelKey:
-    return model_access.put_key("acme", provider, key=key, actor=ADMIN, **fields)
+    return model_keys.put_key("acme", provider, key=key, actor=ADMIN, **fields)
 
 
 def complaints(**columns: Any) -> dict[str, str]:
-    return {error.field: error.message for error in model_access.profile_errors(profile(**columns))}
+    return {error.field: error.message for error in model_keys.profile_errors(profile(**columns))}
 
 
 def refusal_of(**columns: Any) -> PermanentError:
     with pytest.raises(PermanentError) as failure:
-        model_access.resolve("acme", profile(**columns))
+        model_keys.resolve("acme", profile(**columns))
     return failure.value
 
 
@@ -99,7 +99,7 @@ def test_a_key_for_a_place_inside_is_refused(base_url: str, settings: Any) -> No
 )
 def test_an_address_that_is_none_is_refused_and_no_fault_of_ours(base_url: str) -> None:
     put(base_url=OURS)
-    errors = model_access.profile_errors(profile(model="openai:gpt-x", base_url=base_url))
+    errors = model_keys.profile_errors(profile(model="openai:gpt-x", base_url=base_url))
 
     assert [error.field for error in errors] == ["base_url"]
     with pytest.raises(Invalid):
@@ -111,7 +111,7 @@ def test_no_name_is_looked_up_for_a_key_or_a_profile(settings: Any, monkeypatch:
     monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: pytest.fail("a name is looked up"))
     put(base_url="https://slow.example/v1")
 
-    assert not model_access.profile_errors(profile(model="openai:gpt-x", base_url="https://slow.example/v1"))
+    assert not model_keys.profile_errors(profile(model="openai:gpt-x", base_url="https://slow.example/v1"))
 
 
 # --- What a profile may say ------------------------------------------------------------------------------------
@@ -175,26 +175,26 @@ def test_a_profile_sends_a_key_only_to_the_host_that_it_is_for(key_at: str, base
     columns = {"model": "openai:x", "base_url": base_url}
     assert (complaints(**columns) == {}) is is_fine
     if is_fine:
-        assert model_access.resolve("acme", profile(**columns))[0].access.base_url == base_url
+        assert model_keys.resolve("acme", profile(**columns))[0].access.base_url == base_url
     else:
         assert refusal_of(**columns).code == "model_address_refused"
 
 
 # --- How a model is reached ------------------------------------------------------------------------------------
 def test_without_a_profile_the_scripted_model_answers() -> None:
-    assert model_access.resolve("acme", None) == (llm.Route("scripted"),)
-    assert model_access.resolve("acme", profile()) == (llm.Route("scripted"),)
+    assert model_keys.resolve("acme", None) == (llm.Route("scripted"),)
+    assert model_keys.resolve("acme", profile()) == (llm.Route("scripted"),)
 
 
 def test_the_organisations_own_key_goes_before_the_operators() -> None:
-    assert model_access.resolve("acme", profile(model="openai:x"))[0].access.api_key == "sk-operator"
+    assert model_keys.resolve("acme", profile(model="openai:x"))[0].access.api_key == "sk-operator"
     put(base_url=OURS)
-    (route,) = model_access.resolve("acme", profile(model="openai:x"))
+    (route,) = model_keys.resolve("acme", profile(model="openai:x"))
     assert (route.model, route.access.api_key, route.access.base_url) == ("openai:x", "sk-acme", OURS)
 
 
 def test_the_strangers_key_is_never_used() -> None:
-    model_access.put_key("rival", "anthropic", key="sk-rival", actor=ADMIN)
+    model_keys.put_key("rival", "anthropic", key="sk-rival", actor=ADMIN)
     assert refusal_of(model="anthropic:x").code == "model_key_missing"
     rivals = ModelKey.objects.get(org_id="rival")
     ModelKey.objects.create(org_id="acme", provider="anthropic", sealed_key=rivals.sealed_key)
@@ -205,16 +205,16 @@ def test_the_strangers_key_is_never_used() -> None:
 def test_the_operators_own_address_is_reached_wherever_it_is(operator: Any) -> None:
     operator.ALLOW_PRIVATE_ADDRESSES = False
     operator.MODEL_ADDRESSES = {"openai": "http://10.0.0.7:8000/v1"}
-    access = model_access.resolve("acme", profile(model="openai:x"))[0].access
+    access = model_keys.resolve("acme", profile(model="openai:x"))[0].access
     assert (access.base_url, access.allow_private) == ("http://10.0.0.7:8000/v1", True)
     put(base_url=OURS)
-    access = model_access.resolve("acme", profile(model="openai:x"))[0].access
+    access = model_keys.resolve("acme", profile(model="openai:x"))[0].access
     assert (access.base_url, access.allow_private) == (OURS, False)
 
 
 def test_bounds_of_the_profile_count_for_its_fallback_too() -> None:
     put("anthropic", "sk-ant")
-    routes = model_access.resolve(
+    routes = model_keys.resolve(
         "acme",
         profile(model="openai:x", fallback_model="anthropic:y", timeout_seconds=7, max_output_tokens=99),
     )
@@ -226,7 +226,7 @@ def test_bounds_of_the_profile_count_for_its_fallback_too() -> None:
 
 
 def test_a_fallback_whose_key_went_away_keeps_nobody_from_the_model() -> None:
-    routes = model_access.resolve("acme", profile(model="openai:x", fallback_model="anthropic:y"))
+    routes = model_keys.resolve("acme", profile(model="openai:x", fallback_model="anthropic:y"))
     first, fallback = routes
     assert (first.model, first.access.api_key, first.unreachable) == ("openai:x", "sk-operator", "")
     assert (fallback.model, fallback.access.api_key) == ("anthropic:y", "")
@@ -245,12 +245,12 @@ def test_a_fallback_whose_key_went_away_keeps_nobody_from_the_model() -> None:
 )
 def test_a_key_that_went_away_is_held_only_against_changes_that_hang_on_it(changed: set[str], fields: set[str]) -> None:
     kept = profile(model="google:x", base_url=OURS, fallback_model="anthropic:y")
-    assert {error.field for error in model_access.profile_errors(kept, changed)} == fields
+    assert {error.field for error in model_keys.profile_errors(kept, changed)} == fields
 
 
 def test_a_key_that_went_away_ends_it_in_a_sentence() -> None:
     put("anthropic")
-    model_access.remove_key("acme", "anthropic", actor=ADMIN)
+    model_keys.remove_key("acme", "anthropic", actor=ADMIN)
     error = refusal_of(model="anthropic:x")
     assert (error.code, error.message) == (
         "model_key_missing",
@@ -264,7 +264,7 @@ def test_a_process_reads_beforehand_what_the_profiles_of_all_organisations_speak
 ) -> None:
     read: list[list[str]] = []
     monkeypatch.setattr(llm, "preload", read.append)
-    model_access.preload()
+    model_keys.preload()
     put("openai")
     for org_id, model, fallback in (
         ("acme", "openai:gpt-5", "anthropic:claude-5"),
@@ -272,7 +272,7 @@ def test_a_process_reads_beforehand_what_the_profiles_of_all_organisations_speak
         ("rival", "scripted", ""),
     ):
         Profile.objects.create(org_id=org_id, key=model, name="p", model=model, fallback_model=fallback)
-    model_access.preload()
+    model_keys.preload()
     assert read == [[], ["anthropic", "openai"]]
 
 
@@ -284,5 +284,5 @@ def test_a_worker_starts_without_the_database_and_says_what_it_could_not_read(
 
     monkeypatch.setattr(Profile.objects, "values_list", away)
     monkeypatch.setattr(llm, "preload", pytest.fail)
-    model_access.preload()
+    model_keys.preload()
     assert "not read yet: gone" in caplog.text

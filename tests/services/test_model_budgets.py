@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from agent_jobs import llm
+from agent_jobs.budgets import reservations
+from agent_jobs.catalog import model_keys
+from agent_jobs.jobs import creation
+from agent_jobs.jobs import repeats as once_more
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Budget, Job, Org, Profile, Reservation, Step, Task, UsageDay
 from agent_jobs.models.budgets import Scope
-from agent_jobs.services import again as once_more
-from agent_jobs.services import budgets, jobs, model_access
-from agent_jobs.services.execution import Worker
 from agent_jobs.states import JobStatus
+from agent_jobs.worker.loop import Worker
 from channels_integration.models import Channel
 from tests import rows
 from tests.fakes import openai
@@ -32,7 +34,7 @@ def provider(settings: Any) -> Iterator[FakeOpenAI]:
     Channel.objects.create(org_id="acme", platform="null", code="nowhere")
     rows.org("acme")
     with FakeOpenAI(lambda request: completion("How are you?", tokens=(1_200, 30))) as fake:
-        model_access.put_key("acme", "openai", key="sk-canary", base_url=fake.base_url, actor=rows.TESTER)
+        model_keys.put_key("acme", "openai", key="sk-canary", base_url=fake.base_url, actor=rows.TESTER)
         yield fake
 
 
@@ -85,7 +87,7 @@ def test_a_retried_job_goes_on_with_what_its_former_life_has_left_of_its_cap(
     job = hosted({"max_output_tokens": 400}, max_tokens=6_000)
     provider.queue(completion("How are you?", tokens=(5_400, 30)))
     worker.serve("agents")
-    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    creation.cancel("acme", job.pk, actor=rows.TESTER)
     once_more.retry("acme", job.pk, actor=rows.TESTER)
     worker.serve("agents")
     job = again(job)
@@ -96,9 +98,9 @@ def test_a_retried_job_goes_on_with_what_its_former_life_has_left_of_its_cap(
 
 def test_the_days_cap_of_the_organisation_holds_for_all_its_jobs(worker: Worker, provider: FakeOpenAI) -> None:
     Org.objects.update(max_tokens_per_day=5_000)
-    jobs = [hosted(), *(ask(config={"profile_id": "ann"}) for _ in range(3))]
+    creation = [hosted(), *(ask(config={"profile_id": "ann"}) for _ in range(3))]
     worker.serve("agents")
-    ended = sorted((again(job).status, again(job).error_code) for job in jobs)
+    ended = sorted((again(job).status, again(job).error_code) for job in creation)
     assert ended == [(JobStatus.FAILED, "budget_exhausted")] * 2 + [(JobStatus.RUNNING, "")] * 2
     assert len(provider.requests) == 2
 
@@ -186,7 +188,7 @@ def test_a_turn_that_is_thrown_away_leaves_what_its_calls_cost(
 
     def answer_and_cancel(*given: Any) -> llm.Reply:
         reply = answer_of(*given)
-        jobs.cancel("acme", job.pk, actor=rows.TESTER)
+        creation.cancel("acme", job.pk, actor=rows.TESTER)
         return reply
 
     monkeypatch.setattr(llm, "answer", answer_and_cancel)
@@ -210,7 +212,7 @@ def test_who_takes_up_the_turn_of_a_dead_worker_closes_what_it_had_set_aside(
     job = hosted(max_tokens=50_000)
     Job.objects.filter(pk=job.pk).update(attempt=1)
     Step.objects.create(org_id="acme", job=job, life=0, number=1, turn=job.turn, kind="model", name=MODEL)
-    left = budgets.reserve(
+    left = reservations.reserve(
         org_id="acme",
         job_id=job.pk,
         job_type_key="greet",
@@ -227,7 +229,7 @@ def test_who_takes_up_the_turn_of_a_dead_worker_closes_what_it_had_set_aside(
     assert "nobody knows how the call ended" in Activity.objects.get(pk=left.id).note
     assert_activities_add_up(job)
 
-    budgets.settle(left.id, Usage(7, 3))  # it does come back, to a worker that was only slow
+    reservations.settle(left.id, Usage(7, 3))  # it does come back, to a worker that was only slow
     assert Activity.objects.get(pk=left.id).output == {"input_tokens": 7, "output_tokens": 3}
     assert Activity.objects.get(pk=left.id).note == f"asked model {MODEL}"
     assert_activities_add_up(job)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from agent_jobs.catalog import model_keys
 from agent_jobs.models import Activity, Job, Profile
-from agent_jobs.services import model_access
-from agent_jobs.services.execution import Worker
 from agent_jobs.states import JobStatus
+from agent_jobs.worker.loop import Worker
 from channels_integration.models import Channel
 from tests import rows
 from tests.fakes import openai
@@ -26,7 +26,7 @@ def provider(settings: Any) -> Iterator[FakeOpenAI]:
     Channel.objects.create(org_id="acme", platform="null", code="nowhere")
     rows.org("acme")
     with FakeOpenAI() as fake:
-        model_access.put_key("acme", "openai", key="sk-canary", base_url=fake.base_url, actor=rows.TESTER)
+        model_keys.put_key("acme", "openai", key="sk-canary", base_url=fake.base_url, actor=rows.TESTER)
         yield fake
 
 
@@ -101,7 +101,7 @@ def test_a_conversation_with_a_hosted_model_ends_with_its_result(worker: Worker,
 
 
 def test_the_fallback_answers_and_the_job_says_so(worker: Worker, provider: FakeOpenAI) -> None:
-    model_access.put_key("acme", "anthropic", key="sk-other", base_url=provider.base_url, actor=rows.TESTER)
+    model_keys.put_key("acme", "anthropic", key="sk-other", base_url=provider.base_url, actor=rows.TESTER)
     job = hosted(fallback_model="anthropic:claude-fake")
     provider.queue(openai.error(503), openai.message("Hello from the other one"))
     worker.serve("agents")
@@ -132,7 +132,7 @@ def test_a_fallback_whose_key_went_away_is_told_of_where_the_model_answers_and_w
 
 def test_a_key_that_went_away_ends_the_job_with_a_sentence(worker: Worker, provider: FakeOpenAI) -> None:
     job = hosted()
-    model_access.remove_key("acme", "openai", actor=rows.TESTER)
+    model_keys.remove_key("acme", "openai", actor=rows.TESTER)
     worker.serve("agents")
     job = again(job)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "model_key_missing")

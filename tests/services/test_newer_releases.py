@@ -6,17 +6,22 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from agent_jobs import explanations, runners
+from agent_jobs import lifecycle, runners
+from agent_jobs.duties import recovery
 from agent_jobs.errors import Conflict
+from agent_jobs.hours import deferral, quiet_times
+from agent_jobs.jobs import creation
+from agent_jobs.lifecycle import Turn, running_caps
 from agent_jobs.models import Job, JobType, Org, Task, WorkerProcess
+from agent_jobs.reads import explanations
 from agent_jobs.runners.base import Run
-from agent_jobs.services import caps, execution, jobs, outcomes, quiet_hours, recovery, stated_hours, transitions
-from agent_jobs.services.execution import Worker
-from agent_jobs.services.transitions import Turn
 from agent_jobs.states import JobStatus
-from channels_integration import tally
+from agent_jobs.turns import outcomes
+from agent_jobs.worker import loop
+from agent_jobs.worker.loop import Worker
 from channels_integration.messages import Hold
 from channels_integration.models import Channel
+from infra import meters
 from tests import rows
 from tests.agents import parts
 from tests.agents.conftest import Place, webhook
@@ -68,8 +73,8 @@ def test_organisations_with_nothing_but_unknown_jobs_neither_block_nor_spin(
         job(org_id=org.pk, runner="webhook")
     known = job(org_id="rival")
     claims = []
-    settle_and_claim = transitions.settle_and_claim
-    monkeypatch.setattr(transitions, "settle_and_claim", lambda *a, **k: claims.append(1) or settle_and_claim(*a, **k))
+    settle_and_claim = lifecycle.settle_and_claim
+    monkeypatch.setattr(lifecycle, "settle_and_claim", lambda *a, **k: claims.append(1) or settle_and_claim(*a, **k))
     assert worker.serve("messages") == 1
     assert again(known).status == JobStatus.COMPLETED
     assert len(claims) <= 2
@@ -79,10 +84,10 @@ def test_the_duties_do_not_burn_it(worker: Worker) -> None:
     unknown = job(runner="webhook", created_at=datetime.now(UTC) - timedelta(days=2))
     scheduled = job(status=JobStatus.SCHEDULED, runner="webhook")
     Job.objects.filter(pk=scheduled.pk).update(scheduled_at=datetime(2026, 1, 1, tzinfo=UTC))
-    transitions.promote_due()
+    lifecycle.promote_due()
     recovery.take_back_lost()
     recovery.fail_overdue()
-    transitions.wake_due()
+    lifecycle.wake_due()
     assert [again(row).status for row in (unknown, scheduled)] == ["WAITING", "WAITING"]
 
 
@@ -111,7 +116,7 @@ def test_a_job_type_of_a_newer_release_takes_no_job_here() -> None:
     rows.job_type()
     JobType.objects.update(runner="webhook")
     with pytest.raises(Conflict, match="'webhook'"):
-        jobs.create("acme", rows.spec(), actor=rows.TESTER)
+        creation.create("acme", rows.spec(), actor=rows.TESTER)
     assert not Job.objects.exists()
 
 
@@ -135,9 +140,9 @@ def test_hours_of_an_unknown_shape_speak_to_nobody(worker: Worker, webhook: Plac
 def test_a_message_is_held_while_hours_of_an_unknown_shape_hold() -> None:
     row = job(platform="webhook", channel_code="crm")
     Org.objects.filter(pk="acme").update(hours={"time_zone": "Europe/Berlin", "quiet": ["22:00-07:00"], "seasons": []})
-    stated_hours.forget()
+    quiet_times.forget()
     outgoing = message(platform="webhook", code="crm", owner_key=str(row.pk))
-    assert quiet_hours.hold(outgoing, datetime.now(UTC)) == Hold(seconds=30.0, closed_seconds=0.0)
+    assert deferral.hold(outgoing, datetime.now(UTC)) == Hold(seconds=30.0, closed_seconds=0.0)
 
 
 # --- Our own faults --------------------------------------------------------------------------------------------
@@ -145,9 +150,9 @@ def test_a_fault_of_the_service_is_a_recorded_failure_and_the_batch_keeps_what_i
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad = [job() for _ in range(4)], job(prompt="bad")
-    take = execution.outcomes.without_runner
+    take = loop.outcomes.without_runner
 
-    def breaks(claim: transitions.Claim) -> Any:
+    def breaks(claim: lifecycle.Claim) -> Any:
         return {}["no such key"] if claim.prompt == "bad" else take(claim)
 
     monkeypatch.setattr(outcomes, "without_runner", breaks)
@@ -175,7 +180,7 @@ def test_a_config_that_cannot_be_read_is_a_recorded_failure(worker: Worker, monk
 # --- A settlement that is written, while something else fails ----------------------------------------------------
 def _counts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     counted: list[str] = []
-    monkeypatch.setattr(tally, "add", lambda name, *_, **__: counted.append(name))
+    monkeypatch.setattr(meters, "add", lambda name, *_, **__: counted.append(name))
     return counted
 
 
@@ -184,7 +189,7 @@ def test_a_claim_that_fails_after_the_settlement_loses_no_settlement(
 ) -> None:
     first = job()
     Org.objects.filter(pk="acme").update(max_running_jobs=5)
-    counted, lock = _counts(monkeypatch), caps.lock
+    counted, lock = _counts(monkeypatch), running_caps.lock
 
     def locked(org_id: str) -> int | None:
         if again(first).status == JobStatus.COMPLETED and not failures:
@@ -193,8 +198,8 @@ def test_a_claim_that_fails_after_the_settlement_loses_no_settlement(
         return lock(org_id)
 
     failures: list[str] = []
-    monkeypatch.setattr(caps, "lock", locked)
-    monkeypatch.setattr(execution, "_SLICE_SECONDS", 100.0)
+    monkeypatch.setattr(running_caps, "lock", locked)
+    monkeypatch.setattr(loop, "_SLICE_SECONDS", 100.0)
     run = type(runners.get("message")).run
     others: list[Job] = []
 
@@ -216,9 +221,9 @@ def test_a_settlement_whose_commit_came_through_unheard_is_no_lost_lease(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = job()
-    counted, settle_and_claim = _counts(monkeypatch), transitions.settle_and_claim
+    counted, settle_and_claim = _counts(monkeypatch), lifecycle.settle_and_claim
 
-    def settles(settlements: Any, **claim: Any) -> transitions.Answer:
+    def settles(settlements: Any, **claim: Any) -> lifecycle.Answer:
         answer = settle_and_claim(settlements, **claim)
         if settlements and not unheard:
             unheard.append(True)
@@ -226,7 +231,7 @@ def test_a_settlement_whose_commit_came_through_unheard_is_no_lost_lease(
         return answer
 
     unheard: list[bool] = []
-    monkeypatch.setattr(transitions, "settle_and_claim", settles)
+    monkeypatch.setattr(lifecycle, "settle_and_claim", settles)
     worker.serve("messages")
     assert unheard == [True]
     assert again(row).status == JobStatus.COMPLETED
@@ -236,8 +241,8 @@ def test_a_settlement_whose_commit_came_through_unheard_is_no_lost_lease(
 
 def test_a_turn_that_was_taken_away_is_not_taken_for_settled() -> None:
     row = job()
-    (claim,) = transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
-    ended = transitions.Settlement(
+    (claim,) = lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
+    ended = lifecycle.Settlement(
         id=claim.id,
         token=claim.token,
         task_id=claim.task_id,
@@ -245,5 +250,5 @@ def test_a_turn_that_was_taken_away_is_not_taken_for_settled() -> None:
         task_status="COMPLETED",
         task_result="x",
     )
-    jobs.cancel("acme", row.pk, actor=rows.TESTER)
-    assert transitions.were_settled([ended]) == frozenset()
+    creation.cancel("acme", row.pk, actor=rows.TESTER)
+    assert lifecycle.were_settled([ended]) == frozenset()

@@ -11,11 +11,12 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection
 
+from agent_jobs import duty_rounds, lifecycle
+from agent_jobs.duties import duty_table, promotion
+from agent_jobs.duty_rounds import Duty
 from agent_jobs.models import DutyRun, Job, WorkerProcess
-from agent_jobs.services import duties, duty_table, promotion, transitions
-from agent_jobs.services.duties import Duty
 from agent_jobs.states import JobStatus
-from channels_integration.gate import Gate
+from infra.concurrency import Gate
 from tests import rows
 from tests.waiting import PATIENCE, wait_for
 
@@ -60,7 +61,7 @@ def test_waits_of_many_that_end_together_hold_up_no_start(monkeypatch: pytest.Mo
     past = datetime.now(UTC) - timedelta(seconds=1)
     for _ in range(30):
         rows.job(JobStatus.RUNNING, waiting_for="reply", wake_at=past, lease_until=None)
-    wake_due, steps = transitions.wake_due, []
+    wake_due, steps = lifecycle.wake_due, []
 
     def wake_some(without: object = ()) -> dict[str, int]:
         if not steps:
@@ -68,7 +69,7 @@ def test_waits_of_many_that_end_together_hold_up_no_start(monkeypatch: pytest.Mo
         steps.append("waiting" if Job.objects.filter(status=JobStatus.SCHEDULED).exists() else "promoted")
         return wake_due(batch=10)
 
-    monkeypatch.setattr(transitions, "wake_due", wake_some)
+    monkeypatch.setattr(lifecycle, "wake_due", wake_some)
     assert promotion.promote_and_wake() == 31
     assert steps == ["waiting", "promoted", "promoted", "promoted"]
 
@@ -127,12 +128,12 @@ def _at_promotion() -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
     """The session of another process, which has the duty's lock."""
     parameters = connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}
     with psycopg.connect(**parameters, autocommit=True) as other:
-        other.execute("SELECT pg_advisory_lock(%s, %s)", (WorkerProcess.LOCK_SPACE, duties.LOCKS["promote"]))
+        other.execute("SELECT pg_advisory_lock(%s, %s)", (WorkerProcess.LOCK_SPACE, duty_rounds.LOCKS["promote"]))
         yield other
 
 
 def _is_ours(silent_seconds: float = _SILENT) -> bool:
-    with duties.alone("promote", silent_seconds=silent_seconds) as is_alone:
+    with duty_rounds.alone("promote", silent_seconds=silent_seconds) as is_alone:
         return is_alone
 
 
@@ -163,7 +164,7 @@ def test_a_process_that_is_at_a_duty_keeps_it(what: str) -> None:
             look = partial(_is_ours, 2 * PATIENCE)
         elif what == "did it a moment ago":
             wait_for(partial(_has_been, "idle", other.info.backend_pid), what="it is silent")
-            duties.note_done("promote")
+            duty_rounds.note_done("promote")
         else:
             pool.submit(other.execute, "SELECT pg_sleep(60)")
             wait_for(partial(_has_been, "active", other.info.backend_pid), what="its statement runs")
@@ -176,7 +177,7 @@ def test_a_process_that_is_at_a_duty_keeps_it(what: str) -> None:
 @pytest.mark.django_db
 def test_a_duty_that_was_done_is_on_record() -> None:
     promotion.serve_second(seconds=0.0)
-    duties.each(duty_table.BELLS["sweep"])
+    duty_rounds.each(duty_table.BELLS["sweep"])
     found = set(DutyRun.objects.values_list("duty", flat=True))
     assert found == {"promote"} | {duty.name for duty in duty_table.BELLS["sweep"]}
 
@@ -184,7 +185,7 @@ def test_a_duty_that_was_done_is_on_record() -> None:
 def test_a_thousand_bells_of_a_duty_are_one() -> None:
     done: list[int] = []
     for _ in range(1_000):
-        duties.serve("test-many", [Duty("many", lambda: done.append(1) or 1, bell="test-many", notes_itself=True)])
+        duty_rounds.serve("test-many", [Duty("many", lambda: done.append(1) or 1, bell="test-many", notes_itself=True)])
     assert len(done) == 1
 
 
@@ -192,7 +193,7 @@ def test_a_duty_survives_a_database_that_is_away() -> None:
     def away() -> int:
         raise OperationalError("gone")
 
-    assert duties.serve("test-away", [Duty("away", away, bell="test-away")]) == 0
+    assert duty_rounds.serve("test-away", [Duty("away", away, bell="test-away")]) == 0
 
 
 class TestGate:

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_jobs import hours
+from agent_jobs import lifecycle
+from agent_jobs.conversation import agent_messages, replies
+from agent_jobs.duties import recovery
+from agent_jobs.hours import calendar, deferral, quiet_times
+from agent_jobs.hours.quiet_times import Place
+from agent_jobs.jobs import creation
 from agent_jobs.models import Activity, Job, Message, Org, PlaceHours, Task
 from agent_jobs.runners.base import AwaitReply, Failed, Outcome, Run
-from agent_jobs.services import jobs, quiet_hours, recovery, replies, speech, stated_hours, transitions
-from agent_jobs.services.execution import Worker
-from agent_jobs.services.stated_hours import Place
 from agent_jobs.states import JobStatus
+from agent_jobs.worker.loop import Worker
 from channels_integration import outbox
 from channels_integration.messages import Incoming
 from channels_integration.models import OutboundMessage
@@ -56,7 +59,7 @@ def closed_now(minutes: int = 120) -> dict[str, Any]:
 
 def state(stated: dict[str, Any], place: Place = ORG, org_id: str = "acme") -> None:
     rows.org(org_id)
-    stated_hours.put(org_id, place, stated, actor=rows.TESTER)
+    quiet_times.put(org_id, place, stated, actor=rows.TESTER)
 
 
 def close(place: Place = ORG) -> None:
@@ -146,8 +149,8 @@ def test_a_turn_is_taken_when_it_is_open_and_waits_when_it_is_closed(
     assert (after.waiting_for, after.resume) == ("quiet_hours", expected)
     counted = ("inbox_count", "inbox_seen", "follow_ups_sent", "follow_ups_total", "failed_attempts")
     assert [getattr(after, name) for name in counted] == [getattr(before, name) for name in counted]
-    opens_at = hours.parse(stated, at="hours")[0].next_open(datetime.now(UTC))
-    assert opens_at <= after.wake_at <= opens_at + timedelta(seconds=quiet_hours.JITTER_SECONDS)
+    opens_at = calendar.parse(stated, at="hours")[0].next_open(datetime.now(UTC))
+    assert opens_at <= after.wake_at <= opens_at + timedelta(seconds=deferral.JITTER_SECONDS)
     note = Activity.objects.get(job=job, code="job.deferred").note
     assert note == f"waits for quiet hours to end: until {opens_at:%Y-%m-%d %H:%M} (UTC)"
     assert Task.objects.filter(job=job).order_by("number").last().result == note
@@ -161,16 +164,16 @@ def test_a_turn_is_taken_when_it_is_open_and_waits_when_it_is_closed(
 
 def test_messages_wait_as_conversations_do(worker: Worker, nowhere: Any) -> None:
     close()
-    jobs = [rows.job(platform="null", channel_code="nowhere") for _ in range(12)]
+    creation = [rows.job(platform="null", channel_code="nowhere") for _ in range(12)]
     worker.serve("messages")
-    assert {again(job).waiting_for for job in jobs} == {"quiet_hours"}
+    assert {again(job).waiting_for for job in creation} == {"quiet_hours"}
     assert not OutboundMessage.objects.exists()
-    assert len({again(job).wake_at for job in jobs}) == 12, "they do not all begin in the same moment"
+    assert len({again(job).wake_at for job in creation}) == 12, "they do not all begin in the same moment"
 
     opening_time_comes()
     worker.serve("messages")
 
-    assert {again(job).status for job in jobs} == {JobStatus.COMPLETED}
+    assert {again(job).status for job in creation} == {JobStatus.COMPLETED}
     assert OutboundMessage.objects.count() == 12
 
 
@@ -244,7 +247,7 @@ def test_a_canceled_job_does_not_wake_in_the_morning(worker: Worker, nowhere: An
     close()
     job = ask()
     worker.serve("agents")
-    jobs.cancel("acme", job.pk, actor=rows.TESTER)
+    creation.cancel("acme", job.pk, actor=rows.TESTER)
 
     opening_time_comes()
 
@@ -257,8 +260,8 @@ def test_other_hours_wake_what_waits_at_once(worker: Worker, nowhere: Any, turns
     job = ask()
     worker.serve("agents")
 
-    stated_hours.remove("acme", ORG, actor=rows.TESTER)
-    assert transitions.wake_due() == {"agents": 1}
+    quiet_times.remove("acme", ORG, actor=rows.TESTER)
+    assert lifecycle.wake_due() == {"agents": 1}
     worker.serve("agents")
 
     assert turns == ["start"]
@@ -318,14 +321,14 @@ def test_the_strangers_hours_are_not_ours(worker: Worker, nowhere: Any, turns: l
     job = reply(worker)
     worker.serve("agents")
     assert again(job).waiting_for == "reply"
-    assert stated_hours.of_job("rival", job.pk) is None
+    assert quiet_times.of_job("rival", job.pk) is None
 
 
 def test_who_states_no_hours_pays_no_query(worker: Worker, nowhere: Any, django_assert_num_queries: Any) -> None:
     rows.job(platform="null", channel_code="nowhere")
-    (claim,) = transitions.settle_and_claim([], lane="messages", turn=transitions.Turn(), worker_id=1).claimed
+    (claim,) = lifecycle.settle_and_claim([], lane="messages", turn=lifecycle.Turn(), worker_id=1).claimed
     with django_assert_num_queries(0):
-        assert quiet_hours.defer(claim, rng=random.Random(1)) == (claim, None)
+        assert deferral.defer(claim, rng=random.Random(1)) == (claim, None)
 
 
 @pytest.mark.parametrize("place", [ORG, CHANNEL])
@@ -333,7 +336,7 @@ def test_the_first_hours_of_an_organisation_hold_from_the_next_turn_on_whichever
     worker: Worker, nowhere: Any, turns: list[str], place: Place
 ) -> None:
     rows.org()
-    assert not stated_hours.has_any("acme")  # and so this process believes for two seconds
+    assert not quiet_times.has_any("acme")  # and so this process believes for two seconds
     if place.kind:
         PlaceHours.objects.create(org_id="acme", kind=place.kind, platform="null", name="nowhere", hours=closed_now())
     else:
@@ -359,7 +362,7 @@ def test_quiet_hours_do_not_count_where_the_config_says_so(worker: Worker, nowhe
     job = ask(deadline_minutes=60, config={"count_quiet_hours": False})
     worker.serve("agents")
     waiting = again(job)
-    parsed = hours.parse(stated, at="hours")[0]
+    parsed = calendar.parse(stated, at="hours")[0]
     opens_at = parsed.next_open(datetime.now(UTC))
     assert abs(waiting.deadline_at - opens_at - timedelta(minutes=60)) < timedelta(seconds=2)
 
@@ -415,7 +418,7 @@ def test_an_explicit_retry_begins_the_open_time_anew() -> None:
         Activity.objects.create(
             org_id="acme", job=job, code="job.started", moved_to="RUNNING", life=life, created_at=at
         )
-    assert stated_hours.of_job("acme", job.pk).counts_from == now
+    assert quiet_times.of_job("acme", job.pk).counts_from == now
 
 
 # --- Messages --------------------------------------------------------------------------------------------------
@@ -437,7 +440,7 @@ def test_a_message_that_is_due_after_closing_is_held_until_it_opens(worker: Work
 
     held = OutboundMessage.objects.get()
     assert (held.status, held.error_code) == ("pending", "held")
-    opens_at = hours.parse(stated, at="hours")[0].next_open(datetime.now(UTC))
+    opens_at = calendar.parse(stated, at="hours")[0].next_open(datetime.now(UTC))
     assert abs(held.due_at - opens_at) < timedelta(seconds=2)
     assert again(job).status == JobStatus.RUNNING
     assert deliver() == 0
@@ -457,7 +460,7 @@ def test_who_is_awake_gets_their_messages_while_others_in_the_same_channel_sleep
     Message.objects.create(job=sleeper, is_human=True, author="Ann", text="Hm")
     state(OPEN)
     for job in (sleeper, awake):
-        speech.say(job, f"for {job.pk}")
+        agent_messages.say(job, f"for {job.pk}")
 
     deliver()
 
@@ -469,7 +472,7 @@ def test_who_is_awake_gets_their_messages_while_others_in_the_same_channel_sleep
 
 def test_what_is_no_jobs_is_not_held() -> None:
     close()
-    assert quiet_hours.hold(message(owner_key="somebody"), datetime.now(UTC)) is None
+    assert deferral.hold(message(owner_key="somebody"), datetime.now(UTC)) is None
 
 
 # --- Changes of the clock --------------------------------------------------------------------------------------
@@ -489,11 +492,11 @@ def test_a_turn_that_was_put_off_is_open_when_it_comes_up_also_when_the_clock_is
     if begins == ends % (24 * 60):
         return
     quiet = f"{begins // 60:02}:{begins % 60:02}-{ends // 60:02}:{ends % 60:02}"
-    found, errors = hours.parse({"time_zone": zone, "quiet": [quiet]}, at="hours")
+    found, errors = calendar.parse({"time_zone": zone, "quiet": [quiet]}, at="hours")
     if errors:  # closed all day
         return
     now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
-    deferred = quiet_hours.decide(found, now=now, rng=random.Random(seed))
+    deferred = deferral.decide(found, now=now, rng=random.Random(seed))
     if deferred is None:
         assert found.is_open(now)
         return
@@ -511,18 +514,18 @@ def test_a_turn_that_was_put_off_is_open_when_it_comes_up_also_when_the_clock_is
     ids=["put forward", "put back", "as ever"],
 )
 def test_the_night_ends_by_the_clock_on_the_wall(night: str, waits: int) -> None:
-    found = hours.parse({"time_zone": "Europe/Berlin", "quiet": ["22:00-07:00"]}, at="hours")[0]
+    found = calendar.parse({"time_zone": "Europe/Berlin", "quiet": ["22:00-07:00"]}, at="hours")[0]
     ten = datetime.fromisoformat(f"{night} 22:00").replace(tzinfo=ZoneInfo("Europe/Berlin"))
-    deferred = quiet_hours.decide(found, now=ten, rng=random.Random(3))
+    deferred = deferral.decide(found, now=ten, rng=random.Random(3))
     assert deferred is not None
     assert deferred.opens_at - ten.astimezone(UTC) == timedelta(hours=waits)
     assert deferred.note.endswith("07:00 (Europe/Berlin)")
 
 
 def test_a_window_shorter_than_the_jitter_is_not_missed() -> None:
-    found = hours.parse({"time_zone": "UTC", "open": {"mon": ["09:00-09:01"]}}, at="hours")[0]
+    found = calendar.parse({"time_zone": "UTC", "open": {"mon": ["09:00-09:01"]}}, at="hours")[0]
     for seed in range(50):
         now = datetime(2026, 11, 21, 12, tzinfo=UTC)
-        deferred = quiet_hours.decide(found, now=now, rng=random.Random(seed))
+        deferred = deferral.decide(found, now=now, rng=random.Random(seed))
         assert deferred is not None
         assert found.is_open(now + timedelta(seconds=deferred.seconds))

@@ -7,8 +7,8 @@ import pytest
 from django.db import connections
 
 from agent_jobs.errors import QuotaReached
+from agent_jobs.jobs import admission, creation
 from agent_jobs.models import Job, Org
-from agent_jobs.services import jobs, quotas
 from agent_jobs.states import JobStatus
 from tests import factories, rows
 from tests.waiting import PATIENCE
@@ -27,7 +27,7 @@ def org_id(db):
 
 @pytest.fixture
 def always_counted(monkeypatch):
-    monkeypatch.setattr(quotas, "REMEMBER_SECONDS", 0.0)
+    monkeypatch.setattr(admission, "REMEMBER_SECONDS", 0.0)
 
 
 def cap(org_id, most):
@@ -100,7 +100,7 @@ def test_another_organizations_jobs_do_not_count(api, org_id):
 
 
 def test_the_services_cap_holds_where_the_organization_has_none(api, monkeypatch):
-    monkeypatch.setattr(quotas, "MAX_WAITING_JOBS", 2)
+    monkeypatch.setattr(admission, "MAX_WAITING_JOBS", 2)
 
     assert statuses(api, 3) == [201, 201, 429]
 
@@ -130,20 +130,20 @@ def test_what_is_wrong_with_a_request_is_told_before_the_cap(api, org_id):
 
 
 def test_the_rows_are_not_counted_for_every_post(org_id, django_assert_max_num_queries, monkeypatch):
-    monkeypatch.setattr(quotas, "REMEMBER_SECONDS", PATIENCE)
+    monkeypatch.setattr(admission, "REMEMBER_SECONDS", PATIENCE)
     org = Org.objects.get(pk=org_id)
-    quotas.admit_job(org)
+    admission.admit_job(org)
 
     with django_assert_max_num_queries(0):
         for _ in range(20):
-            quotas.admit_job(org)
+            admission.admit_job(org)
 
 
 def test_counting_looks_at_no_more_rows_than_the_cap(org_id, django_assert_num_queries):
     for _ in range(9):
         rows.job(org_id=org_id)
     with django_assert_num_queries(1) as asked, pytest.raises(QuotaReached):
-        quotas.admit_job(Org(pk=org_id, max_waiting_jobs=5))
+        admission.admit_job(Org(pk=org_id, max_waiting_jobs=5))
 
     assert "LIMIT 6" in asked.captured_queries[0]["sql"]
 
@@ -161,7 +161,7 @@ def test_threads_of_one_process_together_make_exactly_as_many_as_there_is_room_f
         start.wait()
         for _ in range(4):
             try:
-                jobs.create(org_id, rows.spec(), actor=rows.TESTER)
+                creation.create(org_id, rows.spec(), actor=rows.TESTER)
                 made.append(1)
             except QuotaReached:
                 made.append(0)

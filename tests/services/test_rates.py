@@ -9,8 +9,8 @@ import uuid
 import pytest
 from redis import Redis
 
-from agent_jobs.services import rates
-from agent_jobs.services.rates import Limit
+from agent_jobs.tenants import rate_limits
+from agent_jobs.tenants.rate_limits import Limit
 from config import embedded
 from infra import redis
 from tests.waiting import wait_for
@@ -50,7 +50,7 @@ def server(home, settings):
 
 
 def passes(*limits):
-    return not any(standing.is_refused for standing in rates.take(*limits))
+    return not any(standing.is_refused for standing in rate_limits.take(*limits))
 
 
 def asked_by_forty_threads(limit):
@@ -77,7 +77,7 @@ def test_forty_threads_get_exactly_what_the_limit_allows(who):
     passed = asked_by_forty_threads(Limit("token", who, "100/minute"))
 
     assert (len(passed), sum(passed)) == (200, 100)
-    assert rates._alone._storage is None, "all were counted in Redis"
+    assert rate_limits._alone._storage is None, "all were counted in Redis"
 
 
 def test_others_are_counted_for_themselves(who):
@@ -90,8 +90,8 @@ def test_others_are_counted_for_themselves(who):
 def test_what_a_token_is_refused_is_not_taken_from_its_organization(who):
     narrow, wide = Limit("token", who, "2/minute"), Limit("org", who, "4/minute")
     for _ in range(10):
-        rates.take(narrow, wide)
-    token, org = rates.take(narrow, wide)
+        rate_limits.take(narrow, wide)
+    token, org = rate_limits.take(narrow, wide)
 
     assert (token.is_refused, org.is_refused) == (True, False)
     assert (token.remaining, org.remaining) == (0, 2)
@@ -101,22 +101,22 @@ def test_the_organization_refuses_what_the_token_would_allow(who):
     limits = Limit("token", who, "10/minute"), Limit("org", who, "2/minute")
 
     assert [passes(*limits) for _ in range(3)] == [True, True, False]
-    token, org = rates.take(*limits)
+    token, org = rate_limits.take(*limits)
     assert (token.is_refused, org.is_refused) == (False, True)
 
 
 def test_a_limit_that_is_off_is_no_limit(who):
-    assert rates.take(Limit("token", who, "off"), Limit("org", who, "off")) == ()
-    assert [standing.name for standing in rates.take(Limit("token", who, "off"), Limit("org", who, "9/hour"))] == [
-        "org"
-    ]
+    assert rate_limits.take(Limit("token", who, "off"), Limit("org", who, "off")) == ()
+    assert [
+        standing.name for standing in rate_limits.take(Limit("token", who, "off"), Limit("org", who, "9/hour"))
+    ] == ["org"]
 
 
 def test_a_standing_tells_what_is_left_and_how_long_to_wait(who):
     limit = Limit("token", who, "3/minute")
-    first = rates.take(limit)[0]
-    rates.take(limit)
-    third, fourth = rates.take(limit)[0], rates.take(limit)[0]
+    first = rate_limits.take(limit)[0]
+    rate_limits.take(limit)
+    third, fourth = rate_limits.take(limit)[0], rate_limits.take(limit)[0]
 
     assert (first.quota, first.window_seconds, first.remaining, first.wait_seconds) == (3, 60, 2, 0)
     assert 55 < first.reset_seconds <= 60
@@ -128,7 +128,7 @@ def test_a_standing_tells_what_is_left_and_how_long_to_wait(who):
 def test_who_waits_as_long_as_told_gets_through_and_the_window_moves(who):
     """Windows that jump would let twice as many through around their edge."""
     limit = Limit("token", who, "4/second")
-    while not (refused := rates.take(limit)[0]).is_refused:
+    while not (refused := rate_limits.take(limit)[0]).is_refused:
         pass
     threading.Event().wait(refused.wait_seconds + 0.02)
     began = time.monotonic()
@@ -144,7 +144,7 @@ def test_both_ways_of_counting_agree(who, settings, redis_is):
         settings.REDIS_URL = "redis://127.0.0.1:1/0"
     limits = Limit("token", who, "5/minute"), Limit("org", who, "3/minute")
 
-    seen = [rates.take(*limits) for _ in range(4)]
+    seen = [rate_limits.take(*limits) for _ in range(4)]
 
     assert [[(at.remaining, at.is_refused) for at in standings] for standings in seen] == [
         [(4, False), (2, False)],
@@ -156,11 +156,11 @@ def test_both_ways_of_counting_agree(who, settings, redis_is):
 
 def test_a_request_is_one_round_trip(server, who):
     limits = Limit("token", who, "5/minute"), Limit("org", who, "3/minute")
-    rates.take(*limits)  # loads the script
+    rate_limits.take(*limits)  # loads the script
     client = server.client()
     client.config_resetstat()
     for _ in range(4):
-        rates.take(*limits)
+        rate_limits.take(*limits)
 
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 4
     outside = {"cmdstat_evalsha", "cmdstat_config|resetstat", "cmdstat_info"}
@@ -173,7 +173,7 @@ def test_counting_needs_little_memory_however_high_the_limit(server, who):
     limit = Limit("token", who, "100000/minute")
     client = server.client()
     for _ in range(500):
-        rates.take(limit)
+        rate_limits.take(limit)
 
     assert sum(client.memory_usage(key) for key in client.scan_iter("rate:*")) < 500
 
@@ -195,22 +195,22 @@ def test_a_redis_that_stops_mid_way_stops_nobody_and_the_limit_goes_on(server, w
 def test_no_request_waits_for_a_redis_that_hangs(server, who, monkeypatch):
     monkeypatch.setattr(redis.quick, "timeout_seconds", 0.2)  # the service's own
     limit = Limit("token", who, "1000/minute")
-    rates.take(limit)
+    rate_limits.take(limit)
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
-        rates.take(limit)
+        rate_limits.take(limit)
         first = time.monotonic() - began
         began = time.monotonic()
         for _ in range(100):
-            rates.take(limit)
+            rate_limits.take(limit)
         others = time.monotonic() - began
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
 
     assert 0.05 < first < 30
     assert others < 5  # for a hundred of them
-    wait_for(lambda: rates.take(limit) and rates._alone._storage is None, what="Redis is seen again")
+    wait_for(lambda: rate_limits.take(limit) and rate_limits._alone._storage is None, what="Redis is seen again")
 
 
 def test_a_redis_that_is_full_counts_as_away(server, who):

@@ -12,7 +12,9 @@ from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
-from agent_jobs import dispatch
+from agent_jobs.budgets.limits import ALL_DAYS
+from agent_jobs.duties import pruning
+from agent_jobs.lifecycle import queues
 from agent_jobs.models import (
     Activity,
     Budget,
@@ -27,8 +29,6 @@ from agent_jobs.models import (
     WorkerProcess,
 )
 from agent_jobs.models.budgets import Scope
-from agent_jobs.services import retention
-from agent_jobs.services.spending import ALL_DAYS
 from agent_jobs.states import TERMINAL, JobStatus
 from channels_integration.models import Channel, InboundEvent, Lane, OutboundMessage, WebMessage
 from tests import rows
@@ -109,7 +109,7 @@ class TestJobs:
         Message.objects.create(job=ended, is_human=False, author="agent", text="?")
         Activity.objects.create(org_id="acme", job=ended, code="job.created")
         message(ended)
-        gone, is_done = retention.prune()
+        gone, is_done = pruning.prune()
         assert is_done
         assert not any(model.objects.exists() for model in (Job, Task, Message, Activity, OutboundMessage))
         assert +gone == {"jobs": 1, "tasks": 1, "messages": 1, "activities": 1, "outbound_messages": 1}
@@ -122,13 +122,13 @@ class TestJobs:
     ) -> None:
         Org.objects.update(retention_days=days)
         job(ended=ended)
-        retention.prune()
+        pruning.prune()
         assert Job.objects.exists() is is_kept
 
     def test_one_that_was_made_long_ago_and_ended_lately_stays(self) -> None:
         kept = job(ended=1, created_at=ago(900))
         message(kept, days=800)
-        retention.prune()
+        pruning.prune()
         assert Job.objects.exists()
         assert OutboundMessage.objects.exists()
 
@@ -137,7 +137,7 @@ class TestJobs:
         alive = job(status, created_at=ago(1_000))
         Activity.objects.create(org_id="acme", job=alive, code="job.created", created_at=ago(1_000))
         message(alive, days=1_000)
-        retention.prune()
+        pruning.prune()
         assert Job.objects.get() == alive
         assert Activity.objects.exists()
         assert OutboundMessage.objects.exists()
@@ -145,9 +145,9 @@ class TestJobs:
     def test_more_than_a_batch_goes_in_one_run(self) -> None:
         template = job()
         fields = {field.attname: getattr(template, field.attname) for field in Job._meta.fields if field.name != "id"}
-        Job.objects.bulk_create(Job(**fields) for _ in range(2 * retention.BATCH + 7))
-        gone, is_done = retention.prune()
-        assert (gone["jobs"], is_done) == (2 * retention.BATCH + 8, True)
+        Job.objects.bulk_create(Job(**fields) for _ in range(2 * pruning.BATCH + 7))
+        gone, is_done = pruning.prune()
+        assert (gone["jobs"], is_done) == (2 * pruning.BATCH + 8, True)
         assert not Job.objects.exists()
 
     def test_another_organisations_policy_is_its_own(self) -> None:
@@ -155,7 +155,7 @@ class TestJobs:
         ours, theirs = job(ended=10), job(ended=10, org_id="rival")
         message(ours, days=10)
         message(theirs, days=10, org_id="rival")
-        retention.prune()
+        pruning.prune()
         assert Job.objects.get() == ours
         assert OutboundMessage.objects.get().org_id == "acme"
 
@@ -163,7 +163,7 @@ class TestJobs:
         ended, alive = job(), job(JobStatus.RUNNING)
         for owner in (ended, alive):
             Budget.objects.create(org_id="acme", scope=Scope.JOB, key=str(owner.pk), day=ALL_DAYS)
-        gone, _ = retention.prune()
+        gone, _ = pruning.prune()
         assert gone["budgets"] == 1
         assert Budget.objects.get().key == str(alive.pk)
 
@@ -174,14 +174,14 @@ class TestJobs:
         Activity.objects.create(org_id="acme", job=ended, code="job.completed", moved_to="COMPLETED")
         before = AuditEntry.objects.count()
         assert before
-        retention.prune()
+        pruning.prune()
         assert AuditEntry.objects.count() == before
 
 
 def test_activities_of_the_organisation_itself_go_by_their_own_age() -> None:
     for days in (89, 91):
         Activity.objects.create(org_id="acme", code="type.created", note=str(days), created_at=ago(days))
-    retention.prune()
+    pruning.prune()
     assert Activity.objects.get().note == "89"
 
 
@@ -189,8 +189,8 @@ def test_days_of_the_ledger_go_as_the_organisation_says() -> None:
     rows.org("rival", retention_days=3)
     for org_id, days in (("acme", 89), ("acme", 92), ("rival", 2), ("rival", 5)):
         UsageDay.objects.create(org_id=org_id, day=ago(days).date(), job_type_key="greet", model="m", part=0)
-    said = retention.count()
-    gone, _ = retention.prune()
+    said = pruning.count()
+    gone, _ = pruning.prune()
     assert said["usage_days"] == gone["usage_days"] == 2
     assert set(UsageDay.objects.values_list("org_id", "day")) == {
         ("acme", ago(89).date()),
@@ -215,8 +215,8 @@ def test_counters_of_days_and_single_calls_go_when_nothing_of_them_can_change() 
             reserved_output_tokens=1,
             reserved_cost=1,
         )
-    said = retention.count()
-    gone, _ = retention.prune()
+    said = pruning.count()
+    gone, _ = pruning.prune()
     assert (said["budgets"], said["reservations"]) == (gone["budgets"], gone["reservations"]) == (1, 2)
     assert sorted(Reservation.objects.values_list("status", flat=True)) == ["open", "settled"]
     assert not Budget.objects.filter(day__lt=ago(7).date()).exists()
@@ -226,21 +226,21 @@ class TestChannels:
     @pytest.mark.parametrize("status", ["pending", "sending", "unknown"])
     def test_what_is_not_settled_stays_even_without_its_owner(self, status: str) -> None:
         message(status=status)
-        retention.prune()
+        pruning.prune()
         assert OutboundMessage.objects.exists()
 
     @pytest.mark.parametrize("status", _SETTLED)
     def test_settled_messages_and_dead_letters_go(self, status: str) -> None:
         message(status=status, days=91)
         message(status=status, days=89)
-        retention.prune()
+        pruning.prune()
         assert OutboundMessage.objects.get().created_at > ago(90)
 
     def test_events_that_were_routed_or_parked_go_and_waiting_ones_stay(self) -> None:
         for status in ("routed", "parked", "waiting"):
             event(status=status)
             event(status=status, days=89)
-        retention.prune()
+        pruning.prune()
         kept = InboundEvent.objects.filter(received_at__lt=ago(90))
         assert [row.status for row in kept] == ["waiting"]
         assert InboundEvent.objects.count() == 4
@@ -249,7 +249,7 @@ class TestChannels:
         channel = Channel.objects.create(org_id="acme", platform="web", code="lobby", last_position=9)
         line(channel)
         line(channel, days=89)
-        retention.prune()
+        pruning.prune()
         assert WebMessage.objects.count() == 1
         channel.refresh_from_db()
         assert channel.last_position == 9
@@ -258,7 +258,7 @@ class TestChannels:
         Lane.objects.create(lane="idle", org_id="acme", opens_at=ago(3))
         Lane.objects.create(lane="waiting", org_id="acme", opens_at=ago(3), look_at=ago(3))
         Lane.objects.create(lane="lately", org_id="acme", opens_at=ago(1))
-        retention.prune()
+        pruning.prune()
         assert set(Lane.objects.values_list("lane", flat=True)) == {"waiting", "lately"}
 
     def test_rows_of_a_longer_policy_do_not_hide_those_behind_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +267,7 @@ class TestChannels:
         for _ in range(1_050):
             event(days=100)
         theirs = event(org_id="rival", days=50)
-        retention.prune()
+        pruning.prune()
         assert not InboundEvent.objects.filter(pk=theirs.pk).exists()
         assert InboundEvent.objects.count() == 1_050
 
@@ -281,7 +281,7 @@ def test_keys_workers_and_sessions_that_are_over_go() -> None:
         WorkerProcess.objects.create(name=str(days), seen_at=ago(days))
     for name, at in (("over", ago(1)), ("valid", ago(-1))):
         Session.objects.create(session_key=name, session_data="", expire_date=at)
-    retention.prune()
+    pruning.prune()
     assert IdempotencyKey.objects.get().key == "47"
     assert WorkerProcess.objects.get().name == "6"
     assert Session.objects.get().session_key == "valid"
@@ -290,35 +290,35 @@ def test_keys_workers_and_sessions_that_are_over_go() -> None:
 class TestTheDuty:
     def test_it_rings_again_while_work_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rung: list[str] = []
-        monkeypatch.setattr(dispatch, "ring_duty", rung.append)
+        monkeypatch.setattr(queues, "ring_duty", rung.append)
         job()
-        retention.serve_slice(seconds=-1)
+        pruning.serve_slice(seconds=-1)
         assert rung == ["prune"]
-        retention.serve_slice(seconds=60)
+        pruning.serve_slice(seconds=60)
         assert rung == ["prune"]
         assert not Job.objects.exists()
 
     def test_it_is_done_once_an_hour_however_often_it_is_rung_for(self) -> None:
-        retention.serve_slice()
+        pruning.serve_slice()
         job()
-        assert retention.serve_slice() == 0
+        assert pruning.serve_slice() == 0
         DutyRun.objects.update(done_at=NOW - timedelta(minutes=61))
-        assert retention.serve_slice() == 1
+        assert pruning.serve_slice() == 1
 
     def test_a_worker_that_stops_does_not_go_on(self) -> None:
         stop = threading.Event()
         stop.set()
         for _ in range(3):
             job()
-        assert retention.prune(stop=stop)[1] is False
+        assert pruning.prune(stop=stop)[1] is False
 
     def test_a_bell_reaches_it(self) -> None:
-        from channels_integration import doorbell
+        from infra import doorbell
 
-        before = doorbell.waiting(dispatch.DUTIES_QUEUE)
+        before = doorbell.waiting(queues.DUTIES_QUEUE)
         assert before is not None
-        dispatch.ring_duty("prune")
-        after = doorbell.waiting(dispatch.DUTIES_QUEUE)
+        queues.ring_duty("prune")
+        after = doorbell.waiting(queues.DUTIES_QUEUE)
         assert after == min(before + 1, doorbell.ENOUGH_BELLS)
 
 
@@ -385,7 +385,7 @@ def test_two_prunes_and_a_claim_at_once_do_not_wait_for_each_other() -> None:
     gone: list[int] = []
 
     def prune() -> None:
-        gone.append(retention.prune()[0]["jobs"])
+        gone.append(pruning.prune()[0]["jobs"])
         connections.close_all()
 
     threads = [threading.Thread(target=prune) for _ in range(2)]
@@ -397,7 +397,7 @@ def test_two_prunes_and_a_claim_at_once_do_not_wait_for_each_other() -> None:
     assert sum(gone) == 15
     let_go.set()
     holder.join(PATIENCE)
-    assert retention.prune()[0]["jobs"] == 5
+    assert pruning.prune()[0]["jobs"] == 5
 
 
 @pytest.mark.django_db
@@ -406,6 +406,6 @@ def test_attempts_to_log_in_go_after_a_day_and_log_ins_after_ninety() -> None:
         for days in (old - 0.5, old + 0.5):
             row = model.objects.create(username=f"ann-{days}", ip_address="203.0.113.1", **columns)
             model.objects.filter(pk=row.pk).update(attempt_time=datetime.now(UTC) - timedelta(days=days))
-    assert retention.count()["logins"] == 2
-    assert retention.prune()[0]["logins"] == 2
+    assert pruning.count()["logins"] == 2
+    assert pruning.prune()[0]["logins"] == 2
     assert (AccessAttempt.objects.count(), AccessLog.objects.count()) == (1, 1)

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from uuid_utils.compat import uuid7
 
+from agent_jobs.conversation import replies
 from agent_jobs.models import Activity, Job, Message
-from agent_jobs.services import replies
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration.messages import Did, Incoming
 from tests import rows

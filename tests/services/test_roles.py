@@ -7,9 +7,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from agent_jobs import duty_rounds, lifecycle
+from agent_jobs.audit import audit_log, verification
+from agent_jobs.duties import duty_table, pruning
+from agent_jobs.lifecycle import Settlement, Turn
 from agent_jobs.models import AuditEntry, Job, Org
-from agent_jobs.services import audit, auditing, duties, duty_table, retention, transitions
-from agent_jobs.services.transitions import Settlement, Turn
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, TaskStatus
 from tests import factories, rows
@@ -98,8 +100,8 @@ def test_the_password_of_the_owner_is_not_changed_on_the_way(role, monkeypatch):
     ],
 )
 def test_the_role_is_refused_whatever_would_change_the_audit(role, statement):
-    audit.record("acme", "thing.done", "thing", "x", actor=Actor("user", "ann"))
-    audit.seal()
+    audit_log.record("acme", "thing.done", "thing", "x", actor=Actor("user", "ann"))
+    audit_log.seal()
     grant(role)
     parameters = connection.get_connection_params() | {
         "user": role,
@@ -128,17 +130,17 @@ def test_the_service_works_under_the_role(role):
     assert api.delete(f"/services/agent-jobs/{posted[1]}").status_code == 200
     assert api.put("/services/organizations/acme/agent-jobs-type/greet", {"name": "B"}).status_code == 200
     assert api.delete("/services/organizations/acme/agent-jobs-type/greet").status_code == 200
-    (claimed,) = transitions.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
+    (claimed,) = lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
     done = Settlement(claimed.id, claimed.token, claimed.task_id, JobStatus.COMPLETED, TaskStatus.COMPLETED)
-    transitions.settle_and_claim([done])
-    transitions.promote_due()
-    duties.each(duty_table.BELLS["sweep"])
-    assert audit.seal() > 5
-    retention.prune(older_than_days=1)
+    lifecycle.settle_and_claim([done])
+    lifecycle.promote_due()
+    duty_rounds.each(duty_table.BELLS["sweep"])
+    assert audit_log.seal() > 5
+    pruning.prune(older_than_days=1)
     assert api.get("/services/audit", {"object_id": posted[0]}).json()["meta"]["total"] == 3
 
     assert Job.objects.get(pk=posted[0]).status == JobStatus.COMPLETED
-    assert auditing.verify("acme").problem == ""
+    assert verification.verify("acme").problem == ""
     assert AuditEntry.objects.filter(action="job.canceled").count() == 1
 
 

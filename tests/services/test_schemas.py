@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_jobs.services import schemas
+from agent_jobs.sandbox import json_schema
 
 DOUBLING = {
     "$defs": {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(25)} | {"d25": {}},
@@ -20,7 +20,7 @@ CHAIN = {
     [
         {},
         {"type": "object"},
-        {"$schema": schemas.DIALECT, "type": "object"},
+        {"$schema": json_schema.DIALECT, "type": "object"},
         {"$defs": {"name": {"type": "string"}}, "properties": {"a": {"$ref": "#/$defs/name"}}},
         {"properties": {"$ref": {"type": "string"}, "const": {"type": "string"}, "$id": {"type": "string"}}},
         {"properties": {"a": {"const": {"$ref": "http://example.com/"}}}},
@@ -28,7 +28,7 @@ CHAIN = {
     ],
 )
 def test_a_plain_schema_is_taken(schema):
-    assert schemas.check_schema(schema) == []
+    assert json_schema.check_schema(schema) == []
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_plain_schema_is_taken(schema):
     ],
 )
 def test_a_schema_that_is_wrong_or_dangerous_is_refused_and_named(schema, field):
-    assert [error.field for error in schemas.check_schema(schema)] == [field]
+    assert [error.field for error in json_schema.check_schema(schema)] == [field]
 
 
 def test_what_is_wrong_with_params_is_named():
@@ -66,7 +66,7 @@ def test_what_is_wrong_with_params_is_named():
         "properties": {"name": {"type": "string"}, "items": {"items": {"type": "integer"}}},
     }
 
-    errors = schemas.params_errors(schema, {"items": [1, "a"], "colour": "red"})
+    errors = json_schema.params_errors(schema, {"items": [1, "a"], "colour": "red"})
 
     assert {(error.field, error.code) for error in errors} == {
         ("params.name", "required"),
@@ -76,22 +76,22 @@ def test_what_is_wrong_with_params_is_named():
 
 
 def test_params_that_fit_have_no_errors():
-    assert schemas.params_errors({"required": ["a"]}, {"a": 1}) == []
-    assert schemas.params_errors({}, {"anything": [1, None]}) == []
+    assert json_schema.params_errors({"required": ["a"]}, {"a": 1}) == []
+    assert json_schema.params_errors({}, {"anything": [1, None]}) == []
 
 
 def test_a_pattern_that_would_backtrack_for_ever_answers_at_once():
     schema = {"properties": {"a": {"pattern": "^(a+)+$"}}}
 
-    errors = schemas.params_errors(schema, {"a": "a" * 5_000 + "b"})
+    errors = json_schema.params_errors(schema, {"a": "a" * 5_000 + "b"})
 
     assert [error.field for error in errors] == ["params.a"]
-    assert len(errors[0].message) <= schemas.MAX_MESSAGE
+    assert len(errors[0].message) <= json_schema.MAX_MESSAGE
 
 
 def test_only_the_first_errors_are_reported():
-    errors = schemas.params_errors(
+    errors = json_schema.params_errors(
         {"properties": {"a": {}}, "additionalProperties": False}, {f"k{i}": 1 for i in range(500)}
     )
 
-    assert len(errors) == schemas.MAX_REPORTED
+    assert len(errors) == json_schema.MAX_REPORTED

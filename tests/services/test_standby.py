@@ -7,10 +7,10 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
+from agent_jobs import duty_rounds
+from agent_jobs.duty_rounds import Duty
 from agent_jobs.models import DutyRun
-from agent_jobs.services import duties
-from agent_jobs.services.duties import Duty
-from agent_jobs.services.standby import Standby
+from agent_jobs.worker.polling import Standby
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -78,9 +78,9 @@ def test_a_process_that_hears_no_bell_from_its_start_says_so_once_its_time_is_ov
 
 
 def test_only_the_bell_itself_counts_not_the_duty_that_standby_does() -> None:
-    duties.serve("standby-test", [Duty("none", lambda: 1, bell="standby-test")])
+    duty_rounds.serve("standby-test", [Duty("none", lambda: 1, bell="standby-test")])
     assert not DutyRun.objects.filter(duty=DutyRun.BELL).exists()
-    duties.serve("standby-test-rung", [Duty("none", lambda: 1, bell="standby-test-rung")], is_rung=True)
+    duty_rounds.serve("standby-test-rung", [Duty("none", lambda: 1, bell="standby-test-rung")], is_rung=True)
     assert DutyRun.objects.filter(duty=DutyRun.BELL).exists()
 
 

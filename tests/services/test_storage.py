@@ -7,7 +7,7 @@ import pytest
 from django.db.models.functions import Now
 
 from agent_jobs.models import Job, Message, Org
-from agent_jobs.services import storage
+from agent_jobs.tenants import stored_bytes
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +30,7 @@ def api(org_id):
 
 def measure(org_id):
     Org.objects.filter(pk=org_id).update(measure_at=Now())
-    storage.measure_due()
+    stored_bytes.measure_due()
     return Org.objects.get(pk=org_id).stored_bytes
 
 
@@ -85,7 +85,7 @@ def test_a_new_measurement_makes_room(api, org_id):
 
 def test_an_organisation_without_a_quota_of_its_own_has_the_default(api, org_id, monkeypatch):
     assert post(api, org_id).status_code == 201
-    monkeypatch.setattr(storage, "MAX_STORED_BYTES", 100)
+    monkeypatch.setattr(stored_bytes, "MAX_STORED_BYTES", 100)
 
     assert post(api, org_id).status_code == 429
 
@@ -100,10 +100,10 @@ def test_it_is_measured_once_a_minute_and_the_others_do_not_wait_for_one_that_fa
         asked.append(found)
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(storage, "_measure", fail)
+    monkeypatch.setattr(stored_bytes, "_measure", fail)
     for _ in range(3):
         try:
-            storage.measure_due()
+            stored_bytes.measure_due()
         except RuntimeError:
             continue
 

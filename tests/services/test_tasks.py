@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from agent_jobs import tasks
-from agent_jobs.services import model_access
+from agent_jobs.catalog import model_keys
 from tests.waiting import PATIENCE
 
 
@@ -27,7 +27,7 @@ def test_model_packages_are_imported_once_when_only_the_clock_has_rung_for_a_whi
         return False
 
     monkeypatch.setattr(tasks, "worker", _worker(passes))
-    monkeypatch.setattr(model_access, "preload", lambda: done.append("packages"))
+    monkeypatch.setattr(model_keys, "preload", lambda: done.append("packages"))
     preloading = tasks.preload_when_idle()
     for bell in ("serve_messages", "promote"):
         assert looked.acquire(timeout=PATIENCE)
@@ -41,7 +41,7 @@ def test_model_packages_are_imported_once_when_only_the_clock_has_rung_for_a_whi
 
 def test_a_process_that_stops_imports_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "worker", _worker(lambda seconds: True))
-    monkeypatch.setattr(model_access, "preload", pytest.fail)
+    monkeypatch.setattr(model_keys, "preload", pytest.fail)
     preloading = tasks.preload_when_idle()
     preloading.join(PATIENCE)
     assert not preloading.is_alive()

@@ -11,28 +11,28 @@ from django.db.models.functions import Now
 
 from agent_jobs.errors import Forbidden, Invalid
 from agent_jobs.models import AppToken, AuditEntry
-from agent_jobs.services import tokens
 from agent_jobs.specs import Actor
+from agent_jobs.tenants import app_tokens
 from tests import rows
 
 pytestmark = pytest.mark.django_db
 
 
 def issue(**options):
-    return tokens.issue(rows.org(), name="test", scopes=["SERVICES:READ"], **options)
+    return app_tokens.issue(rows.org(), name="test", scopes=["SERVICES:READ"], **options)
 
 
 def test_a_token_has_the_published_form_and_is_recognised():
     token, plain = issue()
 
-    assert tokens.PATTERN.fullmatch(plain)
+    assert app_tokens.PATTERN.fullmatch(plain)
     assert len(plain) == 47
-    assert tokens.authenticate(plain) == token
+    assert app_tokens.authenticate(plain) == token
     assert plain.startswith(token.public_id)
 
 
 def test_scopes_are_kept_in_one_form():
-    token, _ = tokens.issue(rows.org(), name="x", scopes=["services:write", "SERVICES:WRITE", "SERVICES:READ"])
+    token, _ = app_tokens.issue(rows.org(), name="x", scopes=["services:write", "SERVICES:WRITE", "SERVICES:READ"])
 
     assert token.scopes == ["SERVICES:READ", "SERVICES:WRITE"]
 
@@ -51,7 +51,7 @@ def test_scopes_are_kept_in_one_form():
 )
 def test_a_token_that_cannot_be_is_refused_and_named(options, field):
     with pytest.raises(Invalid) as refused:
-        tokens.issue(rows.org(), **{"name": "x", "scopes": ["SERVICES:READ"], **options})
+        app_tokens.issue(rows.org(), **{"name": "x", "scopes": ["SERVICES:READ"], **options})
 
     assert [error.field for error in refused.value.errors] == [field]
     assert not AppToken.objects.exists()
@@ -65,11 +65,11 @@ def test_a_new_pepper_leaves_the_tokens_of_the_old_one_alone(settings, django_as
     AppToken.objects.update(last_used_at=Now())
 
     with django_assert_num_queries(4):
-        assert [tokens.authenticate(old_plain), tokens.authenticate(new_plain)] == [old, new]
+        assert [app_tokens.authenticate(old_plain), app_tokens.authenticate(new_plain)] == [old, new]
     assert (old.pepper_version, new.pepper_version) == (1, 2)
     settings.TOKEN_PEPPERS = {2: "two"}
-    assert tokens.authenticate(old_plain) is None
-    assert tokens.authenticate(new_plain) == new
+    assert app_tokens.authenticate(old_plain) is None
+    assert app_tokens.authenticate(new_plain) == new
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_an_admin_gives_no_scope_that_they_do_not_hold():
     rows.org()
 
     with pytest.raises(Forbidden) as refused:
-        tokens.issue_for_app(
+        app_tokens.issue_for_app(
             "acme",
             app="crm",
             name="crm",
@@ -118,8 +118,8 @@ def test_an_admin_gives_no_scope_that_they_do_not_hold():
 
 def test_what_becomes_of_a_token_is_audited_without_the_token():
     token, plain = issue(app="crm", actor=Actor("command", "create_token"))
-    tokens.revoke(token, actor=Actor("user", "ann", "r-1"))
-    tokens.revoke(token, actor=Actor("user", "bob", "r-2"))
+    app_tokens.revoke(token, actor=Actor("user", "ann", "r-1"))
+    app_tokens.revoke(token, actor=Actor("user", "bob", "r-2"))
 
     made, revoked = AuditEntry.objects.order_by("id")
     assert (made.action, made.object_id, made.actor) == ("app_token.created", token.public_id, "command:create_token")
@@ -136,13 +136,13 @@ def test_unknown_expired_and_revoked_tokens_do_not_count():
     expired, expired_plain = issue(expires_in=timedelta(days=1))
     AppToken.objects.filter(pk=expired.pk).update(expires_at=Now() - timedelta(seconds=1))
     revoked, revoked_plain = issue()
-    tokens.revoke(revoked)
+    app_tokens.revoke(revoked)
     forgotten, forgotten_plain = issue()
     forgotten.delete()
 
-    assert tokens.authenticate(alive)
+    assert app_tokens.authenticate(alive)
     for plain in (expired_plain, revoked_plain, forgotten_plain):
-        assert tokens.authenticate(plain) is None
+        assert app_tokens.authenticate(plain) is None
 
 
 def test_a_slip_of_the_pen_does_not_reach_the_database(django_assert_num_queries):
@@ -150,7 +150,7 @@ def test_a_slip_of_the_pen_does_not_reach_the_database(django_assert_num_queries
     slips = [plain[:-1], plain + "a", plain[:20] + ("a" if plain[20] != "a" else "b") + plain[21:], "", "é" * 47]
 
     with django_assert_num_queries(0):
-        assert [tokens.authenticate(slip) for slip in slips] == [None] * 5
+        assert [app_tokens.authenticate(slip) for slip in slips] == [None] * 5
 
 
 def test_the_plain_token_is_stored_nowhere():
@@ -166,12 +166,12 @@ def test_the_plain_token_is_stored_nowhere():
 def test_the_last_use_is_noted_at_most_once_a_minute(django_assert_num_queries):
     token, plain = issue()
 
-    tokens.authenticate(plain)
+    app_tokens.authenticate(plain)
     token.refresh_from_db()
     first = token.last_used_at
     with django_assert_num_queries(2):
-        tokens.authenticate(plain)
+        app_tokens.authenticate(plain)
     assert first is not None
     AppToken.objects.update(last_used_at=Now() - timedelta(minutes=2))
     with django_assert_num_queries(3):
-        tokens.authenticate(plain)
+        app_tokens.authenticate(plain)

@@ -10,9 +10,9 @@ import pytest
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 
+from agent_jobs import tools
 from agent_jobs.errors import PermanentError, RetryableError
-from agent_jobs.services import tools
-from agent_jobs.services.tools import secrets, servers
+from agent_jobs.tools import mcp_tool, tool_secrets
 from tests import rows
 from tests.fakes.mcp import SESSION, Answer, FakeMcp, says, tool
 from tests.sandbox.costing import MOST_SECONDS, spent_on
@@ -24,7 +24,7 @@ SECRET = 'k3y/with"odd+chars='
 
 @pytest.fixture(autouse=True)
 def nothing_is_remembered():
-    servers.forget()
+    mcp_tool.forget()
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def test_a_server_is_asked_once_a_minute_by_each_organisation_and_declaration(fa
     offer(crm(fake, allowed=["find"]))
     assert len(fake.asked("tools/list")) == 3
 
-    later = time.monotonic() + servers.LISTED_SECONDS
-    monkeypatch.setattr(servers.time, "monotonic", lambda: later)
+    later = time.monotonic() + mcp_tool.LISTED_SECONDS
+    monkeypatch.setattr(mcp_tool.time, "monotonic", lambda: later)
     offer(crm(fake))
     assert len(fake.asked("tools/list")) == 4
 
@@ -139,8 +139,8 @@ def test_a_schema_may_name_an_older_dialect(fake):
 def test_ten_thousand_tools_are_read_to_a_bound(fake):
     fake.tools = [tool(f"t{n}") for n in range(10_000)]
     fake.page = 500
-    assert len(names(crm(fake))) == servers.MAX_TOOLS == 128
-    assert len(fake.asked("tools/list")) == servers.MAX_PAGES == 10
+    assert len(names(crm(fake))) == mcp_tool.MAX_TOOLS == 128
+    assert len(fake.asked("tools/list")) == mcp_tool.MAX_PAGES == 10
 
     assert names(crm(fake, allowed=["t4999", "t5000"])) == ["crm__t4999"]
 
@@ -157,7 +157,7 @@ def test_what_a_listing_costs_is_bounded(fake):
 
     spent = spent_on(lambda: names(crm(fake)))
 
-    assert 20 < len(spent.answer) < servers.MAX_TOOLS
+    assert 20 < len(spent.answer) < mcp_tool.MAX_TOOLS
     assert spent.here < 1
 
 
@@ -409,7 +409,7 @@ def test_the_official_server_is_understood(options):
     with _serving(official.streamable_http_app(**options)) as url:
         stated = {"type": "mcp", "name": "sums", "url": f"{url}/mcp"}
         for mode in ("auto", "legacy"):
-            servers.forget()
+            mcp_tool.forget()
             add_tool, fail_tool = offer({**stated, "timeout_seconds": 60} if mode == "auto" else stated)
             assert (add_tool.name, add_tool.description) == ("sums__add", "Adds two numbers.")
             add_tool = replace(add_tool, settings={**add_tool.settings, "mode": mode})
@@ -442,7 +442,7 @@ def test_a_tool_that_requires_approval_and_is_not_listed_ends_the_turn(fake, app
 
 def test_a_secret_reaches_the_server_and_nobody_else(fake, caplog):
     caplog.set_level("DEBUG")
-    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     fake.tools = [tool("find", f"Your key is {SECRET}")]
     stated = crm(fake, headers={"Authorization": "Bearer {secret:crm}"})
     (find,) = offer(stated)
@@ -464,12 +464,12 @@ def test_a_secret_reaches_the_server_and_nobody_else(fake, caplog):
 
 
 def test_a_secret_is_sent_to_its_hosts_alone(fake):
-    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     stated = crm(fake, headers={"X-Leak": "{secret:crm}"})
     (find,) = [tool for tool in offer(stated) if tool.name == "crm__find"]
     before = len(fake.requests)
-    secrets.store("acme", "crm", SECRET, hosts=["crm.example.com"], actor=rows.TESTER)
-    servers.forget()
+    tool_secrets.store("acme", "crm", SECRET, hosts=["crm.example.com"], actor=rows.TESTER)
+    mcp_tool.forget()
     for ask in (lambda: offer(stated), lambda: tools.call("acme", find, {"id": "7"}, key="k")):
         with pytest.raises(PermanentError, match=r"would send the secret 'crm' to 127\.0\.0\.1") as error:
             ask()
@@ -480,7 +480,7 @@ def test_a_secret_is_sent_to_its_hosts_alone(fake):
 
 @pytest.mark.parametrize("method", ["initialize", "tools/list", "tools/call"])
 def test_a_server_that_sends_on_to_another_host_gets_no_secret_there(fake, method):
-    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     with FakeMcp() as other:
         away = Answer(status=307, headers={"Location": other.url.replace("127.0.0.1", "localhost")}, body=b"")
         fake.queue(method, away, away)

@@ -10,10 +10,10 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from agent_jobs import tools
 from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.models import ToolSecret
-from agent_jobs.services import tools
-from agent_jobs.services.tools import blotting, secrets
+from agent_jobs.tools import redaction, tool_secrets
 from tests import rows
 from tests.fakes.webhook import FakeReceiver, Reply
 from tests.waiting import PATIENCE, wait_for
@@ -263,7 +263,7 @@ def test_the_model_chooses_the_address_on_an_allowed_host(server, acme):
     ],
 )
 def test_no_trick_leads_to_another_host(acme, monkeypatch, url):
-    monkeypatch.setattr("channels_integration.http._look_up", _no_network)
+    monkeypatch.setattr("infra.egress.requests_client._look_up", _no_network)
     answer = call(chooser("api.example.com", "*.files.example.com"), url=url, method="GET")
 
     assert answer.is_error
@@ -281,7 +281,7 @@ def test_no_trick_leads_to_another_host(acme, monkeypatch, url):
     ],
 )
 def test_an_allowed_host_is_let_through_however_it_is_written(acme, monkeypatch, url):
-    monkeypatch.setattr("channels_integration.http._look_up", _no_network)
+    monkeypatch.setattr("infra.egress.requests_client._look_up", _no_network)
     with pytest.raises(AssertionError, match="would look up"):
         call(chooser("api.example.com", "*.files.example.com"), url=url, method="GET")
 
@@ -325,7 +325,7 @@ SECRET = 'k3y/with"odd+chars='
 
 def test_a_secret_reaches_the_server_and_nobody_else(server, acme, caplog):
     caplog.set_level("DEBUG")
-    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     tool = declared(server, headers={"Authorization": "Bearer {secret:crm}", "X-Two": "{secret:crm}/{secret:crm}"})
     encoded = "azN5L3dpdGgib2RkK2NoYXJzPQ"
     echoed = [f"Bearer {SECRET}", '{"a": "k3y/with\\"odd+chars="}', '"k3y\\/with\\"odd+chars="', f"{encoded}=="]
@@ -366,7 +366,7 @@ def test_a_secret_reaches_the_server_and_nobody_else(server, acme, caplog):
 def test_a_secret_is_blotted_in_whatever_form_a_server_repeats_it(write, ahead, behind):
     written = write(f"{ahead}{SECRET}{behind}")
     other = write(f"{ahead}{'0' * len(SECRET)}{behind}")
-    told = blotting.Blotter([SECRET]).blotted(f"it is {written}, not {other}")
+    told = redaction.Blotter([SECRET]).blotted(f"it is {written}, not {other}")
 
     assert told.count("******") == 1
     assert other in told
@@ -375,14 +375,14 @@ def test_a_secret_is_blotted_in_whatever_form_a_server_repeats_it(write, ahead, 
 
 
 def test_blotting_a_large_answer_takes_no_time_whatever_the_secret(acme):
-    blotter = blotting.Blotter(["A" * 3_999 + "B", *(f"{n:02}" + "A" * 3_998 for n in range(19))])
+    blotter = redaction.Blotter(["A" * 3_999 + "B", *(f"{n:02}" + "A" * 3_998 for n in range(19))])
     began = time.process_time()
     assert blotter.blotted("A" * 1_000_000) == "A" * 1_000_000
     assert time.process_time() - began < 1
 
 
 def test_a_model_cannot_name_a_secret(server, acme):
-    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     call(declared(server, method="POST", parameters=NOTE), id="{secret:crm}", text="{secret:crm}")
 
     assert SECRET not in str(server.received)
@@ -391,7 +391,7 @@ def test_a_model_cannot_name_a_secret(server, acme):
 
 def test_another_organisations_secret_is_not_there(server, acme):
     rows.org("rival")
-    secrets.store("rival", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool_secrets.store("rival", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     with pytest.raises(PermanentError, match="find needs the secret 'crm'") as error:
         call(declared(server, headers={"X": "{secret:crm}"}), id="7")
 
@@ -470,20 +470,20 @@ def test_a_declaration_that_sends_a_secret_to_a_host_that_it_is_not_for_is_refus
     rows.org("rival")
     tool = tool | {"headers": {"X": "Bearer {secret:crm}"}}
     assert tools.check([tool]) == []
-    found = secrets.complaints("acme", [{"type": "send_message"}, tool])
+    found = tool_secrets.complaints("acme", [{"type": "send_message"}, tool])
 
     assert [error.field for error in found] == (["tools.1.headers"] if refused else [])
     assert all(refused in error.message and "'crm'" in error.message for error in found)
-    assert secrets.complaints("rival", [tool]) == []  # whose secret of this name is not stored yet
+    assert tool_secrets.complaints("rival", [tool]) == []  # whose secret of this name is not stored yet
 
 
 def store(name, hosts):
-    secrets.store("acme", name, SECRET, hosts=hosts or ["none.example"], actor=rows.TESTER)
+    tool_secrets.store("acme", name, SECRET, hosts=hosts or ["none.example"], actor=rows.TESTER)
     ToolSecret.objects.update(hosts=hosts)  # none: a row from before there were any
 
 
 def test_a_secret_under_a_lost_key_is_told_without_it(server, acme, settings):
-    secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
+    tool_secrets.store("acme", "crm", SECRET, hosts=["127.0.0.1"], actor=rows.TESTER)
     settings.SEALING_KEYS = "other:" + "A" * 43 + "="
     with pytest.raises(PermanentError) as error:
         call(declared(server, headers={"X": "{secret:crm}"}), id="7")

@@ -8,10 +8,10 @@ import pytest
 from django.db import DatabaseError, transaction
 from django.db.models import Func
 
+from agent_jobs import lifecycle
 from agent_jobs.errors import IllegalMove
+from agent_jobs.lifecycle import Claim, Settlement, Turn
 from agent_jobs.models import Activity, Job, Message, Task
-from agent_jobs.services import transitions
-from agent_jobs.services.transitions import Claim, Settlement, Turn
 from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, TaskStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
@@ -20,12 +20,8 @@ from tests.races import at_once, in_threads
 pytestmark = pytest.mark.django_db
 
 
-def claim(
-    turn: Turn | None = None, *, batch: int = 1, settlements: list[Settlement] | None = None
-) -> transitions.Answer:
-    return transitions.settle_and_claim(
-        settlements or [], lane="messages", turn=turn or Turn(), worker_id=7, batch=batch
-    )
+def claim(turn: Turn | None = None, *, batch: int = 1, settlements: list[Settlement] | None = None) -> lifecycle.Answer:
+    return lifecycle.settle_and_claim(settlements or [], lane="messages", turn=turn or Turn(), worker_id=7, batch=batch)
 
 
 def settlement(claimed: Claim, **fields: Any) -> Settlement:
@@ -44,11 +40,11 @@ def test_an_event_moves_a_job_only_from_where_the_table_says(event: Event, statu
     if event == Event.START:
         columns = {"queue_at": None}
     if status in MOVES[event].sources:
-        assert transitions.move_one(event, job, actor=rows.TESTER, **columns).status == MOVES[event].target
+        assert lifecycle.move_one(event, job, actor=rows.TESTER, **columns).status == MOVES[event].target
         assert Activity.objects.get(job=job).moved_to == MOVES[event].target
     else:
         with pytest.raises(IllegalMove) as refusal:
-            transitions.move_one(event, job, actor=rows.TESTER, **columns)
+            lifecycle.move_one(event, job, actor=rows.TESTER, **columns)
         assert refusal.value.context["status"] == status
         assert Job.objects.get(pk=job.pk).status == status
         assert not Activity.objects.filter(job=job).exists()
@@ -63,7 +59,7 @@ def test_the_database_refuses_any_change_of_an_ended_job(status: JobStatus) -> N
 
 def test_the_database_refuses_a_second_end_in_one_life() -> None:
     job = rows.job(JobStatus.RUNNING)
-    transitions.move_one(Event.FAIL, job, actor=rows.TESTER)
+    lifecycle.move_one(Event.FAIL, job, actor=rows.TESTER)
     with pytest.raises(DatabaseError), transaction.atomic():
         Activity.objects.create(org_id="acme", job=job, code="job.completed", moved_to="COMPLETED")
 
@@ -90,7 +86,7 @@ def test_only_a_waiting_job_is_claimed(status: JobStatus) -> None:
 def test_only_a_scheduled_job_that_is_due_is_promoted(status: JobStatus) -> None:
     job = rows.job(status, scheduled_at=datetime.now(UTC) - timedelta(seconds=1))
     later = rows.job(JobStatus.SCHEDULED)
-    transitions.promote_due()
+    lifecycle.promote_due()
     expected = JobStatus.WAITING if status == JobStatus.SCHEDULED else status
     assert Job.objects.get(pk=job.pk).status == expected
     assert Job.objects.get(pk=later.pk).status == JobStatus.SCHEDULED
@@ -103,7 +99,7 @@ def test_a_settlement_changes_only_a_running_job(status: JobStatus) -> None:
     ended = Settlement(
         id=job.pk, token=1, task_id=str(task.pk), status=JobStatus.COMPLETED, task_status=TaskStatus.COMPLETED
     )
-    answer = transitions.settle_and_claim([ended])
+    answer = lifecycle.settle_and_claim([ended])
     assert (job.pk in answer.settled) == (status == JobStatus.RUNNING)
     expected = JobStatus.COMPLETED if status == JobStatus.RUNNING else status
     assert Job.objects.get(pk=job.pk).status == expected
@@ -137,10 +133,10 @@ def test_a_stale_token_writes_nothing_at_all() -> None:
     late = settlement(
         claimed,
         outgoing=[{"id": "00000000-0000-7000-8000-000000000001"}],
-        lines=[transitions.Line("00000000-0000-7000-8000-000000000001", "late", False, 0)],
-        notes=[transitions.Note("message.out", "submitted")],
+        lines=[lifecycle.Line("00000000-0000-7000-8000-000000000001", "late", False, 0)],
+        notes=[lifecycle.Note("message.out", "submitted")],
     )
-    assert transitions.settle_and_claim([late]).settled == frozenset()
+    assert lifecycle.settle_and_claim([late]).settled == frozenset()
     assert (Activity.objects.count(), Message.objects.count(), OutboundMessage.objects.count()) == before
     assert Job.objects.get(pk=claimed.id).status == JobStatus.RUNNING
     assert Task.objects.get(pk=claimed.task_id).status == TaskStatus.RUNNING
@@ -160,7 +156,7 @@ def test_a_reply_that_came_during_the_turn_puts_the_job_back_into_the_queue() ->
     rows.job()
     (claimed,) = claim().claimed
     Job.objects.filter(pk=claimed.id).update(inbox_count=1)
-    transitions.settle_and_claim(
+    lifecycle.settle_and_claim(
         [settlement(claimed, status=JobStatus.RUNNING, waiting_for="reply", wake_seconds=60.0, result=None)]
     )
     assert Job.objects.get(pk=claimed.id).queue_at is not None
@@ -203,13 +199,13 @@ def test_an_ended_turn_keeps_what_was_said_and_done() -> None:
     rows.job()
     (claimed,) = claim().claimed
     key = "00000000-0000-7000-8000-000000000002"
-    transitions.settle_and_claim(
+    lifecycle.settle_and_claim(
         [
             settlement(
                 claimed,
                 result_data={"n": 1},
-                lines=[transitions.Line(key, "Hello", True, 0)],
-                notes=[transitions.Note("message.out", "completed", "said: Hello", id=key, output={"text": "Hello"})],
+                lines=[lifecycle.Line(key, "Hello", True, 0)],
+                notes=[lifecycle.Note("message.out", "completed", "said: Hello", id=key, output={"text": "Hello"})],
             )
         ]
     )
@@ -225,7 +221,7 @@ def test_a_wait_that_is_over_puts_the_job_into_the_queue() -> None:
     past = datetime.now(UTC) - timedelta(seconds=1)
     due = rows.job(JobStatus.RUNNING, lease_until=None, waiting_for="reply", wake_at=past)
     later = rows.job(JobStatus.RUNNING, lease_until=None, waiting_for="reply", wake_at=past + timedelta(hours=1))
-    assert transitions.wake_due() == {"messages": 1}
+    assert lifecycle.wake_due() == {"messages": 1}
     assert Job.objects.get(pk=due.pk).queue_at is not None
     assert Job.objects.get(pk=later.pk).queue_at is None
 
@@ -252,7 +248,7 @@ def test_of_many_parallel_cancels_one_wins() -> None:
     job = rows.job()
 
     def cancel() -> Job:
-        return transitions.move_one(Event.CANCEL, Job.objects.get(pk=job.pk), actor=rows.TESTER)
+        return lifecycle.move_one(Event.CANCEL, Job.objects.get(pk=job.pk), actor=rows.TESTER)
 
     outcomes = at_once(*[cancel] * 8)
     assert Counter(map(type, outcomes)) == {Job: 1, IllegalMove: 7}
@@ -288,7 +284,7 @@ def test_a_job_that_comes_back_into_the_queue_keeps_the_head_start_of_its_priori
     waited_for_a_minute = rows.job(queue_at=datetime.now(UTC) - timedelta(minutes=1))
     high, low = rows.job(status, priority=8), rows.job(status, priority=2)
     for job in (low, high):
-        transitions.move_one(event, job, actor=rows.TESTER, **columns)
+        lifecycle.move_one(event, job, actor=rows.TESTER, **columns)
     order = [claim().claimed[0].id for _ in range(3)]
     assert order == [high.pk, waited_for_a_minute.pk, low.pk]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_jobs import hours
-from agent_jobs.hours import Hours
+from agent_jobs.hours import calendar
+from agent_jobs.hours.calendar import Hours
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHTS = {"time_zone": "Europe/Berlin", "quiet": ["22:00-07:00"]}
@@ -21,7 +21,7 @@ OFFICE = {
 
 
 def parsed(stated: Any) -> Hours:
-    found, errors = hours.parse(stated, at="hours")
+    found, errors = calendar.parse(stated, at="hours")
     assert errors == []
     return found
 
@@ -112,10 +112,10 @@ def test_an_hour_that_comes_twice_is_open_twice() -> None:
 def test_a_window_that_ends_in_the_repeated_hour(
     zone: str, span: str, last_open: datetime, first_closed: datetime
 ) -> None:
-    hours = parsed({"time_zone": zone, "quiet": [span]})
+    calendar = parsed({"time_zone": zone, "quiet": [span]})
 
-    assert hours.is_open(last_open)
-    assert not hours.is_open(first_closed)
+    assert calendar.is_open(last_open)
+    assert not calendar.is_open(first_closed)
 
 
 def test_open_time_is_counted_over_nights_and_weekends() -> None:
@@ -170,6 +170,6 @@ def test_open_time_passes_only_while_it_is_open(at: datetime, minutes: int, stat
     ],
 )
 def test_what_does_not_hold_is_named(stated: Any, field: str) -> None:
-    found, errors = hours.parse(stated, at="hours")
+    found, errors = calendar.parse(stated, at="hours")
     assert field in [error.field for error in errors]
-    assert found == hours.ALWAYS
+    assert found == calendar.ALWAYS

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from channels_integration.storable import storable
+from infra.storable_text import storable
 
 
 @pytest.mark.parametrize(

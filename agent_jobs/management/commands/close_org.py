@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from agent_jobs.duties import closing
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import closing
 from agent_jobs.specs import Actor
 
 _ACTOR = Actor("command", "close_org")

@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import orgs
 from agent_jobs.specs import Actor
+from agent_jobs.tenants import orgs
 
 _ACTOR = Actor("command", "create_org")
 

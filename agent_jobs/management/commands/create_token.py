@@ -7,8 +7,8 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from agent_jobs import scopes
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import orgs, tokens
 from agent_jobs.specs import Actor
+from agent_jobs.tenants import app_tokens, orgs
 
 
 class Command(BaseCommand):
@@ -30,16 +30,16 @@ class Command(BaseCommand):
         lasts.add_argument(
             "--expires-in-days",
             type=int,
-            default=tokens.DEFAULT_DAYS,
+            default=app_tokens.DEFAULT_DAYS,
             metavar="N",
-            help=f"default {tokens.DEFAULT_DAYS}; 0: never",
+            help=f"default {app_tokens.DEFAULT_DAYS}; 0: never",
         )
         lasts.add_argument("--never", action="store_true", help="it never expires: for what nobody can replace in time")
 
     def handle(self, *args: Any, **options: Any) -> None:
         days = 0 if options["never"] else options["expires_in_days"]
         with told_plainly():
-            _, plain = tokens.issue(
+            _, plain = app_tokens.issue(
                 orgs.open_org(options["org"]),
                 name=options["name"],
                 scopes=options["scopes"],

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from agent_jobs.audit import grants
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import roles
 
 
 class Command(BaseCommand):
@@ -29,9 +29,9 @@ class Command(BaseCommand):
                 if not password:
                     self.stdout.write(f"{options['password_env']} is empty: no role is made or changed")
                     return
-                count = roles.make(options["role"], password=password)
+                count = grants.make(options["role"], password=password)
             else:
-                count = roles.grant(options["role"])
+                count = grants.grant(options["role"])
         self.stdout.write(f"{options['role']} may use {count} tables, and of the audit only read and add")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import channels, orgs
 from agent_jobs.specs import Actor
+from agent_jobs.tenants import channel_admin, orgs
 from channels_integration.errors import ChannelsError, InvalidField
 
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         with told_plainly():
             org = orgs.open_org(options["org"])
             try:
-                installation = channels.install_slack(
+                installation = channel_admin.install_slack(
                     org.pk,
                     actor=Actor("command", "install_slack"),
                     team_id=options["team"],

@@ -4,9 +4,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from agent_jobs import queries
+from agent_jobs.duties import pruning
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import retention
+from agent_jobs.reads import queries
 
 
 class Command(BaseCommand):
@@ -28,10 +28,10 @@ class Command(BaseCommand):
             if org_id is not None:
                 queries.org(org_id)
             if options["dry_run"]:
-                found, is_done = retention.count(org_id=org_id, older_than_days=days), True
+                found, is_done = pruning.count(org_id=org_id, older_than_days=days), True
             else:
-                found, is_done = retention.prune(org_id=org_id, older_than_days=days, seconds=options["seconds"])
-        for kind in retention.KINDS:
+                found, is_done = pruning.prune(org_id=org_id, older_than_days=days, seconds=options["seconds"])
+        for kind in pruning.KINDS:
             self.stdout.write(f"{kind}: {found[kind]}")
         if not is_done:
             self.stdout.write("the time is over; there is more")

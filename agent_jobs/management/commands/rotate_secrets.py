@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import channels
 from agent_jobs.specs import Actor
+from agent_jobs.tenants import channel_admin
 from channels_integration.errors import ChannelsError
 
 
@@ -19,7 +19,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with told_plainly():
             try:
-                count, failed, left = channels.rotate_secrets(actor=Actor("command", "rotate_secrets"))
+                count, failed, left = channel_admin.rotate_secrets(actor=Actor("command", "rotate_secrets"))
             except ChannelsError as error:
                 raise CommandError(error.message) from None
         for cell in failed:

@@ -4,8 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from agent_jobs.audit import verification
 from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.services import auditing
 
 
 class Command(BaseCommand):
@@ -20,11 +20,11 @@ class Command(BaseCommand):
             raise CommandError("--expect needs --org: a hash is one organisation's")
         broken = 0
         with told_plainly():
-            known = auditing.orgs()
+            known = verification.orgs()
             if options["org"] and options["org"] not in known:
                 raise CommandError(f"there is no organization {options['org']!r}, and no entry of one")
             for org_id in [options["org"]] if options["org"] else known:
-                verdict = auditing.verify(org_id, expected=options["expect"].strip().lower())
+                verdict = verification.verify(org_id, expected=options["expect"].strip().lower())
                 figures = f"{org_id}: {verdict.entries} entries, {verdict.seals} seals, head {verdict.head or '-'}"
                 self.stdout.write(f"{figures}: {verdict.problem or 'ok'}")
                 broken += bool(verdict.problem)

@@ -1,0 +1,145 @@
+"""Buttons under our messages, and what a press means: each decides an approval, as `approve:<id>` or `deny:<id>`."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.models.fields.json import KT
+from django.db.models.functions import Now
+
+from agent_jobs.approvals import decisions
+from agent_jobs.approvers import Person
+from agent_jobs.audit import audit_log
+from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from agent_jobs.models import Activity, Approval
+from agent_jobs.specs import Actor
+from agent_jobs.states import SourceType
+from channels_integration.messages import Incoming
+
+
+@dataclass(frozen=True, slots=True)
+class Editable:
+    """What a button approves of, and the JSON schema of what may be sent instead."""
+
+    arguments: Mapping[str, Any]
+    schema: Mapping[str, Any]
+
+
+def press(
+    org_id: str,
+    *,
+    platform: str,
+    code: str,
+    value: str,
+    by: Person,
+    actor: Actor,
+    team: str = "",
+    arguments: Mapping[str, Any] | None = None,
+) -> Approval:
+    """Do what the button says, in the name of `by`, who pressed it in that channel (and, on Slack, in that `team`).
+
+    `arguments` are what `by` made of those that the agent asked for. Raises Invalid where no button of ours has this
+    value or it goes with no arguments, NotFound where it is none of this channel's, and what `approvals.decide` raises.
+    """
+    decision, approval_id = _read(value)
+    if arguments is not None and decision != "approve":
+        raise Invalid(FieldError("arguments", "invalid", "go only with the button that approves"))
+    require_place(org_id, approval_id, platform=platform, code=code, team=team)
+    return decisions.decide(org_id, approval_id, decision, by=by, actor=actor, arguments=arguments)
+
+
+def editable(org_id: str, values: Iterable[str]) -> dict[str, Editable]:
+    """Those of these buttons, by their values, that may be pressed with other arguments now. One query, or none where
+    no button approves."""
+    asked: dict[UUID, str] = {}
+    for value in values:
+        with suppress(Invalid):
+            decision, approval_id = _read(value)
+            asked |= {approval_id: value} if decision == "approve" else {}
+    if not asked:
+        return {}
+    pending = Approval.objects.filter(org_id=org_id, pk__in=asked, status=Approval.Status.PENDING)
+    return {
+        asked[found.pk]: Editable(found.arguments, decisions.schema_of(found))
+        for found in pending.select_related("step")
+        if decisions.has_arguments(found)
+    }
+
+
+def require_place(org_id: str, approval_id: UUID, *, platform: str, code: str, team: str = "") -> None:
+    """Raises NotFound where it was asked in another channel. Another organisation's passes: `approvals` refuses it, and
+    tells of it."""
+    asked = Approval.objects.filter(pk=approval_id, org_id=org_id).select_related("job").first()
+    if asked and not _is_place_of(asked, platform, code, team):
+        raise decisions.not_found(str(approval_id))
+
+
+def receive(incoming: Incoming) -> bool:
+    """A press that a platform told of. False if it may mean something in a second: the agent is just asking.
+
+    There is nobody to tell of a refusal: it is kept with the job (or, if the approval is another organisation's, in the
+    audit), and changes nothing.
+    """
+    actor = Actor("person", incoming.author[:200])
+    try:
+        press(
+            incoming.org_id,
+            platform=incoming.platform,
+            code=incoming.code,
+            value=incoming.text,
+            by=person(incoming),
+            actor=actor,
+            team=incoming.team,
+        )
+    except Invalid:
+        return True
+    except NotFound as error:
+        if error.denied:
+            audit_log.record_denied(incoming.org_id, *error.denied, actor=actor, method="PRESS", code=error.code)
+    except Forbidden:
+        note_refused(_read(incoming.text)[1], incoming.author)
+    except Conflict as error:
+        return error.code != "approval_not_open"
+    return True
+
+
+def person(incoming: Incoming) -> Person:
+    return Person(incoming.platform, incoming.author, incoming.is_outsider)
+
+
+def _read(value: str) -> tuple[str, UUID]:
+    decision, _, stated = value.partition(":")
+    if decision in decisions.DECISIONS:
+        try:
+            return decision, UUID(stated)
+        except ValueError:
+            pass
+    raise Invalid(FieldError("value", "invalid", "is not the value of a button"))
+
+
+def _is_place_of(approval: Approval, platform: str, code: str, team: str) -> bool:
+    job = approval.job
+    stated = job.channel_data.get("team_id")
+    return (job.platform, job.channel_code) == (platform, code) and (not team or stated in (None, team))
+
+
+def note_refused(approval_id: UUID, author: str) -> None:
+    """Who may not decide has tried to: kept once for each person, however often they press."""
+    approval = Approval.objects.select_related("job").get(pk=approval_id)
+    actor = str(Actor("person", author[:200]))
+    noted = Activity.objects.filter(job_id=approval.job_id, code="approval.refused", actor=actor)
+    if noted.alias(approval_id=KT("input__approval_id")).filter(approval_id=str(approval.pk)).exists():
+        return
+    Activity.objects.create(
+        org_id=approval.org_id,
+        job_id=approval.job_id,
+        code="approval.refused",
+        note=f"{author} may not decide about {approval.what}",
+        actor=actor,
+        life=approval.job.retry_count,
+        source_type=SourceType.DIRECT,
+        input={"approval_id": str(approval.pk), "author": author},
+        processed_at=Now(),
+    )

@@ -1,0 +1,210 @@
+"""Approvals: a tool call is written down, a person decides, the job goes on. Rows, so they survive any restart.
+
+Lock order: the job's row first, the approval's second. Whoever is first decides; the time-out is one of them. The time
+runs from when the question is out, or was given up: hours in which nobody is spoken to are no hours to decide in.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from agent_jobs import approvers, lifecycle
+from agent_jobs.approvers import Decider
+from agent_jobs.audit import audit_log
+from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from agent_jobs.lifecycle import queues, withdrawals
+from agent_jobs.models import Activity, Approval, Job
+from agent_jobs.sandbox import json_schema
+from agent_jobs.specs import Actor
+from agent_jobs.states import SourceType, WaitingFor
+from channels_integration import platforms
+
+Status = Approval.Status
+# Longer than a job may take.
+_FAR_AWAY_SECONDS = timedelta(days=1_000).total_seconds()
+DECISIONS = {"approve": Status.APPROVED, "deny": Status.DENIED}
+
+
+def time_for(minutes: float, platform: str) -> dict[str, Any]:
+    """The columns of a new one that somebody on that platform has so long for."""
+    seconds = minutes * 60
+    if platforms.get(platform).accepts_on_commit:
+        return {"expires_at": lifecycle.in_seconds(seconds)}
+    return {"expires_at": lifecycle.in_seconds(seconds + _FAR_AWAY_SECONDS), "timer_seconds": seconds}
+
+
+def start_time(job: Job, message_key: UUID) -> float | None:
+    """Of what was asked by this message, which is out now, or never will be: only the API is left then. Once; returns
+    the seconds that begin, None where none do."""
+    asked = Approval.objects.filter(job_id=job.pk, message_key=message_key, timer_seconds__isnull=False)
+    approval = asked.filter(status=Status.PENDING).first()
+    if approval is None:
+        return None
+    seconds = approval.timer_seconds or 0.0
+    asked.filter(pk=approval.pk).update(expires_at=lifecycle.in_seconds(seconds), timer_seconds=None)
+    return seconds
+
+
+def decide(
+    org_id: str,
+    approval_id: UUID,
+    decision: str,
+    *,
+    by: Decider,
+    actor: Actor,
+    job_id: UUID | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    reason: str = "",
+) -> Approval:
+    """Approve or deny, once.
+
+    `arguments` replace those that the agent asked for; the very same are no change. Raises NotFound, Forbidden for who
+    is not among the approvers, Invalid for arguments that the tool does not take, and Conflict where it is decided,
+    expired or withdrawn, or where `by` was not shown all that they approve.
+    """
+    with transaction.atomic():
+        asked = _found(org_id, approval_id, job_id)
+        job = Job.objects.select_for_update(no_key=True).get(org_id=org_id, pk=asked.job_id)
+        approval = Approval.objects.select_related("step").select_for_update(of=("self",)).get(pk=asked.pk)
+        _require_approver(approval, by)
+        _require_open(approval, job)
+        if decision == "approve" and arguments is None:
+            _require_seen(approval, by)
+        if arguments is not None:
+            _check(approval, arguments)
+            arguments = None if _as_json(arguments) == _as_json(approval.arguments) else arguments
+        _decided(approval, DECISIONS[decision], by=str(by), reason=reason, edited_arguments=arguments)
+        _note(job, approval, actor)
+        _audit(approval, actor)
+        _go_on(job)
+    return approval
+
+
+def require_decidable(org_id: str, approval_id: UUID, *, by: Decider) -> Approval:
+    """One that `by` could decide this moment, which promises nothing. Raises what `decide` does."""
+    approval = _found(org_id, approval_id)
+    _require_approver(approval, by)
+    _require_open(approval, approval.job)
+    return approval
+
+
+def has_arguments(approval: Approval) -> bool:
+    """Whether it is about a call with arguments that somebody may change."""
+    return approval.kind == Approval.Kind.TOOL and approval.tool != "ask_approval"
+
+
+def schema_of(approval: Approval) -> Mapping[str, Any]:
+    """The JSON schema of the arguments that its tool takes, which it was asked with."""
+    return approval.step.input.get("parameters") or {}
+
+
+def settle_time_out(approval: Approval, job: Job) -> Approval:
+    """The outcome of one that nobody has decided in time, with the job's row locked. Its time is the database's."""
+    if approval.status != Status.PENDING:
+        return approval
+    late = Approval.objects.filter(pk=approval.pk, status=Status.PENDING, expires_at__lte=Now())
+    if late.exists():
+        is_approved = approval.on_timeout == "approve"
+        _decided(approval, Status.APPROVED if is_approved else Status.EXPIRED, by=withdrawals.TIME_OUT, reason="")
+        _note(job, approval, Actor("system", "approvals"))
+    return approval
+
+
+def not_found(approval_id: str, *, denied: tuple[str, str] | None = None) -> NotFound:
+    return NotFound(f"there is no approval {approval_id[:64]!r}", code="approval_not_found", denied=denied)
+
+
+def _found(org_id: str, approval_id: UUID, job_id: UUID | None = None) -> Approval:
+    asked = Approval.objects.select_related("job", "step").filter(pk=approval_id).first()
+    if asked is None or asked.org_id != org_id or (job_id is not None and asked.job_id != job_id):
+        is_own = asked is not None and asked.org_id == org_id
+        raise not_found(str(approval_id), denied=None if is_own else ("approval", str(approval_id)))
+    return asked
+
+
+def _require_approver(approval: Approval, by: Decider) -> None:
+    if not approvers.may_decide(approval.approvers, by):
+        raise Forbidden("somebody else has to decide this", code="not_an_approver")
+
+
+def _require_seen(approval: Approval, by: Decider) -> None:
+    """Who presses a button has seen the question alone. Who brings arguments along has seen these."""
+    if isinstance(by, approvers.Person) and not withdrawals.is_whole(approval):
+        raise Conflict("not all of it is shown there: read and approve it by API", code="approval_by_api_only")
+
+
+def _require_open(approval: Approval, job: Job) -> None:
+    if approval.status == Status.PENDING and job.is_terminal:
+        raise Conflict(f"the job is {job.status}: there is nothing left to approve", code="approval_closed")
+    is_late = Approval.objects.filter(pk=approval.pk, expires_at__lte=Now()).exists()
+    if approval.status == Status.PENDING and is_late:
+        raise Conflict("the time for this decision is over", code="approval_closed")
+    if approval.status == Status.PENDING and (job.waiting_for != WaitingFor.APPROVAL or job.lease_until is not None):
+        # A worker has the job in its hands for these milliseconds, and would not hear of the decision.
+        raise Conflict("the agent is just asking for it: try again in a second", code="approval_not_open")
+    if approval.status != Status.PENDING:
+        by = f" by {approval.decided_by}" if approval.decided_by else ""
+        raise Conflict(f"it is {approval.status}{by} already", code="approval_closed")
+
+
+def _check(approval: Approval, arguments: Mapping[str, Any]) -> None:
+    if approval.kind == Approval.Kind.BUDGET:
+        raise Invalid(FieldError("arguments", "invalid", "go only with a tool's call; more budget is granted as asked"))
+    if not isinstance(arguments, Mapping):
+        raise Invalid(FieldError("arguments", "invalid", "must be an object"))
+    if errors := json_schema.params_errors(schema_of(approval), arguments, at="arguments"):
+        raise Invalid(*errors)
+
+
+def _as_json(arguments: Mapping[str, Any]) -> str:
+    """For Python, true is 1; for a tool it is not."""
+    return json.dumps(arguments, sort_keys=True)
+
+
+def _decided(
+    approval: Approval, status: str, *, by: str, reason: str, edited_arguments: Mapping[str, Any] | None = None
+) -> None:
+    Approval.objects.filter(pk=approval.pk, status=Status.PENDING).update(
+        status=status, decided_by=by[:255], reason=reason, edited_arguments=edited_arguments, decided_at=Now()
+    )
+    approval.refresh_from_db(fields=["status", "decided_by", "reason", "edited_arguments", "decided_at"])
+    withdrawals.close(approval)
+
+
+def _note(job: Job, approval: Approval, actor: Actor) -> None:
+    why = f": {approval.reason}" if approval.reason else ""
+    changed = {"edited_arguments": approval.edited_arguments} if approval.edited_arguments is not None else {}
+    Activity.objects.create(
+        org_id=job.org_id,
+        job_id=job.pk,
+        code=f"approval.{approval.status}",
+        note=f"{approval.what} was {approval.status} by {approval.decided_by}{why}",
+        actor=str(actor),
+        request_id=actor.request_id,
+        life=job.retry_count,
+        source_type=SourceType.DIRECT,
+        input={"approval_id": str(approval.pk), "tool": approval.tool, "arguments": approval.arguments, **changed},
+        processed_at=Now(),
+    )
+
+
+def _audit(approval: Approval, actor: Actor) -> None:
+    after: dict[str, Any] = {"job_id": str(approval.job_id), "tool": approval.tool, "by": approval.decided_by}
+    if approval.kind == Approval.Kind.BUDGET:
+        after["budget"] = approval.arguments
+    if approval.reason:
+        after["reason"] = approval.reason
+    if approval.edited_arguments is not None:
+        after["edited_arguments"] = approval.edited_arguments
+    action = f"approval.{approval.status}"
+    audit_log.record(approval.org_id, action, "approval", str(approval.pk), actor=actor, after=after)
+
+
+def _go_on(job: Job) -> None:
+    if lifecycle.ready_again(job):
+        queues.ring_on_commit(job.lane)

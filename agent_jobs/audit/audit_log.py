@@ -1,0 +1,171 @@
+"""The audit: entries that nobody changes, and a chain of seals per organisation that shows if somebody did.
+
+Moves of jobs become entries by a trigger (migration 0004); services `record` the rest in the transaction of the write;
+doors `record_denied` what was refused because it is another organisation's.
+
+Writers take no turns: they only insert. A duty seals what is new each second. An entry's digest is the SHA-256 of its
+canonical text (`CANONICAL`); a seal's hash is the SHA-256 of the hash before it, of the canonical text of organisation,
+number and time of the seal, and of the digests of its entries in the order of their ids. So whoever changes, removes or
+slips in an entry has to forge every later seal; those who keep a hash elsewhere see that, too (`services.auditing`).
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from agent_jobs import duty_rounds
+from agent_jobs.models import AuditEntry, AuditMark, WorkerProcess
+from agent_jobs.specs import Actor
+from infra import meters
+
+MASK = "******"
+BATCH = 10_000
+MOST_DENIED = 200
+_MOST_BATCHES = 10
+_LOCK = (WorkerProcess.LOCK_SPACE, duty_rounds.LOCKS["audit"])
+_MAX_ID = 600
+_SECRET = re.compile(r"secret|password|token|digest|api_?key", re.IGNORECASE)
+
+# What is hashed of an entry. Never changed: it would break every chain.
+CANONICAL = """jsonb_build_array(e.id, e.org_id, to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), e.txid,
+    e.actor, e.request_id, e.action, e.object_type, e.object_id, e.before, e.after)::text"""
+# And of a seal, beside the hash before it and the digests.
+CANONICAL_SEAL = (
+    """jsonb_build_array(s.org_id, s.seq, to_char(s.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'))::text"""
+)
+
+
+# --- Entries ---------------------------------------------------------------------------------------------------
+def record(
+    org_id: str,
+    action: str,
+    object_type: str,
+    object_id: str,
+    *,
+    actor: Actor,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    """Add an entry; call it in the transaction of what it tells of. Texts under names of secrets are masked."""
+    AuditEntry.objects.create(
+        org_id=org_id,
+        action=action,
+        object_type=object_type,
+        object_id=_storable(object_id)[:_MAX_ID],
+        actor=str(actor),
+        request_id=actor.request_id,
+        before=None if before is None else masked(before),
+        after=None if after is None else masked(after),
+    )
+
+
+def record_denied(org_id: str, object_type: str, object_id: str, *, actor: Actor, method: str, code: str) -> None:
+    """Somebody of `org_id` asked for a thing of another organisation, or for one that does not exist.
+
+    The entry must not tell which: it is written in both cases. It names the first thing asked for. There is one entry
+    an hour for each actor, kind of thing and method, and at most MOST_DENIED of the organisation; a metric counts all.
+    """
+    meters.add("denied_accesses", kind=object_type)
+    lately = AuditEntry.objects.filter(org_id=org_id, action="access.denied", at__gt=Now() - timedelta(hours=1))
+    same = {"actor": str(actor), "object_type": object_type, "after__method": _storable(method)}
+    if lately.filter(**same).exists() or lately.count() >= MOST_DENIED:
+        return
+    record(
+        org_id, "access.denied", object_type, object_id, actor=actor, after={"method": _storable(method), "code": code}
+    )
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of two states, what differs: `({"name": "A"}, {"name": "B"})`."""
+    names = [name for name in after if name not in before or before[name] != after[name]]
+    return {name: before[name] for name in names if name in before}, {name: after[name] for name in names}
+
+
+def masked(value: Any, name: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {key: masked(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(inner, name) for inner in value]
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    return MASK if isinstance(value, str) and value and _SECRET.search(name) else value
+
+
+def _storable(text: str) -> str:
+    return "".join("?" if character == "\x00" or "\ud800" <= character <= "\udfff" else character for character in text)
+
+
+# --- Seals -----------------------------------------------------------------------------------------------------
+_LOOK = """
+SELECT coalesce((SELECT max(id) FROM agent_jobs_auditentry), 0), coalesce(m.floor, 0), coalesce(m.candidate_id, 0),
+    coalesce(m.candidate_txid <= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+        OR m.candidate_txid > pg_snapshot_xmax(pg_current_snapshot())::text::bigint, true)
+FROM (SELECT 1) one LEFT JOIN agent_jobs_auditmark m ON m.id = 1
+"""
+_SEAL = f"""
+WITH unsealed AS MATERIALIZED (
+    SELECT e.id, e.org_id, sha256(convert_to({CANONICAL}, 'UTF8')) AS digest
+    FROM agent_jobs_auditentry e
+    JOIN (
+        (SELECT id FROM agent_jobs_auditentry WHERE id > %(floor)s
+            EXCEPT SELECT unnest(entry_ids) FROM agent_jobs_auditseal WHERE last_id > %(floor)s)
+        ORDER BY id LIMIT %(batch)s
+    ) unseen USING (id)
+), s AS MATERIALIZED (
+    SELECT found.*, coalesce(last.seq, 0) + 1 AS seq, coalesce(last.hash, '') AS prev_hash, now() AS at
+    FROM (
+        SELECT org_id, array_agg(id ORDER BY id) AS entry_ids, max(id) AS last_id,
+            string_agg(digest, '' ORDER BY id) AS digests
+        FROM unsealed GROUP BY org_id
+    ) found
+    LEFT JOIN LATERAL (
+        SELECT seq, hash FROM agent_jobs_auditseal l WHERE l.org_id = found.org_id ORDER BY seq DESC LIMIT 1
+    ) last ON true
+), made AS (
+    INSERT INTO agent_jobs_auditseal (org_id, seq, at, entry_ids, digests, last_id, prev_hash, hash)
+    SELECT org_id, seq, at, entry_ids, digests, last_id, prev_hash,
+        sha256(prev_hash || convert_to({CANONICAL_SEAL}, 'UTF8') || digests)
+    FROM s
+)
+SELECT count(*) FROM unsealed
+"""  # noqa: S608 - constants
+_MOVE_MARK = f"""
+INSERT INTO {AuditMark._meta.db_table} AS m (id, floor, candidate_id, candidate_txid)
+VALUES (1, %(floor)s, %(candidate)s, pg_current_xact_id()::text::bigint)
+ON CONFLICT (id) DO UPDATE SET floor = excluded.floor, candidate_id = excluded.candidate_id,
+    candidate_txid = excluded.candidate_txid
+"""  # noqa: S608 - a constant
+
+
+def seal() -> int:
+    """Seal every entry that can be seen and is in no seal yet. Returns how many; 0 at once where another one seals.
+
+    What lies above the mark's floor is compared with the seals that reach above it. The floor follows behind: the
+    highest id seen becomes a candidate, and the floor once every transaction that was under way then has ended.
+    """
+    with transaction.atomic(durable=True), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", _LOCK)
+        if not cursor.fetchone()[0]:
+            return 0
+        # Looked at before this transaction has a number: whoever has an id by now has a smaller one. (The snapshot's
+        # own upper end would not do: it is behind the last number that has ended, not behind the last one given.)
+        cursor.execute(_LOOK)
+        highest, floor, candidate, is_settled = cursor.fetchone()
+        sealed = 0
+        if highest > floor:
+            is_all = False
+            for _ in range(_MOST_BATCHES):
+                cursor.execute(_SEAL, {"floor": floor, "batch": BATCH})
+                (count,) = cursor.fetchone()
+                sealed += count
+                if is_all := count < BATCH:
+                    break
+            if is_settled and is_all:
+                cursor.execute(_MOVE_MARK, {"floor": max(floor, candidate), "candidate": highest})
+        duty_rounds.note_done("audit")
+    return sealed

@@ -1,0 +1,93 @@
+"""The activities that calls of models and tools leave.
+
+That of a hosted model is written with the books, in one transaction, under their id.
+
+So the activities of a job add up to what its budget says, whatever becomes of the turn: one that failed, was cut off,
+canceled, or lost with its worker, leaves what its calls cost all the same, and one that its provider refused leaves
+that it was. A call that comes back after it was given up corrects its own activity.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent_jobs.models import Reservation, Step
+from agent_jobs.states import ActivityStatus
+from infra import prepared_sql
+from infra.storable_text import storable
+
+_NOTE_LENGTH = 200
+
+# The job may be gone by now, and then there is nobody to tell. The books hold larger sums than an activity does: the
+# nonsense of a provider is not to keep a call from being closed.
+_WRITE = """
+INSERT INTO agent_jobs_activity AS a
+    (id, org_id, job_id, code, status, note, source_type, execution_id, life, input, output, allocated_credits,
+    consumed_credits, processed_at)
+SELECT %(id)s, j.org_id, j.id, 'model.call', %(status)s, %(note)s, 'process_module', %(task)s, j.retry_count,
+    %(input)s, %(output)s, least(%(allocated)s, 99999999.999999), least(%(consumed)s, 99999999.999999), now()
+FROM agent_jobs_job j WHERE j.id = %(job)s
+ON CONFLICT (id) DO UPDATE SET status = excluded.status, note = excluded.note,
+    input = coalesce(excluded.input, a.input), output = excluded.output,
+    consumed_credits = excluded.consumed_credits, updated_at = now()
+"""
+_MOST_ARGUMENTS = 4_000
+_MOST_ANSWER = 1_000
+_WRITE_TOOL = """
+INSERT INTO agent_jobs_activity
+    (id, org_id, job_id, code, status, note, source_type, execution_id, life, input, output, processed_at)
+SELECT %(id)s, j.org_id, j.id, 'tool.call', %(status)s, %(note)s, 'process_module', %(task)s, %(life)s,
+    %(input)s, %(output)s, now()
+FROM agent_jobs_job j WHERE j.id = %(job)s
+ON CONFLICT (id) DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is known of a call: which task made it, what it was given, what came of it. `error` is why nothing did."""
+
+    task_id: str | None = None
+    input: Mapping[str, Any] | None = None
+    output: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+def write(row: Reservation, told: Told) -> None:
+    """Of a call that has just been put into the books. Writing it again corrects it."""
+    note = f"asked model {row.model}"
+    if told.error:
+        note += f": {storable(told.error)[:_NOTE_LENGTH]}"  # a provider's own words
+        if row.cost or row.input_tokens:
+            note += "; all that was set aside for it is counted"
+    output = {**told.output, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens}
+    status = ActivityStatus.FAILED if told.error else ActivityStatus.COMPLETED
+    written = {"id": row.pk, "job": row.job_id, "task": told.task_id, "status": status, "note": note}
+    money = {"allocated": row.reserved_cost, "consumed": row.cost}
+    asked = None if told.input is None else json.dumps(told.input)
+    prepared_sql.run(_WRITE, {**written, **money, "input": asked, "output": json.dumps(output)})
+
+
+def write_tool(
+    step: Step, output: Mapping[str, Any], arguments: Any, *, task_id: str, seconds: float | None = None
+) -> None:
+    """Of a tool's call that has just got its outcome, in that transaction. `arguments` are without secrets."""
+    failed = bool(output.get("error") or output.get("is_error"))
+    text = str(output.get("text") or output.get("message") or "")
+    came: dict[str, Any] = {"outcome": "failed" if failed else "answered", "text": _short(text, _MOST_ANSWER)}
+    came |= {"error": output["error"]} if output.get("error") else {}
+    came |= {"seconds": round(seconds, 3)} if seconds is not None else {}
+    written = json.dumps(arguments, ensure_ascii=False)
+    is_short = len(written) <= _MOST_ARGUMENTS
+    given = {"tool": step.name, "step": step.number}
+    given |= {"arguments": arguments} if is_short else {"arguments_cut": _short(written, _MOST_ARGUMENTS)}
+    note = f"called tool {step.name}{f': {text[:_NOTE_LENGTH]}' if failed else ''}"
+    whose = {"id": step.pk, "job": step.job_id, "life": step.life, "task": task_id, "note": storable(note)}
+    status = ActivityStatus.FAILED if failed else ActivityStatus.COMPLETED
+    told = {"input": json.dumps(storable(given)), "output": json.dumps(storable(came))}
+    prepared_sql.run(_WRITE_TOOL, {**whose, "status": status, **told})
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"

@@ -1,0 +1,336 @@
+"""Budgets of model calls: in tokens and money, of a job, of a job type and of an organisation by UTC day.
+
+Before a call the most that it may cost is set aside (`set_aside`), after it the truth takes that place (`settle`), in
+the counters of what has a cap (`services.spending`) and in the ledger (UsageDay) of everything. A call counts on the
+day on which it began. `closing` is the whole way of a call.
+
+What is set aside is an upper bound. A token is never less than a byte of UTF-8, so the input has at most as many tokens
+as bytes are sent (`llm.size`, which adds what providers put around messages); the output has at most
+`max_output_tokens`, which shrinks to what is left where a useful answer still fits. So with however many calls at once
+no cap is passed. A provider that reports more than that bound all the same is believed, and a warning logged.
+
+A reservation that nobody settles (its worker was killed) is closed at all that was set aside, for the provider may have
+billed it: by whoever takes the job up again (`expire`), or by the sweep (`expire_lost`). If the call does come back
+after that, its settlement sets the books right. What counts, or was refused, leaves an activity of the job
+(`services.receipts`).
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from agent_jobs import llm
+from agent_jobs.budgets import call_activity, limits, prices
+from agent_jobs.budgets.call_activity import Told
+from agent_jobs.errors import PermanentError, RetryableError, RunError
+from agent_jobs.llm import Usage
+from agent_jobs.models import Job, Reservation, UsageDay
+from infra import database, meters, prepared_sql
+from infra.set_aside import SetAside
+
+log = logging.getLogger(__name__)
+_expiry_failed: SetAside[UUID] = SetAside("reservations")
+_BATCH = 200
+# Against nonsense of a provider: more than this of one call is not believed.
+_MOST_TOKENS = 10**12
+# Answers of providers that are not billed. A call that timed out, was cut off or was misunderstood may well be.
+_UNBILLED = frozenset(
+    {
+        "context_too_long",
+        "model_key_missing",
+        "model_key_refused",
+        "model_quota_exceeded",
+        "model_rate_limited",
+        "model_request_rejected",
+        "model_unavailable",
+        "model_unknown",
+    }
+)
+_WHOSE = ("org_id", "job_type_key", "job_id", "day")
+_OPEN, _SETTLED, _EXPIRED = Reservation.Status.OPEN, Reservation.Status.SETTLED, Reservation.Status.EXPIRED
+_UNTOLD = Told()
+_NO_ANSWER = Told(output={"error": "worker_lost"}, error="nobody knows how the call ended")
+
+_RESERVE = """
+INSERT INTO agent_jobs_reservation (id, org_id, job_id, job_type_key, model, day, status, reserved_input_tokens,
+    reserved_output_tokens, reserved_cost, input_tokens, output_tokens, cost)
+VALUES (%(id)s, %(org)s, %(job)s, %(type)s, %(model)s, %(day)s, 'open', %(input)s, %(output)s, %(cost)s, 0, 0, 0)
+"""
+_LOCK_JOB = "SELECT FROM agent_jobs_job WHERE id = %(job)s FOR NO KEY UPDATE"
+_LEFT = """
+UPDATE agent_jobs_reservation SET status = %(status)s, model = %(model)s, input_tokens = %(input)s,
+    output_tokens = %(output)s, cost = %(cost)s, closed_at = statement_timestamp()
+WHERE id = %(id)s
+"""
+_BOOK = """
+INSERT INTO agent_jobs_usageday AS u
+    (org_id, day, job_type_key, model, part, calls, input_tokens, output_tokens, cost)
+VALUES (%(org)s, %(day)s, %(type)s, %(model)s, %(part)s, %(calls)s, %(input)s, %(output)s, %(cost)s)
+ON CONFLICT (org_id, day, job_type_key, model, part) DO UPDATE SET calls = u.calls + excluded.calls,
+    input_tokens = u.input_tokens + excluded.input_tokens, output_tokens = u.output_tokens + excluded.output_tokens,
+    cost = u.cost + excluded.cost
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a call counts as. `allocated` is the money that was set aside for it. `is_certain`: its provider said so;
+    else nobody knows, and it counts as all of that."""
+
+    model: str
+    usage: Usage
+    allocated: Decimal
+    cost: Decimal
+    is_certain: bool
+
+
+@dataclass(slots=True)
+class Held:
+    """A reservation in the hands of who makes the call, with at most `max_output_tokens` of output."""
+
+    id: UUID
+    model: str
+    max_output_tokens: int
+    allocated: Decimal
+    call: limits.Call
+    told: Told = _UNTOLD
+    spent: Spent | None = None
+
+    def settle(self, usage: Usage, *, model: str = "", output: Mapping[str, Any] | None = None) -> Spent:
+        """See `settle`. `output`: what came of it, for its activity."""
+        told = replace(self.told, output=output or {})
+        self.spent = settle(self.id, usage, model=model, told=told, call=self.call)
+        return self.spent
+
+
+# --- Before a call ---------------------------------------------------------------------------------------------
+def reserve(**call: Any) -> Held:
+    """`set_aside` in a transaction of its own: not to be called within one."""
+    with transaction.atomic():
+        return set_aside(**call)
+
+
+def set_aside(
+    *,
+    org_id: str,
+    job_id: UUID | str,
+    job_type_key: str,
+    config: Mapping[str, Any],
+    model: str,
+    request_bytes: int,
+    max_output_tokens: int,
+) -> Held:
+    """Set aside the most that a call may cost. `config` is the job's (`max_tokens`, `max_cost`).
+
+    Raises BudgetExhausted where a cap leaves too little, and PermanentError (`model_price_missing`). To be called
+    within a transaction, for whose end the other calls under the same caps wait.
+    """
+    if complaint := prices.check(model):
+        raise PermanentError(f"the model {model!r} {complaint}", code="model_price_missing")
+    price = prices.of(model)
+    call, caps = limits.caps_of(org_id, job_type_key, job_id, config)
+    limits.ensure(call, caps)
+    limits.share_lock(org_id)
+    counters = limits.locked(call)
+    output_tokens = limits.affordable(
+        caps, counters, price=price, input_tokens=request_bytes, output_tokens=max_output_tokens
+    )
+    cost = price.cost(Usage(request_bytes, output_tokens))
+    limits.add(counters, reserved_tokens=request_bytes + output_tokens, reserved_cost=cost)
+    held = Held(uuid7(), model, output_tokens, cost, call)
+    whose = {"id": held.id, "org": org_id, "job": job_id, "type": job_type_key, "model": model, "day": call.day}
+    prepared_sql.run(_RESERVE, {**whose, "input": request_bytes, "output": output_tokens, "cost": cost})
+    return held
+
+
+@contextmanager
+def closing(held: Held, *, told: Told = _UNTOLD) -> Iterator[Held]:
+    """Around a call: `with budgets.closing(budgets.reserve(…)) as held: … held.settle(reply.usage)`.
+
+    A call that is left without a settlement counts as nothing where its error says that the provider refused it, and
+    else as all that was set aside. Not to be entered within a transaction. Takes what its activity shall tell; raises
+    what the call raises.
+    """
+    held.told = told
+    try:
+        yield held
+    except BaseException as error:
+        if isinstance(error, RunError):
+            held.told = _told_of(error, told)
+        is_refused = isinstance(error, RunError) and error.code in _UNBILLED
+        _leave(held, release if is_refused else _expire)
+        raise
+    _leave(held, _expire)
+
+
+def _told_of(error: RunError, told: Told) -> Told:
+    wait = error.retry_after if isinstance(error, RetryableError) else None
+    output = {"error": error.code} if wait is None else {"error": error.code, "retry_after": wait}
+    return replace(told, output=output, error=f"{error.code}: {error.message}")
+
+
+def _leave(held: Held, close: Callable[[UUID, Told], Spent]) -> None:
+    if held.spent is not None:
+        return
+    try:
+        held.spent = close(held.id, held.told if held.told.error else replace(held.told, error=_NO_ANSWER.error))
+    except database.Error as error:
+        if not database.is_unavailable(error):
+            raise
+        # What went wrong with the call is more worth telling, and the sweep will find this.
+        log.warning("the reservation %s stays open: %s", held.id, str(error).strip())
+
+
+# --- After a call ----------------------------------------------------------------------------------------------
+def settle(
+    reservation_id: UUID,
+    usage: Usage,
+    *,
+    model: str = "",
+    told: Told = _UNTOLD,
+    call: limits.Call | None = None,
+) -> Spent:
+    """The call came back and used so much; `model` is the one that answered, where it is not the one that was asked.
+
+    A second settlement changes nothing and answers the first. A hosted model that reports nothing at all counts as all
+    that was set aside: else there would be no cap for whoever reports nothing. May be called within a transaction.
+    """
+    return _close(reservation_id, _SETTLED, lambda row: _truth(row, usage, model), told, call)
+
+
+def release(reservation_id: UUID, told: Told = _UNTOLD) -> Spent:
+    """The provider refused the call, and bills nothing."""
+    return _close(reservation_id, _SETTLED, lambda row: _Use(row.model), told)
+
+
+def expire(job_id: UUID | str) -> list[Spent]:
+    """Close what earlier calls of the job left open; for whoever takes it up again, and so knows that none goes on."""
+    left = Reservation.objects.filter(job_id=job_id, status=_OPEN).order_by("id").values_list("id", flat=True)
+    return [_expire(reservation_id) for reservation_id in list(left)]
+
+
+def expire_lost() -> int:
+    """Close reservations of jobs that nobody is at any more, and those older than any turn. Returns how many."""
+    lease, turn = timedelta(seconds=settings.LEASE_SECONDS), timedelta(seconds=settings.TURN_SECONDS)
+    is_leased = Exists(Job.objects.filter(pk=OuterRef("job_id"), lease_until__gt=Now()))
+    lost = Reservation.objects.filter(~is_leased | Q(created_at__lt=Now() - turn - lease), status=_OPEN)
+    lost = lost.filter(created_at__lt=Now() - lease).exclude(pk__in=_expiry_failed.rows())
+    expired = 0
+    for reservation_id in list(lost.order_by("created_at").values_list("id", flat=True)[:_BATCH]):
+        with _expiry_failed.row(reservation_id):
+            _expire(reservation_id)
+            expired += 1
+    return expired
+
+
+def _expire(reservation_id: UUID, told: Told = _NO_ANSWER) -> Spent:
+    return _close(reservation_id, _EXPIRED, _most, told)
+
+
+# --- The books -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """What a call counts as, for the ledger."""
+
+    model: str
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: Decimal = Decimal(0)
+
+    @property
+    def tokens(self) -> int:
+        return self.usage.input_tokens + self.usage.output_tokens
+
+
+def _most(row: Reservation) -> _Use:
+    return _Use(row.model, 1, Usage(row.reserved_input_tokens, row.reserved_output_tokens), row.reserved_cost)
+
+
+def _truth(row: Reservation, usage: Usage, model: str) -> _Use:
+    usage = Usage(*(min(max(tokens, 0), _MOST_TOKENS) for tokens in (usage.input_tokens, usage.output_tokens)))
+    if usage == Usage() and llm.provider_of(row.model):
+        log.warning("job %s: %s did not report what it used; all that was set aside is counted", row.job_id, row.model)
+        return _most(row)
+    model = (model or row.model)[: Reservation.MODEL_LENGTH]
+    truth = _Use(model, 1, usage, prices.of(model).cost(usage))
+    if truth.tokens > _most(row).tokens or truth.cost > row.reserved_cost:
+        log.warning(
+            "job %s: a call of %s used %s tokens and cost %s; no more than %s and %s had been expected",
+            *(row.job_id, model, truth.tokens, truth.cost, _most(row).tokens, row.reserved_cost),
+        )
+    return truth
+
+
+def _close(
+    reservation_id: UUID,
+    status: Reservation.Status,
+    decide: Callable[[Reservation], _Use],
+    told: Told,
+    call: limits.Call | None = None,
+) -> Spent:
+    """Put into counters and ledger what the call counts as, in place of what was set aside, or of what it counted as
+    since it expired. `call` is whose it is, where that is known."""
+    with transaction.atomic(savepoint=False):
+        call = call or limits.Call(*Reservation.objects.values_list(*_WHOSE).get(pk=reservation_id))
+        prepared_sql.run(
+            _LOCK_JOB, {"job": call.job_id}
+        )  # its activity needs the lock, and a job comes before counters
+        limits.share_lock(call.org_id)
+        counters = limits.locked(call)
+        row = prepared_sql.instance(Reservation, "id = %(id)s", {"id": reservation_id}, and_then="FOR UPDATE")
+        if row is None:
+            raise Reservation.DoesNotExist(f"there is no reservation {reservation_id}")
+        if row.status in (_SETTLED, status):
+            return _spent(row)
+        was_open = row.status == _OPEN
+        before, after = _Use(row.model) if was_open else _most(row), decide(row)
+        limits.add(
+            counters,
+            used_tokens=after.tokens - before.tokens,
+            used_cost=after.cost - before.cost,
+            reserved_tokens=-_most(row).tokens if was_open else 0,
+            reserved_cost=-row.reserved_cost if was_open else 0,
+        )
+        row.status, row.model, row.cost = status, after.model, after.cost
+        row.input_tokens, row.output_tokens = after.usage.input_tokens, after.usage.output_tokens
+        spent = {"model": row.model, "input": row.input_tokens, "output": row.output_tokens, "cost": row.cost}
+        prepared_sql.run(_LEFT, {"id": row.pk, "status": status, **spent})
+        if after.calls or not was_open or told.error:
+            call_activity.write(row, told)
+        for use, sign in sorted(((before, -1), (after, 1)), key=lambda entry: entry[0].model):
+            _book(row, use, sign)
+        if status == _SETTLED:
+            transaction.on_commit(lambda: _count(after), robust=True)
+    return _spent(row)
+
+
+def _book(row: Reservation, use: _Use, sign: int) -> None:
+    """Last in its transaction, for the rows of the ledger are many calls' own."""
+    if not use.calls:
+        return
+    line = {"org": row.org_id, "day": row.day, "type": row.job_type_key, "model": use.model}
+    usage = {"input": sign * use.usage.input_tokens, "output": sign * use.usage.output_tokens, "cost": sign * use.cost}
+    part = row.pk.int % UsageDay.PARTS
+    prepared_sql.run(_BOOK, {**line, "part": part, "calls": sign * use.calls, **usage})
+
+
+def _count(use: _Use) -> None:
+    meters.add("model_tokens", use.usage.input_tokens, model=prices.label(use.model), kind="input")
+    meters.add("model_tokens", use.usage.output_tokens, model=prices.label(use.model), kind="output")
+    meters.add("model_cost", float(use.cost), model=prices.label(use.model))
+
+
+def _spent(row: Reservation) -> Spent:
+    usage = Usage(row.input_tokens, row.output_tokens)
+    return Spent(row.model, usage, row.reserved_cost, row.cost, is_certain=row.status == _SETTLED)

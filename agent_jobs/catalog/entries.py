@@ -1,0 +1,176 @@
+"""The catalogue: job types and profiles. One set of verbs for both; a `Kind` says what differs.
+
+Every change of an entry raises its `version`; a job runs by the copy that it took when it was posted.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from agent_jobs import runners, tools
+from agent_jobs.audit import audit_log
+from agent_jobs.catalog import model_keys
+from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
+from agent_jobs.models import JobType, Profile
+from agent_jobs.runners import prompts
+from agent_jobs.sandbox import json_schema
+from agent_jobs.specs import Actor, config_errors
+from agent_jobs.tenants import row_limits
+from agent_jobs.tools import tool_secrets
+
+KEY_FORM = "must begin with a letter or digit and have up to 128 letters, digits, dots, dashes and underscores"
+VISIBILITIES = ("org", "private", "public")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+CAPS = ("max_running", "max_running_per_channel", "max_tokens_per_day", "max_cost_per_day")
+_SHARED = ("name", "description", "emoji", "visibility", "active", "tags")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`columns` are what a client may set beside the key; `check` looks at a whole entry about to be saved, and is told
+    which columns change."""
+
+    model: type[JobType] | type[Profile]
+    word: str
+    code: str
+    columns: tuple[str, ...]
+    check: Callable[[Any, Collection[str]], list[FieldError]]
+
+    def not_found(self, key: str) -> NotFound:
+        return NotFound(f"there is no {self.word} {key[:128]!r}", code=f"{self.code}_not_found")
+
+    def require_key(self, key: str) -> None:
+        """What cannot be an id is the id of no entry."""
+        if not _KEY.fullmatch(key):
+            raise self.not_found(key)
+
+
+def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
+    """A new entry, version 1. Raises Invalid, or Conflict (`job_type_exists`) where the key is taken
+    and (`too_many_job_types`) where there is no room."""
+    entry = kind.model(org_id=org_id, key=key, **values)
+    _check(kind, entry, kind.columns)
+    try:
+        with transaction.atomic():
+            there = kind.model.objects.filter(org_id=org_id)
+            row_limits.require(
+                org_id, there, row_limits.MOST_ENTRIES, what=f"{kind.word}s", code=f"too_many_{kind.code}s"
+            )
+            entry.save(force_insert=True)
+            audit_log.record(org_id, f"{kind.code}.created", kind.code, key, actor=actor, after=_told(kind, entry))
+    except IntegrityError:
+        raise Conflict(f"there is a {kind.word} {key!r} already", code=f"{kind.code}_exists") from None
+    entry.refresh_from_db(fields=["created_at", "updated_at"])
+    return entry
+
+
+def replace(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
+    """The whole entry anew: what is not in `values` goes back to its default. Raises NotFound, Invalid."""
+    blank = kind.model()
+    whole = {column: getattr(blank, column) for column in kind.columns} | dict(values)
+    return _save(kind, org_id, key, whole, actor)
+
+
+def change(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
+    """Only what is in `values`. Raises NotFound, Invalid. A change to the same values is none."""
+    return _save(kind, org_id, key, values, actor)
+
+
+def remove(kind: Kind, org_id: str, key: str, *, actor: Actor) -> None:
+    """Jobs that took it stay as they are. Raises NotFound."""
+    kind.require_key(key)
+    with transaction.atomic():
+        entry = kind.model.objects.select_for_update().filter(org_id=org_id, key=key).first()
+        if entry is None:
+            raise kind.not_found(key)
+        before = _told(kind, entry)
+        entry.delete()
+        audit_log.record(org_id, f"{kind.code}.removed", kind.code, key, actor=actor, before=before)
+
+
+def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: Actor) -> Any:
+    kind.require_key(key)
+    with transaction.atomic():
+        entry = kind.model.objects.select_for_update().filter(org_id=org_id, key=key).first()
+        if entry is None:
+            raise kind.not_found(key)
+        before = _told(kind, entry)
+        changed = {column: value for column, value in values.items() if _differs(getattr(entry, column), value)}
+        for column, value in changed.items():
+            setattr(entry, column, value)
+        _check(kind, entry, changed)
+        if changed:
+            entry.version += 1
+            entry.updated_at = Now()
+            entry.save(update_fields=[*changed, "version", "updated_at"])
+            entry.refresh_from_db(fields=["updated_at"])
+            old, new = audit_log.changes(before, _told(kind, entry))
+            audit_log.record(org_id, f"{kind.code}.updated", kind.code, key, actor=actor, before=old, after=new)
+    return entry
+
+
+def _differs(old: Any, new: Any) -> bool:
+    """JSON also differs by the order of its keys, and by types that Python calls equal: 1 and true."""
+    if isinstance(new, dict | list):
+        return json.dumps(old) != json.dumps(new)
+    return bool(old != new)
+
+
+def _told(kind: Kind, entry: Any) -> dict[str, Any]:
+    """What the audit says of an entry."""
+    return {column: getattr(entry, column) for column in (*kind.columns, "version")}
+
+
+def _check(kind: Kind, entry: JobType | Profile, changed: Collection[str]) -> None:
+    errors = kind.check(entry, changed)
+    if not _KEY.fullmatch(entry.key):
+        errors.append(FieldError("id", "invalid", KEY_FORM))
+    if entry.visibility not in VISIBILITIES:
+        errors.append(FieldError("visibility", "invalid", f"must be one of {', '.join(VISIBILITIES)}"))
+    if errors:
+        raise Invalid(*errors)
+
+
+def _job_type_errors(job_type: JobType, changed: Collection[str]) -> list[FieldError]:
+    errors = json_schema.check_schema(job_type.params_schema)
+    errors += json_schema.check_schema(job_type.result_schema, at="result_schema")
+    errors += config_errors(job_type.default_config, at="default_config")
+    tools_errors = tools.check(job_type.tools)
+    if not tools_errors and "tools" in changed:  # secrets change without the type, which is not held against it
+        tools_errors = tool_secrets.complaints(job_type.org_id, job_type.tools)
+    errors += tools_errors
+    names = [runner.name for runner in runners.RUNNERS]
+    if job_type.runner not in names:
+        errors.append(FieldError("runner", "invalid", f"must be one of {', '.join(names)}"))
+    prompt = job_type.default_config.get("start_prompt") if isinstance(job_type.default_config, dict) else None
+    if isinstance(prompt, str) and (complaint := prompts.check(prompt)):
+        errors.append(FieldError("default_config.start_prompt", "invalid", complaint))
+    return errors
+
+
+def _profile_errors(profile: Profile, changed: Collection[str]) -> list[FieldError]:
+    errors = model_keys.profile_errors(profile, changed)
+    if complaint := tools.allowed_complaint(profile.allowed_tools):
+        errors.append(FieldError("allowed_tools", "invalid", complaint))
+    return errors
+
+
+JOB_TYPES = Kind(
+    JobType,
+    "job type",
+    "job_type",
+    (*_SHARED, "runner", "params_schema", "result_schema", "default_config", "tools", *CAPS),
+    _job_type_errors,
+)
+PROFILES = Kind(
+    Profile,
+    "profile",
+    "profile",
+    (*_SHARED, "instructions", "model", *model_keys.PROFILE_COLUMNS, "allowed_tools"),
+    _profile_errors,
+)

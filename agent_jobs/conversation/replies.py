@@ -1,0 +1,297 @@
+"""The two places where the channels meet the jobs: a person's message comes in, and a message of ours is out (or not).
+
+Both are called by the channels inside a transaction of theirs (settings.CHANNELS_*_HANDLER). Lock order everywhere: the
+job's row first, rows of the channels second. A message that an app brings in by HTTP (`say`) takes the same way.
+"""
+
+import json
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.fields.json import KT
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from agent_jobs import lifecycle
+from agent_jobs.approvals import button_presses, decisions
+from agent_jobs.audit import audit_log
+from agent_jobs.conversation import agent_messages, edits
+from agent_jobs.errors import Conflict
+from agent_jobs.jobs import creation
+from agent_jobs.lifecycle import queues, running_caps
+from agent_jobs.models import Activity, Approval, Job, Message
+from agent_jobs.runners.base import Wake
+from agent_jobs.specs import Actor
+from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
+from agent_jobs.tenants import stored_bytes
+from agent_jobs.turns import outcomes
+from channels_integration import outbox, settling
+from channels_integration.messages import Delivery, Did, Incoming
+from infra import prepared_sql
+
+_DELIVERER = Actor("system", "delivery")
+_ALIVE = (JobStatus.WAITING, JobStatus.RUNNING)
+_OF_THREAD = """
+org_id = %(org)s AND platform = %(platform)s AND channel_code = %(code)s AND thread = %(thread)s
+    AND status IN ('WAITING', 'RUNNING') AND started_at IS NOT NULL
+    AND (%(team)s = '' OR coalesce(channel_data ->> 'team_id', %(team)s) = %(team)s)
+ORDER BY id"""
+_HEARD = """
+WITH line AS (
+    INSERT INTO agent_jobs_message (key, job_id, is_human, author, text, delivered_at, platform_message_id)
+    VALUES (%(key)s, %(job)s, true, %(author)s, %(text)s, statement_timestamp(), %(message)s)
+), told AS (
+    INSERT INTO agent_jobs_activity (id, org_id, job_id, code, note, actor, life, source_type, input, processed_at)
+    VALUES (%(key)s, %(org)s, %(job)s, 'message.in', %(note)s, %(actor)s, %(life)s, %(source)s,
+        %(input)s::json, statement_timestamp())
+)
+UPDATE agent_jobs_job SET inbox_count = inbox_count + 1, updated_at = statement_timestamp(),
+    first_reply_at = coalesce(first_reply_at, statement_timestamp())
+WHERE id = %(job)s
+"""
+_TOLD = """
+WITH heard AS (
+    UPDATE agent_jobs_message SET delivered_at = statement_timestamp()
+    WHERE job_id = %(job)s AND key = %(message)s AND %(is_sent)s
+)
+UPDATE agent_jobs_activity SET status = %(status)s, processed_at = statement_timestamp(),
+    updated_at = statement_timestamp()
+WHERE id = %(message)s RETURNING life
+"""
+_BEGIN = """
+UPDATE agent_jobs_job SET thread = CASE WHEN thread = '' THEN %(thread)s ELSE thread END,
+    wake_at = CASE WHEN %(seconds)s::float8 IS NULL THEN wake_at
+        ELSE statement_timestamp() + make_interval(secs => %(seconds)s) END,
+    timer_message_id = CASE WHEN %(seconds)s::float8 IS NULL THEN timer_message_id END,
+    updated_at = statement_timestamp()
+WHERE id = %(job)s
+"""
+
+
+def receive(incoming: Incoming) -> bool:
+    """What a person did. True if there is a job that it means something to, or that nothing is left to wait for.
+
+    The caller makes sure that one event is given only once.
+    """
+    if incoming.did == Did.PRESSED:
+        return button_presses.receive(incoming)
+    if incoming.did in (Did.EDITED, Did.DELETED):
+        return edits.receive(incoming)
+    return _hear(incoming)
+
+
+def _hear(incoming: Incoming) -> bool:
+    """Give a person's message to the job that it is meant for, and wake the job if it waits for one."""
+    job = _listener(incoming)
+    if job is None:
+        return False
+    if job.config.get("on_message") == "reject" and job.lease_until is not None:
+        return _turned_away(job, incoming)
+    heard = {
+        "key": uuid7(),
+        "org": job.org_id,
+        "job": job.pk,
+        "author": incoming.author,
+        "text": incoming.text,
+        "message": incoming.message_id[:255],
+        "note": f"{incoming.author} said: {incoming.text[:200]}",
+        "actor": f"person:{incoming.author}"[:255],
+        "life": job.retry_count,
+        "source": SourceType.DIRECT,
+        "input": json.dumps({"text": incoming.text, "author": incoming.author}),
+    }
+    prepared_sql.run(_HEARD, heard)
+    if job.waiting_for == WaitingFor.REPLY and lifecycle.ready_again(job):
+        queues.ring_on_commit(job.lane)
+    return True
+
+
+def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now: datetime) -> Message:
+    """A person's words to a job, brought in by an app: what `receive` would make of them from the job's own thread.
+
+    Raises NotFound, Forbidden for another organisation's job, and Conflict where the job does not listen: before it has
+    begun, and after it has ended.
+    """
+    with transaction.atomic():
+        job = creation.locked(org_id, job_id)
+        if job.is_terminal:
+            raise Conflict(f"the job is already {job.status}: nobody hears a reply", code="job_has_ended")
+        if job.started_at is None:
+            raise Conflict(f"the job is {job.status} and has not begun: nobody hears a reply", code="job_not_begun")
+        stored_bytes.admit_text(org_id, text)
+        said = Message.objects.filter(job_id=job.pk, is_human=True).order_by("id")
+        last = said.values_list("id", flat=True).last() or 0
+        incoming = Incoming(
+            org_id=org_id,
+            platform=job.platform,
+            code=job.channel_code,
+            event_id=str(uuid7()),
+            author=author,
+            text=text,
+            sent_at=now,
+            thread=job.thread,
+            owner_key=str(job.pk),
+        )
+        heard = receive(incoming)
+        message = said.filter(id__gt=last).last() if heard else None
+        if message is None:
+            raise Conflict("the job takes no reply now", code="reply_refused")
+        audit_log.record(
+            org_id,
+            "message.brought_in",
+            "job",
+            str(job.pk),
+            actor=actor,
+            after={"message_id": str(message.key), "author": author},
+        )
+    return message
+
+
+def _turned_away(job: Job, incoming: Incoming) -> bool:
+    """The agent is in the middle of a turn, and its job type says that nobody speaks then."""
+    Activity.objects.create(
+        org_id=job.org_id,
+        job_id=job.pk,
+        code="message.rejected",
+        note=f"{incoming.author} was asked to wait, having said: {incoming.text[:200]}",
+        actor=f"person:{incoming.author}"[:255],
+        life=job.retry_count,
+        source_type=SourceType.DIRECT,
+        input={"text": incoming.text, "author": incoming.author},
+        processed_at=Now(),
+    )
+    agent_messages.say(job, "I am in the middle of something: please write again when I have answered.")
+    return True
+
+
+def _listener(incoming: Incoming) -> Job | None:
+    """The job that a message is for, its row locked.
+
+    One that is named or whose thread it is; at top level of a place where people speak to the agent alone, the newest
+    one there, before all one that waits for a reply.
+    """
+    alive = Job.objects.filter(
+        org_id=incoming.org_id,
+        platform=incoming.platform,
+        channel_code=incoming.code,
+        status__in=_ALIVE,
+        started_at__isnull=False,
+    )
+    if incoming.team:
+        # Channels of two workspaces may have one code; a job that names no team has the organisation's only one.
+        alive = alive.alias(team_id=KT("channel_data__team_id")).filter(Q(team_id=incoming.team) | Q(team_id=None))
+    if incoming.owner_key:
+        candidates = alive.filter(pk=incoming.owner_key)
+    elif incoming.thread:
+        where = {
+            "org": incoming.org_id,
+            "platform": incoming.platform,
+            "code": incoming.code,
+            "team": incoming.team,
+            "thread": incoming.thread,
+        }
+        return prepared_sql.instance(Job, _OF_THREAD, where, and_then="FOR UPDATE")
+    elif incoming.is_direct:
+        # One that has spoken and only waits for quiet hours to end waits for a reply, too.
+        is_asked = Q(waiting_for=WaitingFor.REPLY) | Q(waiting_for=WaitingFor.QUIET_HOURS) & ~Q(resume=Wake.START)
+        waits = Case(When(is_asked, then=Value(0)), default=Value(1))
+        candidates = alive.order_by(waits, F("started_at").desc())
+    else:
+        return None
+    return candidates.select_for_update().first()
+
+
+def settle_delivery(delivery: Delivery) -> None:
+    """A message of a job is out, or was given up: the timer of its follow-up starts, or the job ends."""
+    job = prepared_sql.instance(Job, "id = %(id)s", {"id": delivery.owner_key}, and_then="FOR UPDATE")
+    told = {
+        "message": delivery.outgoing_id,
+        "job": delivery.owner_key,
+        "is_sent": delivery.is_sent,
+        "status": _status_of(delivery),
+    }
+    life = prepared_sql.first(_TOLD, told)
+    if job is None:
+        return
+    if life and life[0] < job.retry_count:
+        # Of a life before the last retry: this one neither waits for it nor fails with it.
+        if _status_of(delivery) == ActivityStatus.CANCELED:
+            Message.objects.filter(job_id=job.pk, key=delivery.outgoing_id).delete()
+        return
+    if job.status != JobStatus.RUNNING:
+        return
+    if delivery.receipt:
+        _sent(job, delivery)
+    else:
+        _given_up(job, delivery)
+
+
+def _status_of(delivery: Delivery) -> ActivityStatus:
+    if delivery.is_sent:
+        return ActivityStatus.COMPLETED
+    is_unknown = delivery.error_code == settling.DELIVERY_UNKNOWN
+    return ActivityStatus.UNKNOWN if is_unknown else ActivityStatus.CANCELED
+
+
+def _sent(job: Job, delivery: Delivery) -> None:
+    seconds = _timer(job, delivery)
+    thread = delivery.receipt.thread if delivery.receipt and not job.thread else ""
+    if thread or seconds is not None:
+        prepared_sql.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": thread})
+    _conclude(job)
+
+
+def _conclude(job: Job) -> None:
+    """End a job that is done but for its deliveries, if they are over."""
+    if job.waiting_for != WaitingFor.DELIVERY:
+        return
+    undelivered = agent_messages.undelivered(job.pk, job.retry_count)
+    if undelivered.lost:
+        _fail(job, *outbox.failure_of(undelivered.lost))
+    elif not undelivered.pending:
+        lifecycle.move_one(Event.COMPLETE, job, actor=_DELIVERER, note=outcomes.completed_note(job.result))
+        running_caps.ring_for_place(job)
+
+
+def _timer(job: Job, delivery: Delivery) -> float | None:
+    """In how many seconds a job that waits for this message goes on without an answer to it, or to what it asked for:
+    that time begins now. None if it does not wait for it."""
+    seconds = job.timer_seconds or 0.0 if job.timer_message_id == delivery.outgoing_id else None
+    if job.waiting_for == WaitingFor.APPROVAL:
+        begun = decisions.start_time(job, delivery.outgoing_id)
+        seconds = seconds if begun is None else begun
+    if seconds is None or job.lease_until is not None or job.queue_at is not None:
+        return None
+    return seconds
+
+
+def _given_up(job: Job, delivery: Delivery) -> None:
+    """A job that has said something into the void fails at once, also in the middle of a turn: it could not complete.
+
+    But a question about an approval is decided over the API as well: its time runs from now.
+    """
+    if not Approval.objects.filter(job_id=job.pk, message_key=delivery.outgoing_id).exists():
+        _fail(job, delivery.error_code, delivery.error_message)
+        return
+    seconds = _timer(job, delivery)
+    if seconds is not None:
+        prepared_sql.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": ""})
+    _conclude(job)
+
+
+def _fail(job: Job, code: str, error: str) -> None:
+    """What else it wanted to say is not said any more, as after every other end."""
+    message = outcomes.delivery_failure(code, error)
+    agent_messages.withdraw(job)
+    lifecycle.move_one(
+        Event.FAIL,
+        job,
+        actor=_DELIVERER,
+        note=f"FAILED {outcomes.DELIVERY_FAILED}: {message}",
+        result=f"{outcomes.DELIVERY_FAILED}: {message}",
+        error_code=outcomes.DELIVERY_FAILED,
+        error_message=message,
+    )
+    running_caps.ring_for_place(job)

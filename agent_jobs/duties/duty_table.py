@@ -1,0 +1,66 @@
+"""The table of periodic duties. Celery entries, beat's schedule, standby and metrics follow from it.
+
+To add a duty: write a function that returns how many rows it handled, and add a line here.
+"""
+
+from collections.abc import Callable
+
+from agent_jobs import duty_rounds
+from agent_jobs.audit import audit_log
+from agent_jobs.budgets import reservations
+from agent_jobs.duties import closing, promotion, pruning, recovery
+from agent_jobs.duty_rounds import Duty
+from agent_jobs.tenants import stored_bytes
+from channels_integration import inbound, outbox
+from infra import doorbell
+
+
+def _ringing(work: Callable[[], int]) -> Callable[[], int]:
+    """Nobody waits for these duties, so their bells may take their time on a bad line to Redis."""
+
+    def patient() -> int:
+        with doorbell.patience():
+            return work()
+
+    return patient
+
+
+DUTIES = (
+    Duty("promote", promotion.serve_second, bell="promote", notes_itself=True),
+    Duty("take_back", _ringing(recovery.take_back_lost), bell="sweep", notes_itself=True),
+    Duty("deadlines", _ringing(recovery.fail_overdue), bell="sweep"),
+    Duty("reservations", reservations.expire_lost, bell="sweep"),
+    Duty("ring_lanes", _ringing(recovery.ring_for_waiting), bell="sweep"),
+    Duty("ring_outbox", _ringing(outbox.sweep), bell="sweep"),
+    Duty("ring_inbox", _ringing(inbound.sweep), bell="sweep"),
+    Duty("close_orgs", closing.close_orgs, bell="sweep"),
+    Duty("audit", audit_log.seal, bell="audit", notes_itself=True),
+    Duty(
+        "prune",
+        lambda: pruning.serve_slice(stop=duty_rounds.STOPPING),
+        bell="prune",
+        every=60.0,
+        notes_itself=True,
+        on_standby=False,
+    ),
+    Duty("measure", stored_bytes.measure_due, bell="measure", every=10.0, notes_itself=True, on_standby=False),
+    Duty("erase", closing.erase_orgs, bell="erase", every=60.0, notes_itself=True, on_standby=False),
+)
+BELLS: dict[str, tuple[Duty, ...]] = {
+    bell: tuple(duty for duty in DUTIES if duty.bell == bell) for bell in dict.fromkeys(duty.bell for duty in DUTIES)
+}
+
+
+def every(bell: str) -> float:
+    """Seconds between two rings of beat's."""
+    return min(duty.every for duty in BELLS[bell])
+
+
+def serve(bell: str, *, is_rung: bool = False) -> int:
+    """Run the duties of a bell. `is_rung`: a worker heard it, and did not look by its own clock."""
+    # Bells of work that is left over come from workers as well, and say nothing about beat.
+    return duty_rounds.serve(bell, BELLS[bell], is_rung=is_rung and is_on_standby(bell))
+
+
+def is_on_standby(bell: str) -> bool:
+    return all(duty.on_standby for duty in BELLS[bell])

@@ -1,0 +1,102 @@
+"""Serves a second: promotes and wakes what falls due in it, at the moment it falls due.
+
+Beat rings once a second; a tick alone would start jobs half a second late on average. So the duty stays for the second
+and waits for the next due time, looking again at least every `_LONGEST_WAIT`, for a job may be posted meanwhile that is
+due sooner. One process at a time serves (`duties.alone`); that is thrift, not safety: every statement is idempotent.
+
+The next second's bell rings while the last one ends, and another process may hear it. It waits a moment for the one
+that is at it: without, nobody served that second.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from uuid import UUID
+
+from django.db import connection
+
+from agent_jobs import duty_rounds, lifecycle
+from agent_jobs.lifecycle import queues
+from infra import database
+from infra.set_aside import SetAside
+
+_SHORTEST_WAIT = 0.01
+_LONGEST_WAIT = 0.1
+_HANDOVER_SECONDS = 0.15
+_failed: SetAside[UUID] = SetAside("promote")
+
+_NEXT_DUE = """
+SELECT extract(epoch FROM min(at) - now())::float8 FROM (
+    (SELECT scheduled_at AS at FROM agent_jobs_job WHERE status = 'SCHEDULED' AND id <> ALL(%(failed)s::uuid[])
+        ORDER BY scheduled_at LIMIT 1)
+    UNION ALL
+    (SELECT wake_at FROM agent_jobs_job WHERE wake_at IS NOT NULL AND queue_at IS NULL
+        AND id <> ALL(%(failed)s::uuid[]) ORDER BY wake_at LIMIT 1)
+) due
+"""
+
+
+def serve_second(*, seconds: float = 1.0) -> int:
+    """Promote and wake for `seconds`. Returns how many jobs became ready; 0 where another process serves."""
+    with duty_rounds.alone("promote", patience_seconds=_HANDOVER_SECONDS) as is_alone:
+        return _serve(seconds) if is_alone else 0
+
+
+def _serve(seconds: float) -> int:
+    until = time.monotonic() + seconds
+    ready = 0
+    while True:
+        wait = _seconds_to_next_due()
+        if wait <= 0:
+            ready += promote_and_wake()
+            wait = _SHORTEST_WAIT
+        left = until - time.monotonic()
+        if left <= 0:
+            break
+        threading.Event().wait(min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT, left))
+    duty_rounds.note_done("promote")
+    return ready
+
+
+def _seconds_to_next_due() -> float:
+    with connection.cursor() as cursor:
+        cursor.execute(_NEXT_DUE, {"failed": _failed.rows()})
+        (seconds,) = cursor.fetchone()
+    return float(_LONGEST_WAIT if seconds is None else seconds)
+
+
+def promote_and_wake() -> int:
+    """Everything due now becomes ready, in batches, each ringing its lanes. Returns how many jobs.
+
+    Batches of both kinds take turns: one organisation's ten thousand waits that end together hold up no start of
+    another's by more than a batch.
+    """
+    ready = 0
+    while True:
+        moved = 0
+        for step, due in (
+            (lifecycle.promote_due, lifecycle.due_to_promote),
+            (lifecycle.wake_due, lifecycle.due_to_wake),
+        ):
+            by_lane = _without_failing_rows(step, due)
+            queues.ring_all(by_lane)
+            moved += sum(by_lane.values())
+        if not moved:
+            return ready
+        ready += moved
+
+
+def _without_failing_rows(step: Callable[..., dict[str, int]], due: Callable[..., list[UUID]]) -> dict[str, int]:
+    """A batch, and where one of its rows makes it fail, that batch row by row."""
+    failed = _failed.rows()
+    try:
+        return step(without=failed)
+    except database.Error as error:
+        if database.is_unavailable(error) and not database.is_of_one_statement(error):
+            raise
+    by_lane: Counter[str] = Counter()
+    for job_id in due(without=failed):
+        with _failed.row(job_id):
+            by_lane.update(step(only=job_id))
+    return by_lane

@@ -1,0 +1,171 @@
+"""Duties of recovery: take back what dead workers held, fail what is overdue, ring for what still waits.
+
+Idempotent and safe to run any number of times at once: rows are locked with SKIP LOCKED, moves are guarded.
+
+The three deaths that make a job a poison one are those since a turn of it last ended: a conversation of weeks is not to
+fail because machines have been lost now and then, and once a turn has ended, the next need not be taken in a process of
+its own. What kills its worker never ends its turn, so it has three deaths all the same.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from agent_jobs import duty_rounds, lifecycle
+from agent_jobs.conversation import agent_messages
+from agent_jobs.errors import IllegalMove
+from agent_jobs.hours import deferral
+from agent_jobs.lifecycle import queues, running_caps
+from agent_jobs.models import DutyRun, Job, Message, WorkerProcess
+from agent_jobs.specs import Actor
+from agent_jobs.states import Event, JobStatus
+from infra import meters
+from infra.set_aside import SetAside
+
+MAX_CRASHES = 3
+_SWEEPER = Actor("system", "recovery")
+_BATCH = 200
+# A worker's lock has to be free for this long: a live one takes it again sooner after its session was cut.
+_LOST_AFTER = timedelta(seconds=2)
+# Nobody swept for so long: the database was away or read-only, and keepers could not renew. They need a moment.
+_SETTLING = timedelta(seconds=5)
+_take_back_failed: SetAside[UUID] = SetAside("take_back")
+_deadlines_failed: SetAside[UUID] = SetAside("deadlines")
+
+# A worker process holds its advisory lock for as long as its session lives.
+_NOTE_LOST_WORKERS = """
+UPDATE agent_jobs_workerprocess w SET lost_at = now()
+WHERE w.lost_at IS NULL AND w.seen_at > now() - interval '1 day' AND NOT EXISTS (
+    SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = w.id
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+
+_IS_SETTLING = f"""
+WITH resumed AS (
+    INSERT INTO agent_jobs_dutyrun (duty)
+    SELECT '{DutyRun.RESUMED}' FROM agent_jobs_dutyrun
+    WHERE duty = 'take_back' AND done_at < now() - make_interval(secs => %(outage)s)
+    ON CONFLICT (duty) DO UPDATE SET done_at = now() RETURNING 1
+)
+SELECT EXISTS (SELECT FROM resumed) OR EXISTS (
+    SELECT FROM agent_jobs_dutyrun
+    WHERE duty = '{DutyRun.RESUMED}' AND done_at > now() - make_interval(secs => %(settling)s))
+"""  # noqa: S608
+
+
+def take_back_lost() -> int:
+    """Jobs whose lease has lapsed, or whose worker is dead, go back to WAITING; after the third time they fail."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NOTE_LOST_WORKERS, [WorkerProcess.LOCK_SPACE])
+        # An outage that lets a lease lapse takes longer than this.
+        outage = max(settings.LEASE_SECONDS - settings.HEARTBEAT_SECONDS - 2, 2)
+        cursor.execute(_IS_SETTLING, {"outage": outage, "settling": _SETTLING.total_seconds()})
+        (is_settling,) = cursor.fetchone()
+    duty_rounds.note_done("take_back")
+    leased = Job.objects.filter(lease_until__isnull=False).exclude(pk__in=_take_back_failed.rows())
+    # Leases that lapsed during an outage say nothing about their workers, which renew them as soon as they can.
+    is_lapsed = Q(pk=None) if is_settling else Q(lease_until__lt=Now())
+    dead = list(WorkerProcess.objects.filter(lost_at__lt=Now() - _LOST_AFTER).values_list("id", flat=True))
+    lost_ids = set(leased.filter(is_lapsed).values_list("id", flat=True)[:_BATCH])
+    lost_ids |= set(leased.filter(worker_id__in=dead).values_list("id", flat=True)[:_BATCH])
+    taken_back = 0
+    for job_id in lost_ids:
+        with _take_back_failed.row(job_id), transaction.atomic():
+            job = (
+                leased.filter(is_lapsed | Q(worker_id__in=dead), pk=job_id).select_for_update(skip_locked=True).first()
+            )
+            if job is not None:
+                _take_back(job)
+                taken_back += 1
+    return taken_back
+
+
+def _take_back(job: Job) -> None:
+    crashes = job.crash_count + 1
+    transaction.on_commit(lambda: meters.add("taken_back", reason="lost"), robust=True)
+    if crashes < MAX_CRASHES:
+        note = f"WAITING: its worker was lost ({crashes} of {MAX_CRASHES})"
+        lifecycle.move_one(Event.TAKE_BACK, job, actor=_SWEEPER, note=note, crash_count=crashes)
+        queues.ring_on_commit(job.lane)
+        return
+    message = f"its worker died {crashes} times"
+    lifecycle.move_one(
+        Event.FAIL,
+        job,
+        actor=_SWEEPER,
+        note=f"FAILED worker_lost: {message}",
+        crash_count=crashes,
+        result=job.result or f"worker_lost: {message}",
+        error_code="worker_lost",
+        error_message=message,
+    )
+    agent_messages.withdraw(job)
+    running_caps.ring_for_place(job)
+
+
+def give_back(held: Mapping[UUID, int]) -> int:
+    """What a worker that stops had not finished, by job and lease token, is ready for others at once; no crash counts.
+
+    Whoever still works on it is fenced off. Returns how many jobs; one whose turn has just ended is not among them.
+    """
+    given_back = 0
+    for job_id, token in held.items():
+        with transaction.atomic():
+            leased = Job.objects.filter(pk=job_id, lease_token=token, lease_until__isnull=False)
+            job = leased.select_for_update().first()
+            if job is not None:
+                lifecycle.move_one(Event.TAKE_BACK, job, actor=_SWEEPER, note="WAITING: its worker was stopped")
+                queues.ring_on_commit(job.lane)
+                meters.add("taken_back", reason="stopped")
+                given_back += 1
+    return given_back
+
+
+def fail_overdue() -> int:
+    """Jobs past their deadline fail with what they have, and say so in the channel if they spoke there."""
+    overdue = Job.objects.filter(status__in=[JobStatus.WAITING, JobStatus.RUNNING], deadline_at__lte=Now())
+    failed = 0
+    found = overdue.exclude(pk__in=_deadlines_failed.rows()).order_by("deadline_at").values_list("id", flat=True)
+    for job_id in list(found[:_BATCH]):
+        with _deadlines_failed.row(job_id), transaction.atomic():
+            job = overdue.filter(pk=job_id).select_for_update(skip_locked=True).first()
+            if job is None or deferral.put_off_deadline(job):
+                continue
+            message = f"not done within {job.deadline_minutes:g} minutes"
+            try:
+                lifecycle.move_one(
+                    Event.FAIL,
+                    job,
+                    actor=_SWEEPER,
+                    note=f"FAILED deadline_exceeded: {message}",
+                    result=job.result or f"deadline_exceeded: {message}",
+                    error_code="deadline_exceeded",
+                    error_message=message,
+                )
+            except IllegalMove:
+                continue
+            agent_messages.withdraw(job)
+            running_caps.ring_for_place(job)
+            if Message.objects.filter(job_id=job.pk, is_human=False, delivered_at__isnull=False).exists():
+                agent_messages.say(job, "I have to stop here: the time for this is over.")
+            failed += 1
+    return failed
+
+
+def ring_for_waiting() -> int:
+    """Ring again for every lane where something has been ready for a second: the bell may have been lost.
+
+    Returns how many lanes.
+    """
+    rung = 0
+    waiting = Job.objects.filter(queue_at__lt=Now() - timedelta(seconds=1))
+    for lane in queues.LANES:
+        if waiting.filter(lane=lane).exists():
+            queues.ring(lane, times=2)
+            rung += 1
+    return rung

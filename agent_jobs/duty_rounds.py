@@ -1,0 +1,151 @@
+"""Runs the periodic duties that a bell calls: one thread per bell and process, at most once in half a second.
+
+`duty_table.DUTIES` lists them. A bell may call several duties; each is run for itself, so that one that raises is
+logged and counted, and the others go on. After an hour without workers some thousand bells wait; all but the first few
+then do nothing.
+
+Some duties are done by one process at a time (`alone`). This saves work; safety does not need it. The lock belongs to a
+session and ends with it. A frozen process keeps its session, so another one that finds the duty neither done nor in
+progress terminates that session.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+from django.db.backends.utils import CursorWrapper
+
+from agent_jobs.models import DutyRun, WorkerProcess
+from infra import database, meters
+from infra.concurrency import Gate
+
+log = logging.getLogger(__name__)
+_SHORTEST_INTERVAL = 0.5
+_TRY_AGAIN = 0.02
+# By duty, in the space in which worker processes have the positive numbers. `audit` locks within its transaction.
+LOCKS = {"promote": -1, "audit": -2, "prune": -3, "erase": -4, "measure": -5}
+# Of a session between two statements of a duty, which waits for a fraction of a second at most.
+_SILENT_SECONDS = 5.0
+_END_SILENT = f"""
+SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = %(space)s AND l.objid = %(lock)s::oid
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND a.state <> 'active' AND a.state_change < clock_timestamp() - make_interval(secs => %(seconds)s)
+    AND NOT EXISTS (
+        SELECT FROM {DutyRun._meta.db_table}
+        WHERE duty = %(duty)s AND done_at > clock_timestamp() - make_interval(secs => %(seconds)s))
+"""  # noqa: S608
+# A worker process stops: what takes long ends early.
+STOPPING = threading.Event()
+_gates: dict[str, Gate] = {}
+_begun_at: dict[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Periodic work. `bell` is the Celery message that calls it, every `every` seconds.
+
+    `notes_itself`: the work records when it was done, because a call may find another process at it. `on_standby`:
+    workers also do it by their own clock while no bell is heard.
+    """
+
+    name: str
+    work: Callable[[], int]
+    bell: str
+    every: float = 1.0
+    notes_itself: bool = False
+    on_standby: bool = True
+
+
+def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
+    """Run each of `duties` unless this process did less than half a second ago. Returns the sum of their results.
+
+    `is_rung`: a bell was heard, which is recorded (`services.standby`). An outage of the database ends the round.
+    """
+
+    def once() -> int:
+        now = time.monotonic()
+        if now - _begun_at.get(bell, float("-inf")) < _SHORTEST_INTERVAL:
+            return 0
+        _begun_at[bell] = now
+        try:
+            if is_rung:
+                note_done(DutyRun.BELL)
+            return each(duties)
+        except database.Error as error:
+            if not database.is_unavailable(error):
+                raise
+            log.warning("bell %s: database unavailable: %s", bell, database.reason(error))
+            database.drop_session()
+            return 0
+
+    return _gates.setdefault(bell, Gate(1)).answer(once)
+
+
+def each(duties: Sequence[Duty]) -> int:
+    """Run them one after the other, each for itself. Raises only where the database is unavailable."""
+    total, done = 0, []
+    for duty in duties:
+        try:
+            total += duty.work()
+        except Exception as error:  # one duty must not hide the others
+            if database.is_unavailable(error) and not database.is_of_one_statement(error):
+                raise
+            meters.add("duty_failures", duty=duty.name)
+            log.exception("duty %s failed", duty.name)
+        else:
+            if not duty.notes_itself:
+                done.append(duty.name)
+    if done:
+        note_done(*done)
+    return total
+
+
+@contextmanager
+def alone(duty: str, *, patience_seconds: float = 0.0, silent_seconds: float = _SILENT_SECONDS) -> Iterator[bool]:
+    """Whether, for the block, this process is the one that does `duty`.
+
+    False where another one is at it, and still is after `patience_seconds`. Where that one has said nothing to the
+    database for `silent_seconds`, its session is ended, and the next bell finds the lock free.
+    """
+    lock = (WorkerProcess.LOCK_SPACE, LOCKS[duty])
+    with connection.cursor() as cursor:
+        if not _is_locked(cursor, lock, patience_seconds):
+            whose: dict[str, Any] = {"space": lock[0], "lock": lock[1] % 2**32, "duty": duty}
+            cursor.execute(_END_SILENT, {**whose, "seconds": silent_seconds})
+            if cursor.fetchone()[0]:
+                log.warning("duty %s: holder idle for %g s, terminated its database session", duty, silent_seconds)
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            if connection.connection is not None and not connection.connection.closed:
+                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
+
+
+def _is_locked(cursor: CursorWrapper, lock: tuple[int, int], patience_seconds: float) -> bool:
+    until = time.monotonic() + patience_seconds
+    while True:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", lock)
+        if cursor.fetchone()[0]:
+            return True
+        if time.monotonic() > until:
+            return False
+        threading.Event().wait(_TRY_AGAIN)
+
+
+def note_done(*duties: str) -> None:
+    """Record when they were done last: `/health/ready`, the metrics and the standby read it."""
+    with connection.cursor() as cursor:
+        # In one order, so that two processes cannot wait for each other.
+        cursor.execute(
+            f"INSERT INTO {DutyRun._meta.db_table} (duty) SELECT unnest(%s::text[]) ORDER BY 1"
+            " ON CONFLICT (duty) DO UPDATE SET done_at = now()",
+            [list(duties)],
+        )

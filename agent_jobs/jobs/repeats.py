@@ -1,0 +1,170 @@
+"""Once more: an ended job in another life, or a new job from the input of one that is there.
+
+A *retry* reopens a FAILED or CANCELED job. Its new life begins as a new job's would: a fresh deadline from the first
+start, no failures, crashes or follow-ups counted, the old end forgotten by the row (activities keep it). Nothing that
+the old life had still to say is said in the new one, and a late worker of the old one is fenced off. What people heard
+and said stays in the transcript, so that the agent goes on from there; what nobody heard leaves it. The cooldown after
+a failure is for new jobs: whoever asks for a retry by name means now.
+
+A *replay* is a new job, made by `jobs.create` and by its rules, that knows where it came from (`replay_of`). It may
+take over the first steps of that one's journal: then what these did is neither done nor paid for a second time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import takewhile
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F, Value
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from agent_jobs import lifecycle
+from agent_jobs.conversation import agent_messages
+from agent_jobs.errors import Conflict, FieldError, IllegalMove, Invalid
+from agent_jobs.jobs import admission, creation
+from agent_jobs.lifecycle import queues
+from agent_jobs.models import Job, Org, Step
+from agent_jobs.specs import DEFAULT_PRIORITY, Actor, ChannelSpec, JobSpec
+from agent_jobs.states import MOVES, Event
+from agent_jobs.timing import PRIORITY_STEP
+from channels_integration import directory
+from channels_integration.messages import Target
+from infra import tracing
+
+# `attempt` and `lease_token` count on: tasks keep their numbers, and no old token comes again.
+_NEW_LIFE: Mapping[str, Any] = {
+    "retry_count": F("retry_count") + 1,
+    "queue_at": Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP),
+    "scheduled_at": Now(),
+    "started_at": None,
+    "deadline_at": None,
+    "finished_at": None,
+    "result": None,
+    "result_data": None,
+    "error_code": "",
+    "error_message": "",
+    "waiting_for": "",
+    "wake_at": None,
+    "timer_message_id": None,
+    "timer_seconds": None,
+    "resume": "",
+    "failed_attempts": 0,
+    "crash_count": 0,
+    "follow_ups_sent": 0,
+    "follow_ups_total": 0,
+    # The first turn reads the whole transcript: nothing in it is news to a later one.
+    "inbox_seen": F("inbox_count"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a replay shall have otherwise than its job; what is None is the job's.
+
+    `params` and `config` are laid over the job's key by key, a key with None under it is left out: of the config, that
+    is the job type's default. `scheduled_at` and the delay are never the old job's, whose time is over.
+    """
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    channel: ChannelSpec | None = None
+    scheduled_at: datetime | None = None
+    delay_minutes: int = 0
+    tags: tuple[str, ...] | None = None
+    priority: int | None = None
+    # Recorded calls of models and tools with a smaller number are used again, not made again.
+    from_step: int = 1
+
+
+def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
+    """Reopen an ended job: WAITING, in its next life. Of many at once, one does; the others find it WAITING.
+
+    Raises NotFound, Forbidden for another organisation's job, IllegalMove where it is not FAILED or CANCELED, Conflict
+    (`channel_unreachable`) where its channel is gone, and QuotaReached.
+    """
+    with transaction.atomic():
+        job = creation.locked(org_id, job_id)
+        if job.status not in MOVES[Event.RETRY].sources:
+            raise IllegalMove(
+                f"the job is {job.status} and cannot be retried: only one that is FAILED or CANCELED can",
+                job_id=str(job.pk),
+                status=job.status,
+            )
+        target = Target(org_id, job.platform, job.channel_code, job.channel_type, job.channel_data)
+        if unreachable := directory.unreachable_reason(target):
+            raise Conflict(f"the job's channel cannot be reached: it {unreachable[1]}", code="channel_unreachable")
+        admission.admit_job(Org.objects.get(pk=org_id))
+        agent_messages.withdraw(job)
+        agent_messages.forget_unheard(job)
+        lifecycle.move_one(
+            Event.RETRY,
+            job,
+            actor=actor,
+            note=f"WAITING: retried{f': {reason}' if reason else ''}",
+            **_NEW_LIFE,
+            trace=tracing.current() or job.trace,
+        )
+        queues.ring_on_commit(job.lane)
+    return job
+
+
+def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_pk: int | None = None) -> Job:
+    """A new job from the input of another, whatever became of that one.
+
+    Raises what `jobs.create` does, NotFound and Forbidden as `retry`, and Invalid where `from_step` goes further than
+    what is recorded. The job type is today's, and has to be there; what the job was told, config and start prompt, is
+    as it was then.
+    """
+    with transaction.atomic():
+        job = creation.locked(org_id, job_id)
+        prompt = {"start_prompt": job.prompt} if job.prompt.strip() else {}
+        then = ChannelSpec(job.platform, job.channel_code, job.channel_type, job.channel_data)
+        spec = JobSpec(
+            job_type_id=job.job_type_key,
+            channel=changes.channel or then,
+            config=_laid_over(prompt | job.config, changes.config),
+            params=_laid_over(job.params, changes.params),
+            scheduled_at=changes.scheduled_at,
+            delay_minutes=changes.delay_minutes,
+            tags=tuple(job.tags) if changes.tags is None else changes.tags,
+            priority=job.priority if changes.priority is None else changes.priority,
+            token_pk=token_pk,
+            replay_of=job.pk,
+        )
+        steps = _usable_again(job, changes.from_step)
+        made = creation.create(org_id, spec, actor=actor)
+        Step.objects.bulk_create([_copied(step, made) for step in steps])
+        return made
+
+
+def _usable_again(job: Job, from_step: int) -> list[Step]:
+    """The steps below `from_step`, of the first turn of the job's last life: what came later hangs on what people said.
+
+    Raises Invalid where there are fewer, or one whose outcome is not known stands between.
+    """
+    if from_step == 1:
+        return []
+    recorded = list(Step.objects.filter(job_id=job.pk, life=job.retry_count).order_by("number"))
+    first_turn = [step for step in recorded if step.turn == recorded[0].turn]
+    known = list(takewhile(lambda step: step.output is not None, first_turn))
+    last = known[-1].number if known else 0
+    if from_step > last + 1:
+        message = f"must be from 1 to {last + 1}: {last} steps of the job's first turn have an outcome"
+        raise Invalid(FieldError("from_step", "out_of_range", message))
+    return [step for step in known if step.number < from_step]
+
+
+def _copied(step: Step, job: Job) -> Step:
+    kept = ("number", "kind", "name", "call_id", "input", "output", "begun_at", "called_at", "ended_at")
+    columns = {column: getattr(step, column) for column in kept}
+    return Step(id=uuid7(), org_id=job.org_id, job_id=job.pk, life=0, turn=0, **columns)
+
+
+def _laid_over(kept: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """The changed keys over the kept ones; what is changed to None is left out. A None that was kept stays."""
+    left_out = {key for key, value in changed.items() if value is None}
+    return {key: value for key, value in {**kept, **changed}.items() if key not in left_out}

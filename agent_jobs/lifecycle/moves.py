@@ -1,0 +1,139 @@
+"""One event applied to one job, and the promotion of those that are due. The table of moves is `states.MOVES`."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from agent_jobs.errors import IllegalMove
+from agent_jobs.lifecycle import withdrawals
+from agent_jobs.lifecycle.queue_order import HEAD_START, ready_now
+from agent_jobs.models import Job
+from agent_jobs.specs import Actor
+from agent_jobs.states import MOVES, TERMINAL, Event, TaskStatus
+from infra import meters, prepared_sql
+
+# Words of the activities that moves leave.
+MOVE_CODES = {
+    Event.PROMOTE: "job.promoted",
+    Event.START: "job.started",
+    Event.TAKE_BACK: "job.taken_back",
+    Event.COMPLETE: "job.completed",
+    Event.FAIL: "job.failed",
+    Event.CANCEL: "job.canceled",
+    Event.RETRY: "job.retried",
+}
+_STATUS = "SELECT status FROM agent_jobs_job WHERE id = %(id)s FOR NO KEY UPDATE"
+_LEAVE_TASKS = """
+UPDATE agent_jobs_task SET status = %(status)s, finished_at = statement_timestamp()
+WHERE job_id = %(job)s AND status = 'RUNNING'
+"""
+_LOG = """
+INSERT INTO agent_jobs_activity
+    (org_id, job_id, code, note, actor, request_id, moved_from, moved_to, life, processed_at)
+VALUES (%(org)s, %(job)s, %(code)s, %(note)s, %(actor)s, %(request)s, %(from)s, %(to)s, %(life)s, statement_timestamp())
+"""
+_NO_LEASE = {"lease_until": None, "worker_id": None, "lease_token": F("lease_token") + 1}
+_NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer_seconds": None, "resume": ""}
+
+
+def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns: Any) -> Job:
+    """Apply `event` to `job` and write its activity; `columns` are written with it. Returns the job as it then is.
+
+    Fences off whoever holds a lease. Raises IllegalMove, with the status that stood in the way.
+    """
+    move = MOVES[event]
+    if move.target in TERMINAL:
+        columns = {**_NO_LEASE, **_NO_WAIT, "queue_at": None, "finished_at": Now(), **columns}
+    elif event in (Event.TAKE_BACK, Event.RETRY):
+        columns = {**_NO_LEASE, "queue_at": ready_now(), **columns}
+    with transaction.atomic():
+        found = prepared_sql.first(_STATUS, {"id": job.pk})
+        moved_from = found[0] if found else ""
+        if moved_from in move.sources:
+            Job.objects.filter(pk=job.pk).update(status=move.target, updated_at=Now(), **columns)
+        _read_again(job)
+        if moved_from not in move.sources:
+            raise IllegalMove(
+                f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
+            )
+        if move.target in TERMINAL and event != Event.COMPLETE:
+            # Whatever it waits for: one that was just asked for may not have come as far as to be waited for.
+            withdrawals.withdraw(job)
+        if move.target in TERMINAL or event == Event.TAKE_BACK:
+            left = TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED
+            prepared_sql.run(_LEAVE_TASKS, {"job": job.pk, "status": left})
+        _log(job, MOVE_CODES[event], actor=actor, note=note, moved_from=moved_from)
+        if move.target in TERMINAL:
+            code = columns.get("error_code", "")
+            transaction.on_commit(lambda: meters.add("ends", status=str(move.target), code=code), robust=True)
+    return job
+
+
+def record_creation(job: Job, *, actor: Actor, note: str) -> None:
+    """The first activity of a job that has just been inserted."""
+    _log(job, "job.created", actor=actor, note=note)
+
+
+def _log(job: Job, code: str, *, actor: Actor, note: str, moved_from: str = "") -> None:
+    moved = {
+        "org": job.org_id,
+        "job": job.pk,
+        "code": code,
+        "note": note,
+        "actor": str(actor),
+        "request": actor.request_id,
+        "from": moved_from,
+        "to": job.status,
+        "life": job.retry_count,
+    }
+    prepared_sql.run(_LOG, moved)
+
+
+def _read_again(job: Job) -> None:
+    """What `refresh_from_db` does, by a statement that is planned already."""
+    now = prepared_sql.instance(Job, "id = %(id)s", {"id": job.pk})
+    if now is None:
+        raise Job.DoesNotExist(f"there is no job {job.pk} any more")
+    for field in Job._meta.concrete_fields:
+        setattr(job, field.attname, getattr(now, field.attname))
+
+
+_IS_DUE = """status = 'SCHEDULED' AND scheduled_at <= statement_timestamp() AND id <> ALL(%(without)s::uuid[])
+    AND (%(only)s::uuid IS NULL OR id = %(only)s)"""
+_PROMOTE = f"""
+WITH due AS (
+    SELECT id FROM agent_jobs_job WHERE {_IS_DUE}
+    ORDER BY scheduled_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE agent_jobs_job j SET status = 'WAITING', queue_at = j.scheduled_at - {HEAD_START}, waiting_for = '',
+        updated_at = now()
+    FROM due WHERE j.id = due.id AND j.status = 'SCHEDULED' RETURNING j.id, j.org_id, j.lane, j.retry_count
+), logged AS (
+    INSERT INTO agent_jobs_activity (org_id, job_id, code, note, actor, moved_from, moved_to, life, processed_at)
+    SELECT org_id, id, 'job.promoted', 'WAITING: its time has come', 'system:promotion', 'SCHEDULED', 'WAITING',
+        retry_count, now()
+    FROM moved
+)
+SELECT lane, count(*) FROM moved GROUP BY lane
+"""
+
+
+def promote_due(*, batch: int = 500, without: Sequence[UUID] = (), only: UUID | None = None) -> dict[str, int]:
+    """SCHEDULED jobs whose time has come become WAITING. Returns how many by lane. Any number may run at once."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PROMOTE, {"batch": batch, "without": list(without), "only": only})
+        return dict(cursor.fetchall())
+
+
+def due_to_promote(*, batch: int = 500, without: Sequence[UUID] = ()) -> list[UUID]:
+    """The jobs that `promote_due` would take, without locking them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id FROM agent_jobs_job WHERE {_IS_DUE} ORDER BY scheduled_at LIMIT %(batch)s",
+            {"batch": batch, "without": list(without), "only": None},
+        )
+        return [row[0] for row in cursor.fetchall()]

@@ -1,0 +1,99 @@
+"""How many jobs may be RUNNING at once: of an organisation, of a job type, and of a job type in one channel.
+
+A cap counts jobs by their status, as people see them: one that waits for a reply is still RUNNING, and what resumes it
+needs no new place. It is kept exactly, whoever claims at the same time: for an organisation that has caps the claims go
+one after another, under a lock on its row, and each counts anew. Organisations without caps pay nothing for it.
+
+Here stands what those claims may take; `services.transitions` starts what they took.
+"""
+
+import time
+from functools import lru_cache
+
+from django.db import connection
+
+from agent_jobs.lifecycle import queues
+from agent_jobs.models import Job, JobType, Org
+
+_REMEMBERED_SECONDS = 2.0
+
+# Whether the row `o` of an organisation, or a job type of it, has any cap.
+HAS_CAPS = """
+(o.max_running_jobs IS NOT NULL OR EXISTS (
+    SELECT FROM agent_jobs_jobtype t
+    WHERE t.org_id = o.id AND (t.max_running IS NOT NULL OR t.max_running_per_channel IS NOT NULL)))"""
+
+# Jobs that this process can take up: it knows their runner, what they wait for and why they go on.
+UNDERSTOOD = "runner = ANY(%(runners)s) AND waiting_for = ANY(%(waits)s) AND resume = ANY(%(wakes)s)"
+
+# Up to {batch} jobs that may be RUNNING now. What is resumed runs already; what begins must find a place. The first in
+# the queue whose type and channel are not full always finds one, the others of the batch count those before them.
+CANDIDATES = f"""
+capped_types AS MATERIALIZED (
+    SELECT key, max_running, max_running_per_channel FROM agent_jobs_jobtype
+    WHERE org_id = %(org_id)s AND (max_running IS NOT NULL OR max_running_per_channel IS NOT NULL)
+), running AS MATERIALIZED (
+    SELECT job_type_key, platform, channel_code, count(*) AS jobs FROM agent_jobs_job
+    WHERE org_id = %(org_id)s AND status = 'RUNNING'
+        AND (%(org_cap)s::int IS NOT NULL OR job_type_key IN (SELECT key FROM capped_types))
+    GROUP BY job_type_key, platform, channel_code
+), running_types AS MATERIALIZED (
+    SELECT job_type_key, sum(jobs) AS jobs FROM running GROUP BY job_type_key
+), full_types AS MATERIALIZED (
+    SELECT t.key FROM capped_types t JOIN running_types r ON r.job_type_key = t.key WHERE r.jobs >= t.max_running
+), full_channels AS MATERIALIZED (
+    SELECT r.job_type_key, r.platform, r.channel_code FROM capped_types t JOIN running r ON r.job_type_key = t.key
+    WHERE r.jobs >= t.max_running_per_channel
+), room AS MATERIALIZED (
+    SELECT coalesce(%(org_cap)s::int - (SELECT coalesce(sum(jobs), 0) FROM running), {{batch}}) AS places
+), resumed AS (
+    SELECT id, queue_at FROM agent_jobs_job
+    WHERE queue_at IS NOT NULL AND status = 'RUNNING' AND lane = %(lane)s AND org_id = %(org_id)s
+        AND {UNDERSTOOD}
+    ORDER BY queue_at, id LIMIT {{batch}} FOR UPDATE SKIP LOCKED
+), ready AS (
+    SELECT id, queue_at, job_type_key, platform, channel_code FROM agent_jobs_job
+    WHERE queue_at IS NOT NULL AND status = 'WAITING' AND lane = %(lane)s AND org_id = %(org_id)s AND {UNDERSTOOD}
+        AND (SELECT places FROM room) > 0
+        AND job_type_key NOT IN (SELECT key FROM full_types)
+        AND (job_type_key, platform, channel_code) NOT IN (SELECT * FROM full_channels)
+    ORDER BY queue_at, id LIMIT {{batch}} FOR UPDATE SKIP LOCKED
+), placed AS (
+    SELECT *, row_number() OVER (ORDER BY queue_at, id) AS in_org,
+        row_number() OVER (PARTITION BY job_type_key ORDER BY queue_at, id) AS in_type,
+        row_number() OVER (PARTITION BY job_type_key, platform, channel_code ORDER BY queue_at, id) AS in_channel
+    FROM ready
+), allowed AS (
+    SELECT p.id, p.queue_at FROM placed p
+    LEFT JOIN capped_types t ON t.key = p.job_type_key
+    LEFT JOIN running_types rt ON rt.job_type_key = p.job_type_key
+    LEFT JOIN running r ON (r.job_type_key, r.platform, r.channel_code) = (p.job_type_key, p.platform, p.channel_code)
+    WHERE p.in_org <= (SELECT places FROM room)
+        AND coalesce(rt.jobs, 0) + p.in_type <= coalesce(t.max_running, 2147483647)
+        AND coalesce(r.jobs, 0) + p.in_channel <= coalesce(t.max_running_per_channel, 2147483647)
+), candidates AS (
+    SELECT id FROM (SELECT * FROM allowed UNION ALL SELECT * FROM resumed) either ORDER BY queue_at, id LIMIT {{batch}}
+)"""  # noqa: S608
+
+
+def lock(org_id: str) -> int | None:
+    """The cap of the organisation itself; no other claim of it begins before this transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT max_running_jobs FROM agent_jobs_org WHERE id = %s FOR NO KEY UPDATE", [org_id])
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def ring_for_place(job: Job) -> None:
+    """`job` has ended outside of a worker's loop: where there are caps, another one may have waited for its place."""
+    if _has_caps(job.org_id, int(time.monotonic() / _REMEMBERED_SECONDS)):
+        queues.ring_on_commit(job.lane)
+
+
+@lru_cache(maxsize=1024)
+def _has_caps(org_id: str, moment: int) -> bool:
+    """Remembered for a while: a bell too few or too many only costs the second until the sweep's."""
+    return (
+        Org.objects.filter(pk=org_id, max_running_jobs__isnull=False).exists()
+        or JobType.objects.filter(org_id=org_id).exclude(max_running=None, max_running_per_channel=None).exists()
+    )

@@ -1,0 +1,145 @@
+"""What stands in the rows this moment, for whoever watches the service: numbers of all organisations together.
+
+Each statement walks a partial index and stops at `MOST_COUNTED` rows: a million waiting jobs cost no more than ten
+thousand. Nothing here names an organisation.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import connection
+
+from agent_jobs.lifecycle import queues
+from agent_jobs.models import DutyRun
+from agent_jobs.specs import DEFAULT_PRIORITY
+from agent_jobs.states import WaitingFor
+from agent_jobs.timing import PRIORITY_STEP
+from channels_integration import outbox
+from channels_integration.backlog import MOST_COUNTED, backlog
+from infra import doorbell
+
+_CACHED_SECONDS = 2.0
+_MOST_ORGS = 1_000
+_ALIVE_SECONDS = 15
+
+# The oldest of each organisation (the index is by lane, organisation and queue_at), from one organisation to the next.
+_LAG = f"""
+WITH RECURSIVE orgs AS (
+    (SELECT org_id, 1 AS number FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s
+        ORDER BY org_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT j.org_id FROM agent_jobs_job j
+        WHERE j.queue_at IS NOT NULL AND j.lane = %(lane)s AND j.org_id > orgs.org_id ORDER BY j.org_id LIMIT 1),
+        number + 1
+    FROM orgs WHERE org_id IS NOT NULL AND number < {_MOST_ORGS}
+)
+SELECT coalesce(max(extract(epoch FROM now() - first.ready_at)), 0)
+FROM orgs, LATERAL (
+    SELECT j.queue_at + (j.priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds'
+        AS ready_at
+    FROM agent_jobs_job j WHERE j.queue_at IS NOT NULL AND j.lane = %(lane)s AND j.org_id = orgs.org_id
+    ORDER BY j.queue_at, j.id LIMIT 1) first
+"""
+_READY = f"""
+SELECT count(*) FROM (
+    SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %s LIMIT {MOST_COUNTED}) ready
+"""
+_LEASED = f"SELECT count(*) FROM (SELECT FROM agent_jobs_job WHERE lease_until IS NOT NULL LIMIT {MOST_COUNTED}) leased"
+_WAITING = f"""
+SELECT waiting_for, count(*) FROM (
+    SELECT waiting_for FROM agent_jobs_job
+    WHERE status IN ('WAITING', 'RUNNING') AND deadline_at IS NOT NULL AND lease_until IS NULL AND queue_at IS NULL
+    LIMIT {MOST_COUNTED}) begun
+GROUP BY waiting_for
+"""
+_OVERDUE = f"""
+SELECT count(*), coalesce(max(extract(epoch FROM now() - at)), 0) FROM (
+    SELECT scheduled_at AS at FROM agent_jobs_job WHERE status = 'SCHEDULED' AND scheduled_at <= now()
+    ORDER BY scheduled_at LIMIT {MOST_COUNTED}) overdue
+"""
+_WORKERS = f"""
+SELECT count(*) FROM agent_jobs_workerprocess
+WHERE lost_at IS NULL AND seen_at > now() - interval '{_ALIVE_SECONDS} seconds'
+"""
+_DUTIES = "SELECT duty, extract(epoch FROM now() - done_at) FROM agent_jobs_dutyrun WHERE duty <> %s"
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    name: str
+    value: float
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+_lock = threading.Lock()
+_cached: tuple[float, str, Sequence[Gauge]] = (float("-inf"), "", ())
+
+
+def read() -> Sequence[Gauge]:
+    """All of them, at most two seconds old. Raises what the database raises."""
+    global _cached
+    name = str(connection.settings_dict["NAME"])
+    with _lock:  # so that many who ask at once ask the database once
+        at, database, gauges = _cached
+        if database != name or time.monotonic() - at > _CACHED_SECONDS:
+            gauges = (*_of_jobs(), *_of_processes(), *_of_channels())
+            _cached = (time.monotonic(), name, gauges)
+        return gauges
+
+
+def forget() -> None:
+    """The next reading asks the database."""
+    global _cached
+    _cached = (float("-inf"), "", ())
+
+
+def _of_jobs() -> list[Gauge]:
+    gauges = []
+    with connection.cursor() as cursor:
+        for lane in queues.LANES:
+            cursor.execute(_LAG, {"lane": lane})
+            gauges.append(Gauge("lane_lag_seconds", max(float(cursor.fetchone()[0]), 0.0), (("lane", lane),)))
+            cursor.execute(_READY, [lane])
+            gauges.append(Gauge("lane_ready_jobs", cursor.fetchone()[0], (("lane", lane),)))
+        cursor.execute(_LEASED)
+        gauges.append(Gauge("leases", cursor.fetchone()[0]))
+        cursor.execute(_WAITING)
+        waiting = dict(cursor.fetchall())
+        for kind in WaitingFor:
+            if kind == WaitingFor.COOLDOWN:
+                continue  # of SCHEDULED jobs
+            gauges.append(Gauge("waiting_jobs", waiting.get(kind, 0), (("waiting_for", kind),)))
+        cursor.execute(_OVERDUE)
+        count, late = cursor.fetchone()
+        gauges.append(Gauge("scheduled_overdue_jobs", count))
+        gauges.append(Gauge("scheduled_overdue_seconds", float(late)))
+    return gauges
+
+
+def _of_processes() -> list[Gauge]:
+    with connection.cursor() as cursor:
+        cursor.execute(_WORKERS)
+        gauges = [Gauge("workers_alive", cursor.fetchone()[0])]
+        cursor.execute(_DUTIES, [DutyRun.RESUMED])
+        gauges += [Gauge("duty_age_seconds", float(age), (("duty", duty),)) for duty, age in cursor.fetchall()]
+    for queue in (*queues.LANES, queues.DUTIES_QUEUE, outbox.QUEUE):
+        bells = doorbell.waiting(queue)
+        if bells is not None:
+            gauges.append(Gauge("bells_waiting", bells, (("queue", queue),)))
+    return gauges
+
+
+def _of_channels() -> list[Gauge]:
+    found = backlog()
+    gauges = []
+    for status in ("pending", "sending", "unknown"):
+        count, late, age = found.outbox.get(status, (0, 0.0, 0.0))
+        labels = (("status", status),)
+        gauges.append(Gauge("outbox_messages", count, labels))
+        gauges.append(Gauge("outbox_late_seconds", late, labels))
+        gauges.append(Gauge("outbox_age_seconds", age, labels))
+    gauges.append(Gauge("inbox_waiting_events", found.inbox))
+    gauges.append(Gauge("inbox_late_seconds", found.inbox_late_seconds))
+    return gauges

@@ -1,0 +1,379 @@
+"""Every read, the organisation first. Lists come as plain rows of named columns, a constant number of statements.
+
+Another organisation's id is NotFound exactly as a missing one; the one place where the document says otherwise is
+`job`: there it is Forbidden, with a constant message.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import DataError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models import F, QuerySet
+from django.db.models.functions import Now
+
+from agent_jobs.errors import Forbidden, NotFound
+from agent_jobs.models import (
+    Activity,
+    Approval,
+    AppToken,
+    AuditEntry,
+    DutyRun,
+    Job,
+    JobType,
+    Message,
+    ModelKey,
+    Org,
+    PlaceHours,
+    Profile,
+    Task,
+    ToolSecret,
+    UsageDay,
+    WorkerProcess,
+)
+from agent_jobs.reads import pages
+
+log = logging.getLogger(__name__)
+Row = Mapping[str, Any]
+
+JOB_COLUMNS = (
+    *("id", "org_id", "status", "job_type_key", "platform", "channel_code", "channel_type", "channel_data"),
+    *("params", "config", "tags", "priority", "is_new_channel", "ignore_cooldown", "created_at", "updated_at"),
+    *("requested_at", "delay_minutes", "delay_seconds", "scheduled_at", "started_at", "deadline_at"),
+    *("finished_at", "queue_at", "waiting_for", "wake_at", "lease_until", "thread", "inbox_count"),
+    *("first_reply_at", "result", "result_data", "error_code", "error_message", "replay_of", "retry_count"),
+)
+ACTIVITY_COLUMNS = (
+    *("id", "org_id", "job_id", "number", "code", "status", "note", "actor", "source_type", "execution_id"),
+    *("allocated_credits", "consumed_credits", "credits_rule_id", "input", "output", "processed_at"),
+    *("created_at", "updated_at", "job__platform", "job__channel_code", "job__thread", "job__job_type_key"),
+)
+# Never the value.
+TOOL_SECRET_COLUMNS = ("id", "org_id", "name", "hosts", "created_at", "updated_at")
+MESSAGE_COLUMNS = (
+    "id",
+    "key",
+    "job_id",
+    "is_human",
+    "author",
+    "text",
+    "created_at",
+    "delivered_at",
+    "edited_at",
+    "deleted_at",
+)
+APPROVAL_COLUMNS = (
+    *("id", "org_id", "job_id", "kind", "tool", "question", "arguments", "edited_arguments", "approvers"),
+    "on_timeout",
+    *("status", "decided_by", "reason", "created_at", "expires_at", "timer_seconds", "decided_at"),
+)
+APPROVAL_STATUSES = tuple(Approval.Status.values)
+APPROVAL_KINDS = tuple(Approval.Kind.values)
+# Never the digest.
+APP_TOKEN_COLUMNS = (
+    *("id", "org_id", "public_id", "app", "name", "scopes", "created_by", "created_at", "expires_at"),
+    *("last_used_at", "revoked_at"),
+)
+AUDIT_COLUMNS = (
+    *("id", "org_id", "at", "actor", "request_id", "action", "object_type", "object_id", "before", "after"),
+)
+_ENTRY_COLUMNS = (
+    *("key", "org_id", "name", "description", "emoji", "version", "visibility", "active", "tags"),
+    *("created_at", "updated_at"),
+)
+JOB_TYPE_COLUMNS = (
+    *_ENTRY_COLUMNS,
+    "runner",
+    "params_schema",
+    "result_schema",
+    "default_config",
+    "tools",
+    "max_running",
+    "max_running_per_channel",
+    "max_tokens_per_day",
+    "max_cost_per_day",
+)
+HOURS_COLUMNS = ("id", "kind", "platform", "name", "hours", "updated_at")
+PROFILE_COLUMNS = (
+    *(*_ENTRY_COLUMNS, "instructions", "model", "base_url", "fallback_model"),
+    *("max_output_tokens", "timeout_seconds", "context_tokens", "allowed_tools"),
+)
+MAX_LOG_LINES = 100
+# What an answer shows of a job beside its columns: about 500 bytes for each attempt (a task and lines of the log) and
+# for each message (lines of the log).
+MORE_JOB_BYTES = (F("attempt") + F("inbox_count")) * 500
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How many activities a job has, and the last 100 of those with a note: `(created_at, note)`, oldest first."""
+
+    count: int = 0
+    lines: tuple[tuple[Any, str], ...] = ()
+
+
+def org(org_id: str) -> Org:
+    found = Org.objects.filter(pk=org_id).first()
+    if found is None:
+        raise NotFound("there is no such organization", code="org_not_found")
+    return found
+
+
+def jobs(org_id: str) -> QuerySet[Job]:
+    return Job.objects.filter(org_id=org_id)
+
+
+def job(org_id: str, job_id: UUID) -> Row:
+    row: Row | None = Job.objects.filter(pk=job_id).values(*JOB_COLUMNS).first()
+    if row is None:
+        raise job_not_found(str(job_id))
+    if row["org_id"] != org_id:
+        raise Forbidden(
+            "the job belongs to a different organization",
+            code="job_of_another_organization",
+            denied=("job", str(job_id)),
+        )
+    return row
+
+
+def own_job_id(org_id: str, job_id: UUID) -> UUID:
+    """The id, if it is one of the organisation's; another one's job is not there."""
+    whose = Job.objects.filter(pk=job_id).values_list("org_id", flat=True).first()
+    if whose != org_id:
+        raise job_not_found(str(job_id), denied=("job", str(job_id)))
+    return job_id
+
+
+def job_not_found(job_id: str, *, denied: tuple[str, str] | None = None) -> NotFound:
+    return NotFound(f"there is no job {job_id[:64]!r}", code="job_not_found", denied=denied)
+
+
+def tasks_of(job_ids: Iterable[UUID]) -> Mapping[UUID, list[Row]]:
+    """The tasks of each job, oldest first."""
+    found: dict[UUID, list[Row]] = defaultdict(list)
+    tasks = Task.objects.filter(job_id__in=list(job_ids)).order_by("job_id", "number")
+    for row in tasks.values("id", "job_id", "created_at", "status", "result"):
+        found[row["job_id"]].append(row)
+    return found
+
+
+_LOGS = """
+SELECT page.job_id, coalesce((SELECT max(number) FROM agent_jobs_activity WHERE job_id = page.job_id), 0),
+    said.times, said.notes
+FROM unnest(%(ids)s::uuid[]) AS page (job_id)
+CROSS JOIN LATERAL (
+    SELECT array_agg(created_at ORDER BY number) AS times, array_agg(note ORDER BY number) AS notes
+    FROM (
+        SELECT number, created_at, note FROM agent_jobs_activity WHERE job_id = page.job_id AND note <> ''
+        ORDER BY number DESC LIMIT %(most)s
+    ) last
+) said
+"""
+
+
+def logs_of(job_ids: Iterable[UUID]) -> Mapping[UUID, Log]:
+    with connection.cursor() as cursor:
+        cursor.execute(_LOGS, {"ids": list(job_ids), "most": MAX_LOG_LINES})
+        return {
+            job_id: Log(count, tuple(zip(times or (), notes or (), strict=True)))
+            for job_id, count, times, notes in cursor.fetchall()
+        }
+
+
+def activities(org_id: str) -> QuerySet[Activity]:
+    return Activity.objects.filter(org_id=org_id)
+
+
+def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_first: bool) -> Mapping[UUID, list[Row]]:
+    """At most so many activities of each job and, in the order of `job_ids`, of all of them together.
+
+    They end early once they have `pages.MAX_BYTES`.
+    """
+    direction = "DESC" if newest_first else "ASC"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH chosen AS (
+                SELECT found.id, row_number() OVER (ORDER BY page.place, found.number {direction}) AS place
+                FROM unnest(%s::uuid[]) WITH ORDINALITY AS page (job_id, place)
+                CROSS JOIN LATERAL (
+                    SELECT id, number FROM agent_jobs_activity WHERE job_id = page.job_id
+                    ORDER BY number {direction} LIMIT %s
+                ) found
+                ORDER BY page.place, found.number {direction} LIMIT %s
+            ), measured AS (
+                SELECT c.id, c.place, sum(octet_length(a.note) + coalesce(octet_length(a.input::text), 0)
+                        + coalesce(octet_length(a.output::text), 0))
+                    OVER (ORDER BY c.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+                FROM chosen c JOIN agent_jobs_activity a ON a.id = c.id
+            )
+            SELECT id FROM measured WHERE coalesce(bytes_before, 0) < %s ORDER BY place
+            """,  # noqa: S608 - the direction is one of two words
+            [list(job_ids), per_job, total, pages.MAX_BYTES],
+        )
+        ids = [row[0] for row in cursor.fetchall()]
+    rows = activities_by_id(ids)
+    found: dict[UUID, list[Row]] = defaultdict(list)
+    for activity_id in ids:
+        if row := rows.get(activity_id):
+            found[row["job_id"]].append(row)
+    return found
+
+
+def messages(org_id: str, job_id: UUID) -> QuerySet[Message]:
+    """A job's transcript. The order in which it was said is that of `id`."""
+    return Message.objects.filter(job__org_id=org_id, job_id=job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a job has come. `updated_at` is in microseconds since 1970. `activities` is their count, and so the
+    number of the last one."""
+
+    status: str
+    updated_at: int
+    activities: int
+
+
+# A time that Python cannot hold ('infinity') counts as 0: one such row must not stop everybody's answers.
+_STANDINGS = """
+SELECT j.org_id, j.id, j.status,
+    CASE WHEN isfinite(j.updated_at) THEN (extract(epoch FROM j.updated_at) * 1000000)::bigint ELSE 0 END,
+    coalesce((SELECT max(number) FROM agent_jobs_activity WHERE job_id = j.id), 0)
+FROM agent_jobs_job j WHERE j.id = ANY(%s::uuid[])
+"""
+
+
+def standings(jobs: Iterable[tuple[str, UUID]]) -> Mapping[tuple[str, UUID], Standing]:
+    """The standing of each (organisation, job), at one moment. A job that the organisation does not have is absent."""
+    asked = set(jobs)
+    with connection.cursor() as cursor:
+        cursor.execute(_STANDINGS, [[job_id for _, job_id in asked]])
+        found = {(org_id, job_id): Standing(*standing) for org_id, job_id, *standing in cursor.fetchall()}
+    return {key: found[key] for key in asked if key in found}
+
+
+_FOLLOWING = """
+SELECT DISTINCT found.id FROM unnest(%s::uuid[], %s::int[]) AS asked (job_id, number)
+CROSS JOIN LATERAL (
+    SELECT id FROM agent_jobs_activity WHERE job_id = asked.job_id AND number > asked.number
+    ORDER BY number LIMIT %s
+) found
+"""
+
+
+def activities_after(told: Collection[tuple[UUID, int]], *, per_job: int) -> Mapping[UUID, list[Row]]:
+    """For each (job, number), the next activities after that number; in their order, one list for each job.
+
+    The caller has found the jobs under their organisations. An activity that cannot be read (a time like 'infinity') is
+    left out, with a log line.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_FOLLOWING, [[job_id for job_id, _ in told], [number for _, number in told], per_job])
+        ids = [row[0] for row in cursor.fetchall()]
+    try:
+        rows = list(activities_by_id(ids).values())
+    except DataError:
+        rows = [row for activity_id in ids for row in _readable(activity_id)]
+    found: dict[UUID, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["number"]):
+        found[row["job_id"]].append(row)
+    return found
+
+
+def _readable(activity_id: UUID) -> Iterable[Row]:
+    try:
+        return activities_by_id([activity_id]).values()
+    except DataError as error:
+        log.error("activity %s cannot be shown: %s", activity_id, error)
+        return ()
+
+
+def activities_by_id(ids: Iterable[UUID]) -> Mapping[UUID, Row]:
+    """Of ids that were found under their organisation."""
+    return {row["id"]: row for row in Activity.objects.filter(pk__in=list(ids)).values(*ACTIVITY_COLUMNS)}
+
+
+def approvals(org_id: str) -> QuerySet[Approval]:
+    return Approval.objects.filter(org_id=org_id)
+
+
+def approvals_of(org_id: str, job_id: UUID, *, is_pending: bool = False) -> list[Row]:
+    """Of one job, oldest first."""
+    found = approvals(org_id).filter(job_id=job_id).order_by("created_at", "id")
+    return list((found.filter(status=Approval.Status.PENDING) if is_pending else found).values(*APPROVAL_COLUMNS))
+
+
+def approval_of(org_id: str, job_id: UUID, approval_id: UUID) -> Row | None:
+    found: Row | None = approvals(org_id).filter(job_id=job_id, pk=approval_id).values(*APPROVAL_COLUMNS).first()
+    return found
+
+
+def app_tokens(org_id: str) -> QuerySet[AppToken]:
+    return AppToken.objects.filter(org_id=org_id)
+
+
+def tool_secrets(org_id: str) -> QuerySet[ToolSecret]:
+    return ToolSecret.objects.filter(org_id=org_id)
+
+
+def audit_entries(org_id: str) -> QuerySet[AuditEntry]:
+    return AuditEntry.objects.filter(org_id=org_id)
+
+
+def usage(org_id: str) -> QuerySet[UsageDay]:
+    return UsageDay.objects.filter(org_id=org_id)
+
+
+def job_types(org_id: str) -> QuerySet[JobType]:
+    return JobType.objects.filter(org_id=org_id)
+
+
+def profiles(org_id: str) -> QuerySet[Profile]:
+    return Profile.objects.filter(org_id=org_id)
+
+
+def model_keys(org_id: str) -> QuerySet[ModelKey]:
+    return ModelKey.objects.filter(org_id=org_id).order_by("provider")
+
+
+def hours_of_places(org_id: str, kind: str) -> QuerySet[PlaceHours]:
+    return PlaceHours.objects.filter(org_id=org_id, kind=kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Whether some worker process took a bell lately, whether the duty of promotion was done lately, and whether a bell
+    of beat's asked for it (without one, workers on standby do it)."""
+
+    has_worked: bool
+    has_done_duties: bool
+    is_rung: bool
+
+
+def work_lately(*, within_seconds: int) -> Work:
+    since = Now() - timedelta(seconds=within_seconds)
+    has_worked = WorkerProcess.objects.filter(worked_at__gte=since).exists()
+    done = set(DutyRun.objects.filter(done_at__gte=since).values_list("duty", flat=True))
+    return Work(has_worked, "promote" in done, DutyRun.BELL in done)
+
+
+_migrated: set[str] = set()
+
+
+def is_migrated() -> bool:
+    """Whether every migration is applied. A yes is remembered by this process; a no is asked for again."""
+    name = connection.settings_dict["NAME"]
+    if name not in _migrated:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            return False
+        _migrated.add(name)
+    return True

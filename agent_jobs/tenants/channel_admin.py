@@ -1,0 +1,160 @@
+"""Changes of an organisation's channels, each with its audit entry: what doors call instead of the channels' own verbs.
+
+The channels know nothing of actors. What they refuse (`channels_integration.errors`) goes through unchanged.
+"""
+
+from typing import Any
+
+from django.db import transaction
+
+from agent_jobs.audit import audit_log
+from agent_jobs.models import ModelKey, ToolSecret
+from agent_jobs.specs import Actor
+from agent_jobs.tenants import row_limits, stored_bytes
+from channels_integration import directory, rotation, transcript, webchat
+from channels_integration.models import Channel, Installation, WebMessage
+
+# Every table that keeps secrets: the channels' and the core's.
+SEALED: rotation.Sealed = (*rotation.SEALED, (ToolSecret, ("sealed_value",)), (ModelKey, ("sealed_key",)))
+
+
+def register(
+    org_id: str, *, actor: Actor, platform: str, code: str, name: str = "", address: str = "", secret: str = ""
+) -> tuple[Channel, str | None]:
+    """`directory.register_channel`. A registration that changes nothing leaves no entry."""
+    with transaction.atomic():
+        known = directory.locked_channel(org_id, platform, code)
+        before = _channel(known) if known else None
+        if known is None:
+            _require_room(org_id, platform)
+        channel, made = directory.register_channel(
+            org_id, platform=platform, code=code, name=name, address=address, secret=secret
+        )
+        after = _channel(channel) | ({"is_new_secret": True} if secret or made else {})
+        _record(org_id, "channel", f"{platform}:{code}", actor, before, after)
+    return channel, made
+
+
+def unregister(org_id: str, platform: str, code: str, *, actor: Actor) -> bool:
+    """`directory.unregister_channel`."""
+    with transaction.atomic():
+        known = directory.locked_channel(org_id, platform, code)
+        if known is None or not directory.unregister_channel(org_id, platform, code):
+            return False
+        audit_log.record(
+            org_id, "channel.removed", "channel", f"{platform}:{code}", actor=actor, before=_channel(known)
+        )
+    return True
+
+
+def install_slack(
+    org_id: str, *, actor: Actor, team_id: str, bot_token: str, signing_secret: str, name: str = ""
+) -> Installation:
+    """`directory.install_slack`. Its secrets are new ones each time."""
+    with transaction.atomic():
+        known = directory.locked_installation(org_id, team_id)
+        before = _installation(known) if known else None
+        if known is None:
+            there = Installation.objects.filter(org_id=org_id)
+            most = row_limits.MOST_INSTALLATIONS
+            row_limits.require(org_id, there, most, what="Slack installations", code="too_many_installations")
+        installation = directory.install_slack(
+            org_id, team_id=team_id, bot_token=bot_token, signing_secret=signing_secret, name=name
+        )
+        after = _installation(installation) | {"is_new_secret": True}
+        _record(org_id, "slack_installation", team_id, actor, before, after)
+    return installation
+
+
+def uninstall_slack(org_id: str, team_id: str, *, actor: Actor) -> bool:
+    """`directory.uninstall_slack`."""
+    with transaction.atomic():
+        known = directory.locked_installation(org_id, team_id)
+        if known is None or not directory.uninstall_slack(org_id, team_id):
+            return False
+        audit_log.record(
+            org_id,
+            "slack_installation.removed",
+            "slack_installation",
+            team_id,
+            actor=actor,
+            before=_installation(known),
+        )
+    return True
+
+
+def say(
+    org_id: str, platform: str, code: str, *, actor: Actor, text: str, author: str, owner_key: str = ""
+) -> WebMessage:
+    """`webchat.say`: a person's words that a token brought in. The entry says whose and to what, not the words."""
+    with transaction.atomic():
+        if not transcript.channel_of(org_id, platform, code).exists():
+            _require_room(org_id, transcript.WEB)
+        stored_bytes.admit_text(org_id, text)
+        message = webchat.say(org_id, platform, code, text=text, author=author, owner_key=owner_key)
+        audit_log.record(
+            org_id,
+            "message.brought_in",
+            "channel",
+            f"{platform}:{code}",
+            actor=actor,
+            after={"message_id": str(message.pk), "author": author, "job_id": owner_key},
+        )
+    return message
+
+
+def rotate_secrets(*, actor: Actor, batch: int = 100) -> tuple[int, list[rotation.Cell], int]:
+    """Seal everything with the newest key: how many were, which could not be opened, and how many are left.
+
+    Raises SealingError where no key is set. Any number may run at once, and again after an interruption.
+    """
+    count, failed = 0, []
+
+    def note(cell: rotation.Cell) -> None:
+        nonlocal count
+        if cell.problem:
+            failed.append(cell)
+            return
+        count += 1
+        audit_log.record(
+            cell.org_id,
+            "secret.resealed",
+            "sealed_secret",
+            f"{cell.table}|{cell.column}|{cell.key}",
+            actor=actor,
+            before={"sealing_key": cell.old_key_id},
+            after={"sealing_key": cell.new_key_id},
+        )
+
+    rotation.reseal(note, batch=batch, tables=SEALED)
+    return count, failed, rotation.left(SEALED)
+
+
+def _require_room(org_id: str, platform: str) -> None:
+    """Raises Conflict where there is no room for another channel that is registered or, on `web`, first spoken in. The
+    first message of a job opens a chat all the same: of these there are no more than jobs."""
+    if platform == transcript.WEB:
+        there, most, what = Channel.objects.filter(org_id=org_id), row_limits.MOST_CHATS, "channels"
+    else:
+        registered = directory.channels(org_id).exclude(platform=transcript.WEB)
+        there, most, what = registered, row_limits.MOST_CHANNELS, "registered channels"
+    row_limits.require(org_id, there, most, what=what, code="too_many_channels")
+
+
+def _record(
+    org_id: str, kind: str, name: str, actor: Actor, before: dict[str, Any] | None, after: dict[str, Any]
+) -> None:
+    if before is None:
+        audit_log.record(org_id, f"{kind}.created", kind, name, actor=actor, after=after)
+        return
+    old, new = audit_log.changes(before, after)
+    if new:
+        audit_log.record(org_id, f"{kind}.updated", kind, name, actor=actor, before=old, after=new)
+
+
+def _channel(channel: Channel) -> dict[str, Any]:
+    return {"name": channel.name, "address": channel.address, "secret": audit_log.MASK if channel.sealed_secret else ""}
+
+
+def _installation(installation: Installation) -> dict[str, Any]:
+    return {"name": installation.name, "bot_token": audit_log.MASK, "signing_secret": audit_log.MASK}

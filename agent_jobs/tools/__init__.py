@@ -1,0 +1,166 @@
+"""The tools of an agent: declared by its job type, allowed by its profile, called here, one call at a time.
+
+`declaring` says what a declaration may be, `calling` makes the requests of the kind `http`, `servers` speaks with MCP
+servers, `secrets` keeps what tools authenticate themselves with. Who called what, and with which outcome, is the
+journal's to record, and so is the work of the two tools that reach nobody outside: `send_message` and `ask_approval`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from agent_jobs.audit import audit_log
+from agent_jobs.errors import Unsupported
+from agent_jobs.sandbox import json_schema
+from agent_jobs.tools import http_tool, tool_secrets
+from agent_jobs.tools.declarations import allowed_complaint, check, without_nulls
+from agent_jobs.tools.types import Declared, OnStart, ToolAnswer
+from infra.egress import addresses
+
+__all__ = [
+    "Declared",
+    "OnStart",
+    "ToolAnswer",
+    "allowed_complaint",
+    "argument_errors",
+    "blotted",
+    "call",
+    "check",
+    "offered",
+    "without_nulls",
+]
+
+MAX_ARGUMENTS = 100_000
+MAX_OFFERED = 128
+_BUILT_IN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "send_message": (
+        "Say something in the channel now, and go on working.",
+        {
+            "type": "object",
+            "properties": {"text": {"type": "string", "minLength": 1, "maxLength": 10_000, "pattern": r"\S"}},
+            "required": ["text"],
+            "additionalProperties": False,
+        },
+    ),
+    "ask_approval": (
+        "Ask a person to approve what you are about to do, and wait for the decision.",
+        {
+            "type": "object",
+            "properties": {
+                "question": {"type": "string", "minLength": 1, "maxLength": 1_000, "pattern": r"\S"},
+                "details": {"type": "string", "maxLength": 4_000, "description": "What the person has to know."},
+            },
+            "required": ["question"],
+            "additionalProperties": False,
+        },
+    ),
+}
+
+
+def offered(
+    org_id: str,
+    declared: Sequence[Mapping[str, Any]],
+    *,
+    allowed: Sequence[str] | None,
+    on_start: OnStart | None = None,
+) -> tuple[Declared, ...]:
+    """What the model may call, in the order of the declarations. `allowed` are names, None for all of them.
+
+    Asks MCP servers for theirs, unless that was within the last minute. Raises RetryableError where one is not to be
+    had now, PermanentError where one refuses us.
+    """
+    found: dict[str, Declared] = {}
+    with addresses.asking_for(org_id):
+        for stated in declared:
+            for tool in _offered(org_id, stated, allowed, on_start):
+                if _is_allowed(tool, allowed):
+                    found.setdefault(tool.name, tool)
+    return tuple(found.values())[:MAX_OFFERED]
+
+
+def argument_errors(tool: Declared, arguments: Mapping[str, Any]) -> str:
+    """What is wrong with the arguments of a call, as a sentence for the model; empty where nothing is."""
+    try:
+        size = len(json.dumps(arguments, allow_nan=False))
+    except (TypeError, ValueError):
+        return "The arguments are not JSON."
+    if size > MAX_ARGUMENTS:
+        return f"The arguments are too long: at most {MAX_ARGUMENTS:,} characters."
+    errors = json_schema.params_errors(tool.parameters, arguments, at="arguments")
+    told = "; ".join(f"{error.field} {error.message}" for error in errors[:5])
+    return f"The arguments do not fit: {told}." if told else ""
+
+
+def call(
+    org_id: str, tool: Declared, arguments: Mapping[str, Any], *, key: str, on_start: OnStart | None = None
+) -> ToolAnswer:
+    """Do it, once. `key` is sent along as Idempotency-Key: the same for the same step of a turn.
+
+    What perhaps happened is an answer that says so. Raises RetryableError where surely nothing was done (not reached,
+    asked to wait) and PermanentError where it cannot be done (a secret that is missing). `on_start` is handed a
+    function that gives the call up from any thread.
+    """
+    if complaint := argument_errors(tool, arguments):
+        return ToolAnswer(complaint, is_error=True)
+    with addresses.asking_for(org_id):
+        if tool.kind == "http":
+            return http_tool.call(org_id, tool, arguments, key=key, on_start=on_start)
+        if tool.kind == "mcp":
+            from agent_jobs.tools import mcp_tool  # when the first is called: the SDK takes seconds to load
+
+            return mcp_tool.call(org_id, tool, arguments, key=key, on_start=on_start)
+    raise AssertionError(f"nobody is called for {tool.kind}")
+
+
+def blotted(org_id: str, tool: Declared, arguments: Mapping[str, Any]) -> Any:
+    """The arguments as activities show them: without the tool's own secrets, and what stands under names of secrets."""
+    shown = audit_log.masked(dict(arguments))
+    blotter = tool_secrets.blotter(org_id, tool.settings.get("headers", {}))
+    try:
+        return json.loads(blotter.blotted(json.dumps(shown))) if blotter else shown
+    except ValueError:
+        return audit_log.MASK
+
+
+def _offered(
+    org_id: str, stated: Mapping[str, Any], allowed: Sequence[str] | None, on_start: OnStart | None
+) -> Iterator[Declared]:
+    kind = stated["type"]
+    if kind == "mcp":
+        if allowed is not None and not any(re.split(r"__|\.", name)[0] == stated["name"] for name in allowed):
+            return  # nothing of it is allowed, so it is not asked either
+        from agent_jobs.tools import mcp_tool
+
+        yield from mcp_tool.listed(org_id, stated, declare=_declared, on_start=on_start)
+    if kind == "http":
+        yield _declared(stated, name=stated["name"], parameters=http_tool.parameters(stated))
+    elif kind in _BUILT_IN:
+        description, parameters = _BUILT_IN[kind]
+        yield _declared({"description": description, **stated}, name=kind, parameters=parameters)
+    elif kind != "mcp":
+        raise Unsupported(f"this worker knows no tools of the type {kind!r}")
+
+
+def _declared(stated: Mapping[str, Any], *, name: str, parameters: Mapping[str, Any]) -> Declared:
+    return Declared(
+        name=name,
+        kind=stated["type"],
+        description=stated["description"],
+        parameters=parameters,
+        requires_approval=bool(stated.get("requires_approval", False)),
+        approvers=tuple(stated.get("approvers", ())),
+        approval_minutes=stated.get("approval_minutes", 60),
+        on_timeout=stated.get("on_timeout", "deny"),
+        is_idempotent=stated.get("is_idempotent", False),
+        timeout_seconds=stated.get("timeout_seconds", 10),
+        settings=stated,
+    )
+
+
+def _is_allowed(tool: Declared, allowed: Sequence[str] | None) -> bool:
+    """A server's tool is allowed as `server.tool`, and all of them as `server`."""
+    if allowed is None:
+        return True
+    server, _, rest = tool.name.partition("__")
+    return tool.name in allowed or (tool.kind == "mcp" and (server in allowed or f"{server}.{rest}" in allowed))

@@ -1,0 +1,170 @@
+"""The organisation's secrets for its tools: sealed, filled into headers at the last moment, blotted out of answers.
+
+A value goes in and never comes out: not to a client, a model, a log, or a record of what was called. It is sent only to
+the hosts that were stated together with it. Storing one needs ADMIN, declaring a tool only WRITE: without these hosts
+a declaration could send the value anywhere. They are compared when a job type is saved and again at each call.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from agent_jobs.audit import audit_log
+from agent_jobs.errors import FieldError, Invalid, NotFound, PermanentError
+from agent_jobs.models import Org, ToolSecret
+from agent_jobs.specs import Actor
+from agent_jobs.tenants import row_limits
+from agent_jobs.tools.declarations import SECRET, SECRET_NAME, destinations, hosts_complaint, is_covered
+from agent_jobs.tools.redaction import Blotter
+from channels_integration.errors import SealingError
+from infra import sealing
+from infra.egress import addresses
+
+MAX_SECRETS = 100
+# Shorter ones would be blotted out of half of every answer.
+MIN_VALUE, MAX_VALUE = 8, 4_000
+NAME_FORM = "must begin with a letter or digit and have up to 64 letters, digits, dots, dashes and underscores"
+_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+
+
+def store(org_id: str, name: str, value: str, *, hosts: Sequence[str], actor: Actor) -> tuple[ToolSecret, bool]:
+    """The secret, new or with a new value and new hosts, and whether it is new. Raises Invalid, Conflict, SealingError.
+
+    Value and hosts change together: whoever may state hosts must not get a value sent there that they do not know.
+    """
+    errors = []
+    if not SECRET_NAME.fullmatch(name):
+        errors.append(FieldError("name", "invalid", NAME_FORM))
+    if not MIN_VALUE <= len(value) <= MAX_VALUE or not _VALUE.fullmatch(value):
+        form = f"must be {MIN_VALUE} to {MAX_VALUE:,} printable ASCII characters, without spaces at its ends"
+        errors.append(FieldError("value", "invalid", form))
+    if complaint := hosts_complaint(hosts):
+        errors.append(FieldError("hosts", "invalid", complaint))
+    if errors:
+        raise Invalid(*errors)
+    with transaction.atomic():
+        # One after the other, also where both bring a new value to one that is there.
+        Org.objects.select_for_update(no_key=True).get(pk=org_id)
+        secret = ToolSecret.objects.filter(org_id=org_id, name=name).first()
+        is_new = secret is None
+        before = None if secret is None else _told(secret)
+        if secret is None:
+            stored = ToolSecret.objects.filter(org_id=org_id)
+            row_limits.require(org_id, stored, MAX_SECRETS, what="secrets", code="too_many_secrets")
+            secret = ToolSecret(org_id=org_id, name=name)
+        secret.sealed_value = sealing.seal(value, **_cell(secret))
+        secret.hosts = list(hosts)
+        secret.updated_at = Now()
+        secret.save(force_insert=is_new)
+        secret.refresh_from_db()
+        verb = "created" if is_new else "updated"
+        after = _told(secret)
+        audit_log.record(org_id, f"tool_secret.{verb}", "tool_secret", name, actor=actor, before=before, after=after)
+    return secret, is_new
+
+
+def find(org_id: str, name: str) -> ToolSecret:
+    """Raises NotFound, for another organisation's as for none."""
+    is_name = SECRET_NAME.fullmatch(name)
+    secret = ToolSecret.objects.filter(org_id=org_id, name=name).first() if is_name else None
+    if secret is None:
+        raise NotFound(f"there is no secret {name[:128]!r}", code="tool_secret_not_found")
+    return secret
+
+
+def remove(org_id: str, name: str, *, actor: Actor) -> None:
+    """Tools that name it fail from now on. Raises NotFound."""
+    with transaction.atomic():
+        find(org_id, name).delete()
+        audit_log.record(org_id, "tool_secret.removed", "tool_secret", name, actor=actor)
+
+
+def complaints(org_id: str, declared: Sequence[Mapping[str, Any]], *, at: str = "tools") -> list[FieldError]:
+    """Where sound declarations would send a secret to a host that it is not for. A secret that is not stored yet is
+    looked at when a call is made."""
+    named = [(place, tool, _names(tool.get("headers", {}))) for place, tool in enumerate(declared)]
+    wanted = {name for _, _, names in named for name in names}
+    if not wanted:
+        return []
+    stored = ToolSecret.objects.filter(org_id=org_id, name__in=wanted).values_list("name", "hosts")
+    hosts = {name: tuple(stated) for name, stated in stored}
+    return [
+        FieldError(f"{at}.{place}.headers", "secret_not_for_host", _not_for(name, host, hosts[name]))
+        for place, tool, names in named
+        for name in sorted(names & set(hosts))
+        for host in destinations(tool)
+        if not is_covered(host, hosts[name])
+    ]
+
+
+class Filled:
+    """Headers with their secrets, for one call; and the pen that blots these out of what came back."""
+
+    def __init__(self, org_id: str, headers: Mapping[str, str], *, tool: str, url: str) -> None:
+        """`url` is where they are sent. Raises PermanentError where a secret is not there, is not for its host or
+        cannot be opened."""
+        names = _names(headers)
+        self._values = _opened(org_id, names, tool, addresses.host_of(url)) if names else {}
+        self.headers = {
+            header: SECRET.sub(lambda found: self._values[found[1]], text) for header, text in headers.items()
+        }
+        self._blotter = Blotter(self._values.values())
+
+    def __repr__(self) -> str:
+        return f"Filled({sorted(self.headers)})"
+
+    def blotted(self, text: str) -> str:
+        return self._blotter.blotted(text) if self._values else text
+
+
+def blotter(org_id: str, headers: Mapping[str, str]) -> Blotter | None:
+    """What blots out the secrets that these headers name, wherever they may be sent; None where they name none."""
+    names = _names(headers)
+    found = ToolSecret.objects.filter(org_id=org_id, name__in=names) if names else ()
+    values = []
+    for secret in found:
+        with suppress(SealingError):  # it is sent to nobody either
+            values.append(sealing.open_sealed(secret.sealed_value, **_cell(secret)))
+    return Blotter(values) if values else None
+
+
+def _names(headers: Mapping[str, str]) -> set[str]:
+    return {name for text in headers.values() for name in SECRET.findall(text)}
+
+
+def _not_for(name: str, host: str, hosts: Sequence[str]) -> str:
+    if not hosts:
+        return f"would send the secret {name!r} to {host}: no hosts are stated for it yet"
+    return f"would send the secret {name!r} to {host}, which is not one of its hosts: {', '.join(hosts)}"
+
+
+def _told(secret: ToolSecret) -> dict[str, Any]:
+    return {"value": audit_log.MASK, "hosts": secret.hosts}
+
+
+def _opened(org_id: str, names: set[str], tool: str, host: str) -> dict[str, str]:
+    found = {secret.name: secret for secret in ToolSecret.objects.filter(org_id=org_id, name__in=names)}
+    if missing := sorted(names - set(found)):
+        raise PermanentError(
+            f"the tool {tool} needs the secret {missing[0]!r}, which the organisation does not have",
+            code="tool_secret_missing",
+        )
+    for name, secret in sorted(found.items()):
+        if not is_covered(host, secret.hosts):
+            message = f"the tool {tool} {_not_for(name, host, secret.hosts)}"
+            raise PermanentError(message, code="tool_secret_refused")
+    try:
+        return {name: sealing.open_sealed(secret.sealed_value, **_cell(secret)) for name, secret in found.items()}
+    except SealingError as error:
+        raise PermanentError(
+            f"a secret of the tool {tool} does not open: {error}", code="tool_secret_unreadable"
+        ) from None
+
+
+def _cell(secret: ToolSecret) -> dict[str, Any]:
+    table = ToolSecret._meta.db_table
+    return {"org_id": secret.org_id, "table": table, "column": "sealed_value", "key": str(secret.pk)}

@@ -1,0 +1,310 @@
+"""What a runner's outcome becomes for the row: the settlement of a turn.
+
+The rules of follow-ups, retries and endings stand here, as sums over plain values; nothing here writes.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from agent_jobs import timing
+from agent_jobs.conversation.agent_messages import Undelivered
+from agent_jobs.errors import LeaseLost
+from agent_jobs.hours.deferral import Deferred
+from agent_jobs.lifecycle import Claim, Line, Note, Settlement
+from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Wake
+from agent_jobs.specs import MIN_FOLLOW_UP_MINUTES
+from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
+from channels_integration import outbox
+from channels_integration.messages import Button, Outgoing, Target
+from infra import tracing
+from infra.storable_text import storable
+
+NO_RESPONSE = "no_response"
+DELIVERY_FAILED = "delivery_failed"
+_NOTHING_UNDELIVERED = Undelivered()
+_NOTE_LENGTH = 200
+# Until a worker of another release may have it. A deploy takes minutes.
+_UNCOUNTED_RETRY_MINUTES = 0.5
+
+
+def without_runner(claim: Claim) -> Outcome | None:
+    """The outcome of a turn that needs no runner: nobody answered, and there are no follow-ups left."""
+    if claim.wake != Wake.SILENCE:
+        return None
+    most = claim.config.get("max_follow_ups", 0)
+    # Replies set the count of unanswered ones back, so all of them together have a bound of their own.
+    if claim.follow_ups_sent < most and claim.follow_ups_total < 3 * most:
+        return None
+    sent = claim.follow_ups_total
+    message = f"nobody answered{f', after {sent} follow-up' + ('s' if sent > 1 else '') if sent else ''}"
+    if claim.config.get("on_no_response", "complete") == "fail":
+        return Failed(NO_RESPONSE, message)
+    return Done(result=f"{NO_RESPONSE}: {message}", result_data={"outcome": NO_RESPONSE, "follow_ups": sent})
+
+
+def settlement(
+    claim: Claim,
+    outcome: Outcome | Deferred,
+    *,
+    seconds_left: float,
+    rng: random.Random,
+    undelivered: Undelivered = _NOTHING_UNDELIVERED,
+) -> Settlement:
+    """How the turn ends. `seconds_left` until the job's deadline decides whether a retry is still worth waiting for.
+
+    `undelivered` is what the job said earlier in this life, read where the turn itself ends silently.
+    """
+    if isinstance(outcome, Failed) and outcome.code == LeaseLost.code:
+        return _nothing(claim)
+    # Made first, for activities of one moment are told in the order of their ids: the model was asked before it spoke.
+    calls = _calls(outcome)
+    say = [storable(text) for text in outcome.say]
+    outgoing = [outbox.as_record(_outgoing(claim, text, outcome)) for text in say]
+    delivered = [record["status"] == "sent" for record in outgoing]
+    heard = max(claim.inbox_count, _heard(outcome))
+    went_on = Settlement(
+        id=claim.id,
+        token=claim.token,
+        task_id=claim.task_id,
+        status=JobStatus.RUNNING,
+        task_status=TaskStatus.COMPLETED,
+        inbox_seen=heard,
+        follow_ups_sent=0 if claim.wake == Wake.REPLY else claim.follow_ups_sent,
+        follow_ups_total=claim.follow_ups_total,
+        failed_attempts=claim.failed_attempts,
+        result=claim.result,
+        outgoing=outgoing,
+        lines=[
+            Line(record["id"], text, done, heard) for record, text, done in zip(outgoing, say, delivered, strict=True)
+        ],
+        notes=calls + _said(outgoing, say, delivered),
+    )
+    match outcome:
+        case Done():
+            return _done(went_on, outcome, undelivered, is_delivered=all(delivered))
+        case AwaitReply():
+            return _awaits(went_on, claim, undelivered, delivered)
+        case Deferred():
+            return _deferred(went_on, claim, outcome)
+        case AwaitApproval():
+            return _awaits_approval(went_on, claim, outcome)
+        case Failed():
+            return _failed(went_on, claim, outcome, seconds_left=seconds_left, rng=rng)
+
+
+def _nothing(claim: Claim) -> Settlement:
+    """Of a turn that was lost on the way: under a token that nobody has, so that it changes nothing."""
+    return Settlement(
+        id=claim.id,
+        token=-1,
+        task_id=claim.task_id,
+        status=JobStatus.RUNNING,
+        task_status=TaskStatus.FAILED,
+    )
+
+
+def unstorable(settlement: Settlement) -> Settlement:
+    """The end of a turn whose outcome the database refuses, for what is in its `result_data` (half a character)."""
+    message = "the outcome of the turn cannot be stored as text"
+    return Settlement(
+        id=settlement.id,
+        token=settlement.token,
+        task_id=settlement.task_id,
+        status=JobStatus.FAILED,
+        task_status=TaskStatus.FAILED,
+        task_result=message,
+        result=f"invalid_result: {message}",
+        error_code="invalid_result",
+        error_message=message,
+        note=f"FAILED invalid_result: {message}",
+    )
+
+
+def _heard(outcome: Outcome | Deferred) -> int:
+    """How many messages of people a turn took in that began with fewer."""
+    return outcome.heard if isinstance(outcome, Done | AwaitReply) else 0
+
+
+def _outgoing(claim: Claim, text: str, outcome: Outcome | Deferred) -> Outgoing:
+    asks = outcome if isinstance(outcome, AwaitApproval) else None
+    return Outgoing(
+        id=UUID(asks.message_id) if asks else uuid7(),
+        target=Target(
+            org_id=claim.org_id,
+            platform=claim.platform,
+            code=claim.channel_code,
+            type=claim.channel_type,
+            data=claim.channel_data,
+        ),
+        text=text,
+        owner_key=str(claim.id),
+        thread_key=str(claim.id),
+        trace=tracing.current(),
+        buttons=tuple(Button(*button) for button in asks.buttons) if asks else (),
+    )
+
+
+def _calls(outcome: Outcome | Deferred) -> list[Note]:
+    return [
+        Note(
+            "model.call",
+            ActivityStatus.COMPLETED,
+            f"asked model {call.model}",
+            id=str(uuid7()),
+            input=call.input,
+            output={**call.output, "input_tokens": call.usage.input_tokens, "output_tokens": call.usage.output_tokens},
+        )
+        for call in outcome.calls
+        if not call.is_told
+    ]
+
+
+def _said(outgoing: Sequence[dict[str, Any]], say: Sequence[str], delivered: Sequence[bool]) -> list[Note]:
+    return [
+        Note(
+            "message.out",
+            ActivityStatus.COMPLETED if done else ActivityStatus.SUBMITTED,
+            f"said: {text[:_NOTE_LENGTH]}",
+            id=record["id"],
+            output={"text": text},
+        )
+        for record, text, done in zip(outgoing, say, delivered, strict=True)
+    ]
+
+
+def _done(went_on: Settlement, outcome: Done, undelivered: Undelivered, *, is_delivered: bool) -> Settlement:
+    result = storable(outcome.result)
+    went_on = replace(went_on, result=result, result_data=outcome.result_data, task_result=result)
+    waits = replace(went_on, waiting_for=WaitingFor.DELIVERY)
+    if not is_delivered:
+        return waits
+    if undelivered.lost:
+        return _delivery_failed(went_on, undelivered.lost)
+    ends = replace(went_on, status=JobStatus.COMPLETED, note=completed_note(result))
+    return _resting_on(undelivered, waits, ends)
+
+
+def _resting_on(undelivered: Undelivered, waits: Settlement, if_delivered: Settlement) -> Settlement:
+    if undelivered.pending is None:
+        return if_delivered
+    return replace(waits, rests_on=undelivered.pending, if_delivered=if_delivered)
+
+
+def _delivery_failed(went_on: Settlement, lost: UUID) -> Settlement:
+    message = delivery_failure(*outbox.failure_of(lost))
+    return replace(
+        went_on,
+        status=JobStatus.FAILED,
+        result=f"{DELIVERY_FAILED}: {message}",
+        error_code=DELIVERY_FAILED,
+        error_message=message,
+        note=f"FAILED {DELIVERY_FAILED}: {message}",
+    )
+
+
+def delivery_failure(code: str, message: str) -> str:
+    return f"a message could not be delivered: {code}: {message}"
+
+
+def completed_note(result: str | None) -> str:
+    return f"COMPLETED: {(result or '')[:_NOTE_LENGTH]}"
+
+
+def _awaits(went_on: Settlement, claim: Claim, undelivered: Undelivered, delivered: Sequence[bool]) -> Settlement:
+    if undelivered.lost:
+        return _delivery_failed(went_on, undelivered.lost)
+    if claim.wake == Wake.SILENCE:
+        went_on = replace(
+            went_on,
+            follow_ups_sent=went_on.follow_ups_sent + 1,
+            follow_ups_total=went_on.follow_ups_total + 1,
+        )
+    interval = claim.config.get("follow_up_interval", timing.DEFAULT_FOLLOW_UP_INTERVAL_MINUTES)
+    # Jobs of an older release may state less.
+    seconds = timing.follow_up_seconds(max(interval, MIN_FOLLOW_UP_MINUTES), went_on.follow_ups_sent)
+    went_on = replace(went_on, waiting_for=WaitingFor.REPLY, task_result="waiting for a reply")
+    if not all(delivered):
+        return replace(went_on, timer_message_id=went_on.lines[-1].key, timer_seconds=seconds)
+    waits = replace(went_on, timer_message_id=str(undelivered.pending), timer_seconds=seconds)
+    return _resting_on(undelivered, waits, replace(went_on, wake_seconds=seconds))
+
+
+def _deferred(went_on: Settlement, claim: Claim, outcome: Deferred) -> Settlement:
+    """As if the turn had not come up: what it would have taken in, counted or gone on with is left to the next one."""
+    return replace(
+        went_on,
+        task_result=outcome.note,
+        waiting_for=WaitingFor.QUIET_HOURS,
+        wake_seconds=outcome.seconds,
+        resume=claim.wake,
+        inbox_seen=claim.inbox_seen,
+        follow_ups_sent=claim.follow_ups_sent,
+        notes=[Note("job.deferred", ActivityStatus.COMPLETED, outcome.note)],
+    )
+
+
+def _awaits_approval(went_on: Settlement, claim: Claim, outcome: AwaitApproval) -> Settlement:
+    """The turn is not over: what it was to take in is still to be taken in when it goes on.
+
+    Of a question that was said before and whose delivery is still to come, or has just come: it is looked at again.
+    """
+    if not outcome.has_begun:
+        went_on = replace(went_on, timer_message_id=outcome.message_id, timer_seconds=outcome.seconds)
+    return replace(
+        went_on,
+        task_result="waiting for approval",
+        waiting_for=WaitingFor.APPROVAL,
+        wake_seconds=outcome.seconds if outcome.has_begun or not outcome.say else None,
+        resume=claim.wake,
+        inbox_seen=claim.inbox_seen,
+        follow_ups_sent=claim.follow_ups_sent,
+    )
+
+
+def _failed(
+    went_on: Settlement,
+    claim: Claim,
+    outcome: Failed,
+    *,
+    seconds_left: float,
+    rng: random.Random,
+) -> Settlement:
+    message = storable(outcome.message)
+    failed_attempts = claim.failed_attempts + outcome.counts
+    went_on = replace(
+        went_on,
+        task_status=TaskStatus.FAILED,
+        task_result=f"{outcome.code}: {message}",
+        failed_attempts=failed_attempts,
+    )
+    if outcome.is_retryable and (not outcome.counts or failed_attempts <= claim.config.get("max_task_retries", 0)):
+        interval = claim.config.get("task_retry_interval", 0) if outcome.counts else _UNCOUNTED_RETRY_MINUTES
+        wait = timing.retry_delay_seconds(interval, retry_after=outcome.retry_after, rng=rng)
+        if wait < seconds_left:
+            note = Note(
+                "task.failed",
+                ActivityStatus.COMPLETED,
+                f"attempt failed, next one in {wait:.0f} s: {outcome.code}: {message[:_NOTE_LENGTH]}",
+            )
+            return replace(
+                went_on,
+                waiting_for=WaitingFor.RETRY,
+                wake_seconds=wait,
+                resume=claim.wake,
+                # What the turn did not take in is still to be taken in by the next one.
+                inbox_seen=claim.inbox_seen,
+                notes=[*went_on.notes, note],
+            )
+    return replace(
+        went_on,
+        status=JobStatus.FAILED,
+        result=claim.result or f"{outcome.code}: {message}",
+        error_code=outcome.code,
+        error_message=message,
+        note=f"FAILED {outcome.code}: {message[:_NOTE_LENGTH]}",
+    )

@@ -1,0 +1,87 @@
+"""From a claim to a runner's outcome: builds the turn's one `Run` and calls the runner with it. Nothing here writes.
+
+What becomes of the outcome is `services.outcomes`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agent_jobs import llm, tools
+from agent_jobs.catalog import model_keys
+from agent_jobs.conversation import agent_messages
+from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
+from agent_jobs.lifecycle import Claim
+from agent_jobs.models import Profile
+from agent_jobs.runners import calling
+from agent_jobs.runners.base import Failed, Outcome, Run, Runner
+from agent_jobs.turns.calls_in_flight import CALLS, give_back
+from agent_jobs.turns.database_retries import patiently
+from agent_jobs.turns.journal import Journal
+from infra import prepared_sql
+
+
+def take(claim: Claim, runner: Runner) -> Outcome:
+    """The turn of a claim whose runner talks with people."""
+    try:
+        run, journal = patiently(lambda: with_journal(claim))
+    except (RetryableError, PermanentError) as error:
+        return calling.failure(error)
+    except LeaseLost as error:
+        return Failed(error.code, error.message)
+    return replace(calling.call(runner, run), calls=tuple(journal.calls))
+
+
+def plain(claim: Claim) -> Run:
+    """The run of a runner that talks with nobody: what the claim tells."""
+    return Run(
+        job_id=str(claim.id),
+        org_id=claim.org_id,
+        wake=claim.wake,
+        prompt=claim.prompt,
+        params=claim.params,
+        config=claim.config,
+        follow_ups_sent=claim.follow_ups_sent,
+    )
+
+
+def with_journal(claim: Claim) -> tuple[Run, Journal]:
+    """The run of a conversation. Reads the transcript, the profile, and what is recorded of this turn.
+
+    Raises RunError where a tool is away.
+    """
+    profile_id = claim.config.get("profile_id")
+    whose = {"org": claim.org_id, "key": profile_id}
+    profile = prepared_sql.instance(Profile, "org_id = %(org)s AND key = %(key)s", whose) if profile_id else None
+    offered = _offered(claim, claim.agent.get("tools", []), profile.allowed_tools if profile else None)
+    schema = claim.agent.get("result_schema", {})
+    journal = Journal(claim, model_keys.resolve(claim.org_id, profile), offered, schema)
+    run = replace(
+        plain(claim),
+        transcript=agent_messages.said_in(claim.id),
+        instructions=profile.instructions if profile else "",
+        tools=tuple(llm.Tool(tool.name, tool.description, tool.parameters) for tool in offered),
+        result_schema=schema,
+        journal=journal,
+    )
+    return run, journal
+
+
+def _offered(
+    claim: Claim, stated: Sequence[dict[str, Any]], allowed: Sequence[str] | None
+) -> tuple[tools.Declared, ...]:
+    """The agent's tools. Servers of tools are asked for theirs, which is given up where the job is lost meanwhile."""
+    if not any(tool["type"] == "mcp" for tool in stated):
+        return tools.offered(claim.org_id, stated, allowed=allowed)
+    give_back()
+    with CALLS.call(claim.id, claim.token) as flying:
+
+        def on_start(give_up: Callable[[], object]) -> None:
+            flying.give_up = give_up
+
+        try:
+            return tools.offered(claim.org_id, stated, allowed=allowed, on_start=on_start)
+        except RetryableError:
+            if flying.is_lost:
+                raise PermanentError("the job is not ours any more", code=LeaseLost.code) from None
+            raise

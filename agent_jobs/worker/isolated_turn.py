@@ -1,0 +1,45 @@
+"""A conversation's turn in a process of its own (`runners.calling.call_alone`): with a journal, so with a database."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from agent_jobs.runners import calling
+from agent_jobs.runners.base import Outcome, Runner
+from infra import meters, threads
+
+if TYPE_CHECKING:  # its tables are there only after django.setup()
+    from agent_jobs.lifecycle import Claim
+
+
+def take(runner: Runner, claim: Claim) -> Outcome:
+    from agent_jobs.turns import runs
+
+    threads.start_vital("inflight", _look)
+    try:
+        return runs.take(claim, runner)
+    finally:
+        meters.flush()
+
+
+def _look() -> None:
+    """In place of the lease keeper: a call is given up when the job is canceled."""
+    from agent_jobs.turns.calls_in_flight import CALLS
+    from infra import database
+
+    pause = threading.Event()
+    while not pause.wait(1.0):
+        try:
+            CALLS.look()
+        except database.Error as error:
+            if not database.is_unavailable(error):
+                raise
+            database.drop_session()
+
+
+if __name__ == "__main__":
+    import django
+
+    django.setup()
+    calling.serve(take)

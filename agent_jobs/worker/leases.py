@@ -1,0 +1,177 @@
+"""Which jobs this worker process holds, and the keeper that says so to the database.
+
+A lease is a row's `lease_until` and its fencing `lease_token`. The keeper is one thread a process with a connection of
+its own: it holds the session advisory lock by which others know that the process lives, renews the leases of the jobs
+in `held` with one UPDATE, and notes when the process last took work. A turn that was given up without being settled
+is no longer in `held`, so its lease lapses and recovery takes the job back.
+
+A stop: no new turn is begun, those under way have STOP_GRACE_SECONDS to end; then the leases of the rest are given
+back, so that another process takes these jobs at once, and the process ends, whatever its threads still wait for.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from django.conf import settings
+from django.db import OperationalError, connection
+from django.db.models.functions import Now
+
+from agent_jobs import runners
+from agent_jobs.duties import recovery
+from agent_jobs.models import WorkerProcess
+from agent_jobs.turns.calls_in_flight import CALLS
+from infra import database, threads
+
+log = logging.getLogger(__name__)
+_BEAT_SECONDS = 1.0
+_SEEN_SECONDS = 5.0
+
+_RENEW = """
+UPDATE agent_jobs_job SET lease_until = now() + make_interval(secs => %s)
+FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, token)
+WHERE agent_jobs_job.id = held.id AND lease_token = held.token AND lease_until IS NOT NULL
+"""
+
+
+class Keeper:
+    """One a worker process, started before it takes work. `worker_id` is None until the database has been reached.
+
+    `on_overtime` is called when the grace of a stop is over and the process is still there.
+    """
+
+    def __init__(self, name: str = "", *, on_overtime: Callable[[], None] = lambda: None) -> None:
+        self.name = name or f"{os.environ.get('AGENT_JOBS_PROCESS', 'worker')}@{socket.gethostname()}:{os.getpid()}"
+        self.worker_id: int | None = None
+        self._held: dict[UUID, int] = {}
+        self._held_lock = threading.Lock()
+        self._worked = self._has_worked = False
+        self._on_overtime = on_overtime
+        self._stop = threading.Event()
+        self._is_over = threading.Event()
+        self._is_registered = threading.Event()
+        self._thread = threads.vital("lease-keeper", self._keep)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def stopping(self) -> threading.Event:
+        return self._stop
+
+    def start(self) -> None:
+        """Returns when the process is registered, or after a while without: it then takes no work until it is."""
+        self._thread.start()
+        self._is_registered.wait(5)
+
+    def stop_claims(self) -> None:
+        """No new turn is begun from now on; leases are still renewed until `close`, or until the grace is over.
+
+        Called in a signal handler: it may neither start a thread nor take a lock that the main thread might hold.
+        """
+        self._stop.set()
+
+    def close(self) -> None:
+        """Every turn has ended: let go of the advisory lock."""
+        self._stop.set()
+        self._is_over.set()
+        if self._thread.ident is not None:
+            self._thread.join(5)
+
+    def note_work(self) -> None:
+        """The process took a bell: it does consume what it is sent."""
+        self._worked = True
+
+    def hold(self, job_id: UUID, token: int) -> None:
+        with self._held_lock:
+            self._held[job_id] = token
+
+    def let_go(self, job_id: UUID, token: int | None = None) -> None:
+        """With a `token`, of that lease alone: another thread may hold the job again by a newer one."""
+        with self._held_lock:
+            if token is None or self._held.get(job_id) == token:
+                self._held.pop(job_id, None)
+
+    @property
+    def held(self) -> dict[UUID, int]:
+        with self._held_lock:
+            return dict(self._held)
+
+    def _keep(self) -> None:
+        renewed_at = seen_at = 0.0
+        give_back_at = float("inf")
+        while not self._is_over.is_set():
+            now = time.monotonic()
+            if self.is_stopping:
+                give_back_at = min(give_back_at, now + settings.STOP_GRACE_SECONDS)
+            try:
+                if now >= give_back_at:
+                    self._give_back()
+                    break
+                if self.worker_id is None or connection.connection is None:
+                    self._register()
+                if now - renewed_at >= settings.HEARTBEAT_SECONDS:
+                    self.renew()
+                    renewed_at = now
+                if now - seen_at >= _SEEN_SECONDS or (self._worked and not self._has_worked):
+                    self._say_seen()
+                    seen_at = now
+                elif connection.connection is not None:
+                    # Notices within a second that the session, and the lock with it, is gone.
+                    with connection.cursor() as cursor:
+                        cursor.execute("SELECT 1")
+                CALLS.look()
+            except database.Error as error:
+                if not database.is_unavailable(error):
+                    raise
+                log.warning("lease keeper: database unavailable: %s", database.reason(error))
+                database.drop_session()
+                if now >= give_back_at:
+                    break  # the leases lapse
+            # While stopping, `_stop` is set and would not wait.
+            (self._is_over if self.is_stopping else self._stop).wait(0.2 if self.is_stopping else _BEAT_SECONDS)
+        connection.close()
+        if not self._is_over.is_set():
+            self._on_overtime()
+
+    def _give_back(self) -> None:
+        given_back = recovery.give_back(self.held)
+        log.warning("the grace of the stop is over: %s jobs are given back in the middle of a turn", given_back)
+
+    def _register(self) -> None:
+        """Take the advisory lock on this thread's session, under the same id after a reconnection."""
+        if self.worker_id is None:
+            self.worker_id = self._insert()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [WorkerProcess.LOCK_SPACE, self.worker_id])
+            if not cursor.fetchone()[0]:
+                # The old session is not quite dead yet; the next beat tries again on a fresh one.
+                raise OperationalError("the advisory lock of the last session is still held")
+        WorkerProcess.objects.filter(pk=self.worker_id).update(lost_at=None)
+        self._is_registered.set()
+
+    def _insert(self) -> int:
+        return int(WorkerProcess.objects.create(name=self.name[:200], runners=runners.names()).pk)
+
+    def renew(self) -> int:
+        held = self.held
+        if not held:
+            return 0
+        with connection.cursor() as cursor:
+            cursor.execute(_RENEW, [settings.LEASE_SECONDS, list(held), list(held.values())])
+            return int(cursor.rowcount)
+
+    def _say_seen(self) -> None:
+        assert self.worker_id is not None
+        columns = {"seen_at": Now(), **({"worked_at": Now()} if self._worked else {})}
+        self._has_worked = self._has_worked or self._worked
+        self._worked = False
+        if not WorkerProcess.objects.filter(pk=self.worker_id).update(**columns):
+            # Somebody pruned the row: start over under a new id.
+            self.worker_id = None
+            connection.close()

@@ -1,0 +1,182 @@
+"""The guard of `http` for clients that are not ours: providers' SDKs and MCP speak through the client made here.
+
+A name is looked up when a connection is made, every address that it gives is judged, and the connection goes to one of
+these, under the name's certificate: a name that leads elsewhere a moment later changes nothing. No redirects, no
+proxies, no cookies, no passwords of the environment; answers are bounded, and not packed: a packed one has no bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable
+from functools import cache
+from http.cookiejar import CookieJar
+from typing import Any
+
+import httpcore2
+import httpx2
+
+from infra import threads
+from infra.egress import addresses
+from infra.egress.addresses import Rules
+
+CONNECT_SECONDS = 5.0
+_CONNECTIONS = 1_000
+_IDLE_CONNECTIONS = 100
+_IDLE_SECONDS = 30.0
+
+Client = httpx2.AsyncClient
+FAILURES = (httpx2.HTTPError, httpx2.InvalidURL)
+
+
+class Refused(httpcore2.ConnectError):
+    """The guard does not let this address through, or it sends on to another one."""
+
+
+class Unfit(httpcore2.ReadError):
+    """The answer is longer than allowed, or packed."""
+
+
+_loops: list[asyncio.AbstractEventLoop] = []
+_loops_lock = threading.Lock()
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """The one of this process in which such clients live: what one of them has open belongs to its loop, so all who ask
+    first, at the same time, must agree on it."""
+    with _loops_lock:
+        if not _loops:
+            _loops.append(asyncio.new_event_loop())
+            threads.start_vital("egress", _loops[0].run_forever)
+        return _loops[0]
+
+
+def client(rules: Rules, *, max_bytes: int, network: httpcore2.AsyncNetworkBackend | None = None) -> Client:
+    """A client for one event loop, that many may share. Time-outs come with each request."""
+    return httpx2.AsyncClient(
+        transport=_Guarded(rules, max_bytes, network or _Network(rules)),
+        timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS),
+        follow_redirects=False,
+        trust_env=False,
+        cookies=CookieJar(addresses.NoCookies()),
+    )
+
+
+def rehearsed(body: bytes) -> Client:
+    """A client whose every request is answered with this JSON, and goes nowhere."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return client(Rules(), max_bytes=len(body), network=httpcore2.AsyncMockBackend([head, body]))
+
+
+def refused(error: BaseException | None) -> str | None:
+    """Why the guard stopped what ended in this error, as the end of a sentence; None where it did not."""
+    return _found(error, Refused)
+
+
+def unfit(error: BaseException | None) -> str | None:
+    """What was wrong with the answer, where its size or packing was what ended in this error."""
+    return _found(error, Unfit)
+
+
+def _found(error: BaseException | None, kind: type[Exception]) -> str | None:
+    while error is not None:
+        if isinstance(error, kind):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The authorities that certificates are judged by; slow to read, and the same for all."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
+class _Guarded(httpx2.AsyncHTTPTransport):
+    def __init__(self, rules: Rules, max_bytes: int, network: httpcore2.AsyncNetworkBackend) -> None:
+        super().__init__(verify=_trusted(), trust_env=False)
+        self._rules = rules
+        self._max_bytes = max_bytes
+        # The transport takes no network of ours; its pool does. Nothing was opened by the one that is thrown away.
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=_trusted(),
+            max_connections=_CONNECTIONS,
+            max_keepalive_connections=_IDLE_CONNECTIONS,
+            keepalive_expiry=_IDLE_SECONDS,
+            retries=0,
+            network_backend=network,
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if reason := addresses.refusal_of_shape(str(request.url), self._rules):
+            raise httpx2.ConnectError(reason) from Refused(reason)
+        request.headers["Accept-Encoding"] = "identity"
+        response = await super().handle_async_request(request)
+        if 300 <= response.status_code < 400:
+            await response.aclose()
+            raise httpx2.ReadError("the answer is a redirect") from Refused("sends on to another one")
+        if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            await response.aclose()
+            raise httpx2.ReadError("the answer is packed") from Unfit("is packed, although asked not to be")
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _Bounded(response.stream, self._max_bytes)
+        return response
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream, max_bytes: int) -> None:
+        self._stream = stream
+        self._max_bytes = max_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in self._stream:
+            size += len(chunk)
+            if size > self._max_bytes:
+                raise httpx2.ReadError("the answer is too long") from Unfit(f"is longer than {self._max_bytes:,} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _Network(httpcore2.AsyncNetworkBackend):
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._network = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        until = time.monotonic() + min(timeout or CONNECT_SECONDS, CONNECT_SECONDS)
+        try:
+            found = await addresses.look_up_beside(host, seconds=until - time.monotonic())
+        except addresses.NoAddress as error:
+            raise httpcore2.ConnectError(str(error)) from error
+        if not addresses.are_allowed(found, self._rules):
+            raise Refused(addresses.PRIVATE)
+        failed: Exception = httpcore2.ConnectTimeout("cannot connect in time")
+        for address in found:
+            if (left := until - time.monotonic()) <= 0:
+                break
+            try:
+                return await self._network.connect_tcp(address, port, left, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failed = error
+        raise failed
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        raise Refused("is no address of the network")
+
+    async def sleep(self, seconds: float) -> None:
+        await self._network.sleep(seconds)
