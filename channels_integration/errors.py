@@ -2,8 +2,7 @@
 
 ChannelsError
 ├── InvalidField    what was given does not hold; `field` names it
-├── UnknownChannel  no such channel, message or installation of this organisation
-└── SealingError    a secret cannot be sealed or opened
+└── UnknownChannel  no such channel, message or installation of this organisation
 """
 
 
@@ -20,8 +19,4 @@ class InvalidField(ChannelsError):
 
 
 class UnknownChannel(ChannelsError):
-    pass
-
-
-class SealingError(ChannelsError):
     pass

@@ -13,9 +13,9 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Q
 
-from channels_integration.errors import SealingError
 from channels_integration.models import Channel, Installation
 from infra import sealing
+from infra.sealing import SealingError
 
 # Tables with an `org_id`, and their sealed columns.
 Sealed = tuple[tuple[type[Any], tuple[str, ...]], ...]

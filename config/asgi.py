@@ -38,7 +38,7 @@ from agent_jobs.sandbox import pool  # noqa: E402
 from channels_integration import urls  # noqa: E402
 from config import garbage  # noqa: E402
 from config.embedded import tied_to_parent  # noqa: E402
-from infra import meters
+from infra import meters  # noqa: E402
 
 log = logging.getLogger(__name__)
 # The least that a client must do: send something of its body, all of it, and read something of its answer, in so long.

@@ -16,7 +16,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 
-from channels_integration.errors import SealingError
+
+class SealingError(Exception):
+    """A secret cannot be sealed or opened."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
 
 _VERSION = "v1"
 

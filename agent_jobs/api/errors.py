@@ -19,8 +19,9 @@ from rest_framework.response import Response
 from agent_jobs import errors
 from agent_jobs.audit import audit_log
 from agent_jobs.errors import MAX_REPORTED, FieldError
-from channels_integration.errors import InvalidField, SealingError, UnknownChannel
+from channels_integration.errors import InvalidField, UnknownChannel
 from infra import database
+from infra.sealing import SealingError
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5

@@ -74,7 +74,7 @@ class StatedHours(Object):
 
 
 class HoursRequest(StrictSerializer):
-    calendar = StatedHours()
+    hours = StatedHours()
 
 
 class Hours(serializers.Serializer[Any]):
@@ -82,7 +82,7 @@ class Hours(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(["organization", "channel", "person"])
     platform = serializers.CharField(required=False, help_text="Of a channel or a person.")
     name = serializers.CharField(required=False, help_text="The channel's code, or who the person is on the platform.")
-    calendar = StatedHours()
+    hours = StatedHours()
     is_open = serializers.BooleanField(help_text="Now.")
     opens_at = serializers.DateTimeField(required=False, help_text="Where it is closed now.")
 

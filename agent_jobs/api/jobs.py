@@ -9,7 +9,7 @@ from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import timing
+from agent_jobs import jobs, timing
 from agent_jobs.api import activities, job_answers, paging, parsing, streams
 from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
@@ -17,7 +17,6 @@ from agent_jobs.api.fields import Config, Moment, Name, Object, StrictSerializer
 from agent_jobs.api.filters import JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.jobs import creation
 from agent_jobs.reads import explanations, pages, queries, statistics
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec, config_errors
 from agent_jobs.states import TERMINAL
@@ -173,7 +172,7 @@ class Jobs(Resource):
         )
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            return 201, job_answers.created(creation.create(self.org_id, spec, actor=self.actor))
+            return 201, job_answers.created(jobs.create(self.org_id, spec, actor=self.actor))
 
         return self.once(effect)
 
@@ -232,7 +231,7 @@ class JobDetail(Resource):
     )
     def delete(self, request: Request, job_id: str) -> Response:
         asked = self.asked(body=CancelRequest)
-        job = creation.cancel(
+        job = jobs.cancel(
             self.org_id,
             read_job_id(job_id),
             actor=self.actor,

@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from agent_jobs import approvers, lifecycle
+from agent_jobs.approvals import question_text
 from agent_jobs.approvers import Decider
 from agent_jobs.audit import audit_log
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
@@ -134,7 +135,7 @@ def _require_approver(approval: Approval, by: Decider) -> None:
 
 def _require_seen(approval: Approval, by: Decider) -> None:
     """Who presses a button has seen the question alone. Who brings arguments along has seen these."""
-    if isinstance(by, approvers.Person) and not withdrawals.is_whole(approval):
+    if isinstance(by, approvers.Person) and not question_text.is_whole(approval):
         raise Conflict("not all of it is shown there: read and approve it by API", code="approval_by_api_only")
 
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from agent_jobs.approvals import button_presses, decisions
+from agent_jobs.approvals import button_presses, decisions, question_text
 from agent_jobs.audit import audit_log
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
-from agent_jobs.lifecycle import withdrawals
 from agent_jobs.models import Approval
 from agent_jobs.specs import Actor
 from channels_integration import platforms
@@ -26,7 +25,7 @@ _GONE = "This question is not to be found any more."
 def buttons(approval: Approval, platform: str) -> tuple[tuple[str, str], ...]:
     """Labels and values of the buttons under a question."""
     has_form = decisions.has_arguments(approval) and platforms.get(platform).has_forms
-    approve = (("Approve", f"approve:{approval.pk}"),) if withdrawals.is_whole(approval) else ()
+    approve = (("Approve", f"approve:{approval.pk}"),) if question_text.is_whole(approval) else ()
     edit = (("Edit", f"{OPENS_FORM}{approval.pk}"),) if has_form else ()
     return *approve, *edit, ("Deny", f"deny:{approval.pk}")
 
@@ -99,6 +98,6 @@ def _told(press: Incoming, error: Invalid | NotFound | Forbidden | Conflict) -> 
 def _texts(arguments: Mapping[str, Any]) -> tuple[str, str]:
     """As people read it, and else as short as can be."""
     return (
-        withdrawals.visible(json.dumps(arguments, ensure_ascii=False, indent=2, sort_keys=True)),
-        withdrawals.visible(json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), sort_keys=True)),
+        question_text.visible(json.dumps(arguments, ensure_ascii=False, indent=2, sort_keys=True)),
+        question_text.visible(json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), sort_keys=True)),
     )

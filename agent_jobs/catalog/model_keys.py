@@ -21,9 +21,9 @@ from agent_jobs.budgets import prices
 from agent_jobs.errors import FieldError, Invalid, NotFound, PermanentError
 from agent_jobs.models import ModelKey, Profile
 from agent_jobs.specs import Actor
-from channels_integration.errors import SealingError
 from infra import database, prepared_sql, sealing
 from infra.egress import requests_client
+from infra.sealing import SealingError
 
 log = logging.getLogger(__name__)
 _OF_ORG = "org_id = %(org)s AND provider = %(provider)s"

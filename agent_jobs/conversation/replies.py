@@ -19,14 +19,13 @@ from agent_jobs.approvals import button_presses, decisions
 from agent_jobs.audit import audit_log
 from agent_jobs.conversation import agent_messages, edits
 from agent_jobs.errors import Conflict
-from agent_jobs.jobs import creation
-from agent_jobs.lifecycle import queues, running_caps
+from agent_jobs.lifecycle import endings, queues, running_caps
 from agent_jobs.models import Activity, Approval, Job, Message
+from agent_jobs.reads import job_rows
 from agent_jobs.runners.base import Wake
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
 from agent_jobs.tenants import stored_bytes
-from agent_jobs.turns import outcomes
 from channels_integration import outbox, settling
 from channels_integration.messages import Delivery, Did, Incoming
 from infra import prepared_sql
@@ -115,7 +114,7 @@ def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now:
     begun, and after it has ended.
     """
     with transaction.atomic():
-        job = creation.locked(org_id, job_id)
+        job = job_rows.locked(org_id, job_id)
         if job.is_terminal:
             raise Conflict(f"the job is already {job.status}: nobody hears a reply", code="job_has_ended")
         if job.started_at is None:
@@ -251,7 +250,7 @@ def _conclude(job: Job) -> None:
     if undelivered.lost:
         _fail(job, *outbox.failure_of(undelivered.lost))
     elif not undelivered.pending:
-        lifecycle.move_one(Event.COMPLETE, job, actor=_DELIVERER, note=outcomes.completed_note(job.result))
+        lifecycle.move_one(Event.COMPLETE, job, actor=_DELIVERER, note=endings.completed_note(job.result))
         running_caps.ring_for_place(job)
 
 
@@ -283,15 +282,15 @@ def _given_up(job: Job, delivery: Delivery) -> None:
 
 def _fail(job: Job, code: str, error: str) -> None:
     """What else it wanted to say is not said any more, as after every other end."""
-    message = outcomes.delivery_failure(code, error)
+    message = endings.delivery_failure(code, error)
     agent_messages.withdraw(job)
     lifecycle.move_one(
         Event.FAIL,
         job,
         actor=_DELIVERER,
-        note=f"FAILED {outcomes.DELIVERY_FAILED}: {message}",
-        result=f"{outcomes.DELIVERY_FAILED}: {message}",
-        error_code=outcomes.DELIVERY_FAILED,
+        note=f"FAILED {endings.DELIVERY_FAILED}: {message}",
+        result=f"{endings.DELIVERY_FAILED}: {message}",
+        error_code=endings.DELIVERY_FAILED,
         error_message=message,
     )
     running_caps.ring_for_place(job)

@@ -56,7 +56,7 @@ class Place:
 class Statement:
     place: Place
     stated: Mapping[str, Any]
-    calendar: Hours
+    hours: Hours
     now: datetime
 
 
@@ -243,7 +243,7 @@ class OfJob:
     count for its deadline: since when the open ones do."""
 
     now: datetime
-    calendar: Hours
+    hours: Hours
     deadline_at: datetime | None
     deadline_minutes: float
     counts_from: datetime | None

@@ -1,0 +1,10 @@
+"""What a door may ask of a job: create it, cancel it, retry it, replay it.
+
+Plain functions, the organisation first, the actor passed in, one transaction each. `lifecycle` moves the job.
+"""
+
+from agent_jobs.jobs.cancellation import cancel
+from agent_jobs.jobs.creation import create
+from agent_jobs.jobs.repeats import Changes, replay, retry
+
+__all__ = ["Changes", "cancel", "create", "replay", "retry"]

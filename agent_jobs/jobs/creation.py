@@ -5,20 +5,18 @@ import random
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from django.db import transaction
 
 from agent_jobs import lifecycle, runners, timing
-from agent_jobs.conversation import agent_messages
-from agent_jobs.errors import Conflict, FieldError, Forbidden, IllegalMove, Invalid, NotFound, PermanentError
+from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound, PermanentError
 from agent_jobs.jobs import admission
-from agent_jobs.lifecycle import queues, running_caps
+from agent_jobs.lifecycle import queues
 from agent_jobs.models import Job, JobType, Org, Profile
 from agent_jobs.runners import prompts
 from agent_jobs.sandbox import json_schema
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor, JobSpec, config_errors
-from agent_jobs.states import Event, JobStatus, WaitingFor
+from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.tenants import stored_bytes
 from channels_integration import directory
 from channels_integration.messages import Target
@@ -168,40 +166,3 @@ def _cooldown_end(org_id: str, spec: JobSpec, config: Mapping[str, Any], now: da
     )
     last = failed.order_by("-finished_at").values_list("finished_at", flat=True).first()
     return last + timedelta(minutes=minutes) if last else None
-
-
-def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", by: str = "") -> Job:
-    """End a job that has not ended; whoever works on it is fenced off, and what it has not yet said stays unsaid.
-
-    `by` is what people are told of who stopped it, where the job's config says that they are; else the actor's name.
-
-    Raises NotFound, Forbidden for another organisation's job, and IllegalMove where it has ended.
-    """
-    with transaction.atomic():
-        job = locked(org_id, job_id)
-        if job.is_terminal:
-            raise IllegalMove(
-                f"the job is already {job.status} and cannot be canceled", job_id=str(job.pk), status=job.status
-            )
-        note = f"CANCELED: {reason}" if reason else "CANCELED"
-        lifecycle.move_one(Event.CANCEL, job, actor=actor, note=note)
-        agent_messages.withdraw(job)
-        spoke = job.messages.filter(is_human=False, delivered_at__isnull=False)
-        if job.config.get("cancel_note") and spoke.exists():
-            agent_messages.say(job, f"I was stopped by {by or actor.name}{f': {reason}' if reason else ''}.")
-        running_caps.ring_for_place(job)
-    return job
-
-
-def locked(org_id: str, job_id: UUID) -> Job:
-    """The job, its row locked. Raises NotFound, and Forbidden for another organisation's. Call it in a transaction."""
-    job = Job.objects.select_for_update().filter(pk=job_id).first()
-    if job is None:
-        raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
-    if job.org_id != org_id:
-        raise Forbidden(
-            "the job belongs to a different organization",
-            code="job_of_another_organization",
-            denied=("job", str(job_id)),
-        )
-    return job

@@ -28,6 +28,7 @@ from agent_jobs.errors import Conflict, FieldError, IllegalMove, Invalid
 from agent_jobs.jobs import admission, creation
 from agent_jobs.lifecycle import queues
 from agent_jobs.models import Job, Org, Step
+from agent_jobs.reads import job_rows
 from agent_jobs.specs import DEFAULT_PRIORITY, Actor, ChannelSpec, JobSpec
 from agent_jobs.states import MOVES, Event
 from agent_jobs.timing import PRIORITY_STEP
@@ -87,7 +88,7 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
     (`channel_unreachable`) where its channel is gone, and QuotaReached.
     """
     with transaction.atomic():
-        job = creation.locked(org_id, job_id)
+        job = job_rows.locked(org_id, job_id)
         if job.status not in MOVES[Event.RETRY].sources:
             raise IllegalMove(
                 f"the job is {job.status} and cannot be retried: only one that is FAILED or CANCELED can",
@@ -120,7 +121,7 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
     as it was then.
     """
     with transaction.atomic():
-        job = creation.locked(org_id, job_id)
+        job = job_rows.locked(org_id, job_id)
         prompt = {"start_prompt": job.prompt} if job.prompt.strip() else {}
         then = ChannelSpec(job.platform, job.channel_code, job.channel_type, job.channel_data)
         spec = JobSpec(

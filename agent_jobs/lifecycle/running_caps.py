@@ -73,7 +73,7 @@ capped_types AS MATERIALIZED (
         AND coalesce(r.jobs, 0) + p.in_channel <= coalesce(t.max_running_per_channel, 2147483647)
 ), candidates AS (
     SELECT id FROM (SELECT * FROM allowed UNION ALL SELECT * FROM resumed) either ORDER BY queue_at, id LIMIT {{batch}}
-)"""  # noqa: S608
+)"""
 
 
 def lock(org_id: str) -> int | None:

@@ -20,9 +20,9 @@ from agent_jobs.specs import Actor
 from agent_jobs.tenants import row_limits
 from agent_jobs.tools.declarations import SECRET, SECRET_NAME, destinations, hosts_complaint, is_covered
 from agent_jobs.tools.redaction import Blotter
-from channels_integration.errors import SealingError
 from infra import sealing
 from infra.egress import addresses
+from infra.sealing import SealingError
 
 MAX_SECRETS = 100
 # Shorter ones would be blotted out of half of every answer.

@@ -22,11 +22,11 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs import llm, tools
-from agent_jobs.approvals import budget_requests, decisions, edit_form, told_decisions
+from agent_jobs.approvals import budget_requests, decisions, edit_form, question_text, told_decisions
 from agent_jobs.budgets import call_activity, reservations
 from agent_jobs.conversation import agent_messages, hearing
 from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, RetryableError, RunError
-from agent_jobs.lifecycle import Claim, withdrawals
+from agent_jobs.lifecycle import Claim
 from agent_jobs.llm import context, reading
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
@@ -339,7 +339,7 @@ class Journal:
             "job_id": step.job_id,
             "tool": tool.name,
             "id": approval_id,
-            "question": withdrawals.worded(tool, arguments, address=address),
+            "question": question_text.worded(tool, arguments, address=address),
             "arguments": arguments,
             "approvers": list(tool.approvers),
             "on_timeout": tool.on_timeout,

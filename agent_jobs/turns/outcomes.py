@@ -15,7 +15,7 @@ from agent_jobs import timing
 from agent_jobs.conversation.agent_messages import Undelivered
 from agent_jobs.errors import LeaseLost
 from agent_jobs.hours.deferral import Deferred
-from agent_jobs.lifecycle import Claim, Line, Note, Settlement
+from agent_jobs.lifecycle import Claim, Line, Note, Settlement, endings
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Wake
 from agent_jobs.specs import MIN_FOLLOW_UP_MINUTES
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
@@ -25,9 +25,7 @@ from infra import tracing
 from infra.storable_text import storable
 
 NO_RESPONSE = "no_response"
-DELIVERY_FAILED = "delivery_failed"
 _NOTHING_UNDELIVERED = Undelivered()
-_NOTE_LENGTH = 200
 # Until a worker of another release may have it. A deploy takes minutes.
 _UNCOUNTED_RETRY_MINUTES = 0.5
 
@@ -169,7 +167,7 @@ def _said(outgoing: Sequence[dict[str, Any]], say: Sequence[str], delivered: Seq
         Note(
             "message.out",
             ActivityStatus.COMPLETED if done else ActivityStatus.SUBMITTED,
-            f"said: {text[:_NOTE_LENGTH]}",
+            f"said: {text[: endings.NOTE_LENGTH]}",
             id=record["id"],
             output={"text": text},
         )
@@ -185,7 +183,7 @@ def _done(went_on: Settlement, outcome: Done, undelivered: Undelivered, *, is_de
         return waits
     if undelivered.lost:
         return _delivery_failed(went_on, undelivered.lost)
-    ends = replace(went_on, status=JobStatus.COMPLETED, note=completed_note(result))
+    ends = replace(went_on, status=JobStatus.COMPLETED, note=endings.completed_note(result))
     return _resting_on(undelivered, waits, ends)
 
 
@@ -196,23 +194,15 @@ def _resting_on(undelivered: Undelivered, waits: Settlement, if_delivered: Settl
 
 
 def _delivery_failed(went_on: Settlement, lost: UUID) -> Settlement:
-    message = delivery_failure(*outbox.failure_of(lost))
+    message = endings.delivery_failure(*outbox.failure_of(lost))
     return replace(
         went_on,
         status=JobStatus.FAILED,
-        result=f"{DELIVERY_FAILED}: {message}",
-        error_code=DELIVERY_FAILED,
+        result=f"{endings.DELIVERY_FAILED}: {message}",
+        error_code=endings.DELIVERY_FAILED,
         error_message=message,
-        note=f"FAILED {DELIVERY_FAILED}: {message}",
+        note=f"FAILED {endings.DELIVERY_FAILED}: {message}",
     )
-
-
-def delivery_failure(code: str, message: str) -> str:
-    return f"a message could not be delivered: {code}: {message}"
-
-
-def completed_note(result: str | None) -> str:
-    return f"COMPLETED: {(result or '')[:_NOTE_LENGTH]}"
 
 
 def _awaits(went_on: Settlement, claim: Claim, undelivered: Undelivered, delivered: Sequence[bool]) -> Settlement:
@@ -289,7 +279,7 @@ def _failed(
             note = Note(
                 "task.failed",
                 ActivityStatus.COMPLETED,
-                f"attempt failed, next one in {wait:.0f} s: {outcome.code}: {message[:_NOTE_LENGTH]}",
+                f"attempt failed, next one in {wait:.0f} s: {outcome.code}: {message[: endings.NOTE_LENGTH]}",
             )
             return replace(
                 went_on,
@@ -306,5 +296,5 @@ def _failed(
         result=claim.result or f"{outcome.code}: {message}",
         error_code=outcome.code,
         error_message=message,
-        note=f"FAILED {outcome.code}: {message[:_NOTE_LENGTH]}",
+        note=f"FAILED {outcome.code}: {message[: endings.NOTE_LENGTH]}",
     )

@@ -19,7 +19,6 @@ from django.conf import settings
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from channels_integration.errors import SealingError
 from channels_integration.messages import (
     Change,
     DeliveryError,
@@ -39,6 +38,7 @@ from channels_integration.platforms import slack_blocks, slack_forms, slack_hear
 from channels_integration.platforms.base import Heard
 from infra import prepared_sql
 from infra.egress import requests_client
+from infra.sealing import SealingError
 
 EVENT_TYPE = "agent_jobs_message"
 _CHANNEL = re.compile(r"[CGD][A-Z0-9]{1,30}\Z")

@@ -19,11 +19,11 @@ from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
-from channels_integration.errors import SealingError
 from channels_integration.messages import OPENS_FORM, Did, FormPress, Incoming, Submission
 from channels_integration.models import Installation, OutboundMessage
 from channels_integration.platforms import slack_forms
 from channels_integration.platforms.base import Heard
+from infra.sealing import SealingError
 from infra.storable_text import storable
 
 log = logging.getLogger(__name__)

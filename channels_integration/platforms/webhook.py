@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import standardwebhooks
 
 from channels_integration import transcript
-from channels_integration.errors import SealingError, UnknownChannel
+from channels_integration.errors import UnknownChannel
 from channels_integration.messages import (
     Lookup,
     Outgoing,
@@ -30,6 +30,7 @@ from channels_integration.messages import (
 from channels_integration.models import Channel
 from infra import sealing
 from infra.egress import addresses, requests_client
+from infra.sealing import SealingError
 
 _LATER = (408, 425, 429)
 

@@ -7,11 +7,10 @@ import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 
-from agent_jobs import lifecycle
+from agent_jobs import jobs, lifecycle
 from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
-from agent_jobs.jobs import creation
 from agent_jobs.lifecycle import in_seconds
 from agent_jobs.models import Approval, Job, Message
 from agent_jobs.states import Event, JobStatus
@@ -223,7 +222,7 @@ def test_a_worker_that_dies_after_the_decision_calls_it_all_the_same_once(parked
 def test_a_canceled_job_has_nothing_left_to_approve(parked: Any) -> None:
     job, _ = parked
     approval = asked(job)
-    creation.cancel("acme", job.pk, actor=rows.TESTER)
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
     with pytest.raises(Conflict):
         decisions.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
@@ -238,7 +237,7 @@ def test_one_that_was_being_asked_for_when_its_job_ended_is_withdrawn_too(event:
     if is_taken_back:
         parts.crash(job)
     if event == "cancel":
-        creation.cancel("acme", job.pk, actor=rows.TESTER)
+        jobs.cancel("acme", job.pk, actor=rows.TESTER)
     else:
         lifecycle.move_one(Event.FAIL, again(job), actor=rows.TESTER, error_code="deadline_exceeded")
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"

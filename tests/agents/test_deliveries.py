@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from agent_jobs import llm
+from agent_jobs import jobs, llm
 from agent_jobs.approvals import decisions
 from agent_jobs.conversation import agent_messages
-from agent_jobs.jobs import creation
 from agent_jobs.jobs import repeats as retrying
 from agent_jobs.models import Activity, Approval, Job, Message
 from agent_jobs.states import ActivityStatus, JobStatus
@@ -43,7 +42,7 @@ def test_a_job_that_ends_silently_can_be_canceled_while_its_words_are_on_their_w
     job = parts.job(**place.columns)
     with parts.playing(Actor(call("send_message", text="Report: all well."), done(text=""))):
         work()
-    creation.cancel("acme", job.pk, actor=rows.TESTER)
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
     deliver_now()
     assert standing(job) == ("CANCELED", "", "")
     assert place.count_received() == 0
@@ -186,7 +185,7 @@ def test_a_cancel_during_a_send_of_unknown_outcome_tells_what_became_of_the_mess
     with parts.playing(Actor(llm.Reply(text="How are you?"))):
         work()
     deliver_now()
-    creation.cancel("acme", job.pk, actor=rows.TESTER)
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
     deliver_all()
     assert again(job).status == "CANCELED"
     assert Activity.objects.get(code="message.out").status == status
@@ -203,7 +202,7 @@ def test_a_cancel_while_a_webhook_may_have_received_a_message_says_that_nobody_k
     with parts.playing(Actor(llm.Reply(text="How are you?"))):
         work()
     deliver_now()
-    creation.cancel("acme", job.pk, actor=rows.TESTER)
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
     deliver_all()
     assert Activity.objects.get(code="message.out").status == "unknown"
     assert webhook.count_received() == 1

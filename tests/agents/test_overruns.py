@@ -12,12 +12,12 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
+from agent_jobs import jobs
 from agent_jobs.approvals import budget_requests, decisions
 from agent_jobs.approvers import Person
 from agent_jobs.budgets import reservations
 from agent_jobs.catalog import model_keys
 from agent_jobs.errors import BudgetExhausted, Conflict, Forbidden, Invalid
-from agent_jobs.jobs import creation
 from agent_jobs.jobs import repeats as once_more
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Approval, AuditEntry, Budget, Job, JobType, Message, Org, Profile, Step
@@ -443,7 +443,7 @@ def _dies(*args: Any, **options: Any) -> None:
 def test_a_canceled_job_has_nothing_left_to_approve(provider: FakeOpenAI) -> None:
     job = parked()
     approval = asked(job)
-    creation.cancel("acme", job.pk, actor=rows.TESTER)
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
     with pytest.raises(Conflict):
         decisions.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)

@@ -2,9 +2,8 @@
 
 import pytest
 
-from agent_jobs import lifecycle, llm
+from agent_jobs import jobs, lifecycle, llm
 from agent_jobs.errors import Invalid
-from agent_jobs.jobs import repeats
 from agent_jobs.jobs.repeats import Changes
 from agent_jobs.models import Job, Step
 from agent_jobs.states import Event, JobStatus
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 
 def replay(job: Job, from_step: int) -> Job:
-    return repeats.replay("acme", job.pk, Changes(from_step=from_step), actor=rows.TESTER)
+    return jobs.replay("acme", job.pk, Changes(from_step=from_step), actor=rows.TESTER)
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def test_steps_are_those_of_the_last_life(source: Job) -> None:
     with parts.playing(failing):
         work()
     assert parts.again(job).status == JobStatus.FAILED
-    repeats.retry("acme", job.pk, actor=rows.TESTER)
+    jobs.retry("acme", job.pk, actor=rows.TESTER)
     with parts.playing(Actor(call("send_message", text="of the new life"), llm.Reply(text="?"))):
         work()
     lifecycle.move_one(Event.CANCEL, parts.again(job), actor=rows.TESTER)
@@ -110,7 +109,7 @@ def test_a_retry_does_everything_anew() -> None:
     job = parts.job()
     with parts.playing(Actor(call("send_message", text="old"), ValueError("broken"))):
         work()
-    repeats.retry("acme", job.pk, actor=rows.TESTER)
+    jobs.retry("acme", job.pk, actor=rows.TESTER)
     actor = Actor(call("send_message", text="new"), done(text="done"))
     with parts.playing(actor):
         work()

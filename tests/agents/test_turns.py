@@ -8,9 +8,8 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.models import QuerySet
 
-from agent_jobs import llm
+from agent_jobs import jobs, llm
 from agent_jobs.errors import LeaseLost, RetryableError
-from agent_jobs.jobs import creation
 from agent_jobs.models import Activity, Job, Message, Step
 from agent_jobs.runners.base import AwaitReply, Interrupted, Run, Wake
 from agent_jobs.runners.conversation import ConversationRunner
@@ -386,7 +385,7 @@ def test_a_cancel_gives_up_the_call_in_flight_and_nothing_is_said_after() -> Non
     def cancel() -> None:
         assert actor.is_thinking.wait(PATIENCE)
         deliver_all()
-        creation.cancel("acme", job.pk, actor=rows.TESTER, reason="enough")
+        jobs.cancel("acme", job.pk, actor=rows.TESTER, reason="enough")
         assert CALLS.look() == 1
         connection.close()
 

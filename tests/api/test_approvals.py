@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from agent_jobs.lifecycle import withdrawals
+from agent_jobs.approvals import question_text
 from agent_jobs.models import Activity, Approval, AuditEntry
 from agent_jobs.states import JobStatus
 from agent_jobs.tools.types import Declared
@@ -382,7 +382,7 @@ class TestTooLongToBeShown:
 
     def asked(self, **columns):
         note = {"a_note": "harmless " * 1_000, "amount": 999_999}
-        question = withdrawals.worded(self.TOOL, note, address="/here")
+        question = question_text.worded(self.TOOL, note, address="/here")
         return rows.approval(rows.parked(), buttons=True, arguments=note, question=question, **columns)
 
     def test_it_is_denied_by_a_press_and_approved_by_api_alone(self, acme):

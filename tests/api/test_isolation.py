@@ -202,7 +202,7 @@ class World:
 
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     clients: dict[str, factories.Api] = field(default_factory=dict)
-    tool_secrets: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
 
 
 UNKNOWN = {
@@ -411,10 +411,10 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
     """The same job type, channel code and person's name in both; worked off and delivered together."""
     caplog.set_level(logging.DEBUG)
     with FakeReceiver() as ours, FakeReceiver() as theirs:
-        tool_secrets = {}
+        secrets = {}
         for org_id, receiver in (("acme", ours), ("rival", theirs)):
             rows.job_type(org_id, default_config={"start_prompt": f"canary-{org_id} for {{{{ name }}}}"})
-            _, tool_secrets[org_id] = directory.register_channel(
+            _, secrets[org_id] = directory.register_channel(
                 org_id, platform="webhook", code="crm", address=receiver.address
             )
             body = factories.job_request(org_id, params={"name": org_id})
@@ -430,7 +430,7 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
             for received in receiver.received:
                 sent = json.dumps(
                     [
-                        standardwebhooks.Webhook(tool_secrets[org_id]).verify(received.body, received.headers),
+                        standardwebhooks.Webhook(secrets[org_id]).verify(received.body, received.headers),
                         received.headers,
                     ]
                 )
@@ -438,7 +438,7 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
                 assert other not in sent
     logged = caplog.text + str([record.__dict__ for record in caplog.records])
     assert "canary" not in logged
-    assert not [secret for secret in tool_secrets.values() if secret in logged]
+    assert not [secret for secret in secrets.values() if secret in logged]
 
 
 # --- Lists and references --------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 
 from agent_jobs import lifecycle
 from agent_jobs.api import base
-from agent_jobs.jobs import creation, idempotency
+from agent_jobs.jobs import idempotency
 from agent_jobs.models import Activity, AppToken, Job, Profile
 from agent_jobs.reads import queries
 from agent_jobs.states import Event
@@ -41,7 +41,7 @@ def everybodys_cancel(patch):
     def cancel(org_id, job_id, *, actor, **others):
         return lifecycle.move_one(Event.CANCEL, Job.objects.get(pk=job_id), actor=actor)
 
-    patch.setattr(creation, "cancel", cancel)
+    patch.setattr(jobs, "cancel", cancel)
 
 
 def everybodys_keys(patch):

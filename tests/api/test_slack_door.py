@@ -8,7 +8,7 @@ import threading
 import pytest
 from django.db import connection
 
-from agent_jobs.lifecycle import withdrawals
+from agent_jobs.approvals import question_text
 from agent_jobs.models import Activity, Approval, AuditEntry, Job, Message
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.tools.types import Declared
@@ -79,7 +79,7 @@ def test_people_of_other_workspaces_decide_only_where_they_are_named(slack, appr
 
 def test_a_question_that_has_no_room_for_all_is_posted_and_a_made_up_press_approves_nothing(slack):
     arguments = {"html": "<&>" * 5_000, "amount": 999_999}
-    text = withdrawals.worded(Declared("pay", "http", "Pays.", {}), arguments, address="/here")
+    text = question_text.worded(Declared("pay", "http", "Pays.", {}), arguments, address="/here")
     approval, post = asked(slack, arguments=arguments, question=text)
     slack.press(post, f"approve:{approval.pk}", is_shown=False)
     routed()

@@ -146,7 +146,7 @@ def post(number: int) -> tuple[str, float]:
     """Store a job as the API does. Returns its id and the moment of its commit."""
     from django.db import transaction
 
-    from agent_jobs.jobs import creation
+    from agent_jobs import jobs
     from agent_jobs.specs import Actor, ChannelSpec, JobSpec
 
     committed: list[float] = []
@@ -154,7 +154,7 @@ def post(number: int) -> tuple[str, float]:
         # Registered first, so it runs before the ring.
         transaction.on_commit(lambda: committed.append(time.monotonic()))
         spec = JobSpec("say", ChannelSpec("null", "nowhere"), params={"n": number})
-        job = creation.create("bench", spec, actor=Actor("system", "bench"))
+        job = jobs.create("bench", spec, actor=Actor("system", "bench"))
     return str(job.pk), committed[0]
 
 

@@ -102,8 +102,8 @@ def beat() -> Iterator[None]:
 def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     from django.db import transaction
 
+    from agent_jobs import jobs
     from agent_jobs.catalog import model_keys
-    from agent_jobs.jobs import creation
     from agent_jobs.models import Job, JobType, Org, Profile, Task
     from agent_jobs.specs import Actor, ChannelSpec, JobSpec
 
@@ -121,7 +121,7 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
         with transaction.atomic():  # nobody sees the first before the last is there
             for number in range(given.conversations):
                 spec = JobSpec("talk", ChannelSpec("null", "nowhere"), params={"n": number})
-                creation.create("bench", spec, actor=Actor("system", "bench"))
+                jobs.create("bench", spec, actor=Actor("system", "bench"))
         until = time.monotonic() + 300
         while waiting.count() < given.conversations and time.monotonic() < until and not ended.exists():
             PAUSE.wait(0.1)

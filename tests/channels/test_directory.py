@@ -3,9 +3,10 @@
 import pytest
 
 from channels_integration import directory
-from channels_integration.errors import InvalidField, SealingError
+from channels_integration.errors import InvalidField
 from channels_integration.messages import Target
 from channels_integration.models import Channel, Installation
+from infra.sealing import SealingError
 from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db

@@ -5,9 +5,9 @@ import base64
 import pytest
 
 from channels_integration import directory
-from channels_integration.errors import SealingError
 from channels_integration.models import Channel, Installation
 from infra import sealing
+from infra.sealing import SealingError
 
 OLD = f"old:{base64.b64encode(b'o' * 32).decode()}"
 NEW = f"new:{base64.b64encode(b'n' * 32).decode()}"

@@ -8,9 +8,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from agent_jobs import lifecycle
+from agent_jobs import jobs, lifecycle
 from agent_jobs.audit import audit_log
-from agent_jobs.jobs import creation
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event
 from tests import rows
@@ -25,8 +24,8 @@ ANN = Actor("user", "ann")
 @pytest.fixture(autouse=True)
 def canceled_job():
     rows.job_type()
-    job = creation.create("acme", rows.spec(tags=["job-1"]), actor=ANN)
-    return creation.cancel("acme", job.pk, actor=ANN)
+    job = jobs.create("acme", rows.spec(tags=["job-1"]), actor=ANN)
+    return jobs.cancel("acme", job.pk, actor=ANN)
 
 
 @contextmanager

@@ -9,11 +9,11 @@ import pytest
 from django.db import DatabaseError, transaction
 from django.db.models import F
 
-from agent_jobs import lifecycle, runners
+from agent_jobs import jobs, lifecycle, runners
 from agent_jobs.conversation import agent_messages, replies
 from agent_jobs.duties import recovery
 from agent_jobs.errors import Conflict, Forbidden, IllegalMove, Invalid, NotFound, QuotaReached
-from agent_jobs.jobs import admission, creation, repeats
+from agent_jobs.jobs import admission
 from agent_jobs.jobs.repeats import Changes
 from agent_jobs.models import Activity, Job, JobType, Message, Profile, Task
 from agent_jobs.runners.base import Done, Failed, Outcome, Run
@@ -44,7 +44,7 @@ def nowhere() -> Channel:
 
 
 def retry(job: Job, **options: Any) -> Job:
-    return repeats.retry("acme", job.pk, actor=rows.TESTER, **options)
+    return jobs.retry("acme", job.pk, actor=rows.TESTER, **options)
 
 
 def fresh(job: Job) -> Job:
@@ -177,7 +177,7 @@ class TestRetry:
         job = slack(status=JobStatus.RUNNING)
         agent_messages.say(job, "being sent")
         OutboundMessage.objects.update(status="sending", claim_token=uuid4(), claimed_at=datetime.now(UTC))
-        creation.cancel("acme", job.pk, actor=rows.TESTER)
+        jobs.cancel("acme", job.pk, actor=rows.TESTER)
         retry(job)
         old = OutboundMessage.objects.get()
         assert old.is_recalled
@@ -199,7 +199,7 @@ class TestRetry:
         job = ask()
 
         def run(given: Run) -> Outcome:
-            creation.cancel("acme", job.pk, actor=rows.TESTER)
+            jobs.cancel("acme", job.pk, actor=rows.TESTER)
             retry(job)
             worker.keeper.stop_claims()  # nobody takes the new life up meanwhile
             return Done("too late", say=("too late",))
@@ -216,7 +216,7 @@ class TestRetry:
         job = rows.job()
         turn = lifecycle.Turn()
         (old,) = lifecycle.settle_and_claim([], lane="messages", turn=turn, worker_id=7).claimed
-        creation.cancel("acme", job.pk, actor=rows.TESTER)
+        jobs.cancel("acme", job.pk, actor=rows.TESTER)
         retry(job)
         (new,) = lifecycle.settle_and_claim([], lane="messages", turn=turn, worker_id=8).claimed
         for claim, is_taken in [(old, False), (new, True)]:
@@ -234,7 +234,7 @@ class TestRetry:
     def test_the_agent_goes_on_with_what_was_said_before(self, worker: Worker, nowhere: Channel) -> None:
         job = ask()
         worker.serve("agents")
-        creation.cancel("acme", job.pk, actor=rows.TESTER)
+        jobs.cancel("acme", job.pk, actor=rows.TESTER)
         assert not answer(job)  # nobody listens to an ended job
         retry(job)
         worker.serve("agents")
@@ -279,7 +279,7 @@ class TestRetry:
         with pytest.raises(Forbidden):
             retry(theirs)
         with pytest.raises(NotFound):
-            repeats.retry("acme", uuid4(), actor=rows.TESTER)
+            jobs.retry("acme", uuid4(), actor=rows.TESTER)
         assert fresh(theirs).status == JobStatus.FAILED
 
 
@@ -306,11 +306,11 @@ class TestReplay:
             channel=ChannelSpec("web", "lobby", "channel", {"x": 1}),
             scheduled_at=datetime.now(UTC) - HOUR,
         )
-        job = creation.create("acme", spec, actor=rows.TESTER)
+        job = jobs.create("acme", spec, actor=rows.TESTER)
         return lifecycle.move_one(Event.FAIL, job, actor=rows.TESTER, error_code="x", result="x")
 
     def replay(self, job: Job, **changes: Any) -> Job:
-        return repeats.replay("acme", job.pk, Changes(**changes), actor=rows.TESTER)
+        return jobs.replay("acme", job.pk, Changes(**changes), actor=rows.TESTER)
 
     def test_it_is_a_new_job_from_the_same_input(self, source: Job) -> None:
         job = self.replay(source)
@@ -342,7 +342,7 @@ class TestReplay:
 
     def test_the_prompt_is_the_old_one_also_where_it_was_the_types_description(self) -> None:
         rows.job_type(default_config={}, description="Say hello")
-        source = creation.create("acme", rows.spec(), actor=rows.TESTER)
+        source = jobs.create("acme", rows.spec(), actor=rows.TESTER)
         JobType.objects.update(description="Say goodbye")
         assert self.replay(source).prompt == "Say hello"
 
@@ -387,7 +387,7 @@ class TestReplay:
         with pytest.raises(Forbidden):
             self.replay(theirs)
         with pytest.raises(NotFound):
-            repeats.replay("acme", uuid4(), Changes(), actor=rows.TESTER)
+            jobs.replay("acme", uuid4(), Changes(), actor=rows.TESTER)
         assert Job.objects.count() == 1
 
     def test_a_replay_of_a_replay_names_the_one_that_it_was_made_from(self, source: Job) -> None:
@@ -398,5 +398,5 @@ class TestReplay:
 def test_a_profile_is_asked_for_as_for_a_new_job() -> None:
     rows.job_type()
     Profile.objects.create(org=rows.org(), key="p", name="P")
-    job = creation.create("acme", rows.spec(config={"profile_id": "p"}), actor=rows.TESTER)
-    assert repeats.replay("acme", job.pk, Changes(), actor=rows.TESTER).config["profile_id"] == "p"
+    job = jobs.create("acme", rows.spec(config={"profile_id": "p"}), actor=rows.TESTER)
+    assert jobs.replay("acme", job.pk, Changes(), actor=rows.TESTER).config["profile_id"] == "p"

@@ -11,9 +11,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 
-from agent_jobs import lifecycle
+from agent_jobs import jobs, lifecycle
 from agent_jobs.audit import audit_log, verification
-from agent_jobs.jobs import creation
 from agent_jobs.lifecycle import Settlement, Turn
 from agent_jobs.models import AuditEntry, AuditMark, AuditSeal, Org
 from agent_jobs.specs import Actor
@@ -64,9 +63,9 @@ def test_a_move_leaves_an_entry_with_who_what_and_by_which_request(event):
 
 def test_the_life_of_a_job_can_be_told_from_its_entries():
     rows.job_type()
-    first = creation.create("acme", rows.spec(delay_minutes=0), actor=ANN)
+    first = jobs.create("acme", rows.spec(delay_minutes=0), actor=ANN)
     (claimed,) = lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
-    second = creation.create("acme", rows.spec(), actor=ANN)
+    second = jobs.create("acme", rows.spec(), actor=ANN)
     third = rows.job(JobStatus.SCHEDULED, scheduled_at=first.created_at - timedelta(minutes=1))
     lifecycle.promote_due()
     ended = Settlement(
@@ -79,7 +78,7 @@ def test_the_life_of_a_job_can_be_told_from_its_entries():
     )
     # One statement that ends a job and begins another: both are told.
     lifecycle.settle_and_claim([ended], lane="messages", turn=Turn(), worker_id=1)
-    creation.cancel("acme", second.pk, actor=ANN)
+    jobs.cancel("acme", second.pk, actor=ANN)
 
     assert told(first) == [
         ("job.created", "user:ann", None, "WAITING"),

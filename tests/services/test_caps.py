@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from agent_jobs import lifecycle
-from agent_jobs.jobs import creation
+from agent_jobs import jobs, lifecycle
 from agent_jobs.lifecycle import Answer, Claim, Settlement, Turn, running_caps
 from agent_jobs.models import Job
 from agent_jobs.states import JobStatus, TaskStatus
@@ -121,7 +120,7 @@ def test_a_cancelled_job_rings_for_the_one_that_waited_for_its_place(
     rung: list[str] = []
     monkeypatch.setattr(doorbell, "ring", lambda queue, *_, **__: rung.append(queue))
     with django_capture_on_commit_callbacks(execute=True):
-        creation.cancel("acme", running.pk, actor=rows.TESTER)
+        jobs.cancel("acme", running.pk, actor=rows.TESTER)
     assert rung == ["messages"]
 
 

@@ -336,12 +336,12 @@ def test_an_outcome_that_cannot_be_stored_leaves_the_rest_of_its_batch_alone(
 def test_a_job_that_is_canceled_in_its_turn_says_nothing(
     worker: Worker, nowhere: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agent_jobs.jobs import creation
+    from agent_jobs import jobs
 
     job = ask()
 
     def run(given: Run) -> Outcome:
-        creation.cancel("acme", job.pk, actor=rows.TESTER)
+        jobs.cancel("acme", job.pk, actor=rows.TESTER)
         return Done("too late", say=("too late",))
 
     broken(monkeypatch, run)

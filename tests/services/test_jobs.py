@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from uuid_utils.compat import uuid7
 
-from agent_jobs import lifecycle
+from agent_jobs import jobs, lifecycle
 from agent_jobs.errors import Forbidden, IllegalMove, Invalid, NotFound
-from agent_jobs.jobs import creation
 from agent_jobs.lifecycle import queues
 from agent_jobs.models import Activity, Job, Profile
 from agent_jobs.specs import ChannelSpec
@@ -26,7 +25,7 @@ NOW = datetime.now(UTC)
 def create(**fields: Any) -> Job:
     rng = fields.pop("rng", random.Random(7))
     rows.job_type()
-    return creation.create("acme", rows.spec(**fields), actor=rows.TESTER, rng=rng)
+    return jobs.create("acme", rows.spec(**fields), actor=rows.TESTER, rng=rng)
 
 
 def test_a_job_without_a_time_waits_at_once() -> None:
@@ -149,9 +148,9 @@ def test_a_job_is_canceled_unless_it_has_ended(status: JobStatus) -> None:
     job = rows.job(status)
     if status in TERMINAL:
         with pytest.raises(IllegalMove):
-            creation.cancel("acme", job.pk, actor=rows.TESTER)
+            jobs.cancel("acme", job.pk, actor=rows.TESTER)
         return
-    canceled = creation.cancel("acme", job.pk, actor=rows.TESTER, reason="no longer needed")
+    canceled = jobs.cancel("acme", job.pk, actor=rows.TESTER, reason="no longer needed")
     assert (canceled.status, canceled.lease_token) == (JobStatus.CANCELED, job.lease_token + 1)
     assert "no longer needed" in Activity.objects.get(job=job).note
 
@@ -159,20 +158,20 @@ def test_a_job_is_canceled_unless_it_has_ended(status: JobStatus) -> None:
 def test_a_job_of_another_organisation_cannot_be_canceled() -> None:
     job = rows.job(org_id="rival")
     with pytest.raises(Forbidden):
-        creation.cancel("acme", job.pk, actor=rows.TESTER)
+        jobs.cancel("acme", job.pk, actor=rows.TESTER)
     assert Job.objects.get(pk=job.pk).status == JobStatus.WAITING
 
 
 def test_a_job_that_is_not_there_cannot_be_canceled() -> None:
     with pytest.raises(NotFound):
-        creation.cancel("acme", uuid7(), actor=rows.TESTER)
+        jobs.cancel("acme", uuid7(), actor=rows.TESTER)
 
 
 def test_what_a_canceled_job_has_not_said_yet_stays_unsaid() -> None:
     job = rows.job(JobStatus.RUNNING)
     target = Target("acme", "web", "lobby")
     outbox.enqueue([Outgoing(uuid7(), target, "Hello", owner_key=str(job.pk), thread_key=job.thread_key)])
-    creation.cancel("acme", job.pk, actor=rows.TESTER)
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
     assert OutboundMessage.objects.get().status == "withdrawn"
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from agent_jobs import llm
+from agent_jobs import jobs, llm
 from agent_jobs.budgets import reservations
 from agent_jobs.catalog import model_keys
-from agent_jobs.jobs import creation
 from agent_jobs.jobs import repeats as once_more
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Budget, Job, Org, Profile, Reservation, Step, Task, UsageDay
@@ -87,7 +86,7 @@ def test_a_retried_job_goes_on_with_what_its_former_life_has_left_of_its_cap(
     job = hosted({"max_output_tokens": 400}, max_tokens=6_000)
     provider.queue(completion("How are you?", tokens=(5_400, 30)))
     worker.serve("agents")
-    creation.cancel("acme", job.pk, actor=rows.TESTER)
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
     once_more.retry("acme", job.pk, actor=rows.TESTER)
     worker.serve("agents")
     job = again(job)
@@ -98,9 +97,9 @@ def test_a_retried_job_goes_on_with_what_its_former_life_has_left_of_its_cap(
 
 def test_the_days_cap_of_the_organisation_holds_for_all_its_jobs(worker: Worker, provider: FakeOpenAI) -> None:
     Org.objects.update(max_tokens_per_day=5_000)
-    creation = [hosted(), *(ask(config={"profile_id": "ann"}) for _ in range(3))]
+    jobs = [hosted(), *(ask(config={"profile_id": "ann"}) for _ in range(3))]
     worker.serve("agents")
-    ended = sorted((again(job).status, again(job).error_code) for job in creation)
+    ended = sorted((again(job).status, again(job).error_code) for job in jobs)
     assert ended == [(JobStatus.FAILED, "budget_exhausted")] * 2 + [(JobStatus.RUNNING, "")] * 2
     assert len(provider.requests) == 2
 
@@ -188,7 +187,7 @@ def test_a_turn_that_is_thrown_away_leaves_what_its_calls_cost(
 
     def answer_and_cancel(*given: Any) -> llm.Reply:
         reply = answer_of(*given)
-        creation.cancel("acme", job.pk, actor=rows.TESTER)
+        jobs.cancel("acme", job.pk, actor=rows.TESTER)
         return reply
 
     monkeypatch.setattr(llm, "answer", answer_and_cancel)

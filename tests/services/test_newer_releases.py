@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from agent_jobs import lifecycle, runners
+from agent_jobs import jobs, lifecycle, runners
 from agent_jobs.duties import recovery
 from agent_jobs.errors import Conflict
 from agent_jobs.hours import deferral, quiet_times
-from agent_jobs.jobs import creation
 from agent_jobs.lifecycle import Turn, running_caps
 from agent_jobs.models import Job, JobType, Org, Task, WorkerProcess
 from agent_jobs.reads import explanations
@@ -116,7 +115,7 @@ def test_a_job_type_of_a_newer_release_takes_no_job_here() -> None:
     rows.job_type()
     JobType.objects.update(runner="webhook")
     with pytest.raises(Conflict, match="'webhook'"):
-        creation.create("acme", rows.spec(), actor=rows.TESTER)
+        jobs.create("acme", rows.spec(), actor=rows.TESTER)
     assert not Job.objects.exists()
 
 
@@ -250,5 +249,5 @@ def test_a_turn_that_was_taken_away_is_not_taken_for_settled() -> None:
         task_status="COMPLETED",
         task_result="x",
     )
-    creation.cancel("acme", row.pk, actor=rows.TESTER)
+    jobs.cancel("acme", row.pk, actor=rows.TESTER)
     assert lifecycle.were_settled([ended]) == frozenset()

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_jobs import lifecycle
+from agent_jobs import jobs, lifecycle
 from agent_jobs.conversation import agent_messages, replies
 from agent_jobs.duties import recovery
 from agent_jobs.hours import calendar, deferral, quiet_times
 from agent_jobs.hours.quiet_times import Place
-from agent_jobs.jobs import creation
 from agent_jobs.models import Activity, Job, Message, Org, PlaceHours, Task
 from agent_jobs.runners.base import AwaitReply, Failed, Outcome, Run
 from agent_jobs.states import JobStatus
@@ -164,16 +163,16 @@ def test_a_turn_is_taken_when_it_is_open_and_waits_when_it_is_closed(
 
 def test_messages_wait_as_conversations_do(worker: Worker, nowhere: Any) -> None:
     close()
-    creation = [rows.job(platform="null", channel_code="nowhere") for _ in range(12)]
+    jobs = [rows.job(platform="null", channel_code="nowhere") for _ in range(12)]
     worker.serve("messages")
-    assert {again(job).waiting_for for job in creation} == {"quiet_hours"}
+    assert {again(job).waiting_for for job in jobs} == {"quiet_hours"}
     assert not OutboundMessage.objects.exists()
-    assert len({again(job).wake_at for job in creation}) == 12, "they do not all begin in the same moment"
+    assert len({again(job).wake_at for job in jobs}) == 12, "they do not all begin in the same moment"
 
     opening_time_comes()
     worker.serve("messages")
 
-    assert {again(job).status for job in creation} == {JobStatus.COMPLETED}
+    assert {again(job).status for job in jobs} == {JobStatus.COMPLETED}
     assert OutboundMessage.objects.count() == 12
 
 
@@ -247,7 +246,7 @@ def test_a_canceled_job_does_not_wake_in_the_morning(worker: Worker, nowhere: An
     close()
     job = ask()
     worker.serve("agents")
-    creation.cancel("acme", job.pk, actor=rows.TESTER)
+    jobs.cancel("acme", job.pk, actor=rows.TESTER)
 
     opening_time_comes()
 

@@ -6,8 +6,9 @@ import threading
 import pytest
 from django.db import connections
 
+from agent_jobs import jobs
 from agent_jobs.errors import QuotaReached
-from agent_jobs.jobs import admission, creation
+from agent_jobs.jobs import admission
 from agent_jobs.models import Job, Org
 from agent_jobs.states import JobStatus
 from tests import factories, rows
@@ -161,7 +162,7 @@ def test_threads_of_one_process_together_make_exactly_as_many_as_there_is_room_f
         start.wait()
         for _ in range(4):
             try:
-                creation.create(org_id, rows.spec(), actor=rows.TESTER)
+                jobs.create(org_id, rows.spec(), actor=rows.TESTER)
                 made.append(1)
             except QuotaReached:
                 made.append(0)

@@ -112,10 +112,10 @@ def test_an_hour_that_comes_twice_is_open_twice() -> None:
 def test_a_window_that_ends_in_the_repeated_hour(
     zone: str, span: str, last_open: datetime, first_closed: datetime
 ) -> None:
-    calendar = parsed({"time_zone": zone, "quiet": [span]})
+    hours = parsed({"time_zone": zone, "quiet": [span]})
 
-    assert calendar.is_open(last_open)
-    assert not calendar.is_open(first_closed)
+    assert hours.is_open(last_open)
+    assert not hours.is_open(first_closed)
 
 
 def test_open_time_is_counted_over_nights_and_weekends() -> None:

@@ -10,6 +10,7 @@ from agent_jobs.management.commands._base import told_plainly
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import channel_admin, orgs
 from channels_integration.errors import ChannelsError, InvalidField
+from infra.sealing import SealingError
 
 
 class Command(BaseCommand):
@@ -47,6 +48,6 @@ class Command(BaseCommand):
                 )
             except InvalidField as error:
                 raise CommandError(f"{error.field} {error.message}") from None
-            except ChannelsError as error:
+            except (ChannelsError, SealingError) as error:
                 raise CommandError(error.message) from None
         self.stdout.write(f"installed Slack team {installation.team_id} for {org.pk}")

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from agent_jobs.management.commands._base import told_plainly
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import channel_admin
-from channels_integration.errors import ChannelsError
+from infra.sealing import SealingError
 
 
 class Command(BaseCommand):
@@ -20,7 +20,7 @@ class Command(BaseCommand):
         with told_plainly():
             try:
                 count, failed, left = channel_admin.rotate_secrets(actor=Actor("command", "rotate_secrets"))
-            except ChannelsError as error:
+            except SealingError as error:
                 raise CommandError(error.message) from None
         for cell in failed:
             self.stderr.write(f"{cell.org_id}: {cell.table} {cell.key}: {cell.problem}")

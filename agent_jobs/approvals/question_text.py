@@ -1,0 +1,103 @@
+"""How a question words what is to be approved.
+
+It shows all that is approved. Invisible characters stand as escapes. Where there is no room for the whole, the question
+says so, and is approved by API alone: a press of *Approve* is refused.
+"""
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from agent_jobs.models import Approval
+from agent_jobs.tools.types import Declared
+
+NOT_WHOLE = "Not all of this is shown here"
+# Slack refuses some messages as `msg_blocks_too_long` without saying from where on: far below that.
+_MOST_CHARACTERS = 7_500
+# Questions of releases before this rule were cut here without a word. To go after the release 1.0.
+_ONCE_CUT_AT = 8_000
+# Texts among the arguments are shortened to one after the other of these, until the question fits.
+_SHORTER = (2_000, 1_000, 500, 250, 100)
+_INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+# Blank letters, a joiner, and variation selectors but for the one of coloured emoji.
+_INVISIBLE = {*map(chr, (0x034F, 0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0, *range(0xFE00, 0xFE0F)))}
+_INVISIBLE |= {chr(selector) for selector in (*range(0x180B, 0x1810), *range(0xE0100, 0xE01F0))}
+
+
+def worded(tool: Declared, arguments: Mapping[str, Any], *, address: str) -> str:
+    """What people are asked. `address` is where the whole is read and approved, if there is no room for it."""
+    whole = _said_of(tool, arguments)
+    if _size(whole) <= _MOST_CHARACTERS:
+        return whole
+    shown = ""
+    for most in _SHORTER:
+        shown = _said_of(tool, _shortened(arguments, most))
+        if _size(shown) <= _MOST_CHARACTERS:
+            break
+    else:
+        shown = _cut(shown, _MOST_CHARACTERS)
+    return (
+        f"{shown}\n\n{NOT_WHOLE}: it has {len(whole):,} characters. The whole is at GET {address}."
+        " It can be denied here, and approved by API alone."
+    )
+
+
+def is_whole(approval: Approval) -> bool:
+    """Whether its question shows all that is approved."""
+    return NOT_WHOLE not in approval.question and len(approval.question) < _ONCE_CUT_AT
+
+
+def visible(text: str) -> str:
+    """The same with an escape for each character that is not seen, or that reorders what is. JSON stays the same JSON.
+
+    `"a\u202eb"` in JSON for an `a`, a right-to-left override and a `b`.
+    """
+    return "".join(json.dumps(each)[1:-1] if _is_invisible(each) else each for each in text)
+
+
+def _is_invisible(character: str) -> bool:
+    if character in "\n\t" or " " <= character <= "~":
+        return False
+    return character in _INVISIBLE or unicodedata.category(character) in _INVISIBLE_CATEGORIES
+
+
+def _said_of(tool: Declared, arguments: Mapping[str, Any]) -> str:
+    if tool.kind == "ask_approval":
+        return visible(f"{arguments['question']}\n{arguments.get('details') or ''}".strip())
+    return f"May I use {tool.name}?\n{visible(json.dumps(arguments, ensure_ascii=False, indent=1, sort_keys=True))}"
+
+
+def _shortened(value: Any, most: int) -> Any:
+    """Long texts lose their middle, and say so: the end of a script matters as much as its beginning."""
+    match value:
+        case str():
+            return _cut(value, most)
+        case Mapping():
+            return {key: _shortened(item, most) for key, item in value.items()}
+        case list() | tuple():
+            return [_shortened(item, most) for item in value]
+    return value
+
+
+def _cut(text: str, most: int) -> str:
+    """At most about `most` characters of a text, from both its ends."""
+    if _size(text) <= most:
+        return text
+    head, tail, room = 0, 0, most
+    for at in range(len(text)):
+        size = _size(text[at])
+        if room < most * 2 // 5 or size > room:
+            break
+        head, room = at + 1, room - size
+    for at in range(len(text) - head):
+        size = _size(text[-1 - at])
+        if size > room:
+            break
+        tail, room = at + 1, room - size
+    return f"{text[:head]} … [{len(text) - head - tail:,} characters are not shown] … {text[len(text) - tail :]}"
+
+
+def _size(text: str) -> int:
+    """As Slack counts: after it was escaped for Slack."""
+    return len(text) + 4 * text.count("&") + 3 * (text.count("<") + text.count(">"))

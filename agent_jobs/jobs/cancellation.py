@@ -1,0 +1,37 @@
+"""Taking a job back."""
+
+from uuid import UUID
+
+from django.db import transaction
+
+from agent_jobs import lifecycle
+from agent_jobs.conversation import agent_messages
+from agent_jobs.errors import IllegalMove
+from agent_jobs.lifecycle import running_caps
+from agent_jobs.models import Job
+from agent_jobs.reads import job_rows
+from agent_jobs.specs import Actor
+from agent_jobs.states import Event
+
+
+def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", by: str = "") -> Job:
+    """End a job that has not ended; whoever works on it is fenced off, and what it has not yet said stays unsaid.
+
+    `by` is what people are told of who stopped it, where the job's config says that they are; else the actor's name.
+
+    Raises NotFound, Forbidden for another organisation's job, and IllegalMove where it has ended.
+    """
+    with transaction.atomic():
+        job = job_rows.locked(org_id, job_id)
+        if job.is_terminal:
+            raise IllegalMove(
+                f"the job is already {job.status} and cannot be canceled", job_id=str(job.pk), status=job.status
+            )
+        note = f"CANCELED: {reason}" if reason else "CANCELED"
+        lifecycle.move_one(Event.CANCEL, job, actor=actor, note=note)
+        agent_messages.withdraw(job)
+        spoke = job.messages.filter(is_human=False, delivered_at__isnull=False)
+        if job.config.get("cancel_note") and spoke.exists():
+            agent_messages.say(job, f"I was stopped by {by or actor.name}{f': {reason}' if reason else ''}.")
+        running_caps.ring_for_place(job)
+    return job

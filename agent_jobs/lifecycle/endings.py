@@ -1,0 +1,13 @@
+"""How the end of a job is worded and coded, whether a turn or a delivery ends it."""
+
+DELIVERY_FAILED = "delivery_failed"
+# Characters of a result or an error in a note.
+NOTE_LENGTH = 200
+
+
+def delivery_failure(code: str, message: str) -> str:
+    return f"a message could not be delivered: {code}: {message}"
+
+
+def completed_note(result: str | None) -> str:
+    return f"COMPLETED: {(result or '')[:NOTE_LENGTH]}"
