@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_jobs import lifecycle
+from agent_jobs import jobs, lifecycle
 from agent_jobs.api import base
 from agent_jobs.jobs import idempotency
 from agent_jobs.models import Activity, AppToken, Job, Profile
