@@ -65,7 +65,7 @@ class Duty:
 def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
     """Run each of `duties` unless this process did less than half a second ago. Returns the sum of their results.
 
-    `is_rung`: a bell was heard, which is recorded (`services.standby`). An outage of the database ends the round.
+    `is_rung`: a bell was heard, which is recorded (`worker.polling`). An outage of the database ends the round.
     """
 
     def once() -> int:

@@ -1,4 +1,4 @@
-"""Statuses, events and moves as data. `services.transitions` applies them; nothing else writes a status.
+"""Statuses, events and moves as data. `lifecycle` applies them; nothing else writes a status.
 
     SCHEDULED ──promote──▶ WAITING ──start──▶ RUNNING ──complete──▶ COMPLETED
         │  │                │ │  ▲              │ │ │

@@ -1,6 +1,6 @@
 """Hours: when people of an organisation, in a channel, or one person may be spoken to: `organizations/{org}/hours`.
 
-The most specific that is stated holds, whole. What they mean for jobs: `services.quiet_hours`.
+The most specific that is stated holds, whole. What they mean for jobs: `hours.deferral`.
 """
 
 from collections.abc import Mapping

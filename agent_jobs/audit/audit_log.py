@@ -6,7 +6,7 @@ doors `record_denied` what was refused because it is another organisation's.
 Writers take no turns: they only insert. A duty seals what is new each second. An entry's digest is the SHA-256 of its
 canonical text (`CANONICAL`); a seal's hash is the SHA-256 of the hash before it, of the canonical text of organisation,
 number and time of the seal, and of the digests of its entries in the order of their ids. So whoever changes, removes or
-slips in an entry has to forge every later seal; those who keep a hash elsewhere see that, too (`services.auditing`).
+slips in an entry has to forge every later seal; those who keep a hash elsewhere see that, too (`audit.verification`).
 """
 
 import re

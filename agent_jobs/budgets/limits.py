@@ -1,4 +1,4 @@
-"""The caps of model calls and the counters that they are held against; `services.budgets` is who asks.
+"""The caps of model calls and the counters that they are held against; `budgets.reservations` is who asks.
 
 A scope is an organisation or a job type on a UTC day, or a job. One that has a cap has a counter from the first call
 under it, made out of what the ledger and the open reservations say; one without has none, and its calls do not wait for

@@ -1,7 +1,7 @@
 """Budgets of model calls: in tokens and money, of a job, of a job type and of an organisation by UTC day.
 
 Before a call the most that it may cost is set aside (`set_aside`), after it the truth takes that place (`settle`), in
-the counters of what has a cap (`services.spending`) and in the ledger (UsageDay) of everything. A call counts on the
+the counters of what has a cap (`budgets.limits`) and in the ledger (UsageDay) of everything. A call counts on the
 day on which it began. `closing` is the whole way of a call.
 
 What is set aside is an upper bound. A token is never less than a byte of UTF-8, so the input has at most as many tokens
@@ -12,7 +12,7 @@ no cap is passed. A provider that reports more than that bound all the same is b
 A reservation that nobody settles (its worker was killed) is closed at all that was set aside, for the provider may have
 billed it: by whoever takes the job up again (`expire`), or by the sweep (`expire_lost`). If the call does come back
 after that, its settlement sets the books right. What counts, or was refused, leaves an activity of the job
-(`services.receipts`).
+(`budgets.call_activity`).
 """
 
 import logging

@@ -1,0 +1,1 @@
+"""When people may be spoken to: calendars, who stated which, and what waits for the next window."""

@@ -1,4 +1,4 @@
-"""What the hours of people (`services.stated_hours`) mean for turns, messages and deadlines: everything waits for the
+"""What the hours of people (`hours.quiet_times`) mean for turns, messages and deadlines: everything waits for the
 next open moment, nothing is dropped.
 
 * A turn that comes up while it is closed is not taken: no model is asked, nothing is said. The job waits for

@@ -1,5 +1,5 @@
 """The hours that organisations state: for themselves, for a channel, for a person. What follows from them for turns and
-messages stands in `services.quiet_hours`.
+messages stands in `hours.deferral`.
 
 The most specific statement holds, whole: a person's before their channel's, a channel's before the organisation's. So a
 channel that is always open, or somebody in another country, is stated without touching the rest; a holiday of the

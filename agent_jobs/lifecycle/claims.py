@@ -194,7 +194,7 @@ def settle_and_claim(
     """End turns and, with a `turn`, claim up to `batch` jobs of one organisation: one statement, one commit.
 
     A settlement with a stale token writes nothing at all. `turn` is moved on. An organisation that has caps is claimed
-    from in a second transaction (`services.caps`).
+    from in a second transaction (`lifecycle.running_caps`).
     """
     assert len(settlements) <= MOST_AT_ONCE >= batch
     if any(settlement.rests_on for settlement in settlements):

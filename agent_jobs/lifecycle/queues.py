@@ -1,6 +1,6 @@
 """Rings the doorbell: tells workers, by lane, that there is work. What the work is stands in the rows.
 
-A ring may be lost, doubled or late: it is only ever a hint, and `services.recovery` rings again each second for what
+A ring may be lost, doubled or late: it is only ever a hint, and `duties.recovery` rings again each second for what
 still waits.
 """
 

@@ -4,7 +4,7 @@ A cap counts jobs by their status, as people see them: one that waits for a repl
 needs no new place. It is kept exactly, whoever claims at the same time: for an organisation that has caps the claims go
 one after another, under a lock on its row, and each counts anew. Organisations without caps pay nothing for it.
 
-Here stands what those claims may take; `services.transitions` starts what they took.
+Here stands what those claims may take; `lifecycle` starts what they took.
 """
 
 import time

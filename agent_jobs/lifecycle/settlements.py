@@ -82,7 +82,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Note:
     """An activity other than a move. `id` is given where something else shares it. What costs money is told when it
-    is paid (`services.receipts`)."""
+    is paid (`budgets.call_activity`)."""
 
     code: str
     status: str

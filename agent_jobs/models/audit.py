@@ -1,4 +1,4 @@
-"""Who did what: entries that are only ever added, and the seals that chain them (`services.audit`).
+"""Who did what: entries that are only ever added, and the seals that chain them (`audit.audit_log`).
 
 No column points at another table: an entry outlives whatever it tells of. The migration adds what Django cannot say:
 ids that nobody may choose, triggers that refuse every change, and the trigger that turns moves into entries.

@@ -1,6 +1,6 @@
 """What model calls cost: what is set aside for those under way, what a scope has spent, and the ledger of all of it.
 
-`services.budgets` keeps them. Money is in the currency of the price table, with six places.
+`budgets.reservations` keeps them. Money is in the currency of the price table, with six places.
 """
 
 from django.db import models

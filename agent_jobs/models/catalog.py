@@ -38,7 +38,7 @@ class JobType(CatalogEntry):
     # What the `result_data` of its jobs must be; empty: anything.
     result_schema = OrderedJSONField(default=dict, db_default={}, blank=True)
     default_config = OrderedJSONField(default=dict, blank=True)
-    tools = OrderedJSONField(default=list, db_default=[], blank=True)  # `services.tools.declaring` has their shapes
+    tools = OrderedJSONField(default=list, db_default=[], blank=True)  # `tools.declarations` has their shapes
     # How many of its jobs workers may be at, at once: in all, and in any one channel. Empty: no cap.
     max_running = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     max_running_per_channel = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
@@ -56,7 +56,7 @@ class JobType(CatalogEntry):
 class Profile(CatalogEntry):
     """Who an agent is: its instructions, the model that it thinks with, and the one that stands in for it.
 
-    `base_url` is where `model` is reached, where that is not its key's address (`services.model_access`). Of what is
+    `base_url` is where `model` is reached, where that is not its key's address (`catalog.model_keys`). Of what is
     empty the default counts (`llm.Access`).
     """
 

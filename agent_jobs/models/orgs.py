@@ -19,7 +19,7 @@ class Org(models.Model):
 
     id = models.CharField(primary_key=True, max_length=64, validators=[RegexValidator(ORG_ID_PATTERN)])
     name = models.CharField(max_length=200)
-    # Turns that the organisation gets in each round of the claims (services.transitions).
+    # Turns that the organisation gets in each round of the claims (lifecycle).
     weight = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1)])
     # Minutes; empty: the setting's default.
     max_time_to_complete = models.FloatField(null=True, blank=True)
@@ -27,21 +27,21 @@ class Org(models.Model):
     max_waiting_jobs = models.PositiveIntegerField(null=True, blank=True)
     max_running_jobs = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
-    # When people may be spoken to (agent_jobs.hours); empty: always. Written by services.stated_hours.
+    # When people may be spoken to (agent_jobs.hours); empty: always. Written by hours.quiet_times.
     hours = OrderedJSONField(null=True, blank=True, editable=False)
     # Of all its model calls on a UTC day; empty: no cap. Money is in the currency of the price table.
     max_tokens_per_day = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     max_cost_per_day = models.DecimalField(
         max_digits=16, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(LEAST_MONEY)]
     )
-    # Of what it stores; empty: `services.storage.MAX_STORED_BYTES`. A duty writes how many bytes those are.
+    # Of what it stores; empty: `tenants.stored_bytes.MAX_STORED_BYTES`. A duty writes how many bytes those are.
     max_stored_bytes = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     stored_bytes = models.BigIntegerField(db_default=0, editable=False)
     measure_at = models.DateTimeField(db_default=Now(), editable=False)
     # Days for which what has ended is kept; empty: the setting's default.
     retention_days = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     created_at = models.DateTimeField(db_default=Now())
-    # Written by services.closing. The row of an erased organisation stays, so that its id is never free again.
+    # Written by duties.closing. The row of an erased organisation stays, so that its id is never free again.
     closed_at = models.DateTimeField(null=True, blank=True, editable=False)
     is_being_erased = models.BooleanField(db_default=False, editable=False)
     erased_at = models.DateTimeField(null=True, blank=True, editable=False)

@@ -5,7 +5,7 @@ with. What people write meanwhile is taken in as the job's `on_message` says:
 
 * `steer` (the default): the model sees it in its next step; what it was about to say is thought over once more.
 * `interrupt`: as that, and a call of the model that is under way is given up.
-* `enqueue`, `reject`: it waits for the next turn, or is turned away at the door (`services.replies`).
+* `enqueue`, `reject`: it waits for the next turn, or is turned away at the door (`conversation.replies`).
 
 An answer of the model that cannot be taken (`llm.Slip`) is a step like any other: the model is told what is wrong with
 it and asked again, `MAX_SLIPS` times in a turn. Then the turn fails, and may be tried again.

@@ -1,0 +1,1 @@
+"""Organisations and what bounds them: app tokens, rate limits, stored bytes, rows, their channels."""

@@ -68,7 +68,7 @@ class Journal:
         # A double that thinks nothing and costs nothing, and has nothing to call, leaves no trace to go on from.
         self._is_kept = bool(offered) or any(llm.provider_of(route.model) for route in routes)
         self._steps = steps.Walk(claim)
-        # A replay may have been given steps of the job that it was made from (`services.again`).
+        # A replay may have been given steps of the job that it was made from (`jobs.repeats`).
         if self._is_kept and (claim.attempt > 1 or claim.life or claim.is_replay):
             self._steps.read()
         self._heard = claim.inbox_count

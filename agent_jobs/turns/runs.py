@@ -1,6 +1,6 @@
 """From a claim to a runner's outcome: builds the turn's one `Run` and calls the runner with it. Nothing here writes.
 
-What becomes of the outcome is `services.outcomes`.
+What becomes of the outcome is `turns.outcomes`.
 """
 
 from collections.abc import Callable, Sequence

@@ -21,7 +21,7 @@ from tests.agents import parts
 from tests.agents.parts import Actor, again, call, done, work
 from tests.channels.conftest import deliver, deliver_all
 from tests.fakes.slack import FakeSlack
-from tests.services.test_quiet_hours import OPEN, closed_now
+from tests.hours.test_deferral import OPEN, closed_now
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)

@@ -33,7 +33,7 @@ from agent_jobs.worker.loop import Worker
 from channels_integration import directory, outbox, webchat
 from tests import factories, rows
 from tests.fakes.webhook import FakeReceiver
-from tests.services.test_execution import QuietKeeper
+from tests.worker.test_loop import QuietKeeper
 
 pytestmark = pytest.mark.django_db
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")

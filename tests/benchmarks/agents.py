@@ -40,7 +40,7 @@ from tests.benchmarks.__main__ import (
 _PROCESSES = 2
 _MODEL_SECONDS = 2.0
 _QUIET_SECONDS = 15.0  # for a worker's start, and for what it reads when it has nothing to do
-# What a worker process keeps for deliveries, duties and messages (`services.execution.Worker`).
+# What a worker process keeps for deliveries, duties and messages (`worker.loop.Worker`).
 _OTHER_THREADS = 9
 _PARK = """
 INSERT INTO agent_jobs_job (id, org_id, status, job_type_key, runner, lane, platform, channel_code, channel_type,

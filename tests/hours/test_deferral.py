@@ -24,16 +24,8 @@ from channels_integration.messages import Incoming
 from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.channels.conftest import message
-from tests.services.test_execution import (
-    QuietKeeper,
-    again,
-    answer,
-    ask,
-    broken,
-    let_time_pass,
-    nowhere,
-)
 from tests.waiting import PATIENCE
+from tests.worker.test_loop import QuietKeeper, again, answer, ask, broken, let_time_pass, nowhere
 
 pytestmark = pytest.mark.django_db
 __all__ = ["nowhere"]

@@ -26,7 +26,7 @@ from channels_integration.models import Channel, OutboundMessage
 from infra import doorbell
 from tests import rows
 from tests.races import at_once
-from tests.services.test_execution import QuietKeeper, answer, ask
+from tests.worker.test_loop import QuietKeeper, answer, ask
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)

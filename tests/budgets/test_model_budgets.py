@@ -19,7 +19,7 @@ from channels_integration.models import Channel
 from tests import rows
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, completion
-from tests.services.test_execution import QuietKeeper, again, answer, ask, let_time_pass, texts
+from tests.worker.test_loop import QuietKeeper, again, answer, ask, let_time_pass, texts
 
 pytestmark = pytest.mark.django_db
 MODEL = "openai:gpt-fake"

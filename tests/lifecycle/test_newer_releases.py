@@ -25,7 +25,7 @@ from tests import rows
 from tests.agents import parts
 from tests.agents.conftest import Place, webhook
 from tests.channels.conftest import message
-from tests.services.test_execution import QuietKeeper, again
+from tests.worker.test_loop import QuietKeeper, again
 
 __all__ = ["webhook"]
 pytestmark = pytest.mark.django_db

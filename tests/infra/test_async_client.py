@@ -12,8 +12,8 @@ import pytest
 
 from infra.egress import addresses, async_client
 from infra.egress.addresses import Rules
-from tests.channels.test_http import HOSTILE
 from tests.fakes.openai import FakeOpenAI, completion
+from tests.infra.test_requests_client import HOSTILE
 from tests.waiting import PATIENCE
 
 PUBLIC = "93.184.216.34"
