@@ -48,8 +48,8 @@ class Approval(models.Model):
     """A tool call that a person is to allow, or more budget for a model's. Decided once, under the job's row lock, also
     by its time running out.
 
-    Of a budget, `tool` is the model, and `arguments` are `approvals.budget_requests.Over`: the cap that leaves too little, and
-    what an approval adds to it.
+    For a budget, `tool` is the model, and `arguments` are `approvals.budget_requests.Over`: the cap that leaves too
+    little, and what an approval adds to it.
     """
 
     class Kind(models.TextChoices):

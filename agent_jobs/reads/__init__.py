@@ -1,1 +1,1 @@
-"""Everything that only reads. Each read starts from the organisation; another one's id is NotFound like a missing one."""
+"""Everything that only reads. Each read starts from the organisation; another one's id is NotFound."""

@@ -128,7 +128,7 @@ def _in_queue(job: Job, now: datetime) -> Explanation:
 
 
 def _by_caps(job: Job, place: int | str) -> Explanation | None:
-    """The first cap that is reached, as `lifecycle.running_caps` counts them: by status, whatever a RUNNING job waits for."""
+    """The first cap that is reached, as `lifecycle.running_caps` counts them: by status, whatever a job waits for."""
     running = Job.objects.filter(org_id=job.org_id, status=JobStatus.RUNNING)
     of_type = running.filter(job_type_key=job.job_type_key)
     of_channel = of_type.filter(platform=job.platform, channel_code=job.channel_code)
