@@ -12,6 +12,7 @@ import pytest
 from django.db import connection
 
 from tests import replay
+from tests.fakes.webhook import FakeReceiver
 from tests.waiting import PATIENCE
 
 # A machine that is slow for a moment says nothing about an example.
@@ -61,6 +62,13 @@ def make_home() -> Iterator[Callable[[], Path]]:
 def home(make_home: Callable[[], Path]) -> Path:
     """One such folder."""
     return make_home()
+
+
+@pytest.fixture
+def receiver() -> Iterator[FakeReceiver]:
+    """A server that takes webhooks, on loopback."""
+    with FakeReceiver() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -183,7 +183,7 @@ def test_a_cap_in_money_is_granted_to_the_last_place(provider: FakeOpenAI) -> No
         "cap": "max_cost", "of": "job", "limit": 0.007001, "used": 0.00506, "grants": 0.007001
     }  # fmt: skip
     decide(job)
-    assert reservations.spending.granted("acme", job.pk) == {"max_cost": Decimal("0.007001")}
+    assert reservations.limits.granted("acme", job.pk) == {"max_cost": Decimal("0.007001")}
     work()
     assert again(job).waiting_for == "reply"
 
@@ -247,7 +247,7 @@ def test_an_admins_cap_is_not_raised_by_an_approval_but_asked_about_again(
     assert again(job).waiting_for == "approval"
     assert Approval.objects.filter(job=job).count() == 2
     assert len(provider.requests) == 1
-    assert reservations.spending.granted("acme", job.pk) == {}
+    assert reservations.limits.granted("acme", job.pk) == {}
 
 
 def test_after_an_approval_there_is_room_where_the_admin_made_some(hard: tuple[Any, Job], provider: FakeOpenAI) -> None:
@@ -407,7 +407,7 @@ def test_who_takes_it_up_after_the_decision_finds_it_and_asks_nothing(
     if decision == "approve":
         assert again(job).waiting_for == "reply"
         assert len(provider.requests) == 2, "what came of the call is not paid for a second time"
-        assert reservations.spending.granted("acme", job.pk) == {"max_tokens": 6_000}
+        assert reservations.limits.granted("acme", job.pk) == {"max_tokens": 6_000}
     else:
         assert ended(job) == (JobStatus.FAILED, "budget_exhausted")
 
@@ -447,7 +447,7 @@ def test_a_canceled_job_has_nothing_left_to_approve(provider: FakeOpenAI) -> Non
     assert Approval.objects.get(pk=approval.pk).status == "withdrawn"
     with pytest.raises(Conflict):
         decisions.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
-    assert reservations.spending.granted("acme", job.pk) == {}
+    assert reservations.limits.granted("acme", job.pk) == {}
 
 
 def test_a_retry_after_a_denial_asks_afresh_and_keeps_what_was_granted(provider: FakeOpenAI) -> None:
@@ -476,7 +476,7 @@ def test_a_replay_has_the_cap_alone_and_may_take_over_what_was_paid_for(provider
     rows.job_type(runner="conversation")
     made = once_more.replay("acme", job.pk, once_more.Changes(from_step=2), actor=rows.TESTER)
     assert made.config["on_budget_exhausted"] == "approve"
-    assert reservations.spending.granted("acme", made.pk) == {}
+    assert reservations.limits.granted("acme", made.pk) == {}
     requests = len(provider.requests)
     work()
     assert again(made).waiting_for == "reply"

@@ -29,7 +29,7 @@ def test_a_database_that_cannot_be_used_is_a_503(acme, monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("agent_jobs.jobs.creation.create", fail)
+    monkeypatch.setattr("agent_jobs.jobs.create", fail)
 
     response = acme.post(JOBS, factories.job_request())
 
@@ -52,7 +52,7 @@ def test_a_value_that_slips_past_the_parsers_is_a_400(acme, monkeypatch):
     def fail(*args, **kwargs):
         raise DataError("invalid byte sequence")
 
-    monkeypatch.setattr("agent_jobs.jobs.creation.create", fail)
+    monkeypatch.setattr("agent_jobs.jobs.create", fail)
 
     response = acme.post(JOBS, factories.job_request())
 
@@ -64,7 +64,7 @@ def test_a_fault_of_our_own_is_a_500_in_json_that_tells_nothing(acme, monkeypatc
     def fail(*args, **kwargs):
         raise RuntimeError("the password is swordfish")
 
-    monkeypatch.setattr("agent_jobs.jobs.creation.create", fail)
+    monkeypatch.setattr("agent_jobs.jobs.create", fail)
 
     response = acme.post(JOBS, factories.job_request(), X_Request_ID="mine")
 

@@ -566,7 +566,7 @@ def test_a_process_that_dies_in_between_leaves_what_it_set_aside_and_nothing_hal
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reservations.statements, "run", die)
+        patch.setattr(reservations.prepared_sql, "run", die)
         with pytest.raises((OperationalError, InterfaceError)):
             reserve(job)
     connection.close()

@@ -14,7 +14,6 @@ from channels_integration.messages import Outgoing, Target
 from channels_integration.models import OutboundMessage
 from tests.channels import doubles
 from tests.fakes.slack import FakeSlack
-from tests.fakes.webhook import FakeReceiver
 from tests.waiting import PATIENCE
 
 SIGNING_SECRET = "acme-signing-secret"
@@ -42,12 +41,6 @@ def slack(settings: Any) -> Iterator[FakeSlack]:
         directory.install_slack(
             "acme", team_id="T0ACME", bot_token=server.bot_token, signing_secret=server.signing_secret
         )
-        yield server
-
-
-@pytest.fixture
-def receiver() -> Iterator[FakeReceiver]:
-    with FakeReceiver() as server:
         yield server
 
 

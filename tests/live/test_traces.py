@@ -77,7 +77,7 @@ def test_without_the_setting_nothing_that_traces_is_loaded() -> None:
     program = """
 import sys, django
 django.setup()
-from channels_integration import tracing
+from infra import tracing
 import agent_jobs.tasks, agent_jobs.api.urls, channels_integration.tasks
 with tracing.span("x") as span:
     assert span is None and tracing.current() == ""

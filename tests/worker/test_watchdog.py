@@ -152,15 +152,15 @@ def test_a_leaving_process_lets_other_turns_end_and_then_exits_though_a_thread_c
         import django, signal, sys, threading, time
         django.setup()
         from uuid import uuid4
-        from agent_jobs.services import guard
+        from agent_jobs.worker import watchdog
         from agent_jobs.worker.leases import Keeper
         from tests.chaos.poison import POISONS
 
         asked = []
         signal.signal(signal.SIGTERM, lambda *_: asked.append("asked to stop"))
-        guard._GRACE_SECONDS, guard._DELIVERY_SECONDS = 0.1, 0.5
+        watchdog._GRACE_SECONDS, watchdog._DELIVERY_SECONDS = 0.1, 0.5
         keeper = Keeper("test")
-        guarded = guard.Guard(keeper)
+        guarded = watchdog.Guard(keeper)
         guarded.start()
         stuck, other = uuid4(), uuid4()
 
