@@ -1,12 +1,16 @@
 """The only writers of a job's `status`: the guarded moves, and the hand-written statements of the hot path.
 
-Nobody reads a status, decides, and writes later: a move says from which statuses it starts, and the database
-settles who was first. Every move writes one Activity in the same transaction.
+No code reads a status, decides, and writes later. A move names the statuses that it starts from, and the database
+decides which of two concurrent moves wins. Every move writes one Activity in the same transaction.
 
-moves         one event for one job, and the batches of `promote_due`
-claims        `settle_and_claim`: turns end and the next ones begin in one statement and one commit
-settlements   what a claim is told and answers, as plain values
-lanes         the queue of each lane: the place of a job in it, and how one that waited comes back; no status changes
+moves         applies one event to one job; promotes due jobs in batches (`promote_due`)
+claims        `settle_and_claim`: ends turns and begins the next ones in one statement and one commit
+settlements   the plain values that a worker and the database exchange
+queue_order   the order of jobs in a queue, and the return of waiting jobs into it; changes no status
+queues        rings the doorbell of a queue
+running_caps  limits on RUNNING jobs
+withdrawals   closes the pending approvals of a job that has ended
+endings       the texts and codes of a job's end
 """
 
 from agent_jobs.lifecycle.claims import settle_and_claim, were_settled

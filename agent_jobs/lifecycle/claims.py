@@ -1,11 +1,11 @@
-"""`settle_and_claim`: turns end, and the next ones begin, in one statement and one commit.
+"""`settle_and_claim`: ends turns and begins the next ones, in one statement and one commit.
 
-It is what a worker's loop consists of, and where the speed of the whole service is decided: round trips and commits
-are the cost, not SQL.
+A worker's loop consists of this statement, so it decides the throughput of the service. The cost is in round trips and
+commits, not in SQL.
 
-Claims go round the organisations: a worker remembers whose turn it was last and takes the next one that has work, in
-the order of their ids, for as many turns as its weight says. Within an organisation the order is that of the lane's
-queue (`lanes`).
+Claims are a weighted round robin over the organisations. A worker remembers the organisation it served last, and then
+takes the next one with work, in the order of ids. It claims from it as many times as its weight says. Within an
+organisation, `queue_order` sets the order.
 """
 
 import json
@@ -30,9 +30,9 @@ from infra import database, prepared_sql
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-# A process takes up only jobs that it understands; those of a newer release wait for a newer worker.
+# A process claims only jobs that it understands; those of a newer release wait for a newer worker.
 _UNDERSTOOD = running_caps.UNDERSTOOD
-# Turns that one statement settles, or claims.
+# The most turns that one statement settles or claims.
 MOST_AT_ONCE = 32
 
 _SETTLED = f"""
@@ -109,8 +109,8 @@ next_org AS MATERIALIZED (
     ORDER BY queue_at, id LIMIT {{batch}} FOR UPDATE SKIP LOCKED
 )"""
 
-# A start is timed by clock_timestamp(): now() may be older than the commit of the very job that is claimed. It is read
-# once for each job, so that a deadline is as long after its start as the job says.
+# started_at uses clock_timestamp(), because now() may be older than the commit of the claimed job. The statement reads
+# it once per job, so that the deadline is exactly `deadline_minutes` after the start.
 _CLAIMED = """
 claimed AS (
     UPDATE agent_jobs_job j SET
@@ -132,7 +132,7 @@ claimed AS (
     FROM claimed c JOIN begun_tasks t ON t.job_id = c.id WHERE c.status_before = 'WAITING'
 )"""
 
-# What a turn needs to know of its job (`Claim`); the rest of the row stays in the database.
+# The columns of a job that a turn needs (`Claim`).
 _CLAIMED_JSON = """
 (SELECT json_agg(json_build_object(
     'id', c.id, 'org_id', c.org_id, 'job_type_key', c.job_type_key, 'task_id', t.id, 'token', c.lease_token,
@@ -156,13 +156,13 @@ _HAS_MORE = f"""
 (SELECT count(*) > (SELECT count(*) FROM claimed) FROM (
     SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND {_UNDERSTOOD}
     LIMIT {{batch}} + 1) waiting)"""
-# What the statement itself puts back into the queue is not in the snapshot that it claims from.
+# The statement claims from its snapshot, which does not show the jobs that it itself puts back into the queue.
 _HAS_READY = "(SELECT coalesce(bool_or(is_ready), false) FROM settled)"
 
 
 @lru_cache
 def _statement(*, settles: bool, claims: bool, batch: int) -> str:
-    """The numbers of rows stand in the text: from a parameter the planner would guess a share of the whole table."""
+    """LIMITs are literals: for a parameter, the planner assumes a share of the whole table."""
     claim = f"{_NEXT}, {_CLAIMED}".replace("{batch}", str(batch))
     has_more = _HAS_MORE.replace("{batch}", str(batch))
     if not settles:
@@ -193,8 +193,8 @@ def settle_and_claim(
 ) -> Answer:
     """End turns and, with a `turn`, claim up to `batch` jobs of one organisation: one statement, one commit.
 
-    A settlement with a stale token writes nothing at all. `turn` is moved on. An organisation that has caps is claimed
-    from in a second transaction (`lifecycle.running_caps`).
+    A settlement with a stale token writes nothing. Updates `turn` in place. Claims from an organisation with caps in a
+    second transaction (`lifecycle.running_caps`).
     """
     assert len(settlements) <= MOST_AT_ONCE >= batch
     if any(settlement.rests_on for settlement in settlements):
@@ -239,9 +239,10 @@ def _claim_capped(org_id: str, parameters: Mapping[str, Any], batch: int) -> lis
 
 
 def _after_settling(settled: Collection[UUID] | None, claim: Callable[[], _T]) -> _T | None:
-    """What `claim` does in a transaction after the one that settled. None if it fails: what is settled is settled.
+    """Run `claim` after the transaction that settled. Returns None if the database fails and something was settled.
 
-    The caller would settle again, and take those turns for lost. It claims again anyhow, and then hears of the error.
+    If this raised, the caller would settle again and count the settled turns as lost. The caller claims again anyway,
+    and that call raises a lasting error.
     """
     try:
         return claim()
@@ -268,18 +269,19 @@ WHERE t.finished_at IS NOT NULL AND t.status = e.task_status AND t.result = e.ta
 
 
 def were_settled(settlements: Sequence[Settlement]) -> frozenset[UUID]:
-    """Those of these that are written already: by a commit whose acknowledgement did not arrive.
+    """The jobs whose settlement was committed already, although the acknowledgement of the commit did not arrive.
 
-    What ends a turn from outside (recovery, a cancel) leaves no result on its task.
+    It compares the task's result. Recovery and cancel also end a turn, but leave no result on its task.
     """
     ended = json.dumps([asdict(settlement) for settlement in settlements], default=str)
     return frozenset(row[0] for row in prepared_sql.all_rows(_WERE_SETTLED, {"ended": ended}))
 
 
 def _settle_resting(settlements: Sequence[Settlement]) -> Answer:
-    """End turns of which some wait for an earlier message, whose delivery must not go unnoticed.
+    """End turns, some of which depend on whether an earlier message has been delivered.
 
-    A delivery is told with the job's row locked. So the rows are locked first, and the messages looked at afterwards.
+    The delivery of a message is recorded under the lock of the job's row. So this locks the rows before it reads the
+    messages; otherwise it could miss a delivery.
     """
     with transaction.atomic():
         prepared_sql.run(_LOCK, {"ids": [settlement.id for settlement in settlements]})

@@ -1,7 +1,7 @@
-"""How the end of a job is worded and coded, whether a turn or a delivery ends it."""
+"""The texts and error codes of a job's end, shared by turns and deliveries."""
 
 DELIVERY_FAILED = "delivery_failed"
-# Characters of a result or an error in a note.
+# The most characters of a result or an error in a note.
 NOTE_LENGTH = 200
 
 

@@ -1,4 +1,4 @@
-"""One event applied to one job, and the promotion of those that are due. The table of moves is `states.MOVES`."""
+"""Applies one event to one job, and promotes due jobs. The table of moves is `states.MOVES`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from agent_jobs.specs import Actor
 from agent_jobs.states import MOVES, TERMINAL, Event, TaskStatus
 from infra import meters, prepared_sql
 
-# Words of the activities that moves leave.
+# Codes of the activities that moves write.
 MOVE_CODES = {
     Event.PROMOTE: "job.promoted",
     Event.START: "job.started",
@@ -43,7 +43,8 @@ _NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer
 def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns: Any) -> Job:
     """Apply `event` to `job` and write its activity; `columns` are written with it. Returns the job as it then is.
 
-    Fences off whoever holds a lease. Raises IllegalMove, with the status that stood in the way.
+    Ends, take-backs and retries raise the fencing token, so a lease holder can write nothing more. Raises IllegalMove
+    with the job's actual status.
     """
     move = MOVES[event]
     if move.target in TERMINAL:
@@ -61,7 +62,7 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
                 f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
             )
         if move.target in TERMINAL and event != Event.COMPLETE:
-            # Whatever it waits for: one that was just asked for may not have come as far as to be waited for.
+            # Regardless of `waiting_for`: a turn may have asked for an approval without being settled yet.
             withdrawals.withdraw(job)
         if move.target in TERMINAL or event == Event.TAKE_BACK:
             left = TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED
@@ -74,7 +75,7 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
 
 
 def record_creation(job: Job, *, actor: Actor, note: str) -> None:
-    """The first activity of a job that has just been inserted."""
+    """Write the first activity of a job that has just been inserted."""
     _log(job, "job.created", actor=actor, note=note)
 
 
@@ -94,7 +95,7 @@ def _log(job: Job, code: str, *, actor: Actor, note: str, moved_from: str = "") 
 
 
 def _read_again(job: Job) -> None:
-    """What `refresh_from_db` does, by a statement that is planned already."""
+    """Does the same as `refresh_from_db`, with a prepared statement."""
     now = prepared_sql.instance(Job, "id = %(id)s", {"id": job.pk})
     if now is None:
         raise Job.DoesNotExist(f"there is no job {job.pk} any more")
@@ -123,7 +124,7 @@ SELECT lane, count(*) FROM moved GROUP BY lane
 
 
 def promote_due(*, batch: int = 500, without: Sequence[UUID] = (), only: UUID | None = None) -> dict[str, int]:
-    """SCHEDULED jobs whose time has come become WAITING. Returns how many by lane. Any number may run at once."""
+    """Move due SCHEDULED jobs to WAITING. Returns their number per queue (column `lane`). Safe to run concurrently."""
     with connection.cursor() as cursor:
         cursor.execute(_PROMOTE, {"batch": batch, "without": list(without), "only": only})
         return dict(cursor.fetchall())

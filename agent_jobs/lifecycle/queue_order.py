@@ -1,7 +1,7 @@
-"""The queue of each lane: the place of a job in it, and how a job that waited comes back into it.
+"""The order of jobs in a queue (column `lane`), and the return of waiting jobs into it.
 
-`queue_at` is the time since when a job is ready, put forward or back by its priority, so that waiting outweighs any
-priority in the end. Nothing here changes a status: a job that waits is RUNNING all the while.
+`queue_at` is the time at which a job became ready, shifted by its priority. So a job that waits long enough overtakes
+any priority. Nothing here changes a status: a job that waits for a reply or a retry stays RUNNING.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from agent_jobs.specs import DEFAULT_PRIORITY
 from agent_jobs.timing import PRIORITY_STEP
 from infra import prepared_sql
 
-# In statements whose job is `j`: how much sooner than it is ready a job stands in the queue.
+# SQL for a job `j`: the interval by which its priority puts it forward in the queue.
 HEAD_START = f"(j.priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds'"
 
 
@@ -28,7 +28,7 @@ def in_seconds(seconds: float) -> Combinable:
 
 
 def ready_now() -> Combinable:
-    """The place in the queue of a job that is ready from now on, whatever brings it there."""
+    """`queue_at` for a job that becomes ready now."""
     return Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP)
 
 
@@ -40,7 +40,7 @@ WHERE j.id = %(id)s AND j.status = 'RUNNING' AND j.lease_until IS NULL AND j.que
 
 
 def ready_again(job: Job) -> int:
-    """Put a RUNNING job that waits, and holds no lease, into its lane's queue. Returns 0 if it is not in that state."""
+    """Put a RUNNING job that waits without a lease back into its queue. Returns 0 if it is not in that state."""
     return prepared_sql.run(_READY_AGAIN, {"id": job.pk})
 
 
@@ -60,7 +60,7 @@ SELECT lane, count(*) FROM woken GROUP BY lane
 
 
 def wake_due(*, batch: int = 500, without: Sequence[UUID] = (), only: UUID | None = None) -> dict[str, int]:
-    """Jobs whose wait is over go into their lane's queue. Returns how many by lane. Any number may run at once."""
+    """Queue the jobs whose wait is over. Returns their number per queue. Safe to run concurrently."""
     with connection.cursor() as cursor:
         cursor.execute(_WAKE, {"batch": batch, "without": list(without), "only": only})
         return dict(cursor.fetchall())

@@ -1,7 +1,7 @@
-"""Rings the doorbell: tells workers, by lane, that there is work. What the work is stands in the rows.
+"""Rings the doorbell: a Celery message that tells the workers of one queue that there is work.
 
-A ring may be lost, doubled or late: it is only ever a hint, and `duties.recovery` rings again each second for what
-still waits.
+The rows say what the work is. The message is a hint and may be lost, doubled or late: `duties.recovery` rings again
+every second for jobs that still wait.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from infra import doorbell
 
 LANES = ("agents", "messages")
 DUTIES_QUEUE = "duties"
-# More bells than this at once wake no more threads: the first one woken rings on while there is more.
+# More doorbells at once are not needed: a woken thread rings again while there is more work.
 _MOST_RINGS = 4
 
 
 def ring(lane: str, *, times: int = 1) -> None:
-    """Ring now. Never raises, and does not wait for a Redis that is down."""
+    """Ring now. Never raises, and does not wait if Redis is down."""
     doorbell.ring(lane, f"agent_jobs.serve_{lane}", times=min(times, _MOST_RINGS))
 
 
 def ring_duty(name: str) -> None:
-    """Ask for a duty again before beat does, because work is left."""
+    """Start a duty again before its next period, because work is left."""
     doorbell.ring(DUTIES_QUEUE, f"agent_jobs.{name}")
 
 
@@ -31,6 +31,6 @@ def ring_on_commit(lane: str) -> None:
 
 
 def ring_all(work: Mapping[str, int]) -> None:
-    """`{"agents": 40, "messages": 1}`: jobs that have become ready, by lane."""
+    """Ring for jobs that have become ready. `work` is their number per queue: `{"agents": 40, "messages": 1}`."""
     for lane, jobs in work.items():
         ring(lane, times=jobs)

@@ -1,10 +1,10 @@
-"""How many jobs may be RUNNING at once: of an organisation, of a job type, and of a job type in one channel.
+"""Limits how many jobs are RUNNING at once: per organisation, per job type, and per job type in one channel.
 
-A cap counts jobs by their status, as people see them: one that waits for a reply is still RUNNING, and what resumes it
-needs no new place. It is kept exactly, whoever claims at the same time: for an organisation that has caps the claims go
-one after another, under a lock on its row, and each counts anew. Organisations without caps pay nothing for it.
+A cap counts jobs by their status. A job that waits for a reply is still RUNNING, so resuming it does not count again.
+Caps are exact under concurrency: claims from an organisation with caps run one after another, under a lock on its row,
+and each one counts anew. Organisations without caps pay nothing for it.
 
-Here stands what those claims may take; `lifecycle` starts what they took.
+This module selects the jobs that may start; `claims` starts them.
 """
 
 import time
@@ -17,17 +17,17 @@ from agent_jobs.models import Job, JobType, Org
 
 _REMEMBERED_SECONDS = 2.0
 
-# Whether the row `o` of an organisation, or a job type of it, has any cap.
+# SQL: whether the organisation `o`, or one of its job types, has a cap.
 HAS_CAPS = """
 (o.max_running_jobs IS NOT NULL OR EXISTS (
     SELECT FROM agent_jobs_jobtype t
     WHERE t.org_id = o.id AND (t.max_running IS NOT NULL OR t.max_running_per_channel IS NOT NULL)))"""
 
-# Jobs that this process can take up: it knows their runner, what they wait for and why they go on.
+# SQL: jobs that this process can run. It knows their runner and their values of `waiting_for` and `resume`.
 UNDERSTOOD = "runner = ANY(%(runners)s) AND waiting_for = ANY(%(waits)s) AND resume = ANY(%(wakes)s)"
 
-# Up to {batch} jobs that may be RUNNING now. What is resumed runs already; what begins must find a place. The first in
-# the queue whose type and channel are not full always finds one, the others of the batch count those before them.
+# Up to {batch} jobs that may be RUNNING now. Resumed jobs count already; starting jobs must fit under the caps. The
+# first queued job whose type and channel are not full always fits; the others also count those before them here.
 CANDIDATES = f"""
 capped_types AS MATERIALIZED (
     SELECT key, max_running, max_running_per_channel FROM agent_jobs_jobtype
@@ -77,7 +77,7 @@ capped_types AS MATERIALIZED (
 
 
 def lock(org_id: str) -> int | None:
-    """The cap of the organisation itself; no other claim of it begins before this transaction ends."""
+    """Lock the organisation's row and return its own cap. Its other claims wait until this transaction ends."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT max_running_jobs FROM agent_jobs_org WHERE id = %s FOR NO KEY UPDATE", [org_id])
         row = cursor.fetchone()
@@ -85,14 +85,14 @@ def lock(org_id: str) -> int | None:
 
 
 def ring_for_place(job: Job) -> None:
-    """`job` has ended outside of a worker's loop: where there are caps, another one may have waited for its place."""
+    """Ring after `job` has ended outside of a worker's loop: where there are caps, another job may now start."""
     if _has_caps(job.org_id, int(time.monotonic() / _REMEMBERED_SECONDS)):
         queues.ring_on_commit(job.lane)
 
 
 @lru_cache(maxsize=1024)
 def _has_caps(org_id: str, moment: int) -> bool:
-    """Remembered for a while: a bell too few or too many only costs the second until the sweep's."""
+    """Cached for _REMEMBERED_SECONDS: a missing doorbell costs at most the second until the next sweep."""
     return (
         Org.objects.filter(pk=org_id, max_running_jobs__isnull=False).exists()
         or JobType.objects.filter(org_id=org_id).exclude(max_running=None, max_running_per_channel=None).exists()

@@ -13,10 +13,10 @@ from agent_jobs.states import JobStatus, TaskStatus, WaitingFor
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that this process holds for one turn, as the row was at the claim.
+    """A job that this process holds for one turn, with the row's values at the claim.
 
-    `token` is the fencing token. `seconds_late` is how long after its due time the job first began. `seconds_left` is
-    the time until its deadline, counted from the claim.
+    `token` is the fencing token. `seconds_late`: time from the due time to the first start. `seconds_left`: time from
+    the claim to the deadline.
     """
 
     id: UUID
@@ -53,12 +53,12 @@ class Claim:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Claim:
-        """From the JSON of the claim statement, whose keys are these fields."""
+        """Build it from the JSON of the claim statement, whose keys are these fields."""
         return cls(**{**record, "id": UUID(record["id"]), "task_id": UUID(record["task_id"])})
 
     @property
     def wake(self) -> Wake:
-        """Why this turn is taken."""
+        """The reason for this turn."""
         if self.inbox_count > self.inbox_seen:
             return Wake.REPLY
         if self.resume:
@@ -68,9 +68,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Something the agent says: a line of the transcript, under the id of its row in the outbox.
+    """A line of the transcript that the agent says. `key` is the id of its outbox row.
 
-    `heard`: how many messages of people the agent had seen when it wrote this.
+    `heard`: the number of human messages that the agent had seen when it wrote this.
     """
 
     key: str
@@ -81,8 +81,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An activity other than a move. `id` is given where something else shares it. What costs money is told when it
-    is paid (`budgets.call_activity`)."""
+    """An activity other than a move. `id` is set if another row shares it.
+
+    Paid model calls are not among them: `budgets.call_activity` writes theirs when they are paid.
+    """
 
     code: str
     status: str
@@ -94,11 +96,11 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a turn ends. `status` is RUNNING where the job goes on; durations are in seconds from the database's now.
+    """The end of a turn. `status` is RUNNING if the job goes on; durations are seconds from the database's now().
 
     A job that waits for a reply goes back into the queue at once if a message came in that the turn has not seen.
-    `rests_on` is an earlier message that was still pending when this was decided; if it is delivered by the time of the
-    write, `if_delivered` is written instead.
+    `rests_on` is an earlier message that was pending when the turn ended. If it is delivered before the settlement is
+    written, `if_delivered` is written instead.
     """
 
     id: UUID
@@ -130,7 +132,10 @@ class Settlement:
 
 @dataclass(slots=True)
 class Turn:
-    """Whose turn it was last in a lane, as one worker process remembers it: the fairness between organisations."""
+    """A worker process's position in the round robin over organisations, for one queue.
+
+    `org_id`: the organisation served last. `left`: further claims that its weight allows.
+    """
 
     org_id: str = ""
     left: int = 0
@@ -138,10 +143,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`settled`: the jobs whose settlement was taken; one that is missing had lost its lease. `org_id`: whose turn it
-    was, None where the lane is empty; it may have had nothing that another worker was not just taking. `has_more`: the
-    lane holds more than was claimed, some of it perhaps only since this very statement. `is_full`: the organisation has
-    caps, and none of what it has ready may run now."""
+    """The result of `settle_and_claim`.
+
+    `settled`: the jobs whose settlement was written; a missing one had lost its lease. `org_id`: the organisation
+    claimed from, None if the queue is empty; `claimed` may be empty because other workers hold its rows. `has_more`:
+    the queue holds more jobs, including those that this statement put back. `is_full`: the organisation has caps, and
+    none of its ready jobs may start now.
+    """
 
     settled: frozenset[UUID]
     org_id: str | None

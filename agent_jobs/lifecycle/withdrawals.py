@@ -1,6 +1,6 @@
-"""Questions that need no answer any more: what their messages say then.
+"""Closes approvals that need no decision any more, and updates their messages.
 
-A change goes through the outbox, on nobody's behalf: a message that could not be changed is pressed in vain, no more.
+The update goes through the outbox and no job waits for it. If it fails, the old buttons stay but have no effect.
 """
 
 from django.db.models.functions import Now
@@ -21,7 +21,7 @@ def close(approval: Approval) -> None:
 
 
 def withdraw(job: Job) -> None:
-    """The job has ended, its row locked: nobody needs to decide any more."""
+    """Withdraw the pending approvals of a job that has ended. The caller has locked the job's row."""
     for approval in Approval.objects.filter(
         org_id=job.org_id, job_id=job.pk, status=Status.PENDING
     ).select_for_update():
@@ -31,7 +31,7 @@ def withdraw(job: Job) -> None:
 
 
 def _said(approval: Approval) -> tuple[str, str]:
-    """The line, and who stands at its end."""
+    """The text of the message, and the person to name at its end."""
     if approval.status == Status.WITHDRAWN:
         return "Nobody needs to decide this any more.", ""
     if approval.decided_by == TIME_OUT:
