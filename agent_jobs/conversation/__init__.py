@@ -1,1 +1,1 @@
-"""What was said in a job: messages of the agent, replies and edits of people, and what a delivery changes."""
+"""The messages of a job: what the agent says, replies and edits of people, and the effects of a delivery."""

@@ -1,6 +1,6 @@
-"""What a job says outside a turn, what it has said so far, and what of that has reached nobody yet.
+"""Sends messages of a job outside of settlements; reads its transcript and its undelivered messages.
 
-Whatever writes here has locked the job's row first.
+Callers of the writing functions have locked the job's row.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from channels_integration import outbox
 from channels_integration.messages import Outgoing, Target
 from infra import prepared_sql
 
-# The agent's words stand before those of people that it had not seen when it wrote them.
+# A message of the agent stands before the human messages that the agent had not seen when it wrote it.
 _SAID = """
 SELECT author, text, is_human FROM (
     SELECT *, count(*) FILTER (WHERE is_human) OVER (ORDER BY id) AS people
     FROM agent_jobs_message WHERE job_id = %(job)s) line
 ORDER BY CASE WHEN is_human THEN people ELSE coalesce(least(heard, people), people) END, NOT is_human, id
 """
-# A question about an approval is answered over the API as well, so its loss does not count.
+# A lost question about an approval does not count as lost, because people can also decide over the API.
 _UNDELIVERED = """
 SELECT m.key, a.status FROM agent_jobs_message m JOIN agent_jobs_activity a ON a.id = m.key
 WHERE m.job_id = %(job)s AND NOT m.is_human AND m.delivered_at IS NULL AND a.life = %(life)s
@@ -35,14 +35,14 @@ ORDER BY m.id
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """The messages of a job's life that are not out: the last one that may still be, and the first that never will."""
+    """Undelivered messages of a job's life: the last one still pending, and the first one lost for good."""
 
     pending: UUID | None = None
     lost: UUID | None = None
 
 
 def undelivered(job_id: UUID, life: int) -> Undelivered:
-    """Messages of one thread are sent in order, so when the last pending one is out, all are."""
+    """The undelivered messages. One thread's messages are sent in order, so the last pending one stands for all."""
     pending = lost = None
     for message_id, status in prepared_sql.all_rows(_UNDELIVERED, {"job": job_id, "life": life}):
         if status == ActivityStatus.SUBMITTED:
@@ -53,14 +53,14 @@ def undelivered(job_id: UUID, life: int) -> Undelivered:
 
 
 def said_in(job_id: UUID) -> tuple[Said, ...]:
-    """A job's transcript, in the order in which the agent knew of it."""
+    """A job's transcript, in the order in which the agent saw it."""
     return tuple(Said(*line) for line in prepared_sql.all_rows(_SAID, {"job": job_id}))
 
 
 def say(job: Job, text: str, *, heard: int | None = None) -> None:
-    """Put a message into the job's thread, in the transaction of what caused it.
+    """Put a message into the job's thread, in the transaction of its cause.
 
-    `heard`: how many messages of people the agent had seen when it wrote this; None where it is not the agent's.
+    `heard`: the number of human messages that the agent had seen when it wrote this; None for a message of the service.
     """
     outgoing = Outgoing(
         id=uuid7(),
@@ -76,7 +76,7 @@ def say(job: Job, text: str, *, heard: int | None = None) -> None:
         thread_key=job.thread_key,
         trace=job.trace,
     )
-    # A platform that takes it by its being written has it with the commit.
+    # On a platform with `accepts_on_commit`, the commit itself delivers the message.
     is_delivered = outbox.is_sent_on_commit(outgoing)
     Message.objects.create(
         key=outgoing.id,
@@ -103,9 +103,9 @@ def say(job: Job, text: str, *, heard: int | None = None) -> None:
 
 
 def forget_unheard(job: Job) -> None:
-    """What the agent wrote and nobody got is taken out of the transcript; activities still tell of it.
+    """Delete undelivered messages of the agent from the transcript; their activities stay.
 
-    What is on its way this moment stays: somebody may get it yet.
+    Keeps messages that are being sent at this moment, because they may still arrive.
     """
     on_its_way = [message.id for message in outbox.undelivered(job.org_id, str(job.pk))]
     unheard = Message.objects.filter(job_id=job.pk, is_human=False, delivered_at__isnull=True)
@@ -113,7 +113,7 @@ def forget_unheard(job: Job) -> None:
 
 
 def withdraw(job: Job) -> None:
-    """Nothing that the job wanted to say and that is not out yet is said any more."""
+    """Withdraw the messages of the job that have not been sent yet."""
     withdrawn = outbox.withdraw(job.org_id, str(job.pk))
     Activity.objects.filter(id__in=withdrawn).update(
         status=ActivityStatus.CANCELED, processed_at=Now(), updated_at=Now()

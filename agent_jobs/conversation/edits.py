@@ -1,8 +1,8 @@
-"""What people change of what they have said: the transcript's line follows.
+"""Applies people's edits and deletions of their messages to the transcript.
 
-Nobody is woken by it. A message that no turn has taken in yet has woken its job itself, and is read as it then is; one
-that was taken in was answered as it was, and the agent sees the new words in its next turn. Lines of jobs that have
-ended follow as well: who deletes something wants it gone.
+An edit wakes no job. A message that no turn has taken in yet has woken its job itself, and the turn reads its new text.
+The agent sees an edit of an older message in its next turn. Edits also apply to jobs that have ended, because a person
+who deletes a message wants it gone.
 """
 
 from django.db.models import Q
@@ -16,9 +16,9 @@ from channels_integration.messages import Did, Incoming
 
 
 def receive(incoming: Incoming) -> bool:
-    """An edit or a deletion of a message. False if no job has heard that message: then nobody hears of this either.
+    """Apply an edit or a deletion of a message. Returns False, and changes nothing, if no job has that message.
 
-    Of several edits the last one counts, by the platform's time; what is deleted stays so.
+    The last of several edits wins, by the platform's time; a deletion is final.
     """
     found = _line(incoming)
     if found is None:
@@ -38,7 +38,7 @@ def receive(incoming: Incoming) -> bool:
 
 
 def _line(incoming: Incoming) -> Message | None:
-    """The line with that message of that person. Channels of two workspaces may have one code."""
+    """The transcript line of that message and person. Compares `team`: channels of two workspaces may share a code."""
     said = Message.objects.filter(
         platform_message_id=incoming.message_id,
         author=incoming.author,

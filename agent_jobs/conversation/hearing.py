@@ -1,4 +1,4 @@
-"""Counts what people have written to a job by now, for a turn that is under way."""
+"""Counts a job's human messages for a running turn."""
 
 from agent_jobs.errors import LeaseLost
 from agent_jobs.lifecycle import Claim
@@ -14,8 +14,10 @@ FROM agent_jobs_job j WHERE j.id = %(job)s
 
 
 def count(claim: Claim) -> int:
-    """How many messages of people the job has. Those that wait for its thread are routed first, also where others wait
-    before them. Raises LeaseLost where the job is gone."""
+    """The number of human messages of the job. Routes those that wait for its thread first, ahead of other threads.
+
+    Raises LeaseLost if the job is gone.
+    """
     heard, is_more, thread = _written(claim)
     if is_more:
         inbound.route_thread(claim.org_id, claim.platform, claim.channel_code, thread)

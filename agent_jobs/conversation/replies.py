@@ -1,7 +1,7 @@
-"""The two places where the channels meet the jobs: a person's message comes in, and a message of ours is out (or not).
+"""Handles a person's message (`receive`) and the delivery report of a message of ours (`settle_delivery`).
 
-Both are called by the channels inside a transaction of theirs (settings.CHANNELS_*_HANDLER). Lock order everywhere: the
-job's row first, rows of the channels second. A message that an app brings in by HTTP (`say`) takes the same way.
+The channels call both inside their own transaction (settings.CHANNELS_*_HANDLER). The lock order is always the job's
+row first, rows of the channels second. A message that an app brings in by HTTP (`say`) also goes through `receive`.
 """
 
 import json
@@ -70,9 +70,9 @@ WHERE id = %(job)s
 
 
 def receive(incoming: Incoming) -> bool:
-    """What a person did. True if there is a job that it means something to, or that nothing is left to wait for.
+    """Handle a message, an edit, a deletion or a button press of a person. Returns True if it has been dealt with.
 
-    The caller makes sure that one event is given only once.
+    False: no job takes it. The caller passes each event only once.
     """
     if incoming.did == Did.PRESSED:
         return button_presses.receive(incoming)
@@ -82,7 +82,7 @@ def receive(incoming: Incoming) -> bool:
 
 
 def _hear(incoming: Incoming) -> bool:
-    """Give a person's message to the job that it is meant for, and wake the job if it waits for one."""
+    """Give a person's message to its job, and wake the job if it waits for a reply."""
     job = _listener(incoming)
     if job is None:
         return False
@@ -108,9 +108,9 @@ def _hear(incoming: Incoming) -> bool:
 
 
 def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now: datetime) -> Message:
-    """A person's words to a job, brought in by an app: what `receive` would make of them from the job's own thread.
+    """Hand a person's message to a job on behalf of an app, as if it came from the job's own thread.
 
-    Raises NotFound, Forbidden for another organisation's job, and Conflict where the job does not listen: before it has
+    Raises NotFound, Forbidden for another organisation's job, and Conflict if the job takes no messages: before it has
     begun, and after it has ended.
     """
     with transaction.atomic():
@@ -149,7 +149,7 @@ def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now:
 
 
 def _turned_away(job: Job, incoming: Incoming) -> bool:
-    """The agent is in the middle of a turn, and its job type says that nobody speaks then."""
+    """Reject a message during a turn, as the job type's `on_message` says, and ask the person to write again."""
     Activity.objects.create(
         org_id=job.org_id,
         job_id=job.pk,
@@ -166,10 +166,10 @@ def _turned_away(job: Job, incoming: Incoming) -> bool:
 
 
 def _listener(incoming: Incoming) -> Job | None:
-    """The job that a message is for, its row locked.
+    """The job that a message is for, with its row locked.
 
-    One that is named or whose thread it is; at top level of a place where people speak to the agent alone, the newest
-    one there, before all one that waits for a reply.
+    That is the job that the message names, or whose thread it is in. At the top level of a direct channel it is the
+    newest job; a job that waits for a reply comes first.
     """
     alive = Job.objects.filter(
         org_id=incoming.org_id,
@@ -179,7 +179,7 @@ def _listener(incoming: Incoming) -> Job | None:
         started_at__isnull=False,
     )
     if incoming.team:
-        # Channels of two workspaces may have one code; a job that names no team has the organisation's only one.
+        # Channels of two workspaces may share a code; a job without a team belongs to the organisation's only one.
         alive = alive.alias(team_id=KT("channel_data__team_id")).filter(Q(team_id=incoming.team) | Q(team_id=None))
     if incoming.owner_key:
         candidates = alive.filter(pk=incoming.owner_key)
@@ -193,7 +193,7 @@ def _listener(incoming: Incoming) -> Job | None:
         }
         return prepared_sql.instance(Job, _OF_THREAD, where, and_then="FOR UPDATE")
     elif incoming.is_direct:
-        # One that has spoken and only waits for quiet hours to end waits for a reply, too.
+        # A job that has spoken and now waits for quiet hours to end also waits for a reply.
         is_asked = Q(waiting_for=WaitingFor.REPLY) | Q(waiting_for=WaitingFor.QUIET_HOURS) & ~Q(resume=Wake.START)
         waits = Case(When(is_asked, then=Value(0)), default=Value(1))
         candidates = alive.order_by(waits, F("started_at").desc())
@@ -203,7 +203,7 @@ def _listener(incoming: Incoming) -> Job | None:
 
 
 def settle_delivery(delivery: Delivery) -> None:
-    """A message of a job is out, or was given up: the timer of its follow-up starts, or the job ends."""
+    """Record that a message of a job was sent or given up. Starts the job's follow-up timer, or ends the job."""
     job = prepared_sql.instance(Job, "id = %(id)s", {"id": delivery.owner_key}, and_then="FOR UPDATE")
     told = {
         "message": delivery.outgoing_id,
@@ -215,7 +215,7 @@ def settle_delivery(delivery: Delivery) -> None:
     if job is None:
         return
     if life and life[0] < job.retry_count:
-        # Of a life before the last retry: this one neither waits for it nor fails with it.
+        # The message belongs to a life before the last retry: the current one neither waits for it nor fails with it.
         if _status_of(delivery) == ActivityStatus.CANCELED:
             Message.objects.filter(job_id=job.pk, key=delivery.outgoing_id).delete()
         return
@@ -243,7 +243,7 @@ def _sent(job: Job, delivery: Delivery) -> None:
 
 
 def _conclude(job: Job) -> None:
-    """End a job that is done but for its deliveries, if they are over."""
+    """End a job that only waits for its deliveries, if there are none left."""
     if job.waiting_for != WaitingFor.DELIVERY:
         return
     undelivered = agent_messages.undelivered(job.pk, job.retry_count)
@@ -255,8 +255,10 @@ def _conclude(job: Job) -> None:
 
 
 def _timer(job: Job, delivery: Delivery) -> float | None:
-    """In how many seconds a job that waits for this message goes on without an answer to it, or to what it asked for:
-    that time begins now. None if it does not wait for it."""
+    """Seconds, from now, that a job waits for an answer to this message (a follow-up or an approval timer).
+
+    None if the job does not wait for this message.
+    """
     seconds = job.timer_seconds or 0.0 if job.timer_message_id == delivery.outgoing_id else None
     if job.waiting_for == WaitingFor.APPROVAL:
         begun = decisions.start_time(job, delivery.outgoing_id)
@@ -267,9 +269,9 @@ def _timer(job: Job, delivery: Delivery) -> float | None:
 
 
 def _given_up(job: Job, delivery: Delivery) -> None:
-    """A job that has said something into the void fails at once, also in the middle of a turn: it could not complete.
+    """Fail a job whose message was lost, even in the middle of a turn, because it cannot complete any more.
 
-    But a question about an approval is decided over the API as well: its time runs from now.
+    A lost question about an approval is an exception: people can decide over the API, so its time starts now.
     """
     if not Approval.objects.filter(job_id=job.pk, message_key=delivery.outgoing_id).exists():
         _fail(job, delivery.error_code, delivery.error_message)
@@ -281,7 +283,7 @@ def _given_up(job: Job, delivery: Delivery) -> None:
 
 
 def _fail(job: Job, code: str, error: str) -> None:
-    """What else it wanted to say is not said any more, as after every other end."""
+    """Fail the job and withdraw its unsent messages, as every other end does."""
     message = endings.delivery_failure(code, error)
     agent_messages.withdraw(job)
     lifecycle.move_one(

@@ -1,1 +1,1 @@
-"""One turn of an agent, from a claim to its settlement: the run, the journal of its steps, model calls, the outcome."""
+"""Takes one turn of an agent, from claim to settlement: builds the run, journals its steps, settles the outcome."""

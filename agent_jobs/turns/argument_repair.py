@@ -1,7 +1,7 @@
-"""Mends what a model gives to a schema, where the meaning is plain.
+"""Repairs arguments and results of a model that miss their JSON schema, where the meaning is plain.
 
-Many models fill in every optional field with null, and write an object or a list as JSON text. Neither is worth asking
-again, where leaving the field out, or reading the text, makes the whole fit.
+Many models fill in every optional field with null, or write an object or a list as JSON text. Dropping the field or
+parsing the text makes such a value fit, and saves another call of the model.
 """
 
 import copy
@@ -18,9 +18,9 @@ _ROUNDS = 4
 
 
 def fitted(schema: Mapping[str, Any], value: Any) -> Any:
-    """The value with such mends as make it fit, or else the value itself. For each misfit of the type alone:
+    """The repaired value, or `value` itself if the repairs do not make it fit. Repairs fields of a wrong type only:
 
-    null becomes no field at all; a text becomes the object or the list that it is the JSON of.
+    a null field is removed; a text that is the JSON of an object or a list is parsed.
     """
     mended = copy.deepcopy(value)
     for _ in range(_ROUNDS):

@@ -1,8 +1,8 @@
-"""Calls of models and tools that this process waits for, so that they can be given up from outside the waiting thread.
+"""Registers the model and tool calls that this process waits for, so that another thread can abort them.
 
-The lease keeper looks once a second: a job that is no longer ours (canceled, overdue, taken back) has its call given
-up, and so has one whose policy is `interrupt` when a person has written. That takes one statement for all of them, and
-none where no call is under way.
+The lease keeper checks once a second. It aborts the call of a job that this process no longer holds (canceled, overdue,
+taken back). It also aborts the call of a job with the policy `interrupt` when a person has written. One statement
+checks all calls; without calls there is none.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ LEFT JOIN agent_jobs_job j
 
 @dataclass(slots=True)
 class Call:
-    """`heard`: how many messages of people it takes into account; None where a new one is to wait."""
+    """`heard`: the number of human messages already seen; None disables interruption."""
 
     token: int
     heard: int | None
@@ -39,7 +39,7 @@ class InFlight:
 
     @contextlib.contextmanager
     def call(self, job_id: UUID, token: int, *, heard: int | None = None) -> Iterator[Call]:
-        """Around a call. Its `give_up` is set as soon as the call has begun."""
+        """Register a call for the block. The caller sets `give_up` once the call has begun."""
         call = Call(token, heard, give_up=lambda: None)
         with self._lock:
             self._calls[job_id] = call
@@ -50,7 +50,7 @@ class InFlight:
                 self._calls.pop(job_id, None)
 
     def look(self) -> int:
-        """Give up what nobody needs any more. Returns how many calls that were. Raises what the database raises."""
+        """Abort lost and interrupted calls. Returns how many. Raises database errors."""
         with self._lock:
             calls = dict(self._calls)
         if not calls:
@@ -73,6 +73,6 @@ CALLS = InFlight()
 
 
 def give_back() -> None:
-    """This thread's connection to the pool (AGENT_JOBS_DATABASE_POOL). Without one each thread keeps its own."""
+    """Return this thread's connection to the pool (AGENT_JOBS_DATABASE_POOL). Without a pool, each thread keeps one."""
     if "pool" in settings.DATABASES["default"].get("OPTIONS", {}):
         connection.close()

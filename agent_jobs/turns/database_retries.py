@@ -17,9 +17,11 @@ _T = TypeVar("_T")
 
 
 def patiently(work: Callable[[], _T]) -> _T:
-    """What `work` returns, tried again while the database is away: it has to bear being done twice, for its commit may
-    have come through unheard. Raises LeaseLost when that lasts as long as a lease: somebody else has the job by then,
-    or will."""
+    """Call `work`, again and again while the database is unavailable, and return its result.
+
+    `work` must be idempotent: its commit may have succeeded without an acknowledgement. Raises LeaseLost after
+    LEASE_SECONDS, when another worker may have the job, and at once inside a transaction.
+    """
     until = time.monotonic() + settings.LEASE_SECONDS
     while True:
         try:

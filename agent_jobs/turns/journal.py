@@ -1,14 +1,15 @@
-"""The journal of a turn: each call of a model or a tool is a row before it is made, and has an outcome before the next.
+"""The journal of a turn: records each model or tool call as a step before making it, and its outcome before the next.
 
-A turn that is taken up again, after a crash, a failure or an approval, walks along what is recorded: a call with an
-outcome is not made again. One without is of unknown outcome, for its worker died: a model is asked again (that shows
-nowhere), a tool only where it is declared idempotent; else the model is told that nobody knows.
+A turn that resumes after a crash, a failure or an approval replays the recorded steps. A call with an outcome is not
+made again. A call without one has an unknown outcome, because its worker died. The journal asks the model again, which
+has no visible effect. It calls a tool again only if the tool is declared idempotent; otherwise it tells the model that
+the outcome is unknown.
 
-Every write says whose lease it is. A job that is canceled, overdue or somebody else's raises LeaseLost, and the turn
-is over; a call that is under way then is given up within a second or two (`inflight`). A database that blinks is waited
-for (`patience`): what was done outside is not thrown away.
+Every write checks the lease. A job that is canceled, overdue or held by another worker raises LeaseLost, which ends the
+turn. Its running call is aborted within one to two seconds (`calls_in_flight`). During a short outage of the database,
+writes are retried (`database_retries`), so that the results of outside calls are kept.
 
-Here stands what is recorded and in which order; how a model is called and paid for is `model_calls`.
+This module decides what is recorded and in which order; `model_calls` calls models and pays for them.
 """
 
 import time
@@ -41,16 +42,16 @@ from infra.storable_text import storable
 _UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
 _MOST_CHARACTERS = 20_000
 _MOST_TOLD = 500
-# Times that a context that is too long for the model is cut to half of it.
+# How often the context is halved if it is too long for the model.
 _MOST_CUTS = 2
-# The name of a step that says what the model wrote beside its calls, and what stands for the id of a call.
+# Name and call id of a step that sends the text that the model wrote beside its tool calls.
 _SAY = "say"
-# What was written since the last look, this short a time ago, is left to the next turn.
+# `count_heard` reads the database again only after this time; the next turn takes in newer messages.
 _NEWS_SECONDS = 0.25
 
 
 class Journal:
-    """Of one turn of one claim. Not for more than one thread."""
+    """The journal of one claim's turn. Not thread-safe."""
 
     def __init__(
         self,
@@ -65,17 +66,17 @@ class Journal:
         self._tools = {tool.name: tool for tool in offered}
         self._result_schema = result_schema or {}
         self._interrupts = claim.config.get("on_message") == "interrupt"
-        # A double that thinks nothing and costs nothing, and has nothing to call, leaves no trace to go on from.
+        # The built-in model without tools costs nothing and has no side effects, so its steps are not recorded.
         self._is_kept = bool(offered) or any(llm.provider_of(route.model) for route in routes)
         self._steps = steps.Walk(claim)
-        # A replay may have been given steps of the job that it was made from (`jobs.repeats`).
+        # A replay may start with steps copied from its original job (`jobs.repeats`).
         if self._is_kept and (claim.attempt > 1 or claim.life or claim.is_replay):
             self._steps.read()
         self._heard = claim.inbox_count
         self._looked_at = time.monotonic()
         self._models = ModelCalls(claim, routes)
         self._context_tokens = routes[0].access.context_tokens
-        self._seen = 0  # messages of people in what the model was shown last
+        self._seen = 0  # human messages in the last request to the model
         self._answered: tuple[Step, Mapping[str, Any]] | None = None
 
     @property
@@ -103,7 +104,7 @@ class Journal:
         return found, "; ".join(f"{error.field} {error.message}" for error in errors[:3])
 
     def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply | AwaitApproval:
-        """Where the model's context turns out to be smaller than it was said to be, it is asked with half as much."""
+        """If the model refuses the context as too long, halve it and ask again, at most _MOST_CUTS times."""
         self._seen = sum(line.is_human for line in turn.lines)
         for may_cut in (*[True] * _MOST_CUTS, False):
             shown, left_out = context.cut(turn, self._context_tokens)
@@ -130,7 +131,7 @@ class Journal:
             step = self._steps.recorded(Step.Kind.TOOL, call_id=_SAY)
             if step is None:
                 if self._steps.ahead:
-                    return  # an earlier release took this answer, and said nothing beside calls
+                    return  # an earlier release recorded this turn, and did not send text beside tool calls
                 step = self._steps.planned(Step.Kind.TOOL, _SAY, {"arguments": {"text": text}}, call_id=_SAY)
                 self._begin(step)
             if step.output is None:
@@ -159,7 +160,7 @@ class Journal:
 
     # --- Models ---
     def _asked(self, turn: llm.Turn, left_out: int, *, may_interrupt: bool) -> llm.Reply | AwaitApproval:
-        """One call of the model, or what is recorded of it."""
+        """Call the model, or return the recorded reply."""
         if recorded := self._steps.recorded(Step.Kind.MODEL):
             if recorded.output is not None:
                 self._answered = recorded, recorded.output
@@ -184,7 +185,7 @@ class Journal:
                 end=lambda reply: self._answer(step, reply),
             )
         except (RetryableError, PermanentError) as error:
-            self._begin(step)  # where nothing could be set aside for it, it is not there yet
+            self._begin(step)  # if the reservation failed, the step has not been written yet
             if error.code == BudgetExhausted.code and (approval := self._ask_for_more(step, error)):
                 return patiently(lambda: self._park(approval))
             self._end(step, {"error": error.code, "message": error.message})
@@ -199,8 +200,11 @@ class Journal:
         steps.close(step, record)
 
     def _give_up(self, step: Step) -> AwaitApproval | None:
-        """A call that was begun and has no outcome: it is made again as another step, for its worker died, or a person
-        has allowed it more budget by now. None then; raises BudgetExhausted where nobody did."""
+        """Decide about a model call that began and has no outcome. Returns None if it may be made again, as a new step.
+
+        That is so if its worker died or a person has allowed more budget. Returns AwaitApproval while that decision is
+        pending; raises BudgetExhausted if it was refused.
+        """
         approval = patiently(lambda: self._decided(step))
         if approval is None:
             self._end(step, {"error": "worker_lost"})
@@ -211,7 +215,7 @@ class Journal:
         if approval.status != Approval.Status.APPROVED:
             raise budget_requests.refused(
                 approval
-            )  # and the step stays, so that whoever takes the turn up finds this answer
+            )  # the step stays open, so that a resumed turn finds this refusal again
         self._end(step, {"error": BudgetExhausted.code})
         return None
 
@@ -224,7 +228,7 @@ class Journal:
 
     # --- Tools ---
     def _refuse(self, call: llm.ToolCall, tool: tools.Declared, complaint: str) -> str:
-        """A call that is not made: it is recorded with what the model is told."""
+        """Record a tool call that is not made, with the complaint that the model gets."""
         step = self._steps.recorded(Step.Kind.TOOL, call_id=call.id)
         if step is not None and step.output is not None:
             return str(step.output["text"])
@@ -235,7 +239,7 @@ class Journal:
         return complaint
 
     def _call(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any], *, told: str = "") -> str:
-        """Do it. `told` comes before the answer: what a person has changed or said."""
+        """Make the tool call. `told` precedes the answer: a person's changes or words about the approval."""
         if tool.kind == "send_message":
             return self._say(step, storable(arguments["text"]), told=told)
         began = time.monotonic()
@@ -250,12 +254,12 @@ class Journal:
                     flying.give_up = give_up
 
                 try:
-                    # It reads the database for its secrets, before anything is sent, and not after.
+                    # Safe to retry: the call reads its secrets from the database before it sends anything, not after.
                     answer = patiently(
                         lambda: tools.call(self._claim.org_id, tool, arguments, key=str(step.pk), on_start=on_start)
                     )
                 except RunError as error:
-                    # Surely not done: where it may be tried again, the next attempt of the turn calls it afresh.
+                    # A RunError means that the tool did nothing, so a retry of the turn may call it afresh.
                     self._end(step, {"error": error.code, "message": error.message}, tool, arguments, began)
                     raise
                 if flying.is_lost:
@@ -270,7 +274,7 @@ class Journal:
         def say() -> None:
             with transaction.atomic():
                 job = self._locked()
-                # Nothing where the commit came through of which we did not hear.
+                # The step is closed already if an earlier commit succeeded without an acknowledgement.
                 if Step.objects.filter(pk=step.pk, output__isnull=True).exists():
                     agent_messages.say(job, text, heard=self._seen)
                     self._close(step, {"text": answer, "is_error": False}, {"text": text})
@@ -279,7 +283,7 @@ class Journal:
         return answer
 
     def _take_up(self, step: Step, tool: tools.Declared, arguments: Mapping[str, Any]) -> str | AwaitApproval:
-        """A call that was begun and has no outcome: it waits for approval, was just decided, or its worker died."""
+        """Resume a tool call that began and has no outcome: its approval is pending or decided, or its worker died."""
         approval = patiently(lambda: self._decided(step))
         told = ""
         if approval is not None:
@@ -300,7 +304,7 @@ class Journal:
         return _UNKNOWN
 
     def _decided(self, step: Step) -> Approval | None:
-        """The approval of a call, which its time may have decided by now."""
+        """The approval of a step, after applying its time-out; None if it needs none."""
         approval = Approval.objects.filter(step=step).first()
         if approval is None:
             return None
@@ -364,9 +368,10 @@ class Journal:
         arguments: Mapping[str, Any] | None = None,
         began: float | None = None,
     ) -> None:
-        """What came of it is kept even where the job is lost: that it was done is true all the same.
+        """Write the outcome of a step, even if the job is lost: the call has happened all the same.
 
-        A call of a tool, with its arguments, leaves an activity with that."""
+        A tool call also gets an activity with its arguments.
+        """
         if tool is None:
             patiently(lambda: steps.close(step, output))
             return
@@ -380,7 +385,7 @@ class Journal:
         patiently(end)
 
     def _close(self, step: Step, output: Mapping[str, Any], shown: Any, *, seconds: float | None = None) -> None:
-        """Within a transaction."""
+        """Needs a transaction."""
         if steps.close(step, output):
             call_activity.write_tool(step, output, shown, task_id=str(self._claim.task_id), seconds=seconds)
 

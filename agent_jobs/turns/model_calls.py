@@ -1,7 +1,7 @@
-"""Calls of models: within their budgets, in sight of who gives them up, and told of in the job's activities.
+"""Calls models within their budgets, registers each call so that it can be aborted, and records it as an activity.
 
-What is set aside for a call and the record that it was begun are one transaction, and so are what it cost and the
-record of what came of it: two commits around a call, and neither book knows what the other does not.
+One transaction reserves the budget and records the start of a call. Another one settles the cost and records the
+outcome. So each call takes two commits, and the ledger and the journal always agree.
 """
 
 import time
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 
 class ModelCalls:
-    """Those of one turn of one claim; `made` are the ones that were answered."""
+    """The model calls of one turn. `made` holds those that were answered."""
 
     def __init__(self, claim: Claim, routes: Sequence[llm.Route]) -> None:
         self._claim = claim
@@ -44,11 +44,11 @@ class ModelCalls:
         begin: Callable[[], object] | None = None,
         end: Callable[[llm.Reply], object] | None = None,
     ) -> llm.Reply:
-        """The reply of the first model that gives one. `asked` says for people what was asked.
+        """The reply of the first model that gives one. `asked` describes the request for the activity.
 
-        `heard` is how many messages of people it takes into account, where one more is to interrupt it. `begin` and
-        `end` write down what is about to be done and what came of it, within a transaction, and may be asked to twice.
-        Raises RunError, LeaseLost and Interrupted.
+        `heard`: the number of human messages already seen; one more interrupts the call; None disables that. `begin`
+        and `end` record the start and the outcome within a transaction, and may run twice. Raises RunError, LeaseLost
+        and Interrupted.
         """
         call = _Call(self._claim, asked, begin, end)
         began = time.monotonic()
@@ -80,7 +80,7 @@ class ModelCalls:
 
 
 class _Call:
-    """One question, of however many models it takes."""
+    """One request, which may go to several models until one answers."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class _Call:
         return self._free(route, turn, on_start)
 
     def _free(self, route: llm.Route, turn: llm.Turn, on_start: llm.OnStart | None) -> llm.Reply:
-        """What ships with the service costs nothing, and answers at once."""
+        """Call a model that ships with the service: it costs nothing and answers at once."""
         if self._begin:
             patiently(lambda: self._open(_nothing))
         reply = llm.answer(route, turn, on_start)
@@ -107,7 +107,7 @@ class _Call:
         return reply
 
     def _paid(self, route: llm.Route, turn: llm.Turn, on_start: llm.OnStart | None) -> llm.Reply:
-        """One call of one model, which leaves its activity with the books."""
+        """Call one model of a provider. The ledger writes its activity when it settles the cost."""
         stake: dict[str, Any] = {
             "org_id": self._claim.org_id,
             "job_id": self._claim.id,
@@ -144,7 +144,7 @@ def _nothing() -> None:
 
 
 def _told(reply: llm.Reply) -> dict[str, Any]:
-    """What an activity tells of it."""
+    """The output that an activity shows for a reply."""
     told: dict[str, Any] = {"text": "\n".join(reply.say), "is_done": reply.is_done}
     told |= {"tools": [call.name for call in reply.calls]}
     told |= {"finish_reason": reply.finish} if reply.finish else {}

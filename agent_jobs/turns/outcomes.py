@@ -1,6 +1,6 @@
-"""What a runner's outcome becomes for the row: the settlement of a turn.
+"""Turns a runner's outcome into the settlement of the turn.
 
-The rules of follow-ups, retries and endings stand here, as sums over plain values; nothing here writes.
+Holds the rules of follow-ups, retries and endings, as pure functions. Nothing here writes.
 """
 
 import random
@@ -26,7 +26,8 @@ from infra.storable_text import storable
 
 NO_RESPONSE = "no_response"
 _NOTHING_UNDELIVERED = Undelivered()
-# Until a worker of another release may have it. A deploy takes minutes.
+# The wait before a retry that does not count, so that a worker of another release may take the job. A deploy takes
+# minutes.
 _UNCOUNTED_RETRY_MINUTES = 0.5
 
 
@@ -35,7 +36,7 @@ def without_runner(claim: Claim) -> Outcome | None:
     if claim.wake != Wake.SILENCE:
         return None
     most = claim.config.get("max_follow_ups", 0)
-    # Replies set the count of unanswered ones back, so all of them together have a bound of their own.
+    # A reply resets `follow_ups_sent`, so `follow_ups_total` has a limit of its own.
     if claim.follow_ups_sent < most and claim.follow_ups_total < 3 * most:
         return None
     sent = claim.follow_ups_total
@@ -53,13 +54,13 @@ def settlement(
     rng: random.Random,
     undelivered: Undelivered = _NOTHING_UNDELIVERED,
 ) -> Settlement:
-    """How the turn ends. `seconds_left` until the job's deadline decides whether a retry is still worth waiting for.
+    """The settlement of a turn. `seconds_left`: time until the job's deadline; a retry must fit into it.
 
-    `undelivered` is what the job said earlier in this life, read where the turn itself ends silently.
+    `undelivered`: the undelivered messages of this life; the caller reads them only if the turn ends without a message.
     """
     if isinstance(outcome, Failed) and outcome.code == LeaseLost.code:
         return _nothing(claim)
-    # Made first, for activities of one moment are told in the order of their ids: the model was asked before it spoke.
+    # Built first: activities of one moment are listed by id, and the model calls precede the messages.
     calls = _calls(outcome)
     say = [storable(text) for text in outcome.say]
     outgoing = [outbox.as_record(_outgoing(claim, text, outcome)) for text in say]
@@ -96,7 +97,7 @@ def settlement(
 
 
 def _nothing(claim: Claim) -> Settlement:
-    """Of a turn that was lost on the way: under a token that nobody has, so that it changes nothing."""
+    """A settlement that matches no lease and changes nothing, for a turn whose lease was lost."""
     return Settlement(
         id=claim.id,
         token=-1,
@@ -107,7 +108,7 @@ def _nothing(claim: Claim) -> Settlement:
 
 
 def unstorable(settlement: Settlement) -> Settlement:
-    """The end of a turn whose outcome the database refuses, for what is in its `result_data` (half a character)."""
+    """The settlement of a turn whose outcome the database refuses (say, half a surrogate pair in `result_data`)."""
     message = "the outcome of the turn cannot be stored as text"
     return Settlement(
         id=settlement.id,
@@ -124,7 +125,7 @@ def unstorable(settlement: Settlement) -> Settlement:
 
 
 def _heard(outcome: Outcome | Deferred) -> int:
-    """How many messages of people a turn took in that began with fewer."""
+    """How many human messages the turn took in, including those that came during it."""
     return outcome.heard if isinstance(outcome, Done | AwaitReply) else 0
 
 
@@ -215,7 +216,7 @@ def _awaits(went_on: Settlement, claim: Claim, undelivered: Undelivered, deliver
             follow_ups_total=went_on.follow_ups_total + 1,
         )
     interval = claim.config.get("follow_up_interval", timing.DEFAULT_FOLLOW_UP_INTERVAL_MINUTES)
-    # Jobs of an older release may state less.
+    # Jobs of an older release may have a shorter interval.
     seconds = timing.follow_up_seconds(max(interval, MIN_FOLLOW_UP_MINUTES), went_on.follow_ups_sent)
     went_on = replace(went_on, waiting_for=WaitingFor.REPLY, task_result="waiting for a reply")
     if not all(delivered):
@@ -225,7 +226,7 @@ def _awaits(went_on: Settlement, claim: Claim, undelivered: Undelivered, deliver
 
 
 def _deferred(went_on: Settlement, claim: Claim, outcome: Deferred) -> Settlement:
-    """As if the turn had not come up: what it would have taken in, counted or gone on with is left to the next one."""
+    """Put the turn off to the end of the quiet hours. Its messages, counters and wake reason stay for the next one."""
     return replace(
         went_on,
         task_result=outcome.note,
@@ -239,9 +240,9 @@ def _deferred(went_on: Settlement, claim: Claim, outcome: Deferred) -> Settlemen
 
 
 def _awaits_approval(went_on: Settlement, claim: Claim, outcome: AwaitApproval) -> Settlement:
-    """The turn is not over: what it was to take in is still to be taken in when it goes on.
+    """Park the turn. It is not over, so the messages that it has not taken in stay for its resumption.
 
-    Of a question that was said before and whose delivery is still to come, or has just come: it is looked at again.
+    If the question was sent by an earlier turn, the job also wakes after `seconds`: its delivery may have come already.
     """
     if not outcome.has_begun:
         went_on = replace(went_on, timer_message_id=outcome.message_id, timer_seconds=outcome.seconds)
@@ -286,7 +287,7 @@ def _failed(
                 waiting_for=WaitingFor.RETRY,
                 wake_seconds=wait,
                 resume=claim.wake,
-                # What the turn did not take in is still to be taken in by the next one.
+                # The retry takes in the messages that this turn did not.
                 inbox_seen=claim.inbox_seen,
                 notes=[*went_on.notes, note],
             )

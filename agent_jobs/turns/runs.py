@@ -1,6 +1,6 @@
-"""From a claim to a runner's outcome: builds the turn's one `Run` and calls the runner with it. Nothing here writes.
+"""Builds the `Run` of a claim and calls the runner with it. Nothing here writes.
 
-What becomes of the outcome is `turns.outcomes`.
+`turns.outcomes` turns the runner's outcome into a settlement.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from infra import prepared_sql
 
 
 def take(claim: Claim, runner: Runner) -> Outcome:
-    """The turn of a claim whose runner talks with people."""
+    """Take the turn of a claim whose runner has a conversation."""
     try:
         run, journal = patiently(lambda: with_journal(claim))
     except (RetryableError, PermanentError) as error:
@@ -33,7 +33,7 @@ def take(claim: Claim, runner: Runner) -> Outcome:
 
 
 def plain(claim: Claim) -> Run:
-    """The run of a runner that talks with nobody: what the claim tells."""
+    """The run for a runner without a conversation, from the claim alone."""
     return Run(
         job_id=str(claim.id),
         org_id=claim.org_id,
@@ -46,9 +46,9 @@ def plain(claim: Claim) -> Run:
 
 
 def with_journal(claim: Claim) -> tuple[Run, Journal]:
-    """The run of a conversation. Reads the transcript, the profile, and what is recorded of this turn.
+    """The run of a conversation. Reads the transcript, the profile and the recorded steps of this turn.
 
-    Raises RunError where a tool is away.
+    Raises RunError if a tool is unavailable.
     """
     profile_id = claim.config.get("profile_id")
     whose = {"org": claim.org_id, "key": profile_id}
@@ -70,7 +70,7 @@ def with_journal(claim: Claim) -> tuple[Run, Journal]:
 def _offered(
     claim: Claim, stated: Sequence[dict[str, Any]], allowed: Sequence[str] | None
 ) -> tuple[tools.Declared, ...]:
-    """The agent's tools. Servers of tools are asked for theirs, which is given up where the job is lost meanwhile."""
+    """The agent's tools. Asks MCP servers for theirs, and aborts those requests if the job is lost meanwhile."""
     if not any(tool["type"] == "mcp" for tool in stated):
         return tools.offered(claim.org_id, stated, allowed=allowed)
     give_back()

@@ -1,4 +1,4 @@
-"""The rows of a turn's steps: read back in their order, planned, written, and closed with an outcome."""
+"""Reads, plans, writes and closes the step rows of a turn."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ _REWRITE = "UPDATE agent_jobs_step SET output = %(output)s WHERE id = %(id)s"
 
 
 class Walk:
-    """Along the steps of one turn, in the order in which they were recorded."""
+    """A cursor over the steps of one turn, in the order in which they were recorded."""
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
@@ -45,11 +45,11 @@ class Walk:
 
     @property
     def ahead(self) -> Sequence[Step]:
-        """Recorded, and not reached yet."""
+        """The recorded steps that this pass has not reached yet."""
         return self._found[self._place :]
 
     def recorded(self, kind: Step.Kind, *, call_id: str = "") -> Step | None:
-        """The next recorded step, if it is of this kind and this call. Else nothing is recorded of what comes now."""
+        """The next recorded step if it has this kind and call id; else None, and the cursor stays."""
         step = next(iter(self.ahead), None)
         if step is None or step.kind != kind or step.call_id != call_id[:128]:
             return None
@@ -57,7 +57,7 @@ class Walk:
         return step
 
     def planned(self, kind: Step.Kind, name: str, given: Mapping[str, Any], *, call_id: str = "") -> Step:
-        """The next step, not written yet."""
+        """A new next step, not written yet."""
         self._number += 1
         return Step(
             id=uuid7(),
@@ -73,7 +73,10 @@ class Walk:
         )
 
     def insert(self, step: Step) -> None:
-        """Within a transaction. Once, also where a commit came through of which we did not hear."""
+        """Write a planned step; needs a transaction. Idempotent, because a commit may succeed without acknowledgement.
+
+        Locks the job's row. Raises LeaseLost if this process no longer holds the job.
+        """
         place = {"id": step.pk, "life": step.life, "number": step.number, "turn": step.turn}
         given = json.dumps(storable(step.input))
         call = {"kind": step.kind, "name": step.name, "call": step.call_id, "input": given}
@@ -82,17 +85,17 @@ class Walk:
 
 
 def close(step: Step, output: Mapping[str, Any]) -> int:
-    """How many steps got their outcome by this: none where it has one."""
+    """Write the outcome of a step. Returns 1, or 0 if the step has an outcome already."""
     return prepared_sql.run(_UPDATE, {"id": step.pk, "output": json.dumps(storable(output))})
 
 
 def rewrite(step: Step, output: Mapping[str, Any]) -> None:
-    """Another outcome for a step that has one."""
+    """Replace the outcome of a step."""
     prepared_sql.run(_REWRITE, {"id": step.pk, "output": json.dumps(storable(output))})
 
 
 def reply_of(record: Mapping[str, Any]) -> llm.Reply:
-    """A recorded reply; fields of another release are left out."""
+    """The reply that a step recorded. Ignores fields that only another release knows."""
     known = {field.name for field in fields(llm.Reply)}
     made: dict[str, Any] = {name: value for name, value in record.items() if name in known}
     made["calls"] = tuple(llm.ToolCall(call["id"], call["name"], call["arguments"]) for call in record["calls"])
