@@ -29,7 +29,7 @@ from infra import meters
 
 
 def _end() -> None:
-    """Celery's threads cannot be ended, and Python waits for them: a turn in the middle of a call is left like this."""
+    """Exit without waiting: Python would wait for Celery's threads, which cannot be stopped in the middle of a call."""
     meters.flush()
     os._exit(0)
 
@@ -37,14 +37,14 @@ def _end() -> None:
 worker = loop.Worker(Keeper(on_overtime=_end))
 _QUIET_SECONDS = 5.0
 _DUTIES = {f"agent_jobs.{bell}" for bell in duty_table.BELLS}
-# Other bells than those of the clock were heard.
+# Set when a doorbell other than those of the periodic duties arrived.
 _has_worked = threading.Event()
 
 
 def preload_when_idle() -> threading.Thread:
-    """Import the packages of model providers once the process has been idle for a while: it takes seconds of CPU.
+    """Import the packages of model providers once the process was idle for _QUIET_SECONDS: this takes seconds of CPU.
 
-    A turn that comes sooner imports what it needs itself.
+    A turn that comes sooner imports the packages that it needs itself.
     """
 
     def preload() -> None:
@@ -71,7 +71,7 @@ def _serve_messages() -> int:
     return worker.serve("messages")
 
 
-# What bells would have called: lanes and deliveries several at once, as their gates allow.
+# The functions that polling calls in place of doorbells. Queues and deliveries run several at once, within their gates.
 _ONE_EACH: tuple[Callable[[], int], ...] = (
     *(partial(duty_table.serve, bell) for bell in duty_table.BELLS if duty_table.is_on_standby(bell)),
     channels.route,

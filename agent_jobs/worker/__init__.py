@@ -1,1 +1,1 @@
-"""One worker process: the loop that claims and settles, leases, the watchdog, polling, the isolated last attempt."""
+"""A worker process: the loop that claims and settles, leases, the watchdog, polling, and the isolated last attempt."""

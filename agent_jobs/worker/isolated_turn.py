@@ -1,4 +1,4 @@
-"""A conversation's turn in a process of its own (`runners.calling.call_alone`): with a journal, so with a database."""
+"""Takes a conversation's turn in a process of its own (`runners.calling.call_alone`), with database and journal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent_jobs.runners import calling
 from agent_jobs.runners.base import Outcome, Runner
 from infra import meters, threads
 
-if TYPE_CHECKING:  # its tables are there only after django.setup()
+if TYPE_CHECKING:  # its models need django.setup()
     from agent_jobs.lifecycle import Claim
 
 
@@ -24,7 +24,7 @@ def take(runner: Runner, claim: Claim) -> Outcome:
 
 
 def _look() -> None:
-    """In place of the lease keeper: a call is given up when the job is canceled."""
+    """Replaces the lease keeper: aborts the running call when the job is canceled."""
     from agent_jobs.turns.calls_in_flight import CALLS
     from infra import database
 

@@ -1,12 +1,12 @@
-"""Which jobs this worker process holds, and the keeper that says so to the database.
+"""The lease keeper: knows which jobs this worker process holds, and renews their leases in the database.
 
-A lease is a row's `lease_until` and its fencing `lease_token`. The keeper is one thread a process with a connection of
-its own: it holds the session advisory lock by which others know that the process lives, renews the leases of the jobs
-in `held` with one UPDATE, and notes when the process last took work. A turn that was given up without being settled
+A lease is a row's `lease_until` and its fencing token `lease_token`. The keeper is one thread per process, with its own
+connection. It holds a session advisory lock, which shows others that the process lives. It renews the leases of the
+jobs in `held` with one UPDATE, and notes when the process last took work. A turn that was given up without settlement
 is no longer in `held`, so its lease lapses and recovery takes the job back.
 
-A stop: no new turn is begun, those under way have STOP_GRACE_SECONDS to end; then the leases of the rest are given
-back, so that another process takes these jobs at once, and the process ends, whatever its threads still wait for.
+On a stop, the process begins no new turn. Running turns have STOP_GRACE_SECONDS to end. Then the keeper gives back the
+other leases, so that another process takes these jobs at once. The process then ends, even if threads still wait.
 """
 
 import logging
@@ -39,9 +39,9 @@ WHERE agent_jobs_job.id = held.id AND lease_token = held.token AND lease_until I
 
 
 class Keeper:
-    """One a worker process, started before it takes work. `worker_id` is None until the database has been reached.
+    """One per worker process, started before it takes work. `worker_id` is None until the process is registered.
 
-    `on_overtime` is called when the grace of a stop is over and the process is still there.
+    It calls `on_overtime` if the process still runs when STOP_GRACE_SECONDS are over.
     """
 
     def __init__(self, name: str = "", *, on_overtime: Callable[[], None] = lambda: None) -> None:
@@ -65,26 +65,26 @@ class Keeper:
         return self._stop
 
     def start(self) -> None:
-        """Returns when the process is registered, or after a while without: it then takes no work until it is."""
+        """Start the thread and wait up to 5 s for the registration. Until then the process takes no work."""
         self._thread.start()
         self._is_registered.wait(5)
 
     def stop_claims(self) -> None:
-        """No new turn is begun from now on; leases are still renewed until `close`, or until the grace is over.
+        """Begin no new turn from now on; keep renewing leases until `close` or until the grace is over.
 
-        Called in a signal handler: it may neither start a thread nor take a lock that the main thread might hold.
+        Runs in a signal handler, so it must not start a thread or take a lock that the main thread might hold.
         """
         self._stop.set()
 
     def close(self) -> None:
-        """Every turn has ended: let go of the advisory lock."""
+        """Release the advisory lock. Every turn must have ended."""
         self._stop.set()
         self._is_over.set()
         if self._thread.ident is not None:
             self._thread.join(5)
 
     def note_work(self) -> None:
-        """The process took a bell: it does consume what it is sent."""
+        """Note that the process received a doorbell, which shows that it consumes messages."""
         self._worked = True
 
     def hold(self, job_id: UUID, token: int) -> None:
@@ -92,7 +92,7 @@ class Keeper:
             self._held[job_id] = token
 
     def let_go(self, job_id: UUID, token: int | None = None) -> None:
-        """With a `token`, of that lease alone: another thread may hold the job again by a newer one."""
+        """Stop renewing the lease. With a `token`, only that lease: another thread may hold a newer one."""
         with self._held_lock:
             if token is None or self._held.get(job_id) == token:
                 self._held.pop(job_id, None)
@@ -122,7 +122,7 @@ class Keeper:
                     self._say_seen()
                     seen_at = now
                 elif connection.connection is not None:
-                    # Notices within a second that the session, and the lock with it, is gone.
+                    # Detects within a second that the session, and its lock, is gone.
                     with connection.cursor() as cursor:
                         cursor.execute("SELECT 1")
                 CALLS.look()
@@ -141,7 +141,7 @@ class Keeper:
 
     def _give_back(self) -> None:
         given_back = recovery.give_back(self.held)
-        log.warning("the grace of the stop is over: %s jobs are given back in the middle of a turn", given_back)
+        log.warning("stop grace is over: gave back %s jobs in the middle of a turn", given_back)
 
     def _register(self) -> None:
         """Take the advisory lock on this thread's session, under the same id after a reconnection."""
@@ -150,7 +150,7 @@ class Keeper:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [WorkerProcess.LOCK_SPACE, self.worker_id])
             if not cursor.fetchone()[0]:
-                # The old session is not quite dead yet; the next beat tries again on a fresh one.
+                # The old session is not dead yet; the keeper's next round tries again with a new one.
                 raise OperationalError("the advisory lock of the last session is still held")
         WorkerProcess.objects.filter(pk=self.worker_id).update(lost_at=None)
         self._is_registered.set()
@@ -172,6 +172,6 @@ class Keeper:
         self._has_worked = self._has_worked or self._worked
         self._worked = False
         if not WorkerProcess.objects.filter(pk=self.worker_id).update(**columns):
-            # Somebody pruned the row: start over under a new id.
+            # The prune duty deleted the row: register again under a new id.
             self.worker_id = None
             connection.close()

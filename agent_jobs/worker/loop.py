@@ -1,7 +1,7 @@
-"""The loop of a worker: claim, take the turn, settle it and claim the next in one statement, until the lane is empty.
+"""The worker's loop: claim, take the turn, settle it and claim the next in one statement, until the queue is empty.
 
-One `Worker` a process; its lanes are served by several threads at once, each lane by a limited number (`Gate`).
-Celery's Django fix-up is off, so this is also where a broken database connection is dropped.
+There is one `Worker` per process. A limited number of threads serves each queue (`Gate`). Celery's Django fix-up is
+off, so the loop drops broken database connections itself.
 """
 
 import logging
@@ -39,25 +39,25 @@ from infra.concurrency import Gate
 
 log = logging.getLogger(__name__)
 _SLICE_SECONDS = 10.0
-# Claims that met only rows which other workers were just taking, before the lane counts as empty.
+# After this many claims that found only rows locked by other workers, the queue counts as empty.
 _EMPTY_ROUNDS = 8
-# What one outcome may raise when it is written; the others of its batch are written without it.
+# Errors of a single outcome that cannot be written. The rest of its batch is then written without it.
 _UNSTORABLE = (DataError, IntegrityError, TypeError, ValueError)
 
 
 class Worker:
-    """What one worker process is: its keeper, its guard, and by lane the gate and whose turn it is."""
+    """A worker process: its keeper, its guard, and for each queue a gate and a position in the round robin."""
 
     def __init__(self, keeper: Keeper, *, rng: random.Random | None = None) -> None:
         self.keeper = keeper
         self.guard = Guard(keeper)
         self.rng = rng or random.SystemRandom()
-        # The messages lane is bound by the CPU, which threads do not multiply; agents wait for providers.
+        # The messages queue is bound by the CPU, so more threads do not help; agents wait for providers.
         self._gates = {"messages": Gate(2), "agents": Gate(max(1, settings.WORKER_THREADS - 9))}
         self._turns = {lane: Turn() for lane in queues.LANES}
 
     def serve(self, lane: str) -> int:
-        """Work in `lane` until it is empty. Returns how many turns were taken. May be called at any time."""
+        """Work in the queue `lane` until it is empty. Returns the number of turns taken. Safe to call at any time."""
         return self._gates[lane].answer(lambda: self._drain(lane))
 
     def _drain(self, lane: str) -> int:
@@ -67,7 +67,7 @@ class Worker:
         except database.Error as error:
             if not database.is_unavailable(error):
                 raise
-            log.warning("lane %s: database unavailable: %s", lane, database.reason(error))
+            log.warning("queue %s: database unavailable: %s", lane, database.reason(error))
             database.drop_session()
             return 0
         finally:
@@ -98,7 +98,7 @@ class Worker:
                 empty_rounds = 0
                 full.clear()
                 if answer.has_more and not turns_taken:
-                    queues.ring(lane)  # wakes one more thread, which wakes one more, while there is work
+                    queues.ring(lane)  # wakes one more thread, which wakes the next, while there is work
                 claimed_at = time.monotonic()
                 _count_claims(answer.claimed, lane)
                 for claim in answer.claimed:
@@ -130,7 +130,7 @@ class Worker:
             return settlement
 
     def _turn_of(self, claim: Claim, claimed_at: float) -> Settlement:
-        """A fault of our own is recorded as the outcome of the turn, so that its lease does not lapse."""
+        """Take the turn. An internal error becomes its outcome, so that the lease does not lapse."""
         try:
             return self._taken(claim, claimed_at)
         except LeaseLost as error:
@@ -142,7 +142,7 @@ class Worker:
         seconds_left = claim.seconds_left - (time.monotonic() - claimed_at)
         try:
             return outcomes.settlement(claim, failed, seconds_left=seconds_left, rng=self.rng)
-        except Exception as error:  # its config, say, has values that this release cannot read
+        except Exception as error:  # for example, this release cannot read values of its config
             plain = replace(claim, config={})
             return outcomes.settlement(plain, _fault(claim, error), seconds_left=seconds_left, rng=self.rng)
 
@@ -163,7 +163,7 @@ class Worker:
     def _call(self, claim: Claim, runner: Runner, seconds_left: float) -> Outcome:
         is_alone = claim.crash_count >= recovery.MAX_CRASHES - 1
         if is_alone:
-            # The last attempt: if it is this job that kills its workers, it takes nobody along any more.
+            # The last attempt runs in its own process: if this job kills its workers, other jobs are not affected.
             seconds = min(seconds_left, settings.TURN_SECONDS)
             if runner.has_conversation:
                 calls_in_flight.give_back()
@@ -173,9 +173,10 @@ class Worker:
             return runs.take(claim, runner) if runner.has_conversation else calling.call(runner, runs.plain(claim))
 
     def _settle_and_claim(self, settlements: Sequence[Settlement], **claim: Any) -> lifecycle.Answer:
-        """As `transitions.settle_and_claim`, but what was done is not thrown away because the database blinked.
+        """Call `lifecycle.settle_and_claim`, and retry during a short outage so that finished turns are not lost.
 
-        Settling twice is safe: the second finds the lease gone. Raises what stood in the way after a lease's time.
+        Settling twice is safe: the second call finds the lease gone. Raises the database error after LEASE_SECONDS, or
+        at once if there is nothing to settle.
         """
         until = time.monotonic() + settings.LEASE_SECONDS
         is_retried = False
@@ -183,7 +184,7 @@ class Worker:
             try:
                 answer = lifecycle.settle_and_claim(settlements, lease_seconds=settings.LEASE_SECONDS, **claim)
                 if is_retried:
-                    # The first commit may have come through without our hearing of it.
+                    # The first commit may have succeeded without an acknowledgement.
                     lost = [settlement for settlement in settlements if settlement.id not in answer.settled]
                     answer = replace(answer, settled=answer.settled | lifecycle.were_settled(lost))
                 return answer
@@ -206,7 +207,7 @@ class Worker:
                 _count_end(settlement)
             else:
                 meters.add("lease_losses")
-                log.info("job %s: lease %s was lost, its turn is thrown away", settlement.id, token)
+                log.info("job %s: lease %s was lost, discarded its turn", settlement.id, token)
         if any(
             record["status"] == "pending"
             for settlement in settlements
@@ -218,27 +219,30 @@ class Worker:
 
 def _fault(claim: Claim, error: Exception) -> Failed:
     if database.is_unavailable(error):
-        log.warning("job %s: the database went away: %s", claim.id, database.reason(error))
+        log.warning("job %s: database unavailable: %s", claim.id, database.reason(error))
         return Failed(LeaseLost.code, "the database is away")
-    log.error("job %s: a fault of the service ended its turn", claim.id, exc_info=error)
+    log.error("job %s: an internal error ended its turn", claim.id, exc_info=error)
     return Failed("internal_error", f"a fault of the service: {type(error).__name__}", is_retryable=True)
 
 
 def _undelivered(claim: Claim, outcome: Outcome | deferral.Deferred) -> Undelivered:
-    """What a silent ending has to wait for. One that says something waits for that, which is sent after all earlier."""
+    """The messages that a turn without a message of its own has to wait for.
+
+    A turn with a message waits for that one, which is sent after all earlier ones.
+    """
     if isinstance(outcome, Done | AwaitReply) and not outcome.say:
         return patiently(lambda: agent_messages.undelivered(claim.id, claim.life))
     return Undelivered()
 
 
 def _settle_one_by_one(settlements: Sequence[Settlement]) -> lifecycle.Answer:
-    """For a batch in which something cannot be stored: that one fails, the others keep what they did."""
+    """Settle a batch that holds an unstorable outcome: that job fails, the others keep their outcomes."""
     settled: set[UUID] = set()
     for settlement in settlements:
         try:
             answer = lifecycle.settle_and_claim([settlement])
         except _UNSTORABLE as error:
-            log.error("job %s: the outcome of a turn cannot be stored: %s", settlement.id, str(error).strip())
+            log.error("job %s: cannot store the outcome of a turn: %s", settlement.id, str(error).strip())
             answer = lifecycle.settle_and_claim([outcomes.unstorable(settlement)])
         settled |= answer.settled
     return lifecycle.Answer(frozenset(settled), org_id=None, has_more=True)

@@ -1,15 +1,15 @@
-"""What a worker process does while no bell is heard: it looks by itself, once a second.
+"""Polls for work once a second while no doorbells arrive.
 
-Bells come from beat through Redis. With Redis away, or every beat dead, rows would wait for as long as that lasts; but
-a worker needs neither to find them. So each process asks the database, every second, when a bell was last answered by
-any of them, and while that is longer ago than `_QUIET`, serves duties and lanes by its own clock. The first bell that
-is heard again ends it. Every piece of work may run in any number of processes at once, so no one has to be elected.
+Doorbells come from beat through Redis. Without Redis or beat, rows would wait for the whole outage, although a worker
+needs neither to find them. So each process asks the database every second when any worker last answered a doorbell.
+While that is longer ago than `_QUIET`, it serves duties and queues by polling. The next doorbell ends this. All work
+may run in any number of processes at once, so there is no leader election.
 
-At its start a process looks at once, but says nothing of what it does not hear: beat, started with it, needs a while
-for its first bell, and a worker that began on its own meanwhile did no harm.
+A process polls from its start, but logs missing doorbells only later: beat starts with it and needs a while for its
+first doorbell. Polling meanwhile does no harm.
 
-It is the second string: bells are sooner (milliseconds), and this is not counted as the work of a consumer, so that
-`/health/ready` still tells that nobody rings.
+Polling is the fallback: doorbells are faster (milliseconds). Polled work does not count as consumed messages, so
+`/health/ready` still reports that doorbells are missing.
 """
 
 import logging
@@ -31,9 +31,11 @@ FIRST_BELL_SECONDS = 15.0  # beat's start, on a busy machine with the whole serv
 
 
 class Standby:
-    """One a worker process. `work` is what bells would have called, each entry in a thread of its own; entries that
-    bound how many of them run at once (gates) return at once when they are full. `stopping` ends it. Who hears no bell
-    for `first_bell_seconds` from the start says so in the log, and later as soon as they fail to come."""
+    """One per worker process. `work` holds the functions that doorbells would call; each runs in a thread of its own.
+
+    Functions with a concurrency limit (`Gate`) return at once when it is reached. `stopping` ends the polling. Logs
+    missing doorbells after `first_bell_seconds` from the start, and later as soon as they stop.
+    """
 
     def __init__(
         self,
@@ -55,15 +57,15 @@ class Standby:
         self._thread.start()
 
     def close(self) -> None:
-        """Waits for what it has begun."""
+        """Stop polling and wait for the threads that it started."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        for thread in self._threads:  # only now: the watch may have begun some while it was waited for
+        for thread in self._threads:  # only after the join, because the watch thread may have started some until then
             thread.join()
 
     def tick(self) -> int:
-        """One look. Returns how many threads it started."""
+        """Poll once. Returns how many threads it started."""
         is_quiet = not DutyRun.objects.filter(duty=DutyRun.BELL, done_at__gt=Now() - _QUIET).exists()
         self._tell(is_quiet=is_quiet)
         self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -76,7 +78,7 @@ class Standby:
         return len(started)
 
     def _tell(self, *, is_quiet: bool) -> None:
-        """Say in the log what has changed, once."""
+        """Log a change once."""
         if is_quiet == self._has_complained or time.monotonic() < self._expects_bells_from:
             return
         self._has_complained = is_quiet
@@ -102,7 +104,7 @@ class Standby:
             else:
                 log.warning("standby: database unavailable: %s", database.reason(error))
                 database.drop_session()
-        except Exception:  # as Celery does for what a bell calls: the next tick tries again
+        except Exception:  # as Celery does for a failed entry; the next tick tries again
             log.exception("standby: work failed")
         finally:
             connection.close()

@@ -1,11 +1,12 @@
-"""Keeps a worker process fit: threads cannot be stopped, so a process with a turn that will not end is replaced.
+"""Replaces a worker process that has a turn that will not end, because Python cannot stop a thread. Limits memory.
 
-* A turn that still computes after its job's deadline, or that takes longer than any turn may (`TURN_SECONDS`), makes
-  the process leave: it stops as after a TERM, only sooner where no other turn is under way, and the supervisor starts a
-  fresh one. What the turn worked on has failed by its deadline, or counts as the job of a dead worker.
-* A turn that holds the interpreter itself (a runaway expression in C) stops every thread, also this one. The C library
-  then ends the process after the time of a lease: by then others may take its jobs, and it could write nothing anyway.
-* Memory is bounded, where the operator says so, by the kernel: the turn that asks for too much fails, and nobody else.
+* The process exits if a turn still computes after its job's deadline, or takes longer than `TURN_SECONDS`. It stops as
+  after a SIGTERM, but without the whole grace if no other turn is running; the supervisor starts a new process. The
+  turn's job has failed by its deadline, or counts as the job of a dead worker.
+* A turn that holds the interpreter itself (a runaway expression in C) blocks every thread, including this one. Then
+  `faulthandler` exits the process after LEASE_SECONDS. By then other workers may take its jobs, and it could not write
+  anyway.
+* If the operator sets a memory limit, the kernel enforces it: only the turn that asks for too much fails.
 """
 
 import contextlib
@@ -28,11 +29,11 @@ from infra import threads
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
-# A turn that ends just after its time has harmed nobody.
+# A turn may end this late without harm.
 _GRACE_SECONDS = 2.0
-# Of computing after the deadline; a turn that only waits for a model takes none.
+# CPU time after the deadline that marks a turn as stuck; a turn that only waits for a model uses none.
 _COMPUTING_SECONDS = 0.5
-# A leaving process lets the deliveries that it has in its hands end.
+# Time for running deliveries to finish before the process exits.
 _DELIVERY_SECONDS = 5.0
 
 
@@ -42,7 +43,7 @@ class _Turn:
     thread: int
     deadline: float
     limit: float
-    computed_before: float | None = None  # seconds of its thread, when the deadline was first seen to be over
+    computed_before: float | None = None  # CPU seconds of its thread at the first look after the deadline
 
     def will_not_end(self, now: float) -> bool:
         if now > self.limit + _GRACE_SECONDS:
@@ -56,7 +57,7 @@ class _Turn:
 
 
 class Guard:
-    """One a worker process. `leave` ends the process, and is only ever called once."""
+    """One per worker process. Calls `leave`, which ends the process, at most once."""
 
     def __init__(self, keeper: Keeper, *, leave: Callable[[], None] | None = None) -> None:
         self._keeper = keeper
@@ -65,13 +66,13 @@ class Guard:
         self._has_left = False
 
     def start(self) -> None:
-        """From now on, before there is work: a turn of the first second may be the one that holds the interpreter."""
+        """Start before there is work: even a turn of the first second may hold the interpreter."""
         self._put_off()
         threads.start_vital("guard", self._watch)
 
     @contextlib.contextmanager
     def turn(self, job_id: UUID, *, seconds_left: float) -> Iterator[None]:
-        """Around a turn of this thread, whose job has `seconds_left` until its deadline."""
+        """Watch a turn of this thread for the block. `seconds_left`: time until its job's deadline."""
         now, thread = time.monotonic(), threading.get_ident()
         self._turns[thread] = _Turn(job_id, thread, now + seconds_left, now + settings.TURN_SECONDS)
         try:
@@ -84,12 +85,12 @@ class Guard:
         now = time.monotonic()
         stuck = {turn.job_id for turn in list(self._turns.values()) if turn.will_not_end(now)}
         for job_id in stuck:
-            # Not to be given back as if a stop had interrupted it: its lease lapses, and that counts.
+            # Do not give the job back as if a stop had interrupted it: its lease must lapse, which counts as a crash.
             self._keeper.let_go(job_id)
         if stuck and not self._has_left:
             self._has_left = True
             jobs = ", ".join(sorted(map(str, stuck)))
-            log.error("the turn of job %s does not end: this process does, when its other work is done", jobs)
+            log.error("the turn of job %s does not end: this process exits when its other work is done", jobs)
             self._leave()
 
     def _watch(self) -> None:
@@ -100,7 +101,7 @@ class Guard:
 
     @staticmethod
     def _put_off() -> None:
-        """The end of the process: again and again, for as long as the guard's thread gets the interpreter."""
+        """Postpone the exit of the process. The guard repeats this for as long as its thread gets the interpreter."""
         faulthandler.dump_traceback_later(settings.LEASE_SECONDS, exit=True, file=sys.__stderr__ or 2)
 
     def _end_process(self) -> None:
@@ -119,15 +120,15 @@ class Guard:
 
 
 def limit() -> None:
-    """What the operator says, of memory; processes that are started or forked later have the same."""
+    """Apply the operator's memory limit (WORKER_MAX_MEMORY_MB). Child processes started later inherit it."""
     if settings.WORKER_MAX_MEMORY_MB:
         limit_memory(settings.WORKER_MAX_MEMORY_MB)
 
 
 def limit_memory(megabytes: int) -> None:
-    """Of this process, and of those that it starts, each for itself: an allocation beyond is a MemoryError.
+    """Limit this process and each of its children: an allocation beyond the limit raises MemoryError.
 
-    RLIMIT_DATA counts what is writable and private. RLIMIT_AS would count address space that the C library only
+    RLIMIT_DATA counts writable private memory. RLIMIT_AS would also count address space that the C library only
     reserves, 64 MB for each of many threads.
     """
     size = megabytes * 1024 * 1024
@@ -135,7 +136,7 @@ def limit_memory(megabytes: int) -> None:
 
 
 def _seconds_computed(thread: int) -> float:
-    """Of a thread's own; where the platform does not tell, every thread counts as one that computes."""
+    """CPU seconds of a thread. On platforms without this clock, every thread counts as computing."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return time.monotonic()
     return time.clock_gettime(time.pthread_getcpuclockid(thread))
