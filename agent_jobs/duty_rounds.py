@@ -1,8 +1,8 @@
-"""Runs the periodic duties that a bell calls: one thread per bell and process, at most once in half a second.
+"""Runs the periodic duties that a doorbell calls: one thread per doorbell and process, at most every half second.
 
-`duty_table.DUTIES` lists them. A bell may call several duties; each is run for itself, so that one that raises is
-logged and counted, and the others go on. After an hour without workers some thousand bells wait; all but the first few
-then do nothing.
+`duty_table.DUTIES` lists them. A doorbell may call several duties. If one raises, the error is logged and counted, and
+the others still run. After an hour without workers some thousand doorbells wait; the interval turns all but the first
+few into no-ops.
 
 Some duties are done by one process at a time (`alone`). This saves work; safety does not need it. The lock belongs to a
 session and ends with it. A frozen process keeps its session, so another one that finds the duty neither done nor in
@@ -27,9 +27,9 @@ from infra.concurrency import Gate
 log = logging.getLogger(__name__)
 _SHORTEST_INTERVAL = 0.5
 _TRY_AGAIN = 0.02
-# By duty, in the space in which worker processes have the positive numbers. `audit` locks within its transaction.
+# Advisory lock numbers by duty; worker processes use the positive numbers. `audit` locks within its transaction.
 LOCKS = {"promote": -1, "audit": -2, "prune": -3, "erase": -4, "measure": -5}
-# Of a session between two statements of a duty, which waits for a fraction of a second at most.
+# Idle time after which a session counts as frozen. A duty pauses for less than a second between two statements.
 _SILENT_SECONDS = 5.0
 _END_SILENT = f"""
 SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -40,7 +40,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = %
         SELECT FROM {DutyRun._meta.db_table}
         WHERE duty = %(duty)s AND done_at > clock_timestamp() - make_interval(secs => %(seconds)s))
 """  # noqa: S608
-# A worker process stops: what takes long ends early.
+# Set when the worker process stops: long duties then end early.
 STOPPING = threading.Event()
 _gates: dict[str, Gate] = {}
 _begun_at: dict[str, float] = {}
@@ -48,10 +48,10 @@ _begun_at: dict[str, float] = {}
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """Periodic work. `bell` is the Celery message that calls it, every `every` seconds.
+    """Periodic work. `bell` names the doorbell that calls it, every `every` seconds.
 
-    `notes_itself`: the work records when it was done, because a call may find another process at it. `on_standby`:
-    workers also do it by their own clock while no bell is heard.
+    `notes_itself`: the work itself records when it was done, because a call does nothing if another process is doing
+    it. `on_standby`: workers also do it by polling while no doorbells arrive.
     """
 
     name: str
@@ -63,9 +63,9 @@ class Duty:
 
 
 def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
-    """Run each of `duties` unless this process did less than half a second ago. Returns the sum of their results.
+    """Run each of `duties` unless this process did so less than half a second ago. Returns the sum of their results.
 
-    `is_rung`: a bell was heard, which is recorded (`worker.polling`). An outage of the database ends the round.
+    `is_rung`: a doorbell arrived, which is recorded for `worker.polling`. An outage of the database ends the round.
     """
 
     def once() -> int:
@@ -80,7 +80,7 @@ def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
         except database.Error as error:
             if not database.is_unavailable(error):
                 raise
-            log.warning("bell %s: database unavailable: %s", bell, database.reason(error))
+            log.warning("doorbell %s: database unavailable: %s", bell, database.reason(error))
             database.drop_session()
             return 0
 
@@ -88,7 +88,7 @@ def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
 
 
 def each(duties: Sequence[Duty]) -> int:
-    """Run them one after the other, each for itself. Raises only where the database is unavailable."""
+    """Run them one after the other; a failure does not stop the rest. Raises only if the database is unavailable."""
     total, done = 0, []
     for duty in duties:
         try:
@@ -108,10 +108,10 @@ def each(duties: Sequence[Duty]) -> int:
 
 @contextmanager
 def alone(duty: str, *, patience_seconds: float = 0.0, silent_seconds: float = _SILENT_SECONDS) -> Iterator[bool]:
-    """Whether, for the block, this process is the one that does `duty`.
+    """Hold the lock of `duty` for the block. Yields whether this process got it.
 
-    False where another one is at it, and still is after `patience_seconds`. Where that one has said nothing to the
-    database for `silent_seconds`, its session is ended, and the next bell finds the lock free.
+    Yields False if another process still holds it after `patience_seconds`. If that one has sent nothing to the
+    database for `silent_seconds`, terminates its session, so that the next doorbell finds the lock free.
     """
     lock = (WorkerProcess.LOCK_SPACE, LOCKS[duty])
     with connection.cursor() as cursor:
@@ -141,9 +141,9 @@ def _is_locked(cursor: CursorWrapper, lock: tuple[int, int], patience_seconds: f
 
 
 def note_done(*duties: str) -> None:
-    """Record when they were done last: `/health/ready`, the metrics and the standby read it."""
+    """Record that the duties were done now, for `/health/ready`, the metrics and `worker.polling`."""
     with connection.cursor() as cursor:
-        # In one order, so that two processes cannot wait for each other.
+        # Sorted, so that two processes cannot deadlock.
         cursor.execute(
             f"INSERT INTO {DutyRun._meta.db_table} (duty) SELECT unnest(%s::text[]) ORDER BY 1"
             " ON CONFLICT (duty) DO UPDATE SET done_at = now()",

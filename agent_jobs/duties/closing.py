@@ -1,7 +1,7 @@
-"""Ends an organisation: close, reopen within the grace, and erase what it had.
+"""Ends an organisation: closes it, reopens it within the grace period, and erases its rows.
 
-From the close on its tokens are refused, its jobs are canceled and nothing of it is sent. After GRACE_DAYS a duty
-erases its rows. The audit stays, and so does the organisation's row: its id is never given to anybody else.
+Closing refuses its tokens, cancels its jobs and stops its messages. After GRACE_DAYS a duty erases its rows. The audit
+log stays. The organisation's row stays too, so that its id is never used again.
 """
 
 import logging
@@ -27,19 +27,19 @@ from infra.set_aside import SetAside
 
 log = logging.getLogger(__name__)
 GRACE_DAYS = 30
-# Tables with an organisation's column whose rows stay.
+# Tables with an organisation column whose rows are not erased.
 KEPT = (AuditEntry, AuditSeal)
 _BATCH = 200
 _CLOSER = Actor("system", "closing")
 _close_failed: SetAside[str] = SetAside("close_orgs")
 _cancel_failed: SetAside[UUID] = SetAside("close_orgs")
 _erase_failed: SetAside[str] = SetAside("erase")
-# What an organisation's row still says when it is erased.
+# Columns of an organisation's row that erasing clears.
 _BLANK = {"name": "", "hours": None}
 
 
 def close(org_id: str, *, actor: Actor) -> Org:
-    """Refuse its tokens, cancel its jobs, withdraw its messages. Calling it again continues what was left over.
+    """Refuse its tokens, cancel its jobs, withdraw its messages. Idempotent; a second call finishes an aborted one.
 
     Raises NotFound.
     """
@@ -56,7 +56,7 @@ def close(org_id: str, *, actor: Actor) -> Org:
 
 
 def reopen(org_id: str, *, actor: Actor) -> Org:
-    """Accept its tokens again; canceled jobs stay canceled. Raises NotFound, and Conflict where it is not closed or is
+    """Accept its tokens again; canceled jobs stay canceled. Raises NotFound, and Conflict if it is not closed or is
     erased."""
     with transaction.atomic():
         org = _locked(org_id)
@@ -71,9 +71,9 @@ def reopen(org_id: str, *, actor: Actor) -> Org:
 
 
 def erase(org_id: str, *, actor: Actor = _CLOSER, stop: threading.Event | None = None) -> Counter[str]:
-    """Delete the rows of a closed organisation, but for KEPT. Returns how many by table. May be repeated.
+    """Delete the rows of a closed organisation, except those of KEPT. Returns the number per table. Idempotent.
 
-    Raises NotFound, and Conflict where it is not closed.
+    Raises NotFound, and Conflict if it is not closed.
     """
     with transaction.atomic():
         org = _locked(org_id)
@@ -95,7 +95,7 @@ def erase(org_id: str, *, actor: Actor = _CLOSER, stop: threading.Event | None =
 
 
 def close_orgs() -> int:
-    """The duty: cancels what was posted to a closed organisation in the moment of its close. Returns how many jobs."""
+    """The duty: cancel jobs that were posted while their organisation was being closed. Returns how many."""
     canceled = 0
     for org_id in _closed().exclude(pk__in=_close_failed.rows()).values_list("pk", flat=True):
         with _close_failed.row(org_id):
@@ -105,7 +105,7 @@ def close_orgs() -> int:
 
 
 def erase_orgs() -> int:
-    """The duty: erases the organisations whose grace is over. Returns how many; 0 where another process is at it."""
+    """The duty: erase organisations whose grace is over. Returns how many; 0 if another process is doing it."""
     erased = 0
     with duty_rounds.alone("erase", silent_seconds=60.0) as is_alone:
         if not is_alone:

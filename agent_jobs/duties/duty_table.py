@@ -1,4 +1,4 @@
-"""The table of periodic duties. Celery entries, beat's schedule, standby and metrics follow from it.
+"""The table of periodic duties. The Celery entries, beat's schedule, polling and metrics derive from it.
 
 To add a duty: write a function that returns how many rows it handled, and add a line here.
 """
@@ -16,7 +16,7 @@ from infra import doorbell
 
 
 def _ringing(work: Callable[[], int]) -> Callable[[], int]:
-    """Nobody waits for these duties, so their bells may take their time on a bad line to Redis."""
+    """Allow the doorbells of `work` longer timeouts on a bad connection to Redis, because nobody waits for them."""
 
     def patient() -> int:
         with doorbell.patience():
@@ -52,13 +52,13 @@ BELLS: dict[str, tuple[Duty, ...]] = {
 
 
 def every(bell: str) -> float:
-    """Seconds between two rings of beat's."""
+    """Seconds between two doorbells from beat."""
     return min(duty.every for duty in BELLS[bell])
 
 
 def serve(bell: str, *, is_rung: bool = False) -> int:
-    """Run the duties of a bell. `is_rung`: a worker heard it, and did not look by its own clock."""
-    # Bells of work that is left over come from workers as well, and say nothing about beat.
+    """Run the duties of a doorbell. `is_rung`: a doorbell arrived, as opposed to polling."""
+    # Workers also ring for the other duties when work is left over, which says nothing about beat.
     return duty_rounds.serve(bell, BELLS[bell], is_rung=is_rung and is_on_standby(bell))
 
 

@@ -1,11 +1,12 @@
-"""Serves a second: promotes and wakes what falls due in it, at the moment it falls due.
+"""Promotes and wakes jobs at the moment they fall due, for one second per call.
 
-Beat rings once a second; a tick alone would start jobs half a second late on average. So the duty stays for the second
-and waits for the next due time, looking again at least every `_LONGEST_WAIT`, for a job may be posted meanwhile that is
-due sooner. One process at a time serves (`duties.alone`); that is thrift, not safety: every statement is idempotent.
+Beat rings once a second; one pass per second would start jobs half a second late on average. So the duty runs for the
+whole second and sleeps until the next due time. It looks again at least every `_LONGEST_WAIT`, because a job that is
+due sooner may be posted meanwhile. One process at a time serves (`duty_rounds.alone`). This saves work; safety does not
+need it, because every statement is idempotent.
 
-The next second's bell rings while the last one ends, and another process may hear it. It waits a moment for the one
-that is at it: without, nobody served that second.
+The next doorbell arrives while the last call ends, perhaps in another process. That process waits a moment for the lock
+(`_HANDOVER_SECONDS`); otherwise no process would serve that second.
 """
 
 import threading
@@ -38,7 +39,7 @@ SELECT extract(epoch FROM min(at) - now())::float8 FROM (
 
 
 def serve_second(*, seconds: float = 1.0) -> int:
-    """Promote and wake for `seconds`. Returns how many jobs became ready; 0 where another process serves."""
+    """Promote and wake for `seconds`. Returns how many jobs became ready; 0 if another process serves."""
     with duty_rounds.alone("promote", patience_seconds=_HANDOVER_SECONDS) as is_alone:
         return _serve(seconds) if is_alone else 0
 
@@ -67,10 +68,10 @@ def _seconds_to_next_due() -> float:
 
 
 def promote_and_wake() -> int:
-    """Everything due now becomes ready, in batches, each ringing its lanes. Returns how many jobs.
+    """Make all due jobs ready, in batches, and ring their queues after each batch. Returns how many jobs.
 
-    Batches of both kinds take turns: one organisation's ten thousand waits that end together hold up no start of
-    another's by more than a batch.
+    Batches of promotions and of wake-ups alternate. So if ten thousand waits of one organisation end together, they
+    delay another one's starts by at most one batch.
     """
     ready = 0
     while True:
@@ -88,7 +89,7 @@ def promote_and_wake() -> int:
 
 
 def _without_failing_rows(step: Callable[..., dict[str, int]], due: Callable[..., list[UUID]]) -> dict[str, int]:
-    """A batch, and where one of its rows makes it fail, that batch row by row."""
+    """Run a batch. If one of its rows makes it fail, run it again row by row, and set the failing row aside."""
     failed = _failed.rows()
     try:
         return step(without=failed)

@@ -1,9 +1,12 @@
-"""Deletes what has ended and is older than its organisation keeps it: jobs with all that hangs on them, and the rest.
+"""Deletes ended jobs with their rows, and other old rows, after the retention time of their organisation.
 
-An organisation's `retention_days`, else RETENTION_DAYS, counted by the database's clock from a job's end. What has not
-ended stays, however old, with the messages of its thread; the audit stays in any case. Everything goes in transactions
-of some hundred rows that lock nothing that a claim or a POST wants (rows that have ended, SKIP LOCKED), in the order of
-an index that is there for other reasons, and with pauses: a prune may take all night, it may not be felt.
+The retention time is the organisation's `retention_days`, else RETENTION_DAYS. It runs from a job's end, by the
+database's clock.
+Jobs that have not ended stay, however old, with the messages of their thread; the audit log always stays.
+
+A prune may take all night, but must not slow down other work. It deletes in transactions of some hundred rows, with
+pauses. It locks only ended rows, with SKIP LOCKED, so it blocks no claim and no POST. It follows the order of indexes
+that other queries need anyway.
 """
 
 import random
@@ -37,12 +40,12 @@ _OF_BUDGETS = ("usage_days", "reservations")
 KINDS = ("jobs", *_OF_JOBS, *_OF_BUDGETS, *channels.KINDS, "idempotency_keys", "workers", "sessions", "logins")
 BATCH = 500
 _SLICE_SECONDS = 10.0
-# Of the time that a batch took: the database is left alone for as long again.
+# Pause after each batch, as a multiple of the time that the batch took.
 _REST = 1.0
-# It rests between its batches, on a database that is slow for as long as these took.
+# Longer than for other duties, because the duty pauses between batches; on a slow database the pauses are long.
 _SILENT_SECONDS = 60.0
 _DEAD_WORKER_DAYS = 7
-# Attempts to log in, which count for a quarter of an hour, and log-ins.
+# Days to keep failed logins, which count for a quarter of an hour, and successful logins.
 _LOGINS: dict[type[Any], int] = {AccessAttempt: 1, AccessLog: 90}
 _CHANCE = random.SystemRandom()
 _failed: SetAside[str] = SetAside("prune")
@@ -52,8 +55,8 @@ _WAS_DONE = (
     "SELECT EXISTS (SELECT FROM agent_jobs_dutyrun WHERE duty = 'prune' AND done_at > now() - interval '1 hour')"
 )
 _CUTOFFS = "SELECT id, now() - make_interval(days => coalesce(%s, retention_days, %s)) FROM agent_jobs_org"
-# One status at a time, for then the index on (org, status, created_at) gives the oldest first. A job cannot end before
-# it is made, so `created_at` bounds the walk; `floor` spares it the entries of rows that have just been deleted.
+# One status at a time, so that the index on (org, status, created_at) returns the oldest first. A job cannot end before
+# its creation, so `created_at` bounds the scan; `floor` skips the index entries of rows that were just deleted.
 _ENDED = """
     FROM agent_jobs_job
     WHERE org_id = %(org_id)s AND status = %(status)s AND finished_at < %(before)s
@@ -82,7 +85,7 @@ SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM tasks), (SELECT count(
     (SELECT count(*) FROM activities), (SELECT count(*) FROM steps), (SELECT count(*) FROM approvals),
     (SELECT count(*) FROM budgets), (SELECT max(created_at) FROM ended)
 """
-# What an organisation did, not one of its jobs.
+# Activities of the organisation itself, without a job.
 _ORG_ACTIVITIES = """
     FROM agent_jobs_activity
     WHERE org_id = %(org_id)s AND job_id IS NULL AND created_at >= %(floor)s AND created_at < %(before)s
@@ -97,7 +100,8 @@ SELECT (SELECT count(*) FROM gone), (SELECT max(created_at) FROM old)
 """
 _OLD_USAGE = "FROM agent_jobs_usageday WHERE org_id = %(org_id)s AND day < (%(before)s AT TIME ZONE 'UTC')::date"
 _DELETE_USAGE = f"DELETE FROM agent_jobs_usageday WHERE id IN (SELECT id {_OLD_USAGE} LIMIT {BATCH})"
-# A call that is still out after so long has been given up; counters of days are of no use once calls of the day are.
+# Reservations go a day after they were closed. Daily counters go after seven days: the calls of their day have ended or
+# were given up by then.
 _OLD_RESERVATIONS = "FROM agent_jobs_reservation WHERE status <> 'open' AND closed_at < now() - interval '1 day'"
 _DELETE_RESERVATIONS = f"""
 DELETE FROM agent_jobs_reservation WHERE id IN (
@@ -119,10 +123,11 @@ DELETE FROM agent_jobs_idempotencykey WHERE id IN (
 
 
 def serve_slice(*, seconds: float = _SLICE_SECONDS, stop: threading.Event | None = None) -> int:
-    """The duty: prune for some seconds and, where work is left, ring for the next ones. Returns how many rows went.
+    """The duty: prune for `seconds`, and ring again if work is left. Returns the number of deleted rows.
 
-    0 at once where everything was pruned within the hour, or another process is at it (`duties.alone`). Beat rings more
-    often than that: one that is started anew every half hour forgets the hour.
+    Returns 0 at once if everything was pruned within the last hour, or if another process is doing it
+    (`duty_rounds.alone`). Beat rings every minute, because a beat that restarts every half hour would never come to an
+    hourly ring.
     """
     with duty_rounds.alone("prune", silent_seconds=_SILENT_SECONDS) as is_alone:
         if not is_alone or _was_done():
@@ -150,9 +155,9 @@ def prune(
     stop: threading.Event | None = None,
     rng: random.Random = _CHANCE,
 ) -> tuple[Counter[str], bool]:
-    """Delete what is too old, by kind; whether nothing was left. Any number may run at once.
+    """Delete old rows. Returns their number per kind, and whether nothing was left. Safe to run concurrently.
 
-    `older_than_days` in place of the organisations' own policies. After each batch it rests for `rest` times as long.
+    `older_than_days` replaces the organisations' own retention. After each batch, pauses for `rest` times its duration.
     """
     cutoffs = cutoffs_of(org_id, older_than_days)
     until = None if seconds is None else time.monotonic() + seconds
@@ -169,7 +174,7 @@ def prune(
 
 
 def count(*, org_id: str | None = None, older_than_days: int | None = None) -> Counter[str]:
-    """What `prune` would delete, by kind."""
+    """The number of rows that `prune` would delete, by kind."""
     cutoffs = cutoffs_of(org_id, older_than_days)
     found: Counter[str] = Counter()
     for one_id, before in cutoffs.items():
@@ -212,7 +217,7 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
 
 
 def cutoffs_of(org_id: str | None = None, older_than_days: int | None = None) -> dict[str, datetime]:
-    """The moment of each organisation before which what has ended is too old."""
+    """For each organisation, the moment before which ended jobs are too old."""
     with connection.cursor() as cursor:
         parameters: list[str | int | None] = [older_than_days, settings.RETENTION_DAYS]
         where = "" if org_id is None else " WHERE id = %s"
@@ -222,7 +227,7 @@ def cutoffs_of(org_id: str | None = None, older_than_days: int | None = None) ->
 
 def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Random) -> Iterator[Step]:
     if is_everybody:
-        # First, for they grow fastest; what one run has no time for, the next one has.
+        # First, because these tables grow fastest; the next run continues where this one stops.
         with _failed.row("everybody's"):
             yield from _until_short("idempotency_keys", _DELETE_KEYS, [settings.IDEMPOTENCY_KEY_HOURS])
             yield from _until_short("reservations", _DELETE_RESERVATIONS, [])
@@ -232,7 +237,7 @@ def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Rand
             for model, days in _LOGINS.items():
                 yield "logins", model.objects.filter(attempt_time__lt=Now() - timedelta(days=days)).delete()[0]
     org_ids = list(cutoffs)
-    rng.shuffle(org_ids)  # so that a run that is cut short does not always leave the same ones
+    rng.shuffle(org_ids)  # so that short runs do not always skip the same organisations
     for org_id in org_ids:
         with _failed.row(org_id):
             for status in sorted(TERMINAL):
@@ -280,7 +285,7 @@ def _dead_workers() -> "QuerySet[WorkerProcess]":
 
 
 def _kept(owners: Collection[str], cutoffs: dict[str, datetime]) -> set[str]:
-    """Of these owners of messages, the jobs that stay: their messages do, too."""
+    """Those owners of messages that are jobs to keep; their messages stay with them."""
     ids = [owner for owner in owners if _is_uuid(owner)]
     if not ids:
         return set()

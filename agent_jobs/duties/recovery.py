@@ -1,10 +1,10 @@
-"""Duties of recovery: take back what dead workers held, fail what is overdue, ring for what still waits.
+"""Recovery duties: take back the jobs of dead workers, fail overdue jobs, ring again for jobs that still wait.
 
-Idempotent and safe to run any number of times at once: rows are locked with SKIP LOCKED, moves are guarded.
+They are idempotent and safe to run concurrently: they lock rows with SKIP LOCKED, and moves are guarded.
 
-The three deaths that make a job a poison one are those since a turn of it last ended: a conversation of weeks is not to
-fail because machines have been lost now and then, and once a turn has ended, the next need not be taken in a process of
-its own. What kills its worker never ends its turn, so it has three deaths all the same.
+A job fails after three crashes (MAX_CRASHES) of its workers. Only crashes since its last finished turn count. So a
+conversation of weeks does not fail because machines are lost now and then, and after a finished turn the next one needs
+no process of its own. A job that kills its workers never finishes a turn, so it still reaches three.
 """
 
 from collections.abc import Mapping
@@ -30,9 +30,9 @@ from infra.set_aside import SetAside
 MAX_CRASHES = 3
 _SWEEPER = Actor("system", "recovery")
 _BATCH = 200
-# A worker's lock has to be free for this long: a live one takes it again sooner after its session was cut.
+# A worker is lost when its lock was free for this long; a live worker takes it again sooner after losing its session.
 _LOST_AFTER = timedelta(seconds=2)
-# Nobody swept for so long: the database was away or read-only, and keepers could not renew. They need a moment.
+# After an outage of the database, keepers get this long to renew their leases before lapsed leases count.
 _SETTLING = timedelta(seconds=5)
 _take_back_failed: SetAside[UUID] = SetAside("take_back")
 _deadlines_failed: SetAside[UUID] = SetAside("deadlines")
@@ -59,16 +59,16 @@ SELECT EXISTS (SELECT FROM resumed) OR EXISTS (
 
 
 def take_back_lost() -> int:
-    """Jobs whose lease has lapsed, or whose worker is dead, go back to WAITING; after the third time they fail."""
+    """Move jobs with a lapsed lease or a dead worker back to WAITING; fail them the third time. Returns how many."""
     with connection.cursor() as cursor:
         cursor.execute(_NOTE_LOST_WORKERS, [WorkerProcess.LOCK_SPACE])
-        # An outage that lets a lease lapse takes longer than this.
+        # Only an outage longer than this lets a lease lapse.
         outage = max(settings.LEASE_SECONDS - settings.HEARTBEAT_SECONDS - 2, 2)
         cursor.execute(_IS_SETTLING, {"outage": outage, "settling": _SETTLING.total_seconds()})
         (is_settling,) = cursor.fetchone()
     duty_rounds.note_done("take_back")
     leased = Job.objects.filter(lease_until__isnull=False).exclude(pk__in=_take_back_failed.rows())
-    # Leases that lapsed during an outage say nothing about their workers, which renew them as soon as they can.
+    # A lease that lapsed during an outage does not mean that its worker is dead: live workers renew it afterwards.
     is_lapsed = Q(pk=None) if is_settling else Q(lease_until__lt=Now())
     dead = list(WorkerProcess.objects.filter(lost_at__lt=Now() - _LOST_AFTER).values_list("id", flat=True))
     lost_ids = set(leased.filter(is_lapsed).values_list("id", flat=True)[:_BATCH])
@@ -109,9 +109,10 @@ def _take_back(job: Job) -> None:
 
 
 def give_back(held: Mapping[UUID, int]) -> int:
-    """What a worker that stops had not finished, by job and lease token, is ready for others at once; no crash counts.
+    """Make the unfinished jobs of a stopping worker ready for others at once. This does not count as a crash.
 
-    Whoever still works on it is fenced off. Returns how many jobs; one whose turn has just ended is not among them.
+    `held` maps job ids to fencing tokens. A thread that still works on such a job can write nothing more. Returns how
+    many jobs, without those whose turn has just ended.
     """
     given_back = 0
     for job_id, token in held.items():
@@ -127,7 +128,10 @@ def give_back(held: Mapping[UUID, int]) -> int:
 
 
 def fail_overdue() -> int:
-    """Jobs past their deadline fail with what they have, and say so in the channel if they spoke there."""
+    """Fail jobs past their deadline; they keep their result so far. Returns how many.
+
+    A job that has spoken in its channel says there that it stops.
+    """
     overdue = Job.objects.filter(status__in=[JobStatus.WAITING, JobStatus.RUNNING], deadline_at__lte=Now())
     failed = 0
     found = overdue.exclude(pk__in=_deadlines_failed.rows()).order_by("deadline_at").values_list("id", flat=True)
@@ -158,9 +162,9 @@ def fail_overdue() -> int:
 
 
 def ring_for_waiting() -> int:
-    """Ring again for every lane where something has been ready for a second: the bell may have been lost.
+    """Ring again for every queue with a job that has been ready for a second: its doorbell may have been lost.
 
-    Returns how many lanes.
+    Returns how many queues.
     """
     rung = 0
     waiting = Job.objects.filter(queue_at__lt=Now() - timedelta(seconds=1))
