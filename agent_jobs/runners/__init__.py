@@ -1,4 +1,4 @@
-"""The runners: one file each, one line in `RUNNERS`. No Django here, and no runner knows another."""
+"""The runners: one file each, one line in `RUNNERS`. They use no Django, and do not import each other."""
 
 from agent_jobs.runners.base import Runner
 from agent_jobs.runners.conversation import ConversationRunner
@@ -14,12 +14,12 @@ def get(name: str) -> Runner:
 
 
 def names() -> list[str]:
-    """What this process can perform."""
+    """The runners that this process can call."""
     return list(_BY_NAME)
 
 
 def register(runner: Runner) -> None:
-    """Add one that does not ship with the service; called where settings are made, in every process alike."""
+    """Add a runner that does not ship with the service. Call it where the settings are defined, so in every process."""
     global RUNNERS
     RUNNERS = (*RUNNERS, runner)
     _BY_NAME[runner.name] = runner

@@ -1,8 +1,8 @@
-"""What a runner is given and what it answers.
+"""The interface of runners: the `Run` that they get and the outcomes that they return.
 
 A runner is the code that performs a job: a pure step from a `Run` to an outcome. It has no database, no clock and no
-channel; what it wants said it puts into `say`, and the service writes it down together with the outcome, so that a
-turn either happened, with everything it said, or did not.
+channel. It puts its messages into `say`, and the service writes them in one transaction with the outcome. So a turn
+happens with all its messages, or not at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from agent_jobs import llm
 
 
 class Wake(StrEnum):
-    """Why a turn is taken."""
+    """The reason for a turn."""
 
     START = "start"
     REPLY = "reply"
@@ -32,57 +32,61 @@ class Said:
 
 
 class Journal(Protocol):
-    """What a turn does outside, each call recorded before the next begins; a turn that is taken up again after a crash
-    gets what is recorded, in the same order, and nothing is done twice.
+    """The outside calls of a turn. Each call is recorded before the next one begins.
 
-    All of it raises LeaseLost when the job is somebody else's by now, or has ended: the runner lets that pass.
+    A turn that resumes after a crash gets the recorded results in the same order, so that no call is made twice. Every
+    method raises LeaseLost if the job has ended or another worker holds it; the runner must not catch that.
     """
 
     def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply | AwaitApproval:
-        """One call of the model, or that the turn waits for a person to allow it more budget. Raises as `llm.Model`
-        does, and Interrupted where a message came in meanwhile."""
+        """Call the model. AwaitApproval: the turn waits for a person to allow more budget.
+
+        Raises what `llm.Model` raises, and Interrupted if a message came in meanwhile.
+        """
         ...
 
     def perform(self, call: llm.ToolCall) -> str | AwaitApproval:
-        """What the model is told of a tool call, or that the turn waits for a person's approval of it."""
+        """Make a tool call and return its answer for the model. AwaitApproval: a person must approve the call first."""
         ...
 
     def say(self, texts: Sequence[str]) -> None:
-        """Say these now, while the turn goes on."""
+        """Send these messages now, while the turn goes on."""
         ...
 
     def lines(self) -> tuple[Said, ...]:
-        """The transcript as it is by now."""
+        """The current transcript."""
         ...
 
     def count_heard(self) -> int:
-        """How many messages of people the transcript has by now."""
+        """The number of human messages in the current transcript."""
         ...
 
     def fitted(self, result_data: Any) -> tuple[Any, str]:
-        """A result as the job type's schema takes it, mended where the meaning is plain; and what is wrong with it, in
-        a sentence, or nothing."""
+        """The result, repaired to fit the job type's schema where the meaning is plain, and the remaining errors.
+
+        The errors are one sentence, or empty.
+        """
         ...
 
     def disown(self, code: str) -> None:
-        """The model's last answer failed the turn with this code: a retry of the turn asks anew."""
+        """Record that the model's last answer failed the turn with this code, so that a retry asks the model anew."""
         ...
 
     @property
     def is_ahead(self) -> bool:
-        """More is recorded: what was to come next was decided already."""
+        """Whether a later model call is recorded, so that the turn has already gone on from here."""
         ...
 
 
 class Interrupted(Exception):
-    """A person wrote while the model was thinking, and the job's policy is to begin again with that."""
+    """A person wrote during a model call, and the job's policy is to repeat the call with that message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One turn. `transcript` is oldest first; `follow_ups_sent` counts those since the last reply.
+    """One turn. `transcript` is oldest first; `follow_ups_sent` counts follow-ups since the last reply.
 
-    `prompt` is the template of the start prompt; `instructions` comes from the job's profile. `journal` is given to
+    `prompt` is the template of the start prompt; `instructions` comes from the job's profile. `journal` is set for
     runners that have a conversation; `tools` are those that the agent may call.
     """
 
@@ -102,8 +106,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """One call of a language model, as the job's activities record it. `is_told`: it has its activity already, as every
-    call does that is paid for."""
+    """One call of a language model, as the job's activities record it.
+
+    `is_told`: its activity is written already, as for every paid call.
+    """
 
     model: str
     input: Mapping[str, Any]
@@ -121,7 +127,7 @@ class Done:
     result_data: Any = None
     say: tuple[str, ...] = ()
     calls: tuple[ModelCall, ...] = ()
-    heard: int = 0  # how many messages of people it takes into account
+    heard: int = 0  # number of human messages taken into account
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +141,10 @@ class AwaitReply:
 
 @dataclass(frozen=True, slots=True)
 class AwaitApproval:
-    """A person is to allow a call; the turn goes on when they have, or when `seconds` are over.
+    """The turn waits for a person's decision on a call, for at most `seconds`.
 
-    `say` asks for it, in a message with the id `message_id` and these `buttons` (label and value); empty where that
-    was said before. Where the time has not begun, it begins when that message is out.
+    `say` is the question, sent as the message `message_id` with these `buttons` (label and value); it is empty if it
+    was sent before. If not `has_begun`, the time starts when that message is delivered.
     """
 
     message_id: str
@@ -151,9 +157,9 @@ class AwaitApproval:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The turn did not work out. Retryable ones are tried again as the job's config says.
+    """The turn failed. A retryable failure is retried as the job's config says.
 
-    Where it does not count as an attempt, the turn is tried again until the job's deadline, whatever the config says.
+    If it does not count as an attempt (`counts`), it is retried until the job's deadline, regardless of the config.
     """
 
     code: str
@@ -169,8 +175,10 @@ Outcome = Done | AwaitReply | AwaitApproval | Failed
 
 
 class Runner(Protocol):
-    """`lane` is the queue that its jobs wait in. `batch_size` above 1 is for runners that are short and touch nothing
-    outside, for a crash runs a whole batch again. `has_conversation` loads the transcript and the profile."""
+    """Performs jobs. `lane`: the queue of its jobs. `has_conversation`: its `Run` has a transcript and a profile.
+
+    `batch_size` above 1 is only for short runners without outside effects, because a crash repeats the whole batch.
+    """
 
     name: str
     lane: str

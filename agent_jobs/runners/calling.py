@@ -1,8 +1,8 @@
-"""Calls a runner: within this process, or in one of its own, where it may die, loop or eat without harm to others.
+"""Calls a runner in this process, or in a process of its own, where a crash or an endless loop harms no other job.
 
-A runner is a pure step from a `Run` to an outcome, so it can be carried into another process and back. That is for a
-job whose workers have died before: whatever kills them then kills nobody else, and a job that merely stood beside such
-a one gets its turn in peace. Such a process is a new Python: it needs 0.8 s of CPU to start, 2.7 s for a hosted model.
+A runner is a pure step from a `Run` to an outcome, so another process can take it. A job gets its own process if its
+workers have died before. If it kills them, it now kills only its own process; if another job did, it now finishes its
+turn. The process is a new Python: it needs 0.8 s of CPU to start, 2.7 s with a hosted model.
 """
 
 import json
@@ -23,30 +23,30 @@ from agent_jobs.errors import LeaseLost, PermanentError, RetryableError, RunErro
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Run, Runner
 
 log = logging.getLogger(__name__)
-# All texts of an outcome together, and its result as JSON: what a row is to hold and an answer to carry.
+# Limit for all texts of an outcome plus its result as JSON, so that rows and HTTP answers stay small enough.
 MAX_OUTCOME_CHARACTERS = 1_000_000
 _MAX_MESSAGE_CHARACTERS = 10_000
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 def call(runner: Runner, run: Run) -> Outcome:
-    """One turn. The only place around a runner: whatever it raises or answers becomes a recorded outcome."""
+    """Run one turn. Turns every exception and every invalid answer of the runner into an outcome."""
     try:
         outcome = runner.run(run)
     except (RetryableError, PermanentError) as error:
         return failure(error)
     except LeaseLost as error:
-        return Failed(error.code, error.message)  # of a turn that nothing will be written of
+        return Failed(error.code, error.message)  # nothing of this turn will be written
     except MemoryError:
         return Failed("out_of_memory", f"the {runner.name} runner wanted more memory than a worker may have")
     except (Exception, SystemExit) as error:
-        log.exception("job %s: the %s runner broke", run.job_id, runner.name)
+        log.exception("job %s: the %s runner raised an unexpected error", run.job_id, runner.name)
         return Failed("runner_error", f"the {runner.name} runner broke: {type(error).__name__}")
     return _bounded(outcome)
 
 
 def failure(error: RunError) -> Failed:
-    """What a runner, or what is done for it, raised, as an outcome."""
+    """The outcome for an error that a runner, or a call on its behalf, raised."""
     is_retryable = isinstance(error, RetryableError)
     retry_after = error.retry_after if isinstance(error, RetryableError) else None
     counts = not isinstance(error, Unsupported)
@@ -56,11 +56,11 @@ def failure(error: RunError) -> Failed:
 
 
 def call_alone(runner: Runner, given: Any, *, seconds: float, take: Callable[[Runner, Any], Outcome] = call) -> Outcome:
-    """The same in a process of its own, which ends with this one, or after `seconds`.
+    """Run one turn in a process of its own, which ends with this one, or after `seconds`.
 
-    `take` is called there with the runner and `given`: a run, or what one is made of. It stands at the top of a module
-    that calls `serve` with it where it is the main one. The death of that process is an outcome, too: `worker_lost`, or
-    `turn_timeout` where we ended it.
+    That process calls `take` with the runner and `given` (a run, or the claim to build it from). `take` must be a
+    top-level function of a module that calls `serve(take)` when run as the main module. If the process dies, the
+    outcome is `worker_lost`, or `turn_timeout` if this function ended it.
     """
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", take.__module__, str(os.getpid())],
@@ -80,7 +80,7 @@ def call_alone(runner: Runner, given: Any, *, seconds: float, take: Callable[[Ru
             if pipe is not None:
                 pipe.close()
     if process.returncode == 0 and answer:
-        # Written by our own code, in a process of ours.
+        # Safe to unpickle: our own code wrote it, in our own child process.
         outcome: Outcome = pickle.loads(answer)  # noqa: S301
         return outcome
     is_signal = process.returncode < 0
@@ -90,7 +90,7 @@ def call_alone(runner: Runner, given: Any, *, seconds: float, take: Callable[[Ru
 
 
 def _bounded(given: Any) -> Outcome:
-    """What a runner answered, or the failure that it is instead."""
+    """The runner's outcome, or a failure if it is invalid or too large."""
     outcome: Outcome
     result, result_data = "", None
     match given:
@@ -116,10 +116,10 @@ def _bounded(given: Any) -> Outcome:
 
 # --- In a process of its own -----------------------------------------------------------------------------------
 def serve(take: Callable[[Runner, Any], Outcome]) -> None:
-    """What a new Python does: one turn, and no more."""
+    """The main function of the new process: take one turn and exit."""
     _end_with(int(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a runner prints is no answer
+    os.dup2(2, 1)  # prints of a runner go to stderr, because stdout carries the answer
     facts, runner, given = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
     with bound_contextvars(**facts):
         answers.write(pickle.dumps(take(runner, given)))
@@ -128,14 +128,14 @@ def serve(take: Callable[[Runner, Any], Outcome]) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Linux ends this process with the thread that started it; elsewhere it ends with its turn."""
+    """On Linux, let the kernel kill this process when its parent thread ends; elsewhere it ends with its turn."""
     if sys.platform == "linux":
         import ctypes
 
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
         if os.getppid() != parent:
-            os._exit(1)  # it had died before it could be watched
+            os._exit(1)  # the parent died before the kernel watched it
 
 
 if __name__ == "__main__":

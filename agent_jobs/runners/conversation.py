@@ -1,17 +1,18 @@
 """Talks with people in a channel until the model says that the goal is reached.
 
-A turn asks the model, does what it asks for by way of tools, and asks again, until it has something to say or to end
-with. What people write meanwhile is taken in as the job's `on_message` says:
+A turn asks the model, makes the tool calls that it requests, and asks again, until the model answers people or ends the
+job. The job's `on_message` decides about messages that people write during a turn:
 
-* `steer` (the default): the model sees it in its next step; what it was about to say is thought over once more.
-* `interrupt`: as that, and a call of the model that is under way is given up.
-* `enqueue`, `reject`: it waits for the next turn, or is turned away at the door (`conversation.replies`).
+* `steer` (the default): the model sees them in its next step. If it was about to answer, it is asked once more.
+* `interrupt`: the same, and a running call of the model is aborted.
+* `enqueue`: they wait for the next turn.
+* `reject`: they are refused on arrival (`conversation.replies`).
 
-An answer of the model that cannot be taken (`llm.Slip`) is a step like any other: the model is told what is wrong with
-it and asked again, `MAX_SLIPS` times in a turn. Then the turn fails, and may be tried again.
+If an answer of the model is invalid (`llm.Slip`), the turn tells the model the error and asks again, up to `MAX_SLIPS`
+times in a turn. Then the turn fails; a retry may follow.
 
-Whoever wrote is heard: a turn that would end the job, without knowing what was written meanwhile, says what it has to
-say and leaves the end to the next, which follows at once.
+No message of a person is ignored. If the model would end the job without having seen a new message, the turn sends its
+answer but does not end the job. The next turn follows at once and decides about the end.
 """
 
 from agent_jobs import llm
@@ -30,9 +31,9 @@ from agent_jobs.runners.base import (
 )
 
 DEFAULT_MAX_STEPS = 20
-# Answers of a model that cannot be taken and that it is told of, in one turn; one more fails the turn.
+# Invalid answers of the model per turn that it may correct; one more fails the turn.
 MAX_SLIPS = 2
-# Times that a model which is being interrupted begins anew before it is heard to the end.
+# After this many interruptions, a model call runs to its end.
 _MOST_INTERRUPTIONS = 10
 _TOOK_WRITTEN = ("steer", "interrupt")
 _GO_ON = "Go on where you stopped. Nothing of what you wrote so far has been said."
@@ -75,7 +76,7 @@ class _Turn:
         return Failed("step_limit", f"the agent took more than {most} steps in one turn")
 
     def _act_on(self, reply: llm.Reply) -> Outcome | None:
-        """The turn's outcome, or None where the model is to be asked once more."""
+        """The turn's outcome, or None to ask the model once more."""
         if reply.slip:
             return self._complain(reply.slip)
         if reply.is_paused:
@@ -84,7 +85,7 @@ class _Turn:
         return self._perform(reply) if reply.calls else self._end(reply)
 
     def _complain(self, slip: llm.Slip) -> Failed | None:
-        """Tell the model what is wrong with its answer; fail the turn where it was told often enough."""
+        """Tell the model what is wrong with its answer, or fail the turn after MAX_SLIPS such answers."""
         if slip.is_final or self._slips == MAX_SLIPS:
             self._journal.disown(slip.code)
             return Failed(slip.code, slip.what, is_retryable=not slip.is_final)
@@ -125,14 +126,14 @@ class _Turn:
             if isinstance(answer, AwaitApproval):
                 return answer
             answers[call.id] = answer
-        # Where the transcript is read again before the next step, these words stand there.
+        # With `_takes_written`, the next step reads the transcript again, which contains this text already.
         text = "" if self._takes_written else "\n".join(reply.say)
         self._steps.append(llm.Step(reply.calls, answers, text=text, note=reply.note))
         return None
 
     def _end(self, reply: llm.Reply) -> Outcome | None:
         if self._journal.is_ahead:
-            return None  # it did think again, before the turn was cut off
+            return None  # before the turn was cut off, the model was asked again here
         may_think_again = self._takes_written and not self._has_thought_again
         is_behind = (may_think_again or reply.is_done) and self._journal.count_heard() > self._heard
         if is_behind and may_think_again:
@@ -150,7 +151,7 @@ class _Turn:
         return Done(result=reply.result, result_data=result_data, say=reply.say, heard=self._heard)
 
     def _has_spoken(self) -> bool:
-        """Whether the agent ever said anything in this job, or just now by a tool."""
+        """Whether the agent has said anything in this job, including messages sent by a tool in this turn."""
         return any(not said.is_human for said in (*self._lines, *self._journal.lines()))
 
     @property

@@ -1,4 +1,4 @@
-"""Says one thing: renders the start prompt with the job's params, and is done when it is delivered."""
+"""Sends one message: the start prompt, rendered with the job's params. The job ends when it is delivered."""
 
 from agent_jobs.runners import prompts
 from agent_jobs.runners.base import Done, Run

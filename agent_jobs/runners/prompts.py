@@ -1,7 +1,8 @@
-"""Prompt templates: Jinja2 in a sandbox, with the job's params as names and as `params`.
+"""Renders prompt templates: Jinja2 in a sandbox, with the job's params as names and as `params`.
 
-Whoever holds a WRITE token of an organisation writes them. `agent_jobs.sandbox` says what a template may do and bounds
-it; here is decided which template runs in this process: a small one without loops, on small params.
+Templates are untrusted: anyone with a WRITE token of an organisation can write them. `agent_jobs.sandbox` defines and
+limits what a template may do. This module decides where it runs: in this process if it is small, has no loop and reads
+small params; else in a child process.
 """
 
 import json
@@ -14,12 +15,12 @@ from agent_jobs.sandbox import pool, templates
 
 # Compiling costs some 10 microseconds a token.
 _MAX_TOKENS = 300
-# Characters of params, times how often the template may read all of them.
+# The most characters of params, multiplied by the number of times that the template may read all of them.
 _MAX_READ = 300_000
 
 
 def check(template: str) -> str:
-    """What is wrong with a template as such; '' where nothing is. Raises RetryableError (`busy`)."""
+    """The error of a template, or '' if it is valid. Raises RetryableError (`busy`)."""
     try:
         if _small(template) is None:
             return str(pool.run("check", template=template))
@@ -29,8 +30,11 @@ def check(template: str) -> str:
 
 
 def render(template: str, params: Mapping[str, Any]) -> str:
-    """The text of a prompt. Raises PermanentError: `prompt_invalid`, which name is missing, or what went wrong, and
-    `prompt_too_complex`; and RetryableError (`busy`)."""
+    """The text of a prompt.
+
+    Raises PermanentError (`prompt_invalid` with the missing name or the error; `prompt_too_complex`) and RetryableError
+    (`busy`).
+    """
     try:
         small = _small(template)
         if small and not small.has_loop:
@@ -49,7 +53,7 @@ def render(template: str, params: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=250)
 def _small(template: str) -> templates.Compiled | None:
-    """The compiled template, None where compiling it is for the child. Raises TemplateFault."""
+    """The compiled template, or None if it is so large that the child process compiles it. Raises TemplateFault."""
     if templates.token_count(template, most=_MAX_TOKENS) >= _MAX_TOKENS:
         return None
     return templates.compiled(template)
