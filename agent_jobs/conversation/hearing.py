@@ -28,5 +28,5 @@ def count(claim: Claim) -> int:
 def _written(claim: Claim) -> tuple[int, bool, str]:
     found: tuple[int, bool, str] | None = prepared_sql.first(_HEARD, {"job": claim.id})
     if found is None:
-        raise LeaseLost("the job is not there any more")
+        raise LeaseLost("the job no longer exists")
     return found

@@ -116,9 +116,9 @@ def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now:
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)
         if job.is_terminal:
-            raise Conflict(f"the job is already {job.status}: nobody hears a reply", code="job_has_ended")
+            raise Conflict(f"the job is already {job.status} and takes no replies", code="job_has_ended")
         if job.started_at is None:
-            raise Conflict(f"the job is {job.status} and has not begun: nobody hears a reply", code="job_not_begun")
+            raise Conflict(f"the job is {job.status} and takes no replies before it has begun", code="job_not_begun")
         stored_bytes.admit_text(org_id, text)
         said = Message.objects.filter(job_id=job.pk, is_human=True).order_by("id")
         last = said.values_list("id", flat=True).last() or 0
@@ -136,7 +136,7 @@ def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now:
         heard = receive(incoming)
         message = said.filter(id__gt=last).last() if heard else None
         if message is None:
-            raise Conflict("the job takes no reply now", code="reply_refused")
+            raise Conflict("the job takes no replies now", code="reply_refused")
         audit_log.record(
             org_id,
             "message.brought_in",

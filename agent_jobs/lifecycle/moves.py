@@ -98,7 +98,7 @@ def _read_again(job: Job) -> None:
     """Does the same as `refresh_from_db`, with a prepared statement."""
     now = prepared_sql.instance(Job, "id = %(id)s", {"id": job.pk})
     if now is None:
-        raise Job.DoesNotExist(f"there is no job {job.pk} any more")
+        raise Job.DoesNotExist(f"job {job.pk} no longer exists")
     for field in Job._meta.concrete_fields:
         setattr(job, field.attname, getattr(now, field.attname))
 

@@ -1,4 +1,4 @@
-"""Calls a runner in this process, or in a process of its own, where a crash or an endless loop harms no other job.
+"""Calls a runner in this process or in one of its own, where a crash or an endless loop harms no other job.
 
 A runner is a pure step from a `Run` to an outcome, so another process can take it. A job gets its own process if its
 workers have died before. If it kills them, it now kills only its own process; if another job did, it now finishes its
@@ -86,7 +86,7 @@ def call_alone(runner: Runner, given: Any, *, seconds: float, take: Callable[[Ru
     is_signal = process.returncode < 0
     how = signal.Signals(-process.returncode).name if is_signal else f"exit code {process.returncode}"
     log.error("the %s runner's own process died: %s", runner.name, how)
-    return Failed("worker_lost", f"its worker died again, and now in a process of its own ({how})")
+    return Failed("worker_lost", f"its worker died again, this time in a process of its own ({how})")
 
 
 def _bounded(given: Any) -> Outcome:
@@ -101,7 +101,7 @@ def _bounded(given: Any) -> Outcome:
         case AwaitReply() | AwaitApproval():
             outcome = given
         case _:
-            return Failed("runner_error", f"the runner answered {type(given).__name__}, which is no outcome")
+            return Failed("runner_error", f"the runner returned {type(given).__name__}, which is not an outcome")
     size = len(result) + sum(map(len, outcome.say))
     if size <= MAX_OUTCOME_CHARACTERS:
         try:
@@ -110,7 +110,7 @@ def _bounded(given: Any) -> Outcome:
             return Failed("invalid_result", f"the outcome of the turn cannot be written as JSON: {error}"[:200])
     if size > MAX_OUTCOME_CHARACTERS:
         bound = f"{MAX_OUTCOME_CHARACTERS:,}"
-        return Failed("result_too_large", f"what the turn ended with has {size:,} characters; {bound} are allowed")
+        return Failed("result_too_large", f"the outcome of the turn has {size:,} characters; {bound} are allowed")
     return outcome
 
 

@@ -1,18 +1,18 @@
 """Talks with people in a channel until the model says that the goal is reached.
 
-A turn asks the model, makes the tool calls that it requests, and asks again, until the model answers people or ends the
-job. The job's `on_message` decides about messages that people write during a turn:
+A turn asks the model, makes the tool calls that it requests, and asks again. It ends when the model answers people or
+ends the job. The job's `on_message` decides about messages that people write during a turn:
 
 * `steer` (the default): the model sees them in its next step. If it was about to answer, it is asked once more.
 * `interrupt`: the same, and a running call of the model is aborted.
 * `enqueue`: they wait for the next turn.
 * `reject`: they are refused on arrival (`conversation.replies`).
 
-If an answer of the model is invalid (`llm.Slip`), the turn tells the model the error and asks again, up to `MAX_SLIPS`
-times in a turn. Then the turn fails; a retry may follow.
+If an answer of the model is invalid (`llm.Slip`), the turn tells the model why and asks again. After `MAX_SLIPS` such
+answers the next one fails the turn; a retry may follow.
 
-No message of a person is ignored. If the model would end the job without having seen a new message, the turn sends its
-answer but does not end the job. The next turn follows at once and decides about the end.
+No message of a person is ignored. If the model ends the job without having seen a new message, the turn sends only the
+answer. The next turn follows at once and decides about the end.
 """
 
 from agent_jobs import llm
@@ -51,7 +51,7 @@ class ConversationRunner:
     has_conversation = True
 
     def run(self, run: Run) -> Outcome:
-        assert run.journal is not None, "a conversation is taken down"
+        assert run.journal is not None, "a conversation needs a journal"
         return _Turn(run, run.journal).take()
 
 

@@ -30,6 +30,6 @@ def patiently(work: Callable[[], _T]) -> _T:
             if not database.is_unavailable(error):
                 raise
             if connection.in_atomic_block or time.monotonic() > until:
-                raise LeaseLost("the database is away") from error
+                raise LeaseLost("the database is unavailable") from error
             database.drop_session()
             threading.Event().wait(_CHANCE.uniform(0.1, 0.5))

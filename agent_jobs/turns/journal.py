@@ -119,7 +119,7 @@ class Journal:
                 is_cut = context.cut(turn, self._context_tokens)[0] != shown
                 if error.code != reading.CONTEXT_TOO_LONG or not may_cut or not is_cut:
                     raise
-        raise AssertionError("the last try answers or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def disown(self, code: str) -> None:
         if self._answered:
@@ -263,7 +263,7 @@ class Journal:
                     self._end(step, {"error": error.code, "message": error.message}, tool, arguments, began)
                     raise
                 if flying.is_lost:
-                    raise LeaseLost("the job is not ours any more")
+                    raise LeaseLost("this worker no longer holds the job")
         text = f"{told}\n{answer.text}".strip()[:_MOST_CHARACTERS]
         self._end(step, {"text": text, "is_error": answer.is_error}, tool, arguments, began)
         return text
@@ -291,7 +291,7 @@ class Journal:
                 return patiently(lambda: self._park(approval))
             if approval.status != Approval.Status.APPROVED:
                 if approval.on_timeout == "fail" and approval.status == Approval.Status.EXPIRED:
-                    raise PermanentError(f"nobody decided about {approval.tool} in time", code="approval_expired")
+                    raise PermanentError(f"the approval of {approval.tool} has expired", code="approval_expired")
                 text = told_decisions.refused(approval)
                 self._end(step, {"text": text, "is_error": True}, tool, arguments)
                 return text
@@ -395,7 +395,7 @@ class Journal:
         )
         job = mine.select_for_update(no_key=True).first()
         if job is None:
-            raise LeaseLost("the job is not ours any more")
+            raise LeaseLost("this worker no longer holds the job")
         return job
 
 

@@ -62,7 +62,7 @@ class ModelCalls:
                     reply = llm.ask(self._routes, turn, on_start, call.make)
             except RetryableError:
                 if flying.is_lost:
-                    raise LeaseLost("the job is not ours any more") from None
+                    raise LeaseLost("this worker no longer holds the job") from None
                 if flying.is_interrupted:
                     raise Interrupted from None
                 raise

@@ -83,5 +83,5 @@ def _offered(
             return tools.offered(claim.org_id, stated, allowed=allowed, on_start=on_start)
         except RetryableError:
             if flying.is_lost:
-                raise PermanentError("the job is not ours any more", code=LeaseLost.code) from None
+                raise PermanentError("this worker no longer holds the job", code=LeaseLost.code) from None
             raise

@@ -81,7 +81,7 @@ class Walk:
         given = json.dumps(storable(step.input))
         call = {"kind": step.kind, "name": step.name, "call": step.call_id, "input": given}
         if not prepared_sql.run(_INSERT, {**place, **call, "job": self._claim.id, "token": self._claim.token}):
-            raise LeaseLost("the job is not ours any more")
+            raise LeaseLost("this worker no longer holds the job")
 
 
 def close(step: Step, output: Mapping[str, Any]) -> int:

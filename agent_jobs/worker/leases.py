@@ -151,7 +151,7 @@ class Keeper:
             cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [WorkerProcess.LOCK_SPACE, self.worker_id])
             if not cursor.fetchone()[0]:
                 # The old session is not dead yet; the keeper's next round tries again with a new one.
-                raise OperationalError("the advisory lock of the last session is still held")
+                raise OperationalError("the previous session still holds the advisory lock")
         WorkerProcess.objects.filter(pk=self.worker_id).update(lost_at=None)
         self._is_registered.set()
 

@@ -220,7 +220,7 @@ class Worker:
 def _fault(claim: Claim, error: Exception) -> Failed:
     if database.is_unavailable(error):
         log.warning("job %s: database unavailable: %s", claim.id, database.reason(error))
-        return Failed(LeaseLost.code, "the database is away")
+        return Failed(LeaseLost.code, "the database is unavailable")
     log.error("job %s: an internal error ended its turn", claim.id, exc_info=error)
     return Failed("internal_error", f"a fault of the service: {type(error).__name__}", is_retryable=True)
 

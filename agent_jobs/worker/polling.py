@@ -91,7 +91,7 @@ class Standby:
             except database.Error as error:
                 if not database.is_unavailable(error):
                     raise
-                log.warning("standby: database unavailable: %s", database.reason(error))
+                log.warning("polling: database unavailable: %s", database.reason(error))
                 database.drop_session()
         connection.close()
 
@@ -100,11 +100,11 @@ class Standby:
             work()
         except database.Error as error:
             if not database.is_unavailable(error):
-                log.exception("standby: work failed")
+                log.exception("polling: work failed")
             else:
-                log.warning("standby: database unavailable: %s", database.reason(error))
+                log.warning("polling: database unavailable: %s", database.reason(error))
                 database.drop_session()
         except Exception:  # as Celery does for a failed entry; the next tick tries again
-            log.exception("standby: work failed")
+            log.exception("polling: work failed")
         finally:
             connection.close()
