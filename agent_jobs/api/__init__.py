@@ -1,6 +1,6 @@
-"""The native HTTP API: what the documents promise, in the words of HTTP.
+"""The native HTTP API: turns requests into service calls, and results into responses.
 
-`auth` says who asks, `parsing` what a client may send, `errors` how a refusal looks, `paging` and `filters` how lists
-are cut; each resource then has one file with its serializers and views. `base` puts a request through these steps in
-the order that decides which error wins. Nothing here touches a table: services write, queries read.
+`auth` authenticates the client, `parsing` and `fields` check its input, `errors` builds error responses, and `paging`
+and `filters` handle lists. Each resource has one file with its serializers and views. `base` runs the steps of a
+request in the order that decides which error wins. Nothing here touches a table: services write, queries read.
 """

@@ -1,4 +1,4 @@
-"""What happened: `/services/activities`, and the shape of an activity wherever one is shown."""
+"""Activities: `/services/activities`, and the JSON form of an activity, which other endpoints use too."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ ActivityPage = inline_serializer("ActivityPage", {"data": Activity(many=True), "
 
 
 def chat_id(platform: str | None, channel_code: str | None, thread: str | None) -> str | None:
-    """Names a conversation; there is none before its thread is known."""
+    """The public id of a conversation; None until its thread is known."""
     return f"{platform}:{channel_code}:{thread}" if thread else None
 
 
@@ -99,7 +99,7 @@ class Activities(Resource):
         answers={200: ActivityPage},
         query=QUERY,
         filtered=ActivityFilters,
-        description="Moves, model calls, tool calls and messages each leave one.",
+        description="Each move, model call, tool call and message leaves one activity.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY, rows=queries.activities(self.org_id), filtered=ActivityFilters)

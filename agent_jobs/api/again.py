@@ -1,4 +1,4 @@
-"""Jobs once more: `POST /services/agent-jobs/{id}/retry` and `/replay`."""
+"""Retries and replays of jobs: `POST /services/agent-jobs/{id}/retry` and `/replay`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,15 +25,15 @@ class RetryRequest(StrictSerializer):
 
 class ReplayRequest(StrictSerializer):
     target_channel = jobs.TargetChannel(required=False)
-    config = Object(required=False, help_text="Laid over the old config key by key; null: the job type's default.")
-    params = Object(required=False, help_text="Laid over the old params key by key; null: left out.")
+    config = Object(required=False, help_text="Merged into the old config by key; null: the job type's default.")
+    params = Object(required=False, help_text="Merged into the old params by key; null removes the key.")
     from_step = Whole(
         required=False,
         min_value=1,
         max_value=10_000,
-        help_text="Recorded calls of models and tools below this number are used again, not made again.",
+        help_text="The replay reuses recorded model and tool calls below this number instead of making them again.",
     )
-    scheduled_at = Moment(required=False, help_text="Without it the replay runs now, whenever the old job did.")
+    scheduled_at = Moment(required=False, help_text="Default: now, even if the old job was scheduled.")
     tags = Tags(required=False)
     priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
 
@@ -64,9 +64,9 @@ class Retry(Resource):
         refused=(404,),
         request=RetryRequest,
         is_post=True,
-        description="Reopens a job that is FAILED or CANCELED: the same job is WAITING again, with `retry_count` one"
-        " higher, a fresh deadline, and the transcript as people know it. What it had still to say is not said."
-        " What its models have used counts on against its own caps (`max_tokens`, `max_cost`)."
+        description="Reopens a FAILED or CANCELED job: the same job is WAITING again, with `retry_count` one higher,"
+        " a fresh deadline, and the transcript that people know. Messages that it had not sent yet are dropped."
+        " Earlier model usage still counts against its own caps (`max_tokens`, `max_cost`)."
         " 409 for a job in any other status. The body is optional.",
     )
     def post(self, request: Request, job_id: str) -> HttpResponseBase:
@@ -95,8 +95,8 @@ class Replay(Resource):
         query=jobs.CREATE_QUERY,
         is_post=True,
         examples=[_CHANGED],
-        description="A new job from the input of this one, whatever became of it, by the rules of a new job. The body"
-        " is optional and says what shall be otherwise. The new job names this one in `replay_of`.",
+        description="Creates a new job from the input of this one, in any status, by the rules of a new job. The"
+        " optional body states the differences. The new job names this one in `replay_of`.",
     )
     def post(self, request: Request, job_id: str) -> HttpResponseBase:
         asked = self.asked(query=jobs.CREATE_QUERY, body=ReplayRequest, check=_problems)
@@ -123,7 +123,7 @@ class Replay(Resource):
 
 
 def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
-    """As of a new job; but null under a known key of the config takes it out."""
+    """Validates as for a new job, but allows null for a known key of the config: it removes the key."""
     config = fields.get("config", {})
     stated = {key: value for key, value in config.items() if value is not None or key not in CONFIG_RULES}
     return jobs.problems({**fields, "config": stated})

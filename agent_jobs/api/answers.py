@@ -1,4 +1,4 @@
-"""The values in answers: times that end in Z, numbers that are numbers, nothing that has no value."""
+"""Formats values for responses: times end in Z, amounts are JSON numbers, keys without a value are left out."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,5 +20,5 @@ def number(value: Decimal) -> int | float:
 
 
 def filled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Only what has a value: clients break on nulls."""
+    """Drops keys whose value is None or "": clients break on nulls."""
     return {key: value for key, value in values.items() if value is not None and value != ""}

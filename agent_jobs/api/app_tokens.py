@@ -1,4 +1,4 @@
-"""App tokens: `/services/app-tokens`, for admins. The plain token is in the answer that makes it, and nowhere else."""
+"""App tokens: `/services/app-tokens`, for admins. Only the response that creates a token contains its plain text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,13 +24,13 @@ QUERY = SORTING.params()
 
 
 class AppTokenRequest(StrictSerializer):
-    app = Name(max_length=200, help_text="Whose it is. An app has two active tokens at most: the old and the new one.")
-    name = Name(max_length=200, required=False, help_text="What it is for; by default the app's.")
+    app = Name(max_length=200, help_text="The app that uses it. It has two active tokens at most: the old and the new.")
+    name = Name(max_length=200, required=False, help_text="The token's purpose; default: the app's name.")
     scopes = serializers.ListField(
         child=Text(max_length=32),
         min_length=1,
         max_length=10,
-        help_text=f"Of {', '.join(scopes.ALL_SCOPES)}: no more than the token that asks holds itself.",
+        help_text=f"Some of {', '.join(scopes.ALL_SCOPES)}; none that the requesting token does not hold itself.",
     )
     expires_in_days = Whole(
         min_value=1,
@@ -49,12 +49,12 @@ class AppToken(serializers.Serializer[Any]):
     created_by = serializers.CharField(required=False)
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField(required=False)
-    last_used_at = serializers.DateTimeField(required=False, help_text="To the minute.")
+    last_used_at = serializers.DateTimeField(required=False, help_text="Accurate to the minute.")
     revoked_at = serializers.DateTimeField(required=False)
 
 
 class NewAppToken(AppToken):
-    token = serializers.CharField(required=False, help_text="Shown once: not to a repeated Idempotency-Key.")
+    token = serializers.CharField(required=False, help_text="Shown once: a repeated Idempotency-Key does not get it.")
 
 
 AppTokenItem = inline_serializer("AppTokenItem", {"data": AppToken(), "meta": ItemMeta()})
@@ -97,7 +97,7 @@ class AppTokens(_Admins):
         answers={200: AppTokenPage},
         query=QUERY,
         filtered=AppTokenFilters,
-        description="Also those that are expired or revoked, and never the tokens themselves.",
+        description="Includes expired and revoked tokens. Never shows the plain tokens.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY, rows=queries.app_tokens(self.org_id), filtered=AppTokenFilters)
@@ -112,8 +112,8 @@ class AppTokens(_Admins):
         answers={201: NewAppTokenItem},
         request=AppTokenRequest,
         is_post=True,
-        description="409 `too_many_active_tokens` where the app has two already. To rotate: make the second, put it in"
-        " place, revoke the first.",
+        description="409 `too_many_active_tokens` if the app has two already. To rotate: make the second, deploy it,"
+        " revoke the first.",
     )
     def post(self, request: Request) -> HttpResponseBase:
         fields = self.asked(body=AppTokenRequest).body
@@ -148,7 +148,7 @@ class AppTokenDetail(_Admins):
         "Revoke an app token",
         answers={200: RevokedAppToken},
         refused=(404,),
-        description="At once, for good. Revoking it again answers the same and keeps the first time.",
+        description="Takes effect at once and for good. Revoking it again answers the same and keeps the first time.",
     )
     def delete(self, request: Request, public_id: str) -> Response:
         self.asked()

@@ -1,4 +1,4 @@
-"""Approvals: `/services/approvals`, and a job's own. A person allows what the agent wants to do, or does not."""
+"""Approvals: `/services/approvals`, and those of one job. A person approves or denies an action of the agent."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,8 +30,8 @@ MAX_REASON = 1_000
 
 class DecisionRequest(StrictSerializer):
     decision = serializers.ChoiceField(list(decisions.DECISIONS))
-    arguments = Object(required=False, help_text="Instead of those that the agent asked for; only with `approve`.")
-    reason = Text(max_length=MAX_REASON, required=False, allow_blank=True, help_text="The agent is told.")
+    arguments = Object(required=False, help_text="Replace the agent's arguments; only with `approve`.")
+    reason = Text(max_length=MAX_REASON, required=False, allow_blank=True, help_text="The agent sees it.")
 
 
 class Approval(serializers.Serializer[Any]):
@@ -39,30 +39,30 @@ class Approval(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     job_id = serializers.CharField()
     kind = serializers.ChoiceField(
-        list(queries.APPROVAL_KINDS), help_text="Whether it asks to call a tool, or for more budget for a model."
+        list(queries.APPROVAL_KINDS), help_text="Whether the agent asks to call a tool, or for more budget for a model."
     )
-    tool = serializers.CharField(help_text="What the agent wants to call: a tool, or the model.")
+    tool = serializers.CharField(help_text="The tool, or the model, that the agent wants to call.")
     question = serializers.CharField(
-        required=False, help_text="As it stands in the channel. It says so where it has no room for all `arguments`."
+        required=False, help_text="As posted in the channel. It says so if it does not show all `arguments`."
     )
     arguments = Object(
-        help_text="What it wants to call it with. Of a budget: the `cap` that leaves too little, `of` what it is one"
-        " (job, job_type, organization), its `limit`, what is `used`, and what an approval `grants` beyond (where it is"
-        " the job's own)."
+        help_text="The arguments of the call. For a budget: the `cap` that leaves too little, `of` whom it is a cap"
+        " (job, job_type, organization), its `limit`, the amount `used`, and the amount that an approval `grants` in"
+        " addition (only for the job's own cap)."
     )
-    edited_arguments = Object(required=False, help_text="What an approver made of them.")
+    edited_arguments = Object(required=False, help_text="The arguments as an approver changed them.")
     approvers = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Who may decide: members of Slack by their ids, other people by name, tokens as `token:…`, users as"
-        " `user:…`. Empty: anybody there who belongs to the workspace.",
+        help_text="People who may decide: Slack members by id, other people by name, tokens as `token:…`, users as"
+        " `user:…`. Empty: anybody in the channel who belongs to the workspace.",
     )
-    on_timeout = serializers.CharField(help_text="What happens where nobody decides in time.")
+    on_timeout = serializers.CharField(help_text="The outcome if nobody decides in time.")
     status = serializers.ChoiceField(list(queries.APPROVAL_STATUSES))
     decided_by = serializers.CharField(required=False)
     reason = serializers.CharField(required=False)
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField(
-        required=False, help_text="Left out while its question is not out: its time has not begun."
+        required=False, help_text="Missing until the question is delivered: its time begins then."
     )
     decided_at = serializers.DateTimeField(required=False)
 
@@ -125,7 +125,7 @@ class Approvals(Resource):
         answers={200: ApprovalPage},
         query=QUERY,
         filtered=ApprovalFilters,
-        description="What agents of the token's organization asked to be allowed. `status=pending`: what waits now.",
+        description="Actions that agents of the token's organization asked to take. `status=pending`: the undecided.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY, rows=queries.approvals(self.org_id), filtered=ApprovalFilters)
@@ -141,7 +141,7 @@ class JobApprovals(Resource):
         "List a job's approvals",
         answers={200: ApprovalList},
         refused=(404,),
-        description="Every one that the job has asked for, oldest first.",
+        description="All approvals that the job has asked for, oldest first.",
     )
     def get(self, request: Request, job_id: str) -> Response:
         self.asked()
@@ -156,7 +156,7 @@ class JobApproval(Resource):
         "Get an approval",
         answers={200: ApprovalItem},
         refused=(404,),
-        description="All that is to be approved, also what its question in the channel has no room for.",
+        description="Shows the whole action, including parts that the question in the channel leaves out.",
     )
     def get(self, request: Request, job_id: str, approval_id: str) -> Response:
         self.asked()
@@ -173,8 +173,8 @@ class JobApproval(Resource):
         refused=(404,),
         request=DecisionRequest,
         is_post=True,
-        description="Decided once, by whoever is first: in the channel, here, or by its time running out. Everybody"
-        " later gets a 409. With `arguments` the tool is called with these instead.",
+        description="The first decision counts: in the channel, here, or by timeout. Every later one gets a 409. With"
+        " `arguments` the tool is called with these instead.",
     )
     def post(self, request: Request, job_id: str, approval_id: str) -> HttpResponseBase:
         fields = self.asked(body=DecisionRequest, check=_problems).body

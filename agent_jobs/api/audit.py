@@ -1,4 +1,4 @@
-"""The audit: `/services/audit`, for admins, of their own organisation."""
+"""The audit: `/services/audit`. Admins read the entries of their own organisation."""
 
 from typing import Any
 
@@ -29,8 +29,8 @@ class AuditEntry(serializers.Serializer[Any]):
     action = serializers.CharField(help_text="As `job.canceled`, `job_type.updated` or `access.denied`.")
     object_type = serializers.CharField()
     object_id = serializers.CharField(required=False)
-    before = Object(required=False, help_text="What changed, as it was. Secrets are `******`.")
-    after = Object(required=False, help_text="What changed, as it became.")
+    before = Object(required=False, help_text="Changed fields before the change. Secrets are `******`.")
+    after = Object(required=False, help_text="Changed fields after the change.")
 
 
 AuditPage = inline_serializer("AuditPage", {"data": AuditEntry(many=True), "meta": PageMeta()})
@@ -63,7 +63,7 @@ class Audit(Resource):
         query=QUERY,
         filtered=AuditFilters,
         description="Every change of a job's status, every write by a token, a person or a command, and every refused"
-        " reach for what is another organization's.",
+        " access to another organization's objects.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY, rows=queries.audit_entries(self.org_id), filtered=AuditFilters)

@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: app tokens as Bearer credentials, scopes by method. Sessions are not looked at."""
+"""Authenticates app tokens (Bearer) and checks their scopes by method. The API ignores browser sessions."""
 
 import re
 from typing import Any
@@ -14,13 +14,15 @@ from agent_jobs.api import throttling
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import app_tokens
 
-# Two Authorization headers reach us joined by a comma: neither counts then.
+# Two Authorization headers arrive as one value, joined by a comma: this pattern rejects both.
 _BEARER = re.compile(r"bearer ([0-9A-Za-z_]{1,100})", re.IGNORECASE)
 
 
 class AppTokenAuthentication(BaseAuthentication):
-    """`request.auth` is the token, `request.user` an Actor. None, unknown, expired and revoked ones get the same 401,
-    and 429 once there were too many from their address."""
+    """Sets `request.auth` to the token and `request.user` to an Actor.
+
+    Missing, unknown, expired and revoked tokens all get the same 401, or 429 after too many from one address.
+    """
 
     def authenticate(self, request: Request) -> tuple[Any, Any]:
         found = _BEARER.fullmatch(request.META.get("HTTP_AUTHORIZATION") or "")
@@ -39,9 +41,9 @@ class AppTokenAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """READ of the SERVICES scope for GET, HEAD and OPTIONS, WRITE for the rest; without a token, nothing.
+    """Requires SERVICES:READ for GET, HEAD and OPTIONS, and SERVICES:WRITE for other methods.
 
-    A view may state another `level` for all that it does, or another `write_level` for all but reading.
+    A view may set another `level` for all methods, or another `write_level` for those that write.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:

@@ -1,8 +1,8 @@
-"""What every resource's view does alike, in the order that decides which error wins.
+"""The base class of all views: runs the steps of a request in the order that decides which error wins.
 
-401, then 429, then 403 for the scope, then 411, 413 and 415, then what is wrong with the JSON, then (together) with
-query and fields, and only then is anything looked up: 404 for organisation, type or profile, 403 or 404 for the object,
-409, 422.
+401, then 429, then 403 for the scope, then 411, 413 and 415, then invalid JSON, then (together) errors in query and
+fields. Only then does a view look anything up: 404 for organisation, type or profile, 403 or 404 for the object, 409,
+422.
 """
 
 import json
@@ -30,15 +30,15 @@ from agent_jobs.jobs import idempotency
 from agent_jobs.reads import queries
 from agent_jobs.specs import Actor
 
-# In the WSGI environment of a request that has waited and runs again.
+# A key in the WSGI environment: this request has waited and runs again.
 HAS_WAITED = "agent_jobs.has_waited"
 _PREFIXES = ("/api/v0",)
 # Every operation takes these: clients of the document send `org_id` with each request.
-COMMON_QUERY = {"org_id": parsing.text(about="The token's own organization; another one's is a 403.")}
+COMMON_QUERY = {"org_id": parsing.text(about="The token's own organization; any other gets a 403.")}
 
 
 class JsonOnly(BaseContentNegotiation):
-    """Answers are JSON, whatever `Accept` says; bodies are taken by their Content-Type."""
+    """Always answers JSON and ignores `Accept`. Chooses the body's parser by Content-Type."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
         kind = (request.content_type or "").partition(";")[0].strip().lower()
@@ -50,7 +50,7 @@ class JsonOnly(BaseContentNegotiation):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asked for: parameters (with defaults), the body's fields, and the rows that its filters leave."""
+    """A checked request: parameters with defaults, names of those sent, the body's fields, and the filtered rows."""
 
     query: Mapping[str, Any]
     sent: frozenset[str] = frozenset()
@@ -59,19 +59,19 @@ class Asked:
 
 
 class Resource(APIView):
-    """Every view of the native API. `self.org_id` comes from the token and from nowhere else."""
+    """The base of every view of the native API. `self.org_id` comes from the token alone."""
 
     content_negotiation_class = JsonOnly
     throttle_classes = (throttling.ByToken,)
 
     def check_permissions(self, request: Request) -> None:
-        """REST framework would look at the limits after the scope: then trying out scopes would be free."""
-        if HAS_WAITED not in request.META:  # counted when it came
+        """Checks rate limits before the scope. REST framework does it after: then probing for scopes would be free."""
+        if HAS_WAITED not in request.META:  # already counted before it waited
             super().check_throttles(request)
         super().check_permissions(request)
 
     def check_throttles(self, request: Request) -> None:
-        """Done in `check_permissions`."""
+        """Does nothing here: `check_permissions` checks the limits."""
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)
@@ -85,7 +85,7 @@ class Resource(APIView):
             raise MethodNotAllowed(method.upper())
         if request.method not in SAFE_METHODS:
             parsing.check_transfer(request)
-            request.data  # noqa: B018 - reads and checks the body before anything else is looked at
+            request.data  # noqa: B018 - reads and checks the body before the view runs
 
     @property
     def token(self) -> Any:
@@ -110,11 +110,11 @@ class Resource(APIView):
         partial: bool = False,
         check: Callable[[Mapping[str, Any]], list[FieldError]] = lambda fields: [],
     ) -> Asked:
-        """Read query and body; everything that is wrong with either is told at once, as one Invalid.
+        """Read query and body. Raises one Invalid with all errors in both.
 
-        Raises Forbidden where the query names another organization than the token's.
+        Raises Forbidden if the query names another organization than the token's.
 
-        `check` looks for what a serializer cannot say, in the fields that have passed it.
+        `check` finds errors that the serializer cannot express; it gets the fields that the serializer has accepted.
         """
         known, by = {**COMMON_QUERY, **(query or {})}, filters.params(filtered) if filtered else {}
         pairs = parsing.query_pairs(self.request.META.get("QUERY_STRING", ""))
@@ -152,13 +152,13 @@ class Resource(APIView):
         return paging.place(sorting, asked.query)
 
     def require_org(self, org_id: str) -> None:
-        """Another organisation is as if it were not there."""
+        """Raise NotFound for any other organisation, as if it did not exist."""
         if org_id != self.org_id:
             denied = ("organization", org_id)
             raise NotFound("there is no such organization", code="org_not_found", denied=denied)
 
     def _refuse_other_org(self, org_id: str | None) -> None:
-        """The same answer whether that organisation exists or not."""
+        """Raise Forbidden for any other organisation. The response does not reveal whether that one exists."""
         if org_id is not None and org_id != self.org_id:
             raise Forbidden("the token belongs to a different organization", denied=("organization", org_id))
 
@@ -168,9 +168,9 @@ class Resource(APIView):
         *,
         finish: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda answer: answer,
     ) -> HttpResponseBase:
-        """Run a POST's effect, once for each Idempotency-Key where the client sent one.
+        """Run a POST's effect, once for each Idempotency-Key if the client sent one.
 
-        `finish` adds what may be told now and must not be kept: a secret.
+        `finish` adds values that only the first response may show and that must not be stored: a new secret.
         """
         key = self.request.META.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
@@ -193,7 +193,7 @@ class Resource(APIView):
 
 
 def read_job_id(text: str) -> UUID:
-    """What cannot be an id is the id of no job."""
+    """Parse a job's id. Malformed text raises the same NotFound as an unknown id."""
     try:
         return filters.read_uuid(text)
     except ValueError:
@@ -201,7 +201,7 @@ def read_job_id(text: str) -> UUID:
 
 
 def _fingerprint(request: HttpRequest | Request) -> str:
-    """Of what the request says, not of how it is written down: spaces, and the prefix it came under, do not count."""
+    """Hash the request's meaning: spaces and key order in the JSON, and the URL's prefix, do not count."""
     path = request.path
     for prefix in _PREFIXES:
         path = path.removeprefix(prefix)

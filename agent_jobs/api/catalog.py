@@ -1,4 +1,4 @@
-"""The catalogue of an organisation: job types and profiles, read and kept by whoever holds a token of it."""
+"""The catalogue of an organisation: reads and writes its job types and profiles."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -33,7 +33,7 @@ JOB_TYPES_QUERY = {
     **_ENRICH,
     "include": parsing.words("schema", about="`schema` adds each params_schema."),
 }
-JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Taken, and always so in the detail.")}
+JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Accepted; the detail always has the schema.")}
 PROFILES_QUERY = {**SORTING.params(), **_ENRICH}
 MAX_CAP = 1_000_000
 _WHERE_STATED = (
@@ -62,26 +62,26 @@ class JobTypeRequest(EntryRequest):
     runner = Text(max_length=32, required=False)
     params_schema = Object(
         required=False,
-        help_text="What the params of its jobs must be, as JSON Schema 2020-12. Not recursive, and at most 2,000 parts "
-        "with its references written out.",
+        help_text="JSON Schema 2020-12 for the params of its jobs. Not recursive, and at most 2,000 parts with all "
+        "references expanded.",
     )
-    result_schema = Object(required=False, help_text="What the result_data of its jobs must be, as JSON Schema.")
+    result_schema = Object(required=False, help_text="JSON Schema for the result_data of its jobs.")
     default_config = Config(required=False)
     tools = Tools(
         required=False,
-        help_text="What its agents may call, each by `type`: "
-        "http, mcp, send_message, ask_approval. Secrets stand in headers as {secret:name}.",
+        help_text="Tools that its agents may call, each with a `type`: "
+        "http, mcp, send_message, ask_approval. Headers name secrets as {secret:name}.",
     )
     max_running = Whole(
         required=False, min_value=1, max_value=MAX_CAP, help_text="How many of its jobs may be RUNNING at once."
     )
     max_running_per_channel = Whole(
-        required=False, min_value=1, max_value=MAX_CAP, help_text="How many of them in any one channel."
+        required=False, min_value=1, max_value=MAX_CAP, help_text="How many of its jobs may be RUNNING in one channel."
     )
     max_tokens_per_day = Whole(
-        required=False, min_value=1, max_value=MAX_TOKENS, help_text="Of all model calls of its jobs on a UTC day."
+        required=False, min_value=1, max_value=MAX_TOKENS, help_text="For all model calls of its jobs on a UTC day."
     )
-    max_cost_per_day = Money(required=False, help_text="Of the same calls, in the currency of the price table.")
+    max_cost_per_day = Money(required=False, help_text="For the same calls, in the currency of the price table.")
 
 
 class JobTypeChange(JobTypeRequest):
@@ -95,34 +95,34 @@ class ProfileRequest(EntryRequest):
         max_length=2_000,
         required=False,
         allow_blank=True,
-        help_text="Where `model` is reached: at the host that the organisation's own key is for. Empty: its address.",
+        help_text="The address of `model`, on the host of the organisation's own key. Empty: the key's address.",
     )
     fallback_model = Text(
         max_length=128,
         required=False,
         allow_blank=True,
-        help_text="A hosted model that is asked where `model` cannot answer now, or its quota is used up.",
+        help_text="A hosted model to call if `model` cannot answer now or its quota is used up.",
     )
     max_output_tokens = Whole(
-        required=False, min_value=1, max_value=200_000, allow_null=True, help_text="Of one answer; 4096 without it."
+        required=False, min_value=1, max_value=200_000, allow_null=True, help_text="For one answer; default 4096."
     )
     timeout_seconds = Whole(
-        required=False, min_value=1, max_value=600, allow_null=True, help_text="Of one call; 60 without it."
+        required=False, min_value=1, max_value=600, allow_null=True, help_text="For one call; default 60."
     )
     context_tokens = Whole(
         required=False,
         min_value=1_000,
         max_value=2_000_000,
         allow_null=True,
-        help_text="How much of a conversation the model is shown, roughly; 100,000 without it.",
+        help_text="Roughly how much of a conversation the model sees; default 100,000.",
     )
     allowed_tools = serializers.ListField(
         child=Text(max_length=160),
         required=False,
         allow_null=True,
         max_length=200,
-        help_text="Names of the tools it may use, of those that a job type has (`server` or `server.tool` of an MCP"
-        " server); null: all of them.",
+        help_text="Names of the job type's tools that it may use (`server` or `server.tool` of an MCP server);"
+        " null: all of them.",
     )
 
 
@@ -135,7 +135,7 @@ class Entry(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     name = serializers.CharField()
     description = serializers.CharField()
-    emoji = serializers.CharField(required=False, help_text="With enrich=emoji, where there is one.")
+    emoji = serializers.CharField(required=False, help_text="With enrich=emoji, if set.")
     version = serializers.IntegerField()
     visibility = serializers.ChoiceField(list(entries.VISIBILITIES))
     active = serializers.BooleanField()
@@ -147,7 +147,7 @@ class Entry(serializers.Serializer[Any]):
 class JobType(Entry):
     runner = serializers.CharField()
     params_schema = serializers.DictField(required=False, help_text="In lists with include=schema.")
-    result_schema = serializers.DictField(required=False, help_text="Where there is one; in lists as params_schema.")
+    result_schema = serializers.DictField(required=False, help_text="If set; in lists as params_schema.")
     default_config = serializers.DictField()
     tools = serializers.ListField(child=serializers.DictField())
     max_running = serializers.IntegerField(required=False, help_text="Where there is a cap.")
@@ -160,7 +160,7 @@ class Profile(Entry):
     instructions = serializers.CharField()
     model = serializers.CharField()
     allowed_tools = serializers.ListField(
-        child=serializers.CharField(), required=False, help_text="Left out where it may use all."
+        child=serializers.CharField(), required=False, help_text="Left out if it may use all."
     )
     base_url = serializers.CharField(required=False, help_text="Where there is one.")
     fallback_model = serializers.CharField(required=False, help_text="Where there is one.")
@@ -227,7 +227,7 @@ class _Catalog(Resource):
         asked = self.asked(body=self.change_body, partial=not is_whole)
         values = dict(asked.body)
         if values.pop("key", entry_id) != entry_id:
-            raise Invalid(FieldError("id", "invalid", "is another one than in the address, and cannot be changed"))
+            raise Invalid(FieldError("id", "invalid", "differs from the id in the address, and cannot be changed"))
         self.require_org(org_id)
         verb = entries.replace if is_whole else entries.change
         return Response(self.item(verb(self.kind, self.org_id, entry_id, values, actor=self.actor)))
@@ -246,7 +246,7 @@ class _Catalog(Resource):
         return {"data": shown, "meta": {"org_id": self.org_id, "id": shown["id"]}}
 
     def shown(self, row: queries.Row, asked: Any, *, with_schema: bool = True) -> dict[str, Any]:
-        """`asked` is None where an entry was written: its writer sees all of it."""
+        """`asked` is None after a write: the response then has all fields."""
         with_emoji = asked is None or "emoji" in asked.query["enrich"]
         shown = {
             "id": row["key"],
@@ -313,7 +313,7 @@ class JobTypeDetail(_JobTypeCatalog):
         answers={200: JobTypeItem},
         refused=(404,),
         request=JobTypeChange,
-        description="What is left out goes back to its default.",
+        description="Fields that are left out return to their defaults.",
     )
     def put(self, request: Request, org_id: str, entry_id: str) -> Response:
         return self.replace(org_id, entry_id)
@@ -357,7 +357,7 @@ class ProfileDetail(_ProfileCatalog):
         answers={200: ProfileItem},
         refused=(404,),
         request=ProfileChange,
-        description="What is left out goes back to its default.",
+        description="Fields that are left out return to their defaults.",
     )
     def put(self, request: Request, org_id: str, entry_id: str) -> Response:
         return self.replace(org_id, entry_id)

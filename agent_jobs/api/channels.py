@@ -1,7 +1,7 @@
-"""Channels: the ones that an organisation has registered, and its Slack installations. What is said in them: `chats`.
+"""Registered channels of an organisation, and its Slack installations. `chats` handles the messages in them.
 
-Secrets go in and never come out. A channel is known by platform and code within the token's organisation, so another
-one's is simply not there.
+Clients send secrets, and no response shows them later. Platform and code identify a channel within the token's
+organisation; channels of other organisations are not found.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ INSTALLATIONS_BY = paging.Sorting("installations", {"team_id": "team_id", **_TIM
 class ChannelRequest(StrictSerializer):
     platform = Text(max_length=32)
     code = Text(
-        help_text="Of a webhook or a bridge `*` stands for every code of the platform that is not registered itself."
+        help_text="For a webhook or a bridge, `*` matches every code of the platform that is not registered itself."
     )
     name = Name(max_length=200, required=False)
     address = Text(max_length=2_000, required=False, help_text="Where messages are POSTed, as https://…")
@@ -54,7 +54,7 @@ class Channel(serializers.Serializer[Any]):
     code = serializers.CharField()
     name = serializers.CharField(required=False)
     address = serializers.CharField(required=False)
-    secret = serializers.CharField(required=False, help_text="Only where it was made by this very request.")
+    secret = serializers.CharField(required=False, help_text="Only if this request generated it.")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 
@@ -65,7 +65,7 @@ class Installation(serializers.Serializer[Any]):
     team_id = serializers.CharField()
     name = serializers.CharField(required=False)
     events_path = serializers.CharField(
-        help_text="An address on this host for the app's Event Subscriptions, of this installation alone."
+        help_text="The path on this host for the app's Event Subscriptions, for this installation only."
     )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
@@ -112,7 +112,7 @@ def _installation(installation: Any) -> dict[str, Any]:
 
 # --- Views -----------------------------------------------------------------------------------------------------
 class ByName(Resource):
-    """Views whose address names a place: what no name can hold is the name of nothing."""
+    """Views whose URL names a channel or a team: a name with a NUL character gets a 404."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -121,8 +121,10 @@ class ByName(Resource):
 
 
 class _Registered(Resource):
-    """Where an organisation's messages go, and with which secrets: whoever changes these could answer in the place of
-    its people. Everybody with READ sees them, but for the secrets."""
+    """Settings that decide where an organisation's messages go, and with which secrets.
+
+    Writing needs ADMIN, because it allows answering in the place of people. READ shows everything but the secrets.
+    """
 
     write_level = scopes.Level.ADMIN
 
@@ -145,8 +147,8 @@ class Channels(_Registered):
         answers={201: ChannelItem},
         request=ChannelRequest,
         is_post=True,
-        description="With SERVICES:ADMIN. Registering it again changes what is registered. A secret that is made here"
-        " is in this answer and in no other, also not in the one to a repeated Idempotency-Key.",
+        description="Needs SERVICES:ADMIN. Registering it again changes the registration. Only this answer shows a"
+        " secret that the service generates; a repeated Idempotency-Key does not get it.",
     )
     def post(self, request: Request) -> HttpResponseBase:
         fields = self.asked(body=ChannelRequest).body
@@ -170,7 +172,7 @@ class ChannelDetail(_Registered, ByName):
         "Unregister a channel",
         answers={200: Unregistered},
         refused=(404,),
-        description="With SERVICES:ADMIN.",
+        description="Needs SERVICES:ADMIN.",
     )
     def delete(self, request: Request, platform: str, code: str) -> Response:
         self.asked()
@@ -195,7 +197,7 @@ class Installations(_Registered):
         answers={201: InstallationItem},
         request=InstallationRequest,
         is_post=True,
-        description="With SERVICES:ADMIN. Token and secret are sealed and never shown. Installing again replaces them.",
+        description="Needs SERVICES:ADMIN. Token and secret are sealed, never shown. Installing again replaces them.",
     )
     def post(self, request: Request) -> HttpResponseBase:
         fields = dict(self.asked(body=InstallationRequest).body)
@@ -213,7 +215,7 @@ class InstallationDetail(_Registered, ByName):
         "Remove a Slack installation",
         answers={200: Unregistered},
         refused=(404,),
-        description="With SERVICES:ADMIN.",
+        description="Needs SERVICES:ADMIN.",
     )
     def delete(self, request: Request, team_id: str) -> Response:
         self.asked()

@@ -1,6 +1,6 @@
-"""What is said and pressed in a channel: read by whoever shows it, and written in the place of a person.
+"""Messages and button presses in a channel: clients read them, and write on behalf of a person.
 
-The transcript of one job, wherever it speaks, is `messages`.
+`messages` shows the transcript of one job, in whichever channel it speaks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,24 +46,24 @@ MESSAGES_QUERY = {
 class MessageRequest(StrictSerializer):
     text = Text(max_length=40_000)
     author = Author()
-    job_id = Text(max_length=64, required=False, help_text="The job that is answered; else the newest that waits.")
+    job_id = Text(max_length=64, required=False, help_text="The job to answer; default: the newest that waits.")
 
 
 class PressRequest(StrictSerializer):
-    value = Text(max_length=2_000, help_text="Of the button, as its message shows it.")
-    author = Author(help_text="Who presses it.")
+    value = Text(max_length=2_000, help_text="The button's value, as its message shows it.")
+    author = Author(help_text="The person who presses it.")
     arguments = Object(
         required=False,
-        help_text="To be used instead of the button's `arguments`, and checked by its `arguments_schema`. Only with a"
-        " button that has any.",
+        help_text="Replace the button's `arguments`, and must match its `arguments_schema`. Only for a button that has"
+        " arguments.",
     )
 
 
 class Button(serializers.Serializer[Any]):
     label = serializers.CharField()  # type: ignore[assignment]
-    value = serializers.CharField(help_text="What is sent to press it.")
-    arguments = Object(required=False, help_text="What it approves of. Others may be sent with the press.")
-    arguments_schema = Object(required=False, help_text="The JSON schema of what may be sent instead of them.")
+    value = serializers.CharField(help_text="Send this to press it.")
+    arguments = Object(required=False, help_text="The arguments that it approves. A press may send others.")
+    arguments_schema = Object(required=False, help_text="The JSON schema for arguments sent instead.")
 
 
 class Message(serializers.Serializer[Any]):
@@ -73,7 +73,7 @@ class Message(serializers.Serializer[Any]):
     author = serializers.CharField()
     text = serializers.CharField()
     job_id = serializers.CharField(required=False)
-    buttons = Button(many=True, required=False, help_text="While they can be pressed.")
+    buttons = Button(many=True, required=False, help_text="Only while they can be pressed.")
     created_at = serializers.DateTimeField()
 
 
@@ -121,7 +121,7 @@ class Messages(ByName):
         answers={200: MessageList},
         refused=(404,),
         query=MESSAGES_QUERY,
-        description="Oldest first. With `wait`, an empty answer is held back until a message comes.",
+        description="Oldest first. With `wait`, the request waits for a message if there is none.",
     )
     def get(self, request: Request, platform: str, code: str) -> HttpResponseBase:
         query = self.asked(query=MESSAGES_QUERY).query
@@ -164,7 +164,7 @@ class Messages(ByName):
         return self.once(effect)
 
     def require_possible(self, platform: str, code: str) -> None:
-        """A web chat needs no registration, but its code must be one that a channel can have."""
+        """A web chat needs no registration, but its code must be valid for a channel."""
         if platform == transcript.WEB and (reason := directory.unreachable_reason(Target(self.org_id, platform, code))):
             raise NotFound(f"there can be no channel of this name: its code {reason[1]}", code="channel_not_found")
 
@@ -177,15 +177,15 @@ class Presses(ByName):
         refused=(404,),
         request=PressRequest,
         is_post=True,
-        description="Under a message of a web chat, a webhook or a bridge. Answers the approval that it decides;"
-        " a 403 says that somebody else has to, a 409 that it is decided, or that its question does not show the whole"
-        " (`approval_by_api_only`). With `arguments` the tool is called with"
+        description="For messages of a web chat, a webhook or a bridge. Answers with the approval that the press"
+        " decides. 403 if somebody else has to decide; 409 if it is decided already, or if its question does not show"
+        " the whole action (`approval_by_api_only`). With `arguments` the tool is called with"
         " these instead of the button's.",
     )
     def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:
         fields = self.asked(body=PressRequest).body
         if platform == SLACK:
-            raise NotFound("what is pressed in Slack is heard from Slack alone", code="channel_not_found")
+            raise NotFound("only Slack itself can report a button press in Slack", code="channel_not_found")
 
         def effect() -> tuple[int, Mapping[str, Any]]:
             decided = button_presses.press(

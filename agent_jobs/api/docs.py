@@ -1,4 +1,4 @@
-"""How operations are described in the OpenAPI document, each in the same way, and the pages that show it."""
+"""Describes all operations for the OpenAPI document in the same way, and serves the document and its pages."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,16 +21,16 @@ from agent_jobs.api.parsing import Param
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 REFUSALS: Mapping[int, tuple[str, str, str]] = {
-    400: ("bad_request", "invalid", "What was sent does not hold; `errors` names each field and parameter."),
+    400: ("bad_request", "invalid", "The request is invalid; `errors` names each field and parameter."),
     401: ("unauthenticated", "unauthenticated", "No valid app token."),
-    403: ("forbidden", "insufficient_scope", "The token's scopes do not allow it, or it is another organization's."),
-    404: ("not_found", "not_found", "There is no such thing in the token's organization."),
-    409: ("conflict", "conflict", "The state of the thing does not allow it, or its Idempotency-Key is in progress."),
+    403: ("forbidden", "insufficient_scope", "The token's scopes do not allow it, or another organization owns it."),
+    404: ("not_found", "not_found", "No such object exists in the token's organization."),
+    409: ("conflict", "conflict", "The object's state does not allow it, or its Idempotency-Key is in progress."),
     411: ("length_required", "length_required", "The body came without a Content-Length."),
     413: ("too_large", "body_too_large", "The body is larger than 256 KiB."),
     415: ("unsupported_media_type", "unsupported_media_type", "The body is not application/json."),
     429: ("throttled", "throttled", "Too many requests; `Retry-After` says when to try again."),
-    422: ("key_reused", "idempotency_key_reused", "The Idempotency-Key came before with another request."),
+    422: ("key_reused", "idempotency_key_reused", "Another request has used this Idempotency-Key before."),
     503: (
         "unavailable",
         "unavailable",
@@ -44,26 +44,26 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255},
     OpenApiParameter.HEADER,
-    description="Repeating a request with its key gives the first answer again; kept for 48 hours.",
+    description="A repeated request with the same key gets the first answer again, for 48 hours.",
 )
 
 _HEADERS = (
     OpenApiParameter(
-        "X-Request-ID", str, OpenApiParameter.HEADER, required=True, response=True, description="The request's own."
+        "X-Request-ID", str, OpenApiParameter.HEADER, required=True, response=True, description="The request's id."
     ),
     OpenApiParameter(
         "RateLimit-Policy",
         str,
         OpenApiParameter.HEADER,
         response=True,
-        description='How much is allowed in how many seconds: `"token";q=6000;w=60, "org";q=12000;w=60`.',
+        description='Requests (q) allowed in a window of seconds (w): `"token";q=6000;w=60, "org";q=12000;w=60`.',
     ),
     OpenApiParameter(
         "RateLimit",
         str,
         OpenApiParameter.HEADER,
         response=True,
-        description='What is left, and for how many seconds that holds: `"token";r=5999;t=60, "org";r=11999;t=60`.',
+        description='Requests left (r), and for how many seconds (t): `"token";r=5999;t=60, "org";r=11999;t=60`.',
     ),
     OpenApiParameter(
         "Retry-After",
@@ -71,11 +71,11 @@ _HEADERS = (
         OpenApiParameter.HEADER,
         required=True,
         response=[429, 503],
-        description="Seconds after which it is worth another try.",
+        description="Seconds to wait before another try.",
     ),
 )
 
-# The page's headings, by the first words of an address.
+# The headings of the documentation page, by the start of an operation's path.
 _TAGS = {
     "/services/agent-jobs": "Jobs",
     "/services/approvals": "Jobs",
@@ -91,7 +91,7 @@ _TAGS = {
 
 
 def put_under_headings(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """drf-spectacular's last step (settings.SPECTACULAR_SETTINGS): each operation under its heading."""
+    """drf-spectacular's post-processing hook (settings.SPECTACULAR_SETTINGS): tags each operation with its heading."""
     for address, operations in result["paths"].items():
         for described in operations.values():
             described["tags"] = [tag for prefix, tag in _TAGS.items() if address.startswith(prefix)]
@@ -108,7 +108,7 @@ class AppTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped
             "scheme": "bearer",
             "bearerFormat": "ajt_live_…",
             "description": "An app token. GET needs the scope SERVICES:READ, everything else SERVICES:WRITE;"
-            " what is under Administration, and keys for models, need SERVICES:ADMIN.",
+            " operations under Administration, and keys for models, need SERVICES:ADMIN.",
         }
 
 
@@ -138,7 +138,7 @@ class PageMeta(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     limit = serializers.IntegerField()
     offset = serializers.IntegerField()
-    count = serializers.IntegerField(help_text="How many are in this answer: by `offset` one goes on by so many.")
+    count = serializers.IntegerField(help_text="How many are in this answer; add it to `offset` for the next page.")
     total = serializers.IntegerField(help_text="How many there are under these filters.")
     sort = SortMeta(many=True)
     next_cursor = serializers.CharField(required=False, help_text="Only where more follow.")
@@ -163,7 +163,7 @@ def operation(
     headers: Sequence[OpenApiParameter] = (),
     description: str = "",
 ) -> Callable[[_F], _F]:
-    """Describe one handler. Every operation has the refusals of reading or writing beside its own."""
+    """Describe one handler. Adds the error responses of all reads or all writes to the operation's own."""
     common = _READING if request is None and not is_post else _WRITING
     codes = sorted({*common, *refused, *((409, 422) if is_post else ())})
     params = {**COMMON_QUERY, **(query or {}), **(filters.params(filtered) if filtered else {})}
@@ -201,7 +201,7 @@ class Schema(SpectacularAPIView):
 
 
 class Docs(SpectacularSwaggerSplitView):
-    """The document to browse and try out. Everything comes from here; the policy lets the browser ask nobody else."""
+    """Swagger UI for the document. This server serves all its files; the policy forbids requests to other hosts."""
 
     content_negotiation_class = DefaultContentNegotiation
     authentication_classes = ()

@@ -1,6 +1,6 @@
-"""How a refusal looks: `{"code", "message", "errors": [{"field", "code", "message"}], "meta": {"request_id"}}`.
+"""The error format: `{"code", "message", "errors": [{"field", "code", "message"}], "meta": {"request_id"}}`.
 
-The one place that turns exceptions into answers, inside of REST framework (`exception_handler`) and outside of it
+Only this module turns exceptions into error responses, inside REST framework (`exception_handler`) and outside it
 (`handler404` and its siblings, named in `config/urls.py`).
 """
 
@@ -30,7 +30,7 @@ MAX_ERROR = 1_000
 MAX_MESSAGE = 2_100
 UNAUTHENTICATED = "a valid app token is required, as Authorization: Bearer ajt_live_…"
 
-# Our own tree; the first class that fits wins.
+# HTTP statuses of our own errors; the first matching class wins.
 STATUSES: tuple[tuple[type[errors.AgentJobsError], int], ...] = (
     (errors.NotFound, 404),
     (errors.Forbidden, 403),
@@ -53,14 +53,14 @@ _CODES = {
 
 
 def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | None:
-    """REST framework's EXCEPTION_HANDLER. None, that is a 500 that is logged, only for faults of our own."""
+    """REST framework's EXCEPTION_HANDLER. Returns None only for our own bugs: Django then logs them and answers 500."""
     request = context["request"]
     if isinstance(exc, InvalidField):
         exc = errors.Invalid(FieldError(exc.field, "invalid", exc.message))
     elif isinstance(exc, UnknownChannel):
         exc = errors.NotFound(exc.message, code="channel_not_found")
     elif isinstance(exc, SealingError):
-        exc = errors.Conflict("no secret can be kept: the operator has set no sealing key", code="sealing_unavailable")
+        exc = errors.Conflict("cannot store secrets: the operator has set no sealing key", code="sealing_unavailable")
     if isinstance(exc, errors.AgentJobsError):
         if exc.denied:
             _note_denied(exc, exc.denied, request)
@@ -73,17 +73,17 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
         return _refusal(404, "not_found", "there is nothing at this address", request)
     if isinstance(exc, PermissionDenied):
         return _refusal(403, "forbidden", "this is not allowed", request)
-    if isinstance(exc, DataError):  # the last net under the parsers: the database could not store what was sent
-        logger.warning("a value got past the parsers: %s", exc)
+    if isinstance(exc, DataError):  # the parsers let a value pass that the database cannot store
+        logger.warning("the database refused a value that the parsers accepted: %s", exc)
         return _refusal(400, "invalid", "a value cannot be stored", request)
     if database.is_unavailable(exc):
-        logger.error("the database cannot be used: %s", exc)
+        logger.error("database unavailable: %s", exc)
         return _unavailable(request)
     return None
 
 
 def body(code: str, message: str, request: HttpRequest | Any, *, errors: Iterable[FieldError] = ()) -> dict[str, Any]:
-    """No more than 20 errors, and none longer than it helps: a request of 200 KB may have 18,000 unknown fields."""
+    """An error's JSON body: at most 20 errors, long texts cut. A request of 200 KB may have 18,000 unknown fields."""
     return {
         "code": code,
         "message": _cut(message, MAX_MESSAGE),
@@ -100,7 +100,7 @@ def body(code: str, message: str, request: HttpRequest | Any, *, errors: Iterabl
 
 
 def flatten(detail: Any, at: str = "") -> Iterator[FieldError]:
-    """A serializer's errors: `{"target_channel": {"code": ["…"]}}` is one of the field `target_channel.code`."""
+    """Flatten a serializer's errors: `{"target_channel": {"code": ["…"]}}` is for the field `target_channel.code`."""
     if isinstance(detail, Mapping):
         for key, inner in detail.items():
             is_whole = key == "non_field_errors"
@@ -155,7 +155,10 @@ def plain(status: int, code: str, message: str, request: HttpRequest) -> JsonRes
 
 # --- Inside ----------------------------------------------------------------------------------------------------
 def _note_denied(exc: errors.AgentJobsError, denied: tuple[str, str], request: Any) -> None:
-    """Promise I18, in a transaction of its own: the request's is undone. It is refused even where this fails."""
+    """Audit a refused access (promise I18), in its own transaction, because the request's is rolled back.
+
+    If the audit fails, the request is refused all the same.
+    """
     try:
         audit_log.record_denied(
             request.auth.org_id, *denied, actor=request.user, method=_method(request), code=exc.code
