@@ -1,4 +1,4 @@
-"""What happens to a job while it happens: `/services/agent-jobs/{id}/events`, as Server-Sent Events."""
+"""Live events of a job: `/services/agent-jobs/{id}/events`, as Server-Sent Events."""
 
 from typing import Any
 
@@ -15,19 +15,17 @@ from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import queries
 from agent_jobs.states import TERMINAL
 
-QUERY = {
-    "last_event_id": parsing.Param(str, "For clients that cannot send the header Last-Event-ID, which goes before.")
-}
+QUERY = {"last_event_id": parsing.Param(str, "For clients that cannot send the header Last-Event-ID; the header wins.")}
 _LAST_EVENT_ID = OpenApiParameter(
     "Last-Event-ID",
     {"type": "string"},
     OpenApiParameter.HEADER,
-    description="The `id` of the last event that the client has: goes on after it. Browsers send it by themselves.",
+    description="The `id` of the last event that the client has; the stream goes on after it. Browsers send it.",
 )
 
 
 class JobEvent(serializers.Serializer[Any]):
-    """Of one event: what its lines say."""
+    """The lines of one event."""
 
     id = serializers.CharField(required=False, help_text="The activity's number in the job, for `Last-Event-ID`.")
     event = serializers.ChoiceField(["activity", "end", "closed"])
@@ -39,20 +37,20 @@ class JobEvents(Resource):
         "job_events",
         "Follow a job",
         answers={
-            (200, "text/event-stream"): OpenApiResponse(JobEvent, description="A stream of these."),
+            (200, "text/event-stream"): OpenApiResponse(JobEvent, description="A stream of events."),
             204: OpenApiResponse(None, description="The client has every activity, and the job has ended."),
         },
         refused=(404,),
         query=QUERY,
         headers=(_LAST_EVENT_ID,),
         description=(
-            "Server-Sent Events. One `activity` for each activity of the job, as `/services/activities` shows it, from"
-            " the first on or from the one after `Last-Event-ID`; then those to come, as they are committed. Its `id`"
-            " is its number within the job: 1, 2, 3 ... The last event is `end`, with the status that the job ended"
-            " in; it has no `id`. A client that asks again after it gets a 204, which means the same."
-            " `closed` says why a stream is broken off, as where its token is revoked. A stream that ends without"
-            " either, because the server stops or its time is over, goes on at the next request. Every 15 s without an"
-            " event there is a comment."
+            "Server-Sent Events. Sends one `activity` for each activity of the job, as `/services/activities` shows it:"
+            " first those after `Last-Event-ID` (default: all), then new ones as they are committed. Its `id` is its"
+            " number within the job: 1, 2, 3 ... The last event is `end`, with the final status of the job; it has no"
+            " `id`. A client that asks again after it gets a 204, which means the same. `closed` says why the server"
+            " breaks off a stream, for example because its token was revoked. A stream can also end without either,"
+            " because the server stops or its time is over; the next request continues it. After 15 s without an"
+            " event the server sends a comment."
         ),
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:

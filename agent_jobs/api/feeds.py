@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Activities told at a time.
+# Activities sent to a client at a time.
 PAGE = 50
 HEARTBEAT = b":\n\n"
 _NUMBER = re.compile("[0-9]{1,9}")
@@ -21,7 +21,7 @@ def read_id(text: str) -> int:
 
 
 def event(kind: str, shown: Mapping[str, Any], *, number: int | None = None) -> bytes:
-    """One event. JSON holds no line breaks of its own."""
+    """Encode one event. The JSON itself contains no line breaks."""
     data = json.dumps(shown, separators=(",", ":"), ensure_ascii=False).translate(_LINE_BREAKS)
     named = "" if number is None else f"id: {number}\n"
     return f"{named}event: {kind}\ndata: {data}\n\n".encode()

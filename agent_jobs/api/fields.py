@@ -1,4 +1,4 @@
-"""The fields of bodies, as strict as the parsers: nothing is taken for what it is not, nothing unknown is let by."""
+"""Serializer fields for request bodies, as strict as `parsing`: they convert no types and refuse unknown fields."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -28,7 +28,7 @@ class StrictSerializer(serializers.Serializer[Any]):
             left = len(unknown) - MAX_REPORTED
             others = f", nor are {left:,} others" if left > 0 else ""
             message = serializers.ErrorDetail(f"is not a field here{others}; the fields are {known}", "unknown_field")
-            # REST framework copies and walks through each of them.
+            # Only the first ones: REST framework copies and walks through every error.
             problems: dict[str, Any] = {key: [message] for key in unknown[:MAX_REPORTED]}
             try:
                 super().to_internal_value(data)
@@ -46,7 +46,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 
 class Text(serializers.CharField):
-    """Text as it is: numbers and flags are not taken for text, nothing is trimmed, blanks alone are not a value."""
+    """A string, unchanged. Refuses numbers, booleans and strings of blanks only; trims nothing."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", parsing.MAX_TEXT)
@@ -54,14 +54,14 @@ class Text(serializers.CharField):
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
-            raise serializers.ValidationError("must be a text", code="invalid")
+            raise serializers.ValidationError("must be a string", code="invalid")
         if not data.strip() and not self.allow_blank:
             self.fail("blank")
         return super().to_internal_value(data)
 
 
 class Name(Text):
-    """A name that people read and compare: without control characters and without invisible ones."""
+    """A name that people read and compare: refuses control characters and invisible ones."""
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
@@ -71,7 +71,7 @@ class Name(Text):
 
 
 class Author(Text):
-    """A person's name, as an application says it."""
+    """A person's name, stated by the calling application. Refuses the forms that the service uses itself."""
 
     def to_internal_value(self, data: Any) -> str:
         name = super().to_internal_value(data)
@@ -89,7 +89,7 @@ class Whole(serializers.IntegerField):
 
 @extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string"}]})
 class Money(serializers.Field):  # type: ignore[type-arg]
-    """An amount, as a number or as a text, with six places at most."""
+    """An amount, as a number or a string, with at most six decimal places."""
 
     def to_internal_value(self, data: Any) -> Decimal:
         try:
@@ -130,13 +130,13 @@ class Object(serializers.JSONField):
 
 _CONFIG_HELP = (
     "Times are in minutes. `follow_up_interval`, the silence before a follow-up, is"
-    f" {MIN_FOLLOW_UP_MINUTES} to {MAX_DELAY_MINUTES:,}; a 400 names each value that does not hold."
+    f" {MIN_FOLLOW_UP_MINUTES} to {MAX_DELAY_MINUTES:,}; a 400 names each invalid value."
 )
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class Config(Object):
-    """The config of a job or a job type: null under a key of it is the same as its absence."""
+    """The config of a job or a job type. Null for a known key is the same as its absence."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"help_text": _CONFIG_HELP, **options})
@@ -158,7 +158,7 @@ class Objects(serializers.JSONField):
 
 @extend_schema_field({"oneOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
 class Tags(serializers.Field):  # type: ignore[type-arg]
-    """A list of texts, or one text with commas; without repeats, in the order sent."""
+    """A list of strings, or one string with commas. Drops repeats and keeps the order."""
 
     MOST = 50
     LONGEST = 64
@@ -166,7 +166,7 @@ class Tags(serializers.Field):  # type: ignore[type-arg]
     def to_internal_value(self, data: Any) -> list[str]:
         found = data.split(",") if isinstance(data, str) else data
         if not isinstance(found, list) or not all(isinstance(tag, str) for tag in found):
-            raise serializers.ValidationError("must be a list of texts or a text with commas", code="invalid")
+            raise serializers.ValidationError("must be a list of strings or a string with commas", code="invalid")
         tags = list(dict.fromkeys(tag.strip() for tag in found))
         if data == "" or data == []:
             return []

@@ -1,4 +1,4 @@
-"""The filters of lists, one line each. A new one also wants a row in the filter test, and an index if it is hot."""
+"""The filters of lists, one line each. A new one needs a row in the filter test, and an index if it is used often."""
 
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,7 @@ def _tags(value: str) -> list[str]:
 
 
 def read_uuid(value: str) -> UUID:
-    """Canonical form only: the constructor of UUID also takes braces, URNs and bare digits. Raises ValueError."""
+    """Accepts the canonical form only: UUID() also takes braces, URNs and bare digits. Raises ValueError."""
     found = UUID(value)
     if str(found) != value.lower():
         raise ValueError("must be an id")
@@ -48,12 +48,14 @@ def read_message_id(value: str) -> UUID:
         raise ValueError("must be the id of a message") from None
 
 
-STATUSES = Param(_statuses, "One or more, in any case; repeated or with commas.", {"type": "string"}, may_repeat=True)
-TAGS = Param(_tags, "Tags with commas between them: those that have all of them.", {"type": "string"})
+STATUSES = Param(
+    _statuses, "One or more, in upper or lower case; repeated or with commas.", {"type": "string"}, may_repeat=True
+)
+TAGS = Param(_tags, "Tags with commas between them; jobs that have all of them.", {"type": "string"})
 
 
 class _Field(forms.Field):
-    """Reads a value as the API's other parameters are read."""
+    """Parses a filter's value like any other query parameter, with a Param."""
 
     def __init__(self, *, param: Param, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -69,7 +71,7 @@ class _Field(forms.Field):
 
 
 class By(Filter):  # type: ignore[misc]
-    """`By(param, "column", "lookup")`."""
+    """Filters by a column: `By(param, "column", "lookup")`."""
 
     field_class = _Field
 
@@ -87,7 +89,7 @@ class JobFilters(FilterSet):  # type: ignore[misc]
     created_at_lte = By(until_param("Created at this time or before."), "created_at", "lte")
     updated_at_gte = By(time_param("Changed at this time or later."), "updated_at", "gte")
     updated_at_lte = By(until_param("Changed at this time or before."), "updated_at", "lte")
-    job_type_id = By(text(about="Of this job type."), "job_type_key")
+    job_type_id = By(text(about="Jobs of this type."), "job_type_key")
     channel_code = By(text(about="For this channel."))
     platform = By(text(about="For this platform."))
     priority = By(whole(PRIORITIES.start, PRIORITIES.stop - 1, about="With this priority."))
@@ -96,7 +98,7 @@ class JobFilters(FilterSet):  # type: ignore[misc]
 
 
 class ActivityFilters(FilterSet):  # type: ignore[misc]
-    job_id = By(Param(_job_id, "Of this job.", {"type": "string", "format": "uuid"}))
+    job_id = By(Param(_job_id, "Activities of this job.", {"type": "string", "format": "uuid"}))
     status = By(one_of(*ActivityStatus))
     activity_type_code = By(text(about="With this code, as `job.created` or `message.out`."), "code")
     source_type = By(one_of(*SourceType))
@@ -106,19 +108,19 @@ class ActivityFilters(FilterSet):  # type: ignore[misc]
 
 class ApprovalFilters(FilterSet):  # type: ignore[misc]
     status = By(one_of(*APPROVAL_STATUSES))
-    job_id = By(Param(_job_id, "Of this job.", {"type": "string", "format": "uuid"}))
+    job_id = By(Param(_job_id, "Approvals of this job.", {"type": "string", "format": "uuid"}))
 
 
 class AppTokenFilters(FilterSet):  # type: ignore[misc]
-    app = By(text(200, about="Of this app."))
+    app = By(text(200, about="Tokens of this app."))
 
 
 class AuditFilters(FilterSet):  # type: ignore[misc]
     action = By(text(about="Such as `job.canceled`."))
     actor = By(text(about="Such as `token:ajt_live_x1y2z3a`."))
     object_type = By(text(about="Such as `job`."))
-    object_id = By(text(600, about="Of this object."))
-    request_id = By(text(128, about="Of the request with this X-Request-ID."))
+    object_id = By(text(600, about="Entries for this object."))
+    request_id = By(text(128, about="Entries of the request with this X-Request-ID."))
     at_gte = By(time_param("At this time or later."), "at", "gte")
     at_lte = By(until_param("At this time or before."), "at", "lte")
 
@@ -126,8 +128,8 @@ class AuditFilters(FilterSet):  # type: ignore[misc]
 class UsageFilters(FilterSet):  # type: ignore[misc]
     day_gte = By(day_param("On this day or later, in UTC."), "day", "gte")
     day_lte = By(day_param("On this day or before, in UTC."), "day", "lte")
-    job_type_id = By(text(about="Of jobs of this type."), "job_type_key")
-    model = By(text(128, about="Of this model, as `openai:gpt-5-mini`."))
+    job_type_id = By(text(about="Calls of jobs of this type."), "job_type_key")
+    model = By(text(128, about="Calls of this model, as `openai:gpt-5-mini`."))
 
 
 def params(filters: type[FilterSet]) -> dict[str, Param]:

@@ -1,4 +1,4 @@
-"""A form that a person sent back in a channel: its JSON read as strictly as a body's, and refusals as sentences."""
+"""Handles forms that people submit in a channel: parses JSON as strictly as `parsing`, returns errors as sentences."""
 
 from rest_framework.exceptions import ParseError
 
@@ -9,7 +9,7 @@ from channels_integration.messages import Submission
 
 
 def sent_back(submission: Submission) -> str:
-    """What is wrong with it; '' where it is taken (settings.CHANNELS_SUBMISSION_HANDLER)."""
+    """Handle one form. Returns the error's text, or '' if it is accepted (settings.CHANNELS_SUBMISSION_HANDLER)."""
     try:
         edit_form.send_back(submission.press, parsing.read_json(submission.text.encode()))
     except ParseError as error:

@@ -1,6 +1,6 @@
-"""`/health/live`: this process answers. `/health/ready`: the service does work, and if not, which part does not.
+"""`/health/live`: this process answers. `/health/ready`: the service does work, or which part of it does not.
 
-No token is asked for, and nothing is told that is not for everybody. The database's clock decides what is late.
+Both need no token and reveal nothing confidential. The database's clock decides whether a part is late.
 """
 
 from typing import Any
@@ -51,7 +51,7 @@ class Ready(_Open):
         is_ready = all(check["ok"] for check in checks.values())
         body = {"status": "ok" if is_ready else "unavailable", "checks": checks}
         answer = Response(body, status=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
-        # Whoever asks wants to know; Django need not log each "not yet" as an error as well.
+        # Otherwise Django logs each 503 of a service that is not ready yet as an error.
         answer._has_been_logged = True  # type: ignore[attr-defined]
         return answer
 
@@ -59,7 +59,7 @@ class Ready(_Open):
 def readiness() -> dict[str, dict[str, Any]]:
     """Each part by name: `{"database": {"ok": True, "detail": "answers"}, ...}`. Raises nothing."""
     bells = _bells()
-    redis = _check(bells is not None, "answers", "does not answer: work starts late, by the sweep alone")
+    redis = _check(bells is not None, "answers", "does not answer: work starts late, only by the periodic sweep")
     try:
         are_migrated = queries.is_migrated()
         work = queries.work_lately(within_seconds=LATE_SECONDS) if are_migrated else queries.Work(False, False, False)
@@ -81,20 +81,20 @@ def readiness() -> dict[str, dict[str, Any]]:
 
 
 def _bells() -> int | None:
-    """Bells of duties that wait for a worker; None where Redis does not answer."""
+    """The number of doorbells for duties that wait for a worker; None if Redis does not answer."""
     return doorbell.waiting(queues.DUTIES_QUEUE)
 
 
 def _work(work: queries.Work, bells: int | None) -> dict[str, dict[str, Any]]:
-    """Who is to blame when no duty is done: bells that pile up have no worker; no bells at all have no beat."""
+    """Tells why no duty is done: if doorbells pile up, there is no worker; if there are none, there is no beat."""
     has_rung = work.is_rung or bool(bells)
     return {
         "workers": _check(
             work.has_worked and (work.has_done_duties or not bells),
             f"did work in the last {LATE_SECONDS} s",
-            f"did no work in the last {LATE_SECONDS} s" + (f"; {bells} bells wait" if bells else ""),
+            f"did no work in the last {LATE_SECONDS} s" + (f"; {bells} doorbells wait" if bells else ""),
         ),
-        "beat": _check(has_rung, "rings", f"has not rung for {LATE_SECONDS} s"),
+        "beat": _check(has_rung, "sends doorbells", f"has sent no doorbell for {LATE_SECONDS} s"),
     }
 
 

@@ -1,6 +1,6 @@
-"""Hours: when people of an organisation, in a channel, or one person may be spoken to: `organizations/{org}/hours`.
+"""Hours: when agents may speak to an organisation, in a channel or to one person: `organizations/{org}/hours`.
 
-The most specific that is stated holds, whole. What they mean for jobs: `hours.deferral`.
+The most specific statement applies and replaces the others entirely. `hours.deferral` applies it to jobs.
 """
 
 from collections.abc import Mapping
@@ -50,8 +50,8 @@ _EXAMPLES = [
 @extend_schema_field(
     {
         "type": "object",
-        "description": "Either `open` (the hours of each day; a day that is not named is closed) or `quiet` (of every"
-        " day; it may run over midnight). On `holidays` it is closed.",
+        "description": "Either `open` (the hours of each day; a day that is not named is closed) or `quiet` (the same"
+        " on every day; it may run over midnight). `holidays` are closed all day.",
         "required": ["time_zone"],
         "properties": {
             "time_zone": {"type": "string", "example": "Europe/Berlin"},
@@ -66,7 +66,7 @@ _EXAMPLES = [
     }
 )
 class StatedHours(Object):
-    """Null under an optional key of it is the same as its absence."""
+    """Hours as a client states them. Null for an optional key is the same as its absence."""
 
     def to_internal_value(self, data: Any) -> Any:
         stated = super().to_internal_value(data)
@@ -80,11 +80,11 @@ class HoursRequest(StrictSerializer):
 class Hours(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     kind = serializers.ChoiceField(["organization", "channel", "person"])
-    platform = serializers.CharField(required=False, help_text="Of a channel or a person.")
-    name = serializers.CharField(required=False, help_text="The channel's code, or who the person is on the platform.")
+    platform = serializers.CharField(required=False, help_text="For a channel or a person.")
+    name = serializers.CharField(required=False, help_text="The channel's code, or the person's id on the platform.")
     hours = StatedHours()
-    is_open = serializers.BooleanField(help_text="Now.")
-    opens_at = serializers.DateTimeField(required=False, help_text="Where it is closed now.")
+    is_open = serializers.BooleanField(help_text="Whether it is open now.")
+    opens_at = serializers.DateTimeField(required=False, help_text="If it is closed now.")
 
 
 class HoursMeta(serializers.Serializer[Any]):
@@ -161,8 +161,8 @@ class OrgHours(_Hours):
         refused=(404,),
         request=HoursRequest,
         examples=_EXAMPLES,
-        description="Turns and messages that come up while it is closed wait until it opens. What waits already looks"
-        " again at once. Other processes know within 2 seconds that an organization has hours at all.",
+        description="Turns and messages that come up while it is closed wait until it opens. Those that wait already"
+        " are checked again at once. Other processes notice an organization's first hours within 2 seconds.",
     )
     def put(self, request: Request, org_id: str) -> Response:
         return self.state(org_id)
@@ -200,7 +200,7 @@ class ChannelHours(_Channel):
         refused=(404,),
         request=HoursRequest,
         examples=_EXAMPLES,
-        description="They hold in this channel instead of the organization's. It need not be registered.",
+        description="They apply in this channel instead of the organization's. It need not be registered.",
     )
     def put(self, request: Request, org_id: str, platform: str, code: str) -> Response:
         return self.state(org_id, platform, code)
@@ -234,7 +234,7 @@ class PersonHours(_Person):
         refused=(404,),
         request=HoursRequest,
         examples=_EXAMPLES,
-        description="They hold instead of the channel's and the organization's in jobs in which this person spoke last"
+        description="They apply instead of the channel's and the organization's in jobs in which this person spoke last"
         " (the `author` of their messages; a user's id in Slack), or whose channel's code is the person's name.",
     )
     def put(self, request: Request, org_id: str, platform: str, person: str) -> Response:

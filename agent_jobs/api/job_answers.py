@@ -1,4 +1,4 @@
-"""A job as clients see it, in the words of the document; its fields' types and meanings are in `job_docs`."""
+"""Builds a job's JSON for clients. `job_docs` describes the types and meanings of its fields."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -12,12 +12,12 @@ from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration import directory
 
 Names = Mapping[tuple[str, str], str]
-# Their channels are not in our register.
+# Platforms whose channels are not in our register, and so have no name.
 _WITHOUT_NAMES = {"slack", "null"}
 
 
 def of(rows: Sequence[queries.Row], *, is_detail: bool = False, are_new: bool = False) -> list[dict[str, Any]]:
-    """Jobs as clients see them; two statements for any number of them, one for new ones, which have no tasks."""
+    """Jobs in JSON form. Runs two SQL statements for any number of jobs; one for new jobs, which have no tasks."""
     ids = [row["id"] for row in rows]
     names = _names(rows)
     tasks = queries.tasks_of(ids) if ids and not are_new else {}
@@ -29,14 +29,14 @@ def of(rows: Sequence[queries.Row], *, is_detail: bool = False, are_new: bool = 
 
 
 def created(job: Any) -> dict[str, Any]:
-    """The whole answer to a POST that has made this job; what stands in it needs no second look into the row."""
+    """The whole response to the POST that created this job, built from the object without reading the row again."""
     row = {column: getattr(job, column) for column in queries.JOB_COLUMNS}
     (shown,) = of([row], is_detail=True, are_new=True)
     return {"data": shown, "meta": {"org_id": shown["org_id"], "id": shown["id"]}}
 
 
 def explanation(found: explanations.Explanation) -> dict[str, Any]:
-    """Every field always, null where there is nothing to say: it is new, and no client of the document reads it."""
+    """Always has every field, null if empty. Nulls break no client: the API's document does not have this object."""
     return {
         "state": found.state,
         "rule": found.rule,
@@ -58,13 +58,13 @@ def explanation(found: explanations.Explanation) -> dict[str, Any]:
 
 
 def _names(rows: Sequence[queries.Row]) -> Names:
-    """What the channels of these jobs are called; only channels of our own register can have a name."""
+    """The names of these jobs' channels; only channels in our own register can have one."""
     places = {(row["platform"], row["channel_code"]) for row in rows if row["platform"] not in _WITHOUT_NAMES}
     return directory.names(rows[0]["org_id"], places) if places else {}
 
 
 def _channel_data(row: queries.Row, names: Names) -> dict[str, Any]:
-    """What the client said of the channel, as it said it, and after that what else is known."""
+    """The channel data exactly as the client sent it, then the other values that are known."""
     known = {
         "platform": row["platform"],
         "channel_id": row["channel_code"],

@@ -1,4 +1,4 @@
-"""The shapes of jobs in answers, for the OpenAPI document, and the examples from the API's document."""
+"""The shapes of jobs in responses, for the OpenAPI document, and the examples from the API's document."""
 
 from typing import Any
 
@@ -82,13 +82,13 @@ class Job(serializers.Serializer[Any]):
     params = serializers.DictField()
     config = serializers.DictField(help_text="The job type's defaults overlaid with the job's own.")
     job_config = serializers.DictField(help_text="The same as config.")
-    tags = serializers.CharField(help_text="With commas between them.")
+    tags = serializers.CharField(help_text="Separated by commas.")
     flags = JobFlags()
     execution_log = serializers.ListField(
         child=serializers.CharField(), help_text="The notes of the last 100 activities that have one, oldest first."
     )
     activities_count = serializers.IntegerField()
-    replay_of = serializers.CharField(required=False, help_text="The job that this one was made from again.")
+    replay_of = serializers.CharField(required=False, help_text="The job that this one replays.")
     retry_count = serializers.IntegerField(required=False, help_text="How many times it was retried, if ever.")
     Activities = Activity(many=True, required=False)
 
@@ -96,8 +96,8 @@ class Job(serializers.Serializer[Any]):
 class Holder(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(["job", "message"])
     id = serializers.CharField()
-    state = serializers.CharField(help_text="The job's status, or what the outbox says of the message.")
-    next_try_at = serializers.DateTimeField(required=False, help_text="Of a message.")
+    state = serializers.CharField(help_text="The job's status, or the message's status in the outbox.")
+    next_try_at = serializers.DateTimeField(required=False, help_text="For a message.")
 
 
 @extend_schema_field({"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string"}], "nullable": True})
@@ -109,31 +109,31 @@ class Explanation(serializers.Serializer[Any]):
     state = serializers.CharField(help_text="Why it is not running, or what it waits for: one sentence for people.")
     rule = serializers.CharField(
         help_text="scheduled, cooldown, no_workers, unknown_runner, unknown_wait, org_cap, job_type_cap, channel_cap,"
-        " queue, running, lease_lapsed, waiting_for_reply, retry, delivery, approval, quiet_hours or ended; there may"
-        " be more one day."
+        " queue, running, lease_lapsed, waiting_for_reply, retry, delivery, approval, quiet_hours or ended; later"
+        " releases may add more."
     )
     blocked_by = Holder(
-        many=True, help_text="At most 20: the jobs that take up the places of a cap, or the messages that are not out."
+        many=True, help_text="At most 20: the jobs that use up a cap, or the messages that are not delivered."
     )
     place_in_queue = Place(
-        help_text='Among what the organization has ready in the job\'s lane, 1 is next; "10000+" where it is far down.'
+        help_text='Among the organization\'s ready jobs in the same queue: 1 is next; "10000+" if it is further back.'
     )
     estimated_start = serializers.DateTimeField(
         allow_null=True,
-        help_text="When it is due; of a job in the queue, by its place and the starts a minute since the queue was"
-        " last empty (5 minutes at most). null: nobody knows.",
+        help_text="When it is due. For a job in the queue, estimated from its place and the starts per minute since"
+        " the queue was last empty (5 minutes at most). null: unknown.",
     )
-    unblocks = serializers.ListField(child=serializers.CharField(), help_text="What would let it go on, any of these.")
+    unblocks = serializers.ListField(child=serializers.CharField(), help_text="Events that would each let it go on.")
 
 
 class JobInDetail(Job):
     explanation = Explanation(required=False, help_text="With include=explanation.")
     delay_minutes = serializers.IntegerField()
-    delay_seconds = serializers.IntegerField(help_text="What was drawn.")
+    delay_seconds = serializers.IntegerField(help_text="The random delay that was drawn.")
     requested_scheduled_at = serializers.DateTimeField(required=False)
-    approvals = Approval(many=True, required=False, help_text="What it waits for a person to allow.")
+    approvals = Approval(many=True, required=False, help_text="Pending approvals that it waits for.")
     budget_granted = Object(
-        required=False, help_text="What people have added to its own caps: `max_tokens`, `max_cost`, where they have."
+        required=False, help_text="Amounts that people added to its own caps, if any: `max_tokens`, `max_cost`."
     )
 
 

@@ -1,4 +1,4 @@
-"""Jobs: `/services/agent-jobs[/{id}]`. Posts, lists, shows and cancels them, in the words of the document."""
+"""Jobs: `/services/agent-jobs[/{id}]`. Creates, lists, shows and cancels them as the API's document says."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -63,12 +63,12 @@ DETAIL_QUERY = {
     "include_limit": parsing.whole(1, 100, default=50, about="With include=activities."),
     "include_sort": parsing.one_of(*_DIRECTION, default="-created_at", about="With include=activities."),
     "wait": parsing.whole(
-        0, MAX_WAIT_SECONDS, default=0, about="Seconds to hold the answer back for, until the job changes or ends."
+        0, MAX_WAIT_SECONDS, default=0, about="Seconds to wait for the job to change or end before answering."
     ),
     "since": parsing.Param(
         _read_since,
-        "With wait: what the client knows, the `ETag` of an answer or (less exact) its `updated_at`. A job that has"
-        " changed since is shown at once. Without it the wait is for the next change.",
+        "With wait: the state that the client knows, as the `ETag` of an answer or (less exact) its `updated_at`. A job"
+        " that has changed since is shown at once. Without it the request waits for the next change.",
         {"type": "string"},
     ),
 }
@@ -125,8 +125,8 @@ class Jobs(Resource):
         answers={200: JobPage},
         query=LIST_QUERY,
         filtered=JobFilters,
-        description="The jobs of the token's organization. Times in filters are inclusive; a plain date is its midnight"
-        " in `_gte`, and the end of that day in `_lte`.",
+        description="The jobs of the token's organization. Times in filters are inclusive; a plain date"
+        " means its midnight in `_gte`, and the end of that day in `_lte`.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=LIST_QUERY, rows=queries.jobs(self.org_id), filtered=JobFilters)
@@ -184,9 +184,9 @@ class JobDetail(Resource):
         answers={200: JobItem},
         refused=(404,),
         query=DETAIL_QUERY,
-        description="With `wait`, the answer is held back until the job changes (its status, anything else that moves"
-        " `updated_at`, or a new activity), has ended, or the time is over; a job that has ended is shown at once. The"
-        " `ETag` of each answer is the next request's `since`, so that nothing is missed in between.",
+        description="With `wait`, the request waits until the job changes (its status, anything else that moves"
+        " `updated_at`, or a new activity), ends, or the time is over. A job that has ended is shown at once. Send the"
+        " `ETag` of each answer as the next request's `since`, so that you miss no change in between.",
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
         asked = self.asked(query=DETAIL_QUERY)
@@ -204,7 +204,7 @@ class JobDetail(Resource):
         return response
 
     def is_to_wait(self, asked: Asked, row: queries.Row, version: str) -> bool:
-        """Not for a request that has waited already, and not where there is news."""
+        """False if the request has waited already, or if the job has ended or changed since `since`."""
         if not asked.query["wait"] or HAS_WAITED in self.request.META or row["status"] in TERMINAL:
             return False
         return asked.query["since"] in (None, version, row["updated_at"])
@@ -267,7 +267,7 @@ def _require_include(asked: Asked, *names: str) -> None:
 def _add_activities(
     rows: Sequence[queries.Row], shown: Sequence[dict[str, Any]], query: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put `Activities` into each job of a page; what the page's meta says of them."""
+    """Add `Activities` to each job of a page. Returns their counts for the page's meta."""
     found = queries.activities_of(
         [row["id"] for row in rows],
         per_job=query["activities_limit_per_job"],

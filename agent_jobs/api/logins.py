@@ -1,4 +1,4 @@
-"""Limits log-ins with a password by address, before the password is hashed: that takes a quarter of a second of CPU."""
+"""Limits password log-ins by address before the password is hashed, which takes a quarter of a second of CPU."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from agent_jobs.api import throttling
 
 
 class LimitedByAddress(ModelBackend):
-    """The first of settings.AUTHENTICATION_BACKENDS. It lets nobody in; it raises TooManyRequests."""
+    """First of settings.AUTHENTICATION_BACKENDS. Authenticates nobody; raises TooManyRequests over the limit."""
 
     def authenticate(self, request: HttpRequest | None, *args: Any, **credentials: Any) -> None:
         if request is not None:

@@ -1,4 +1,4 @@
-"""What was said in a job: `/services/agent-jobs/{id}/messages`. Shows its transcript, and takes in a person's reply."""
+"""The transcript of a job: `/services/agent-jobs/{id}/messages`. Shows it, and accepts a person's reply."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,18 +18,18 @@ from agent_jobs.api.fields import Author, StrictSerializer, Text
 from agent_jobs.conversation import replies
 from agent_jobs.reads import pages, queries
 
-# Two lines of one turn have one time; the order of speech is that of the rows' numbers.
+# Messages of one turn have the same time; the rows' numbers give the order of speech.
 SORTING = paging.Sorting("messages", {"created_at": "id"}, default="created_at:asc")
 MAX_TEXT = 40_000
 
 
 class ReplyRequest(StrictSerializer):
-    author = Author(help_text="Who says it, as the agent shall know them.")
+    author = Author(help_text="The person's name as the agent shall see it.")
     text = Text(max_length=MAX_TEXT)
 
 
 class JobMessage(serializers.Serializer[Any]):
-    id = serializers.CharField(help_text="The same as of its activity.")
+    id = serializers.CharField(help_text="The same as its activity's.")
     org_id = serializers.CharField()
     job_id = serializers.CharField()
     author = serializers.CharField(help_text="`agent` for what the agent said.")
@@ -37,10 +37,10 @@ class JobMessage(serializers.Serializer[Any]):
     text = serializers.CharField()
     created_at = serializers.DateTimeField()
     delivered_at = serializers.DateTimeField(
-        required=False, help_text="When it was in the channel, or came in; missing while it is on its way."
+        required=False, help_text="When it reached the channel or arrived from it; missing until then."
     )
-    edited_at = serializers.DateTimeField(required=False, help_text="When its author changed it there last.")
-    deleted_at = serializers.DateTimeField(required=False, help_text="When it was deleted there: it has no text then.")
+    edited_at = serializers.DateTimeField(required=False, help_text="When its author last changed it there.")
+    deleted_at = serializers.DateTimeField(required=False, help_text="When it was deleted there; then it has no text.")
 
 
 JobMessageItem = inline_serializer("JobMessageItem", {"data": JobMessage(), "meta": ItemMeta()})
@@ -88,8 +88,8 @@ class JobMessages(Resource):
         refused=(404,),
         request=ReplyRequest,
         is_post=True,
-        description="What a person said elsewhere. A job that waits for a reply goes on with it at once, as with one"
-        " from its channel; one that has not begun or has ended refuses it.",
+        description="Adds what a person said elsewhere. A job that waits for a reply goes on with it at once, as with"
+        " one from its channel. A job that has not begun or has ended refuses it.",
     )
     def post(self, request: Request, job_id: str) -> HttpResponseBase:
         fields = self.asked(body=ReplyRequest).body

@@ -1,6 +1,6 @@
-"""`/metrics` for Prometheus: with the setting's token, or open where a setting says so, and otherwise not there at all.
+"""`/metrics` for Prometheus: needs the token METRICS_TOKEN, or is open with METRICS_OPEN; without both settings, 404.
 
-No app token opens it: the numbers are of all organisations together, and for those who run the service.
+App tokens do not open it: the numbers cover all organisations together and are for operators.
 """
 
 import hmac
@@ -24,13 +24,13 @@ def page(request: HttpRequest) -> HttpResponse:
         if not settings.METRICS_TOKEN:
             return errors.handler404(request)
         if not _is_known(request.META.get("HTTP_AUTHORIZATION", "")):
-            answer = errors.plain(401, "unauthenticated", "the token of the metrics is required, as Bearer", request)
+            answer = errors.plain(401, "unauthenticated", "the metrics token is required, as Bearer", request)
             answer["WWW-Authenticate"] = 'Bearer realm="metrics"'
             return answer
     try:
         values = [(gauge.name, gauge.value, gauge.labels) for gauge in gauges.read()]
     except (DatabaseError, InterfaceError) as error:
-        logger.warning("the database does not answer for the metrics: %s", str(error).strip())
+        logger.warning("metrics without gauges, database unavailable: %s", str(error).strip())
         values = None
     return HttpResponse(metrics.page(values), content_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
 

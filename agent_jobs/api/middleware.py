@@ -1,4 +1,4 @@
-"""Gives every answer its X-Request-ID, and every refusal from outside of the views the form of our own."""
+"""Sets X-Request-ID on every response, and gives errors from outside the views the API's error format."""
 
 import logging
 import re
@@ -17,14 +17,14 @@ from agent_jobs.api.throttling import TooManyRequests
 from infra import database, meters, tracing
 
 access = logging.getLogger("agent_jobs.access")
-# Asked every few seconds by those who watch us.
+# Monitoring requests these every few seconds, so the access log has them at DEBUG.
 _WATCHERS = {"/health/live", "/health/ready", "/metrics"}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 class RequestIdMiddleware:
-    """Takes a client's id over where it is sane, else makes one; also `request.request_id`."""
+    """Uses the client's X-Request-ID if it is well-formed, else makes one. Sets it as `request.request_id` too."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -34,7 +34,7 @@ class RequestIdMiddleware:
         request_id = stated if _SANE_ID.fullmatch(stated) else str(uuid7())
         request.request_id = request_id  # type: ignore[attr-defined]
         began = time.monotonic()
-        clear_contextvars()  # the thread's last request may have been cut off
+        clear_contextvars()  # an aborted request of this thread may have left its values
         bind_contextvars(request_id=request_id)
         stated_trace = request.META.get("HTTP_TRACEPARENT", "")
         with tracing.span("request", parent=stated_trace, kind="server", request_id=request_id) as traced:
@@ -47,13 +47,13 @@ class RequestIdMiddleware:
         opened = response.opened if isinstance(response, OpenResponse) else None
         if not opened and not response.streaming and "Content-Length" not in response:
             response["Content-Length"] = str(len(response.content))  # else the server answers in chunks
-        if not opened or isinstance(opened, EventStream):  # one that waits comes again
+        if not opened or isinstance(opened, EventStream):  # a waiting request runs again, and is logged then
             _note(request, response, time.monotonic() - began)
         clear_contextvars()
         return response
 
     def _answer(self, request: HttpRequest) -> HttpResponse:
-        """Only hosts of the setting ALLOWED_HOSTS are served. Health checks come by any name of the machine."""
+        """Serve only hosts of the setting ALLOWED_HOSTS. Health checks may use any name of the machine."""
         if not request.path.startswith("/health/"):
             try:
                 request.get_host()
@@ -62,7 +62,7 @@ class RequestIdMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """For views outside of REST framework: an outage of the database is a 503, too many log-ins are a 429."""
+        """For views outside REST framework: answer a database outage with 503, too many log-ins with 429."""
         if isinstance(exception, TooManyRequests):
             return errors.throttled(request, exception)
         return errors.unavailable(request) if database.is_unavailable(exception) else None
@@ -76,9 +76,9 @@ def _tell(traced: Any, request: HttpRequest, response: HttpResponse) -> None:
 
 
 def _note(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
-    """By the template of the address, which names nobody; methods of a client's own making count as one.
+    """Record metric and log line under the URL's template, which identifies nobody; unknown methods count as "other".
 
-    A line holds no header, body or value of the query. Organisation and token are in its context.
+    The line contains no header, body or query value. Its context has the organisation and the token.
     """
     method, route = str(request.method if request.method in _METHODS else "other"), route_of(request)
     meters.observe("http_request_seconds", seconds, method=method, route=route, status=str(response.status_code))
