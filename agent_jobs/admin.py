@@ -1,4 +1,4 @@
-"""The tables for operators: to look at everything, to change what no other door changes, never a job's status."""
+"""Django's admin for operators: shows all tables, changes only what has no other interface, never a job's status."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ from agent_jobs.tenants import app_tokens
 
 
 class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows that services write by their own rules."""
+    """Rows that only our services may write, because they apply the rules."""
 
     show_full_result_count = False
 
@@ -49,7 +49,7 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class Audited(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows that operators change here, each change with its entry in the organisation's audit."""
+    """Rows that operators change here. Each change writes an entry into the organisation's audit."""
 
     word: str
 
@@ -94,7 +94,7 @@ class OrgAdmin(Audited):
     search_fields = ("id", "name")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Org | None = None) -> tuple[str, ...]:
-        # A new organisation has none of these yet: its columns' defaults are the database's.
+        # Not for a new organisation: it has no values yet, because the database sets these columns' defaults.
         return ("id", "stored_bytes", "created_at", "closed_at", "erased_at") if obj else ()
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -111,7 +111,7 @@ class MembershipAdmin(Audited):
 
 @admin.register(AppToken)
 class AppTokenAdmin(ReadOnly):
-    """Made by `manage.py create_token`: the plain token could not be shown here."""
+    """`manage.py create_token` makes tokens, because this page could not show the plain token."""
 
     list_display = ("public_id", "name", "org", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at")
     exclude = ("digest",)

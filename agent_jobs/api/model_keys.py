@@ -1,4 +1,4 @@
-"""Keys of an organisation for providers of language models: kept by its admins, and never shown again."""
+"""Keys of an organisation for providers of language models. Its admins set them; no response shows them."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class ModelKeyRequest(StrictSerializer):
         max_length=2_000,
         required=False,
         allow_blank=True,
-        help_text="Where the key belongs, as https://…; empty: the provider's own address. It is sent nowhere else.",
+        help_text="The only address to send the key to, as https://…; empty: the provider's own address.",
     )
 
 
@@ -95,8 +95,8 @@ class ModelKeyDetail(_Admins):
         answers={200: ModelKeyItem},
         refused=(404, 409),
         request=ModelKeyRequest,
-        description="In place of the one that was there, if any. The key is sealed, never shown, and sent to the host"
-        " of base_url alone; without one, to the provider's own.",
+        description="Replaces an existing key. The key is sealed, never shown, and sent only to the host of base_url;"
+        " without one, to the provider's own.",
     )
     def put(self, request: Request, org_id: str, provider: str) -> Response:
         fields = self.asked(body=ModelKeyRequest).body

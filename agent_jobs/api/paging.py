@@ -1,4 +1,4 @@
-"""Cutting lists: `limit`, `offset`, `sort`, and an opaque `cursor` for those who go deep."""
+"""Pagination of lists: `limit`, `offset`, `sort`, and an opaque `cursor` for pages far down."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,23 +18,23 @@ MAX_LIMIT = 1_000
 MAX_OFFSET = 1_000_000_000
 MAX_SORTS = 3
 _ABOUT_LIMIT = (
-    f"How many to return at most. An answer ends early once its texts and JSON have {MAX_BYTES >> 20} MiB: then"
-    " `meta.count` is smaller, and `meta.next_cursor` goes on."
+    f"How many to return at most. An answer ends early once its texts and JSON have {MAX_BYTES >> 20} MiB. Then"
+    " `meta.count` is smaller, and `meta.next_cursor` continues the list."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
-    """What a list may be sorted by, as clients call it: `{"job_status": "status"}`. `key` makes every order total."""
+    """A list's sort fields, client name to column: `{"job_status": "status"}`. `key` makes every order total."""
 
     name: str
     columns: Mapping[str, str]
     default: str
     key: str = "id"
-    # The column by which rows of one value come, where the list is sorted by nothing else. It runs the other way round,
-    # as the index does that serves this order.
+    # The second sort column of a list that is sorted by one column only. Its direction is the opposite one, as in the
+    # index that serves this order.
     then: Mapping[str, str] = field(default_factory=dict)
-    # Names that no index serves: they may follow another one, and not come first.
+    # Names without an index: they may follow another name, but not come first.
     not_first: frozenset[str] = frozenset()
 
     def params(self) -> dict[str, Param]:
@@ -49,7 +49,7 @@ class Sorting:
             ),
             "cursor": Param(
                 self.read_cursor,
-                "Goes on where a page ended: `meta.next_cursor` of it, with the same filters, without `offset`.",
+                "Goes on where a page ended: send its `meta.next_cursor`, with the same filters, without `offset`.",
                 {"type": "string"},
             ),
         }
@@ -87,7 +87,7 @@ class Sorting:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A list's place: what to ask the database for, and what to tell the client of it."""
+    """One page of a list: the window to query, and the `meta` for the client."""
 
     sorting: Sorting
     window: Window
@@ -110,12 +110,12 @@ class Page:
 
 
 def place(sorting: Sorting, query: Mapping[str, Any]) -> Page:
-    """The page that a query asks for. Raises Invalid where a cursor does not go with the rest."""
+    """The page that a query asks for. Raises Invalid if a cursor contradicts the other parameters."""
     sorts, after = query["sort"], None
     if (cursor := query["cursor"]) is not None:
         kept = tuple((name, is_descending) for name, is_descending in cursor["sort"])
         if query["offset"]:
-            raise Invalid(FieldError("offset", "invalid", "does not go with a cursor"))
+            raise Invalid(FieldError("offset", "invalid", "cannot be combined with a cursor"))
         if sorts is not None and sorts != kept:
             raise Invalid(FieldError("cursor", "invalid", "does not match this sort order"))
         sorts, after = kept, tuple(_unpacked(value) for value in cursor["after"])
@@ -125,7 +125,7 @@ def place(sorting: Sorting, query: Mapping[str, Any]) -> Page:
         order += (Order(column, not order[0].is_descending),)
     if sorting.key not in {by.column for by in order}:
         order += (Order(sorting.key, order[-1].is_descending),)
-    if after is not None and len(after) != len(order):  # made by another release
+    if after is not None and len(after) != len(order):  # another release made it
         raise Invalid(FieldError("cursor", "invalid", "is not a cursor of this list"))
     return Page(sorting, Window(order, query["limit"], query["offset"], after), sorts)
 

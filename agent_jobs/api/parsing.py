@@ -1,4 +1,4 @@
-"""What a client may send: JSON bodies, query parameters and the values in both. Everything else is a named 400."""
+"""Strict parsing of JSON bodies, query parameters and their values. Invalid input is a 400 that names the field."""
 
 import difflib
 import json
@@ -27,7 +27,7 @@ MAX_TEXT = 255
 # --- Bodies ----------------------------------------------------------------------------------------------------
 class LengthRequired(APIException):
     status_code = 411
-    default_detail = "a body needs a Content-Length; chunked transfer is not taken"
+    default_detail = "a body needs a Content-Length; chunked transfer is not supported"
     default_code = "length_required"
 
 
@@ -39,12 +39,12 @@ class BodyTooLarge(APIException):
 
 class EncodedBody(APIException):
     status_code = 415
-    default_detail = "a body is taken as it is, without a Content-Encoding such as gzip"
+    default_detail = "a body must be sent without a Content-Encoding such as gzip"
     default_code = "unsupported_content_encoding"
 
 
 def check_transfer(request: Request) -> None:
-    """Refuse a body that cannot be read whole and as it is: the web process reads a body by its length only."""
+    """Refuse a body that has no length, is too long or is encoded: the web process reads a body by its length only."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if request.META.get("HTTP_TRANSFER_ENCODING") or not (length.isascii() and length.isdigit()):
         raise LengthRequired
@@ -73,7 +73,7 @@ class StrictJSONParser(BaseParser):
 
 
 def read_json(raw: bytes) -> Any:
-    """Raises ParseError (not JSON) or Invalid (JSON that we do not take)."""
+    """Raises ParseError (not JSON) or Invalid (JSON that we refuse)."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -85,7 +85,7 @@ def read_json(raw: bytes) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ParseError(f"the body is not JSON: {error.msg} at {place}", code="invalid_json") from None
-    if "\\u" in text:  # only an escape can smuggle these in
+    if "\\u" in text:  # only an escape can contain NUL or half a surrogate pair
         for path, string in _strings(value, ""):
             if complaint := _unstorable(string):
                 raise Invalid(FieldError(path or "body", "invalid", complaint))
@@ -171,7 +171,7 @@ _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 MOMENT_FORM = "must be an RFC 3339 time with an offset, as 2026-01-31T09:00:00Z, or a plain date"
-# Times outside of these years are slips, and the sums with them would overflow.
+# Times outside these years are mistakes, and arithmetic with them would overflow.
 _DAY = timedelta(days=1) - timedelta.resolution
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -196,7 +196,7 @@ def moment(text: str) -> datetime:
 
 
 def until(text: str) -> datetime:
-    """The same where it bounds a list from above: a plain date is the last moment of its day."""
+    """Like `moment`, for an upper bound: a plain date is the last moment of its day."""
     found = moment(text)
     return found + _DAY if _DATE.fullmatch(text) else found
 
@@ -205,7 +205,7 @@ def _calendar(read: Callable[[str], _T], text: str) -> _T:
     try:
         return read(text)
     except ValueError:
-        raise ValueError(f"{text} is no time of the calendar") from None
+        raise ValueError(f"{text} is not a valid calendar date or time") from None
 
 
 # --- Query parameters ------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class Param:
     about: str = ""
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
     default: Any = None
-    may_repeat: bool = False  # several values, in one parameter with commas or in several
+    may_repeat: bool = False  # takes several values: with commas, or by repeating the parameter
 
 
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -245,7 +245,7 @@ def one_of(*words: str, about: str = "", default: str | None = None) -> Param:
 
 
 def words(*known: str, about: str = "") -> Param:
-    """Several of the known words, with commas between them: a frozenset."""
+    """Several of the known words, separated by commas. Parses to a frozenset."""
 
     def parse(text: str) -> frozenset[str]:
         found = frozenset(word.strip() for word in text.split(","))
@@ -299,7 +299,7 @@ def query_pairs(raw: str) -> list[tuple[str, str]]:
 
 
 def gather(pairs: list[tuple[str, str]], known: Mapping[str, Param]) -> tuple[dict[str, str], list[FieldError]]:
-    """What was sent for each known parameter, and what is wrong with the rest: unknown, repeated, empty, unstorable."""
+    """The values of known parameters, and errors for the others: unknown, repeated, empty or unstorable."""
     sent: dict[str, str] = {}
     problems: list[FieldError] = []
     for name, value in pairs:

@@ -1,10 +1,10 @@
-"""Answers that stay open: a job's events, and requests that wait for a job or a channel. None of them holds a thread.
+"""Open answers: event streams of jobs, and requests that wait for a job or a channel. None of them holds a thread.
 
-A view checks such a request as any other and answers with an `OpenResponse`. The web process (`config.asgi`) then
-writes the stream, or runs the request again when the wait is over. `look` finds out what there is to tell, for all that
-are open together: in three statements where nothing has happened, and in five where something has.
+A view checks such a request like any other and returns an `OpenResponse`. The web process (`config.asgi`) then writes
+the stream, or runs the request again when the wait is over. `look` finds news for all open answers together: in three
+SQL statements if there is none, in five if there is some.
 
-How many may be open at once is bounded, for each process and for each organisation in it.
+Each process limits the number of open answers, in total and for each organisation.
 """
 
 import logging
@@ -38,10 +38,10 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 
 # --- Places ----------------------------------------------------------------------------------------------------
 class TooManyStreams(APIException):
-    """429 where the organisation has as many as it may, 503 where the process has."""
+    """429 if the organisation has reached its limit, 503 if the process has."""
 
     default_code = "too_many_streams"
-    wait = RETRY_AFTER_SECONDS - 1  # what `errors` makes of it is the next whole second
+    wait = RETRY_AFTER_SECONDS - 1  # `errors` adds one second
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -49,18 +49,18 @@ class TooManyStreams(APIException):
 
 
 class Place:
-    """Room for one open answer, given back once; at the latest when nobody holds it any more."""
+    """One slot of the limits on open answers. `leave` is safe to call twice; garbage collection also calls it."""
 
-    _guard = threading.RLock()  # a collected one may leave while another is just coming
+    _guard = threading.RLock()  # reentrant: garbage collection may call `leave` of one inside `__init__` of another
     _taken: Counter[str] = Counter()
 
     def __init__(self, org_id: str) -> None:
         self._org_id, self._is_taken = org_id, False
         with Place._guard:
             if Place._taken.total() >= settings.STREAMS:
-                raise TooManyStreams(503, "as many streams and waits are open here as may be; try again soon")
+                raise TooManyStreams(503, "too many streams and waits are open in this process; try again soon")
             if Place._taken[org_id] >= settings.STREAMS_PER_ORG:
-                raise TooManyStreams(429, "the organization has as many streams and waits open as it may have")
+                raise TooManyStreams(429, "the organization has too many streams and waits open")
             Place._taken[org_id] += 1
             self._is_taken = True
 
@@ -78,7 +78,7 @@ class Place:
 
 # --- What is open ----------------------------------------------------------------------------------------------
 class OpenAnswer:
-    """One request that is not answered to its end yet. Raises TooManyStreams. `until` is by the monotonic clock."""
+    """One request whose answer is not complete. Raises TooManyStreams. `until` is a time of the monotonic clock."""
 
     kind = "wait"
 
@@ -105,7 +105,7 @@ class EventStream(OfJob):
 
 
 class Wait(OfJob):
-    """For anything else than `seen`, the version of the job that the client knows."""
+    """Waits until the job's version differs from `seen`, the version that the client knows."""
 
     def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seen: str, seconds: float) -> None:
         super().__init__(org_id, job_id, token_pk, seconds=seconds)
@@ -113,7 +113,7 @@ class Wait(OfJob):
 
 
 class MessagesWait(OpenAnswer):
-    """For a message in a channel, later than the one with the id `after`."""
+    """Waits for a message in a channel, later than the one with the id `after`."""
 
     def __init__(
         self, org_id: str, token_pk: int, *, platform: str, code: str, after: UUID | None, seconds: float
@@ -123,18 +123,18 @@ class MessagesWait(OpenAnswer):
 
 
 class OpenResponse(HttpResponse):
-    """Stands for the answer until the web process makes it: its status and headers count, its content does not."""
+    """Placeholder until the web process writes the answer: its status and headers count, its content does not."""
 
     def __init__(self, opened: OpenAnswer) -> None:
         super().__init__()
         self.opened = opened
         if isinstance(opened, EventStream):
             self["Content-Type"], self["Cache-Control"] = "text/event-stream", "no-store"
-            self["X-Accel-Buffering"] = "no"  # proxies that collect an answer before they pass it on are asked not to
+            self["X-Accel-Buffering"] = "no"  # asks proxies not to buffer the stream
 
 
 def version(updated_at: datetime | int, activities_count: int) -> str:
-    """What changes with a job: its ETag. A time may be given in microseconds since 1970."""
+    """A job's ETag: changes whenever the job changes. `updated_at` may be in microseconds since 1970."""
     if isinstance(updated_at, datetime):
         updated_at = (updated_at - _EPOCH) // _MICROSECOND
     return f"{updated_at:x}-{activities_count:x}"
@@ -143,7 +143,7 @@ def version(updated_at: datetime | int, activities_count: int) -> str:
 # --- Looking ---------------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class Found:
-    """What to write, whether there is more of it already, and why the answer ends now ('' where it does not)."""
+    """News for one open answer: frames to write, whether there is more, and why it ends ('' if it does not)."""
 
     frames: list[bytes] = field(default_factory=list)
     told: int = 0
@@ -152,9 +152,10 @@ class Found:
 
 
 def look(opened: Sequence[OpenAnswer]) -> list[Found]:
-    """What is new for each; what a stream is given here counts as told. Not for two threads at once with the same.
+    """Find the news for each open answer. News returned here for a stream counts as sent to its client (`told`).
 
-    An answer that cannot be made does not hold up the others: it ends, with a log line.
+    Two threads must not pass the same answer at once. An answer that fails ends with a log line, so that the others
+    go on.
     """
     try:
         return _look(opened)
@@ -163,7 +164,7 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
             raise
         if len(opened) > 1:
             return [found for one in opened for found in look([one])]
-        log.exception("a stream or wait of %s ends", opened[0].org_id)
+        log.exception("organization %s: a stream or wait failed and ends", opened[0].org_id)
         return [Found(end="failed")]
 
 
@@ -220,7 +221,7 @@ def _end(one: EventStream, standing: queries.Standing, new: Found) -> None:
 
 
 def _break_off(one: OpenAnswer, new: Found, end: str, code: str, message: str) -> None:
-    """A waiting request is asked again and gets its refusal then."""
+    """End an answer early. A stream gets the reason as an event; a waiting request runs again and gets its refusal."""
     new.end = end
     if isinstance(one, EventStream):
         new.frames.append(feeds.event("closed", {"code": code, "message": message}))

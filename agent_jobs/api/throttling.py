@@ -1,11 +1,11 @@
-"""Who has asked too often: 429 with Retry-After, and in every answer how the limits stand.
+"""Rate limits: answers 429 with Retry-After, and states the limits in the headers of every response.
 
-A token and its organisation have limits of their own. Whoever shows no valid token is counted by address, and an
-address that failed too often is barred. Valid tokens still pass from there: a stranger behind the same proxy does not
-lock a customer out. To find them, well-formed tokens that this process does not know are looked up, at most
-_LOOK_UPS_A_SECOND for each barred address; a token that was refused is not looked up again. Each web process finds out
-by itself which addresses are barred, at its first failure of theirs, so that a valid request costs one round trip to
-Redis and not two. Events of platforms that are not signed as they should be are counted by address as well.
+A token and its organisation each have a limit. Requests without a valid token count against their address, and an
+address that fails too often is barred. Valid tokens still work from a barred address, so that a stranger behind the
+same proxy does not lock a customer out. To recognise them, the process looks up well-formed tokens that it does not
+know: at most _LOOK_UPS_A_SECOND for each barred address, and a refused token never again. Each web process learns by
+itself which addresses are barred, at their first failure in it. A valid request therefore costs one round trip to
+Redis, not two. Platform events without a valid signature count against their address as well.
 
 The headers are those of draft-ietf-httpapi-ratelimit-headers: `RateLimit-Policy: "token";q=6000;w=60` and
 `RateLimit: "token";r=5999;t=60`, with one item for each limit.
@@ -49,15 +49,15 @@ class TooManyRequests(APIException):
 
     def __init__(self, name: str, *, wait: float) -> None:
         super().__init__(f"too many requests {_WORDS[name]}; try again in {math.ceil(wait) or 1} s")
-        self.wait = max(0.0, math.ceil(wait) - 1)  # what `errors` makes of it is the next whole second
+        self.wait = max(0.0, math.ceil(wait) - 1)  # `errors` adds one second
 
 
 class ByToken(BaseThrottle):
-    """For views behind a token: counts the request against the token and its organisation. Raises TooManyRequests."""
+    """For views that need a token: counts requests against the token and its organisation. Raises TooManyRequests."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
         token: Any = request.auth
-        if token is None:  # a 401 in a moment, which `failed` has counted
+        if token is None:  # becomes a 401, which `failed` has counted
             return True
         own = token.org.requests_per_minute
         _take(
@@ -69,7 +69,7 @@ class ByToken(BaseThrottle):
 
 
 class ByAddress(BaseThrottle):
-    """For pages that ask for no token and cost something to make."""
+    """For pages that need no token and are costly to make."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
         _take(request, _of_address(address_of(request.META)))
@@ -77,8 +77,8 @@ class ByAddress(BaseThrottle):
 
 
 def check_address(request: Request, plain_token: str) -> None:
-    """Before a token is looked up. Raises TooManyRequests where its address failed too often, and the token is not
-    known to be valid, nor to be looked up."""
+    """Call this before looking up a token. Raises TooManyRequests if the address is barred, unless this process knows
+    that the token is valid or may still look it up."""
     address = address_of(request.META)
     until = _barred.get(address)
     if until is None or (wait := until - time.monotonic()) <= 0 or not rate_limits.is_on(settings.RATE_ADDRESS):
@@ -93,7 +93,7 @@ def check_address(request: Request, plain_token: str) -> None:
 
 
 def failed(request: Request, plain_token: str = "") -> None:
-    """No credentials, or none that hold. Raises TooManyRequests where that was once too often."""
+    """Count missing or invalid credentials. Raises TooManyRequests if the address has failed too often."""
     mark = _mark(plain_token)
     _valid.forget(mark)
     _refused.put(mark, True)
@@ -106,11 +106,11 @@ def failed(request: Request, plain_token: str = "") -> None:
 
 
 def forged(request: HttpRequest) -> tuple[str, int]:
-    """Of a platform's event whose signature does not hold (settings.CHANNELS_FORGERY_HANDLER), where that was once too
-    often: what to say, and for how many seconds to stay away; else 0.
+    """Count a platform event with an invalid signature (settings.CHANNELS_FORGERY_HANDLER).
 
-    Counted for itself: whoever forges events behind a proxy keeps nobody there from using a token. And only afterwards:
-    the true events of a platform come from the same addresses as what others let it send.
+    Returns the refusal's text and the seconds to wait if there were too many; else ("", 0). These events have a limit
+    of their own, so that forged ones from a proxy do not lock out tokens behind it. Only forged events count, after the
+    signature check, because genuine events of a platform come from the same addresses as forged ones sent through it.
     """
     try:
         _take(request, Limit("signature", address_of(request.META), settings.RATE_ADDRESS))
@@ -120,7 +120,7 @@ def forged(request: HttpRequest) -> tuple[str, int]:
 
 
 def count_login(request: HttpRequest) -> None:
-    """Before a password is looked at, whoever's. Raises TooManyRequests."""
+    """Count a log-in, of any user, before its password is checked. Raises TooManyRequests."""
     if rate_limits.is_on(settings.RATE_ADDRESS):
         _take(request, Limit("login", address_of(request.META), _LOGINS))
 
@@ -141,10 +141,10 @@ def add_headers(request: HttpRequest | Request, response: HttpResponseBase) -> N
 
 
 def address_of(meta: Mapping[str, Any]) -> str:
-    """Who asks: an IPv4 address or an IPv6 /64, since one subscriber has that many.
+    """The client's address: IPv4, or an IPv6 /64, because one subscriber has a whole /64.
 
-    X-Forwarded-For counts only where the peer is one of the setting's proxies, from its right end, up to the first
-    address that is not: what stands left of that the client may have written itself.
+    X-Forwarded-For counts only if the peer is one of settings.TRUSTED_PROXIES. It is read from the right, up to the
+    first address that is not a proxy: the client may have written everything left of that itself.
     """
     nearest = _read(meta.get("REMOTE_ADDR"))
     if nearest is None:
@@ -162,13 +162,13 @@ def address_of(meta: Mapping[str, Any]) -> str:
 
 
 def is_proxy(address: str) -> bool:
-    """Whether this peer is one of the setting's proxies."""
+    """Whether this peer is one of settings.TRUSTED_PROXIES."""
     found = _read(address)
     return found is not None and _is_proxy(found)
 
 
 def login_address(request: HttpRequest) -> str | None:
-    """The same for who logs in with a password (settings.AXES_CLIENT_IP_CALLABLE), as an address of its own."""
+    """The client's address for password log-ins (settings.AXES_CLIENT_IP_CALLABLE), without a /64 suffix."""
     return address_of(request.META).removesuffix("/64") or None
 
 
@@ -218,12 +218,12 @@ _PROCESS_KEY = secrets.token_bytes(16)
 
 
 def _mark(plain_token: str) -> bytes:
-    """Stands for a token in this process's memory, where its text has no business."""
+    """A keyed hash that stands for a token, so that this process keeps no plain token in memory."""
     return hashlib.blake2b(plain_token.encode(), digest_size=16, key=_PROCESS_KEY).digest()
 
 
 class _Remembered:
-    """What this process saw lately, the oldest forgotten first."""
+    """A bounded memory of this process: it forgets the oldest entries first."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Any, Any] = OrderedDict()
@@ -247,5 +247,5 @@ class _Remembered:
             self._entries.pop(key, None)
 
 
-# Of addresses: until when they are barred; how many tokens were looked up for them in this second. The rest: of tokens.
+# By address: the end of its bar, and the tokens looked up for it in this second. By token: known valid, known refused.
 _barred, _looked_up, _valid, _refused = _Remembered(), _Remembered(), _Remembered(), _Remembered()

@@ -1,4 +1,4 @@
-"""Secrets of tools: `/services/tool-secrets`, for admins. A value goes in and never comes out."""
+"""Secrets of tools: `/services/tool-secrets`, for admins. No response shows a secret's value."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ class ToolSecret(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     value = serializers.CharField(help_text="Always ******.")
     hosts = serializers.ListField(
-        child=serializers.CharField(), help_text="Where it is sent. Empty: nowhere, until it is stored anew with hosts."
+        child=serializers.CharField(), help_text="Hosts that it is sent to. Empty: none, until it is stored with hosts."
     )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
@@ -74,7 +74,7 @@ class ToolSecrets(_Admins):
         "List the secrets of tools",
         answers={200: ToolSecretPage},
         query=QUERY,
-        description="Their names; never their values.",
+        description="Shows their names, never their values.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY)
@@ -97,8 +97,8 @@ class ToolSecretDetail(_Admins):
         answers={200: ToolSecretItem, 201: ToolSecretItem},
         refused=(409,),
         request=ToolSecretRequest,
-        description="201 where it is new. It is sent to its `hosts` alone: a job type whose tool names it for another"
-        " host is refused, and so is a call. 409 `too_many_secrets` where there is no room for another one.",
+        description="201 if it is new. It is sent only to its `hosts`: a job type whose tool names it for another host"
+        " is refused, and so is such a call. 409 `too_many_secrets` if the organization has reached its limit.",
     )
     def put(self, request: Request, name: str) -> Response:
         fields = self.asked(body=ToolSecretRequest).body

@@ -1,6 +1,6 @@
-"""The addresses of the native API: one shape under two prefixes, and the catalogue also without any.
+"""The URLs of the native API: the same routes under two prefixes, and the catalogue also without a prefix.
 
-Only the first of each is described in the OpenAPI document.
+The OpenAPI document describes only the first of each.
 """
 
 from typing import Any

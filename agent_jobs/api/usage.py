@@ -1,4 +1,4 @@
-"""What the organisation's model calls used and cost: `/services/usage`, added up by day, job type and model."""
+"""Usage and cost of an organisation's model calls: `/services/usage`, summed by day, job type and model."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _SUMS = ("calls", "input_tokens", "output_tokens", "cost")
 SORTING = paging.Sorting("usage", {**_COLUMNS, **{name: f"{name}_sum" for name in _SUMS}}, default="day:desc")
 QUERY = {
     **{name: param for name, param in SORTING.params().items() if name != "cursor"},
-    "group_by": parsing.words(*_COLUMNS, about="What to add up by, with commas; by all three where nothing is said."),
+    "group_by": parsing.words(*_COLUMNS, about="What to group by, separated by commas; by default all three."),
 }
 
 
@@ -34,12 +34,12 @@ class UsageSums(serializers.Serializer[Any]):
 class UsageRow(UsageSums):
     day = serializers.DateField(required=False, help_text="In UTC. A call counts on the day on which it began.")
     job_type_id = serializers.CharField(required=False)
-    model = serializers.CharField(required=False, help_text="The one that answered.")
+    model = serializers.CharField(required=False, help_text="The model that answered.")
 
 
 class UsageMeta(PageMeta):
     total = serializers.IntegerField(help_text="How many rows there are under these filters.")
-    totals = UsageSums(help_text="All of these rows added up.")
+    totals = UsageSums(help_text="The sums over all these rows.")
 
 
 UsagePage = inline_serializer("UsagePage", {"data": UsageRow(many=True), "meta": UsageMeta()})
@@ -56,8 +56,8 @@ class Usage(Resource):
         answers={200: UsagePage},
         query=QUERY,
         filtered=UsageFilters,
-        description="Tokens and money of model calls that have ended, by UTC day, job type and model. A call whose end"
-        " nobody saw counts as the most that it may have used.",
+        description="Tokens and cost of model calls that have ended, by UTC day, job type and model. A call whose end"
+        " was not recorded counts as the most that it may have used.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY, rows=queries.usage(self.org_id), filtered=UsageFilters)
@@ -66,7 +66,7 @@ class Usage(Resource):
         sortable = (*by, *_SUMS)
         wanted = page.sorts if asked.query["sort"] is not None else ((by[0], by[0] == "day"),)
         if unknown := [name for name, _ in wanted if name not in sortable]:
-            raise Invalid(FieldError("sort", "invalid", f"is by {unknown[0]}, which these rows are added up over"))
+            raise Invalid(FieldError("sort", "invalid", f"names {unknown[0]}, but the rows are grouped without it"))
         order = [(SORTING.columns[name], is_descending) for name, is_descending in wanted]
         order += [(_COLUMNS[name], False) for name in by if name not in dict(wanted)]
         groups = statistics.usage(asked.rows, [_COLUMNS[name] for name in by])

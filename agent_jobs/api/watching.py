@@ -1,6 +1,6 @@
-"""Tells open answers what is new: one look at the database for all of a process, four times a second.
+"""Delivers news to open answers: each web process polls the database for all of them, four times a second.
 
-Polling and not LISTEN: a NOTIFY takes a lock of the whole server at each commit, which workers would feel.
+It polls instead of using LISTEN: a NOTIFY takes a server-wide lock at each commit, which would slow workers down.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from infra import database
 from infra.threads import EXIT_CODE
 
 log = logging.getLogger(__name__)
-_PAUSE_SECONDS = 1.0  # after a look that failed
+_PAUSE_SECONDS = 1.0  # after a failed poll
 
 
 class Watch:
-    """One for an event loop. Every method is called in the loop's thread."""
+    """One per event loop. Call every method in the loop's thread."""
 
     def __init__(self) -> None:
         self._asking: dict[OpenAnswer, asyncio.Future[Found]] = {}
-        # Those that are looked after at once: they have just come, or there is more for them already.
+        # Open answers to check without waiting for the next poll: new ones, and those that have more to send.
         self._fresh: set[OpenAnswer] = set()
         self._news = asyncio.Event()
         self._looker = ThreadPoolExecutor(1, "watch")
@@ -34,9 +34,9 @@ class Watch:
         self._task = asyncio.create_task(self._run())
 
     def ask(self, opened: OpenAnswer, *, at_once: bool = True) -> "asyncio.Future[Found]":
-        """The next news of it. `Found.end` is "time" when its time is over, and "stopped" when the process stops.
+        """A future for its next news. `Found.end` is "time" after its time limit, "stopped" if the process stops.
 
-        What a look finds for a stream counts as told, so this future must not be cancelled; `leave` forgets it.
+        Do not cancel the future: news found for a stream already counts as sent. Call `leave` instead.
         """
         answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         if self._is_stopping:
@@ -45,7 +45,7 @@ class Watch:
         self._asking[opened] = answer
         if at_once:
             self._fresh.add(opened)
-        self._news.set()  # also where the next look is due later: with nobody asking, none is
+        self._news.set()  # also without `at_once`: with no open answers, no poll was scheduled
         return answer
 
     def leave(self, opened: OpenAnswer) -> None:
@@ -53,7 +53,7 @@ class Watch:
         self._fresh.discard(opened)
 
     def stop(self) -> None:
-        """End all that are open, and those that come from now on, at once."""
+        """End all open answers at once, and each later one as it comes."""
         self._is_stopping = True
         for opened in list(self._asking):
             self._tell(opened, Found(end="stopped"))
@@ -71,7 +71,7 @@ class Watch:
         try:
             await self._look_for_ever()
         except Exception:
-            log.critical("nobody looks after open answers, so this process ends", exc_info=True)
+            log.critical("polling for open answers failed, ending this process", exc_info=True)
             logging.shutdown()
             os._exit(EXIT_CODE)
 
@@ -97,7 +97,7 @@ class Watch:
         except database.Error as error:
             if not database.is_unavailable(error):
                 raise
-            log.warning("open streams and waits wait for the database: %s", database.reason(error))
+            log.warning("database unavailable, no news for open streams and waits: %s", database.reason(error))
             found = [Found() for _ in due]
             is_done = False
         else:

@@ -1,1 +1,1 @@
-"""What people see in a browser. For now that is Django's admin, and here are only the rules of its sessions."""
+"""Pages for people in a browser. For now this is only Django's admin; this package has the rules of its sessions."""

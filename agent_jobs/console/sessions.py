@@ -1,6 +1,6 @@
-"""Sessions end after half an hour without a request, and eight hours after the login whatever happens meanwhile.
+"""Browser sessions end after half an hour without a request, and at the latest eight hours after the login.
 
-Django's sessions in the database, with the two moments in the session itself (settings.SESSION_ENGINE).
+Extends Django's database sessions (settings.SESSION_ENGINE) and keeps the two times in the session itself.
 """
 
 import time
@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib.sessions.backends import db
 
 _BEGAN, _SEEN = "_began_at", "_seen_at"
-_TOUCH_SECONDS = 60  # not every request is worth a write
+_TOUCH_SECONDS = 60  # at most one write a minute for each session
 
 
 class SessionStore(db.SessionStore):
@@ -25,7 +25,7 @@ class SessionStore(db.SessionStore):
             return {}
         if now - stored.get(_SEEN, 0) > _TOUCH_SECONDS:
             stored[_SEEN] = now
-            self.modified = True  # saved, it has another half an hour
+            self.modified = True  # saving it extends it by another half an hour
         return stored
 
     def save(self, must_create: bool = False) -> None:
@@ -35,6 +35,6 @@ class SessionStore(db.SessionStore):
         super().save(must_create)
 
     def cycle_key(self) -> None:
-        """At a login: what was there before counts no more."""
+        """Django calls this at a login: the eight hours begin again."""
         super().cycle_key()
         self[_BEGAN] = time.time()

@@ -1,4 +1,4 @@
-"""What our commands do alike: a user's mistake is a sentence and exit code 1, never a traceback."""
+"""Shared by our commands: a user's mistake ends in one sentence and exit code 1, never in a traceback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

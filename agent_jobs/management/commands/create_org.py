@@ -1,4 +1,4 @@
-"""Makes an organisation; again with the same id, it only sets the name and the quotas that are given."""
+"""Makes an organisation. If the id exists, sets only the given name and quotas."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Makes an app token and prints it, and nothing else, on standard output. It is not to be had again."""
+"""Makes an app token and prints only this token on standard output. Nothing can show it again."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from agent_jobs.tenants import app_tokens, orgs
 
 
 class Command(BaseCommand):
-    help = "Make an app token. It is printed once, alone, and kept nowhere."
+    help = "Make an app token. Prints only the token, once; it is stored nowhere in plain text."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--org", required=True, metavar="ORG_ID")
@@ -25,7 +25,7 @@ class Command(BaseCommand):
             help=f"may be given several times; one of {', '.join(scopes.ALL_SCOPES)}",
         )
         parser.add_argument("--name", required=True, help="what the token is for")
-        parser.add_argument("--app", default="", help="whose it is (default: the name)")
+        parser.add_argument("--app", default="", help="the app that uses it (default: the name)")
         lasts = parser.add_mutually_exclusive_group()
         lasts.add_argument(
             "--expires-in-days",
@@ -34,7 +34,9 @@ class Command(BaseCommand):
             metavar="N",
             help=f"default {app_tokens.DEFAULT_DAYS}; 0: never",
         )
-        lasts.add_argument("--never", action="store_true", help="it never expires: for what nobody can replace in time")
+        lasts.add_argument(
+            "--never", action="store_true", help="it never expires: for tokens that nobody can replace in time"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         days = 0 if options["never"] else options["expires_in_days"]

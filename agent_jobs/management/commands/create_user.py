@@ -1,4 +1,4 @@
-"""Makes a person's account in an organisation; the password comes by standard input, so that no shell keeps it."""
+"""Makes a user in an organisation. Reads the password from standard input, so that no shell history keeps it."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""Lets a database role run the service without being able to change the audit. Run it as the tables' owner."""
+"""Gives a database role the rights to run the service, but not to change the audit. Run it as the tables' owner."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from agent_jobs.management.commands._base import told_plainly
 
 
 class Command(BaseCommand):
-    help = "Grant a role what the service needs, and of the audit only to read and to add. Again after each migration."
+    help = "Grant a role the service's rights; on the audit only to read and add. Run it again after each migration."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("role", metavar="ROLE")
@@ -32,7 +32,7 @@ class Command(BaseCommand):
                 count = grants.make(options["role"], password=password)
             else:
                 count = grants.grant(options["role"])
-        self.stdout.write(f"{options['role']} may use {count} tables, and of the audit only read and add")
+        self.stdout.write(f"{options['role']} may use {count} tables; on the audit it may only read and add")
 
 
 def _password(name: str) -> str:

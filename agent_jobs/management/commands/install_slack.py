@@ -1,4 +1,4 @@
-"""Installs a Slack workspace for an organisation. Secrets come by standard input and environment, not as arguments."""
+"""Installs a Slack workspace for an organisation. Reads secrets from standard input and environment, not arguments."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from infra.sealing import SealingError
 
 
 class Command(BaseCommand):
-    help = "Let an organisation speak in a Slack workspace, or replace the secrets of one where it does."
+    help = "Install a Slack workspace for an organisation, or replace the secrets of an installed one."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--org", required=True, metavar="ORG_ID")

@@ -1,4 +1,4 @@
-"""Deletes what has ended and is older than its organisation keeps it; with --dry-run only says how much that is."""
+"""Deletes ended rows that are older than their organisation's retention. --dry-run only counts them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from agent_jobs.reads import queries
 
 
 class Command(BaseCommand):
-    help = "Delete what has ended and is too old. The duty of the same name does so every hour; both may run at once."
+    help = "Delete ended rows that are too old. The duty of the same name does so every hour; both may run at once."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="count, and delete nothing")
@@ -18,7 +18,7 @@ class Command(BaseCommand):
             "--older-than", type=int, metavar="DAYS", help="in place of the organisations' own retention; 1 or more"
         )
         parser.add_argument("--org", metavar="ORG_ID", help="only this organisation")
-        parser.add_argument("--seconds", type=float, metavar="N", help="stop after so long; the next run goes on")
+        parser.add_argument("--seconds", type=float, metavar="N", help="stop after N seconds; the next run goes on")
 
     def handle(self, *args: Any, **options: Any) -> None:
         days, org_id = options["older_than"], options["org"]
@@ -34,4 +34,4 @@ class Command(BaseCommand):
         for kind in pruning.KINDS:
             self.stdout.write(f"{kind}: {found[kind]}")
         if not is_done:
-            self.stdout.write("the time is over; there is more")
+            self.stdout.write("time limit reached; there are more rows to delete")

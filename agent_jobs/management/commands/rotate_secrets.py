@@ -12,8 +12,8 @@ from infra.sealing import SealingError
 
 class Command(BaseCommand):
     help = (
-        "Seal all secrets with the first key of AGENT_JOBS_SEALING_KEYS. Once every process has that key in front and"
-        " nothing is left, the old key can go. Interrupted, it goes on where it stopped."
+        "Seal all secrets with the first key of AGENT_JOBS_SEALING_KEYS. You can drop the old key once every process"
+        " has the new one first and nothing is left. After an interruption, run it again: it goes on where it stopped."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:

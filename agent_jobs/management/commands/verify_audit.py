@@ -1,4 +1,4 @@
-"""Looks whether the audit is what was written: prints each chain's length and head; exits with 1 if one is broken."""
+"""Verifies the audit's hash chains: prints the length and head of each; exits with 1 if one is broken."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from agent_jobs.management.commands._base import told_plainly
 
 
 class Command(BaseCommand):
-    help = "Compute the audit's chains anew. Keep the hashes elsewhere: they show later that nothing was cut off."
+    help = "Recompute the audit's hash chains. Keep the hashes elsewhere: they show later that nothing was cut off."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--org", metavar="ORG_ID", help="only this organisation")
