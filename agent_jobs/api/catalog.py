@@ -42,7 +42,7 @@ _WHERE_STATED = (
 )
 
 
-# --- What is sent and answered ---------------------------------------------------------------------------------
+# --- Requests and responses ------------------------------------------------------------------------------------
 class Tools(Objects):
     def to_internal_value(self, data: Any) -> Any:
         return [tools.without_nulls(tool) for tool in super().to_internal_value(data)]
@@ -150,10 +150,10 @@ class JobType(Entry):
     result_schema = serializers.DictField(required=False, help_text="If set; in lists as params_schema.")
     default_config = serializers.DictField()
     tools = serializers.ListField(child=serializers.DictField())
-    max_running = serializers.IntegerField(required=False, help_text="Where there is a cap.")
-    max_running_per_channel = serializers.IntegerField(required=False, help_text="Where there is a cap.")
-    max_tokens_per_day = serializers.IntegerField(required=False, help_text="Where there is a cap.")
-    max_cost_per_day = serializers.FloatField(required=False, help_text="Where there is a cap.")
+    max_running = serializers.IntegerField(required=False, help_text="If there is a cap.")
+    max_running_per_channel = serializers.IntegerField(required=False, help_text="If there is a cap.")
+    max_tokens_per_day = serializers.IntegerField(required=False, help_text="If there is a cap.")
+    max_cost_per_day = serializers.FloatField(required=False, help_text="If there is a cap.")
 
 
 class Profile(Entry):
@@ -162,11 +162,11 @@ class Profile(Entry):
     allowed_tools = serializers.ListField(
         child=serializers.CharField(), required=False, help_text="Left out if it may use all."
     )
-    base_url = serializers.CharField(required=False, help_text="Where there is one.")
-    fallback_model = serializers.CharField(required=False, help_text="Where there is one.")
-    max_output_tokens = serializers.IntegerField(required=False, help_text="Where it is set.")
-    timeout_seconds = serializers.IntegerField(required=False, help_text="Where it is set.")
-    context_tokens = serializers.IntegerField(required=False, help_text="Where it is set.")
+    base_url = serializers.CharField(required=False, help_text="If set.")
+    fallback_model = serializers.CharField(required=False, help_text="If set.")
+    max_output_tokens = serializers.IntegerField(required=False, help_text="If set.")
+    timeout_seconds = serializers.IntegerField(required=False, help_text="If set.")
+    context_tokens = serializers.IntegerField(required=False, help_text="If set.")
 
 
 JobTypeItem = inline_serializer("JobTypeItem", {"data": JobType(), "meta": ItemMeta()})

@@ -30,14 +30,14 @@ CHANNELS_BY = paging.Sorting("channels", {"platform": "platform", "code": "code"
 INSTALLATIONS_BY = paging.Sorting("installations", {"team_id": "team_id", **_TIMES}, "team_id:asc")
 
 
-# --- What is sent and answered ---------------------------------------------------------------------------------
+# --- Requests and responses ------------------------------------------------------------------------------------
 class ChannelRequest(StrictSerializer):
     platform = Text(max_length=32)
     code = Text(
         help_text="For a webhook or a bridge, `*` matches every code of the platform that is not registered itself."
     )
     name = Name(max_length=200, required=False)
-    address = Text(max_length=2_000, required=False, help_text="Where messages are POSTed, as https://…")
+    address = Text(max_length=2_000, required=False, help_text="The address to POST messages to, as https://…")
     secret = Text(required=False, help_text="Signs what we send (Standard Webhooks). Never shown.")
 
 

@@ -42,7 +42,7 @@ MESSAGES_QUERY = {
 }
 
 
-# --- What is sent and answered ---------------------------------------------------------------------------------
+# --- Requests and responses ------------------------------------------------------------------------------------
 class MessageRequest(StrictSerializer):
     text = Text(max_length=40_000)
     author = Author()

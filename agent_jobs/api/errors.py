@@ -113,7 +113,7 @@ def flatten(detail: Any, at: str = "") -> Iterator[FieldError]:
             yield FieldError(at or "body", getattr(inner, "code", None) or "invalid", str(inner))
 
 
-# --- Outside of REST framework ---------------------------------------------------------------------------------
+# --- Outside REST framework ------------------------------------------------------------------------------------
 def handler400(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
     return plain(400, "bad_request", "the request is malformed", request)
 
@@ -153,7 +153,7 @@ def plain(status: int, code: str, message: str, request: HttpRequest) -> JsonRes
     return JsonResponse(body(code, message, request), status=status)
 
 
-# --- Inside ----------------------------------------------------------------------------------------------------
+# --- Private helpers -------------------------------------------------------------------------------------------
 def _note_denied(exc: errors.AgentJobsError, denied: tuple[str, str], request: Any) -> None:
     """Audit a refused access (promise I18), in its own transaction, because the request's is rolled back.
 

@@ -53,13 +53,13 @@ def _read_since(text: str) -> str | datetime:
 _DIRECTION = ("created_at", "-created_at")
 LIST_QUERY = {
     **SORTING.params(),
-    "include": parsing.words("stats", "activities", about="What to add to the answer; both with a comma."),
+    "include": parsing.words("stats", "activities", about="Adds these to the answer; both with a comma."),
     "activities_limit_per_job": parsing.whole(1, 100, default=15, about="With include=activities."),
     "activities_total_limit": parsing.whole(1, 3_000, default=500, about="With include=activities."),
     "activities_sort": parsing.one_of(*_DIRECTION, default="-created_at", about="With include=activities."),
 }
 DETAIL_QUERY = {
-    "include": parsing.words("activities", "explanation", about="What to add to the answer; both with a comma."),
+    "include": parsing.words("activities", "explanation", about="Adds these to the answer; both with a comma."),
     "include_limit": parsing.whole(1, 100, default=50, about="With include=activities."),
     "include_sort": parsing.one_of(*_DIRECTION, default="-created_at", about="With include=activities."),
     "wait": parsing.whole(
@@ -82,7 +82,7 @@ CREATE_QUERY = {
 }
 
 
-# --- What is sent ----------------------------------------------------------------------------------------------
+# --- Requests --------------------------------------------------------------------------------------------------
 class TargetChannel(StrictSerializer):
     org_id = Text(max_length=64)
     platform = Text(max_length=32)

@@ -36,7 +36,7 @@ RETRY_AFTER_SECONDS = 5
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
-# --- Places ----------------------------------------------------------------------------------------------------
+# --- Limits on open answers ------------------------------------------------------------------------------------
 class TooManyStreams(APIException):
     """429 if the organisation has reached its limit, 503 if the process has."""
 
@@ -76,7 +76,7 @@ class Place:
         self.leave()
 
 
-# --- What is open ----------------------------------------------------------------------------------------------
+# --- Open answers ----------------------------------------------------------------------------------------------
 class OpenAnswer:
     """One request whose answer is not complete. Raises TooManyStreams. `until` is a time of the monotonic clock."""
 
@@ -140,7 +140,7 @@ def version(updated_at: datetime | int, activities_count: int) -> str:
     return f"{updated_at:x}-{activities_count:x}"
 
 
-# --- Looking ---------------------------------------------------------------------------------------------------
+# --- Finding news ----------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class Found:
     """News for one open answer: frames to write, whether there is more, and why it ends ('' if it does not)."""

@@ -172,7 +172,7 @@ def login_address(request: HttpRequest) -> str | None:
     return address_of(request.META).removesuffix("/64") or None
 
 
-# --- Inside ----------------------------------------------------------------------------------------------------
+# --- Private helpers -------------------------------------------------------------------------------------------
 def _may_look_up(address: str) -> bool:
     second = int(time.monotonic())
     last, count = _looked_up.get(address) or (second, 0)

@@ -20,7 +20,7 @@ _SUMS = ("calls", "input_tokens", "output_tokens", "cost")
 SORTING = paging.Sorting("usage", {**_COLUMNS, **{name: f"{name}_sum" for name in _SUMS}}, default="day:desc")
 QUERY = {
     **{name: param for name, param in SORTING.params().items() if name != "cursor"},
-    "group_by": parsing.words(*_COLUMNS, about="What to group by, separated by commas; by default all three."),
+    "group_by": parsing.words(*_COLUMNS, about="Columns to group by, separated by commas; default: all three."),
 }
 
 
