@@ -46,7 +46,7 @@ class Approval(serializers.Serializer[Any]):
         required=False, help_text="As posted in the channel. It says so if it does not show all `arguments`."
     )
     arguments = Object(
-        help_text="The arguments of the call. For a budget: the `cap` that leaves too little, `of` its owner"
+        help_text="The arguments of the call. For a budget: the `cap` that leaves too little, its owner in `of`"
         " (job, job_type, organization), its `limit`, the amount `used`, and the amount that an approval `grants` in"
         " addition (only for the job's own cap)."
     )

@@ -145,7 +145,7 @@ _decoder = json.JSONDecoder(
 
 
 def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every key and text with the path to it."""
+    """Every key and every string value, each with its path."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Closes an organisation, reopens it within the grace, or erases it at once."""
+"""Closes an organisation, reopens it within the grace period, or erases it at once."""
 
 import sys
 from typing import Any
