@@ -1,20 +1,20 @@
-"""Places where people are: Slack, web chats, webhooks. Sends what it is given once, hands on what it hears once.
+"""Places where people are: Slack, web chats, webhooks. Sends each message once, and hands on each event once.
 
-Knows nothing of jobs: an organisation is a string, an owner is an opaque key, and the two settings
-CHANNELS_INBOUND_HANDLER and CHANNELS_DELIVERY_HANDLER name the functions that are told, CHANNELS_HOURS_HANDLER the one
-that is asked whether a message may be sent now.
+Knows nothing of jobs: an organisation is a string, an owner is an opaque key. Settings name the functions that connect
+it with jobs: CHANNELS_INBOUND_HANDLER and CHANNELS_DELIVERY_HANDLER are told what happened, CHANNELS_HOURS_HANDLER says
+whether a message may be sent now.
 
     messages   the shapes that cross this package's border, and the ways a send can fail
-    directory  which places an organisation can reach: installations, registered channels
-    outbox     messages on their way out: written with the state that causes them, sent by a loop
-    lanes      whose turn it is: fair between organisations, in order per thread, paced per channel
-    settling   what is written when an attempt is over
-    inbound    messages on their way in: verified, stored once, routed once
+    directory  the places that an organisation can reach: installations, registered channels
+    outbox     messages to send: written with the state that causes them, sent by a loop
+    lanes      which message is next: fair between organisations, in order per thread, paced per channel
+    settling   writes the result of an attempt to send
+    inbound    events of platforms: verified, stored once, routed once
+    forms      forms that people open by a button and send back
     transcript the lines of channels that live in our own database
-    webchat    reading and speaking there, as a person
-    gate       how many threads of a worker do one kind of work
-    platforms  one file per platform; Slack's blocks, and what it tells us, in two beside it
-    http       the only client to other people's servers
-    sealing    secrets at rest
-    doorbell   "there is work in this queue"
+    webchat    reads and writes them, as a person
+    platforms  one file per platform; Slack has files of its own for blocks, forms and events
+    retention  deletes old rows
+    rotation   seals secrets again with the newest key
+    backlog    counts what is still to do
 """

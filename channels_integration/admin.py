@@ -1,4 +1,4 @@
-"""What an operator may look at: everything but the secrets, and nothing to change by hand."""
+"""Admin pages for operators: they show all columns but the secrets, and change nothing."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""How much the channels have still to do, and how late they are: numbers for whoever watches. Bounded: a few ms."""
+"""Counts what the channels have still to do, and how late it is, for metrics. Bounded: takes a few ms."""
 
 from dataclasses import dataclass
 
 from django.db import connection
 
-# Beyond this a count says "at least": it shall not read a million rows every few seconds.
+# A larger count says "at least": metrics shall not read a million rows every few seconds.
 MOST_COUNTED = 10_000
 
 _OUTBOX = f"""

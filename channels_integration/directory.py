@@ -1,6 +1,6 @@
-"""Which places an organisation can reach: its Slack installations and its registered channels.
+"""The places that an organisation can reach: its Slack installations and its registered channels.
 
-Secrets go in here and are sealed; nothing here gives one out, but for a webhook's secret that is made here, once.
+Callers hand in secrets, which are sealed. No function returns one, except a new webhook's generated secret, once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def install_slack(org_id: str, *, team_id: str, bot_token: str, signing_secret: 
             with transaction.atomic():
                 installation.save(force_insert=True)
         except IntegrityError:
-            # Somebody else installed it this moment; theirs is replaced like any older one.
+            # Another request installed it at the same moment; replace that row like any older one.
             return install_slack(org_id, team_id=team_id, bot_token=bot_token, signing_secret=signing_secret, name=name)
         installation.refresh_from_db()
         return installation
@@ -76,10 +76,10 @@ def installations(org_id: str) -> QuerySet[Installation]:
 def register_channel(
     org_id: str, *, platform: str, code: str, name: str = "", address: str = "", secret: str = ""
 ) -> tuple[Channel, str | None]:
-    """Register a channel, or change what is registered. A secret that is made here is returned, this once.
+    """Register a channel, or change its registration. Returns the secret only if it was generated here.
 
-    One that is given (`whsec_` and base64 of 24 to 64 bytes) is not; one that is there already stays, unless another is
-    given. Raises InvalidField, and SealingError where no key is set.
+    A given secret is `whsec_` and base64 of 24 to 64 bytes. Without one, an existing secret stays. Raises InvalidField,
+    and SealingError where no key is set.
     """
     _check_names(platform, code)
     if platform in _WITHOUT_ADDRESS:
@@ -106,8 +106,10 @@ def register_channel(
 
 
 def unregister_channel(org_id: str, platform: str, code: str) -> bool:
-    """With its transcript; that of a whole platform with those of all codes that it stood for. False if it was not
-    registered."""
+    """Delete a channel and its transcript. For `*`, also the transcripts of all codes that it stood for.
+
+    False if it was not registered.
+    """
     known = channels(org_id).filter(platform=platform, code=code)
     if code == transcript.EVERY and platform not in _WITHOUT_ADDRESS and known.exists():
         Channel.objects.filter(org_id=org_id, platform=platform, address="").delete()
@@ -120,12 +122,12 @@ def locked_channel(org_id: str, platform: str, code: str) -> Channel | None:
 
 
 def channels(org_id: str) -> QuerySet[Channel]:
-    """Without those that are there because somebody spoke in them, and `*` is registered for their platform."""
+    """Registered channels, without the rows that exist only because somebody spoke under a platform's `*`."""
     return Channel.objects.filter(org_id=org_id).filter(Q(platform__in=_WITHOUT_ADDRESS) | ~Q(address=""))
 
 
 def names(org_id: str, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
-    """What channels are called, by (platform, code); those without a name are left out."""
+    """The names of channels by (platform, code), without channels that have none."""
     platforms, codes = {platform for platform, _ in places}, {code for _, code in places}
     named = Channel.objects.filter(org_id=org_id, platform__in=platforms, code__in=codes).exclude(name="")
     return {(platform, code): name for platform, code, name in named.values_list("platform", "code", "name")}

@@ -1,7 +1,7 @@
-"""What the doors of this package refuse. (How a send fails stands in `messages`.)
+"""Errors of callers' input in this package. (`messages` has the errors of sends.)
 
 ChannelsError
-├── InvalidField    what was given does not hold; `field` names it
+├── InvalidField    an invalid value; `field` names it
 └── UnknownChannel  no such channel, message or installation of this organisation
 """
 

@@ -1,8 +1,8 @@
-"""Forms that people open by a button and send back: both while they wait, so neither is kept and routed later.
+"""Forms that people open by a button and send back. Both requests are answered at once: nothing is stored or routed.
 
-What is in a form says `settings.CHANNELS_FORM_HANDLER` (`FormPress.press` to a `Form`), and what becomes of one that
-came back `settings.CHANNELS_SUBMISSION_HANDLER` (a `Submission` to a complaint for who sent it, '' where it is taken).
-Between them nothing is remembered. No transaction is open while a platform is spoken to.
+`settings.CHANNELS_FORM_HANDLER` fills a form: it takes a `FormPress.press` and returns a `Form`.
+`settings.CHANNELS_SUBMISSION_HANDLER` accepts it: it takes a `Submission` and returns a complaint, or ''.
+No state is kept between the two. No transaction is open during a call to a platform.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ log = logging.getLogger(__name__)
 
 
 def opened(listener: Listener, heard: Heard) -> Heard:
-    """Show the form that was asked for. 502 where the platform did not take it: it tells the person so, who may press
-    again."""
+    """Show the requested form. Answers 502 if the platform refuses it: the person sees an error, and may try again."""
     handler: Callable[[Incoming], Form] = import_string(settings.CHANNELS_FORM_HANDLER)
     forms = [(asked, handler(asked.press)) for asked in heard.form_presses]
-    # Where it is not known whose message it was, the organisation that has something to change.
+    # If the message's owner is unknown, choose the organisation that has something to change.
     asked, form = next((pair for pair in forms if pair[1].text is not None), forms[0])
     try:
         listener.open_form(asked, form)
     except DeliveryError as error:
-        log.warning("a form could not be opened for %s: %s: %s", asked.press.org_id, error.code, error)
+        log.warning("could not open a form for %s: %s: %s", asked.press.org_id, error.code, error)
         return Heard(502, {"code": "form_not_opened", "message": f"the form could not be opened: {error.code}"})
     return heard
 
 
 def sent_back(listener: Listener, heard: Heard) -> Heard:
-    """Hand in what was sent back, and say at once what is wrong with it."""
+    """Hand a submitted form to its handler. The answer shows the complaint, if there is one."""
     handler: Callable[[Submission], str] = import_string(settings.CHANNELS_SUBMISSION_HANDLER)
     complaint = ""
     for submission in heard.submissions:

@@ -1,10 +1,12 @@
-"""Messages on their way in: verified on the raw bytes, stored once, answered at once; routed from the row. So are edits
-and deletions of them, and presses of buttons.
+"""Stores the signed events of platforms and routes them: messages, edits, deletions, presses of buttons.
 
-An event that nobody waits for is kept as unmatched, and becomes due again when a message of that thread turns out to be
-sent: a person can be quicker than our own note of it. One lane per thread, by the platform's time, and all that waits
-in it is handed on together: else an agent would answer, and end, by the first of two messages while the second waits
-behind everybody else's. An event that fails lets the later ones pass and is parked in the end.
+A request is verified on its raw bytes, stored once and answered at once; routing reads the row. An event without an
+owner is kept as unmatched. It becomes due again when a message of its thread turns out to be sent, because a person can
+answer before we have recorded the send.
+
+Each thread has one lane, in the order of the platform's time. All events that wait in a lane are routed together. Else
+an agent would answer the first of two messages, and end, while the second waits behind other threads. An event that
+fails lets later ones pass, and is parked after the last attempt.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ QUEUE = "inbound"
 TASK = "channels.route"
 MOST_FAILURES = 10
 _LONGEST_BACKOFF_SECONDS = 60
-# An owner that is only now committing is not seen at the first look, and may not see the event either. The next look
-# is soon; the last one is later than the longest transaction, which the database ends after 30 s of idleness.
+# An owner that is about to commit is invisible at the first look, and may not see the event either. The second look is
+# soon. The last one is later than the longest transaction, which the database ends after 30 s of idleness.
 _SECONDS_TO_NEXT_LOOK = (1, 60)
 _RECENT_MINUTES = 10
 
@@ -54,7 +56,7 @@ WHERE e.status = 'waiting' AND e.due_at <= clock_timestamp() AND NOT EXISTS (
         AND earlier.status = 'waiting' AND earlier.failures = 0 AND earlier.looks = 0)
 ORDER BY e.due_at, e.sent_at, e.id LIMIT 1 FOR UPDATE SKIP LOCKED
 """
-# What else waits in that lane: whoever hears the first is to hear all that was said by then.
+# Other events that wait in the same lane: the handler gets all that was said so far in one transaction.
 _MOST_TOGETHER = 20
 _LATER = f"""
 SELECT id FROM channels_integration_inboundevent
@@ -63,12 +65,12 @@ WHERE lane = %(lane)s AND status = 'waiting' AND failures = 0 AND looks = 0 AND 
 ORDER BY sent_at, id LIMIT {_MOST_TOGETHER - 1} FOR UPDATE SKIP LOCKED
 """  # noqa: S608
 
-# What waits for a thread, or at top level of its place.
+# Events that wait for a thread, or at the top level of its channel.
 _FOR_THREAD = """
 FROM channels_integration_inboundevent e
 WHERE e.status = 'waiting' AND e.failures = 0 AND e.looks = 0 AND e.org_id = {org} AND e.platform = {platform}
     AND e.code = {code} AND e.thread IN ({thread}, '') AND (e.thread <> '' OR e.is_direct)"""
-# Whether anything does, for whoever asks with columns of their own.
+# SQL EXISTS: events wait for a thread. Format with column names.
 WAITS_FOR = f"EXISTS (SELECT {_FOR_THREAD})"
 _OF_THREAD = f"""
 SELECT e.id {
@@ -89,9 +91,9 @@ WHERE org_id = %(org_id)s AND platform = %(platform)s AND code = %(code)s AND st
     AND (%(since)s::timestamptz IS NULL OR sent_at >= %(since)s)
 """  # noqa: S608
 
-# Before that, of a thread that is only being opened: who looks for it this moment cannot see yet what we are about to
-# commit, and will note that nobody waited. The row's lock makes us wait for that note. (His look holds no other lock
-# that we could have: nobody's thread is that one yet.)
+# Runs before _RETRY for a thread that is just being opened. A concurrent look cannot see that thread until we commit,
+# and records that nobody waited. The row's lock makes us wait for that record. This cannot deadlock: the look holds no
+# other lock that we could wait for, because the thread has no owner yet.
 _LOOK_AGAIN = """
 UPDATE channels_integration_inboundevent SET looks = 0, due_at = now()
 WHERE status = 'waiting' AND failures = 0
@@ -107,7 +109,7 @@ def receive(
     is_press: bool = False,
     installation_id: UUID | None = None,
 ) -> Heard:
-    """A platform's signed request: what to answer. What people did by it is committed when this returns."""
+    """Verify and store a platform's signed request. Returns the answer, after the commit."""
     listener = next(known for known in platforms.LISTENERS if known.name == platform_name)
     heard = (
         listener.hear_press(headers, body)
@@ -126,7 +128,7 @@ def receive(
 
 
 def record(incoming: Incoming) -> bool:
-    """Keep what a person did, once by its `event_id`, and ring on commit. False if it was known."""
+    """Store what a person did, once by its `event_id`, and ring on commit. False if it was stored before."""
     lane = (incoming.org_id, incoming.platform, incoming.team, incoming.code, incoming.thread)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -162,9 +164,9 @@ def ring() -> None:
 
 
 def route_due(*, until: float | None = None, stop: threading.Event | None = None) -> int:
-    """Hand what waits to the handler, all of a thread in one transaction, until nothing is due, or `until` or `stop`.
+    """Route due events, all of a thread in one transaction, until none is due, or until `until` or `stop`.
 
-    Returns how many events that were.
+    Returns the number of events.
     """
     routed = 0
     while (until is None or time.monotonic() < until) and not (stop and stop.is_set()):
@@ -175,8 +177,10 @@ def route_due(*, until: float | None = None, stop: threading.Event | None = None
 
 
 def route_thread(org_id: str, platform: str, code: str, thread: str) -> int:
-    """Hand on what waits of one thread, and at top level of its place, before its turn: whoever is about to speak there
-    is to know it. Returns how many events that were."""
+    """Route the events that wait for one thread, or at the top level of its channel. Returns their number.
+
+    Called before the owner speaks there, so that it knows them.
+    """
     where = {"org_id": org_id, "platform": platform, "code": code, "thread": thread}
 
     def find() -> list[int]:
@@ -191,9 +195,9 @@ def route_thread(org_id: str, platform: str, code: str, thread: str) -> int:
 def retry_unmatched(
     org_id: str, platform: str, code: str, thread: str, *, since: datetime | None = None, is_opened: bool = False
 ) -> int:
-    """Look again at what was said lately (and after `since`) in a thread, or at top level of a direct channel.
+    """Make recent unmatched events of a thread, or of a direct channel's top level, due again (those after `since`).
 
-    `is_opened`: the caller's transaction is what makes the thread known.
+    `is_opened`: the caller's transaction makes the thread known.
     """
     where = {"org_id": org_id, "platform": platform, "code": code, "thread": thread}
     retried = 0
@@ -206,7 +210,7 @@ def retry_unmatched(
 
 
 def sweep() -> int:
-    """Ring if anything is due. Returns how many bells were asked for."""
+    """Ring if an event is due. Returns the number of doorbells."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM channels_integration_inboundevent"
@@ -219,7 +223,7 @@ def sweep() -> int:
 
 
 def _next_of_all() -> list[int]:
-    """What is due, and all that waits in its lane."""
+    """The next due event, and all that wait in its lane."""
     found = prepared_sql.first(_NEXT)
     if found is None:
         return []
@@ -228,7 +232,7 @@ def _next_of_all() -> list[int]:
 
 
 def _route_some(find: Callable[[], list[int]] = _next_of_all, *, most: int = _MOST_TOGETHER) -> int:
-    """`find` locks the rows of events, and tells their ids."""
+    """`find` locks the rows of events and returns their ids."""
     handler: Callable[[Incoming], bool] = import_string(settings.CHANNELS_INBOUND_HANDLER)
     events: list[InboundEvent] = []
     try:
@@ -242,8 +246,8 @@ def _route_some(find: Callable[[], list[int]] = _next_of_all, *, most: int = _MO
         if not events:
             raise
         if len(events) > 1:
-            return _route_some(find, most=1)  # nothing is done yet, and what fails is to fail alone
-        log.exception("the handler of messages failed for event %s", events[0].pk)
+            return _route_some(find, most=1)  # nothing is written yet; alone, only the event at fault fails
+        log.exception("inbound handler failed for event %s", events[0].pk)
         _put_off(events[0], error)
     return len(events)
 
@@ -265,7 +269,7 @@ def _put_off(event: InboundEvent, error: Exception) -> None:
     failures = event.failures + 1
     is_over = failures >= MOST_FAILURES
     wait = timedelta(seconds=min(2 ** (failures - 1), _LONGEST_BACKOFF_SECONDS))
-    # Guarded by the count: another thread may have taken it since.
+    # Guarded by `failures`: another thread may have taken the event meanwhile.
     InboundEvent.objects.filter(pk=event.pk, failures=event.failures, status=InboundEvent.Status.WAITING).update(
         status=InboundEvent.Status.PARKED if is_over else InboundEvent.Status.WAITING,
         failures=failures,

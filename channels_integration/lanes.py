@@ -1,11 +1,11 @@
-"""Whose turn it is: fair between organisations, in order within a thread, paced on a channel.
+"""Chooses the next message to send: fair between organisations, in order within a thread, paced per channel.
 
-Every channel has a lane. A new message costs one visit to enter its lane and one to leave it, however many wait: a
-lane that has nothing to give, or may not post yet, is looked at by its own time and not by its messages'. A paced
-lane has one post in flight and opens one second after that one was written, so there is no burst after a stall.
+Each channel has a lane: the queue of its messages. A message costs one statement to enter its lane and one to leave it,
+however many wait. A lane with nothing to give, or not open yet, is looked at by its own time, not once per message. A
+paced lane has one post in flight. It opens one second after that post's answer, so no burst follows a stall.
 
-Several threads of several processes do this at once. Locks: lane before message when claiming (messages are skipped if
-locked), message before lane when entering (lanes in order); neither holds an owner's row.
+Threads of several processes run this at once. Locks: a claim takes the lane, then the message (and skips locked
+messages); entering takes messages, then lanes in order. Neither holds an owner's row.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from channels_integration.messages import Button, Change, Outgoing, Target
 from infra import prepared_sql
 
 PACE_SECONDS = 1.0
-# A lane whose messages all wait for an earlier one of their thread is looked at again after this long.
+# Delay of the next look at a lane whose messages all wait for an earlier one of their thread.
 _BLOCKED_SECONDS = 1.0
 _ENTER_AT_ONCE = 500
 
-# Due messages enter their lane; the lane is woken, no earlier than it opens.
+# Due messages enter their lane. The lane's next look is now, or when it opens.
 _ENTER = f"""
 WITH arriving AS (
     SELECT id FROM channels_integration_outboundmessage
@@ -53,7 +53,7 @@ ORDER BY org_id, look_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _LANE_AFTER, _LANE_FROM_THE_START = _LANE.replace("{after}", ">"), _LANE.replace("{after}", "<=")
 
-# Everything that an attempt or a look into the history needs; `m` is the message.
+# All columns that an attempt or a history look-up needs; `m` is the message.
 CLAIM_COLUMNS = """
     m.id, m.org_id, m.platform, m.code, m.type, m.details, m.text, m.owner_key, m.thread_key, m.lane, m.status,
     m.claimed_at, m.first_claimed_at, m.failures, m.unknown_outcomes, m.created_at, m.history_cursor,
@@ -66,7 +66,7 @@ CLAIM_COLUMNS = """
         ORDER BY opener.position LIMIT 1) AS opened_thread
 """
 
-# A later statement than the lock of the lane, so that it sees what entered before the lock was taken.
+# A later statement than the lane's lock, so that it sees messages that entered before the lock was taken.
 _CLAIM = f"""
 WITH first AS (
     SELECT id FROM channels_integration_outboundmessage m
@@ -128,7 +128,7 @@ SELECT extract(epoch FROM LEAST(
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A message in our hands. `age` tells how long already, by this process's own steady clock."""
+    """A claimed message. `age` is the time since the claim, by this process's monotonic clock."""
 
     outgoing: Outgoing
     token: UUID
@@ -143,15 +143,15 @@ class Claim:
 
 
 def enter() -> int:
-    """Let due messages into their lanes, a batch of them. Returns how many."""
+    """Let a batch of due messages into their lanes. Returns their number."""
     return int(prepared_sql.first(_ENTER)[0])
 
 
 def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Claim | str | None:
-    """Take the next message: of the next organisation after `after_org`, of its lane that has waited longest.
+    """Claim the next message, from the next organisation after `after_org` and its lane that has waited longest.
 
-    None if no lane is due; the organisation's name if its lane had nothing to give. Committed when it returns.
-    `flight_seconds` is how long a paced lane stays closed if whoever took the message is never heard of again.
+    Returns None if no lane is due, and the organisation's name if its lane had nothing to give. Commits before it
+    returns. `flight_seconds`: how long a paced lane stays closed if the claimer dies.
     """
     with transaction.atomic():
         after = {"after": after_org}
@@ -160,7 +160,7 @@ def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Cla
             return None
         lane, org_id = found
         token = uuid7()
-        # Before this statement the message can still be withdrawn, so its age need not count what went before.
+        # Until this statement the message can still be withdrawn, so its age does not count the time before.
         taken_at = time.monotonic()
         row = prepared_sql.first_by_name(_CLAIM, {"lane": lane, "token": token, "grace": grace_seconds})
         if row is None:
@@ -172,7 +172,7 @@ def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Cla
 
 
 def open_after(claim: Claim, *, seconds: float) -> None:
-    """The post is over: its paced lane opens in `seconds`, and an unpaced one is looked at for what it blocked."""
+    """End a claim: a paced lane opens in `seconds`; an unpaced lane is looked at now, for messages it blocked."""
     is_paced = platforms.get(claim.outgoing.target.platform).is_paced
     if is_paced or seconds > 0:
         prepared_sql.run(_OPEN_LATER, {"seconds": max(seconds, 0.0), "lane": claim.lane, "token": claim.token})
@@ -181,7 +181,7 @@ def open_after(claim: Claim, *, seconds: float) -> None:
 
 
 def seconds_until_due() -> float | None:
-    """How long until anything may be done; 0 or less if now, None if nothing waits at all."""
+    """Seconds until something is due: 0 or less if now, None if nothing waits."""
     (seconds,) = prepared_sql.first(_NEXT)
     return None if seconds is None else float(seconds)
 
@@ -200,5 +200,5 @@ def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> Claim:
 
 
 def details_of(value: Any) -> Any:
-    """A jsonb column of a raw statement: Django registers no loader for it, so psycopg hands over text."""
+    """Decode a jsonb column of a raw statement: Django registers no loader for it, so psycopg returns text."""
     return json.loads(value) if isinstance(value, str) else value

@@ -14,7 +14,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One place on a platform: where an organisation's message goes."""
+    """One place on a platform, to which an organisation sends."""
 
     org_id: str
     platform: str
@@ -25,23 +25,23 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """Something to press under a message. `value` comes back with the press, and is opaque here."""
+    """A button under a message. `value` comes back with the press, and is opaque here."""
 
     label: str
     value: str
 
 
-# A button whose value begins so opens a form, where its platform has any (`Form`).
+# A button with this prefix in its value opens a form, on platforms that have forms (`Form`).
 OPENS_FORM = "edit:"
 MOST_FORM_TEXT = 3_000
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of a message of ours that is out: its buttons go, and `line` is put below it, `person` at its end.
+    """A change of a message that we sent: remove its buttons and append `line`, with `person` at its end.
 
-    `of` is that message's own id, `person` whoever the platform knows by it. `posted_as` is the platform's id of it,
-    known when the change is sent.
+    `of` is that message's own id. `person` is their id on the platform. `posted_as` is the message's id on the
+    platform, known when the change is sent.
     """
 
     of: UUID
@@ -54,10 +54,10 @@ class Change:
 class Outgoing:
     """A message to send.
 
-    `id` is opaque and travels with the message; messages of one `thread_key` are sent one after the other, the
-    first of them opening the thread on platforms that have threads. `trace` is the traceparent of what caused it.
-    `buttons` are shown by platforms that have any; on others the text has to do. With a `change` it is no
-    message of its own: that earlier one, whose `text` this is, becomes another.
+    `id` is opaque and travels with the message. Messages of one `thread_key` are sent one after the other; the first
+    opens the thread on platforms that have threads. `trace` is the traceparent of the cause. Platforms without buttons
+    ignore `buttons`, so the text has to be enough. With a `change` this is no new message: it changes an earlier one,
+    whose `text` this is.
     """
 
     id: UUID
@@ -71,7 +71,7 @@ class Outgoing:
 
 
 class Did(StrEnum):
-    """What a person did: said something, edited or deleted what they had said, pressed a button under a message."""
+    """An act of a person: they said something, edited or deleted a message, or pressed a button."""
 
     SAID = "said"
     EDITED = "edited"
@@ -81,13 +81,13 @@ class Did(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """What a person did, as a platform reported it: as a rule, a message.
+    """An act of a person, as a platform reported it: usually a message.
 
-    `event_id` is unique within the platform; `thread` is the platform's name of the thread ('' at top level);
-    `owner_key` is set where the sender named the owner; `sent_at` is the platform's own time of what was done.
-    `message_id` is the platform's own of the message that was said, edited or deleted, or that has the button. `text`
-    is what was said, what an edit made of it, or the button's value. `is_outsider` is told with presses: the person
-    belongs to another workspace than the one that the app is installed in.
+    `event_id` is unique within the platform. `thread` is the platform's name of the thread ('' at top level).
+    `owner_key` is set where the sender named the owner. `sent_at` is the platform's time of the act. `message_id` is
+    the platform's id of the message that was said, edited or deleted, or that has the button. `text` is the message,
+    its text after an edit, or the button's value. `is_outsider` is set for presses only: the person belongs to another
+    workspace than the one that has the app installed.
     """
 
     org_id: str
@@ -108,8 +108,10 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a person is shown who pressed a button that opens one: a `notice`, and below it, under a `label`, a `text`
-    to change and send back, of at most MOST_FORM_TEXT characters; None where there is nothing to send back."""
+    """The form that a button opens: a `notice`, and below it, under a `label`, a `text` to edit and send back.
+
+    `text` has at most MOST_FORM_TEXT characters; None where there is nothing to send back.
+    """
 
     title: str
     notice: str
@@ -120,8 +122,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class FormPress:
-    """A press of a button that opens a form. It is opened with the `ticket`, once and within seconds; the `context`
-    comes back with it."""
+    """A press of a button that opens a form. The `ticket` opens it once, within seconds. `context` comes back."""
 
     press: Incoming
     ticket: str
@@ -130,11 +131,11 @@ class FormPress:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A form that came back. `press` is who sent it, where, and the value of the button that had opened it; `text` is
-    what they made of the form's.
+    """A form that came back. `press` holds the sender, the channel and the value of the button that opened the form;
+    `text` is the edited text.
 
-    Only the person and the team are the platform's word. The rest is what we wrote into the form, and to be looked at
-    as the value of any button.
+    Only the person and the team come from the platform. We wrote the rest into the form, so treat it like the value of
+    any button.
     """
 
     press: Incoming
@@ -143,7 +144,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a platform answered to a message that it took: its own id of it, and of the thread that it is in."""
+    """The platform's answer to a message that it accepted: its id of the message, and of the thread."""
 
     platform_message_id: str
     thread: str = ""
@@ -151,9 +152,9 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """The question whether a message was posted after all: from `since` on, in `thread` ('' for top level).
+    """A look-up whether a message was posted: from `since` on, in `thread` ('' for top level).
 
-    `cursor` is where an earlier look was paused.
+    `cursor` is the position where an earlier look-up paused.
     """
 
     outgoing: Outgoing
@@ -164,8 +165,10 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A message's owner keeps hours: how long it has to wait for them to open (0: it may go), and how much of the time
-    since it was written they were closed."""
+    """The owner's quiet hours: `seconds` until they end (0: send now).
+
+    `closed_seconds` counts how long they lasted since the message was written.
+    """
 
     seconds: float
     closed_seconds: float
@@ -206,7 +209,7 @@ class PermanentError(DeliveryError):
 
 
 class TemporaryError(DeliveryError):
-    """`is_doubtful`: it may have been received after all, but a receiver that gets it twice knows it by its id."""
+    """`is_doubtful`: the receiver may have got it, but drops a second copy by its id."""
 
     def __init__(self, message: str, *, code: str, retry_after: float | None = None, is_doubtful: bool = False) -> None:
         super().__init__(message, code=code)

@@ -1,6 +1,6 @@
-"""The tables of the channels. Which statements run on them, and why, stands in the modules named in each docstring.
+"""The tables of the channels. Each docstring names the module whose statements use the table.
 
-No foreign keys on the two tables of messages: they are written on the hot path, and prunable on their own.
+The two tables of messages have no foreign keys: they are on the hot path, and are pruned separately.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Installation(models.Model):
 
 
 class Channel(models.Model):
-    """A place that is known by name: a webhook, a bridge under another platform's name, a web chat (`directory`)."""
+    """A place with a registered name: a webhook, a bridge under another platform's name, a web chat (`directory`)."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     org_id = models.TextField()
@@ -70,8 +70,8 @@ class Channel(models.Model):
 class WebMessage(models.Model):
     """One line of a transcript that we keep ourselves (`webchat`).
 
-    `position` is given out under the channel row's lock, so a reader who asks for what comes after a position
-    never misses a message that was committed late.
+    `position` is assigned under the channel row's lock. So a reader who asks for lines after a position never misses
+    one that committed late.
     """
 
     class Direction(models.TextChoices):
@@ -99,15 +99,15 @@ class WebMessage(models.Model):
 
 
 class OutboundMessage(models.Model):
-    """A message on its way out (`outbox`, `lanes`, `settling`).
+    """A message to send (`outbox`, `lanes`, `settling`).
 
     pending → sending → sent | pending (surely not posted) | unknown (perhaps posted) | dead
-    unknown → sent | pending | dead; pending, unknown → withdrawn. One that is withdrawn while it is being sent
-    (`is_recalled`) ends as sent, if it was, and is otherwise withdrawn instead of pending.
+    unknown → sent | pending | dead; pending, unknown → withdrawn. A message that is withdrawn while it is being sent
+    (`is_recalled`) ends as sent if it was posted; otherwise as withdrawn instead of pending.
 
     `due_at` is when a pending one may be tried, and when a sending or unknown one is looked up in the history.
-    `position` is the order within a thread. An unknown one with a `platform_message_id` was posted, and only its
-    handler has not taken note yet.
+    `position` is the order within a thread. An unknown one with a `platform_message_id` was posted, but its handler has
+    not recorded it yet.
     """
 
     class Status(models.TextChoices):
@@ -156,7 +156,7 @@ class OutboundMessage(models.Model):
     class Meta:
         ordering = ["-position"]
         indexes = [
-            # All partial: a message that is sent at once (the null platform) pays for the primary key alone.
+            # All are partial: a message that is sent on commit (the null platform) enters the primary key's index only.
             models.Index(
                 fields=["due_at"],
                 condition=Q(status="pending", is_in_lane=False),
@@ -204,10 +204,10 @@ class OutboundMessage(models.Model):
 
 
 class Lane(models.Model):
-    """One channel's place in the round (`lanes`): when it may next be looked at, and who is posting there.
+    """The queue of one channel (`lanes`): when to look at it next, and which claim is in flight.
 
-    `look_at` is null while nothing waits; `opens_at` is the pace (a post a second, or a platform's
-    Retry-After); `holder` is the claim in flight on a paced channel.
+    `look_at` is null while nothing waits. `opens_at` enforces the pace (a post a second, or a platform's Retry-After).
+    `holder` is the claim in flight on a paced channel.
     """
 
     lane = models.TextField(primary_key=True)
@@ -230,7 +230,7 @@ class Lane(models.Model):
 
 
 class InboundEvent(models.Model):
-    """What a person did, as it came in (`inbound`): a message as a rule. Stored once, kept also where nobody waited."""
+    """What a person did, as it arrived (`inbound`): usually a message. Stored once, and kept also if unmatched."""
 
     class Status(models.TextChoices):
         WAITING = "waiting"

@@ -1,11 +1,11 @@
-"""Messages on their way out: rows written in the transaction of the state that causes them, sent by a loop.
+"""Writes outgoing messages in the transaction of the state that causes them, and sends them by a loop.
 
-A message is claimed (committed), sent once with no library retries, and marked. What was surely not posted waits and is
-tried again; what was perhaps posted waits longer and is looked up in the platform's history first. Exactly once is not
-to be had; what is left is a worker stopped between its last look at the clock and the socket, and a platform that
-applies a post later than the grace.
+A message is claimed (committed), sent once without library retries, and marked. A message that was surely not posted
+waits and is tried again. One that was perhaps posted waits longer, and is first looked up in the platform's history.
+Exactly-once delivery is impossible. Two gaps remain: a worker that is stopped between its last look at the clock and
+the socket, and a platform that applies a post later than the grace.
 
-Lock order everywhere: the owner's row first, the message's second. Statements: `lanes` (claims), `settling` (ends).
+Lock order everywhere: the owner's row first, then the message's. Statements: `lanes` (claims), `settling` (ends).
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ from infra.egress import requests_client
 log = logging.getLogger(__name__)
 QUEUE = "deliveries"
 TASK = "channels.deliver"
-# An attempt that has not begun by then is given back: its worker was stopped, and a cancel may have come by.
+# An attempt that has not begun by then is given back: its worker was paused, and a cancel may have come meanwhile.
 CLAIM_SECONDS = 0.3
 # No byte of a message leaves later than this after its claim: a cancelled job is silent within 2 s.
 POST_SECONDS = 1.8
 _MOST_SECONDS_WAITED = 1.0
 _SHORTEST_PAUSE = 0.02
 _LOOK_SECONDS = 0.05
-# So many due messages one after the other, and one more thread is woken, which does the same.
+# A thread that has sent so many due messages in a row wakes one more thread, which does the same.
 _MANY = 2
-# One thread a process waits for what is due soon. All of them would wake for the same message.
+# One thread per process waits for messages that are due soon. Otherwise all would wake for the same message.
 _waiting = threading.Lock()
 
 # The body of a statement (or of a data-modifying CTE) that reads `outgoing_rows (record json)`, made by `as_record`.
-# Messages of one thread get their places in the order in which that CTE yields them.
+# Messages of one thread get their positions in the order in which that CTE yields them.
 INSERT_FROM_JSON = """
     INSERT INTO channels_integration_outboundmessage
         (id, org_id, platform, code, type, details, text, owner_key, thread_key, lane, status, sent_at,
@@ -93,7 +93,7 @@ RETURNING id, status
 
 # --- Writing ---------------------------------------------------------------------------------------------------
 def as_record(outgoing: Outgoing) -> dict[str, Any]:
-    """The JSON of one row for INSERT_FROM_JSON. Its `status` is 'sent' where the platform takes it by being written."""
+    """The JSON of one row for INSERT_FROM_JSON. `status` is 'sent' where writing the row is the delivery."""
     target, is_sent = outgoing.target, is_sent_on_commit(outgoing)
     return {
         "id": str(outgoing.id),
@@ -108,14 +108,14 @@ def as_record(outgoing: Outgoing) -> dict[str, Any]:
         "trace": outgoing.trace,
         "buttons": [[button.label, button.value] for button in outgoing.buttons],
         **({"change": _as_json(outgoing.change)} if outgoing.change else {}),
-        # Per organisation, although two may share one Slack channel: a stranger must not be able to slow ours.
+        # One lane per organisation, even if two share a Slack channel: a stranger must not be able to slow ours.
         "lane": "/".join(quote(part, safe="") for part in (target.org_id, target.platform, target.code)),
         "status": OutboundMessage.Status.SENT if is_sent else OutboundMessage.Status.PENDING,
     }
 
 
 def is_sent_on_commit(outgoing: Outgoing) -> bool:
-    """Whether there is nothing left to deliver once the message is written down."""
+    """Whether writing the message down is all of its delivery."""
     return platforms.get(outgoing.target.platform).accepts_on_commit
 
 
@@ -124,7 +124,7 @@ def _as_json(change: Change) -> dict[str, str]:
 
 
 def enqueue(outgoing: Sequence[Outgoing]) -> None:
-    """Write messages down, in this order, and ring on commit. An id that is there already is left as it is."""
+    """Store messages, in this order, and ring on commit. An id that exists already is left as it is."""
     records = [as_record(message) for message in outgoing]
     if not records:
         return
@@ -135,9 +135,9 @@ def enqueue(outgoing: Sequence[Outgoing]) -> None:
 
 
 def change(org_id: str, message_id: UUID, *, line: str, person: str = "") -> bool:
-    """Take the buttons off a message of ours and put `line` below it. False where nothing is to change, or can.
+    """Take the buttons off a message of ours and put `line` below it. False where the message or platform allows none.
 
-    Sent after that message, out of its thread's order and on nobody's behalf: it may be lost, and nothing waits for it.
+    Sent after that message, outside its thread's order and without an owner: it may be lost, and nothing waits for it.
     """
     message = OutboundMessage.objects.filter(org_id=org_id, pk=message_id).first()
     if message is None or message.status in (OutboundMessage.Status.WITHDRAWN, OutboundMessage.Status.DEAD):
@@ -154,11 +154,11 @@ def ring() -> None:
 
 
 def withdraw(org_id: str, owner_key: str) -> list[UUID]:
-    """What an owner has not said yet is not said any more. Returns the ids of these messages.
+    """Withdraw the messages that an owner has not sent yet. Returns their ids.
 
-    Called with the owner's row locked. One that is being sent this moment is out within POST_SECONDS or never: whatever
-    comes of this attempt, there is no other (its handler is then told `withdrawn`). One that may have been posted is
-    still looked up, and its handler told of it as sent, `withdrawn`, or `delivery_unknown` where nobody can tell.
+    Call it with the owner's row locked. A message in flight is out within POST_SECONDS or never: whatever this attempt
+    brings, there is no other (its handler is then told `withdrawn`). A message that may have been posted is still
+    looked up. Its handler is told that it is sent, `withdrawn`, or `delivery_unknown` where nobody can tell.
     """
     with connection.cursor() as cursor:
         cursor.execute(_WITHDRAW, [owner_key, org_id])
@@ -166,15 +166,14 @@ def withdraw(org_id: str, owner_key: str) -> list[UUID]:
 
 
 def withdraw_all(org_id: str) -> int:
-    """As `withdraw`, for everything that an organisation has not said yet. Returns how many messages."""
+    """As `withdraw`, for all unsent messages of an organisation. Returns their number."""
     with connection.cursor() as cursor:
         cursor.execute(_WITHDRAW_ALL, [org_id])
         return int(cursor.rowcount)
 
 
 def look_again(org_id: str) -> int:
-    """What an organisation's hours have held is due now, and held again where they are still closed. Returns how many
-    messages."""
+    """Make the messages due that quiet hours hold; closed hours hold them again. Returns the number of messages."""
     held = OutboundMessage.objects.filter(org_id=org_id, status=OutboundMessage.Status.PENDING, is_in_lane=False)
     count = held.filter(error_code=settling.HELD).update(due_at=Now())
     if count:
@@ -189,7 +188,7 @@ def failure_of(message_id: UUID) -> tuple[str, str]:
 
 
 def undelivered(org_id: str, owner_key: str, *, most: int = 1_000) -> list[OutboundMessage]:
-    """An owner's messages that are neither out nor given up, in their order, also what was withdrawn during a send."""
+    """An owner's messages that are neither sent nor given up, in order, with those withdrawn during a send."""
     return list(_undelivered(org_id, owner_key).order_by("position")[:most])
 
 
@@ -199,16 +198,16 @@ def _undelivered(org_id: str, owner_key: str) -> QuerySet[OutboundMessage]:
 
 # --- Sending ---------------------------------------------------------------------------------------------------
 def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
-    """Send what is due, and what becomes due within a second, until `until` (of time.monotonic()) or until `stop`.
+    """Send messages that are due, or become due within a second, until `until` (time.monotonic()) or `stop`.
 
-    Returns how many messages it had in its hands. Any number of threads and processes may run it at once.
+    Returns the number of messages it handled. Safe to run in any number of threads and processes at once.
     """
     handled = in_a_row = 0
     org_id = ""
     pause = stop or threading.Event()
     look_again_at = 0.0
     while (now := time.monotonic()) < until and not pause.is_set():
-        # Not before each of many messages: two statements less.
+        # Not before each of many messages: that saves two statements.
         if now >= look_again_at:
             lanes.enter()
             if settle_one():
@@ -236,7 +235,7 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
         if not _waiting.acquire(blocking=False):
             return handled
         try:
-            # If it is due by now, and yet there is nothing to take, another thread has it in its hands.
+            # If a message is due by now, and none can be claimed, another thread has it.
             pause.wait(min(max(seconds, _SHORTEST_PAUSE), max(left, 0)))
         finally:
             _waiting.release()
@@ -245,7 +244,7 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
 
 
 def settle_one() -> bool:
-    """Find out about one message whose outcome is not known, if one is due. False if none is."""
+    """Look up one message of unknown outcome, if one is due. False if none is."""
     claim = settling.claim_unsettled(grace_seconds=_grace())
     if claim is None:
         return False
@@ -268,7 +267,7 @@ def _look_up(claim: lanes.Claim) -> None:
     except PermanentError as error:
         settling.given_up_unknown(claim, f"nobody can tell whether it was posted: {error}")
     except Exception as error:
-        log.exception("looking for message %s failed", claim.outgoing.id)
+        log.exception("could not look up message %s", claim.outgoing.id)
         settling.look_later(claim, TemporaryError(str(error), code="lookup_failed"))
     else:
         if receipt is None:
@@ -278,7 +277,7 @@ def _look_up(claim: lanes.Claim) -> None:
 
 
 def sweep() -> int:
-    """Ring if anything is due. Returns how many bells were asked for."""
+    """Ring if a message is due. Returns the number of doorbells."""
     seconds = lanes.seconds_until_due()
     if seconds is None or seconds > 0:
         return 0
@@ -314,7 +313,7 @@ def _attempt(claim: lanes.Claim) -> None:
     except UnknownOutcome as error:
         settling.unknown(claim, error)
     except Exception as error:
-        log.exception("sending message %s failed", claim.outgoing.id)
+        log.exception("could not send message %s", claim.outgoing.id)
         if has_posted:
             settling.unknown(claim, UnknownOutcome(repr(error), code="unexpected_error"))
         else:
@@ -323,13 +322,13 @@ def _attempt(claim: lanes.Claim) -> None:
         settling.sent(claim, receipt)
     finally:
         if platform.is_paced and has_posted:
-            # From the answer on, not from the request: the platform counts from somewhere in between.
+            # Counted from the answer, not from the request: the platform counts from some moment between them.
             opens_in = max(opens_in, lanes.PACE_SECONDS)
         lanes.open_after(claim, seconds=opens_in)
 
 
 def _told_of(claim: lanes.Claim) -> AbstractContextManager[Any]:
-    """What every line of the log says while a message is in our hands."""
+    """Binds the message's ids to every log line while this process handles it."""
     outgoing = claim.outgoing
     return bound_contextvars(org=outgoing.target.org_id, owner=outgoing.owner_key, message=str(outgoing.id))
 

@@ -1,8 +1,8 @@
-"""Deletes what the channels no longer need: settled messages, events, transcripts, lanes that nobody uses.
+"""Deletes rows that the channels no longer need: settled messages, events, transcripts, idle lanes.
 
-Rows are walked in the order of their keys, which is that of their time (UUIDv7, a sequence): no index of its own, and
-the walk goes once over what an organisation keeps for longer. Transactions are short, rows that anybody has locked are
-left for the next time, and nothing that is still to be sent or handed on is touched. Any number may run at once.
+It walks rows in the order of their keys, which follows time (UUIDv7, a sequence). So it needs no index of its own, but
+also passes once over rows that an organisation keeps longer. Transactions are short. Locked rows are left for the next
+run, and unsent or unrouted rows are never touched. Any number of runs may go at once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from django.db import connection
 CHUNK = 1_000
 IDLE_LANE_DAYS = 2
 
-# The keys of one chunk, in order, and of each row: is it to go, and whose is it. `cutoffs` may be of some
-# organisations only. `last` bounds the walk: nothing behind it is old enough for anybody.
+# A chunk of keys in order, and for each row: whether to delete it, and its owner. `cutoffs` may cover some
+# organisations only. `last` ends the walk: no row after it is old enough for any of them.
 _CUTOFFS = "SELECT * FROM unnest(%(org_ids)s::text[], %(befores)s::timestamptz[]) AS c(org_id, before)"
 _OUTBOUND = f"""
 WITH cutoffs AS ({_CUTOFFS})
@@ -63,9 +63,9 @@ DELETE FROM channels_integration_lane WHERE lane IN (SELECT lane {_IDLE_LANES} L
 def steps(
     cutoffs: Mapping[str, datetime], *, kept: Callable[[Collection[str]], Collection[str]]
 ) -> Iterator[tuple[str, int]]:
-    """Delete chunk by chunk what is older than its organisation's moment; yields the kind and how many rows went.
+    """Delete rows older than their organisation's cutoff, chunk by chunk; yields the kind and the number of rows.
 
-    `kept` says which owners' messages stay, however old: a job under way goes on in the thread that they opened.
+    `kept` returns the owners whose messages stay, however old: a running job continues in the thread that they opened.
     """
     for kind, (table, _, still) in _TABLES.items():
         for ids in _doomed(kind, cutoffs, kept):

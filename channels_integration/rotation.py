@@ -1,7 +1,7 @@
-"""Sealing again, with the newest key, what older keys sealed: the way to be rid of an old key.
+"""Seals secrets again with the newest key, so that an operator can drop an old key.
 
-A row at a time is locked, opened and sealed, so that nobody who writes meanwhile is overwritten. What is done is done:
-an interrupted run goes on with what is left.
+Each row is locked, opened and sealed by itself, so no concurrent write is lost. An interrupted run can be repeated: it
+continues with the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEALED: Sealed = (
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One sealed secret, and the ids of the keys: before and now. With a `problem` it is as it was."""
+    """One sealed secret and its key ids, old and new. With a `problem`, the secret is unchanged."""
 
     org_id: str
     table: str

@@ -1,8 +1,8 @@
-"""What is written when an attempt is over. Every write says whose claim it is; another's claim changes nothing.
+"""Writes the result of an attempt. Every write names its claim; under another claim it changes nothing.
 
-An end (sent, dead) is told to the handler first, in the same transaction: it locks the owner's row, and only then is
-the message's row written. A handler that fails undoes the end, and the message is settled again later: with the receipt
-that is known already, or by an attempt that is safe to repeat.
+The handler learns of an end (sent, dead) first, in the same transaction: it locks the owner's row, and only then is the
+message's row written. If the handler fails, the end is undone. The message is settled again later: with the receipt
+that we have already, or by an attempt that is safe to repeat.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ _NOTE_UNKNOWN = """
 UPDATE channels_integration_outboundmessage SET error_code = %(code)s, error_message = %(said)s
 WHERE id = %(id)s AND status = 'withdrawn'
 """
-# A platform that says "later" for longer than this has said no.
+# A platform that says "later" for longer than this has refused.
 GIVE_UP_AFTER = timedelta(hours=24)
 _LONGEST_BACKOFF_SECONDS = 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 3600.0
-# What platforms call it when we ask too often.
+# The platforms' error codes for too many requests.
 _TOO_MANY = ("ratelimited", "http_429")
 # A reply cannot be older than what it answers, but clocks differ.
 _CLOCK_SLACK = timedelta(seconds=5)
 
-# A message that was being sent when its worker died is treated like one that answered with a time-out.
+# A message in flight when its worker died is treated like one whose send timed out.
 _CLAIM_UNSETTLED = f"""
 WITH due AS (
     SELECT id, status AS status_before FROM channels_integration_outboundmessage
@@ -74,14 +74,14 @@ class _Overtaken(Exception):
 
 
 def claim_unsettled(*, grace_seconds: float) -> lanes.Claim | None:
-    """Take one message whose outcome is not known and whose grace is over, to look it up."""
+    """Claim one message of unknown outcome whose grace is over, to look it up."""
     token, taken_at = uuid7(), time.monotonic()
     row = prepared_sql.first_by_name(_CLAIM_UNSETTLED, {"token": token, "grace": grace_seconds})
     return None if row is None else lanes.claim_of(row, token=token, taken_at=taken_at)
 
 
 def receipt_of(claim: lanes.Claim) -> Receipt | None:
-    """The receipt of a message that was posted, and whose handler has not taken note of it yet."""
+    """The receipt of a message that was posted, but that its handler has not recorded yet."""
     posted_as = claim.row["platform_message_id"]
     return Receipt(posted_as, claim.row["thread"]) if posted_as else None
 
@@ -104,30 +104,30 @@ def sent(claim: lanes.Claim, receipt: Receipt) -> None:
     delivery = Delivery(claim.outgoing.id, claim.outgoing.owner_key, _at(claim), receipt=receipt)
     mark = {"status": "sent", "sent_at": delivery.at, "error_code": "", "error_message": "", **known}
     if not _end(claim, delivery, mark, after_mark):
-        # The receipt is kept, so that what is left to do needs no look into the history.
+        # Keep the receipt, so that the next try needs no look into the history.
         _put_off(claim, status="unknown", **known)
 
 
 def given_up(claim: lanes.Claim, error: DeliveryError) -> None:
-    """Surely not posted, and not to be: a dead letter."""
+    """Surely not posted, and will not be: a dead letter."""
     if not _give_up(claim, error.code, str(error)):
         _put_off(claim, status="pending")
 
 
 def given_up_unknown(claim: lanes.Claim, message: str) -> None:
-    """Perhaps posted, and not to be sent again."""
+    """Perhaps posted, and will not be sent again."""
     if not _give_up(claim, DELIVERY_UNKNOWN, message):
         _put_off(claim, status="unknown")
 
 
 # --- Not the end -----------------------------------------------------------------------------------------------
 def given_back(claim: lanes.Claim) -> None:
-    """Nothing was tried."""
+    """The attempt did not begin."""
     _wait(claim, {"status": "pending"}, in_seconds=0)
 
 
 def hold(claim: lanes.Claim) -> Hold | None:
-    """What its owner's hours say of a message; one that is nobody's is held by none."""
+    """Ask the quiet hours of the message's owner. A message without an owner is never held."""
     if not claim.outgoing.owner_key:
         return None
     handler: Callable[[Outgoing, datetime], Hold | None] = import_string(settings.CHANNELS_HOURS_HANDLER)
@@ -135,9 +135,9 @@ def hold(claim: lanes.Claim) -> Hold | None:
 
 
 def held(claim: lanes.Claim, hold: Hold) -> None:
-    """Nothing was tried: due again when its owner's hours open, and what follows it in its thread as well.
+    """Delay a message, and the later ones of its thread, until its owner's quiet hours end. Nothing was sent.
 
-    Else the lane would be looked at all night for what waits behind this one.
+    Without the later ones, the lane would be looked at all night for messages that wait behind this one.
     """
     fields: dict[str, Any] = {"status": "pending", "error_code": HELD, "error_message": "waits for hours to open"}
     if not claim.row["unknown_outcomes"]:
@@ -186,7 +186,7 @@ def unknown(claim: lanes.Claim, error: UnknownOutcome) -> None:
 
 
 def not_posted(claim: lanes.Claim) -> None:
-    """The history was read, and the message is not there: it may be sent again, but not for ever."""
+    """The history does not contain the message: it may be sent again, a limited number of times."""
     if claim.row["unknown_outcomes"] >= MOST_UNKNOWN_OUTCOMES:
         given_up_unknown(claim, f"{MOST_UNKNOWN_OUTCOMES} attempts ended without an answer")
         return
@@ -206,7 +206,7 @@ def look_later(claim: lanes.Claim, error: TemporaryError, *, cursor: str = "") -
 
 
 def _is_old(claim: lanes.Claim) -> bool:
-    """Whether its platform had the time to take it. What its owner's hours held it for does not count."""
+    """Whether its platform had enough time. Time in quiet hours does not count."""
     age: timedelta = _at(claim) - claim.row["created_at"]
     if age <= GIVE_UP_AFTER:
         return False
@@ -225,7 +225,7 @@ def _give_up(claim: lanes.Claim, code: str, message: str) -> bool:
 def _end(
     claim: lanes.Claim, delivery: Delivery, mark: dict[str, Any], after_mark: Callable[[], None] | None = None
 ) -> bool:
-    """False if the handler failed, and nothing is written."""
+    """False if the handler failed, and nothing was written."""
     handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
     try:
         with transaction.atomic():
@@ -237,9 +237,9 @@ def _end(
                 after_mark()
         _count(claim, mark["status"], delivery.error_code)
     except _Overtaken:
-        log.info("message %s was settled by another or withdrawn", claim.outgoing.id)
+        log.info("message %s was already settled or withdrawn", claim.outgoing.id)
     except Exception:
-        log.exception("the handler of deliveries failed for message %s", claim.outgoing.id)
+        log.exception("delivery handler failed for message %s", claim.outgoing.id)
         return False
     return True
 
@@ -250,19 +250,19 @@ def _put_off(claim: lanes.Claim, **fields: Any) -> None:
 
 
 def _wait(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float) -> None:
-    """Pending again, unless its owner has withdrawn it meanwhile: then this is its end."""
+    """Set it to pending again; if its owner has withdrawn it meanwhile, end it."""
     if _write(claim, fields, in_seconds=in_seconds) == "withdrawn":
         _withdrawn(claim, is_doubtful=bool(fields.get("unknown_outcomes", claim.row["unknown_outcomes"])))
 
 
 def _withdrawn(claim: lanes.Claim, *, is_doubtful: bool) -> None:
-    """An attempt may have been received, and on some platforms nobody can look that up."""
+    """End a withdrawn message. If `is_doubtful`, it may have been received, and some platforms cannot look that up."""
     can_tell = platforms.get(claim.outgoing.target.platform).can_look_up or not is_doubtful
     code, said = _WITHDRAWN if can_tell else _WITHDRAWN_UNKNOWN
     _count(claim, "withdrawn", "" if can_tell else code)
     if not can_tell:
         prepared_sql.run(_NOTE_UNKNOWN, {"id": claim.outgoing.id, "code": code, "said": said})
-    # Told after it is written: the row's lock is free again when the handler takes the owner's.
+    # Called after the write: the message row's lock is free again when the handler locks the owner's row.
     handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
     try:
         with transaction.atomic():
@@ -276,11 +276,11 @@ def _withdrawn(claim: lanes.Claim, *, is_doubtful: bool) -> None:
                 )
             )
     except Exception:
-        log.exception("the handler of deliveries failed for the withdrawn message %s", claim.outgoing.id)
+        log.exception("delivery handler failed for the withdrawn message %s", claim.outgoing.id)
 
 
 def _write(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float | None = None) -> str:
-    """One guarded UPDATE. Returns the status that the message has now, '' if the claim is no longer ours."""
+    """One guarded UPDATE. Returns the message's new status, '' if the claim is no longer ours."""
     others = "".join(f", {name} = %({name})s" for name in fields if name != "status")
     due = ", due_at = clock_timestamp() + make_interval(secs => %(in_seconds)s)" if in_seconds is not None else ""
     written = prepared_sql.first(
@@ -305,7 +305,7 @@ def _count(claim: lanes.Claim, outcome: str, code: str) -> None:
 
 
 def _label(claim: lanes.Claim) -> str:
-    """A bridge counts as a webhook: its name is its organisation's."""
+    """The platform for metrics. Bridges count as webhooks, because tenants choose their names."""
     return platforms.get(claim.outgoing.target.platform).name
 
 
@@ -335,5 +335,5 @@ def _said(error: DeliveryError) -> dict[str, str]:
 
 
 def _text(message: str) -> str:
-    """Other people's words, made storable."""
+    """Makes text from outside storable."""
     return str(storable(message))[:500]

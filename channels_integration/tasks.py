@@ -13,7 +13,7 @@ from infra import database
 from infra.concurrency import Gate
 
 log = logging.getLogger(__name__)
-# A bell is answered for this long, then others get the thread.
+# A worker entry works for this long, then others get the thread.
 _SLICE_SECONDS = 10.0
 _deliverers = Gate(3)
 _routers = Gate(2)
@@ -40,7 +40,7 @@ def _until() -> float:
 
 
 def _serve(gate: Gate, work: Callable[[], int]) -> int:
-    """An outage of the database is only logged: the next sweep rings again, and opens a new session."""
+    """Logs a database outage only: the next sweep rings again and opens a new session."""
     try:
         return gate.answer(work)
     except database.Error as error:

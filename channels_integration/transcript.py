@@ -1,7 +1,7 @@
-"""Lines of the transcript of channels whose messages are kept here: web chats, webhooks and bridges.
+"""Transcripts of channels whose messages we keep: web chats, webhooks and bridges.
 
-Readers ask for what comes after a line they have. Positions are given out under the channel row's lock, held until the
-commit, so no later position is ever visible before an earlier one.
+Readers ask for the lines after one that they have. Positions are assigned under the channel row's lock, held until the
+commit. So no later position is ever visible before an earlier one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from channels_integration.messages import Button, Change, Outgoing
 from channels_integration.models import Channel, WebMessage
 
 WEB = "web"
-# Registered as a code, it stands for every code of a webhook or a bridge that is not registered by itself.
+# A registration with this code stands for every code of a webhook or bridge that has none of its own.
 EVERY = "*"
-# How many bytes the transcripts of an organisation have on disk.
+# Bytes on disk of an organisation's transcripts.
 STORED_BYTES = """
 SELECT sum(pg_column_size(w.text)) FROM channels_integration_webmessage w
 JOIN channels_integration_channel c ON c.id = w.channel_id WHERE c.org_id = %(org)s
@@ -32,13 +32,13 @@ def channel_of(org_id: str, platform: str, code: str) -> QuerySet[Channel]:
 
 
 def registered(org_id: str, platform: str, code: str) -> Channel | None:
-    """The channel whose address gets the messages to this code: its own, or else that of the whole platform."""
+    """The channel whose address gets the messages to this code: its own, or else the platform's `*`."""
     found = Channel.objects.filter(org_id=org_id, platform=platform, code__in=(code, EVERY)).exclude(address="")
     return min(found, key=lambda channel: channel.code == EVERY, default=None)
 
 
 def exists(org_id: str, platform: str, code: str) -> bool:
-    """Whether one may read and speak there."""
+    """Whether people can read and write there."""
     if platform == WEB:
         return True
     if code == EVERY:
@@ -51,7 +51,7 @@ def unknown_channel(platform: str, code: str) -> UnknownChannel:
 
 
 def show(outgoing: Outgoing) -> WebMessage:
-    """A message of ours, once. Raises UnknownChannel where the channel is gone."""
+    """Append a message of ours, once. Raises UnknownChannel where the channel is gone."""
     target = outgoing.target
     with transaction.atomic():
         return append(
@@ -72,7 +72,7 @@ def is_shown(message_id: UUID) -> bool:
 
 
 def change(outgoing: Outgoing, change: Change) -> None:
-    """A line of ours becomes another: no buttons, some words more. Who has read it sees that by reading again."""
+    """Change a line of ours: remove its buttons, append some words. Readers see it when they read the line again."""
     target = outgoing.target
     told = f"{change.line} {change.person}".strip()
     of_channel = channel_of(target.org_id, target.platform, target.code)
@@ -95,7 +95,7 @@ def append(
 ) -> tuple[WebMessage, bool]:
     """Write a line, unless this id is there already. True if it is new. Raises UnknownChannel.
 
-    A web chat, and a code of a bridge for its whole platform, needs no row before somebody speaks there.
+    A web chat, and a code under a bridge's `*`, gets its row when somebody first writes there.
     """
     channel = _lock(org_id, platform, code)
     if channel is None or (code == EVERY and platform != WEB):
@@ -103,7 +103,7 @@ def append(
             raise unknown_channel(platform, code)
         Channel.objects.get_or_create(org_id=org_id, platform=platform, code=code)
         channel = _lock(org_id, platform, code)
-        if channel is None:  # removed this moment
+        if channel is None:  # removed meanwhile
             raise unknown_channel(platform, code)
     if known := WebMessage.objects.filter(pk=message_id, channel=channel).first():
         return known, False

@@ -1,8 +1,7 @@
-"""The doors for platforms' signed events and for the buttons that people press there. Everything else about channels is
-behind the API's tokens.
+"""The addresses for platforms' signed events and pressed buttons. The API serves everything else about channels.
 
-Every signature is looked at, whatever came from that address before: a platform's addresses are shared by all its apps.
-How often somebody may fail is not decided here but by settings.CHANNELS_FORGERY_HANDLER.
+Every signature is checked, whatever came from that address before: all apps of a platform share its addresses.
+settings.CHANNELS_FORGERY_HANDLER decides how often a sender may fail.
 """
 
 from __future__ import annotations

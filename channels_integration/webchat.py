@@ -1,4 +1,4 @@
-"""Reading and speaking, as a person, in channels whose messages are kept here: web chats, webhooks and bridges."""
+"""Reads and writes, as a person, channels whose messages we keep: web chats, webhooks and bridges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from channels_integration.models import WebMessage
 
 
 def read(org_id: str, platform: str, code: str, *, after: UUID | None = None, limit: int = 50) -> Sequence[WebMessage]:
-    """Oldest first. A web chat in which nothing was said yet is empty, not unknown.
+    """Oldest first. A web chat without messages is empty, not unknown.
 
     Raises UnknownChannel, and InvalidField where `after` is no message of this channel.
     """
@@ -37,7 +37,7 @@ def read(org_id: str, platform: str, code: str, *, after: UUID | None = None, li
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Somebody who has read a channel up to the message `after`, or nothing of it."""
+    """A reader of a channel who has seen everything up to `after`, or nothing."""
 
     org_id: str
     platform: str
@@ -57,7 +57,7 @@ WHERE EXISTS (
 
 
 def with_news(readers: Collection[Reader]) -> set[Reader]:
-    """Those in whose channel there is a message that they have not read. One statement."""
+    """The readers whose channel has a message that they have not read. One statement."""
     asked = list(readers)
     if not asked:
         return set()
@@ -77,9 +77,9 @@ def say(
     owner_key: str = "",
     message_id: UUID | None = None,
 ) -> WebMessage:
-    """A person's message: a line of the transcript, and an event for whoever waits for it.
+    """Store a person's message: a line of the transcript, and an event for the job that waits for it.
 
-    With a `message_id`, saying it twice is saying it once. Raises UnknownChannel.
+    With a `message_id`, a repeated call changes nothing. Raises UnknownChannel.
     """
     message_id = message_id or uuid7()
     with transaction.atomic():

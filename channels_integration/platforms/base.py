@@ -1,4 +1,4 @@
-"""What a platform is: a way to send one message, and a way to find out whether it was sent."""
+"""The interface of a platform: send one message, and find out whether it was sent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from channels_integration.messages import Form, FormPress, Incoming, Lookup, Out
 class Platform(Protocol):
     """One file each, one line in the tuple of the package. No platform knows another.
 
-    `accepts_on_commit`: a message counts as sent by being written down. `is_paced`: at most one post a second in a
-    channel, one in flight. `can_change`: what is out can be changed (`messages.Change`), any number of times alike.
+    `accepts_on_commit`: writing a message down is its delivery. `is_paced`: at most one post a second in a channel, one
+    in flight. `can_change`: a sent message can be changed (`messages.Change`); repeating a change is safe.
     `has_forms`: a button can open one (`messages.Form`). `can_look_up`: `find` tells whether a message was posted.
     """
 
@@ -31,21 +31,23 @@ class Platform(Protocol):
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         """Post once, with no retry. `thread` is '' for the message that opens it.
 
-        Calls `before_post` right before the first byte that could have an effect leaves; if that raises, nothing is
-        posted. Raises DeliveryError (`messages`).
+        Calls `before_post` right before the first byte that could have an effect. If that raises, nothing is posted.
+        Raises DeliveryError (`messages`).
         """
 
     def find(self, lookup: Lookup) -> Receipt | None:
         """The receipt of a message whose outcome is unknown; None if it is safe to send it again.
 
-        Raises TemporaryError where that cannot be told yet and PermanentError where it never can.
+        Raises TemporaryError where the platform cannot tell yet, and PermanentError where it never can.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a platform made of a signed request: an answer for it, and the messages in it to keep; or forms that are to
-    be opened, or came back. Of these there is one for each organisation that it may be for."""
+    """A signed request as a platform read it: the answer, and the messages to store, or the forms to open or handle.
+
+    A form appears once for each organisation that it may be for.
+    """
 
     status: int
     answer: Mapping[str, Any]
@@ -60,15 +62,16 @@ class Listener(Protocol):
     name: str
 
     def hear(self, headers: Mapping[str, str], body: bytes, *, installation_id: UUID | None = None) -> Heard:
-        """Verify on the raw bytes, then read. An answer of 401 tells nothing about why. An installation's own address
-        takes only what this one has signed."""
+        """Verify the raw bytes, then read them. A 401 answer does not say why.
+
+        An installation's own address accepts only that installation's signature.
+        """
 
     def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
-        """The same for the platform's other address, which tells of buttons that were pressed and forms that were
-        sent back."""
+        """The same for the platform's other address, which receives pressed buttons and submitted forms."""
 
     def open_form(self, asked: FormPress, form: Form) -> None:
-        """Show it to who pressed, in a second or two. Raises DeliveryError."""
+        """Show it to the person who pressed, within a second or two. Raises DeliveryError."""
 
     def refusal(self, complaint: str) -> Mapping[str, Any]:
-        """The answer to a form that is not taken: it stays open, with the complaint."""
+        """The answer that rejects a form: it stays open and shows the complaint."""

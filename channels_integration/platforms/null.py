@@ -1,4 +1,4 @@
-"""Takes every message and shows it to nobody: for measuring the service without a channel's own speed.
+"""Accepts every message and shows it to nobody: for measuring the service without a channel's own speed.
 
 A null channel has to be registered by name, so that no job speaks into the void by mistake.
 """

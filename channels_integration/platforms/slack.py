@@ -1,9 +1,10 @@
-"""Slack: chat.postMessage, chat.update and views.open out; what it tells us is read in `slack_hearing`. Blocks are
-`slack_blocks`, modals `slack_forms`.
+"""Sends to Slack: chat.postMessage, chat.update and views.open. `slack_hearing` reads Slack's events, `slack_blocks`
+makes blocks, `slack_forms` makes modals.
 
-What we post carries an opaque id in its metadata (which the whole workspace can read, so nothing else), by which it is
-found in the history when its outcome is not known. slack_sdk builds the requests and would send a dropped one again by
-itself, so it gets no retry handlers; `http` carries them, with its deadlines and without proxies from the environment.
+Each post carries an opaque id in its metadata, by which we find it in the history when its outcome is unknown. The
+whole workspace can read metadata, so nothing else stands there. slack_sdk builds the requests. It would repeat a
+dropped request by itself, so it gets no retry handlers. `infra.egress` carries the requests, with its deadlines and
+without proxies from the environment.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ _CHANNEL = re.compile(r"[CGD][A-Z0-9]{1,30}\Z")
 _PAGE = 200
 _MOST_PAGES = 50
 _DEFAULT_RETRY_AFTER = 30.0
-# Slack waits 3 s for the answer to a press, and so long its ticket for a form holds.
+# Slack waits 3 s for the answer to a press, and its ticket for a form is valid for the same time.
 _FORM_SECONDS = 2.0
-# An address that the operator stated instead (settings.SLACK_API_URL) may lie wherever they say.
+# An address that the operator set instead (settings.SLACK_API_URL) may be anywhere.
 _OWN = "https://slack.com/"
 
-# "It's possible some aspect of the operation succeeded before the error was raised", says Slack of these.
+# Slack says of these errors: "It's possible some aspect of the operation succeeded before the error was raised".
 _MAY_HAVE_POSTED = {"fatal_error", "internal_error"}
-# Surely not posted, and for reasons that pass by themselves. Any other named error is for a person to mend.
+# Surely not posted, for reasons that pass by themselves. A person has to fix any other named error.
 _PASSES = {
     "ratelimited",
     "rate_limited",
@@ -111,7 +112,7 @@ class Slack:
 
     def find(self, lookup: Lookup) -> Receipt | None:
         if lookup.outgoing.change:
-            return None  # changed twice is changed once
+            return None  # repeating a change is safe
         client = _client(lookup.outgoing.target, None)
         wanted = str(lookup.outgoing.id)
         cursor = lookup.cursor
@@ -144,7 +145,7 @@ class Slack:
 
 # --- Calling ---------------------------------------------------------------------------------------------------
 class _Client(WebClient):
-    """slack_sdk's client with our own transport."""
+    """slack_sdk's client over our own transport."""
 
     before_post: Callable[[], None] | None = None
     seconds: float | None = None
@@ -219,7 +220,7 @@ def _call(call: Callable[[], Any]) -> dict[str, Any]:
     except SlackApiError as error:
         raise _refusal(error) from error
     except (SlackClientError, AttributeError, TypeError, ValueError) as error:
-        raise UnknownOutcome(f"an answer that is none: {type(error).__name__}", code="odd_answer") from error
+        raise UnknownOutcome(f"unreadable answer: {type(error).__name__}", code="odd_answer") from error
     return answer if isinstance(answer, dict) else {}
 
 
@@ -256,10 +257,10 @@ def _page(client: _Client, lookup: Lookup, cursor: str) -> dict[str, Any]:
     except TemporaryError as error:
         if error.retry_after is None:
             raise
-        # Apps that are not in the Marketplace get one page a minute: go on from here, not from the start.
+        # Apps outside the Marketplace get one page a minute: continue from here, not from the start.
         raise LookupPaused(str(error), code=error.code, retry_after=error.retry_after, cursor=cursor) from error
     except UnknownOutcome as error:
-        # A question has no outcome: it can be asked again.
+        # A look-up changes nothing, so repeating it is safe.
         raise TemporaryError(str(error), code=error.code) from error
     except PermanentError as error:
         if error.code in ("invalid_cursor", "thread_not_found"):

@@ -1,7 +1,7 @@
-"""Slack's Block Kit: a message with buttons, and what it becomes when one was pressed. Limits are Slack's own.
+"""Slack's Block Kit: a message with buttons, and its text after a press. Limits are Slack's own.
 
-People's and agents' words stand in blocks as they stand in texts: escaped, and `verbatim`, so that nothing in them
-becomes a mention or a link. A mention is only what we put there ourselves, of an id.
+Blocks hold the words of people and agents as plain messages do: escaped and `verbatim`, so that no word becomes a
+mention or a link. We make mentions ourselves, from ids only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def changed(outgoing: Outgoing, change: Change) -> list[dict[str, Any]]:
 
 
 def line(change: Change) -> str:
-    """The line of a change, with a mention where a person is known by an id. An edited message notifies nobody."""
+    """The line that a change appends; it mentions the person if their id is known. Slack notifies nobody of an edit."""
     person = f"<@{change.person}>" if _PERSON.match(change.person) else escaped(change.person)
     return f"{escaped(change.line)[:_MOST_LINE]} {person}".strip()
 

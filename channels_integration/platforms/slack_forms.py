@@ -1,4 +1,4 @@
-"""Slack's modals: a form with one text in it, and what comes back of it. Limits are Slack's own."""
+"""Slack's modals: a form with one text, and its submission. Limits are Slack's own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from channels_integration.messages import MOST_FORM_TEXT, Form, Incoming
 from infra.storable_text import storable
 
-# The answer to a form that is taken, or is none of ours.
+# The answer to a form that we accept, or that is not ours.
 CLOSED: Mapping[str, Any] = {"response_action": "clear"}
 _OURS = "agent_jobs_form"
-_NAME = "text"  # of the input, and of the block that it stands in
+_NAME = "text"  # of the input, and of its block
 _MOST_TITLE = 24
 _MOST_NOTICE = 3_000
 _MOST_LABEL = 2_000
@@ -22,8 +22,10 @@ _MOST_COMPLAINT = 500
 
 @dataclass(frozen=True, slots=True)
 class SentBack:
-    """`value`, `channel` and `org_id` are what `context` wrote; anybody who could make Slack sign something else could
-    also press any button."""
+    """A submitted form. `context` wrote `value`, `channel` and `org_id`.
+
+    Somebody who could make Slack sign other values could also press any button.
+    """
 
     id: str
     text: str
@@ -33,7 +35,7 @@ class SentBack:
 
 
 def context(press: Incoming) -> str:
-    """What a form carries, and its sender cannot see (3,000 characters at most)."""
+    """The form's private metadata, which its sender cannot see (3,000 characters at most)."""
     return json.dumps({"value": press.text[:1_000], "channel": press.code, "org_id": press.org_id})
 
 
@@ -61,7 +63,7 @@ def view(form: Form, context: str) -> dict[str, Any]:
 
 
 def read(sent: Any) -> SentBack | None:
-    """A view that came back; None where it is none of ours."""
+    """Read a submitted view; None where it is not ours."""
     if not isinstance(sent, dict) or sent.get("callback_id") != _OURS:
         return None
     try:

@@ -1,8 +1,7 @@
-"""What Slack tells us: the Events API (messages, edits, deletions) and interactivity (buttons that were pressed, forms
-that were sent back).
+"""Reads Slack's requests: the Events API (messages, edits, deletions) and interactivity (pressed buttons, sent forms).
 
-Both are signed, on the raw bytes, with the secret of the app that an organisation has installed; what is signed with
-none of a workspace's is refused, and the refusal tells nothing about why.
+Slack signs the raw bytes of both with the secret of the app that an organisation has installed. A request that no
+secret of its workspace signed is refused, and the refusal does not say why.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ _PLATFORM = "slack"
 _SKEW_SECONDS = 300
 _REFUSED = Heard(401, {"code": "invalid_signature", "message": "the request is not signed by a known Slack app"})
 _TAKEN = Heard(200, {"ok": True})
-# A person's message has no subtype, or one of these; joins, bots and whatever is to come have others.
+# A person's message has no subtype, or one of these. Joins, bots and future subtypes are no person's message.
 _SPOKEN = (None, "file_share", "thread_broadcast")
 _EVENT_ID_LENGTH = 200
-# Slack's ids and times are far shorter; the database's indexes hold no long ones.
+# Slack's ids and times are far shorter; the database's indexes refuse long values.
 _LONGEST_NAME = 255
 _MOST_VERIFIABLE = 100
 TEAM = re.compile(r"[TE][A-Z0-9]{1,30}")
@@ -42,7 +41,7 @@ TEAM = re.compile(r"[TE][A-Z0-9]{1,30}")
 
 # --- Events ----------------------------------------------------------------------------------------------------
 def events(headers: Mapping[str, str], body: bytes, *, installation_id: UUID | None = None) -> Heard:
-    """`installation_id` is whose own address this came to, if it came to one."""
+    """`installation_id` is set if the request came to an installation's own address."""
     event = _json_object(body)
     kind = event.get("type") if event else None
     if event is None or not _is_recent(headers):
@@ -61,10 +60,10 @@ def events(headers: Mapping[str, str], body: bytes, *, installation_id: UUID | N
 
 
 def _verifiable(event: Mapping[str, Any], installation_id: UUID | None) -> Iterable[Installation]:
-    """Whose signature a `url_verification` may have, which names no team as a rule.
+    """The installations that may have signed a `url_verification`, which usually names no team.
 
-    At the address that all share these are few, so that an unsigned one costs little, and one of each organisation, so
-    that nobody crowds others out: the one that was installed last.
+    At the shared address these are few, so that an unsigned request costs little. Each organisation has one candidate,
+    its latest installation, so that none crowds out others.
     """
     if installation_id is not None:
         return Installation.objects.filter(pk=installation_id)
@@ -110,7 +109,7 @@ def _done(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterato
 
 
 def _read(happened: Mapping[str, Any]) -> tuple[Did | None, Mapping[str, Any]]:
-    """What a person did, and the message with which; None where it was no person, or is nothing to us."""
+    """A person's act, and the message that it concerns; None where it is no person's, or does not concern us."""
     subtype = happened.get("subtype")
     now, before = (
         found if isinstance(found, dict) else {} for found in map(happened.get, ("message", "previous_message"))
@@ -118,10 +117,10 @@ def _read(happened: Mapping[str, Any]) -> tuple[Did | None, Mapping[str, Any]]:
     if subtype == "message_deleted":
         return Did.DELETED, before
     if subtype == "message_changed":
-        # Deleting a message that was answered leaves a stone in its place.
+        # A deleted message that has replies is replaced by a tombstone.
         if now.get("subtype") == "tombstone":
             return Did.DELETED, before
-        # Without a word of who edited it, it is not edited: a preview of a link was added, say.
+        # Without an editor this is no edit: Slack added the preview of a link, say.
         is_edited = isinstance(now.get("edited"), dict) and now.get("text") != before.get("text")
         return (Did.EDITED, now) if is_edited and now.get("subtype") in _SPOKEN else (None, now)
     return (Did.SAID, happened) if subtype in _SPOKEN else (None, happened)
@@ -129,7 +128,7 @@ def _read(happened: Mapping[str, Any]) -> tuple[Did | None, Mapping[str, Any]]:
 
 # --- Buttons ---------------------------------------------------------------------------------------------------
 def presses(headers: Mapping[str, str], body: bytes) -> Heard:
-    """A form with one field, `payload`. What has no button of ours in it is taken, and means nothing."""
+    """A form body with one field, `payload`. A request without a button of ours is accepted and ignored."""
     try:
         sent = parse_qs(body.decode(), max_num_fields=10, errors="strict").get("payload", [""])[0]
     except ValueError:
@@ -187,7 +186,7 @@ def _pressed(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> It
                 org_id=org_id,
                 platform=_PLATFORM,
                 code=words["channel"],
-                # A press has no id: one person presses one thing once in a microsecond.
+                # A press has no id, so make one: a person presses one button at most once in a microsecond.
                 event_id=f"press:{words['channel']}:{words['ts']}:{words['user']}:{at}:{number}"[:_EVENT_ID_LENGTH],
                 author=words["user"],
                 text=value,
@@ -205,7 +204,7 @@ def _sent_back(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> 
     author, form = _id_in(payload, "user"), slack_forms.read(payload.get("view"))
     if not author or form is None or len(author) > _LONGEST_NAME:
         return
-    # Several organisations may have installed the app, one of which opened the form.
+        # Several organisations may have installed the app; one of them opened the form.
     for org_id in [org_id for org_id in org_ids if org_id == form.org_id] or org_ids:
         press = Incoming(
             org_id=org_id,
@@ -224,7 +223,7 @@ def _sent_back(payload: Mapping[str, Any], team_id: str, org_ids: list[str]) -> 
 
 
 def _posters(block_id: Any, org_ids: list[str]) -> list[str]:
-    """Organisations may have installed one app in one workspace: a press is for the one whose message it was."""
+    """The organisation whose message it was. Several organisations may have installed one app in one workspace."""
     if len(org_ids) == 1:
         return org_ids
     try:
@@ -236,7 +235,7 @@ def _posters(block_id: Any, org_ids: list[str]) -> list[str]:
 
 
 def _is_outsider(payload: Mapping[str, Any], team_id: str) -> bool:
-    """Whether who pressed belongs to another workspace: in a channel that is shared with one, Slack names their own."""
+    """Whether the person belongs to another workspace. In a shared channel Slack names their own."""
     user = payload.get("user")
     home = user.get("team_id") if isinstance(user, dict) else None
     return home not in (None, "", team_id)
@@ -250,13 +249,13 @@ def _id_in(payload: Mapping[str, Any], name: str) -> str:
 
 # --- Signatures ------------------------------------------------------------------------------------------------
 def signature(secret: str, timestamp: str, body: bytes) -> str:
-    """What Slack puts into X-Slack-Signature."""
+    """The value of the X-Slack-Signature header."""
     signed = b"v0:" + timestamp.encode() + b":" + body
     return "v0=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
 
 
 def _org_ids(team_id: Any, headers: Mapping[str, str], body: bytes, installation_id: UUID | None = None) -> list[str]:
-    """The organisations in whose name this is signed."""
+    """The organisations whose secret signed this request."""
     if not _is_team(team_id):
         return []
     installed = Installation.objects.filter(team_id=team_id)
@@ -277,14 +276,14 @@ def _is_recent(headers: Mapping[str, str]) -> bool:
 
 
 def _signers(candidates: Any, headers: Mapping[str, str], body: bytes) -> Iterator[Installation]:
-    """Those installations whose secret signed this body."""
+    """The installations whose secret signed this body."""
     stated = headers.get("X-Slack-Signature", "").encode("utf-8", "replace")
     timestamp = headers.get("X-Slack-Request-Timestamp", "")
     for installation in candidates:
         try:
             secret = installation.opened("sealed_signing_secret")
         except SealingError as error:
-            log.error("an event cannot be verified: %s", error.message)
+            log.error("cannot verify an event: %s", error.message)
             continue
         if hmac.compare_digest(signature(secret, timestamp, body).encode(), stated):
             yield installation
@@ -302,7 +301,7 @@ def _unescaped(text: str) -> str:
 
 
 def _sound(signed: dict[str, Any]) -> dict[str, Any]:
-    """The same without what no database takes; nothing where it is nested too deeply to be looked at."""
+    """The same without characters that the database refuses; empty where it is nested too deeply to examine."""
     try:
         found: dict[str, Any] = storable(signed)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""The web chat: its channels live in our own database, and are written and read through the API (`webchat`)."""
+"""The web chat: our own database holds its channels, and the API reads and writes them (`webchat`)."""
 
 from __future__ import annotations
 

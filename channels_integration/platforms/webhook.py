@@ -1,9 +1,9 @@
-"""A webhook: each message is POSTed to the channel's registered address, signed by Standard Webhooks.
+"""A webhook: POSTs each message to the channel's registered address, signed by Standard Webhooks.
 
-Bridges to platforms that we do not speak (`whatsapp`, say) are webhooks under that platform's name. One that is
-registered with the code `*` gets the messages to every code that is not registered by itself. The `webhook-id` is
-the message's own id and the same at each attempt, so an attempt whose outcome is not known may be repeated: a receiver
-that follows Standard Webhooks drops the id that it has seen. There is no history to look into.
+Bridges to other platforms (`whatsapp`, say) are webhooks under that platform's name. A bridge registered with the code
+`*` gets the messages to every code that has no registration of its own. The `webhook-id` is the message's own id, and
+the same at each attempt. A receiver that follows Standard Webhooks drops an id that it has seen, so we may repeat an
+attempt of unknown outcome. There is no history to look into.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Webhook:
 
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         if outgoing.change:
-            # In the transcript that is read here. Its receiver knows of messages alone.
+            # Change the line in our transcript. Receivers get messages, not changes.
             before_post()
             transcript.change(outgoing, outgoing.change)
             return Receipt(platform_message_id=str(outgoing.change.of))
@@ -88,7 +88,7 @@ class Webhook:
             raise TemporaryError(str(error), code="receiver_unreachable", is_doubtful=has_begun) from error
         if not 200 <= answer.status < 300:
             raise _refusal(answer)
-        with suppress(UnknownChannel):  # unregistered this moment: delivered all the same
+        with suppress(UnknownChannel):  # unregistered meanwhile; the delivery still counts
             transcript.show(outgoing)
         return Receipt(platform_message_id=str(outgoing.id))
 
@@ -107,7 +107,7 @@ def _payload(outgoing: Outgoing, now: datetime) -> dict[str, object]:
             "channel_code": outgoing.target.code,
             "text": outgoing.text,
             **({"buttons": [asdict(button) for button in outgoing.buttons]} if outgoing.buttons else {}),
-            # What a reply names as its `job_id`.
+            # A reply names this as its `job_id`.
             "job_id": outgoing.owner_key,
             "channel_data": dict(outgoing.target.data),
         },
