@@ -5,8 +5,8 @@
     python3 manage.py test      the whole test suite, with its own PostgreSQL and Redis
     python3 manage.py help      Django's commands, and the service's own
 
-Where the libraries are missing or out of date, this file makes `.venv` beside itself from `requirements/` and starts
-again in it. So until then it may use nothing but the standard library.
+If the libraries are missing or out of date, this file makes `.venv` beside itself from `requirements/` and restarts in
+it. Until then it may use only the standard library.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "agent-jobs-requirements.json"
-# Together they tell an interpreter that has our libraries (an image, somebody's own venv) from one that merely
-# has a Django.
+# All of them together mean that an interpreter has our libraries (an image, somebody's own venv), and not merely
+# Django.
 NEEDED = ("django", "rest_framework", "celery", "psycopg")
 TEST_USAGE = """\
 usage: manage.py test [pytest arguments]
@@ -67,29 +67,29 @@ def main(arguments: list[str]) -> int:
 
 # --- The environment -----------------------------------------------------------------------------------------------
 def enter_environment(wanted: str) -> None:
-    """Go on in an interpreter that has the libraries: this one, or that of `.venv`, made or refreshed first."""
+    """Continue in an interpreter that has the libraries: this one, or that of `.venv`, made or refreshed first."""
     is_ours = Path(sys.prefix).resolve() == VENV.resolve()
     has_libraries = all(importlib.util.find_spec(name) for name in NEEDED)
     if has_libraries and (not is_ours or is_current(wanted)):
         os.environ.pop("AGENT_JOBS_BOOTSTRAPPED", None)
         return
-    # Once is the rule; another process that installs the larger set right afterwards makes it twice.
+    # Normally once. Twice if another process installs the larger set right afterwards.
     attempts = int(os.environ.get("AGENT_JOBS_BOOTSTRAPPED") or 0)
     if attempts >= 3:
         sys.exit(complain(f"{VENV} stays incomplete: remove it and start again."))
     make_environment(wanted, rebuild=is_ours and not has_libraries)
     os.environ["AGENT_JOBS_BOOTSTRAPPED"] = str(attempts + 1)
-    python = str(VENV / "bin" / "python")  # whole, also as its own name: by that it finds its libraries
+    python = str(VENV / "bin" / "python")  # absolute, also as argv[0]: by that it finds its libraries
     os.execv(python, [python, str(ROOT / "manage.py"), *sys.argv[1:]])  # noqa: S606
 
 
 def is_current(wanted: str) -> bool:
-    """Whether `.venv` holds at least the wanted set, as its requirements file is now. dev contains embedded."""
+    """Whether `.venv` has at least the wanted set, by its current requirements file. dev contains embedded."""
     try:
         stamp = json.loads(STAMP.read_text())
     except (OSError, ValueError):
         return False
-    if not (VENV / "bin" / "python").exists():  # also a link to a Python that was upgraded away
+    if not (VENV / "bin" / "python").exists():  # also if it links to a Python that an upgrade removed
         return False
     return stamp["set"] in {wanted, "dev"} and stamp["sha256"] == fingerprint(stamp["set"])
 
@@ -99,10 +99,10 @@ def fingerprint(wanted: str) -> str:
 
 
 def make_environment(wanted: str, *, rebuild: bool) -> None:
-    """Make or refresh `.venv`. Of several processes that come here at once one works and the others wait."""
+    """Make or refresh `.venv`. If several processes call this at once, one works and the others wait."""
     import fcntl
 
-    lock = os.open(ROOT / "requirements", os.O_RDONLY)  # a folder of the checkout: leaves no file behind
+    lock = os.open(ROOT / "requirements", os.O_RDONLY)  # locks an existing folder, so no lock file stays behind
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -133,7 +133,7 @@ def install(wanted: str, *, rebuild: bool) -> None:
             subprocess.run([uv, "venv", "--quiet", "--clear", "--python", base, VENV], check=True)
         else:
             subprocess.run([base, "-m", "venv", "--clear", VENV], check=True)
-    STAMP.unlink(missing_ok=True)  # an installation that is broken off counts as none
+    STAMP.unlink(missing_ok=True)  # an interrupted installation counts as none
     if uv:
         say(f"installing requirements/{wanted}.txt with {uv}")
         pip: list[str | Path] = [uv, "pip"]
@@ -145,7 +145,7 @@ def install(wanted: str, *, rebuild: bool) -> None:
             subprocess.run([python, "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
         pip = [python, "-m", "pip", "--disable-pip-version-check"]
         options = ["--quiet", "--no-input"]
-    # The lock is complete, so nothing is resolved: old versions of pip resolve an extra anew and then miss its hash.
+    # The lock file is complete, so skip resolving: old versions of pip resolve an extra again and then miss its hash.
     subprocess.run([*pip, "install", *options, "--no-deps", "--require-hashes", "-r", requirements], check=True)
     where: list[str | Path] = ["--quiet", "--python", python] if uv else []
     subprocess.run([*pip, "check", *where], check=True, stdout=sys.stderr)
@@ -156,7 +156,7 @@ def install(wanted: str, *, rebuild: bool) -> None:
 
 
 def runs(python: Path) -> bool:
-    """Whether this is an interpreter of a version that will do, in an environment of the same version."""
+    """Whether this interpreter has a supported version, in a virtual environment of the same version."""
     question = "import sys, encodings; sys.exit(sys.version_info < (3, 11) or sys.prefix == sys.base_prefix)"
     try:
         if subprocess.run([python, "-c", question], capture_output=True).returncode:

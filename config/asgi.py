@@ -1,9 +1,9 @@
 """The ASGI application of the web process (`config.serve` starts it).
 
-It reads a request whole before it takes a thread, so clients that are slow or silent hold none. A thread of the pool
-then runs Django, by WSGI: its middlewares and views are synchronous, and async ones would switch threads at each layer.
-An answer that stays open (`agent_jobs.api.streams`) leaves the thread at once. The event loop writes a stream; it runs
-a request that waits again when its wait is over.
+It reads a request whole before it takes a thread, so slow or silent clients hold none. A thread of the pool then runs
+Django as WSGI: its middlewares and views are synchronous, and async ones would switch threads at each layer. An answer
+that stays open (`agent_jobs.api.streams`) leaves the thread at once. The event loop writes streams. It runs a long-poll
+again when its wait is over.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from django.core.wsgi import get_wsgi_application
 from uuid_utils import uuid7
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-# Only an image has run collectstatic; elsewhere WhiteNoise serves from the apps' folders, as the settings say.
+# Only an image has run collectstatic; elsewhere WhiteNoise serves from the apps' folders (see the settings).
 warnings.filterwarnings("ignore", message="No directory at", category=UserWarning)
 _django = get_wsgi_application()
 
@@ -41,26 +41,27 @@ from config.embedded import tied_to_parent  # noqa: E402
 from infra import meters  # noqa: E402
 
 log = logging.getLogger(__name__)
-# The least that a client must do: send something of its body, all of it, and read something of its answer, in so long.
+# Limits for clients: send some of the body within BODY_IDLE_SECONDS and all within BODY_SECONDS; read within
+# STALL_SECONDS.
 BODY_IDLE_SECONDS = 30.0
 BODY_SECONDS = 60.0
 STALL_SECONDS = 30.0
 # A list's address may name a hundred filters; a header carries one token.
 MOST_LINE = MOST_HEADER = 8190
 MOST_HEAD = 64 * 1024
-# Doors with larger bodies than MAX_BODY_BYTES.
+# Paths that accept larger bodies than MAX_BODY_BYTES.
 _MOST_OF_DOORS = {"/admin/": settings.DATA_UPLOAD_MAX_MEMORY_SIZE, "/channels/": urls.MAX_BODY_BYTES}
-# Bodies that are being read or waited with, together; and requests that wait for a thread.
+# Bytes of all request bodies in memory, and the number of requests that wait for a thread.
 MOST_BODY_BYTES = 64 * 1024 * 1024
 MOST_QUEUED = 1_000
-# From the request to stop until the door is closed.
+# Between the stop signal and the end of the server.
 FAREWELL_SECONDS = 1.0
-# Requests that wait for a child that judges schemas and templates: they leave some threads for everything else.
+# Requests that wait for a sandbox child (schemas, templates): the limit leaves threads for everything else.
 _MOST_JUDGED = 6
-# A loop that does not run for so long ends the process, and the supervisor starts another.
+# A hung event loop ends the process after this time, and the supervisor starts another.
 _HUNG_SECONDS = 60
 _RETRY = b"retry: 2000\n\n"
-_SERVER = (b"server", b"agent-jobs")  # what serves us is nobody's business
+_SERVER = (b"server", b"agent-jobs")  # does not reveal the server software
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -68,11 +69,11 @@ Headers = list[tuple[str, str]]
 
 
 class _Gone(Exception):
-    """The client has left, or does not read."""
+    """The client has disconnected, or does not read."""
 
 
 class _Refusal(Exception):
-    """What never reaches Django is refused in our form all the same, and quotes nothing."""
+    """A refusal before Django: it has the API's error format, and quotes nothing of the request."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -113,7 +114,7 @@ class Application:
         self._watch = Watch()
         self._watch.start()
         if sys.platform == "linux" and (tie := tied_to_parent(signal.SIGKILL, parent=os.getppid())) is not None:
-            tie()  # ends with the process that started it, also where that one is killed with -9
+            tie()  # ends with its parent process, even if that one is killed with -9
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         alive = asyncio.create_task(_show_life())
         pool.limit_callers(_MOST_JUDGED)
@@ -127,8 +128,10 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
     def _stop(self) -> None:
-        """First end what is open, and tell clients not to use their connections again. Then let the server stop, by the
-        signal that it still hears: it closes connections that are idle, which a client may be just about to use."""
+        """First end open answers, and tell clients to close their connections. Then let the server stop.
+
+        SIGINT stops the server. It closes idle connections, which a client may be about to use: hence the delay.
+        """
         if self._is_stopping:
             return
         self._is_stopping = True
@@ -180,7 +183,7 @@ class Application:
         return await asyncio.get_running_loop().run_in_executor(self.threads, _ask_django, environ)
 
     async def _ask_again(self, environ: dict[str, Any], first: _Answer) -> _Answer:
-        """Its token is looked at again. It was counted when it came, and what it was told of its limits still holds."""
+        """Runs the request again. Checks its token, but does not count it again, and keeps its rate-limit headers."""
         told = dict(first.headers)
         environ["HTTP_X_REQUEST_ID"] = told["X-Request-ID"]
         answer = await self._ask({**environ, HAS_WAITED: True, "wsgi.input": io.BytesIO()})
@@ -189,7 +192,7 @@ class Application:
 
     # --- What stays open ---
     async def _while_there(self, receive: Receive, work: Awaitable[str]) -> str:
-        """What `work` returns. Raises _Gone as soon as the client has left."""
+        """The result of `work`. Raises _Gone as soon as the client disconnects."""
         working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -204,7 +207,7 @@ class Application:
         return (await self._watching.ask(opened)).end
 
     async def _stream(self, opened: EventStream, answer: _Answer, send: Send) -> str:
-        """Writes until the end. A client that does not read what was written is cut off."""
+        """Writes until the end. Disconnects a client that does not read."""
         headers = [(name, value) for name, value in answer.headers if name != "Content-Length"]
         await _write(send, _start(answer.status, headers))
         await _write(send, _part(_RETRY))
@@ -264,7 +267,7 @@ def _environ(scope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _length_to_read(environ: dict[str, Any]) -> int:
-    """0 also for a body that Django refuses by its head alone: one that is too long, or comes in chunks."""
+    """The bytes to read; 0 also for a body that Django refuses by its headers: too long, or chunked."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
     doors = (most for door, most in _MOST_OF_DOORS.items() if environ["PATH_INFO"].startswith(door))
     most = next(doors, settings.MAX_BODY_BYTES)
@@ -295,12 +298,12 @@ async def _left(receive: Receive) -> None:
 
 # --- Django ----------------------------------------------------------------------------------------------------
 def _ask_django(environ: dict[str, Any]) -> _Answer:
-    """In a thread of the pool."""
+    """Runs Django, in a thread of the pool."""
     began: list[Any] = []
 
     def start_response(status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
         began[:] = int(status.partition(" ")[0]), headers
-        return began.append  # WSGI's old way to write, which Django does not use
+        return began.append  # WSGI's write callable, which Django does not use
 
     try:
         response: Any = _django(environ, start_response)
@@ -308,10 +311,10 @@ def _ask_django(environ: dict[str, Any]) -> _Answer:
             opened = getattr(response, "opened", None)
             body = b"" if opened is not None else b"".join(response)
         finally:
-            response.close()  # here, because it looks after the thread's database connection
+            response.close()  # in this thread, because it closes the thread's old database connection
         return _Answer(began[0], began[1], body, opened)
     except Exception:
-        log.exception("a request failed outside of Django")
+        log.exception("request failed outside Django")
         return _refused(_Refusal(500, "internal_error", "something went wrong here; it has been recorded"))
 
 

@@ -1,10 +1,10 @@
-"""The Celery application: queues, beat entries, and what Celery is told not to do.
+"""The Celery application: queues, beat entries, and the Celery features that stay off.
 
-Celery only rings: a message says "there is work", the rows say what it is. So there is no result backend, no eta, no
-countdown, no retry and no late acknowledgement; a lost message costs at most the second until the next sweep.
+Celery is only a doorbell: a message says "there is work", the rows say what it is. So there is no result backend, no
+eta, no countdown, no retry and no late acknowledgement. A lost message costs at most the second until the next sweep.
 
-`fixups=[]` leaves out Celery's Django fix-up, which closes the database connection around every task whatever
-CONN_MAX_AGE says (half the speed); `agent_jobs.worker.loop` looks after connections instead.
+`fixups=[]` leaves out Celery's Django fix-up. It would close the database connection around every task, whatever
+CONN_MAX_AGE says (half the speed). `agent_jobs.worker.loop` manages connections instead.
 """
 
 import os
@@ -24,17 +24,17 @@ import django
 from django.conf import settings
 
 garbage.look_rarely()
-# `manage.py up` works as root, too (containers, CI); who deploys as root is told so by the image's own user.
+# `manage.py up` also runs as root (containers, CI). The image has its own user, so a deployment needs no warning.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 QUEUES = ("agents", "messages", "deliveries", "inbound", "duties")
-# How far workers give way to the web processes and the database where the processors are busy. Without it the slowest
-# POST of a chaos run took 1.7 s, with it 0.42 s.
+# The niceness of workers, so that web processes and the database go first on busy processors. In a chaos run it cut the
+# slowest POST from 1.7 s to 0.42 s.
 NICENESS = 5
 
 
 def broker_url(redis_url: str) -> str:
-    """`REDIS_URL` as kombu wants it: it spells sockets in a way of its own, and verifies no certificate by default."""
+    """`REDIS_URL` in kombu's form: kombu spells sockets differently, and verifies no certificate by default."""
     address = urlsplit(redis_url)
     query = dict(parse_qsl(address.query))
     if address.scheme == "unix":
@@ -49,7 +49,7 @@ def give_way(niceness: int = NICENESS) -> None:
     """Lower this process's priority, as `nice` does."""
     os.nice(niceness)
     if os.getsid(0) == os.getpid():
-        # Linux may share the processors out among sessions first, and then `nice` only counts within ours.
+        # Linux may divide the processors by session first. `nice` then counts only within our session.
         with suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(niceness))
 
@@ -70,7 +70,7 @@ def _begin(**_: object) -> None:
 
 @signals.setup_logging.connect
 def _leave_logging_alone(**_: object) -> None:
-    """Django has set it up; Celery's own would write in a form of its own."""
+    """Django has configured logging; Celery would replace the format."""
 
 
 app.conf.update(
@@ -90,13 +90,13 @@ app.conf.update(
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    # A Redis that is full, or read-only after a failover, refuses what it is told; that is no reason to end a worker.
+    # A Redis that is full, or read-only after a failover, refuses writes; the worker must survive that.
     broker_channel_error_retry=True,
     broker_transport_options={
-        # A message leaves Redis when a worker takes it. To keep each there until it is acknowledged took a quarter of
-        # a busy worker's CPU; a lost one costs a second.
+        # Redis drops a message when a worker takes it. Keeping it until the acknowledgement took a quarter of a busy
+        # worker's CPU; a lost message costs a second.
         "ack_emulation": False,
-        "priority_steps": [0],  # of four lists for each queue, three would always be empty
+        "priority_steps": [0],  # else each queue has four lists, three of them always empty
         "socket_timeout": 5,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
@@ -109,7 +109,7 @@ app.conf.update(
 
 @app.on_after_finalize.connect
 def _ring_for_duties(sender: Celery, **_: object) -> None:
-    """Beat only rings. Each duty is idempotent, so any number of beats does no harm."""
+    """Beat only rings doorbells. Each duty is idempotent, so several beat processes do no harm."""
     from agent_jobs.duties import duty_table
     from agent_jobs.tasks import DUTY_ENTRIES
 

@@ -1,8 +1,8 @@
-"""The demo that `manage.py up` runs: one job from POST to COMPLETED, over HTTP as any client would do it.
+"""The demo of `manage.py up`: one job from POST to COMPLETED, over HTTP like any client.
 
-Only the organisation and the app token are made from inside, by the management commands, because there is no token yet
-to make them with. Everything here can run again on the same data: what is there stays, a new job is posted. The token
-is kept in the data folder (`demo-token`, readable by its owner only) and made again once it is refused.
+Management commands create the organisation and the app token, because HTTP needs a token first. The demo can run again
+on the same data: it keeps what exists and posts a new job. The data folder keeps the token (`demo-token`, readable by
+its owner only). The demo replaces a token that the service refuses.
 """
 
 import io
@@ -70,7 +70,7 @@ TERMINAL = {"COMPLETED", "FAILED", "CANCELED"}
 
 
 class DemoFailed(Exception):
-    """The service did not do what the demo shows; the message is for the person at the terminal."""
+    """The service did not behave as the demo shows. The message is for the person at the terminal."""
 
 
 def main(web_url: str) -> int:
@@ -94,16 +94,16 @@ def main(web_url: str) -> int:
 
 
 class Client:
-    """A client of the API with an app token, on nothing but the standard library."""
+    """An API client with an app token. Uses only the standard library."""
 
     def __init__(self, web_url: str, token: str) -> None:
         self.web_url = web_url
         self.token = token
-        # A proxy that the environment names is not for this machine itself.
+        # A proxy in the environment does not apply to this machine itself.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
-        """Status and body of one request; an error status is an answer like any other."""
+        """Status and body of one request. Error statuses are returned, not raised."""
         request = urllib.request.Request(  # noqa: S310 - an address of our own web process
             self.web_url + path,
             method=method,
@@ -118,7 +118,7 @@ class Client:
                 return error.code, _decoded(error.read())
 
     def want(self, method: str, path: str, body: object = None) -> Any:
-        """The `data` of a successful answer. Raises DemoFailed with the service's own message otherwise."""
+        """The `data` of a successful answer. Raises DemoFailed with the service's message otherwise."""
         status, answer = self.ask(method, path, body)
         if status >= 300:
             details = "".join(f"; {each.get('field')}: {each.get('message')}" for each in answer.get("errors", []))
@@ -143,7 +143,7 @@ class Client:
 
 
 class Timeline:
-    """Prints what happens to one job, each thing once, with the seconds since the job was posted."""
+    """Prints each event of one job once, with the seconds since the job was posted."""
 
     def __init__(self, client: Client, job_id: str) -> None:
         self._client = client
@@ -158,7 +158,7 @@ class Timeline:
         print(f"  {time.monotonic() - self._began:6.2f} s  {what:<13}  {text}".rstrip(), flush=True)
 
     def look(self) -> dict[str, Any]:
-        """Print what is new about the job and its channel; answer the first question that is asked."""
+        """Print the new events of the job and its channel. Answers the first question."""
         path = f"/services/agent-jobs/{self._job_id}?include=activities&include_limit=100&include_sort=created_at"
         job: dict[str, Any] = self._client.want("GET", path)
         for activity in job.get("Activities", []):
@@ -220,7 +220,7 @@ def _new_token(token_file: Path) -> str:
 
 
 def _command(name: str, arguments: list[str], options: dict[str, Any]) -> str:
-    """What a management command printed. Django is loaded here, after the web process was started."""
+    """The output of a management command. Loads Django here, after the web process has started."""
     import django
     from django.apps import apps
     from django.core.management import CommandError, call_command

@@ -1,7 +1,7 @@
-"""Asks the web process how it is, for the health checks of containers: `python -m config.healthcheck PART [URL]`.
+"""Health checks for containers: `python -m config.healthcheck PART [URL]`.
 
-`live` asks whether the web process at 127.0.0.1:8000 answers. `workers` and `beat` ask the web process at URL whether
-that part did its work lately. Exit code 0 is well. Only the standard library: it runs every few seconds.
+`live` checks that the web process at 127.0.0.1:8000 answers. `workers` and `beat` ask the web process at URL whether
+that part worked lately. Exit code 0 means healthy. Uses only the standard library, because it runs every few seconds.
 """
 
 import json
@@ -13,7 +13,7 @@ import urllib.request
 
 def main(part: str, url: str = "http://127.0.0.1:8000") -> int:
     path = "/health/live" if part == "live" else "/health/ready"
-    # The service answers to its own names only, and inside the network of containers it has another.
+    # The service accepts only its own host names; inside the network of containers it has another name.
     names = os.environ.get("AGENT_JOBS_ALLOWED_HOSTS", "").split(",")
     host = next((name.strip().lstrip(".") for name in names if name.strip() not in {"", "*"}), "localhost")
     request = urllib.request.Request(url + path, headers={"Host": host})  # noqa: S310 - from the compose file

@@ -1,8 +1,8 @@
-"""The form of every log line, of ours, of Django's, Celery's and granian's: JSON for machines or text for people.
+"""The format of every log line (ours, Django's, Celery's, granian's): JSON for machines or text for people.
 
-What a line is about (request, organisation, token, job, task) is bound to the context where it becomes known, and
-stands in every line from there on. Nobody logs a secret on purpose; the last thing before a line is written is a net
-that takes out whatever looks like one.
+Code binds the subject of a line (request, organisation, token, job, task) to the context as soon as it is known. Every
+later line then carries it. No code should log a secret. As a last defence, the final step before writing masks
+everything that looks like one.
 """
 
 import logging
@@ -35,7 +35,7 @@ _Line = MutableMapping[str, Any]
 
 
 def formatter(kind: str, secrets: tuple[str, ...] = ()) -> logging.Formatter:
-    """For `logging.config.dictConfig`: `kind` is json or console, `secrets` are values that no line may hold."""
+    """For `logging.config.dictConfig`: `kind` is json or console, `secrets` are values to mask in every line."""
     known = [secret for secret in secrets if len(secret) >= 8]
     first: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -64,7 +64,7 @@ def formatter(kind: str, secrets: tuple[str, ...] = ()) -> logging.Formatter:
 
 
 def without_secret_names(logger: Any, name: str, line: _Line) -> _Line:
-    """A structlog processor: what stands under a name that speaks of a secret is taken out, however it looks."""
+    """A structlog processor that masks values whose key names a secret, whatever they look like."""
     for key in line:
         if _SECRET_NAMES.search(key):
             line[key] = REDACTED

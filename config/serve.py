@@ -1,6 +1,6 @@
-"""Starts the web processes: `python -m config.serve --port 8000`, in `manage.py up` and in the image alike.
+"""Starts the web processes: `python -m config.serve --port 8000`, for `manage.py up` and the image.
 
-granian serves them. It times out heads that do not come, and ends after a SIGTERM when every request is answered.
+granian serves them. It times out slow request heads. After a SIGTERM it ends once every request is answered.
 """
 
 import argparse
@@ -18,7 +18,7 @@ HEAD_SECONDS = 10
 STOP_SECONDS = 10  # less than the time after which the supervisor kills
 _HEAD_BUFFER_BYTES = 64 * 1024
 _BACKLOG = 512
-# Connections of one process. Each takes a file and no thread, so silent ones are cheap.
+# Per process. A connection takes a file descriptor and no thread, so silent ones are cheap.
 _MOST_CONNECTIONS = 10_000
 
 

@@ -1,8 +1,8 @@
 """Every setting of the service, read once from the environment.
 
-A value is looked for in the variable, then in the file that `<NAME>_FILE` names (for mounted secrets), then in
-the running stack's file `stack.json` under `AGENT_JOBS_DATA_DIR` (written by `manage.py up`), then in the default
-given here. The stack's file counts only while DATABASE_URL is unset or is the stack's own. `.env.example` lists all.
+A value comes from the variable, else from the file that `<NAME>_FILE` names (for mounted secrets), else from the
+running stack's `stack.json` under `AGENT_JOBS_DATA_DIR` (written by `manage.py up`), else from the default given here.
+`stack.json` counts only while DATABASE_URL is unset or is the stack's own. `.env.example` lists all settings.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ DATA_DIR = Path(os.environ.get("AGENT_JOBS_DATA_DIR", BASE_DIR / ".dev")).resolv
 
 
 def _running_stack() -> dict[str, str]:
-    """The environment that `manage.py up` wrote for its processes, or {} where no stack was ever started."""
+    """The environment that `manage.py up` wrote for its processes; {} if no stack was ever started."""
     try:
         stack: dict[str, str] = json.loads((DATA_DIR / "stack.json").read_text())["environment"]
     except (FileNotFoundError, PermissionError, NotADirectoryError, ValueError, KeyError):
@@ -64,7 +64,7 @@ def env_int(name: str, default: int, *, minimum: int = 0) -> int:
 
 
 def env_rate(name: str, default: str) -> str:
-    """So many in so long, as `600/minute`; `off` for no limit."""
+    """A rate such as `600/minute`; `off` for no limit."""
     value = env(name, default).lower()
     try:
         if value == "off" or limits.parse(value).amount > 0:
@@ -84,7 +84,7 @@ _is_deployed = bool(env("DATABASE_URL")) and not _stack
 
 
 def _secret(name: str) -> str:
-    """A secret that must be stated where a database is, and is made up where there is none to protect."""
+    """A secret that must be set where a database is, and is generated where there is nothing to protect."""
     value = env(name)
     if value:
         return value
@@ -157,8 +157,8 @@ DATABASES: dict[str, Any] = {
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 _database_options = DATABASES["default"].setdefault("OPTIONS", {})
 _database_options.setdefault("connect_timeout", 5)
-# A line that died without a word (a cable, a firewall that forgot, a host that is gone) is noticed in 25 s by whoever
-# waits for an answer, and in 15 s by whoever sends; the kernel's own defaults are 2 hours and 15 minutes.
+# Detects a dead connection (cable, firewall, lost host) in 25 s when waiting for an answer, and in 15 s when sending.
+# The kernel's own defaults are 2 hours and 15 minutes.
 for _name, _value in {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -167,18 +167,18 @@ for _name, _value in {
 }.items():
     _database_options.setdefault(_name, _value)
 _database_options.setdefault("application_name", env("AGENT_JOBS_PROCESS", "agent-jobs"))
-# Only statements that ask for it are prepared (`infra.prepared_sql`). Django's default, None, forbids it.
+# Only statements that ask for it are prepared (`infra.prepared_sql`). Django's default, None, disables preparing.
 _database_options.setdefault("prepare_threshold", 1_000_000_000)
-# Server-side limits, so that no session holds a lock for longer than a lease; each is a start-up option of the
+# Server-side limits, so that no session holds a lock for longer than a lease. Each is a start-up option of the
 # connection and the same for all tenants, so none can leak from one to the next.
 _database_options.setdefault(
     "options",
     "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
-    # What is prepared is planned once for a connection, not anew for its first five.
+    # Plan a prepared statement once per connection; by default PostgreSQL plans its first five runs anew.
     " -c plan_cache_mode=force_generic_plan -c jit=off -c client_connection_check_interval=1s",
 )
 
-# A pool lets a thread give its connection back while a model thinks; for workers with many more threads than that.
+# With a pool, a thread returns its connection while a model thinks: for workers with far more threads than that.
 if _pool_size := env_int("AGENT_JOBS_DATABASE_POOL", 0):
     DATABASES["default"]["CONN_MAX_AGE"] = 0
     _database_options["pool"] = {"min_size": 2, "max_size": max(_pool_size, 4), "timeout": 10}
@@ -220,12 +220,12 @@ SPECTACULAR_SETTINGS = {
         {"name": name} for name in ("Jobs", "Activities", "Catalogue", "Channels", "Usage", "Administration", "Health")
     ],
 }
-# Requests in a moving window: of one token, of one organisation (Org.requests_per_minute goes before), and of one
-# address without a valid token.
+# Request limits in a moving window: per token, per organisation (Org.requests_per_minute overrides it), and per address
+# for requests without a valid token.
 RATE_TOKEN = env_rate("AGENT_JOBS_RATE_TOKEN", "6000/minute")
 RATE_ORG = env_rate("AGENT_JOBS_RATE_ORG", "12000/minute")
 RATE_ADDRESS = env_rate("AGENT_JOBS_RATE_ADDRESS", "60/minute")
-# Networks whose X-Forwarded-For is believed: of the reverse proxies in front of the web processes.
+# Networks of the reverse proxies in front of the web processes. Only their X-Forwarded-For is trusted.
 TRUSTED_PROXIES = env_list("AGENT_JOBS_TRUSTED_PROXIES")
 for _network in TRUSTED_PROXIES:
     try:
@@ -234,25 +234,25 @@ for _network in TRUSTED_PROXIES:
         raise ImproperlyConfigured(f"AGENT_JOBS_TRUSTED_PROXIES must hold networks, not {_network!r}") from None
 # How many requests a web process works on at once.
 WEB_THREADS = env_int("AGENT_JOBS_WEB_THREADS", 16, minimum=1)
-# Streams of events and long-polls, which hold no thread: in one process, of one organisation in it, and how long one
-# may stay open before its client has to ask again.
+# Event streams and long-polls hold no thread. Limits per process, per organisation in a process, and for the time that
+# one may stay open before its client has to ask again.
 STREAMS = env_int("AGENT_JOBS_STREAMS", 500)
 STREAMS_PER_ORG = env_int("AGENT_JOBS_STREAMS_PER_ORG", 250)
 STREAM_SECONDS = env_int("AGENT_JOBS_STREAM_SECONDS", 3600)
 
 
 # --- Browsers: cookies, headers, logins ------------------------------------------------------------------------
-# Behind a proxy that ends TLS (named in TRUSTED_PROXIES, so that its X-Forwarded-Proto counts).
+# Set it behind a proxy that terminates TLS (named in TRUSTED_PROXIES, so that its X-Forwarded-Proto counts).
 HTTPS = env_flag("AGENT_JOBS_HTTPS")
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_REDIRECT_EXEMPT = [r"^health/"]  # asked from inside, without TLS
-SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0  # what the preload list of browsers asks for
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0  # the browsers' preload list requires a year
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
-# With this prefix browsers take them from this very host alone, over TLS.
+# Browsers accept cookies with this prefix only from this very host, over TLS.
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = ("__Host-session", "__Host-csrf") if HTTPS else ("session", "csrf")
 SESSION_ENGINE = "agent_jobs.console.sessions"
 SESSION_COOKIE_AGE = 30 * 60
@@ -280,8 +280,8 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator": {},
     }.items()
 ]
-# Five wrong passwords for one name from one address, and that pair waits for a quarter of an hour: who guesses at
-# somebody's name from elsewhere does not lock them out.
+# Five wrong passwords for one name from one address lock that pair for 15 minutes. So an attacker elsewhere cannot lock
+# the user out.
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
@@ -289,7 +289,7 @@ AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "agent_jobs.api.throttling.login_address"
 AXES_VERBOSE = False
 SILENCED_SYSTEM_CHECKS = [
-    # Whether other names below this one are served over TLS only, now and for good, is not for this host to promise.
+    # This host cannot promise that its subdomains use TLS only, now and for good.
     "security.W005",
     "security.W021",
 ]
@@ -297,7 +297,7 @@ SILENCED_SYSTEM_CHECKS = [
 
 # --- Tenants, tokens, secrets ----------------------------------------------------------------------------------
 def _token_peppers() -> dict[int, str]:
-    """By version: `1:one,2:two`. A pepper that is stated without a version is version 1."""
+    """Peppers by version: `1:one,2:two`. A pepper without a version is version 1."""
     name, stated = "AGENT_JOBS_TOKEN_PEPPER", _secret("AGENT_JOBS_TOKEN_PEPPER")
     if not re.match(r"\d+:", stated):
         return {1: stated}
@@ -312,7 +312,7 @@ def _token_peppers() -> dict[int, str]:
     return peppers
 
 
-# The highest version hashes new tokens, all of them are tried for old ones.
+# The highest version hashes new tokens; all versions are tried for existing ones.
 TOKEN_PEPPERS = _token_peppers()
 # `id:key[,id:key…]`, each key 32 bytes in base64; the first one seals, all of them open.
 SEALING_KEYS = env("AGENT_JOBS_SEALING_KEYS")
@@ -324,7 +324,7 @@ MODEL_KEYS = {
     "anthropic": env("ANTHROPIC_API_KEY"),
     "google": env("GOOGLE_API_KEY"),
 }
-# Where the first of them goes instead: to a server of the operator's that speaks as OpenAI's does.
+# OPENAI_BASE_URL sends OpenAI's calls to the operator's own server with the same API.
 MODEL_ADDRESSES = {"openai": env("OPENAI_BASE_URL")}
 
 # --- Channels --------------------------------------------------------------------------------------------------
@@ -333,30 +333,30 @@ SLACK_API_URL = env("SLACK_API_URL", "https://slack.com/api/")
 ALLOW_PRIVATE_ADDRESSES = env_flag("AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES")
 # The ports that webhook channels may use.
 EGRESS_PORTS = tuple(int(port) for port in env_list("AGENT_JOBS_EGRESS_PORTS", "443,8443"))
-# Who is told, in the same transaction, of a person's message and of a delivery: the two places where the channels,
-# which know nothing of jobs, meet them.
+# Called in the same transaction for a person's message, and for a delivery. The channels know nothing of jobs; these
+# handlers connect the two.
 CHANNELS_INBOUND_HANDLER = "agent_jobs.conversation.replies.receive"
 CHANNELS_FORGERY_HANDLER = "agent_jobs.api.throttling.forged"
 CHANNELS_DELIVERY_HANDLER = "agent_jobs.conversation.replies.settle_delivery"
-# Who says what is in a form that somebody wants to see, and takes it when it comes back: both at once, for people wait.
+# Fills a form that a person opens, and accepts it when it comes back. Both run at once, because people wait.
 CHANNELS_FORM_HANDLER = "agent_jobs.approvals.edit_form.opened"
 CHANNELS_SUBMISSION_HANDLER = "agent_jobs.api.forms.sent_back"
-# Who is asked, right before a message is sent, whether it has to wait.
+# Called right before a message is sent: says whether it has to wait.
 CHANNELS_HOURS_HANDLER = "agent_jobs.hours.deferral.hold"
-# Delivery of unknown outcome is looked up in the history this long after the attempt, never resent before.
+# A delivery of unknown outcome is looked up in the history this long after the attempt, and never resent before.
 DELIVERY_GRACE_SECONDS = env_int("AGENT_JOBS_DELIVERY_GRACE_SECONDS", 30, minimum=1)
 
 # --- Running ---------------------------------------------------------------------------------------------------
 LEASE_SECONDS = env_int("AGENT_JOBS_LEASE_SECONDS", 30, minimum=3)
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3  # two may fail before a lease lapses
-# How long turns under way may go on after a TERM before they are given back to other workers.
+# How long running turns may continue after a TERM; then other workers get them.
 STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS", 25)
-# Days for which what has ended is kept, where the organisation does not say.
+# Days for which ended jobs are kept, unless the organisation has its own number.
 RETENTION_DAYS = env_int("AGENT_JOBS_RETENTION_DAYS", 90, minimum=1)
 WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=12)
-# A process with a turn that takes longer is replaced: no thread can be stopped.
+# A process with a longer turn is replaced, because Python cannot stop a thread.
 TURN_SECONDS = 900
-# Of each worker process; 0 leaves it to the operator's own limits. Threads alone want some 300.
+# Memory limit of each worker process; 0 leaves it to the operator's own limits. Its threads alone need some 300 MB.
 WORKER_MAX_MEMORY_MB = env_int("AGENT_JOBS_WORKER_MAX_MEMORY_MB", 0)
 if 0 < WORKER_MAX_MEMORY_MB < 512:
     raise ImproperlyConfigured("AGENT_JOBS_WORKER_MAX_MEMORY_MB must be 0 or at least 512")
@@ -364,7 +364,7 @@ if 0 < WORKER_MAX_MEMORY_MB < 512:
 
 # --- Models of language ----------------------------------------------------------------------------------------
 def _model_prices() -> dict[str, tuple[Decimal, Decimal]]:
-    """Money per million tokens of input and of output, by the model's name, `provider:*` or `*`."""
+    """Prices per million tokens of input and of output, by the model's name, `provider:*` or `*`."""
     name, text = "AGENT_JOBS_MODEL_PRICES", env("AGENT_JOBS_MODEL_PRICES", "{}")
     try:
         table = json.loads(text, parse_float=Decimal)
@@ -393,14 +393,14 @@ def _price(name: str, model: str, value: Any) -> Decimal:
 
 
 MODEL_PRICES = _model_prices()
-# A hosted model that the table does not know may not be called; else it costs nothing.
+# If set, hosted models without a price may not be called; otherwise they cost nothing.
 REQUIRE_MODEL_PRICE = env_flag("AGENT_JOBS_REQUIRE_MODEL_PRICE")
 
 # --- Watching --------------------------------------------------------------------------------------------------
-# `/metrics` answers to this as Bearer; to everybody where METRICS_OPEN says so; else it is not there.
+# `/metrics` requires this token as Bearer. With METRICS_OPEN it is public; with neither it answers 404.
 METRICS_TOKEN = env("AGENT_JOBS_METRICS_TOKEN")
 METRICS_OPEN = env_flag("AGENT_JOBS_METRICS_OPEN")
-# The base address of an OTLP/HTTP collector; nothing is traced, and no OpenTelemetry loaded, without it.
+# The base address of an OTLP/HTTP collector. Without it nothing is traced, and OpenTelemetry is not imported.
 OTLP_ENDPOINT = env("AGENT_JOBS_OTLP_ENDPOINT")
 
 # --- Logging ---------------------------------------------------------------------------------------------------
@@ -415,7 +415,7 @@ LOGGING: dict[str, Any] = {
         "line": {
             "()": "config.logs.formatter",
             "kind": LOG_FORMAT,
-            # Values that no line may hold, whatever it is about.
+            # Values to mask in every line.
             "secrets": (
                 *(SECRET_KEY, METRICS_TOKEN, *TOKEN_PEPPERS.values(), *re.findall(r"[^:,]{8,}", SEALING_KEYS)),
                 *MODEL_KEYS.values(),
@@ -426,11 +426,11 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django.request": {"level": "ERROR"},
-        # Celery and granian have loggers of their own, which would write in forms of their own.
+        # Celery and granian have their own loggers, which would write in other formats.
         "celery": {"level": "WARNING", "handlers": [], "propagate": True},
         "kombu": {"level": "WARNING"},
         "_granian": {"level": "WARNING", "handlers": [], "propagate": True},
-        # What providers' packages say below this holds addresses, headers and whole conversations.
+        # Below this level, providers' packages log addresses, headers and whole conversations.
         **{
             name: {"level": "WARNING"}
             for name in (
@@ -441,5 +441,5 @@ LOGGING: dict[str, Any] = {
     },
 }
 if _stack and LOG_FORMAT == "console" and LOG_LEVEL != "DEBUG":
-    # In the one terminal of `manage.py up` a line for every request would drown what people look for there.
+    # In the one terminal of `manage.py up`, a line per request would hide the lines that people look for.
     LOGGING["loggers"]["agent_jobs.access"] = {"level": "WARNING"}

@@ -1,4 +1,4 @@
-"""Every door of the service by address. Errors from outside of the views have the API's form as well."""
+"""All URLs of the service. Errors raised outside the views also have the API's error format."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -1,1 +1,1 @@
-"""Plumbing that jobs and channels both stand on. It imports neither of them."""
+"""Plumbing for both jobs and channels. It imports neither of them."""

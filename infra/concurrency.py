@@ -1,4 +1,4 @@
-"""How a worker process answers the bell: at most so many of its threads at once in each kind of work.
+"""Limits how many threads of a worker process do each kind of work at once.
 
 Without it, one kind of work (long agent turns, say) could take every thread, and deadlines would wait behind it.
 """
@@ -8,16 +8,16 @@ from collections.abc import Callable
 
 
 class Gate:
-    """A bell that finds every place taken is not lost: whoever leaves next sees that it rang, and looks again."""
+    """Limits concurrent `answer` calls. A doorbell at the limit is not lost: the next thread to finish looks again."""
 
     def __init__(self, places: int) -> None:
         self._places = threading.BoundedSemaphore(places)
         self._has_rung = False
 
     def answer(self, work: Callable[[], int]) -> int:
-        """Do `work` if there is a place, until no bell has rung meanwhile. Returns the sum of what it returned."""
+        """Run `work` if a slot is free; repeat while doorbells arrived meanwhile. Returns the sum of its results."""
         done = 0
-        # The order matters: rung before a place is sought, and looked at again after it is given back.
+        # The order matters: set the flag before asking for a slot, and read it again after releasing one.
         self._has_rung = True
         while self._has_rung and self._places.acquire(blocking=False):
             try:

@@ -1,13 +1,13 @@
-"""Decides when the database counts as unavailable, and drops sessions that are of no use any more.
+"""Decides when the database counts as unavailable, and drops broken sessions.
 
-Web, workers, duties and channels all ask `is_unavailable`, so that an outage is an outage to each of them.
+Web, workers, duties and channels all ask `is_unavailable`, so that they agree on an outage.
 """
 
 from django.db import Error, InterfaceError, InternalError, OperationalError, connection
 
 __all__ = ["Error", "drop_session", "drop_session_after_request", "is_of_one_statement", "is_unavailable", "reason"]
 
-# psycopg raises InternalError for the whole class 25. These of it mean an outage or an ended session, not a mistake.
+# psycopg raises InternalError for the whole class 25. These codes mean an outage or an ended session, not a mistake.
 _OUTAGES_OF_CLASS_25 = frozenset(
     {
         "25006",  # read_only_sql_transaction: after a failover, or a managed server whose disk is full
@@ -28,7 +28,7 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def is_of_one_statement(error: BaseException) -> bool:
-    """Whether one statement took too long, for its work or for a lock; the database itself answers."""
+    """Whether one statement timed out, in its work or waiting for a lock, while the database itself answers."""
     return getattr(error.__cause__, "sqlstate", "") in _OF_ONE_STATEMENT
 
 

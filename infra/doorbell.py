@@ -1,11 +1,11 @@
 """Rings for workers: puts a Celery message that says "there is work" into a queue. The rows say what the work is.
 
-A ring may be lost: the sweeps ring again every second. A few messages in a queue are enough, because a worker that
+A doorbell may be lost: the sweeps ring again every second. A few messages per queue are enough, because a worker that
 takes one works until nothing is left.
 
-A ring stands between every commit and the start of its job. So Celery makes the message once, in memory, and a ring
-pushes a copy of it in one round trip. To call `send_task` for each ring took 420 µs of CPU instead of 85, and the start
-of a job (p50) became 1.3 times as long. `tests/live` fails if a new kombu stores its messages in another form.
+Every job waits for a doorbell between its commit and its start. So Celery makes the message once, in memory, and each
+ring pushes a copy in one round trip. Calling `send_task` for each ring took 420 µs of CPU instead of 85, and made the
+start of a job (p50) 1.3 times as long. `tests/live` fails if a new kombu stores its messages in another form.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from infra import redis
 
 log = logging.getLogger(__name__)
 ENOUGH_BELLS = 4
-# Pushes a message ARGV[2] times, but no more than make ARGV[1] of them wait.
+# Pushes a message ARGV[2] times, but never lets more than ARGV[1] wait.
 _RING = """
 local room = tonumber(ARGV[1]) - redis.call('LLEN', KEYS[1])
 for _ = 1, math.min(tonumber(ARGV[2]), room) do redis.call('LPUSH', KEYS[1], ARGV[3]) end
@@ -37,7 +37,7 @@ _making = threading.Lock()
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """Lets this thread's rings wait for 2 s instead of 0.2: for sweeps, which reach Redis over a slow network too."""
+    """This thread's rings wait up to 2 s instead of 0.2: for sweeps, which must reach Redis over a slow network too."""
     _here.line = redis.patient
     try:
         yield
@@ -46,7 +46,7 @@ def patience() -> Iterator[None]:
 
 
 def ring(queue: str, task_name: str, *, times: int = 1) -> None:
-    """Ask `times` workers to run `task_name`, fewer if messages wait there already. Never raises, never waits long."""
+    """Ask `times` workers to run `task_name`, fewer if messages wait already. Never raises or waits long."""
     try:
         with _line().client() as client:
             client.eval(_RING, 1, queue, ENOUGH_BELLS, times, _message(queue, task_name))
@@ -55,7 +55,7 @@ def ring(queue: str, task_name: str, *, times: int = 1) -> None:
 
 
 def waiting(queue: str) -> int | None:
-    """How many messages wait in a queue; None where Redis does not answer."""
+    """How many messages wait in a queue; None if Redis does not answer."""
     try:
         with _line().client() as client:
             return int(client.llen(queue))
@@ -69,8 +69,8 @@ def _line() -> redis.Line:
 
 @lru_cache(maxsize=64)
 def _message(queue: str, task_name: str) -> str:
-    """A message as it stands in Redis. All of a process have the same id, for nothing looks at a bell's id."""
-    # The queues in memory are the process's: another thread could take this message out of one.
+    """A message as Redis stores it. All messages of a process share one id, because nothing reads a doorbell's id."""
+    # The process shares the queues in memory: another thread could take this message from one.
     with _making, Connection("memory://") as connection:
         current_app.send_task(task_name, queue=queue, connection=connection, ignore_result=True)
         channel: Any = connection.default_channel

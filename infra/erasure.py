@@ -1,7 +1,7 @@
-"""Deletes every row of one organisation from the tables of an app, whatever tables it has.
+"""Deletes every row of one organisation from all tables of an app.
 
-A row is an organisation's if its table has a column `org_id`, or if a foreign key of it leads to such a row. So a new
-table is erased without a line here.
+A row belongs to an organisation if its table has a column `org_id`, or if one of its foreign keys leads to such a row.
+So a new table needs no line here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from django.apps import apps
 from django.db import connection, models
 
-# Keys looked at in one transaction.
+# Number of keys per transaction.
 WINDOW = 5_000
 
 
@@ -24,9 +24,9 @@ def belongs_to_orgs(model: type[models.Model]) -> bool:
 def erase(
     app_label: str, org_id: str, *, without: Collection[type[models.Model]] = (), stop: threading.Event | None = None
 ) -> Iterator[tuple[str, int]]:
-    """Delete table by table, what refers to others first; yields each table and how many rows went.
+    """Delete table by table, referring tables first; yields each table and the number of rows deleted.
 
-    Walks each table once in the order of its keys, in short transactions. Ends early at `stop`, and may be repeated.
+    Walks each table once in the order of its keys, in short transactions. Ends early at `stop`. Safe to repeat.
     """
     for model in _children_first(list(apps.get_app_config(app_label).get_models())):
         if model in without or not belongs_to_orgs(model):
@@ -60,7 +60,7 @@ def _erase(model: type[models.Model], org_id: str, stop: threading.Event) -> int
 
 
 def _of_org(model: type[models.Model]) -> str:
-    """SQL that is true of the organisation's rows; "" where the table has none."""
+    """SQL that is true for the organisation's rows; "" if the table has none."""
     fields = model._meta.concrete_fields
     if any(field.column == "org_id" for field in fields):
         return "org_id = %(org_id)s"

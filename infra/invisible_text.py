@@ -1,6 +1,6 @@
-"""Characters that cannot be seen, or that change how their neighbours are shown: not for names, codes and ids.
+"""Finds invisible characters, and those that change how their neighbours look. Names, codes and ids may not have them.
 
-Two names that look alike must be the same name, and a name must not turn round the text that it stands in.
+Two names that look alike must be the same name, and a name must not reverse the text around it.
 """
 
 import unicodedata
@@ -11,12 +11,12 @@ _JOINERS = "\u200c\u200d"
 
 
 def in_code(text: str) -> str:
-    """A complaint about the first such character, or an empty text."""
+    """A complaint about the first such character, or ''."""
     return next((_complaint(character) for character in text if _is_unseen(character)), "")
 
 
 def in_name(text: str) -> str:
-    """The same, but for the joiners that writing systems and emoji need: those between two non-ASCII characters."""
+    """The same, but allows the joiners that scripts and emoji need: those between two non-ASCII characters."""
     for place, character in enumerate(text):
         if _is_unseen(character) and not (character in _JOINERS and _is_joining(text, place)):
             return _complaint(character)

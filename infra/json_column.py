@@ -1,4 +1,4 @@
-"""A column of JSON that comes back as it was written: with its keys in their order, which `jsonb` sorts anew.
+"""A JSON column that keeps the order of keys, which `jsonb` would change.
 
 PostgreSQL's `json` has no equality and no operators but `->` and `->>`: to search by a key, take it out as text (`KT`).
 """

@@ -1,11 +1,12 @@
-"""Counters and histograms of what happens within processes, added up in Redis, so that `/metrics` of any web process
-shows the totals of all webs and workers. (prometheus_client would want one port, or a shared folder, for each of them.)
+"""Counters and histograms of all processes, added up in Redis. `/metrics` of any web process shows the totals.
 
-To count takes a dictionary and a lock. A thread adds the counts to one Redis hash once a second, in one round trip. A
-killed process loses its last second, and an emptied Redis starts at zero, as Prometheus expects of counters. Counts are
-kept while Redis does not answer; those of a lost answer may be added twice.
+(prometheus_client would need a port or a shared folder for each process.)
 
-Labels are words of ours (lanes, codes, platforms), never of an organisation: operators read the page.
+Counting takes a dictionary and a lock. Once a second a thread adds the counts to one Redis hash, in one round trip. A
+killed process loses its last second. An emptied Redis starts at zero, as Prometheus expects of counters. Counts are
+kept while Redis does not answer. If the answer is lost, they may be added twice.
+
+Labels are our own words (queues, codes, platforms), never an organisation's: operators read the page.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from infra import redis, threads
 log = logging.getLogger(__name__)
 KEY = "agent-jobs:tally"
 FLUSH_SECONDS = 1.0
-# Upper bounds of the histograms, in seconds; what takes longer falls into the last one, without an end.
+# Upper bounds of the histograms, in seconds; longer times fall into an unbounded last bucket.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 BOUNDS = [f"{bound:g}" for bound in BUCKETS] + ["+Inf"]
-# Against a label that turns out to be endless: a process stops counting new combinations, and says so once.
+# Against a label with unlimited values: a process stops counting new combinations, and logs that once.
 _MOST_SERIES = 2_000
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
@@ -37,7 +38,7 @@ class _Tally:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.counts: defaultdict[Series, float] = defaultdict(float)
-        self.known: set[Series] = set()  # all that it has ever counted
+        self.known: set[Series] = set()  # all series that it has ever counted
         self.thread: threading.Thread | None = None
         self.is_full = False
 
@@ -51,7 +52,7 @@ def add(name: str, amount: float = 1, **labels: str) -> None:
 
 
 def observe(name: str, seconds: float, **labels: str) -> None:
-    """Into a histogram: how many took so long, and how long all of them took."""
+    """Add to a histogram: the count per bucket, and the sum of seconds."""
     bucket = {**labels, "le": BOUNDS[bisect_left(BUCKETS, seconds)]}
     _add(
         {
@@ -62,7 +63,7 @@ def observe(name: str, seconds: float, **labels: str) -> None:
 
 
 def flush() -> bool:
-    """Add to the totals what has been counted since the last time. False if Redis did not take it; it is kept then."""
+    """Add the counts since the last flush to the totals. Returns False, and keeps them, if Redis did not take them."""
     tally = _tally
     with tally.lock:
         counts, tally.counts = tally.counts, defaultdict(float)
@@ -76,7 +77,7 @@ def flush() -> bool:
                 pipeline.hincrbyfloat(KEY, field, amount)  # `hincrby` refuses a field that holds a fraction
             pipeline.execute()
     except redis.Unavailable as error:
-        log.debug("counts could not be added: %s", error)
+        log.debug("could not add counts: %s", error)
         with tally.lock:
             for series, amount in counts.items():
                 tally.counts[series] += amount
@@ -85,7 +86,7 @@ def flush() -> bool:
 
 
 def totals() -> dict[Series, float] | None:
-    """All totals, what this process has just counted among them; None where Redis does not answer."""
+    """All totals, with this process's latest counts; None if Redis does not answer."""
     flush()
     try:
         with redis.patient.client() as client:
@@ -106,7 +107,7 @@ def _add(amounts: dict[Series, float]) -> None:
             if series not in tally.known:
                 if len(tally.known) >= _MOST_SERIES:
                     if not tally.is_full:
-                        log.error("too many series are counted; %s is not", series[0])
+                        log.error("too many series: %s is not counted", series[0])
                     tally.is_full = True
                     continue
                 tally.known.add(series)
@@ -121,7 +122,7 @@ def _flush_for_ever() -> None:
 
 
 def _begin_anew() -> None:
-    """A fork has no thread of its parent's, and its parent's counts are its parent's."""
+    """A fork does not inherit its parent's thread, and must not add its parent's counts."""
     global _tally
     _tally = _Tally()
 

@@ -1,9 +1,9 @@
-"""Statements that run several times for every message, planned once for a connection.
+"""Prepared statements: for SQL that runs several times per message, planned once per connection.
 
-Half of PostgreSQL's work for a message was planning (7.7 of 15 ms). Django sends every statement as a new text, so
-these go by psycopg's own cursor, with parameters that the server puts in. What is planned is planned without them
-(`plan_cache_mode` in the settings) and kept until the tables' statistics change, so such a statement has to be one that
-has only one good plan: by an index, to a few rows.
+Planning took half of PostgreSQL's work for a message (7.7 of 15 ms). Django sends every statement as new text, so these
+use psycopg's own cursor, with parameters bound by the server. The server plans without parameter values
+(`plan_cache_mode` in the settings), and keeps the plan until the tables' statistics change. So use this only for
+statements with one good plan: by an index, to a few rows.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,13 +19,13 @@ _Row = TypeVar("_Row", bound=Model)
 
 
 def run(statement: str, parameters: Mapping[str, Any] | None = None) -> int:
-    """How many rows it wrote."""
+    """Returns the number of rows written."""
     with _executed(statement, parameters or {}) as cursor:
         return int(cursor.rowcount)
 
 
 def first(statement: str, parameters: Mapping[str, Any] | None = None) -> Any:
-    """Its first row as a tuple, or None."""
+    """The first row as a tuple, or None."""
     with _executed(statement, parameters or {}) as cursor:
         return cursor.fetchone()
 
@@ -36,14 +36,14 @@ def all_rows(statement: str, parameters: Mapping[str, Any] | None = None) -> lis
 
 
 def first_by_name(statement: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Its first row by the names of its columns, or None."""
+    """The first row by column names, or None."""
     with _executed(statement, parameters or {}) as cursor:
         found = cursor.fetchone()
         return None if found is None else dict(zip((column.name for column in cursor.description), found, strict=True))
 
 
 def instance(model: type[_Row], where: str, parameters: Mapping[str, Any], *, and_then: str = "") -> _Row | None:
-    """The first row of a model for which `where` holds (an order may follow it), or None. `and_then`: a lock."""
+    """The first row of a model for which `where` holds (it may end in ORDER BY), or None. `and_then`: a lock clause."""
     columns, names, converters = _columns_of(model)
     found = first(f"SELECT {columns} FROM {model._meta.db_table} WHERE {where} LIMIT 1 {and_then}", parameters)  # noqa: S608
     if found is None:
@@ -56,7 +56,7 @@ def instance(model: type[_Row], where: str, parameters: Mapping[str, Any], *, an
 
 @lru_cache
 def _columns_of(model: type[Model]) -> tuple[str, list[str], list[tuple[int, Callable[..., Any]]]]:
-    """As a list for a SELECT, their attributes, and what Django makes of those that it does not take as they come."""
+    """The columns for a SELECT, their attributes, and the converters of columns that need Django's conversion."""
     fields = model._meta.concrete_fields
     columns = ", ".join(f'"{field.column}"' for field in fields)
     converters = [(n, field.from_db_value) for n, field in enumerate(fields) if hasattr(field, "from_db_value")]

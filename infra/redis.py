@@ -1,7 +1,7 @@
-"""The one client of Redis: for the doorbell, the counters and the rate limits.
+"""The only Redis client: for the doorbell, the counters and the rate limits.
 
-Redis holds nothing that may not be lost, so nothing waits long for it. A call costs one time-out at most, and is not
-retried. After a failure every call fails at once for a second; then one call tries again, and the others still fail at
+Redis holds only data that may be lost, so nothing waits long for it. A call costs at most one time-out, and is not
+retried. After a failure every call fails at once for a second. Then one call tries again, and the others still fail at
 once. So an outage neither piles up waiting threads nor causes a storm of reconnects.
 
     with redis.quick.client() as client:      # raises redis.Unavailable
@@ -44,7 +44,7 @@ class Line:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Forget the connections and what is known of Redis. A fork needs it: the parent may hold the lock."""
+        """Forget the connections and Redis' state. A fork needs it, because the parent may hold the lock."""
         self._client: redis.Redis | None = None
         self._address: tuple[str, float] | None = None
         self._is_down = False

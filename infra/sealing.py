@@ -1,8 +1,8 @@
-"""Secrets at rest: AES-GCM, bound to the very cell they are stored in.
+"""Encrypts secrets at rest: AES-GCM, bound to the very cell that stores them.
 
 A sealed secret reads `v1:<key id>:<nonce>:<ciphertext>`. Its associated data is `org|table|column|primary key`, so a
-ciphertext that is copied to another row, column or organisation does not open. The first key of settings.SEALING_KEYS
-seals, all of them open: to rotate, put a new key in front, seal everything again (`rotation`), drop the old one.
+ciphertext copied to another row, column or organisation does not open. The first key of settings.SEALING_KEYS seals,
+and all of them open. To rotate: put a new key in front, seal everything again (`rotation`), drop the old key.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VERSION = "v1"
 
 
 def seal(secret: str, *, org_id: str, table: str, column: str, key: str) -> str:
-    """Raises SealingError where no key is configured."""
+    """Raises SealingError if no key is configured."""
     kid, cipher = next(iter(_ciphers(settings.SEALING_KEYS).items()))
     nonce = os.urandom(12)
     sealed = cipher.encrypt(nonce, secret.encode(), _cell(org_id, table, column, key))
@@ -37,7 +37,7 @@ def seal(secret: str, *, org_id: str, table: str, column: str, key: str) -> str:
 
 
 def open_sealed(sealed: str, *, org_id: str, table: str, column: str, key: str) -> str:
-    """Raises SealingError where the key is not here any more, or the secret was sealed for another cell."""
+    """Raises SealingError if the key is missing, or if the secret was sealed for another cell."""
     ciphers = _ciphers(settings.SEALING_KEYS)
     version, _, rest = sealed.partition(":")
     kid, _, rest = rest.partition(":")
@@ -54,17 +54,17 @@ def open_sealed(sealed: str, *, org_id: str, table: str, column: str, key: str) 
 
 
 def newest_key_id() -> str:
-    """Of the key that seals. Raises SealingError where none is configured."""
+    """The id of the key that seals. Raises SealingError if none is configured."""
     return next(iter(_ciphers(settings.SEALING_KEYS)))
 
 
 def prefix(key_id: str) -> str:
-    """What every secret sealed with this key begins with."""
+    """The prefix of every secret sealed with this key."""
     return f"{_VERSION}:{key_id}:"
 
 
 def key_id(sealed: str) -> str:
-    """Of the key that a secret is sealed with, "" for what is no sealed secret."""
+    """The id of the key that sealed a secret; "" if this is no sealed secret."""
     version, _, rest = sealed.partition(":")
     return rest.partition(":")[0] if version == _VERSION else ""
 

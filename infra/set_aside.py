@@ -1,4 +1,4 @@
-"""Rows that raised while a duty looked at them: left out for some minutes, so that the rest of their batch goes on."""
+"""Skips rows that raised in a duty for some minutes, so that the rest of their batch goes on."""
 
 import logging
 import time
@@ -11,19 +11,19 @@ from infra import database, meters
 log = logging.getLogger(__name__)
 _Row = TypeVar("_Row", bound=Hashable)
 SECONDS = 300.0
-# More failing rows than this mean that the duty is at fault: it then fails as a whole.
+# More failing rows than this mean that the duty itself is broken: it then fails as a whole.
 MOST = 1_000
 
 
 class SetAside(Generic[_Row]):
-    """One per duty and process. It is kept in memory, so each process meets such a row once in SECONDS."""
+    """One per duty and process. It lives in memory, so each process tries such a row once in SECONDS."""
 
     def __init__(self, duty: str) -> None:
         self._duty = duty
         self._until: dict[_Row, float] = {}
 
     def rows(self) -> list[_Row]:
-        """The rows to leave out now."""
+        """The rows to skip now."""
         now = time.monotonic()
         for row, until in list(self._until.items()):
             if until <= now:
@@ -32,13 +32,13 @@ class SetAside(Generic[_Row]):
 
     @contextmanager
     def row(self, row: _Row) -> Iterator[None]:
-        """Around the work on one row, outside of its transaction. Only an outage of the database gets through."""
+        """Wraps the work on one row, outside its transaction. Only a database outage passes through."""
         try:
             yield
-        except Exception as error:  # whatever is odd about one row, the others must go on
+        except Exception as error:  # a fault in one row must not stop the others
             is_outage = database.is_unavailable(error) and not database.is_of_one_statement(error)
             if is_outage or len(self._until) >= MOST:
                 raise
             self._until[row] = time.monotonic() + SECONDS
             meters.add("rows_set_aside", duty=self._duty)
-            log.exception("duty %s: %s failed and is left out for %g s", self._duty, row, SECONDS)
+            log.exception("duty %s: %s failed and is skipped for %g s", self._duty, row, SECONDS)

@@ -1,11 +1,11 @@
-"""What PostgreSQL takes as text and as JSON."""
+"""Makes text and JSON storable in PostgreSQL."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def storable(value: Any) -> Any:
-    """The same without zero characters and halves of characters, which models and servers of tools do send."""
+    """The same without NUL characters and lone surrogates, which models and tool servers do send."""
     match value:
         case str():
             return value.replace("\x00", "").encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""Starts threads without which a process must not go on.
+"""Starts vital threads: a process must not go on without them.
 
 A process whose lease keeper or listener has died looks alive and does harm. So the process ends when such a thread
-raises, and its supervisor (`manage.py up`, Compose, Kubernetes) starts a fresh one.
+raises, and its supervisor (`manage.py up`, Compose, Kubernetes) starts a new one.
 """
 
 import logging
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
-# EX_SOFTWARE of sysexits.h. No other ending of our processes has this code.
+# EX_SOFTWARE of sysexits.h. Our processes use this exit code for nothing else.
 EXIT_CODE = 70
 
 

@@ -1,10 +1,10 @@
-"""Traces by OpenTelemetry, where a setting names a collector: one from a POST over a worker's turn to the delivery.
+"""OpenTelemetry traces, if a setting names a collector: one trace from a POST through a worker's turn to the delivery.
 
-A span's address (`traceparent`) is kept in the rows of the job and of its messages, for that is the way that the work
-goes from process to process. Spans hold ids, names and numbers, never what anybody said. Without OTLP_ENDPOINT nothing
-that traces is imported, and a span costs the look at one setting.
+The rows of a job and its messages keep a span's address (`traceparent`), because processes hand work on through rows.
+Spans hold ids, names and numbers, never message texts. Without OTLP_ENDPOINT nothing is imported for tracing, and a
+span costs one look at a setting.
 
-What the SDK reads from its own variables (OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, OTEL_BSP_*, …) holds.
+The SDK's own variables apply (OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, OTEL_BSP_*, …).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _making = threading.Lock()
 
 @contextmanager
 def span(name: str, *, parent: str = "", kind: str = "internal", **attributes: Any) -> Iterator[Any]:
-    """A span around what is done in the block, below `parent` (a traceparent) or else the one around it.
+    """A span around the block, below `parent` (a traceparent) or else below the current span.
 
-    Yields the span, or None where nothing is traced; what the block raises is noted in it, by its class alone.
+    Yields the span, or None without tracing. Records the class of an exception, nothing else of it.
     """
     if not settings.OTLP_ENDPOINT:
         yield None
@@ -50,7 +50,7 @@ def span(name: str, *, parent: str = "", kind: str = "internal", **attributes: A
 
 
 def past_span(name: str, *, seconds: float, **attributes: Any) -> None:
-    """A span that has just ended and took so long, below the one around it."""
+    """A span that has just ended after `seconds`, below the current span."""
     if not settings.OTLP_ENDPOINT:
         return
     ended = time.time_ns()
@@ -59,7 +59,7 @@ def past_span(name: str, *, seconds: float, **attributes: Any) -> None:
 
 
 def current() -> str:
-    """The traceparent of the span around us; '' where there is none."""
+    """The current span's traceparent; '' if there is none."""
     if not settings.OTLP_ENDPOINT:
         return ""
     from opentelemetry import trace
@@ -83,7 +83,7 @@ def _tracer(pid: int) -> Any:
 
 @lru_cache(maxsize=4)
 def _tracer_of(pid: int, endpoint: str) -> Any:
-    """Made at the first span of a process, so after its fork: spans are sent in batches by a thread of its own."""
+    """Created at the first span of a process, hence after its fork: its own thread sends spans in batches."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider

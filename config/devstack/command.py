@@ -1,4 +1,4 @@
-"""The command line of `manage.py up`. What stands in the way of a start is one sentence, not a traceback."""
+"""The command line of `manage.py up`. It reports a failed start in one sentence, without a traceback."""
 
 import argparse
 import errno
@@ -53,7 +53,7 @@ def _port(text: str) -> int:
 
 
 def _claimed(port: int) -> int:
-    """The port itself, a free one for 0. Raises CannotStart where somebody listens already."""
+    """The given port, or a free one for 0. Raises CannotStart if another program uses it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

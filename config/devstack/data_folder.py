@@ -1,8 +1,8 @@
 """What `up` keeps in its data folder beside the databases.
 
-`stack.json`      the addresses and secrets that other commands and the tests take up, and the process that runs it
+`stack.json`      the addresses and secrets, read by other commands and the tests, and the process that runs the stack
 `processes.json`  the process ids, while it runs
-`up.lock`         held while it runs
+`up.lock`         locked while it runs
 """
 
 import base64
@@ -22,14 +22,14 @@ from config.embedded import CannotStart, processes, write_private
 class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
-        # An option of Python's that does nothing but mark a process as ours.
+        # A Python option without effect, which marks a process as ours.
         self.mark = f"agent_jobs_stack={path}"
         self._stack = path / "stack.json"
         self._processes = path / "processes.json"
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder for as long as this process lives; the kernel lets go of it even after a kill -9."""
+        """Lock the folder while this process lives; the kernel releases it even after a kill -9."""
         lock = os.open(self.path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,18 +45,18 @@ class DataFolder:
             os.close(lock)
 
     def environment(self) -> dict[str, str]:
-        """The former start's; empty where there was none."""
+        """The environment of the previous start; empty if there was none."""
         kept: dict[str, str] = _read_json(self._stack).get("environment", {})
         return kept
 
     def secrets(self) -> dict[str, str]:
-        """The secrets of this data folder: stated ones first, else the former ones, else new ones."""
+        """The secrets of this data folder: from the environment, else of the previous start, else new ones."""
         former = self.environment()
         fresh = {
             "AGENT_JOBS_SECRET_KEY": secrets.token_urlsafe(48),
             "AGENT_JOBS_TOKEN_PEPPER": secrets.token_urlsafe(48),
             "AGENT_JOBS_SEALING_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
-            # Webhook channels of a developer point at his own machine.
+            # A developer's webhook channels point at their own machine.
             "AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES": "1",
         }
         return {name: os.environ.get(name) or former.get(name) or value for name, value in fresh.items()}
@@ -72,7 +72,7 @@ class DataFolder:
         self._processes.unlink(missing_ok=True)
 
     def stop_leftovers(self, say: Callable[[str], None]) -> None:
-        """End Python processes of a former start whose supervisor was killed (only macOS has any)."""
+        """Stop Python processes of a previous start whose supervisor was killed (only macOS leaves any)."""
         for name, pid in _read_json(self._processes).items():
             if isinstance(pid, int) and self.mark in processes.command_line(pid):
                 say(f"stopping {name} (process {pid}), left by a former start")

@@ -1,11 +1,11 @@
-"""What is seen in the terminal: each line with the name of the process that said it, and nothing that says nothing."""
+"""The terminal output: prefixes each line with its process's name, and drops known noise."""
 
 import os
 import sys
 
 COLOURS = {"postgres": 34, "redis": 31, "web": 32, "worker1": 36, "worker2": 96, "beat": 35, "up": 33}
 DEMO = "demo"  # its lines are for the person at the terminal, and laid out as they are
-# What servers say at every start and stop, and nobody here can use. Whatever goes wrong is said in other words.
+# Lines that servers print at every start and stop, and that help nobody here. Errors use other words.
 NOISE = {
     "postgres": (
         "LOG:  starting PostgreSQL",
@@ -31,7 +31,7 @@ LONGEST_LINE = 65536
 
 
 class Lines:
-    """Whole lines out of the pieces that a pipe gives."""
+    """Joins the pieces that a pipe delivers into whole lines."""
 
     def __init__(self) -> None:
         self._unfinished = b""
@@ -52,7 +52,7 @@ class Printer:
         self._print("up", text)
 
     def pass_on(self, name: str, line: str) -> None:
-        """A line that a process wrote."""
+        """Print a line that a process wrote."""
         if (line or name == DEMO) and not any(noise in line for noise in NOISE.get(name, ())):
             self._print(name, line)
 
@@ -63,5 +63,5 @@ class Printer:
         try:
             print(text, flush=True)
         except OSError:
-            # The terminal or the pipe is gone. What is printed is lost from now on; what runs is not.
+            # The terminal or pipe is gone. From now on output is lost; the processes go on.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

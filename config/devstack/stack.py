@@ -1,4 +1,4 @@
-"""Which processes the service is made of here, how each is started, and in what order they start and stop."""
+"""The processes of the development stack: how each starts, and the order of starting and stopping."""
 
 import os
 import signal
@@ -19,9 +19,9 @@ from config.embedded import CannotStart
 ROOT = Path(__file__).resolve().parents[2]
 QUEUES = "agents,messages,deliveries,inbound,duties"
 WORKERS = ("worker1", "worker2")
-# Those that ring first, then those that work, then those that answer, then what they stand on.
+# First those that send work, then workers, then the web process, then the servers that all need.
 STOP_ORDER = (("demo", "migrate", "beat"), WORKERS, ("web",), ("redis",), ("postgres",))
-# Fifteen lines of Celery's, about dangers that pickled messages have; ours are JSON.
+# Celery prints fifteen lines about the dangers of pickled messages; ours are JSON.
 NOT_AS_ROOT = "ignore:You're running the worker with superuser privileges"
 
 
@@ -59,7 +59,7 @@ class Stack:
             self._stop()
 
     def _start_servers(self) -> dict[str, str]:
-        """Start what the environment does not name, write stack.json, and return what our processes shall see."""
+        """Start servers that the environment does not name, write stack.json, and return our processes' environment."""
         database_url, redis_url = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
         postgres = redis = None
         if not redis_url:
@@ -82,7 +82,7 @@ class Stack:
             _make_database(postgres)
         environment = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **self._folder.secrets()}
         self._folder.note_stack(environment, web_url=self._url, pid=os.getpid())
-        # Nobody but this machine reaches the web process.
+        # Only this machine reaches the web process.
         return environment | {"AGENT_JOBS_METRICS_OPEN": os.environ.get("AGENT_JOBS_METRICS_OPEN") or "1"}
 
     def _migrate(self, environment: dict[str, str]) -> None:
@@ -98,7 +98,7 @@ class Stack:
         celery = ("-m", "celery", "--app", "config.celery", "--quiet")
         pooled = environment | {
             "AGENT_JOBS_DATABASE_POOL": os.environ.get("AGENT_JOBS_DATABASE_POOL") or "16",
-            # Less than the time after which a process that does not end is killed.
+            # Less than the time after which the supervisor kills a process.
             "AGENT_JOBS_STOP_GRACE_SECONDS": os.environ.get("AGENT_JOBS_STOP_GRACE_SECONDS") or "8",
         }
         for name in WORKERS:
@@ -112,7 +112,7 @@ class Stack:
         self._supervisor.add(Process("beat", self._python("beat", *celery, *beat, env=environment)))
 
     def _python(self, name: str, *arguments: str, env: dict[str, str]) -> Callable[[], "subprocess.Popen[bytes]"]:
-        """Starts Python with the stack's environment."""
+        """Start Python with the stack's environment."""
 
         def start() -> "subprocess.Popen[bytes]":
             return subprocess.Popen(
@@ -136,7 +136,7 @@ class Stack:
         return start
 
     def _is_ready(self) -> bool:
-        self._supervisor.turn(seconds=0.2)  # asked twenty times a second, the web would have little else to do
+        self._supervisor.turn(seconds=0.2)  # asking twenty times a second would keep the web process busy
         return _answers_ok(f"{self._url}/health/ready")
 
     def _stop(self) -> None:
@@ -152,7 +152,7 @@ def _spawner(server: embedded.Postgres | embedded.Redis) -> Callable[[], "subpro
 
 
 def _make_database(postgres: embedded.Postgres) -> None:
-    import psycopg  # here, so that `up --help` and errors before this point need no driver
+    import psycopg  # here, so that `up --help` and earlier errors need no driver
 
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'agent_jobs'").fetchone():
@@ -160,7 +160,7 @@ def _make_database(postgres: embedded.Postgres) -> None:
 
 
 def _answers_ok(url: str) -> bool:
-    # A proxy that the environment names is not for this machine itself.
+    # A proxy in the environment does not apply to this machine itself.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=2) as answer:

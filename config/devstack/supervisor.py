@@ -1,6 +1,6 @@
-"""Processes that are watched: what they say is printed, who ends is started again, and all end when somebody asks.
+"""Supervises processes: prints their output, restarts those that end, and stops all of them on request.
 
-One thread and one loop (`Supervisor.turn`) do everything, so nothing here has to be guarded.
+One thread and one loop (`Supervisor.turn`) do everything, so nothing here needs a lock.
 """
 
 import contextlib
@@ -17,19 +17,19 @@ from config.devstack.printing import Lines, Printer
 from config.embedded import CannotStart, processes
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-STEADY_SECONDS = 30.0  # a process that ran for so long starts again at once when it ends
+STEADY_SECONDS = 30.0  # a process that ran this long restarts without a pause
 START_SECONDS = 120.0
 
 
 @dataclass
 class Process:
-    """One of our processes: how it is started and what became of it."""
+    """One of our processes: how to start it, and its state."""
 
     name: str
     start: Callable[[], "subprocess.Popen[bytes]"]
     stop_signal: signal.Signals = signal.SIGTERM
-    is_kept: bool = True  # started again when it ends
-    is_hurried: bool = True  # killed at once when somebody asks a second time
+    is_kept: bool = True  # restarted when it ends
+    is_hurried: bool = True  # killed at once on a second stop request
     running: "subprocess.Popen[bytes] | None" = None
     exit_code: int | None = None
     started_at: float = 0.0
@@ -39,12 +39,12 @@ class Process:
 
 
 class Stopped(Exception):
-    """Somebody asked us to stop."""
+    """A signal asked us to stop."""
 
 
 class Supervisor:
     def __init__(self, printer: Printer, *, note_pids: Callable[[Mapping[str, int]], None]) -> None:
-        """`note_pids` is told the processes that run, by name, at every start of one."""
+        """`note_pids` gets the running processes by name, whenever one starts."""
         self._printer = printer
         self._note_pids = note_pids
         self._processes: dict[str, Process] = {}
@@ -69,7 +69,7 @@ class Supervisor:
         return process
 
     def wait_until(self, condition: Callable[[], bool], complaint: str, *, needs: str | None = None) -> None:
-        """Turn until the condition holds; CannotStart after a minute, or once the process it needs has ended."""
+        """Run the loop until the condition holds. Raises CannotStart after a minute, or once `needs` has ended."""
         give_up_at = time.monotonic() + START_SECONDS
         while not condition():
             if needs is not None and self._processes[needs].running is None:
@@ -79,7 +79,7 @@ class Supervisor:
             self.turn(seconds=0.05)
 
     def turn(self, seconds: float = 0.25) -> None:
-        """Print what the processes said, notice which ended, start again which are due. Raises Stopped once."""
+        """Print output, notice ended processes, restart those that are due. Raises Stopped once."""
         for key, _ in self._selector.select(seconds):
             if isinstance(key.data, Process):
                 self._read(key.data)
@@ -94,7 +94,7 @@ class Supervisor:
             raise Stopped
 
     def stop(self, order: Sequence[Sequence[str]]) -> None:
-        """End all of them, group by group, each once the one before has ended. Who takes too long is killed."""
+        """Stop the processes group by group, each group after the one before has ended. Kills slow ones."""
         self._is_stopping = True
         for names in order:
             group = [self._processes[name] for name in names if name in self._processes]
@@ -102,7 +102,7 @@ class Supervisor:
             for process in group:
                 if process.running is not None:
                     self._printer.say(f"stopping {process.name}")
-                    # To the process alone: Celery and granian see to their own.
+                    # To this process alone: Celery and granian stop their own children.
                     process.running.send_signal(process.stop_signal)
             give_up_at = time.monotonic() + processes.STOP_SECONDS
             while any(process.running for process in group):
@@ -133,7 +133,7 @@ class Supervisor:
         self._note_pids({name: each.running.pid for name, each in self._processes.items() if each.running})
 
     def _read(self, process: Process) -> None:
-        """Print what is in the pipe of a process that runs, or has just ended."""
+        """Print what the pipe of a running or just ended process holds."""
         assert process.running is not None
         pipe = process.running.stdout
         assert pipe is not None
@@ -141,7 +141,7 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             while piece := os.read(pipe.fileno(), 65536):
                 chunk += piece
-            with contextlib.suppress(KeyError):  # at the second end of the same pipe, from _note_end
+            with contextlib.suppress(KeyError):  # _note_end reads the same pipe a second time
                 self._selector.unregister(pipe)
         for line in process.lines.split(chunk):
             self._printer.pass_on(process.name, line)
@@ -151,7 +151,7 @@ class Supervisor:
         assert process.running is not None
         pipe = process.running.stdout
         assert pipe is not None
-        with contextlib.suppress(KeyError):  # a pipe that was read to its end has gone already
+        with contextlib.suppress(KeyError):  # a pipe that was read to its end is unregistered already
             self._selector.unregister(pipe)
         pipe.close()
         process.exit_code, process.running = process.running.returncode, None

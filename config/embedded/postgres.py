@@ -1,4 +1,4 @@
-"""A PostgreSQL server: the account that it runs as, where its files lie, its programs, and its cluster."""
+"""A PostgreSQL server: its account, its files, its programs and its cluster."""
 
 import functools
 import hashlib
@@ -23,11 +23,10 @@ LONGEST_SOCKET_DIR = 80
 class Postgres:
     """One PostgreSQL server, its files under `data_dir`.
 
-    As root it runs as an existing plain account, because PostgreSQL refuses root. Where that account cannot reach
-    `data_dir` (a checkout in /root, say) its files go to a folder under /var/tmp instead, with a link to it, and
-    nobody's permissions are touched. `durable=False` switches fsync and its kin off: for tests, never for work.
-    `tcp_port` makes it listen on loopback as well, for tests that put something in between: every account of the
-    machine can then connect.
+    As root it runs as an existing plain account, because PostgreSQL refuses root. If that account cannot reach
+    `data_dir` (a checkout in /root, say), its files go to a folder under /var/tmp, with a link to it. No permissions
+    are changed. `durable=False` switches off fsync and related settings: for tests, never for work. `tcp_port` makes it
+    listen on loopback as well, for tests that put a proxy in between. Every account of the machine can then connect.
     """
 
     stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
@@ -54,7 +53,7 @@ class Postgres:
         return self._tcp_port or 5432  # also part of the socket's name
 
     def prepare(self) -> None:
-        """Stop what a killed supervisor left, and make the cluster where there is none. Safe to repeat."""
+        """Stop a server that a killed supervisor left, and create the cluster if there is none. Safe to repeat."""
         self._stop_leftover()
         _own_directory(self.sockets, self._account)
         if not self.files.exists():
@@ -82,7 +81,7 @@ class Postgres:
         return self._popen("postgres", "-D", str(self.files), *arguments, output=output)
 
     def is_ready(self) -> bool:
-        """Whether the running server says of itself that it takes connections (line 8 of its pid file)."""
+        """Whether the running server reports that it accepts connections (line 8 of its pid file)."""
         try:
             lines = (self.files / "postmaster.pid").read_text().splitlines()
         except OSError:
@@ -90,11 +89,11 @@ class Postgres:
         return len(lines) >= 8 and lines[7].strip() == "ready"
 
     def _initialise(self) -> None:
-        """Make the cluster beside its place and move it there, so that a broken attempt leaves none behind."""
+        """Create the cluster in another folder and move it into place, so that a failed attempt leaves none behind."""
         unfinished = self.files.with_name("postgres.new")
         shutil.rmtree(unfinished, ignore_errors=True)
         _own_directory(unfinished, self._account)
-        # PostgreSQL's own C.UTF-8 (since 17) needs no locale of the machine: macOS has none of that name.
+        # PostgreSQL's own C.UTF-8 (since 17) needs no locale of the machine; macOS lacks one of that name.
         locale = ["--no-locale"]
         if self._version() >= 17:
             locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -114,11 +113,11 @@ class Postgres:
             return
         pid = int(recorded)
         if not processes.is_alive(pid):
-            return  # PostgreSQL itself looks after a stale file, and after sessions that outlive their postmaster
+            return  # PostgreSQL handles a stale file, and sessions that outlive their postmaster
         if str(self.files) in processes.command_line(pid):
             processes.stop_stranger(pid, self.stop_signal)
         else:
-            pid_file.unlink(missing_ok=True)  # the number was given to somebody else's process meanwhile
+            pid_file.unlink(missing_ok=True)  # another process has got this number meanwhile
 
     @functools.cache  # noqa: B019 - one or two servers live as long as the process
     def _version(self) -> int:
@@ -134,7 +133,7 @@ class Postgres:
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,
             cwd="/",
-            # Nothing of the caller's PG* variables; a known PATH, because initdb looks for its neighbours.
+            # Drops the caller's PG* variables. A known PATH, because initdb looks for its neighbours.
             env={"PATH": f"{self._bin}:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
             user=account and account.pw_uid,
             group=account and account.pw_gid,
@@ -185,7 +184,7 @@ def _readable_binaries(bin_dir: Path, account: pwd.struct_passwd | None) -> Path
         try:
             unfinished.rename(copy)
         except OSError:
-            shutil.rmtree(unfinished, ignore_errors=True)  # another checkout was faster
+            shutil.rmtree(unfinished, ignore_errors=True)  # another checkout has made it meanwhile
     _own_directory(copy, None, mode=0o755)
     return copy / bin_dir.relative_to(package.parent)
 
@@ -195,9 +194,9 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _account_for(files: Path) -> pwd.struct_passwd | None:
-    """The account that PostgreSQL shall run as, None for our own: PostgreSQL refuses to run as root.
+    """The account to run PostgreSQL as, None for our own: PostgreSQL refuses to run as root.
 
-    Files that exist already stay with their owner, so a stack made by a plain user can be started by root.
+    Existing files keep their owner, so root can start a stack that a plain user made.
     """
     if os.geteuid() != 0:
         return None
@@ -218,7 +217,7 @@ def _account_for(files: Path) -> pwd.struct_passwd | None:
 
 
 def _can_reach(account: pwd.struct_passwd | None, path: Path) -> bool:
-    """Whether that account may use what is in `path` (a folder: enter it; a file: read it)."""
+    """Whether that account may use `path` (enter a folder, read a file)."""
     if account is None:
         return True
     question = 'if [ -d "$1" ]; then [ -x "$1" ]; else [ -r "$1" ]; fi'
@@ -234,10 +233,10 @@ def _can_reach(account: pwd.struct_passwd | None, path: Path) -> bool:
 
 
 def _place(data_dir: Path, account: pwd.struct_passwd | None) -> Path:
-    """Where the files go: `data_dir`, or what its link `postgres` points to, a folder under /var/tmp.
+    """The folder of the files: `data_dir`, or the target of its link `postgres`, a folder under /var/tmp.
 
-    The link alone leads there. So a data folder that was removed and made again starts empty, as anybody would expect,
-    and no stranger can guess the name beforehand.
+    Only the link leads there. So a data folder that was removed and made again starts empty, as people expect, and a
+    stranger cannot guess the name beforehand.
     """
     link = data_dir / "postgres"
     if link.is_symlink():
@@ -255,7 +254,7 @@ def _place(data_dir: Path, account: pwd.struct_passwd | None) -> Path:
 
 
 def _own_directory(path: Path, account: pwd.struct_passwd | None, *, mode: int = 0o700) -> None:
-    """Make a folder of that account's, or make sure that the one that stands there is no stranger's."""
+    """Make a folder that belongs to that account, or check that an existing one does."""
     uid = account.pw_uid if account else os.geteuid()
     try:
         path.mkdir(mode=mode)

@@ -1,6 +1,6 @@
-"""Server processes as children of ours: waited for, stopped, ended with us; and what a killed supervisor left behind.
+"""Server processes as our children: wait for them, stop them, tie them to us, and find those of a killed supervisor.
 
-Nothing here knows what kind of server it is.
+Knows nothing of particular servers.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ def wait_ready(server: Server, process: "subprocess.Popen[bytes]", *, seconds: f
 
 
 def stop(process: "subprocess.Popen[bytes]", stop_signal: signal.Signals) -> None:
-    """End a child of ours: politely, then after half a minute by force."""
+    """Stop a child: by the signal, and after half a minute by SIGKILL."""
     if process.poll() is None:
         process.send_signal(stop_signal)
         try:
@@ -50,7 +50,7 @@ def stop(process: "subprocess.Popen[bytes]", stop_signal: signal.Signals) -> Non
 
 
 def stop_stranger(pid: int, stop_signal: signal.Signals) -> None:
-    """End a process that is not our child: politely, then after half a minute by force."""
+    """Stop a process that is not our child: by the signal, and after half a minute by SIGKILL."""
     try:
         os.kill(pid, stop_signal)
     except ProcessLookupError:
@@ -75,14 +75,14 @@ def is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    try:  # a zombie, which nobody has collected yet, does nothing more
+    try:  # a zombie counts as ended
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (OSError, IndexError):
         return True
 
 
 def command_line(pid: int) -> str:
-    """The command of any process, "" where it cannot be seen: from /proc, or from `ps` where there is none (macOS)."""
+    """The command line of any process, "" if it is invisible: from /proc, or from `ps` without one (macOS)."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
@@ -95,10 +95,10 @@ def command_line(pid: int) -> str:
 
 
 def tied_to_parent(last_signal: signal.Signals, *, parent: int | None = None) -> Callable[[], None] | None:
-    """A `preexec_fn` after which Linux sends the child `last_signal` as soon as its parent is gone, also by kill -9.
+    """A `preexec_fn` after which Linux sends the child `last_signal` when its parent ends, even by kill -9.
 
-    macOS has nothing of the kind: there the next start finds leftovers by their pid files. The parent must start
-    children from a thread that lives as long as itself, because the kernel watches the thread.
+    macOS has no such feature: there the next start finds leftovers by their pid files. The parent must start children
+    from a thread that lives as long as the process, because the kernel watches the thread.
     """
     if sys.platform != "linux":
         return None
@@ -108,13 +108,13 @@ def tied_to_parent(last_signal: signal.Signals, *, parent: int | None = None) ->
     def tie() -> None:
         prctl(1, int(last_signal), 0, 0, 0)  # 1 = PR_SET_PDEATHSIG
         if os.getppid() != expected:
-            os._exit(1)  # the parent died before the kernel was told
+            os._exit(1)  # the parent died before prctl took effect
 
     return tie
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file that only its owner may read, atomically."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
     with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

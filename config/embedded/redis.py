@@ -1,4 +1,4 @@
-"""A Redis (or Valkey) server: its program, its settings, its record for whoever finds it left behind."""
+"""A Redis (or Valkey) server: its program, its settings, and its record, by which a later start finds it."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ from config.embedded import processes
 class Redis:
     """One Redis (or Valkey) server on a free loopback port, behind a random password, with nothing on disk.
 
-    The service keeps nothing in Redis that it could not lose, so neither does this server.
+    The service can lose everything that it keeps in Redis, so this server stores nothing.
     """
 
     stop_signal = signal.SIGTERM
@@ -64,7 +64,7 @@ class Redis:
             process.stdin.write("\n".join(lines).encode() + b"\n")
             process.stdin.close()
         except BrokenPipeError:
-            pass  # it ended at once; whoever watches the process says so
+            pass  # it ended at once; the supervisor reports that
         return process
 
     def is_ready(self) -> bool:
@@ -94,7 +94,7 @@ def _binary() -> str:
 
 
 def _ask(port: int, password: str, command: str) -> str:
-    """One command's answer from a local server. Raises OSError where none answers, "-ERR…" comes back as text."""
+    """The answer of a local server to one command. Raises OSError if none answers; "-ERR…" is returned as text."""
     with socket.create_connection(("127.0.0.1", int(port)), timeout=1) as connection:
         connection.sendall(f"AUTH {password}\r\n{command}\r\nQUIT\r\n".encode())
         answer = b""

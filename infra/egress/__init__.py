@@ -1,1 +1,1 @@
-"""The guarded way out: which addresses may be asked, and the two HTTP clients that hold to it."""
+"""Guarded requests to other people's servers: the allowed addresses, and the two HTTP clients that enforce them."""

@@ -1,7 +1,7 @@
-"""Where requests to other people's servers may go: the shape of an address, what its name leads to, what is public.
-What is alike in both clients, `http` and `egress`, stands here too.
+"""Decides where requests to other people's servers may go: the form of an address, the lookup of its name, and which
+addresses are public. Both clients, `requests_client` and `async_client`, use it.
 
-Knows no settings and no Django, so that clients which may not know them keep the same rules (`egress`).
+Knows no settings and no Django, so that clients without them can apply the same rules.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from AntiSSRF import IPAddressRanges
 from urllib3.util import parse_url
 
 PRIVATE = "points into a private network"
-# The most look-ups under way: of all, and of one organisation. The system's resolver gives up an unanswered one when it
-# likes, so whoever has many slow names waits for their own alone.
+# Limits of concurrent look-ups: of all, and of one organisation. The system's resolver times out when it likes, so an
+# organisation with many slow names must delay only itself.
 MOST_LOOK_UPS = 64
 MOST_LOOK_UPS_OF_ONE = 8
 _ODD = re.compile(r"[\x00-\x20\x7f\\]")
-# Beside the list: IPv4 addresses in the form that IPv6 began with.
+# Beside the list: IPv4-compatible IPv6 addresses, an old form.
 _PRIVATE = tuple(ipaddress.ip_network(block) for block in (*IPAddressRanges.recommended_latest, "::/96"))
 _asker: ContextVar[str] = ContextVar("asker", default="")
-_under_way: dict[str, tuple[str, Future[list[str]]]] = {}  # of each host: whose look-up it is, and its outcome
+_under_way: dict[str, tuple[str, Future[list[str]]]] = {}  # by host: the asking organisation, and the result
 _lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`allow_private`: any address, any port, and plain http: in development, and where the operator states it."""
+    """`allow_private` permits any address, any port and plain http: in development, or where the operator says so."""
 
     ports: tuple[int, ...] = (443, 8443)
     allow_private: bool = False
 
 
 class NoAddress(Exception):
-    """A name leads nowhere, or is not looked up in time."""
+    """A name has no address, or its look-up timed out."""
 
 
 def refusal_of_shape(url: str, rules: Rules) -> str | None:
-    """Why no request may go to this address, as the end of a sentence, by its looks alone; None if it may."""
+    """Why no request may go to this address, as the end of a sentence, judged by its text alone; None if it may."""
     if len(url) > 2_000 or _ODD.search(url):
         return "must be an address without spaces or control characters, of at most 2,000 characters"
     try:
@@ -61,7 +61,7 @@ def refusal_of_shape(url: str, rules: Rules) -> str | None:
     schemes = ("https", "http") if rules.allow_private else ("https",)
     if parts.scheme not in schemes:
         return f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
-    # Two readings of one address are how a guard is fooled.
+    # Two parsers that read one address differently are how attackers get past a guard.
     if not host or (judged.host or "").strip("[]").lower() != host.lower() or "%" in host:
         return "must name a host"
     if "@" in parts.netloc:
@@ -78,8 +78,10 @@ def host_of(url: str) -> str:
 
 
 def is_inside(host: str) -> bool:
-    """Whether a host is this machine or not public by its text alone: as an address, in whichever notation, or as
-    `localhost`. Nothing is looked up."""
+    """Whether the host's text alone shows this machine or a private address: in any notation, or `localhost`.
+
+    Looks nothing up.
+    """
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -95,7 +97,7 @@ def is_inside(host: str) -> bool:
 
 @contextmanager
 def asking_for(org_id: str) -> Iterator[None]:
-    """Look-ups of this thread, and of what it begins in an event loop, are this organisation's."""
+    """Counts look-ups of this thread, and of its coroutines in an event loop, for this organisation."""
     token = _asker.set(org_id)
     try:
         yield
@@ -104,19 +106,19 @@ def asking_for(org_id: str) -> Iterator[None]:
 
 
 class NoCookies(DefaultCookiePolicy):
-    """Keeps no cookie and sends none: what a server sets would go along with the requests of other organisations."""
+    """Stores no cookie and sends none: a cookie would go along with the requests of other organisations."""
 
     def __init__(self) -> None:
         super().__init__(allowed_domains=())
 
 
 def are_allowed(addresses: Sequence[str], rules: Rules) -> bool:
-    """Whether every one of them is public, or the rules ask for no such thing."""
+    """Whether all addresses are public, or the rules allow private ones."""
     return rules.allow_private or all(map(_is_public, addresses))
 
 
 def look_up(host: str, *, seconds: float) -> list[str]:
-    """Every address of a name, once each, in the system's order. Raises NoAddress."""
+    """All addresses of a name, each once, in the system's order. Raises NoAddress."""
     try:
         return _begin(host).result(max(seconds, 0))
     except TimeoutError:
@@ -124,7 +126,7 @@ def look_up(host: str, *, seconds: float) -> list[str]:
 
 
 async def look_up_beside(host: str, *, seconds: float) -> list[str]:
-    """The same for an event loop, which goes on meanwhile."""
+    """The same for an event loop, without blocking it."""
     try:
         return await asyncio.wait_for(asyncio.wrap_future(_begin(host)), max(seconds, 0))
     except TimeoutError:
@@ -132,7 +134,7 @@ async def look_up_beside(host: str, *, seconds: float) -> list[str]:
 
 
 def _begin(host: str) -> Future[list[str]]:
-    """The look-up of this host that is under way, or a new one. Whoever gives up waiting cancels nothing."""
+    """The running look-up of this host, or a new one. A caller that stops waiting cancels nothing."""
     asker = _asker.get()
     with _lock:
         if host in _under_way:

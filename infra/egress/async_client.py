@@ -1,8 +1,9 @@
-"""The guard of `http` for clients that are not ours: providers' SDKs and MCP speak through the client made here.
+"""Guarded HTTP client for the SDKs of providers and of MCP, which bring code of their own.
 
-A name is looked up when a connection is made, every address that it gives is judged, and the connection goes to one of
-these, under the name's certificate: a name that leads elsewhere a moment later changes nothing. No redirects, no
-proxies, no cookies, no passwords of the environment; answers are bounded, and not packed: a packed one has no bound.
+It looks up the name for each connection, judges every address of it, and connects to one of these, under the name's
+certificate. So a name that changes its address a moment later gains nothing. It follows no redirects, and uses no
+proxies, cookies or passwords of the environment. Answers are limited in size, and uncompressed, because a compressed
+answer has no limit.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ FAILURES = (httpx2.HTTPError, httpx2.InvalidURL)
 
 
 class Refused(httpcore2.ConnectError):
-    """The guard does not let this address through, or it sends on to another one."""
+    """The guard refuses this address, or the answer is a redirect."""
 
 
 class Unfit(httpcore2.ReadError):
-    """The answer is longer than allowed, or packed."""
+    """The answer is longer than allowed, or compressed."""
 
 
 _loops: list[asyncio.AbstractEventLoop] = []
@@ -45,8 +46,8 @@ _loops_lock = threading.Lock()
 
 
 def loop() -> asyncio.AbstractEventLoop:
-    """The one of this process in which such clients live: what one of them has open belongs to its loop, so all who ask
-    first, at the same time, must agree on it."""
+    """The event loop of all such clients in this process. An open connection belongs to its loop, so all callers must
+    get the same one, even if they first ask at the same time."""
     with _loops_lock:
         if not _loops:
             _loops.append(asyncio.new_event_loop())
@@ -55,7 +56,7 @@ def loop() -> asyncio.AbstractEventLoop:
 
 
 def client(rules: Rules, *, max_bytes: int, network: httpcore2.AsyncNetworkBackend | None = None) -> Client:
-    """A client for one event loop, that many may share. Time-outs come with each request."""
+    """A client for one event loop, which many callers may share. Each request states its time-outs."""
     return httpx2.AsyncClient(
         transport=_Guarded(rules, max_bytes, network or _Network(rules)),
         timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS),
@@ -66,18 +67,18 @@ def client(rules: Rules, *, max_bytes: int, network: httpcore2.AsyncNetworkBacke
 
 
 def rehearsed(body: bytes) -> Client:
-    """A client whose every request is answered with this JSON, and goes nowhere."""
+    """A client that answers every request with this JSON, without a network."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     return client(Rules(), max_bytes=len(body), network=httpcore2.AsyncMockBackend([head, body]))
 
 
 def refused(error: BaseException | None) -> str | None:
-    """Why the guard stopped what ended in this error, as the end of a sentence; None where it did not."""
+    """Why the guard refused the request behind this error, as the end of a sentence; None if it did not."""
     return _found(error, Refused)
 
 
 def unfit(error: BaseException | None) -> str | None:
-    """What was wrong with the answer, where its size or packing was what ended in this error."""
+    """Why the answer behind this error was refused (size or compression); None if it was not."""
     return _found(error, Unfit)
 
 
@@ -91,7 +92,7 @@ def _found(error: BaseException | None, kind: type[Exception]) -> str | None:
 
 @cache
 def _trusted() -> ssl.SSLContext:
-    """The authorities that certificates are judged by; slow to read, and the same for all."""
+    """The trusted certificate authorities: slow to load, and the same for all clients."""
     return httpx2.create_ssl_context(trust_env=False)
 
 
@@ -100,7 +101,7 @@ class _Guarded(httpx2.AsyncHTTPTransport):
         super().__init__(verify=_trusted(), trust_env=False)
         self._rules = rules
         self._max_bytes = max_bytes
-        # The transport takes no network of ours; its pool does. Nothing was opened by the one that is thrown away.
+        # The transport accepts no network backend, but its pool does. The discarded pool has opened nothing.
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=_trusted(),
             max_connections=_CONNECTIONS,

@@ -1,10 +1,10 @@
-"""Our own client to other people's servers: one request, no retries, no redirects, no proxies, one deadline.
+"""Our own HTTP client to other people's servers: one request, no retries, no redirects, no proxies, one deadline.
 
-A name is resolved once, and the connection is made to an address that this gave, under the name's certificate. For
-guarded requests (all but those to an address that the operator states) every address that it gave must be public, by
-AntiSSRF's list (`addresses`). Its own session is not used: it looks names up without a deadline, and a name server that
-keeps quiet would hold a thread for half a minute. The caller learns which of three things happened: nothing was
-written, something may have been written, or there is an answer.
+It resolves a name once, and connects to one of its addresses, under the name's certificate. For guarded requests every
+address must be public, by AntiSSRF's list (`addresses`). Only requests to an address that the operator set are
+unguarded. AntiSSRF's session is not used: it looks names up without a deadline, and a silent name server would hold a
+thread for half a minute. The caller learns one of three facts: nothing was written, something may have been written, or
+there is an answer.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from infra.egress import addresses
 
-# For the name, the connection and TLS together: the time from the claim of a message to its first byte has to stay
-# under 2 s.
+# For the name, the connection and TLS together: a message's first byte must leave within 2 s of its claim.
 CONNECT_SECONDS = 1.5
 READ_SECONDS = 5.0
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -65,8 +64,9 @@ class Answer:
 
 
 def send_seconds() -> float:
-    """The longest that one request may take, from the look-up of its name to the last byte of its answer: well within
-    the grace, or a message might be looked up in mid-flight.
+    """The longest that one request may take, from the look-up of its name to the last byte of its answer.
+
+    It is well below the grace; otherwise a message might be looked up while it is being sent.
     """
     return min(CONNECT_SECONDS + READ_SECONDS + 0.3, settings.DELIVERY_GRACE_SECONDS / 2)
 
@@ -80,10 +80,9 @@ def post(
     before_post: Callable[[], None] | None = None,
     seconds: float | None = None,
 ) -> Answer:
-    """POST once. `before_post` runs when the connection stands, before the first byte; what it raises, comes out. It
-    takes `seconds` in all at most, or `send_seconds()`.
+    """POST once, within `seconds` or `send_seconds()` in all.
 
-    Raises HttpError.
+    `before_post` runs once connected, before the first byte; its exceptions pass through. Raises HttpError.
     """
     seconds = seconds or send_seconds()
     exchange = _Exchange(seconds, read_seconds=min(seconds, READ_SECONDS), before_post=before_post)
@@ -101,9 +100,9 @@ def request(
 ) -> Answer:
     """One guarded request that may take `seconds` in all. Raises HttpError.
 
-    `on_start` is handed something that gives the request up, from any thread: at once where the connection stands, and
-    else when the time to connect is over. It then ends as NotConnected or NoAnswer, whichever holds, or with an answer
-    that is not whole.
+    `on_start` gets a function that cancels the request, from any thread. With a connection it ends at once, else when
+    the time to connect is over. It then ends as NotConnected or NoAnswer, whichever is true, or with an answer that is
+    not whole.
     """
     exchange = _Exchange(seconds, read_seconds=seconds)
     if on_start:
@@ -153,7 +152,7 @@ def _send_to(
 def refusal(url: str) -> str | None:
     """Why no request may go to this address, by its text alone, as the end of a sentence; None if it may.
 
-    For doors, which look no name up: a slow one would hold their thread. Where it leads is judged at each request.
+    For API views, which look no name up: a slow one would hold their thread. Each request judges the addresses.
     """
     if reason := refusal_of_shape(url):
         return reason
@@ -166,12 +165,12 @@ def refusal_of_shape(url: str) -> str | None:
 
 
 def rules() -> addresses.Rules:
-    """What the settings say of addresses that are not the operator's own."""
+    """The settings' rules for addresses that are not the operator's own."""
     return addresses.Rules(ports=settings.EGRESS_PORTS, allow_private=settings.ALLOW_PRIVATE_ADDRESSES)
 
 
 def _look_up(url: str, *, seconds: float) -> list[str]:
-    """Every address of the host's name. Raises NotConnected."""
+    """All addresses of the host's name. Raises NotConnected."""
     try:
         return addresses.look_up(addresses.host_of(url), seconds=seconds)
     except addresses.NoAddress as error:
@@ -180,8 +179,9 @@ def _look_up(url: str, *, seconds: float) -> list[str]:
 
 # --- One exchange ----------------------------------------------------------------------------------------------
 class _Exchange:
-    """What one request of this thread has come to. Its socket is cut when the time to connect, or all of it, is over,
-    however slowly the other side drips: TLS too is done one small piece at a time.
+    """The state of this thread's request. It cuts the socket when the time to connect, or the whole time, is over.
+
+    That also stops a slow drip of bytes, and a TLS handshake in small pieces.
     """
 
     current = threading.local()
@@ -201,7 +201,7 @@ class _Exchange:
         return 0.0 if self._is_given_up else self._connected_by - time.monotonic()
 
     def give_up(self) -> None:
-        """From any thread. What is opened later is cut when it is."""
+        """Cancel, from any thread. A socket that opens later is cut at once."""
         self._is_given_up = True
         for handle in self._handles:
             self._cut(handle)
@@ -218,7 +218,7 @@ class _Exchange:
                 handle.close()
 
     def opened(self, sock: socket.socket) -> None:
-        # A handle of our own: TLS takes the first one over, and closing it would not reach who waits in it.
+        # Keep a duplicate: TLS takes over the socket, and closing that would not wake the thread that waits in it.
         self._handles.append(sock.dup())
         self._time_out(self._connected_by)
         if self._is_given_up:
@@ -258,7 +258,7 @@ class _Connection(HTTPConnection):
 
 
 class _SecureConnection(_Connection, HTTPSConnection):
-    """What `super()` is in the methods above is TLS' own class here."""
+    """A separate class, because `super()` in the methods above must mean TLS' own class here."""
 
 
 class _Pool(urllib3.HTTPConnectionPool):
@@ -270,7 +270,7 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 
 
 class _Pinned(HTTPAdapter):
-    """Connects to an address that was looked up and judged before, under the name that the request has."""
+    """Connects to an address that was looked up and judged before, under the request's host name."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -291,7 +291,7 @@ class _Pinned(HTTPAdapter):
 
 
 def _session(address: str) -> requests.Session:
-    """A new session for each request: nothing is shared between threads, and an address is judged every time."""
+    """A new session per request: threads share nothing, and every request judges its address."""
     session = requests.Session()
     session.trust_env = False
     session.cookies.set_policy(addresses.NoCookies())
