@@ -1,11 +1,11 @@
-"""The seam to language models: a turn goes in, a reply comes out. Knows neither jobs nor channels.
+"""The interface to language models: takes a turn, returns a reply. Knows neither jobs nor channels.
 
-`scripted` is a double that ships: it thinks nothing and costs nothing, and every profile that names no other model runs
-on it. Hosted models are named `provider:model` (`openai:gpt-5-mini`, `anthropic:claude-…`, `google:gemini-…`); what
-speaks to them takes a second or more to read, so a worker reads it when it has a quiet second, where a profile names
-one (`preload`), and else with the first call.
+`scripted` is a test double that ships with the service: it follows a script and costs nothing. Every profile that names
+no other model uses it. Hosted models are named `provider:model` (`openai:gpt-5-mini`, `anthropic:claude-…`,
+`google:gemini-…`). Importing their packages takes a second or more. So a worker imports them in an idle moment, if a
+profile names such a model (`preload`); otherwise the first call does.
 
-A package rather than one file, for the shapes, the double and the providers change for different reasons.
+This is a package, because the shapes, the double and the providers change for different reasons.
 """
 
 import re
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 MODELS: dict[str, Model] = {"scripted": ScriptedModel()}
-# Providers, and the address of each.
+# Providers and their addresses.
 PROVIDERS = {
     "openai": "https://api.openai.com/v1",
     "anthropic": "https://api.anthropic.com",
@@ -51,13 +51,13 @@ _HOSTED = re.compile(r"([a-z]+):([A-Za-z0-9][A-Za-z0-9._:/@-]{0,119})")
 
 
 def provider_of(name: str) -> str:
-    """`"openai"` of `"openai:gpt-5-mini"`; empty for the models that ship."""
+    """`"openai"` for `"openai:gpt-5-mini"`; empty for models that ship with the service."""
     hosted = _HOSTED.fullmatch(name)
     return hosted[1] if hosted and name not in MODELS else ""
 
 
 def check(name: str) -> str:
-    """What is wrong with the name of a model; empty if nothing is."""
+    """A complaint about the name of a model; empty if it is valid."""
     if name in MODELS or provider_of(name) in PROVIDERS:
         return ""
     return f"must be {', '.join(MODELS)}, or a hosted model as provider:model; providers are {', '.join(PROVIDERS)}"
@@ -74,7 +74,7 @@ def get(name: str) -> Model:
 
 
 def preload(providers: Iterable[str]) -> None:
-    """Read what speaks to these providers, which takes a second or more of CPU: before the first turn, not in it."""
+    """Import these providers' packages before the first turn: it takes a second or more of CPU."""
     if wanted := [provider for provider in providers if provider in PROVIDERS]:
         from agent_jobs.llm import hosted
 
@@ -82,7 +82,7 @@ def preload(providers: Iterable[str]) -> None:
 
 
 def answer(route: Route, turn: Turn, on_start: OnStart | None = None) -> Reply:
-    """Of this very model, as the database can hold it."""
+    """Call exactly this route, without fallback. The reply is safe to store in the database."""
     return reading.sound(get(route.model).answer(turn, route.access, on_start))
 
 
@@ -90,12 +90,12 @@ Call = Callable[[Route, Turn, OnStart | None], Reply]
 
 
 def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, call: Call = answer) -> Reply:
-    """The answer of the first model, or of the next one where that cannot answer now. The reply says whose it is.
+    """Call the first model, and the next one if that cannot answer now. `Reply.model` says which one answered.
 
-    `call` makes each single call, for who has something to do around it.
+    `call` makes each single call; a caller may wrap `answer`.
 
-    Raises what the first one raised; where they differ in that, as RetryableError, for one of them may answer later.
-    Where it was a cap that kept the next one from being asked, that is its code, and the cap is told of.
+    Raises the first model's error. If a retry of either may succeed, that is a RetryableError. If a cap prevented the
+    fallback's call, the error has the cap's code and context.
     """
     first, *others = routes
     if first.unreachable:
@@ -103,8 +103,8 @@ def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, ca
     try:
         return call(first, turn, on_start)
     except RunError as error:
-        # Another model may answer where this one's account is empty. Any other permanent error would be the same again
-        # (a refusal, a request that does not hold), or somebody has to look (a wrong key).
+        # Another model may answer if this one's account is empty. Other permanent errors would repeat (a refusal, an
+        # invalid request), or need a person (a wrong key).
         may_help = isinstance(error, RetryableError) or error.code == "model_quota_exceeded"
         if error.code == CANCELED or not may_help:
             raise
@@ -120,9 +120,9 @@ def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, ca
 
 
 def _both(failed: RunError, fallback: RunError) -> RunError:
-    """One error of two: what the first was, and when the sooner of them is worth another try.
+    """Combine two errors: the first one's code, and the earlier of their retry times.
 
-    A cap comes before what the first was: people can do something about it, and may be asked to.
+    A cap's code comes first, because people can raise a cap, and may be asked to.
     """
     message = f"{failed.message}; the fallback: {fallback.message}"
     is_capped = fallback.code == BudgetExhausted.code

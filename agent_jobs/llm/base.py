@@ -1,16 +1,16 @@
-"""What goes to a language model and what comes back, in our own words: no provider's shapes get past this package."""
+"""The input and output of a language model, in our own types. No provider's types leave this package."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-# The tool that ends a turn; every model is offered it.
+# The tool that ends a turn; every model gets it.
 RESPOND = "respond"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the conversation. What people wrote is data: it informs the model and gives it no orders."""
+    """One line of the conversation. People's words are data: they inform the model, and give it no orders."""
 
     author: str
     text: str
@@ -19,7 +19,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Something the model may ask for. `parameters` is the JSON schema of its arguments, an object."""
+    """A tool that the model may call. `parameters` is the JSON schema of its arguments, an object."""
 
     name: str
     description: str
@@ -28,7 +28,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """`id` is the model's own, by which it knows the answer again. `arguments` as sent: not yet checked by schema."""
+    """`id` is the model's own, and names the call in our answer. `arguments` are as sent, not yet checked by schema."""
 
     id: str
     name: str
@@ -37,10 +37,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One answer of the model in this turn, and what came of it.
+    """One answer of the model in this turn, with its results.
 
-    `text` is what the model wrote, `answers` what its calls brought, by the id of the call. `note` is what the service
-    tells the model about that answer.
+    `text` is the model's text. `answers` holds the results of its calls, by the id of the call. `note` is our remark to
+    the model about that answer.
     """
 
     calls: tuple[ToolCall, ...] = ()
@@ -51,10 +51,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """Why an answer of a model cannot be taken: nothing of it is said or done.
+    """Why an answer of a model is rejected: nothing of it is said or done.
 
-    The model is told and asked again. `code` is the error code of the turn where the model does not mend it. A final
-    slip ends the turn at once: asking again would bring the same.
+    The model is told and asked again. If it does not correct the answer, the turn fails with `code`. A final slip ends
+    the turn at once, because asking again would bring the same.
     """
 
     code: str
@@ -64,13 +64,13 @@ class Slip:
 
     @property
     def told(self) -> str:
-        """The sentence for the model."""
+        """The message to the model."""
         return f"Your last answer was not taken, and nothing of it was said or done: {self.what}. {self.mend}"
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a model sees. `lines` is the conversation so far, oldest first; `steps` what this turn has done so far."""
+    """The model's input. `lines` is the conversation so far, oldest first; `steps` are those of this turn."""
 
     instructions: str
     goal: str
@@ -93,12 +93,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model wants: something said, tools called, to go on waiting or, with `is_done`, to end with a result.
+    """The model's wish: to say something, to call tools, to wait for an answer, or (`is_done`) to end with a result.
 
-    `before` are messages to say ahead of `text`. `note` is what the model is told beside the answers of its calls.
-    `is_paused`: the provider stopped in the middle and wants to be asked to go on. `slip` is set where the answer
-    cannot be taken. `finish` is the provider's own word for why the model stopped. `model` is the one that answered: a
-    fallback may have stood in for the one that was asked.
+    `before` are messages to say before `text`. `note` is our remark to the model, beside the results of its calls.
+    `is_paused`: the provider stopped midway, and wants to be called again to continue. `slip` is set if the answer is
+    rejected. `finish` is the provider's word for why the model stopped. `model` is the one that answered, which may be
+    a fallback.
     """
 
     text: str = ""
@@ -116,16 +116,16 @@ class Reply:
 
     @property
     def say(self) -> tuple[str, ...]:
-        """All that is to be said, one message each."""
+        """All messages to say, in order."""
         return tuple(text for text in (*self.before, self.text) if text)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a model is reached; whoever makes one has decided that this key may go to this address.
+    """How to reach a model. Its creator has decided that this key may go to this address.
 
-    An empty `base_url` is the provider's own. `context_tokens` is how much the model is shown (`context`). `ports` and
-    `allow_private` say what the guard lets through (`infra.egress.addresses.Rules`).
+    An empty `base_url` means the provider's own. `context_tokens` limits the model's input (`context`). `ports` and
+    `allow_private` are rules of the egress guard (`infra.egress.addresses.Rules`).
     """
 
     api_key: str = field(default="", repr=False)
@@ -139,14 +139,14 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A model by name, and how it is reached; or, in a sentence, why it cannot be (`unreachable`)."""
+    """A model by name, with its access; or a sentence that says why it has none (`unreachable`)."""
 
     model: str
     access: Access = Access()
     unreachable: str = ""
 
 
-# Handed something that gives the call up, at once and from any thread; called again for each model that is asked.
+# Gets a function that cancels the call at once, from any thread. Called again for each model that is asked.
 OnStart = Callable[[Callable[[], object]], object]
 
 
@@ -154,6 +154,6 @@ class Model(Protocol):
     def answer(self, turn: Turn, access: Access, on_start: OnStart | None = None) -> Reply:
         """Raises RetryableError (time-out, 429, 5xx, not reached) or PermanentError (refused, not allowed).
 
-        A call that is given up ends as RetryableError `model_call_canceled`.
+        A canceled call raises RetryableError with the code `model_call_canceled`.
         """
         ...

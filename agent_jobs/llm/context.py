@@ -1,7 +1,7 @@
-"""Cuts a conversation to what a model can be shown: instructions, goal and tools stay, the middle of the talk goes.
+"""Cuts a conversation to a model's context: keeps instructions, goal and tools, and drops the middle of the talk.
 
-Kept are the first thing that a person wrote (it says what it is about) and the newest lines. Tokens are counted as
-bytes by three, which is on the safe side for most languages: providers' own counts would have to be asked for.
+It keeps the first line that a person wrote (it says what the talk is about) and the newest lines. Tokens are estimated
+as bytes divided by three, which is too high, and so safe, for most languages. Exact counts would need the provider.
 """
 
 import json
@@ -11,18 +11,18 @@ from dataclasses import replace
 from agent_jobs.llm.base import Line, Step, Turn
 
 BYTES_PER_TOKEN = 3
-# Of each line, for names, quotes and roles around it.
+# Allowance per line, for the names, quotes and roles around it.
 _LINE_TOKENS = 12
-# What one line, or one answer of a tool, is shortened to where even the newest does not fit; and the least of it.
+# The smallest size of a shortened line or tool result, even where the newest does not fit.
 _LEAST_BYTES = 300
 _SHORTENED = "[… {count:,} characters left out …]"
 _LEFT_OUT = "[… {count} earlier messages left out …]"
 
 
 def cut(turn: Turn, tokens: int) -> tuple[Turn, int]:
-    """The turn with at most so many tokens of context, and how many lines were left out of it.
+    """The turn with at most `tokens` of context, and the number of lines that were dropped.
 
-    Where what always stays takes all there is, the newest line is still shown, shortened.
+    If the fixed parts take all the room, the newest line still stays, shortened.
     """
     room = tokens - _fixed(turn)
     steps = turn.steps
@@ -36,7 +36,7 @@ def cut(turn: Turn, tokens: int) -> tuple[Turn, int]:
 
 
 def size(turn: Turn) -> int:
-    """About how many tokens the turn is."""
+    """Estimated tokens of the turn."""
     return _fixed(turn) + sum(map(_tokens_of_step, turn.steps)) + sum(map(_tokens_of, turn.lines))
 
 
@@ -45,7 +45,7 @@ def estimate(text: str) -> int:
 
 
 def _fixed(turn: Turn) -> int:
-    """What is never cut."""
+    """Tokens of the parts that are never cut."""
     tools = [(tool.name, tool.description, dict(tool.parameters)) for tool in turn.tools]
     told = json.dumps([tools, dict(turn.result_schema or {})], ensure_ascii=False, default=str)
     return sum(map(estimate, (turn.instructions, turn.goal, told)))
@@ -56,11 +56,11 @@ def _tokens_of(line: Line) -> int:
 
 
 def _fitting(lines: tuple[Line, ...], room: int) -> tuple[tuple[Line, ...], int]:
-    """The first human line, a note of what is left out, and as many of the newest as fit."""
+    """The first human line, a note of how many lines are left out, and as many of the newest as fit."""
     if sum(map(_tokens_of, lines)) <= room:
         return lines, 0
     room -= _LINE_TOKENS + estimate(_LEFT_OUT.format(count=len(lines)))
-    # No single line takes more than half of what there is.
+    # No single line takes more than half of the room.
     lines = tuple(_shortened_line(line, room // 2) for line in lines)
     first = next((number for number, line in enumerate(lines) if line.is_human), None)
     kept: list[int] = []
@@ -91,7 +91,7 @@ def _shortened_line(line: Line, room: int) -> Line:
 
 
 def _shortened_steps(steps: Sequence[Step], room: int) -> tuple[Step, ...]:
-    """Every call stays, for an answer without its call is refused; long answers of tools are shortened, all alike."""
+    """Keeps every call, because providers refuse a result without its call. Shortens long results, all to one size."""
     count = sum(len(step.calls) for step in steps)
     asked = sum(_tokens_of_step(replace(step, answers={})) for step in steps)
     most = max((room - asked) * BYTES_PER_TOKEN // max(count, 1), _LEAST_BYTES)
@@ -109,7 +109,7 @@ def _tokens_of_step(step: Step) -> int:
 
 
 def _shortened(text: str, most_bytes: int) -> str:
-    """Its beginning and its end, where it is longer than that."""
+    """The beginning and end of a text that is longer than `most_bytes`."""
     raw = text.encode(errors="replace")
     if len(raw) <= most_bytes:
         return text

@@ -1,8 +1,8 @@
-"""Fits JSON schemas to what providers take. The service checks arguments and results by the whole schema afterwards.
+"""Reduces JSON schemas to what providers accept. The service checks arguments and results by the whole schema later.
 
-OpenAI and Anthropic refuse a request in which the schema of any tool has anyOf, oneOf, allOf, not or enum at its top,
-so one tool of a strange MCP server would end every job of a type. Providers judge differently and change their minds;
-what all of them take is sent to all.
+OpenAI and Anthropic refuse a request if any tool's schema has anyOf, oneOf, allOf, not or enum at its top. So one tool
+of an unusual MCP server would fail every job of a type. Providers differ and change their rules, so all of them get
+what every one accepts.
 """
 
 import json
@@ -19,7 +19,7 @@ _MAX_TOLD = 1_000
 
 
 def of_tool(tool: Tool) -> Tool:
-    """The tool with a plain object as its schema; what had to go is told in the description."""
+    """The tool with a plain object as its schema; the description states the removed rules."""
     schema = _without_reference(tool.parameters)
     told = {key: schema[key] for key in _FOLDED if key in schema}
     fitted = {key: value for key, value in schema.items() if key not in told}
@@ -43,7 +43,7 @@ def of_tool(tool: Tool) -> Tool:
 
 
 def below(schema: Mapping[str, Any], *pointer: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A schema that is put into another one at `pointer`, and the definitions that its root needs for it."""
+    """A schema to embed in another one at `pointer`, and the definitions that the outer root needs for it."""
     inner = {key: value for key, value in schema.items() if key not in (*_DEFINITIONS, "$schema", "$id")}
     prefix = "".join(f"/{part}" for part in pointer)
     return _moved(inner, prefix), _moved(_definitions(schema), prefix)
@@ -54,7 +54,7 @@ def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_reference(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with a `$ref` at its root written out. Others stay: their definitions stay where they are."""
+    """The schema with a `$ref` at its root resolved. Other references stay, with their definitions."""
     found = dict(schema)
     for _ in range(8):
         reference = found.pop("$ref", None)
@@ -70,7 +70,7 @@ def _without_reference(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moved(node: Any, prefix: str) -> Any:
-    """References into definitions stay, for these move to the new root; all others get the prefix."""
+    """References into definitions stay, because definitions move to the new root; all others get the prefix."""
     if isinstance(node, Mapping):
         moved = {key: _moved(value, prefix) for key, value in node.items()}
         reference = node.get("$ref")

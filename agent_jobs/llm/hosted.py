@@ -1,10 +1,10 @@
-"""Models of providers, by way of pydantic-ai: one request in, one reply out; the loop around it is ours.
+"""Models of providers, through pydantic-ai: one request, one reply. The loop around it is ours.
 
-One event loop in a thread of its own serves all turns of the process, so a turn that waits costs a thread that sleeps
-and nothing else. A call that nobody waits for any more is given up at once: its connection is closed.
+One event loop in its own thread serves all turns of the process, so a waiting turn costs only a sleeping thread. A call
+that nobody waits for is canceled at once, and its connection closed.
 
-The model ends a turn by calling `respond`; providers that only speak say so as plain text. What people wrote goes in as
-JSON under a name, never as instructions.
+The model ends a turn by calling `respond`; models without tools do so as plain text. People's words go in as JSON under
+a name, never as instructions.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class HostedModel:
     def answer(self, turn: Turn, access: Access, on_start: OnStart | None = None) -> Reply:
         if not access.api_key:
             raise PermanentError(f"there is no key for {self.provider}", code="model_key_missing")
-        # Here and not in the loop, which others wait for: the first of a provider reads its whole package.
+        # Not in the event loop, which others wait for: a provider's first model imports its whole package.
         model = providers.model(self.provider, self.name, access)
         call = _submit(self._ask(model, turn, access))
         try:
@@ -143,7 +143,7 @@ def messages(turn: Turn) -> list[ModelMessage]:
 
     for line in turn.lines:
         if not line.text.strip():
-            continue  # providers refuse every request with a blank text in it
+            continue  # providers refuse a request that contains a blank text
         if line.is_human:
             user(_as_data(line))
         else:
@@ -192,7 +192,7 @@ def _respond(turn: Turn) -> ToolDefinition:
 
 
 # --- What comes back -------------------------------------------------------------------------------------------
-# The words of providers and gateways that pydantic-ai has no word for.
+# Stop reasons of providers and gateways that pydantic-ai does not know.
 _STOPS = {
     "model_context_window_exceeded": Stop.FULL,
     "pause_turn": Stop.PAUSED,
@@ -223,7 +223,7 @@ def _answer(response: ModelResponse, *, model: str, max_output_tokens: int) -> A
 
 
 def _unreadable(error: BaseException | None) -> Slip | None:
-    """The model's slip, where the provider's package stumbles over JSON that is too deep or holds too long numbers."""
+    """A slip, if the provider's package failed on JSON that is too deep or has too long numbers."""
     while error is not None:
         if isinstance(error, RecursionError):
             return Slip(reading.INVALID, "its JSON is nested too deep")
@@ -251,12 +251,12 @@ _RETRYABLE: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-# What providers' packages raise when an answer is JSON, and nothing that they know.
+# Errors of providers' packages for an answer that is JSON of an unknown shape.
 _STUMBLES = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 
 def _translated(provider: str, error: Exception) -> RetryableError | PermanentError:
-    """Ours for theirs. Their text may quote what was sent, so only its kind and status are told."""
+    """Our error for theirs. Their text may quote the request, so we keep only its kind and status."""
     if reason := async_client.refused(error):
         return PermanentError(
             f"the address of {provider} is not let through: it {reason}", code="model_address_refused"
@@ -278,10 +278,10 @@ def _translated(provider: str, error: Exception) -> RetryableError | PermanentEr
 
 # --- Before the first call -------------------------------------------------------------------------------------
 def preload(names: Iterable[str]) -> None:
-    """All that the first call of these providers would have to read or make: each is asked once, in this process alone.
+    """Import and create everything that the first call of these providers needs, by one mock call each in this process.
 
-    Packages are a second of it. The rest is what they make when they are first used, and would make in the first turns,
-    which mostly come all at once.
+    The import takes a second. Otherwise the first turns, which mostly come all at once, would pay for it, and for the
+    objects that packages create at first use.
     """
     for provider in names:
         rehearsed = providers.rehearsed(provider)

@@ -1,7 +1,7 @@
-"""The providers' own packages, as pydantic-ai drives them: a model for each name, address and key, made once.
+"""Creates pydantic-ai models on the providers' own packages, once for each name, address and key.
 
-All of them go through the guarded client of `infra.egress.async_client`, one for all, so that connections are kept;
-nothing but the key that came with the turn goes along.
+All use one guarded client (`infra.egress.async_client`), so that connections are reused. Only the turn's own key is
+sent.
 """
 
 import importlib
@@ -21,13 +21,13 @@ from infra.egress.addresses import Rules
 from infra.storable_text import storable
 
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
-# Read by the providers' own packages: they would send what is the operator's to an organisation's address, or log what
-# is sent.
+# Environment variables of the providers' packages. They would send the operator's values to an organisation's address,
+# or log requests.
 _READ_BY_SDKS = (
     *("OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_LOG"),
     *("ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_LOG"),
 )
-# The least that each provider's package takes for an answer.
+# The smallest valid answer of each provider, for `rehearsed`.
 _ANSWERS: dict[str, dict[str, Any]] = {
     "openai": {
         "id": "none",
@@ -56,17 +56,17 @@ _making = threading.Lock()
 
 def model(provider: str, name: str, access: Access) -> Model:
     rules = Rules(ports=access.ports, allow_private=access.allow_private)
-    with _making:  # many turns begin at once, and one of them is to make it
+    with _making:  # many turns begin at once, but only one may make it
         return _model(provider, name, access.api_key, access.base_url, rules)
 
 
 def rehearsed(provider: str) -> Model:
-    """A model that answers a word, and reaches nobody."""
+    """A model that answers one word, and calls nobody."""
     return _made(provider, "rehearsed", "none", "", async_client.rehearsed(json.dumps(_ANSWERS[provider]).encode()))
 
 
 def read(provider: str) -> None:
-    """Import what a model of it is made with, and no more."""
+    """Import the modules that create a provider's model, and no others."""
     for variable in _READ_BY_SDKS:
         os.environ.pop(variable, None)
     importlib.import_module(provider if provider != "google" else "google.genai")
@@ -81,13 +81,15 @@ def _model(provider: str, name: str, api_key: str, base_url: str, rules: Rules) 
 
 @lru_cache(maxsize=8)
 def _client(rules: Rules) -> async_client.Client:
-    """One for all providers and keys: these come with each request."""
+    """One client for all providers and keys: these come with each request."""
     return async_client.client(rules, max_bytes=MAX_ANSWER_BYTES)
 
 
 def _mended(response: Any) -> Any:
-    """An answer of OpenAI's or Anthropic's package, so that pydantic-ai takes it: halves of characters replaced, and no
-    usage rather than one that is none. A gateway's odd bookkeeping is no reason to lose a sound answer."""
+    """An answer of OpenAI's or Anthropic's package, repaired for pydantic-ai.
+
+    Replaces lone surrogates, and drops an invalid usage: a gateway's wrong counts are no reason to lose an answer.
+    """
     given = storable(response.model_dump(warnings=False, exclude_unset=True))
     for choice in given.get("choices") or ():
         for call in (choice.get("message") or {}).get("tool_calls") or ():
@@ -100,7 +102,7 @@ def _mended(response: Any) -> Any:
 
 
 def _mend_call(call: dict[str, Any]) -> None:
-    """Gateways leave out ids and types of calls, and hand over arguments as an object instead of a text."""
+    """Gateways omit ids and types of calls, and send arguments as an object instead of text."""
     call["id"] = call.get("id") or ""
     call["type"] = call.get("type") or "function"
     function = call.get("function")
@@ -113,7 +115,7 @@ _TOKENS_OF_ANTHROPIC = ("input_tokens", "output_tokens")
 
 
 def _usage(given: Any, counts: Sequence[str]) -> dict[str, Any] | None:
-    """With whole numbers, or none at all; what is stated beside them goes where they had to be mended."""
+    """The usage with whole numbers, or None. A repaired usage keeps only these counts."""
     stated: dict[str, Any] = given if isinstance(given, dict) else {}
     if all(type(stated.get(name)) is int for name in counts):
         return stated
@@ -131,7 +133,7 @@ def _made(provider: str, name: str, api_key: str, base_url: str, client: async_c
         "base_url": base_url or llm.PROVIDERS[provider],
         "http_client": client,
     }
-    # Retries are ours. As a setting of the request, that would make a client of its own for each.
+    # We retry ourselves. Set per request, this would create a new client each time.
     if provider == "openai":
         from openai import AsyncOpenAI
         from pydantic_ai.models.openai import OpenAIChatModel

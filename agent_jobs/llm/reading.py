@@ -1,7 +1,7 @@
-"""Reads an answer of a model. Mends it where the meaning is plain; else says in a `Slip` what is wrong with it.
+"""Reads a model's answer. Repairs it where the meaning is clear; otherwise a `Slip` says what is wrong.
 
-`reply` reads what a provider handed over, `sound` makes any reply fit for the database: every answer of every model
-goes through it (`llm.answer`). Knows no provider's package.
+`reply` reads a provider's answer. `sound` makes any reply safe for the database; every answer of every model passes
+through it (`llm.answer`). Knows no provider's package.
 """
 
 import json
@@ -23,15 +23,15 @@ OUTPUT_CUT = "model_output_cut"
 REFUSED = "model_refused"
 CONTEXT_TOO_LONG = "context_too_long"
 MAX_CALLS = 32
-# The API takes 32 levels from clients. JSON deeper than some hundred levels breaks writers of JSON.
+# The API accepts 32 levels from clients. Some hundred levels break JSON encoders.
 MAX_DEPTH = 64
-# 10**400 fits, and no sum of people needs more; Python reads and writes no more than 4,300 digits.
+# 10**400 fits, which is enough for any sum. Python converts at most 4,300 digits.
 _MAX_BITS = 4_000
 _MAX_EXCERPT = 300
 _MAX_REFUSAL = 1_000
 # Models without tools end the job by this word alone on the last line.
 DONE = "DONE"
-# The narrowest of the providers' rules for ids and names of calls: what one model wrote is shown to another, too.
+# The strictest provider's rule for ids and names of calls, because one model's calls are shown to another.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _CALL_AGAIN = "Call it again with sound JSON."
@@ -50,7 +50,7 @@ class Stop(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer as a provider handed it over. `finish` is the provider's word for `stop`."""
+    """One answer from a provider. `finish` is the provider's word for `stop`."""
 
     text: str = ""
     calls: tuple[Call, ...] = ()
@@ -63,7 +63,7 @@ class Answer:
 
 
 def reply(answer: Answer, *, offered: Collection[str] = ()) -> Reply:
-    """`offered` are the names of the tools that the model may call beside `respond`."""
+    """Read an answer. `offered` are the names of the tools that the model may call beside `respond`."""
     about = Reply(usage=answer.usage, model=answer.model, finish=answer.finish)
     text = answer.text.strip()
     if slip := _stopped(answer, text):
@@ -80,8 +80,8 @@ def reply(answer: Answer, *, offered: Collection[str] = ()) -> Reply:
 
 
 def sound(reply: Reply) -> Reply:
-    """The same reply as the database can hold it: without zero characters and halves of characters, its calls told
-    apart by their ids, at most `MAX_CALLS` of them. A value that JSON does not know becomes a slip."""
+    """The reply, safe for the database: without NUL characters and lone surrogates, with unique call ids, and with at
+    most `MAX_CALLS` calls. A value that is not JSON becomes a slip."""
     values = [(f"the arguments of {call.name[:64]}", call.arguments) for call in reply.calls]
     values.append(("the parts of result_data", reply.result_data))
     slip = reply.slip
@@ -125,7 +125,7 @@ def _stopped(answer: Answer, text: str) -> Slip | None:
 
 # --- What it wants ---------------------------------------------------------------------------------------------
 def _spoken(about: Reply, text: str) -> Reply:
-    """An answer without a call."""
+    """Read an answer without a call."""
     if not text:
         raise Misread("the answer was empty", f"Call {RESPOND}, or another tool.")
     first, _, last = text.rpartition("\n")
@@ -159,7 +159,7 @@ def _called(about: Reply, text: str, calls: Sequence[Call]) -> Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """What one call of `respond` says."""
+    """The arguments of one call of `respond`."""
 
     say: str
     is_done: bool
@@ -168,7 +168,7 @@ class _Response:
 
 
 def _response(given: Mapping[str, Any]) -> _Response:
-    """Null is the same as leaving a field out. Raises Misread."""
+    """Treats null as a missing field. Raises Misread."""
     texts = {}
     for name in ("say", "result"):
         value = given.get(name)
@@ -193,7 +193,7 @@ def _arguments(call: Call) -> dict[str, Any]:
 
 # --- What the database holds -----------------------------------------------------------------------------------
 def unfit(value: Any) -> str:
-    """Why this is not JSON that can be stored, within a sentence; empty where it is. Not recursive: it may be deep."""
+    """Why a value cannot be stored as JSON, within a sentence; empty if it can. Not recursive: it may be deep."""
     for item, depth in _items(value):
         if depth > MAX_DEPTH:
             return f"are nested more than {MAX_DEPTH} levels deep"
@@ -220,7 +220,7 @@ def _items(value: Any) -> Iterator[tuple[Any, int]]:
 
 
 def _told_apart(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
-    """Each call with an id of its own, also where the model gave one twice, and a name that every provider takes."""
+    """Gives each call a unique id, even if the model used one twice, and a name that every provider accepts."""
     taken: set[str] = set()
     named = []
     for number, call in enumerate(calls, start=1):

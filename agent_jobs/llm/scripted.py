@@ -1,4 +1,4 @@
-"""The double that ships: follows a fixed script, thinks nothing, costs nothing, and is named for what it is."""
+"""The test double that ships with the service: it follows a fixed script and costs nothing."""
 
 from agent_jobs.llm.base import Access, Line, OnStart, Reply, Turn
 
@@ -25,7 +25,7 @@ class ScriptedModel:
 
 
 def _latest_replies(lines: tuple[Line, ...]) -> list[Line]:
-    """What people said since the agent last spoke."""
+    """The lines of people since the agent last spoke."""
     latest: list[Line] = []
     for line in reversed(lines):
         if not line.is_human:

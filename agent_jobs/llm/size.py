@@ -1,9 +1,8 @@
-"""How much a turn can be for a model, at most: what budgets set aside before anybody has counted.
+"""Upper bound of a turn's tokens: budgets set this aside before anybody has counted.
 
-Tokenizers of bytes (all providers have such) never make more tokens than there are bytes of UTF-8, so bytes are a
-bound that needs no tokenizer, some four times above the truth for English. Around the texts come our frame, the tool
-that ends a turn, and what a provider writes of roles and tools: they have fixed allowances here, which a test holds
-against the requests that are really sent.
+Byte tokenizers (all providers have such) never make more tokens than there are UTF-8 bytes. So bytes are a bound
+without a tokenizer, some four times too high for English. Our frame, the tool that ends a turn, and a provider's markup
+of roles and tools have fixed allowances here. A test compares these with real requests.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""JSON and calls of tools, as models write them down: in fences, with raw line breaks, or as text.
+"""Reads JSON and tool calls that models write as text: in fences, with raw line breaks, or in markup.
 
-Small and open models write a call into their text instead of making it, each family in its own markup. A text that is
-nothing but calls is read as these calls. Markup among other words is told to the model, and never said to people.
+Small and open models often write a call into their text, each family in its own markup. A text that consists of calls
+only is read as these calls. If other words surround the markup, the model is told, and people never see it.
 """
 
 import json
@@ -26,7 +26,7 @@ _MEND = f"Do not write calls as text: call {RESPOND} or another tool."
 
 
 class Misread(Exception):
-    """An answer that cannot be read: why, within a sentence, and how the model mends it."""
+    """An answer that cannot be read: why, within a sentence, and how the model should correct it."""
 
     def __init__(self, why: str, mend: str = "Answer again.") -> None:
         super().__init__(why)
@@ -35,7 +35,7 @@ class Misread(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call as it was written: `arguments` is JSON, or what was made of it already."""
+    """A call as the model wrote it: `arguments` is JSON text, or already decoded."""
 
     id: str
     name: str
@@ -43,9 +43,9 @@ class Call:
 
 
 def object_of(raw: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """A JSON object. Raises Misread.
+    """Decode a JSON object. Raises Misread.
 
-    A fence around it, raw control characters in its texts, and JSON that is once more written as a text are mended.
+    Repairs a fence around it, raw control characters in its strings, and JSON encoded twice.
     """
     if raw is None or (isinstance(raw, str) and not raw.strip()):
         return {}
@@ -72,14 +72,14 @@ def _json(text: str) -> Any:
         raise Misread(f"are not JSON: {error.msg} at character {error.pos} of {len(text)}, near {excerpt}") from None
     except RecursionError:
         raise Misread("are nested too deep") from None
-    except ValueError:  # Python reads no number of more than 4,300 digits
+    except ValueError:  # Python converts no number of more than 4,300 digits
         raise Misread("hold a number with too many digits") from None
 
 
 def calls(text: str, offered: Collection[str]) -> tuple[Call, ...]:
-    """The calls that a text consists of; none where it is a text for people.
+    """The calls that a text consists of; none if it is a text for people.
 
-    Raises Misread where it looks like a call and is none that can be made.
+    Raises Misread if it looks like a call, but cannot be made.
     """
     if not text:
         return ()
@@ -96,7 +96,7 @@ def calls(text: str, offered: Collection[str]) -> tuple[Call, ...]:
 
 
 def _tagged(text: str) -> list[Call]:
-    """Calls in markup, where there is nothing beside them."""
+    """Calls in markup, if the text has nothing else."""
     if "<tool_call>" in text and not _TAGGED.sub("", text).strip():
         bodies = _TAGGED.findall(text)
         return [call for body in bodies for call in _tagged(body.strip()) or _bare(body) or _unreadable()]
@@ -111,7 +111,7 @@ def _parameters(body: str) -> str | Mapping[str, Any]:
 
 
 def _loosely(value: str) -> Any:
-    """Texts stand there without quotes, anything else as JSON."""
+    """Strings may lack quotes; everything else is JSON."""
     try:
         return json.loads(value) if value[:1] in "[{" else value
     except (ValueError, RecursionError):
@@ -123,7 +123,7 @@ def _unreadable() -> list[Call]:
 
 
 def _bare(text: str) -> list[Call]:
-    """A JSON object that is a call, or a list of such. Raises Misread where it is broken."""
+    """A JSON object that is a call, or a list of such objects. Raises Misread if it is broken."""
     text = text.strip()
     if text[:1] not in ("{", "["):
         return []

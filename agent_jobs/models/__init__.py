@@ -1,4 +1,4 @@
-"""The tables. Imported by services, queries, stats and admin only; everybody else asks those."""
+"""The tables. Only services, queries, stats and admin import them; all other code calls those."""
 
 from agent_jobs.models.audit import AuditEntry, AuditMark, AuditSeal
 from agent_jobs.models.budgets import Budget, Reservation, UsageDay

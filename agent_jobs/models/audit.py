@@ -1,7 +1,7 @@
-"""Who did what: entries that are only ever added, and the seals that chain them (`audit.audit_log`).
+"""Audit entries, which are append-only, and the seals that chain them (`audit.audit_log`).
 
-No column points at another table: an entry outlives whatever it tells of. The migration adds what Django cannot say:
-ids that nobody may choose, triggers that refuse every change, and the trigger that turns moves into entries.
+No column refers to another table, because an entry outlives its subject. The migration adds parts that Django cannot
+express: ids that no client may choose, triggers that refuse every change, and the trigger that records moves.
 """
 
 from django.contrib.postgres.fields import ArrayField
@@ -18,14 +18,14 @@ class CurrentTransaction(models.Func):
 
 
 class AuditEntry(models.Model):
-    """One change of a job's status, one write through a door, or one refused reach for another organisation's thing.
+    """One change of a job's status, one write through the API, or one refused access to another organisation's object.
 
-    `org_id` is the organisation of whoever acted. `before` and `after` hold what changed, secrets as `******`.
+    `org_id` is the actor's organisation. `before` and `after` hold the changes, with secrets as `******`.
     """
 
     id = models.BigAutoField(primary_key=True)
     org_id = models.CharField(max_length=64)
-    at = models.DateTimeField(db_default=Now())  # a trigger overwrites what an INSERT says
+    at = models.DateTimeField(db_default=Now())  # a trigger overwrites the value of an INSERT
     txid = models.BigIntegerField(db_default=CurrentTransaction())
     actor = models.CharField(max_length=255, blank=True, db_default="")
     request_id = models.CharField(max_length=128, blank=True, db_default="")
@@ -47,15 +47,15 @@ class AuditEntry(models.Model):
 
 
 class AuditSeal(models.Model):
-    """A link of an organisation's chain: these entries, after that seal. A transaction that commits late is in a later
-    seal, so the order of the chain is the order of seals, not of ids."""
+    """A link of an organisation's chain: its entries, and the seal before it. A transaction that commits late is in a
+    later seal, so the chain is in the order of seals, not of ids."""
 
     id = models.BigAutoField(primary_key=True)
     org_id = models.CharField(max_length=64)
     seq = models.BigIntegerField()
     at = models.DateTimeField(db_default=Now())
     entry_ids = ArrayField(models.BigIntegerField())
-    digests = models.BinaryField()  # the entries' SHA-256, one after the other: which one is not what it was
+    digests = models.BinaryField()  # the entries' SHA-256, concatenated: they show which one was changed
     last_id = models.BigIntegerField(db_index=True)
     prev_hash = models.BinaryField(max_length=32)
     hash = models.BinaryField(max_length=32)
@@ -68,9 +68,9 @@ class AuditSeal(models.Model):
 
 
 class AuditMark(models.Model):
-    """How far sealing has come, in the one row with id 1: a help to find what is new, of no weight as evidence.
+    """The progress of sealing, in the one row with id 1. It helps to find new entries, and is no evidence.
 
-    Every entry up to `floor` is sealed and none can still appear there. `candidate_id` becomes the floor once every
+    Every entry up to `floor` is sealed, and none can still appear there. `candidate_id` becomes the floor once every
     transaction older than `candidate_txid` has ended.
     """
 

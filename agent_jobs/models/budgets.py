@@ -1,6 +1,6 @@
-"""What model calls cost: what is set aside for those under way, what a scope has spent, and the ledger of all of it.
+"""Costs of model calls: reservations of running calls, the spending of each scope, and the ledger.
 
-`budgets.reservations` keeps them. Money is in the currency of the price table, with six places.
+`budgets.reservations` writes them. Money is in the currency of the price table, with six decimal places.
 """
 
 from django.db import models
@@ -12,7 +12,7 @@ from agent_jobs.models.orgs import Org
 
 
 class Scope(models.IntegerChoices):
-    """Whose cap it is. Counters are always locked in this order."""
+    """The owner of a cap. Counters are always locked in this order."""
 
     ORG = 1
     TYPE = 2
@@ -20,14 +20,16 @@ class Scope(models.IntegerChoices):
 
 
 class Budget(models.Model):
-    """A counter: what an organisation or a job type has spent on a UTC day, or a job in all its life (its `day` is
-    1970-01-01), and what calls under way have set aside. It is there from the first call under a cap, and from then on
-    counts every call of its scope.
+    """A counter: what an organisation or job type has spent on a UTC day, or a job in its whole life, and what running
+    calls have reserved.
+
+    A job's counter has the `day` 1970-01-01. A row exists from the first call under a cap. From then on it counts every
+    call of its scope.
     """
 
     org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False, db_constraint=False)
     scope = models.PositiveSmallIntegerField(choices=Scope.choices)
-    key = models.CharField(max_length=128, blank=True)  # of the type or the job; empty for the organisation
+    key = models.CharField(max_length=128, blank=True)  # the type's or job's; empty for the organisation
     day = models.DateField()
     used_tokens = models.BigIntegerField(default=0)
     used_cost = models.DecimalField(max_digits=20, decimal_places=6, default=0)
@@ -43,15 +45,15 @@ class Budget(models.Model):
 
 
 class Reservation(models.Model):
-    """One model call: the most that it may cost, set aside before it begins, and then what it did cost.
+    """One model call: its highest possible cost, reserved before it begins, and later its real cost.
 
-    `day` is the UTC day on which it began, and on which it counts. Closed ones are kept for some days.
+    It counts on `day`, the UTC day on which it began. Closed ones are kept for some days.
     """
 
     class Status(models.TextChoices):
         OPEN = "open"
         SETTLED = "settled"
-        # Nobody said how the call ended: counted as if it had used all that was set aside, until somebody does.
+        # Nobody reported how the call ended: its whole reservation counts as used, until somebody does.
         EXPIRED = "expired"
 
     MODEL_LENGTH = 128
@@ -90,9 +92,9 @@ class Reservation(models.Model):
 
 
 class UsageDay(models.Model):
-    """The ledger: what an organisation's jobs of a type used of a model on a UTC day, whether there was a cap or not.
+    """The ledger: an organisation's usage of a model by a job type on a UTC day, with or without a cap.
 
-    In PARTS rows, so that calls which end at the same moment do not wait for each other; readers add them up.
+    It has PARTS rows, so that calls which end at the same moment do not wait for each other. Readers add them up.
     """
 
     PARTS = 16

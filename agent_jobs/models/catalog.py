@@ -1,4 +1,4 @@
-"""What an organisation can ask for: job types, the profiles that speak for it, and the keys of its models."""
+"""The catalogue of an organisation: job types, agent profiles, and the keys of its models."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MinValueValidator
@@ -11,7 +11,7 @@ from infra.json_column import OrderedJSONField
 
 
 class CatalogEntry(models.Model):
-    """What job types and profiles share. `key` is the `id` that clients see, unique within the organisation."""
+    """The common columns of job types and profiles. `key` is the `id` that clients see, unique in the organisation."""
 
     org = models.ForeignKey(Org, on_delete=models.PROTECT)
     key = models.CharField(max_length=128)
@@ -35,15 +35,15 @@ class CatalogEntry(models.Model):
 class JobType(CatalogEntry):
     runner = models.CharField(max_length=32, default="conversation")
     params_schema = OrderedJSONField(default=dict, blank=True)
-    # What the `result_data` of its jobs must be; empty: anything.
+    # JSON Schema of the jobs' `result_data`; empty: anything.
     result_schema = OrderedJSONField(default=dict, db_default={}, blank=True)
     default_config = OrderedJSONField(default=dict, blank=True)
     tools = OrderedJSONField(default=list, db_default=[], blank=True)  # `tools.declarations` has their shapes
-    # How many of its jobs workers may be at, at once: in all, and in any one channel. Empty: no cap.
+    # How many of its jobs may run at once: in total, and in any one channel. Empty: no cap.
     max_running = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     max_running_per_channel = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
 
-    # Of all model calls of its jobs on a UTC day. Empty: no cap.
+    # Caps for all model calls of its jobs on a UTC day. Empty: no cap.
     max_tokens_per_day = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     max_cost_per_day = models.DecimalField(
         max_digits=16, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(LEAST_MONEY)]
@@ -54,15 +54,15 @@ class JobType(CatalogEntry):
 
 
 class Profile(CatalogEntry):
-    """Who an agent is: its instructions, the model that it thinks with, and the one that stands in for it.
+    """An agent's identity: its instructions, its model, and the fallback model.
 
-    `base_url` is where `model` is reached, where that is not its key's address (`catalog.model_keys`). Of what is
-    empty the default counts (`llm.Access`).
+    `base_url` is the address of `model`, if that is not its key's address (`catalog.model_keys`). Empty columns mean
+    the default (`llm.Access`).
     """
 
     instructions = models.TextField(blank=True, default="")
     model = models.CharField(max_length=128, default="scripted")
-    # Names of the tools that it may use, of those that a job type has; null: all of them.
+    # Names of the tools that it may use, from those of the job type; null: all of them.
     allowed_tools = models.JSONField(null=True, blank=True)
     base_url = models.CharField(max_length=2_000, blank=True, default="", db_default="")
     fallback_model = models.CharField(max_length=128, blank=True, default="", db_default="")
@@ -75,9 +75,9 @@ class Profile(CatalogEntry):
 
 
 class ModelKey(models.Model):
-    """An organisation's own key for a provider of models, sealed to this very row.
+    """An organisation's own key for a model provider, sealed to this very row.
 
-    It goes to the host of `base_url`, which is the provider's own where that is empty, and nowhere else.
+    It goes to the host of `base_url` and nowhere else; empty means the provider's own address.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

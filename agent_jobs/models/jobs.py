@@ -1,7 +1,7 @@
-"""A job, its tasks, what happened to it, and what was said.
+"""A job, its tasks, its activities and its transcript.
 
-The columns group by who reads them: what was asked for, when it is due, what a worker needs, how it went. A row is in
-its lane's queue exactly while `queue_at` is set; the partial index on it is what claims walk along.
+The columns are grouped by their readers: the request, the due time, the worker's state, the outcome. A row is in its
+queue exactly while `queue_at` is set; claims walk the partial index on it.
 """
 
 from django.contrib.postgres.fields import ArrayField
@@ -23,7 +23,7 @@ class Job(models.Model):
     org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False)
     status = models.CharField(max_length=12, choices=_STATUSES)
 
-    # What was asked for. The job type is copied in, so that a job runs as it was when it was posted.
+    # The request. The job type is copied in, so that a job runs by the type as it was when posted.
     job_type_key = models.CharField(max_length=128)
     runner = models.CharField(max_length=32)
     lane = models.CharField(max_length=32)
@@ -31,32 +31,32 @@ class Job(models.Model):
     channel_code = models.CharField(max_length=255)
     channel_type = models.CharField(max_length=64, default="", blank=True)
     channel_data = OrderedJSONField(default=dict, blank=True)
-    prompt = models.TextField(default="", blank=True)  # the template: start_prompt, or what the type says of itself
+    prompt = models.TextField(default="", blank=True)  # the template: start_prompt, or the type's description
     params = OrderedJSONField(default=dict, blank=True)
     config = OrderedJSONField(default=dict, blank=True)
-    # What else of the type an agent goes by, where the type has it: `tools`, `result_schema`.
+    # Further parts of the type that an agent uses, if the type has them: `tools`, `result_schema`.
     agent = OrderedJSONField(default=dict, db_default={}, blank=True)
     tags = ArrayField(models.CharField(max_length=64), default=list, blank=True)
     priority = models.SmallIntegerField(default=5)
     is_new_channel = models.BooleanField(default=False)
     ignore_cooldown = models.BooleanField(default=False)
     created_by = models.ForeignKey(AppToken, null=True, on_delete=models.SET_NULL, db_index=False)
-    replay_of = models.UUIDField(null=True, blank=True)  # of the same organisation, and perhaps pruned by now
+    replay_of = models.UUIDField(null=True, blank=True)  # a job of the same organisation, perhaps pruned by now
 
-    # When it is due.
+    # The due time.
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
     requested_at = models.DateTimeField(null=True, blank=True)  # the client's `scheduled_at`
     delay_minutes = models.PositiveIntegerField(default=0)
-    delay_seconds = models.PositiveIntegerField(default=0)  # drawn once, never again
+    delay_seconds = models.PositiveIntegerField(default=0)  # drawn once, at random
     scheduled_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True)
     deadline_minutes = models.FloatField()
     deadline_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
-    # What workers go by. `queue_at` orders the queue within an organisation; `timer_*` is a wait that starts when a
-    # message is delivered; `resume` is the wake of the turn that is to be tried again.
+    # The worker's state. `queue_at` orders the queue within an organisation. `timer_*` is a wait that starts when a
+    # message is delivered. `resume` is the wake of the turn that will be retried.
     queue_at = models.DateTimeField(null=True, blank=True)
     waiting_for = models.CharField(max_length=16, default="", blank=True)
     wake_at = models.DateTimeField(null=True, blank=True)
@@ -70,9 +70,9 @@ class Job(models.Model):
     failed_attempts = models.PositiveIntegerField(default=0)
     crash_count = models.PositiveIntegerField(default=0)  # since a turn last ended
     retry_count = models.PositiveIntegerField(default=0)  # explicit retries of an ended job
-    turn = models.PositiveIntegerField(default=0, db_default=0)  # turns settled: a crash or a failure goes on in one
+    turn = models.PositiveIntegerField(default=0, db_default=0)  # settled turns; a retry continues the same turn
 
-    # The conversation. `inbox_seen` is how many of the `inbox_count` human messages a turn has taken in.
+    # The conversation. Turns have taken in `inbox_seen` of the `inbox_count` human messages.
     thread = models.CharField(max_length=255, default="", blank=True)
     inbox_count = models.PositiveIntegerField(default=0)
     inbox_seen = models.PositiveIntegerField(default=0)
@@ -80,7 +80,7 @@ class Job(models.Model):
     follow_ups_sent = models.PositiveIntegerField(default=0)  # since the last reply
     follow_ups_total = models.PositiveIntegerField(default=0)
 
-    # How it went.
+    # The outcome.
     result = models.TextField(null=True, blank=True)  # noqa: DJ001 - null is "no result", '' is an empty one
     result_data = OrderedJSONField(null=True, blank=True)
     error_code = models.CharField(max_length=64, default="", blank=True)
@@ -101,7 +101,7 @@ class Job(models.Model):
                 condition=Q(replay_of__isnull=False),
                 name="job_replays",
             ),
-            # With what tells whether a process understands a job, so that claims skip others in the index alone.
+            # Includes the columns that tell whether a process understands a job, so claims skip others by the index.
             models.Index(
                 fields=["lane", "org", "queue_at", "id"],
                 include=["runner", "waiting_for", "resume"],
@@ -118,19 +118,19 @@ class Job(models.Model):
                 name="job_deadline",
             ),
             models.Index(fields=["worker_id"], condition=Q(lease_until__isnull=False), name="job_leased"),
-            # What caps count.
+            # For counts against caps.
             models.Index(
                 fields=["org", "job_type_key", "platform", "channel_code"],
                 condition=Q(status="RUNNING"),
                 name="job_running",
             ),
-            # What goes on has its place already, and is not looked for behind all that waits for one.
+            # A job that continues has its slot already; a claim must not search for it behind all that wait for one.
             models.Index(
                 fields=["lane", "org", "queue_at", "id"],
                 condition=Q(queue_at__isnull=False, status="RUNNING"),
                 name="job_resumed",
             ),
-            # Who hears a reply: the jobs under way in a channel.
+            # For finding who gets a reply: the running jobs of a channel.
             models.Index(
                 fields=["org", "platform", "channel_code", "thread"],
                 condition=Q(status__in=["WAITING", "RUNNING"], started_at__isnull=False),
@@ -170,26 +170,26 @@ class Job(models.Model):
 
     @property
     def thread_key(self) -> str:
-        """The outbox's name of the job's thread: one thread a job."""
+        """The outbox's key for the job's thread: one thread per job."""
         return str(self.pk)
 
 
 class UuidV7(models.Func):
-    """PostgreSQL 18's own, for rows that hand-written statements insert."""
+    """PostgreSQL 18's uuidv7(), because hand-written statements insert these rows."""
 
     function = "uuidv7"
     output_field = models.UUIDField()
 
 
 class Task(models.Model):
-    """One attempt or step of a job: what one claim led to."""
+    """One attempt or step of a job: the outcome of one claim."""
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="tasks", db_constraint=False)
     number = models.PositiveIntegerField()
     status = models.CharField(max_length=12, db_default=TaskStatus.RUNNING)
     lease_token = models.BigIntegerField()
-    result = models.TextField(null=True)  # noqa: DJ001 - as of the job
+    result = models.TextField(null=True)  # noqa: DJ001 - as for the job
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True)
 
@@ -198,12 +198,12 @@ class Task(models.Model):
 
 
 class Message(models.Model):
-    """One line of a job's transcript, in the order of `id`; `key` is an outgoing one's id in the outbox.
+    """One line of a job's transcript, in the order of `id`. `key` is an outgoing message's id in the outbox.
 
-    `platform_message_id` is what the platform calls a person's, by which edits and deletions name it. `edited_at` is
-    the platform's time of the edit that `text` is of; what was deleted there has no text.
+    `platform_message_id` is the platform's id of a person's message; edits and deletions name it. `edited_at` is the
+    platform's time of the edit that produced `text`. A deleted message has no text.
 
-    `heard`, of the agent's lines: how many lines of people it had seen when it wrote this.
+    `heard` is set for the agent's lines: how many lines of people it had seen when it wrote this one.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -231,7 +231,7 @@ class Message(models.Model):
 
 
 class Activity(models.Model):
-    """One thing that happened: a move, a model call, a tool call, a message. A message's activity has its id."""
+    """One event of a job: a move, a model call, a tool call or a message. A message's activity has the message's id."""
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
     org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False, db_constraint=False)
@@ -246,8 +246,8 @@ class Activity(models.Model):
     note = models.TextField(db_default="", blank=True)
     actor = models.CharField(max_length=255, db_default="", blank=True)
     request_id = models.CharField(max_length=128, db_default="", blank=True)
-    # Set on moves: the status left, the one reached, and which life of the job it belongs to (an explicit retry
-    # starts another).
+    # Set for moves: the old status, the new one, and the number of the job's life (an explicit retry starts a new
+    # one).
     moved_from = models.CharField(max_length=12, db_default="", blank=True)
     moved_to = models.CharField(max_length=12, db_default="", blank=True)
     life = models.PositiveIntegerField(db_default=0)

@@ -1,4 +1,4 @@
-"""Organisations, who belongs to them, and the app tokens that speak for them."""
+"""Organisations, their members, and their app tokens."""
 
 from decimal import Decimal
 
@@ -19,29 +19,29 @@ class Org(models.Model):
 
     id = models.CharField(primary_key=True, max_length=64, validators=[RegexValidator(ORG_ID_PATTERN)])
     name = models.CharField(max_length=200)
-    # Turns that the organisation gets in each round of the claims (lifecycle).
+    # How many turns the organisation gets in each round of claims (lifecycle).
     weight = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1)])
     # Minutes; empty: the setting's default.
     max_time_to_complete = models.FloatField(null=True, blank=True)
-    # Quotas; empty: the setting's default, and for `max_running_jobs` no cap. Running means: a worker is at it.
+    # Quotas; empty: the setting's default, and for `max_running_jobs` no cap. Running means that a worker has the job.
     max_waiting_jobs = models.PositiveIntegerField(null=True, blank=True)
     max_running_jobs = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     # When people may be spoken to (agent_jobs.hours); empty: always. Written by hours.quiet_times.
     hours = OrderedJSONField(null=True, blank=True, editable=False)
-    # Of all its model calls on a UTC day; empty: no cap. Money is in the currency of the price table.
+    # Caps for all its model calls on a UTC day; empty: no cap. Money is in the currency of the price table.
     max_tokens_per_day = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     max_cost_per_day = models.DecimalField(
         max_digits=16, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(LEAST_MONEY)]
     )
-    # Of what it stores; empty: `tenants.stored_bytes.MAX_STORED_BYTES`. A duty writes how many bytes those are.
+    # Cap for its stored bytes; empty: `tenants.stored_bytes.MAX_STORED_BYTES`. A duty writes the current number.
     max_stored_bytes = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     stored_bytes = models.BigIntegerField(db_default=0, editable=False)
     measure_at = models.DateTimeField(db_default=Now(), editable=False)
-    # Days for which what has ended is kept; empty: the setting's default.
+    # Days for which ended jobs are kept; empty: the setting's default.
     retention_days = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     created_at = models.DateTimeField(db_default=Now())
-    # Written by duties.closing. The row of an erased organisation stays, so that its id is never free again.
+    # Written by duties.closing. The row of an erased organisation stays, so that its id is never reused.
     closed_at = models.DateTimeField(null=True, blank=True, editable=False)
     is_being_erased = models.BooleanField(db_default=False, editable=False)
     erased_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -61,7 +61,7 @@ class Org(models.Model):
 
 
 class PlaceHours(models.Model):
-    """Hours of one channel or one person of an organisation; they hold there instead of the organisation's own."""
+    """Hours of one channel or one person, which replace the organisation's own."""
 
     class Kind(models.TextChoices):
         CHANNEL = "channel"
@@ -70,7 +70,7 @@ class PlaceHours(models.Model):
     org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False)
     kind = models.CharField(max_length=16, choices=Kind.choices)
     platform = models.CharField(max_length=32)
-    name = models.CharField(max_length=255)  # the channel's code, or who the person is on the platform
+    name = models.CharField(max_length=255)  # the channel's code, or the person's id on the platform
     hours = OrderedJSONField()
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
@@ -83,7 +83,7 @@ class PlaceHours(models.Model):
 
 
 class Membership(models.Model):
-    """What a person may do in an organisation."""
+    """A person's role in an organisation."""
 
     class Role(models.TextChoices):
         ADMIN = "admin"
@@ -104,7 +104,7 @@ class AppToken(models.Model):
     """A credential of a platform service. Only an HMAC of the token is kept; `public_id` may be shown and logged."""
 
     org = models.ForeignKey(Org, on_delete=models.PROTECT)
-    # Whose it is: an app may hold two at once, so that a new one can be put in place before the old one is revoked.
+    # The app that owns it. An app may hold two, so that a new one is in place before the old one is revoked.
     app = models.CharField(max_length=200)
     name = models.CharField(max_length=200)
     public_id = models.CharField(max_length=16)
@@ -122,7 +122,7 @@ class AppToken(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """The answer that a POST with this key got, for those who repeat it."""
+    """The first answer to a POST with this key, returned to every repetition."""
 
     org = models.ForeignKey(Org, on_delete=models.PROTECT)
     key = models.CharField(max_length=255)

@@ -1,4 +1,4 @@
-"""Who is at work: worker processes, and when each duty was last done. Read by recovery and by `/health/ready`."""
+"""Worker processes, and the last run of each duty. Recovery and `/health/ready` read them."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 
 class WorkerProcess(models.Model):
-    """One Celery worker process. It holds the session advisory lock (LOCK_SPACE, id) for as long as it lives."""
+    """One Celery worker process. It holds the session advisory lock (LOCK_SPACE, id) as long as it lives."""
 
     LOCK_SPACE = 0x616A  # "aj"; the first of the two numbers of the advisory lock
 
@@ -14,9 +14,9 @@ class WorkerProcess(models.Model):
     name = models.CharField(max_length=200)
     started_at = models.DateTimeField(db_default=Now())
     seen_at = models.DateTimeField(db_default=Now())
-    # When it last took a bell from the broker: a worker that is connected but consumes nothing does not move this.
+    # When it last took a doorbell from the broker. A worker that is connected but consumes nothing does not update it.
     worked_at = models.DateTimeField(null=True)
-    # What it can perform. Releases before this column knew the two of the default.
+    # The runners that it can perform. Releases before this column knew the default's two.
     runners = ArrayField(models.CharField(max_length=64), db_default=["conversation", "message"])
     # When a sweep first found its lock free.
     lost_at = models.DateTimeField(null=True)
@@ -26,9 +26,9 @@ class WorkerProcess(models.Model):
 
 
 class DutyRun(models.Model):
-    """When a periodic duty was last done, by whichever worker.
+    """When any worker last ran a periodic duty.
 
-    BELL: when a bell of one was last answered. RESUMED: when lost jobs were looked for again after an outage.
+    BELL: when a worker last answered a duty's doorbell. RESUMED: when the search for lost jobs resumed after an outage.
     """
 
     BELL = "bell"

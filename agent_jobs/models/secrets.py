@@ -1,4 +1,4 @@
-"""What an organisation's tools authenticate themselves with."""
+"""Credentials of an organisation's tools."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -9,9 +9,9 @@ from agent_jobs.models.orgs import Org
 
 
 class ToolSecret(models.Model):
-    """A value that headers of tools name as `{secret:name}`. Sealed to this very row; never shown.
+    """A value for tools' headers, which name it as `{secret:name}`. Sealed to this very row; never shown.
 
-    `hosts` are the only ones that it is sent to, as `api.example.com` or `*.example.com`. Without any it goes nowhere.
+    It is sent only to `hosts`, such as `api.example.com` or `*.example.com`. If empty, it goes nowhere.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

@@ -1,4 +1,4 @@
-"""What an agent did within its turns, call by call, and the approvals that it had to ask for."""
+"""The steps of an agent within its turns, and the approvals that it had to ask for."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -11,11 +11,11 @@ from infra.json_column import OrderedJSONField
 
 
 class Step(models.Model):
-    """One call of a model or of a tool. Written before the call is made, and completed before the next one is.
+    """One call of a model or a tool. Written before the call, and completed before the next one.
 
-    `number` counts the steps of a job's life; `turn` is the turn that it belongs to (`Job.turn`), which a retry after a
-    crash takes up again: what has an output is not called a second time. One that was begun and has none is of
-    unknown outcome: its worker died.
+    `number` counts the steps of a job's life. `turn` is its turn (`Job.turn`). A retry after a crash continues that
+    turn, and repeats no step that has an output. A step that began and has no output is of unknown outcome: its worker
+    died.
     """
 
     class Kind(models.TextChoices):
@@ -29,12 +29,12 @@ class Step(models.Model):
     number = models.PositiveIntegerField()
     turn = models.PositiveIntegerField()
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    name = models.CharField(max_length=160)  # of the model or the tool
-    call_id = models.CharField(max_length=128, default="", blank=True)  # the model's own name of a tool call
+    name = models.CharField(max_length=160)  # the model's or the tool's
+    call_id = models.CharField(max_length=128, default="", blank=True)  # the model's id of a tool call
     input = OrderedJSONField(default=dict)
     output = OrderedJSONField(null=True)
     begun_at = models.DateTimeField(db_default=Now())
-    called_at = models.DateTimeField(null=True)  # of a tool: when it was really called, perhaps after an approval
+    called_at = models.DateTimeField(null=True)  # for tools: the time of the real call, perhaps after an approval
     ended_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -45,11 +45,11 @@ class Step(models.Model):
 
 
 class Approval(models.Model):
-    """A tool call that a person is to allow, or more budget for a model's. Decided once, under the job's row lock, also
-    by its time running out.
+    """A tool call, or more budget for a model call, that a person has to allow. Decided once, under the job's row lock;
+    its expiry is a decision too.
 
     For a budget, `tool` is the model, and `arguments` are `approvals.budget_requests.Over`: the cap that leaves too
-    little, and what an approval adds to it.
+    little, and how much an approval adds to it.
     """
 
     class Kind(models.TextChoices):
@@ -73,16 +73,16 @@ class Approval(models.Model):
     tool = models.CharField(max_length=160)
     question = models.TextField(default="", blank=True)
     arguments = OrderedJSONField(default=dict)
-    edited_arguments = OrderedJSONField(null=True)  # what the approver made of them
-    approvers = ArrayField(models.CharField(max_length=255), default=list, blank=True)  # empty: anybody there
+    edited_arguments = OrderedJSONField(null=True)  # as the approver changed them
+    approvers = ArrayField(models.CharField(max_length=255), default=list, blank=True)  # empty: anybody in the channel
     on_timeout = models.CharField(max_length=8, default="deny")
     status = models.CharField(max_length=10, choices=Status.choices, db_default=Status.PENDING)
     decided_by = models.CharField(max_length=255, default="", db_default="", blank=True)
     reason = models.TextField(default="", db_default="", blank=True)
-    message_key = models.UUIDField(null=True)  # of the message with the buttons, in the outbox
+    message_key = models.UUIDField(null=True)  # the outbox id of the message with the buttons
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
-    # Where its time does not run yet, for its question is not out: how much that is. `expires_at` is far away then.
+    # Length of a timer that has not started, because its question is not delivered. `expires_at` is then far away.
     timer_seconds = models.FloatField(null=True)
     decided_at = models.DateTimeField(null=True)
 
@@ -98,5 +98,5 @@ class Approval(models.Model):
 
     @property
     def what(self) -> str:
-        """What is decided about, within a sentence."""
+        """The subject of the decision, within a sentence."""
         return self.tool if self.kind == self.Kind.TOOL else f"going on beyond {self.arguments.get('cap', 'a cap')}"

@@ -1,8 +1,8 @@
 """The child process: answers one request at a time, until its parent closes the socket.
 
-Before each request it sets a timer of CPU time whose signal ends the process, so that code that never returns to Python
-is stopped too. Memory is bounded by the kernel. A frame is a length and JSON; every answer but the last of a request
-says what is known so far.
+Before each request it sets a CPU timer whose signal ends the process. That also stops code that never returns to
+Python. The kernel limits memory. A frame is a length and JSON. A request may get several answers; each but the last
+reports what is known so far.
 """
 
 import json
@@ -19,7 +19,7 @@ from agent_jobs.sandbox import templates, validators
 CPU_SECONDS = 0.25
 MEMORY_MB = 64
 _HEAD = struct.Struct("!I")
-# The parent replaces a child that has grown by so much, or served so many requests.
+# The parent replaces a child that has grown by this much, or has served this many requests.
 _WORN_MB = MEMORY_MB // 2
 _WORN_REQUESTS = 1_000
 _compiled = lru_cache(maxsize=20)(templates.compiled)
@@ -31,7 +31,7 @@ def send(connection: socket.socket, message: Any) -> None:
 
 
 def receive(connection: socket.socket) -> Any:
-    """Raises EOFError where the other side has gone."""
+    """Raises EOFError if the other side has closed the socket."""
     (size,) = _HEAD.unpack(_exactly(connection, _HEAD.size))
     return json.loads(_exactly(connection, size))
 
@@ -54,7 +54,7 @@ def _answers(request: dict[str, Any]) -> Iterator[Any]:
             if validators.is_valid(schema, json.loads(instance)):
                 yield []
             else:
-                yield None  # not valid: the errors may cost more than the process lives to tell
+                yield None  # invalid: building the errors may exceed the CPU limit
                 yield validators.faults(schema, json.loads(instance), at)
         case {"do": "check", "template": template}:
             yield templates.complaint(template)
@@ -78,7 +78,7 @@ def _serve(connection: socket.socket) -> None:
             for answer in _answers(request):
                 send(connection, {"answer": answer, "is_last": False})
         except (MemoryError, RecursionError, ValueError):
-            return  # the parent takes it as it takes any other death
+            return  # the parent treats this like any other death
         is_worn = served >= _WORN_REQUESTS or _peak_mb() - first_mb > _WORN_MB
         send(connection, {"is_last": True, "is_worn": is_worn})
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -89,7 +89,7 @@ def _peak_mb() -> int:
 
 
 def _limit_memory() -> None:
-    """RLIMIT_DATA counts what is writable and private. Elsewhere than on Linux only the clock holds."""
+    """RLIMIT_DATA counts writable private memory. On other systems than Linux only the CPU timer applies."""
     try:
         with open("/proc/self/statm") as statm:
             now = int(statm.read().split()[5]) * resource.getpagesize()
@@ -102,7 +102,7 @@ def _limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    # A terminal or supervisor signals all processes of a group; this one ends when its parent closes the socket.
+    # A terminal or supervisor signals all processes of a group; this one ends only when its parent closes the socket.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=0)

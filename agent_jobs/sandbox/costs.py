@@ -1,11 +1,11 @@
-"""Estimates what a JSON Schema costs to compile and to run, before anybody runs it.
+"""Estimates the cost of compiling and running a JSON Schema, without running it.
 
-A schema is refused where a `$ref` leaves the document or leads back to itself, and where it is too large with all its
-references written out (30 definitions that each name the next one twice make 2^30 parts).
+A schema is refused if a `$ref` leaves the document or leads back to itself, or if it is too large with all references
+written out (30 definitions that each name the next one twice make 2^30 parts).
 
 The estimate is an upper bound for any instance: each value in the instance meets at most `steps` keywords, and each
-character at most `states` states of patterns. Branches that meet different values (`properties`) count once, by the
-dearest of them. Branches that meet the same value (`anyOf`, `$ref`) add up.
+character at most `states` states of patterns. Branches that meet different values (`properties`) count as the most
+expensive of them. Branches that meet the same value (`anyOf`, `$ref`) add up.
 """
 
 import re
@@ -35,7 +35,7 @@ _MOST = 10**12
 _MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
 _PLAIN = {"const", "enum", "default", "examples"}
 _REFUSED = {"$dynamicRef", "$recursiveRef", "$dynamicAnchor", "$anchor", "$id"}
-# Possessive and bounded: these run over a stranger's pattern, at each of its brackets.
+# Possessive and bounded: these regexes run on a stranger's pattern, at each of its brackets.
 _REPETITION = re.compile(r"\{([0-9]*+)(,?+)([0-9]*+)\}")
 _BRACED = re.compile(r"\{[^}]{0,100}\}")
 _PLAIN_GROUP = re.compile(r"\?(:|P?<[A-Za-z])")
@@ -48,7 +48,7 @@ class Unacceptable(Exception):
 @dataclass(frozen=True, slots=True)
 class Cost:
     """`size`: parts with references written out. `plain`: values in enum and const. `expressions`: patterns.
-    `all_states`: states of all patterns together, which is what compiling costs."""
+    `all_states`: states of all patterns together, which determine the cost of compiling."""
 
     size: int = 0
     plain: int = 0
@@ -68,7 +68,7 @@ class Cost:
         )
 
     def beside(self, other: "Cost") -> "Cost":
-        """Both, where a value meets one of them at most."""
+        """The cost of two branches, if a value meets at most one of them."""
         both = self + other
         return Cost(
             both.size,
@@ -80,11 +80,11 @@ class Cost:
         )
 
     def validation_ns(self, instance: str) -> int:
-        """Most nanoseconds that it takes to tell whether an instance, given as JSON, is valid."""
+        """Most nanoseconds to decide whether an instance, given as JSON, is valid."""
         return self.steps * _values(instance) * _STEP_NS + self.states * len(instance) * _STATE_NS
 
     def errors_ns(self, instance: str) -> int:
-        """Most nanoseconds that it takes to build all errors of an instance."""
+        """Most nanoseconds to build all errors of an instance."""
         return self.validation_ns(instance) + self.steps * _values(instance) * (_ERROR_NS + len(instance))
 
 
@@ -143,7 +143,7 @@ def _escaped(pattern: str, at: int) -> tuple[int, int]:
 
 
 def _class(pattern: str, at: int) -> tuple[int, int]:
-    """A character class from behind its bracket."""
+    """Reads a character class, from after its bracket."""
     depth, cost = 1, 1
     first = at + pattern.startswith("^", at)
     while at < len(pattern) and depth:
@@ -162,7 +162,7 @@ def _class(pattern: str, at: int) -> tuple[int, int]:
 
 
 def _values(instance: str) -> int:
-    """Upper bound for the values and keys in a JSON text; what stands in its texts counts too."""
+    """Upper bound for the values and keys in a JSON text; it also counts characters within strings."""
     return 1 + sum(map(instance.count, ",:[{"))
 
 
@@ -183,7 +183,7 @@ class _Estimate:
                 raise Unacceptable(f"{key} is not supported; refer to definitions as #/$defs/…")
             cost = _bounded(cost + self._keyword(key, value, path=path))
         if "unevaluatedProperties" in node or "unevaluatedItems" in node:
-            cost += Cost(steps=cost.steps, states=cost.states)  # it runs its siblings once more
+            cost += Cost(steps=cost.steps, states=cost.states)  # it evaluates its siblings a second time
         return _bounded(cost)
 
     def _keyword(self, key: str, value: Any, *, path: tuple[str, ...]) -> Cost:
@@ -216,7 +216,7 @@ class _Estimate:
         return self.of(value, path=path) + Cost(steps=_COSTLY.get(key, 1))
 
     def _map(self, schemas: Any, *, path: tuple[str, ...]) -> list[Cost]:
-        """Of each schema in a map. A map that is none is refused when the schema is compiled."""
+        """The cost of each schema in a map. A value of another type is refused when the schema is compiled."""
         if not isinstance(schemas, dict):
             return [self.of(schemas, path=path)]
         found, size = [], 0
@@ -263,7 +263,7 @@ def _pattern(pattern: str) -> Cost:
 
 
 def _plain_size(value: Any) -> int:
-    """Values in plain data, at most a little over MAX_PLAIN; a long text counts as several."""
+    """Values in plain data, counted up to a little over MAX_PLAIN; a long string counts as several."""
     size, rest = 0, [value]
     while rest and size <= MAX_PLAIN:
         item = rest.pop()

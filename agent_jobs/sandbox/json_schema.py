@@ -1,7 +1,7 @@
-"""JSON Schema 2020-12 for params, results and arguments of tools: which schemas are taken, and what breaks them.
+"""JSON Schema 2020-12 for params, results and arguments of tools: checks schemas, and validates values.
 
-Whoever holds a WRITE token writes schemas, and so do the servers of tools. `agent_jobs.sandbox` estimates their cost.
-Here is decided what is refused and what runs in this process; the rest runs in a child process with a clock.
+Every holder of a WRITE token writes schemas, and so do tool servers. `agent_jobs.sandbox` estimates their cost. This
+module decides what is refused and what runs in this process; the rest runs in a child process with a CPU limit.
 """
 
 import json
@@ -16,18 +16,18 @@ from agent_jobs.sandbox import costs, pool, validators
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_MESSAGE = validators.MAX_MESSAGE
 MAX_REPORTED = validators.MAX_REPORTED
-# In this process: a compiled schema is kept, and its patterns keep automata.
+# Limit for this process, because it keeps compiled schemas, and their patterns keep automata.
 _MAX_SCHEMA = 20_000
 _MAX_STATES = 1_000
 _MAX_EXPRESSIONS = 10
 # Estimated nanoseconds that validation and its errors may hold this process.
 _MAX_NS = 10_000_000
-# Nothing is tried whose estimate is so far beyond the child's 250 ms; estimates are upper bounds.
+# An estimate so far beyond the child's 250 ms is refused without a try; estimates are upper bounds.
 _REFUSED_NS = 10_000_000_000
 
 
 def check_schema(schema: Any, *, at: str = "params_schema") -> list[FieldError]:
-    """What is wrong with a schema as such; empty where nothing is. Raises RetryableError (`busy`)."""
+    """Complaints about a schema; empty if it is valid. Raises RetryableError (`busy`)."""
     if not isinstance(schema, dict):
         return [FieldError(at, "invalid", "must be an object")]
     if str(schema.get("$schema", DIALECT)).rstrip("#") != DIALECT:
@@ -45,10 +45,10 @@ def check_schema(schema: Any, *, at: str = "params_schema") -> list[FieldError]:
 
 
 def params_errors(schema: Mapping[str, Any], params: Any, *, at: str = "params") -> list[FieldError]:
-    """What is wrong with params: `[FieldError("params.items.0", "type", "must be …")]`, at most 20 of them.
+    """Complaints about params: `[FieldError("params.items.0", "type", "must be …")]`, at most 20 of them.
 
-    A missing property is named itself (`params.name`, `required`), and so is one too many (`unknown_field`). What takes
-    too long to validate is an error, too (`too_complex`). Raises RetryableError (`busy`).
+    A missing property has its own field (`params.name`, `required`), and so has an unknown one (`unknown_field`). An
+    instance that takes too long to validate is an error too (`too_complex`). Raises RetryableError (`busy`).
     """
     if not schema:
         return []

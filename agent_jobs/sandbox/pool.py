@@ -1,7 +1,7 @@
-"""The parent's side of the child processes: started when first needed, kept, and replaced when the kernel killed them.
+"""The parent's side of the child processes: starts them on demand, keeps them, and replaces killed ones.
 
-Thread-safe. A process has at most two children, and a caller waits until one is free. A web process limits how many
-threads wait (`limit_callers`), so that expensive programs of one tenant cannot hold all of its threads.
+Thread-safe. A process has at most two children, and a caller waits for a free one. A web process limits how many
+threads wait (`limit_callers`), so that one tenant's expensive programs cannot hold all of its threads.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from agent_jobs.sandbox.child import receive, send
 log = logging.getLogger(__name__)
 MAX_CHILDREN = 2
 _WAIT_SECONDS = 10.0
-# Of real time, for work that has CPU_SECONDS of CPU: the machine may be busy, and children yield to others.
+# Real time, for work that has CPU_SECONDS of CPU: the machine may be busy, and children run at low priority.
 _ANSWER_SECONDS = 5.0
 _START_SECONDS = 30.0
 _NICENESS = 5
@@ -41,7 +41,7 @@ class TooComplexError(Exception):
 
 
 def run(do: str, **request: Any) -> Any:
-    """The child's last answer. Raises TooComplexError, and RetryableError (`busy`) where no child gets free."""
+    """The child's last answer. Raises TooComplexError, and RetryableError (`busy`) if no child becomes free."""
     with _turn():
         child = _child()
         answers: list[Any] = []
@@ -54,7 +54,7 @@ def run(do: str, **request: Any) -> Any:
         except TimeoutError:
             raise _busy() from None
         except (EOFError, ConnectionError):
-            log.warning("the sandbox process was ended while it had to %s", do)
+            log.warning("sandbox process killed during: %s", do)
             raise TooComplexError(answers) from None
         finally:
             if is_worn:
@@ -77,14 +77,14 @@ def _child() -> "_Child":
 
 
 def limit_callers(most: int) -> None:
-    """From now on one caller more is refused at once (`busy`), rather than waits for its turn."""
+    """From now on, refuse callers beyond `most` at once (`busy`) instead of letting them wait."""
     global _callers
     _callers = threading.BoundedSemaphore(most)
 
 
 @atexit.register
 def close() -> None:
-    """End the idle children; the next request starts new ones."""
+    """Stop the idle children; the next request starts new ones."""
     while _idle:
         _idle.pop().close()
 

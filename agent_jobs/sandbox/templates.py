@@ -1,10 +1,11 @@
-"""The Jinja environment for prompts: what a template may use, and its step budget.
+"""The Jinja environment for prompts: the allowed features of a template, and its step budget.
 
-Beside Jinja's own sandbox: only the filters, tests and methods named here exist; no constant is folded at compile time;
-every loop, filter and printed value is charged to one budget for the whole rendering; the output is bounded; a value
-that is not data (a method, a function) is refused wherever it is printed or filtered, so no address is shown.
+It adds rules to Jinja's own sandbox. Only the filters, tests and methods named here exist. No constant is folded at
+compile time. Every loop, filter and printed value is charged to one budget for the whole rendering. The output is
+limited. A value that is not data (a method, a function) is refused wherever it is printed or filtered, so no memory
+address is shown.
 
-The budget is a bound with a clear message. It does not count every instruction: the child's clock does.
+The budget gives a clear message at its limit. It does not count every instruction; the child's CPU timer covers those.
 """
 
 import math
@@ -24,7 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_RANGE = 1_000
 MAX_NESTED_LOOPS = 2
-MAX_OUTPUT = 40_000  # characters; what Slack takes in one message
+MAX_OUTPUT = 40_000  # characters; Slack's limit for one message
 MAX_LITERAL_ITEMS = 100
 # For the whole rendering: a character costs 1, a value 10, a round of a loop 10.
 MAX_STEPS = 1_000_000
@@ -34,7 +35,7 @@ _MAX_ARGUMENT = 200  # characters of a filter's argument
 _MAX_TRIMMED = 10
 _MAX_PRECISION = 15
 _MAX_MESSAGE = 300
-# Jinja's own, each charged for what it is given and what it makes.
+# Jinja's own filters, each charged for its input and its output.
 WRAPPED_FILTERS = (
     "abs",
     "capitalize",
@@ -99,7 +100,7 @@ TESTS = (
     "undefined",
     "upper",
 )
-# Methods of texts such as `center` and `format` build outputs of any size: only these exist.
+# Methods such as `center` and `format` build outputs of any size, so only these exist.
 METHODS: Mapping[type, frozenset[str]] = {
     str: frozenset({"upper", "lower", "strip", "title"}),
     dict: frozenset({"get", "items", "keys", "values"}),
@@ -128,12 +129,12 @@ _COLLECTIONS = (dict, list, tuple, range, *_VIEWS)
 
 
 class TemplateFault(Exception):
-    """What is wrong with a template, in at most 300 characters."""
+    """The fault of a template, in at most 300 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """`reads`: how often the template may walk through all of its params, where it has no loop."""
+    """`reads`: how often the template may walk through all of its params, if it has no loop."""
 
     template: jinja2.Template
     has_loop: bool
@@ -157,7 +158,7 @@ def _spend(steps: int) -> None:
 
 
 def _charge(value: Any, *, times: int = 1) -> None:
-    """Spend what a value weighs. Refuses what is no data."""
+    """Charge for the size of a value. Refuses values that are not data."""
     rest = [value]
     while rest:
         item = rest.pop()
@@ -342,7 +343,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 @pass_eval_context
 def _printed(_: Any, value: Any) -> Any:
-    """Jinja's `finalize`. One that takes a context also keeps Jinja from evaluating outputs at compile time."""
+    """Jinja's `finalize`. Taking a context also keeps Jinja from evaluating outputs at compile time."""
     _charge(value)
     return value
 
@@ -352,7 +353,7 @@ def _environment() -> _Environment:
         undefined=jinja2.StrictUndefined,
         autoescape=False,
         keep_trailing_newline=True,
-        optimized=False,  # constants would be computed when a template is compiled, without a budget
+        optimized=False,  # Jinja would compute constants at compile time, without a budget
         finalize=_printed,
         cache_size=0,
     )
@@ -367,7 +368,7 @@ ENVIRONMENT = _environment()
 
 # --- Compiling and rendering -----------------------------------------------------------------------------------
 def token_count(template: str, *, most: int) -> int:
-    """Tokens that are not plain text, counted up to `most`: what compiling costs. Raises TemplateFault."""
+    """Tokens that are not plain text, counted up to `most`: the cost of compiling. Raises TemplateFault."""
     try:
         return sum(1 for _, kind, _ in islice(ENVIRONMENT.lexer.tokeniter(template, None), most) if kind != "data")
     except Exception as error:
@@ -384,7 +385,7 @@ def compiled(template: str) -> Compiled:
         for loop in loops:
             loop.iter = nodes.Filter(loop.iter, _EACH, [], [], None, None, lineno=loop.lineno)
         return Compiled(ENVIRONMENT.from_string(tree), bool(loops), reads)
-    except Exception as error:  # Python's own compiler refuses some, in ways of its own
+    except Exception as error:  # Python's compiler raises various errors for some
         raise _fault(error) from None
 
 
@@ -397,11 +398,11 @@ def complaint(template: str) -> str:
 
 
 def render(program: Compiled, params: Mapping[str, Any]) -> str:
-    """Raises TemplateFault: which name is missing, or what went wrong."""
+    """Raises TemplateFault, which names the missing name or the error."""
     token = _budget.set(_Budget())
     try:
         return _output(program.template.generate({**params, "params": params}))
-    except Exception as error:  # a template is a program of a stranger's: whatever it raises is its own fault
+    except Exception as error:  # a stranger's program: every error is a fault of the template
         raise _fault(error) from None
     finally:
         _budget.reset(token)

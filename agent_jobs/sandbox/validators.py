@@ -1,6 +1,6 @@
-"""JSON Schema 2020-12: compile a schema, validate an instance, put its errors into words.
+"""JSON Schema 2020-12: compiles a schema, validates an instance, and words its errors.
 
-Runs in our processes and in the child alike. Bounds no cost: that is for `costs` and for the child's clock.
+Runs both in our processes and in the child. Limits no cost: `costs` and the child's CPU timer do that.
 """
 
 import json
@@ -13,14 +13,14 @@ import jsonschema_rs
 
 MAX_REPORTED = 20
 MAX_MESSAGE = 300
-# Per pattern: what it may compile to, and what the cache of its automaton may take in each thread. The engine (Rust's
-# `regex`) knows no backtracking: its time is linear in the text, times the size of the pattern.
+# Per pattern: the size of its compiled form, and of its automaton's cache in each thread. The engine (Rust's `regex`)
+# never backtracks: its time is linear in the text, times the size of the pattern.
 _PATTERNS = jsonschema_rs.RegexOptions(size_limit=1 << 20, dfa_size_limit=1 << 16)
 Fault = tuple[str, str, str]  # field, code, message
 
 
 def compile_fault(schema: str, at: str) -> Fault | None:
-    """What is wrong with a schema, given as JSON, as such."""
+    """The fault of a schema, given as JSON."""
     try:
         _compile(schema)
     except jsonschema_rs.ValidationError as error:
@@ -33,7 +33,7 @@ def is_valid(schema: str, instance: Any) -> bool:
 
 
 def faults(schema: str, instance: Any, at: str) -> list[Fault]:
-    """At most 20. The library builds all errors before it hands out the first."""
+    """At most 20 faults. The library builds all errors before it returns the first."""
     found = _validator(schema).iter_errors(instance)
     return list(islice((fault for error in found for fault in _faults(error, at)), MAX_REPORTED))
 
@@ -50,14 +50,14 @@ _validator = lru_cache(maxsize=100)(_compile)
 
 def _faults(error: jsonschema_rs.ValidationError, at: str) -> Iterator[Fault]:
     field = _field(at, error.instance_path)
-    detail: Any = error.kind  # a class of its own for each keyword
+    detail: Any = error.kind  # a different class for each keyword
     kind = error.kind.name
     if kind == "required":
         yield f"{field}.{detail.property}", "required", "is required"
     elif kind in {"additionalProperties", "unevaluatedProperties"}:
         for name in detail.unexpected:
             yield f"{field}.{name}", "unknown_field", "is not a known parameter"
-    elif kind == "falseSchema":  # `additionalProperties: false` beside no `properties` comes out as this
+    elif kind == "falseSchema":  # the result of `additionalProperties: false` without `properties`
         yield field, "unknown_field", "is not a known parameter"
     else:
         yield field, kind, _short(error.message)
