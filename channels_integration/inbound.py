@@ -1,8 +1,8 @@
 """Stores the signed events of platforms and routes them: messages, edits, deletions, presses of buttons.
 
 A request is verified on its raw bytes, stored once and answered at once; routing reads the row. An event without an
-owner is kept as unmatched. It becomes due again when a message of its thread turns out to be sent, because a person can
-answer before we have recorded the send.
+owner is kept as unmatched. It becomes due again when we record that a message of its thread was sent, because a
+person may answer before that.
 
 Each thread has one lane, in the order of the platform's time. All events that wait in a lane are routed together. Else
 an agent would answer the first of two messages, and end, while the second waits behind other threads. An event that

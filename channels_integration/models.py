@@ -230,7 +230,7 @@ class Lane(models.Model):
 
 
 class InboundEvent(models.Model):
-    """What a person did, as it arrived (`inbound`): usually a message. Stored once, and kept also if unmatched."""
+    """An act of a person, as it arrived (`inbound`): usually a message. Stored once, and kept also if unmatched."""
 
     class Status(models.TextChoices):
         WAITING = "waiting"

@@ -115,7 +115,7 @@ def as_record(outgoing: Outgoing) -> dict[str, Any]:
 
 
 def is_sent_on_commit(outgoing: Outgoing) -> bool:
-    """Whether writing the message down is all of its delivery."""
+    """Whether the message counts as sent once its row is committed."""
     return platforms.get(outgoing.target.platform).accepts_on_commit
 
 
@@ -156,9 +156,9 @@ def ring() -> None:
 def withdraw(org_id: str, owner_key: str) -> list[UUID]:
     """Withdraw the messages that an owner has not sent yet. Returns their ids.
 
-    Call it with the owner's row locked. A message in flight is out within POST_SECONDS or never: whatever this attempt
-    brings, there is no other (its handler is then told `withdrawn`). A message that may have been posted is still
-    looked up. Its handler is told that it is sent, `withdrawn`, or `delivery_unknown` where nobody can tell.
+    Call it with the owner's row locked. A message in flight is out within POST_SECONDS or never: there is no further
+    attempt (its handler then gets `withdrawn`). A message that may have been posted is still looked up. Its handler
+    then gets sent, `withdrawn`, or `delivery_unknown` if the platform cannot tell.
     """
     with connection.cursor() as cursor:
         cursor.execute(_WITHDRAW, [owner_key, org_id])
@@ -184,7 +184,7 @@ def look_again(org_id: str) -> int:
 def failure_of(message_id: UUID) -> tuple[str, str]:
     """Why a message was given up: its code and a sentence."""
     found = OutboundMessage.objects.filter(pk=message_id).values_list("error_code", "error_message").first()
-    return found or ("unknown", "the message is not there any more")
+    return found or ("unknown", "the message does not exist any more")
 
 
 def undelivered(org_id: str, owner_key: str, *, most: int = 1_000) -> list[OutboundMessage]:
@@ -265,7 +265,7 @@ def _look_up(claim: lanes.Claim) -> None:
     except TemporaryError as error:
         settling.look_later(claim, error)
     except PermanentError as error:
-        settling.given_up_unknown(claim, f"nobody can tell whether it was posted: {error}")
+        settling.given_up_unknown(claim, f"cannot tell whether it was posted: {error}")
     except Exception as error:
         log.exception("could not look up message %s", claim.outgoing.id)
         settling.look_later(claim, TemporaryError(str(error), code="lookup_failed"))

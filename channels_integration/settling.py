@@ -1,7 +1,7 @@
 """Writes the result of an attempt. Every write names its claim; under another claim it changes nothing.
 
-The handler learns of an end (sent, dead) first, in the same transaction: it locks the owner's row, and only then is the
-message's row written. If the handler fails, the end is undone. The message is settled again later: with the receipt
+An end (sent, dead) is one transaction. The handler comes first, because it locks the owner's row. Then we write the
+message's row. If the handler fails, the end is undone. The message is settled again later: with the receipt
 that we have already, or by an attempt that is safe to repeat.
 """
 
@@ -38,7 +38,7 @@ MOST_UNKNOWN_OUTCOMES = 3
 HELD = "held"
 DELIVERY_UNKNOWN = "delivery_unknown"
 _WITHDRAWN = ("withdrawn", "it was withdrawn while it was being sent")
-_WITHDRAWN_UNKNOWN = (DELIVERY_UNKNOWN, "it was withdrawn, and nobody can tell whether it had been received")
+_WITHDRAWN_UNKNOWN = (DELIVERY_UNKNOWN, "it was withdrawn during the send, and may have been received")
 _NOTE_UNKNOWN = """
 UPDATE channels_integration_outboundmessage SET error_code = %(code)s, error_message = %(said)s
 WHERE id = %(id)s AND status = 'withdrawn'
@@ -137,7 +137,7 @@ def hold(claim: lanes.Claim) -> Hold | None:
 def held(claim: lanes.Claim, hold: Hold) -> None:
     """Delay a message, and the later ones of its thread, until its owner's quiet hours end. Nothing was sent.
 
-    Without the later ones, the lane would be looked at all night for messages that wait behind this one.
+    If the later ones stayed in the lane, workers would poll it all night for messages that wait behind this one.
     """
     fields: dict[str, Any] = {"status": "pending", "error_code": HELD, "error_message": "waits for hours to open"}
     if not claim.row["unknown_outcomes"]:
@@ -199,7 +199,7 @@ def look_later(claim: lanes.Claim, error: TemporaryError, *, cursor: str = "") -
     if error.retry_after is None:
         failures += 1
     if failures >= MOST_FAILURES:
-        given_up_unknown(claim, f"nobody can tell whether it was posted: {error}")
+        given_up_unknown(claim, f"cannot tell whether it was posted: {error}")
         return
     fields = {"status": "unknown", "failures": failures, "history_cursor": cursor, **_said(error)}
     _write(claim, fields, in_seconds=_wait_seconds(error, failures))

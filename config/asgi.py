@@ -287,7 +287,7 @@ async def _body(receive: Receive) -> bytes:
                 parts.append(message.get("body", b""))
                 is_more = message.get("more_body", False)
     except TimeoutError:
-        raise _Refusal(408, "request_timeout", "the body did not come in time") from None
+        raise _Refusal(408, "request_timeout", "the body did not arrive in time") from None
     return b"".join(parts)
 
 

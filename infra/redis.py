@@ -96,7 +96,7 @@ class Line:
 # For requests and turns. A POST makes two calls and must answer within 500 ms while Redis is down; only one call in a
 # second waits for Redis then.
 quick = Line("quick", 0.2)
-# For threads that nobody waits for. Over a slow network they reach Redis where the quick calls do not.
+# For background threads. Over a slow network they reach Redis where the quick calls do not.
 patient = Line("patient", 2.0)
 
 for _line in (quick, patient):

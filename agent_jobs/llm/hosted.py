@@ -74,7 +74,7 @@ class HostedModel:
                 on_start(call.cancel)
             return call.result(access.timeout_seconds + 5)
         except CancelledError:
-            raise RetryableError("the call of the model was given up", code=llm.CANCELED) from None
+            raise RetryableError("the model call was canceled", code=llm.CANCELED) from None
         except TimeoutError:
             raise RetryableError(
                 f"{self.provider} did not answer within {access.timeout_seconds:g} s", code="model_timeout"
@@ -112,7 +112,7 @@ class HostedModel:
                 return Reply(slip=slip, model=f"{self.provider}:{self.name}")
             raise _translated(self.provider, error) from error
         if not (response.parts or response.finish_reason or response.usage.total_tokens):
-            raise RetryableError(f"{self.provider} sent an answer that is none", code=reading.INVALID)
+            raise RetryableError(f"{self.provider} sent an empty answer", code=reading.INVALID)
         answer = _answer(response, model=f"{self.provider}:{self.name}", max_output_tokens=access.max_output_tokens)
         return reading.reply(answer, offered=[tool.name for tool in turn.tools])
 
@@ -259,7 +259,7 @@ def _translated(provider: str, error: Exception) -> RetryableError | PermanentEr
     """Our error for theirs. Their text may quote the request, so we keep only its kind and status."""
     if reason := async_client.refused(error):
         return PermanentError(
-            f"the address of {provider} is not let through: it {reason}", code="model_address_refused"
+            f"requests may not go to the address of {provider}: it {reason}", code="model_address_refused"
         )
     if reason := async_client.unfit(error):
         return RetryableError(f"the answer of {provider} {reason}", code="model_answer_invalid")

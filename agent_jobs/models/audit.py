@@ -1,7 +1,7 @@
 """Audit entries, which are append-only, and the seals that chain them (`audit.audit_log`).
 
 No column refers to another table, because an entry outlives its subject. The migration adds parts that Django cannot
-express: ids that no client may choose, triggers that refuse every change, and the trigger that records moves.
+express: generated ids that a client cannot choose, triggers against changes, and the trigger that records moves.
 """
 
 from django.contrib.postgres.fields import ArrayField

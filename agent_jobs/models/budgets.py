@@ -20,8 +20,9 @@ class Scope(models.IntegerChoices):
 
 
 class Budget(models.Model):
-    """A counter: what an organisation or job type has spent on a UTC day, or a job in its whole life, and what running
-    calls have reserved.
+    """A counter: the spending of an organisation or job type on a UTC day, or of a job in its whole life.
+
+    It also holds the reservations of running calls.
 
     A job's counter has the `day` 1970-01-01. A row exists from the first call under a cap. From then on it counts every
     call of its scope.
@@ -53,7 +54,7 @@ class Reservation(models.Model):
     class Status(models.TextChoices):
         OPEN = "open"
         SETTLED = "settled"
-        # Nobody reported how the call ended: its whole reservation counts as used, until somebody does.
+        # The end of the call is unreported: its whole reservation counts as used until a report comes.
         EXPIRED = "expired"
 
     MODEL_LENGTH = 128

@@ -1,7 +1,7 @@
 """Estimates the cost of compiling and running a JSON Schema, without running it.
 
-A schema is refused if a `$ref` leaves the document or leads back to itself, or if it is too large with all references
-written out (30 definitions that each name the next one twice make 2^30 parts).
+A schema is refused if a `$ref` leaves the document or leads back to itself. It is also refused if it is too large with
+all references written out (30 definitions that each name the next one twice make 2^30 parts).
 
 The estimate is an upper bound for any instance: each value in the instance meets at most `steps` keywords, and each
 character at most `states` states of patterns. Branches that meet different values (`properties`) count as the most

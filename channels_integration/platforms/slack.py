@@ -2,7 +2,7 @@
 makes blocks, `slack_forms` makes modals.
 
 Each post carries an opaque id in its metadata, by which we find it in the history when its outcome is unknown. The
-whole workspace can read metadata, so nothing else stands there. slack_sdk builds the requests. It would repeat a
+whole workspace can read metadata, so it holds nothing else. slack_sdk builds the requests. It would repeat a
 dropped request by itself, so it gets no retry handlers. `infra.egress` carries the requests, with its deadlines and
 without proxies from the environment.
 """
@@ -160,7 +160,7 @@ class _Client(WebClient):
             seconds=self.seconds,
         )
         if not answer.is_whole:
-            raise requests_client.NoAnswer("the answer broke off")
+            raise requests_client.NoAnswer("the answer is incomplete")
         return {
             "status": answer.status,
             "headers": answer.headers,
@@ -230,7 +230,7 @@ def _refusal(error: SlackApiError) -> DeliveryError:
     code = str(content.get("error", ""))
     if status == 429 or code in _RATE_LIMITS:
         wait = _retry_after(error.response.headers)
-        return TemporaryError("Slack asks to wait", code="ratelimited", retry_after=wait)
+        return TemporaryError("Slack's rate limit is reached", code="ratelimited", retry_after=wait)
     is_named = re.fullmatch(r"[a-z][a-z0-9_]{1,60}", code) is not None
     if status != 200 and not (is_named and 400 <= status < 500):
         return UnknownOutcome(f"Slack answered {status}", code=f"http_{status}")

@@ -1,4 +1,4 @@
-"""What `up` keeps in its data folder beside the databases.
+"""The files of `up` in its data folder, beside the databases.
 
 `stack.json`      the addresses and secrets, read by other commands and the tests, and the process that runs the stack
 `processes.json`  the process ids, while it runs

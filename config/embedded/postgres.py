@@ -261,9 +261,7 @@ def _own_directory(path: Path, account: pwd.struct_passwd | None, *, mode: int =
     except FileExistsError:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {uid, os.geteuid()}:
-            raise processes.CannotStart(
-                f"{path} stands there already and belongs to somebody else: remove it"
-            ) from None
+            raise processes.CannotStart(f"{path} exists already and belongs to another user: remove it") from None
     path.chmod(mode)
     if account is not None:
         os.chown(path, account.pw_uid, account.pw_gid)

@@ -118,10 +118,12 @@ class _Guarded(httpx2.AsyncHTTPTransport):
         response = await super().handle_async_request(request)
         if 300 <= response.status_code < 400:
             await response.aclose()
-            raise httpx2.ReadError("the answer is a redirect") from Refused("sends on to another one")
+            raise httpx2.ReadError("the answer is a redirect") from Refused("redirects to another address")
         if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             await response.aclose()
-            raise httpx2.ReadError("the answer is packed") from Unfit("is packed, although asked not to be")
+            raise httpx2.ReadError("the answer is compressed") from Unfit(
+                "is compressed, although the request forbids that"
+            )
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _Bounded(response.stream, self._max_bytes)
         return response
@@ -177,7 +179,7 @@ class _Network(httpcore2.AsyncNetworkBackend):
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore2.AsyncNetworkStream:
-        raise Refused("is no address of the network")
+        raise Refused("is not a network address")
 
     async def sleep(self, seconds: float) -> None:
         await self._network.sleep(seconds)

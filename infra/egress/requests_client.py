@@ -226,7 +226,7 @@ class _Exchange:
 
     def connected(self) -> None:
         if self._is_given_up:
-            raise NotConnected("the request was given up")
+            raise NotConnected("the request was canceled")
         if self._before_post:
             self._before_post()
         self.has_connected = True
