@@ -37,7 +37,7 @@ runs but the tests marked chaos, bench and browser; name them to run them: `mana
 
 def main(arguments: list[str]) -> int:
     command = arguments[0] if arguments else "help"
-    if sys.version_info < (3, 11):  # noqa: UP036 - said here, before an older one stumbles over something else
+    if sys.version_info < (3, 11):  # noqa: UP036 - a clear message, before an older Python fails on something else
         found = ".".join(map(str, sys.version_info[:3]))
         return complain(f"Agent Jobs needs Python 3.11 or later, and {sys.executable} is {found}.")
     if command == "bootstrap":

@@ -92,8 +92,8 @@ WHERE org_id = %(org_id)s AND platform = %(platform)s AND code = %(code)s AND st
 """  # noqa: S608
 
 # Runs before _RETRY for a thread that is just being opened. A concurrent look cannot see that thread until we commit,
-# and records that nobody waited. The row's lock makes us wait for that record. This cannot deadlock: the look holds no
-# other lock that we could wait for, because the thread has no owner yet.
+# and records that nobody waited. The row's lock makes us wait for that record. This cannot deadlock: the look needs no
+# lock that we hold, because the thread has no owner yet.
 _LOOK_AGAIN = """
 UPDATE channels_integration_inboundevent SET looks = 0, due_at = now()
 WHERE status = 'waiting' AND failures = 0

@@ -1,4 +1,4 @@
-"""The normalised shapes that every platform reads and writes, and the two ways in which a send can fail.
+"""The normalised shapes that every platform reads and writes, and the errors of a send.
 
 Nothing here knows what a job is: `owner_key` and `thread_key` are opaque to this package.
 """
@@ -195,7 +195,7 @@ class DeliveryError(Exception):
     DeliveryError
     ├── PermanentError   surely not posted, and never will be: a dead letter
     ├── TemporaryError   surely not posted; may be tried again after `retry_after` seconds
-    │   └── LookupPaused a look into the history that goes on from `cursor` later
+    │   └── LookupPaused a history look-up that continues from `cursor` later
     └── UnknownOutcome   may have been posted: looked up in the history before any second try
     """
 

@@ -47,7 +47,7 @@ QUEUE = "deliveries"
 TASK = "channels.deliver"
 # An attempt that has not begun by then is given back: its worker was paused, and a cancel may have come meanwhile.
 CLAIM_SECONDS = 0.3
-# No byte of a message leaves later than this after its claim: a cancelled job is silent within 2 s.
+# No byte of a message leaves later than this after its claim: a canceled job is silent within 2 s.
 POST_SECONDS = 1.8
 _MOST_SECONDS_WAITED = 1.0
 _SHORTEST_PAUSE = 0.02

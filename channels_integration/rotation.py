@@ -39,7 +39,7 @@ class Cell:
 
 
 def reseal(note: Callable[[Cell], None], *, batch: int = 100, tables: Sealed = SEALED) -> None:
-    """Seal every secret of `tables` under an older key anew; `note` is called for each, in the same transaction.
+    """Seal every secret of `tables` that is under an older key again. Calls `note` for each, in the same transaction.
 
     Raises SealingError where no key is set.
     """

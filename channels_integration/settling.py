@@ -178,7 +178,7 @@ def try_later(claim: lanes.Claim, error: TemporaryError) -> None:
 
 
 def unknown(claim: lanes.Claim, error: UnknownOutcome) -> None:
-    """Perhaps posted: looked up when the grace since the claim is over."""
+    """Perhaps posted: to be looked up when the grace since the claim is over."""
     outcomes = claim.row["unknown_outcomes"] + 1
     _count(claim, "unknown", error.code)
     fields = {"status": "unknown", "unknown_outcomes": outcomes, "failures": 0, "history_cursor": "", **_said(error)}

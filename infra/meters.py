@@ -47,7 +47,7 @@ _tally = _Tally()
 
 
 def add(name: str, amount: float = 1, **labels: str) -> None:
-    """Count something; never raises, never waits."""
+    """Add to a counter. Never raises, never waits."""
     _add({(name, tuple(sorted(labels.items()))): amount})
 
 

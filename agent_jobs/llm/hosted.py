@@ -119,7 +119,7 @@ class HostedModel:
 
 # --- What the model sees ---------------------------------------------------------------------------------------
 def messages(turn: Turn) -> list[ModelMessage]:
-    """The conversation as the provider's own: people and our notes as the user, the agent as the assistant."""
+    """The conversation as pydantic-ai messages: people and our notes as the user, the agent as the assistant."""
     instructions = _FRAME.format(
         instructions=turn.instructions.strip(), goal=turn.goal, respond=RESPOND, done=reading.DONE
     )

@@ -27,7 +27,7 @@ MAX_RANGE = 1_000
 MAX_NESTED_LOOPS = 2
 MAX_OUTPUT = 40_000  # characters; Slack's limit for one message
 MAX_LITERAL_ITEMS = 100
-# For the whole rendering: a character costs 1, a value 10, a round of a loop 10.
+# For the whole rendering: a character costs 1, a value 10, one loop iteration 10.
 MAX_STEPS = 1_000_000
 _VALUE_STEPS = 10
 _MAX_BITS = 1_024

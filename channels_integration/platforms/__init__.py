@@ -1,4 +1,4 @@
-"""The platforms by name. To add one: a file, and a line here; the contract suite of the tests picks it up."""
+"""The platforms by name. To add one, add a file and a line here. The tests' contract suite then covers it."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import os
 import sys
 
 COLOURS = {"postgres": 34, "redis": 31, "web": 32, "worker1": 36, "worker2": 96, "beat": 35, "up": 33}
-DEMO = "demo"  # its lines are for the person at the terminal, and laid out as they are
+DEMO = "demo"  # its lines are for the person at the terminal, and printed unchanged
 # Lines that servers print at every start and stop, and that help nobody here. Errors use other words.
 NOISE = {
     "postgres": (

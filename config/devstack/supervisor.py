@@ -165,4 +165,4 @@ class Supervisor:
             self._printer.say(f"{process.name} ended ({ending}); starting it again in {process.pause:g} s")
             process.pause = min(process.pause * 2, LONGEST_PAUSE)
         elif process.name == "demo" and process.exit_code:
-            self._printer.say(f"the demo did not come to its end ({ending}; see above); the service goes on")
+            self._printer.say(f"the demo failed ({ending}; see above); the service continues")

@@ -35,7 +35,7 @@ MAX_ANSWER_BYTES = 1024 * 1024
 class HttpError(Exception):
     """
     HttpError
-    ├── Refused       the guard does not let this address through
+    ├── Refused       the guard refuses this address
     ├── NotConnected  no connection, so nothing was written
     └── NoAnswer      connected, and then no whole answer head: the other side may have acted
     """
