@@ -1,1 +1,1 @@
-"""A person's decision on an action of an agent: how it is asked, pressed, edited, decided, and told to the agent."""
+"""Approvals: the question, its buttons and edit form, the decision, and how the agent hears of it."""

@@ -1,17 +1,15 @@
-"""Over a cap, where the job's config says `on_budget_exhausted: approve`: a person is asked whether it may go on.
+"""Asks a person whether a job may pass a budget cap, where its config says `on_budget_exhausted: approve`.
 
-What is asked for hangs on the call of a model that was not made, as a tool's approval hangs on the tool's call. An
-approval raises the job's own caps (`max_tokens`, `max_cost`) by what they say, or as many times that as the call needs,
-once each: nothing is written for that, for the limit is at any moment what the config says and the sum of what was
-approved (`spending.granted`). So there is no moment between a decision and its effect, and nothing that could be added
-twice.
+The approval belongs to the model call that was not made, as a tool's approval belongs to the tool call. An approval
+raises the job's own caps (`max_tokens`, `max_cost`) by their configured amount, or by the multiple of it that the call
+needs. Each approval counts once. It writes no new limit: a limit is the configured value plus the sum of all approvals
+(`limits.granted`). So a decision takes effect at once, and nothing can be added twice.
 
-A cap of the job type or of the organisation is an admin's, and no approval lifts it: one only has the call tried once
-more, for the admin may have raised it meanwhile, or another UTC day begun. If there is no room even then, it is asked
-again. That cannot go on by itself, for no question is asked before somebody has answered the last one, and a time-out
-ends the job. Nor do people go round in circles with it: of such a cap, `MOST_QUESTIONS` are asked in a job's life on a
-UTC day, and then the job ends as it would have without. A job's own cap has no such bound, for each answer buys
-something.
+Only an admin changes a cap of the job type or the organisation; no approval raises it. Such an approval makes the agent
+try the call again, since the admin may have raised the cap or a new UTC day may have begun. If there is still no room,
+the agent asks again. This cannot loop by itself: each question waits for an answer, and a time-out ends the job. For
+these caps a job asks at most `MOST_QUESTIONS` times per UTC day and then fails as it would without approvals. A job's
+own cap has no such bound, because each approval adds room.
 """
 
 import math
@@ -36,9 +34,10 @@ _OF = {Scope.ORG: "organization", Scope.TYPE: "job_type", Scope.JOB: "job"}
 
 
 def ask(job: Job, step: Step, error: RunError) -> Approval | None:
-    """What is asked of people about a call that was not made, the job's row locked; None where that is not to be asked.
+    """The question about a model call that a cap stopped; None if the job may not ask. The caller holds the job's row
+    lock.
 
-    A second time about the same step it is the first question.
+    Asking again about the same step returns the first question.
     """
     cap = error.context.get("cap")
     if not isinstance(cap, Cap) or job.config.get("on_budget_exhausted") != "approve":
@@ -64,7 +63,7 @@ def ask(job: Job, step: Step, error: RunError) -> Approval | None:
 
 
 def refused(approval: Approval) -> BudgetExhausted:
-    """The end of a job that nobody let go on."""
+    """The error that ends a job whose budget request was denied or timed out."""
     over = approval.arguments
     cap = f"{over['cap']} of the {over['of'].replace('_', ' ')} is {over['limit']:,}, {over['used']:,} are used"
     if approval.status == Approval.Status.EXPIRED:
@@ -74,15 +73,17 @@ def refused(approval: Approval) -> BudgetExhausted:
 
 
 def _over(cap: Cap, error: RunError) -> dict[str, Any]:
-    """What an approval's `arguments` are: `{"cap": "max_tokens", "of": "job", "limit": 6000, "used": 5930,
-    "grants": 6000}`. `used` has what is set aside for calls under way in it; only a job's own cap has `grants`."""
+    """The approval's `arguments`: `{"cap": "max_tokens", "of": "job", "limit": 6000, "used": 5930, "grants": 6000}`.
+
+    `used` includes reservations of calls that are under way. Only a job's own cap has `grants`.
+    """
     used = cap.limit - error.context["left"]
     over = {"cap": cap.name, "of": _OF[cap.scope], "limit": _number(cap.limit), "used": _number(used)}
     return over | ({"grants": _number(_grants(cap, error))} if cap.scope == Scope.JOB else {})
 
 
 def _grants(cap: Cap, error: RunError) -> int | Decimal:
-    """What one approval adds: enough for the call that it is asked for, or the same would be asked again at once."""
+    """How much one approval adds: enough for this call, or the agent would have to ask again at once."""
     stated = cap.limit - cap.granted
     times: int = math.ceil(Decimal(error.context["short"]) / Decimal(stated))
     return stated * max(times, 1)
@@ -107,5 +108,5 @@ def _asked_today(job: Job, over: Mapping[str, Any]) -> int:
 
 
 def _number(amount: int | Decimal) -> int | float:
-    """As JSON: money has six places at most, which a float's shortest form keeps."""
+    """A JSON number. Money has at most six decimal places, which a float's shortest form keeps."""
     return amount if isinstance(amount, int) else float(amount)

@@ -1,4 +1,4 @@
-"""Buttons under our messages, and what a press means: each decides an approval, as `approve:<id>` or `deny:<id>`."""
+"""Handles the buttons under our messages. Each decides an approval; its value is `approve:<id>` or `deny:<id>`."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -21,7 +21,7 @@ from channels_integration.messages import Incoming
 
 @dataclass(frozen=True, slots=True)
 class Editable:
-    """What a button approves of, and the JSON schema of what may be sent instead."""
+    """What a button approves, and the JSON schema for arguments that may replace the agent's."""
 
     arguments: Mapping[str, Any]
     schema: Mapping[str, Any]
@@ -38,10 +38,11 @@ def press(
     team: str = "",
     arguments: Mapping[str, Any] | None = None,
 ) -> Approval:
-    """Do what the button says, in the name of `by`, who pressed it in that channel (and, on Slack, in that `team`).
+    """Apply the button's decision for `by`, who pressed it in this channel (on Slack: in this `team`).
 
-    `arguments` are what `by` made of those that the agent asked for. Raises Invalid where no button of ours has this
-    value or it goes with no arguments, NotFound where it is none of this channel's, and what `approvals.decide` raises.
+    `arguments` are the agent's arguments as edited by `by`. Raises Invalid if the value is not one of our buttons or
+    its button takes no arguments, NotFound if the question belongs to another channel, and what `decisions.decide`
+    raises.
     """
     decision, approval_id = _read(value)
     if arguments is not None and decision != "approve":
@@ -51,8 +52,7 @@ def press(
 
 
 def editable(org_id: str, values: Iterable[str]) -> dict[str, Editable]:
-    """Those of these buttons, by their values, that may be pressed with other arguments now. One query, or none where
-    no button approves."""
+    """The buttons, by value, whose arguments may be edited now. One query, or none if no button approves."""
     asked: dict[UUID, str] = {}
     for value in values:
         with suppress(Invalid):
@@ -69,18 +69,21 @@ def editable(org_id: str, values: Iterable[str]) -> dict[str, Editable]:
 
 
 def require_place(org_id: str, approval_id: UUID, *, platform: str, code: str, team: str = "") -> None:
-    """Raises NotFound where it was asked in another channel. Another organisation's passes: `approvals` refuses it, and
-    tells of it."""
+    """Raises NotFound if the question was asked in another channel.
+
+    Another organisation's approval passes here: `decisions` refuses it and writes the audit entry.
+    """
     asked = Approval.objects.filter(pk=approval_id, org_id=org_id).select_related("job").first()
     if asked and not _is_place_of(asked, platform, code, team):
         raise decisions.not_found(str(approval_id))
 
 
 def receive(incoming: Incoming) -> bool:
-    """A press that a platform told of. False if it may mean something in a second: the agent is just asking.
+    """Handle a button press reported by a platform. False asks to try again in a second: the question is still being
+    created.
 
-    There is nobody to tell of a refusal: it is kept with the job (or, if the approval is another organisation's, in the
-    audit), and changes nothing.
+    A refusal has no recipient. It changes nothing and is recorded with the job, or in the audit if the approval belongs
+    to another organisation.
     """
     actor = Actor("person", incoming.author[:200])
     try:
@@ -126,7 +129,7 @@ def _is_place_of(approval: Approval, platform: str, code: str, team: str) -> boo
 
 
 def note_refused(approval_id: UUID, author: str) -> None:
-    """Who may not decide has tried to: kept once for each person, however often they press."""
+    """Record that somebody tried to decide without being allowed to: once per person, however often they press."""
     approval = Approval.objects.select_related("job").get(pk=approval_id)
     actor = str(Actor("person", author[:200]))
     noted = Activity.objects.filter(job_id=approval.job_id, code="approval.refused", actor=actor)

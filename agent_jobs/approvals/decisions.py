@@ -1,7 +1,7 @@
-"""Approvals: a tool call is written down, a person decides, the job goes on. Rows, so they survive any restart.
+"""Approvals: a tool call is stored, a person decides, the job continues. All state is in rows and survives restarts.
 
-Lock order: the job's row first, the approval's second. Whoever is first decides; the time-out is one of them. The time
-runs from when the question is out, or was given up: hours in which nobody is spoken to are no hours to decide in.
+Lock order: the job's row first, then the approval's. The first decision wins, and the time-out counts as one. The time
+to decide starts when the question is delivered or its delivery is given up. Quiet hours do not count.
 """
 
 import json
@@ -32,7 +32,7 @@ DECISIONS = {"approve": Status.APPROVED, "deny": Status.DENIED}
 
 
 def time_for(minutes: float, platform: str) -> dict[str, Any]:
-    """The columns of a new one that somebody on that platform has so long for."""
+    """Column values that give a new approval on this platform its time limit."""
     seconds = minutes * 60
     if platforms.get(platform).accepts_on_commit:
         return {"expires_at": lifecycle.in_seconds(seconds)}
@@ -40,8 +40,11 @@ def time_for(minutes: float, platform: str) -> dict[str, Any]:
 
 
 def start_time(job: Job, message_key: UUID) -> float | None:
-    """Of what was asked by this message, which is out now, or never will be: only the API is left then. Once; returns
-    the seconds that begin, None where none do."""
+    """Start the time limit of the approval asked by this message, once: the message is delivered, or never will be.
+
+    After a failed delivery people can still decide through the API. Returns the seconds to decide, None if no time
+    starts.
+    """
     asked = Approval.objects.filter(job_id=job.pk, message_key=message_key, timer_seconds__isnull=False)
     approval = asked.filter(status=Status.PENDING).first()
     if approval is None:
@@ -64,9 +67,9 @@ def decide(
 ) -> Approval:
     """Approve or deny, once.
 
-    `arguments` replace those that the agent asked for; the very same are no change. Raises NotFound, Forbidden for who
-    is not among the approvers, Invalid for arguments that the tool does not take, and Conflict where it is decided,
-    expired or withdrawn, or where `by` was not shown all that they approve.
+    `arguments` replace the agent's; equal ones are no change. Raises NotFound, Forbidden if `by` is not an approver,
+    Invalid for arguments that the tool does not take, and Conflict if the approval is decided, expired or withdrawn, or
+    if `by` was not shown everything that they approve.
     """
     with transaction.atomic():
         asked = _found(org_id, approval_id, job_id)
@@ -87,7 +90,7 @@ def decide(
 
 
 def require_decidable(org_id: str, approval_id: UUID, *, by: Decider) -> Approval:
-    """One that `by` could decide this moment, which promises nothing. Raises what `decide` does."""
+    """The approval, if `by` could decide it now. It may be decided by the next moment. Raises what `decide` raises."""
     approval = _found(org_id, approval_id)
     _require_approver(approval, by)
     _require_open(approval, approval.job)
@@ -95,17 +98,17 @@ def require_decidable(org_id: str, approval_id: UUID, *, by: Decider) -> Approva
 
 
 def has_arguments(approval: Approval) -> bool:
-    """Whether it is about a call with arguments that somebody may change."""
+    """Whether the approved call has arguments that a person may edit."""
     return approval.kind == Approval.Kind.TOOL and approval.tool != "ask_approval"
 
 
 def schema_of(approval: Approval) -> Mapping[str, Any]:
-    """The JSON schema of the arguments that its tool takes, which it was asked with."""
+    """The JSON schema of the tool's arguments, as stored with the question."""
     return approval.step.input.get("parameters") or {}
 
 
 def settle_time_out(approval: Approval, job: Job) -> Approval:
-    """The outcome of one that nobody has decided in time, with the job's row locked. Its time is the database's."""
+    """Settle an approval that nobody decided in time, by the database's clock. The caller holds the job's row lock."""
     if approval.status != Status.PENDING:
         return approval
     late = Approval.objects.filter(pk=approval.pk, status=Status.PENDING, expires_at__lte=Now())
@@ -134,7 +137,9 @@ def _require_approver(approval: Approval, by: Decider) -> None:
 
 
 def _require_seen(approval: Approval, by: Decider) -> None:
-    """Who presses a button has seen the question alone. Who brings arguments along has seen these."""
+    """A button press shows that the person saw the question only. Sending arguments shows that they saw those
+    arguments.
+    """
     if isinstance(by, approvers.Person) and not question_text.is_whole(approval):
         raise Conflict("not all of it is shown there: read and approve it by API", code="approval_by_api_only")
 
@@ -146,8 +151,8 @@ def _require_open(approval: Approval, job: Job) -> None:
     if approval.status == Status.PENDING and is_late:
         raise Conflict("the time for this decision is over", code="approval_closed")
     if approval.status == Status.PENDING and (job.waiting_for != WaitingFor.APPROVAL or job.lease_until is not None):
-        # A worker has the job in its hands for these milliseconds, and would not hear of the decision.
-        raise Conflict("the agent is just asking for it: try again in a second", code="approval_not_open")
+        # For some milliseconds a worker still runs the job's turn and would miss the decision.
+        raise Conflict("the approval is still being created: try again in a second", code="approval_not_open")
     if approval.status != Status.PENDING:
         by = f" by {approval.decided_by}" if approval.decided_by else ""
         raise Conflict(f"it is {approval.status}{by} already", code="approval_closed")
@@ -163,7 +168,7 @@ def _check(approval: Approval, arguments: Mapping[str, Any]) -> None:
 
 
 def _as_json(arguments: Mapping[str, Any]) -> str:
-    """For Python, true is 1; for a tool it is not."""
+    """Comparable JSON text: Python holds 1 == true, a tool does not."""
     return json.dumps(arguments, sort_keys=True)
 
 

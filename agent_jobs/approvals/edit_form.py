@@ -1,8 +1,7 @@
-"""The form in which an approver changes the arguments of a tool's call: what is in it, and its being sent back.
+"""The form in which an approver edits the arguments of a tool call, and how it is submitted.
 
-It is JSON in one text rather than a field for each argument: arguments may be nested, optional or of any type, and what
-an approver sees is what the tool is called with. Everything is looked at again when it comes back, for between the two
-somebody else may have decided.
+The form is one JSON text, not a field per argument. Arguments may be nested, optional or of any type, and the approver
+sees exactly what the tool receives. Submitting checks everything again, since somebody else may have decided meanwhile.
 """
 
 import json
@@ -31,7 +30,7 @@ def buttons(approval: Approval, platform: str) -> tuple[tuple[str, str], ...]:
 
 
 def opened(press: Incoming) -> Form:
-    """What somebody sees who wants to change arguments (settings.CHANNELS_FORM_HANDLER)."""
+    """The form for a person who wants to edit arguments, or the refusal (settings.CHANNELS_FORM_HANDLER)."""
     try:
         found = decisions.require_decidable(press.org_id, _asked(press), by=button_presses.person(press))
     except (Invalid, NotFound, Forbidden, Conflict) as error:
@@ -46,9 +45,9 @@ def opened(press: Incoming) -> Form:
 
 
 def send_back(press: Incoming, arguments: Any) -> Approval:
-    """Approve with these arguments, in the name of who sent the form; the same once more is harmless.
+    """Approve with these arguments for the person who sent the form. Sending it twice is harmless.
 
-    Raises what `approvals.decide` does, and Invalid for the value of a button that opens none.
+    Raises what `decisions.decide` raises, and Invalid if the button opens no form.
     """
     approval_id = _asked(press)
     actor = Actor("person", press.author[:200])
@@ -84,7 +83,7 @@ def _asked(press: Incoming) -> UUID:
 
 
 def _told(press: Incoming, error: Invalid | NotFound | Forbidden | Conflict) -> str:
-    """What is said to who may not, or cannot; kept as a refused press is."""
+    """The message for a person who may not or cannot edit. The refusal is recorded like a refused button press."""
     if isinstance(error, Forbidden):
         button_presses.note_refused(_asked(press), press.author)
     if isinstance(error, NotFound) and error.denied:
@@ -96,7 +95,7 @@ def _told(press: Incoming, error: Invalid | NotFound | Forbidden | Conflict) -> 
 
 
 def _texts(arguments: Mapping[str, Any]) -> tuple[str, str]:
-    """As people read it, and else as short as can be."""
+    """The arguments as indented JSON, and as compact JSON for the case that the first is too long."""
     return (
         question_text.visible(json.dumps(arguments, ensure_ascii=False, indent=2, sort_keys=True)),
         question_text.visible(json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), sort_keys=True)),

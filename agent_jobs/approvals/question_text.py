@@ -1,7 +1,7 @@
-"""How a question words what is to be approved.
+"""The text of an approval question.
 
-It shows all that is approved. Invisible characters stand as escapes. Where there is no room for the whole, the question
-says so, and is approved by API alone: a press of *Approve* is refused.
+It shows everything that is approved; invisible characters appear as escapes. If a question is too long for a message,
+it says so and only the API can approve it: pressing *Approve* is refused.
 """
 
 import json
@@ -13,20 +13,20 @@ from agent_jobs.models import Approval
 from agent_jobs.tools.types import Declared
 
 NOT_WHOLE = "Not all of this is shown here"
-# Slack refuses some messages as `msg_blocks_too_long` without saying from where on: far below that.
+# Slack refuses some long messages with `msg_blocks_too_long` but documents no limit; this is far below it.
 _MOST_CHARACTERS = 7_500
-# Questions of releases before this rule were cut here without a word. To go after the release 1.0.
+# Releases before this rule cut questions here without saying so. Remove after release 1.0.
 _ONCE_CUT_AT = 8_000
-# Texts among the arguments are shortened to one after the other of these, until the question fits.
+# Long texts among the arguments are shortened to each of these in turn, until the question fits.
 _SHORTER = (2_000, 1_000, 500, 250, 100)
 _INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
-# Blank letters, a joiner, and variation selectors but for the one of coloured emoji.
+# Blank letters, a joiner, and variation selectors except the one for coloured emoji.
 _INVISIBLE = {*map(chr, (0x034F, 0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0, *range(0xFE00, 0xFE0F)))}
 _INVISIBLE |= {chr(selector) for selector in (*range(0x180B, 0x1810), *range(0xE0100, 0xE01F0))}
 
 
 def worded(tool: Declared, arguments: Mapping[str, Any], *, address: str) -> str:
-    """What people are asked. `address` is where the whole is read and approved, if there is no room for it."""
+    """The question. `address` is where people read and approve the whole of it if it does not fit."""
     whole = _said_of(tool, arguments)
     if _size(whole) <= _MOST_CHARACTERS:
         return whole
@@ -44,12 +44,12 @@ def worded(tool: Declared, arguments: Mapping[str, Any], *, address: str) -> str
 
 
 def is_whole(approval: Approval) -> bool:
-    """Whether its question shows all that is approved."""
+    """Whether the question shows everything that is approved."""
     return NOT_WHOLE not in approval.question and len(approval.question) < _ONCE_CUT_AT
 
 
 def visible(text: str) -> str:
-    """The same with an escape for each character that is not seen, or that reorders what is. JSON stays the same JSON.
+    """Escape invisible characters and those that reorder visible text. JSON text keeps its meaning.
 
     `"a\u202eb"` in JSON for an `a`, a right-to-left override and a `b`.
     """
@@ -69,7 +69,7 @@ def _said_of(tool: Declared, arguments: Mapping[str, Any]) -> str:
 
 
 def _shortened(value: Any, most: int) -> Any:
-    """Long texts lose their middle, and say so: the end of a script matters as much as its beginning."""
+    """Cut the middle of long texts and say so: the end of a script matters as much as its beginning."""
     match value:
         case str():
             return _cut(value, most)
@@ -81,7 +81,7 @@ def _shortened(value: Any, most: int) -> Any:
 
 
 def _cut(text: str, most: int) -> str:
-    """At most about `most` characters of a text, from both its ends."""
+    """Keep about `most` characters of a text, from both ends."""
     if _size(text) <= most:
         return text
     head, tail, room = 0, 0, most
@@ -99,5 +99,5 @@ def _cut(text: str, most: int) -> str:
 
 
 def _size(text: str) -> int:
-    """As Slack counts: after it was escaped for Slack."""
+    """The length as Slack counts it: after escaping for Slack."""
     return len(text) + 4 * text.count("&") + 3 * (text.count("<") + text.count(">"))

@@ -1,4 +1,4 @@
-"""What the model is told of a person's decision about one of its calls."""
+"""What the model hears about a person's decision on one of its calls."""
 
 import json
 
@@ -6,7 +6,7 @@ from agent_jobs.models import Approval
 
 
 def allowed(approval: Approval) -> str:
-    """Empty where it was allowed just as the model asked for it, without a word."""
+    """Empty if the person approved the call unchanged and without a note."""
     words = _words(approval)
     if approval.edited_arguments is not None:
         used = json.dumps(approval.edited_arguments, ensure_ascii=False)

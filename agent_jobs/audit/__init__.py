@@ -1,1 +1,1 @@
-"""The audit log: entries, seals, the proof that nobody changed them, and the database roles that protect it."""
+"""The audit log: entries, seals, verification, and the database roles that protect it."""

@@ -1,12 +1,13 @@
-"""The audit: entries that nobody changes, and a chain of seals per organisation that shows if somebody did.
+"""The audit log: immutable entries, and a hash chain of seals per organisation that reveals tampering.
 
-Moves of jobs become entries by a trigger (migration 0004); services `record` the rest in the transaction of the write;
-doors `record_denied` what was refused because it is another organisation's.
+A trigger (migration 0004) writes an entry for each move of a job. Services `record` their changes in the transaction of
+the write. API handlers `record_denied` requests that were refused because the object belongs to another organisation.
 
-Writers take no turns: they only insert. A duty seals what is new each second. An entry's digest is the SHA-256 of its
-canonical text (`CANONICAL`); a seal's hash is the SHA-256 of the hash before it, of the canonical text of organisation,
-number and time of the seal, and of the digests of its entries in the order of their ids. So whoever changes, removes or
-slips in an entry has to forge every later seal; those who keep a hash elsewhere see that, too (`audit.verification`).
+Writers only insert and never wait for each other. A duty seals new entries each second. An entry's digest is the
+SHA-256 of its canonical text (`CANONICAL`). A seal's hash is the SHA-256 of the previous hash, the canonical text of
+the seal's organisation, number and time, and the digests of its entries in id order. Changing, removing or inserting an
+entry therefore requires forging every later seal, and anyone who keeps a hash elsewhere detects that too
+(`audit.verification`).
 """
 
 import re
@@ -31,10 +32,10 @@ _LOCK = (WorkerProcess.LOCK_SPACE, duty_rounds.LOCKS["audit"])
 _MAX_ID = 600
 _SECRET = re.compile(r"secret|password|token|digest|api_?key", re.IGNORECASE)
 
-# What is hashed of an entry. Never changed: it would break every chain.
+# The hashed text of an entry. Never change it: that would break every chain.
 CANONICAL = """jsonb_build_array(e.id, e.org_id, to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), e.txid,
     e.actor, e.request_id, e.action, e.object_type, e.object_id, e.before, e.after)::text"""
-# And of a seal, beside the hash before it and the digests.
+# The hashed text of a seal, next to the previous hash and the entries' digests.
 CANONICAL_SEAL = (
     """jsonb_build_array(s.org_id, s.seq, to_char(s.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'))::text"""
 )
@@ -51,7 +52,7 @@ def record(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add an entry; call it in the transaction of what it tells of. Texts under names of secrets are masked."""
+    """Add an entry; call it in the transaction of the change. Texts under secret-like names are masked."""
     AuditEntry.objects.create(
         org_id=org_id,
         action=action,
@@ -65,10 +66,10 @@ def record(
 
 
 def record_denied(org_id: str, object_type: str, object_id: str, *, actor: Actor, method: str, code: str) -> None:
-    """Somebody of `org_id` asked for a thing of another organisation, or for one that does not exist.
+    """Record that an actor of `org_id` asked for an object of another organisation, or for one that does not exist.
 
-    The entry must not tell which: it is written in both cases. It names the first thing asked for. There is one entry
-    an hour for each actor, kind of thing and method, and at most MOST_DENIED of the organisation; a metric counts all.
+    The entry must not reveal which, so both cases write it. It names the first object asked for. There is one entry an
+    hour per actor, object type and method, and at most MOST_DENIED per organisation; a metric counts all.
     """
     meters.add("denied_accesses", kind=object_type)
     lately = AuditEntry.objects.filter(org_id=org_id, action="access.denied", at__gt=Now() - timedelta(hours=1))
@@ -81,7 +82,7 @@ def record_denied(org_id: str, object_type: str, object_id: str, *, actor: Actor
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of two states, what differs: `({"name": "A"}, {"name": "B"})`."""
+    """The keys that differ between two states, before and after: `({"name": "A"}, {"name": "B"})`."""
     names = [name for name in after if name not in before or before[name] != after[name]]
     return {name: before[name] for name in names if name in before}, {name: after[name] for name in names}
 
@@ -143,17 +144,17 @@ ON CONFLICT (id) DO UPDATE SET floor = excluded.floor, candidate_id = excluded.c
 
 
 def seal() -> int:
-    """Seal every entry that can be seen and is in no seal yet. Returns how many; 0 at once where another one seals.
+    """Seal every visible entry that has no seal yet. Returns how many; 0 at once if another process is sealing.
 
-    What lies above the mark's floor is compared with the seals that reach above it. The floor follows behind: the
-    highest id seen becomes a candidate, and the floor once every transaction that was under way then has ended.
+    Entries above the mark's floor are compared with the seals that reach above it. The floor lags: the highest id seen
+    is a candidate, and becomes the floor once every transaction that was under way then has ended.
     """
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", _LOCK)
         if not cursor.fetchone()[0]:
             return 0
-        # Looked at before this transaction has a number: whoever has an id by now has a smaller one. (The snapshot's
-        # own upper end would not do: it is behind the last number that has ended, not behind the last one given.)
+        # Read this before our transaction gets a number: every transaction that already has one then has a smaller one.
+        # The snapshot's own upper end is not enough: it follows the last number that ended, not the last one assigned.
         cursor.execute(_LOOK)
         highest, floor, candidate, is_settled = cursor.fetchone()
         sealed = 0

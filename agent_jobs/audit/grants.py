@@ -1,7 +1,7 @@
-"""What a database role needs to run the service, and no more: above all, it cannot change the audit.
+"""Grants a database role what the service needs and no more. Above all, the role cannot change the audit log.
 
-Triggers already refuse that to everybody; a role that does not own the tables cannot take the triggers away either.
-Migrations are run by the owner, the service by such a role.
+Triggers already refuse such changes to everybody. A role that does not own the tables cannot drop the triggers either.
+The owner runs migrations; the service runs as such a role.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _ONLY_READ = {"django_migrations"}
 
 
 def make(role: str, *, password: str) -> int:
-    """Make a role that may log in, or set the password of one that exists; then as `grant`."""
+    """Create a login role, or set the password of an existing one; then do what `grant` does."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [role])
         verb = sql.SQL("ALTER" if cursor.fetchone()[0] else "CREATE")
@@ -27,10 +27,10 @@ def make(role: str, *, password: str) -> int:
 
 
 def grant(role: str) -> int:
-    """Give the role what it needs on every table that is there now, and take away the rest. Returns how many tables.
+    """Grant the role what it needs on every existing table and revoke the rest. Returns the number of tables.
 
-    Run again after each migration. Raises Invalid for a role that is not there, and for one that could do everything
-    all the same: a superuser, the tables' owner or a member of it.
+    Run it again after each migration. Raises Invalid if the role does not exist, or if it could do everything anyway: a
+    superuser, the tables' owner or a member of it.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT current_schema(), current_database()")

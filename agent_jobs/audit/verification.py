@@ -1,7 +1,7 @@
-"""Looking whether the audit is what was written: every chain computed anew, and entries that no seal holds.
+"""Verifies the audit log: recomputes every chain and finds entries that have no seal.
 
-Nothing is believed but the tables of entries and seals. What this cannot see is a chain that was cut short together
-with its last entries, or forged from some seal on: for that, keep the hashes that it tells elsewhere and hand one back.
+It trusts only the tables of entries and seals. It cannot see a chain that was truncated together with its last entries,
+or forged from some seal on. To detect that, keep the reported hashes elsewhere and pass one in.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _ORGS = """
 SELECT org_id FROM agent_jobs_auditseal UNION SELECT org_id FROM agent_jobs_auditentry
 UNION SELECT id FROM agent_jobs_org ORDER BY 1
 """
-# Making an organisation is its first entry, which is sealed a second later.
+# Creating an organisation writes its first entry, which is sealed within a second or so.
 _SHOULD_HAVE_SEALS = """
 SELECT EXISTS (SELECT FROM agent_jobs_org WHERE id = %s AND created_at < clock_timestamp() - interval '1 minute')
 """
@@ -29,7 +29,7 @@ SELECT s.seq, s.entry_ids, s.digests, s.last_id, s.prev_hash, s.hash, {CANONICAL
 FROM agent_jobs_auditseal s WHERE s.org_id = %s AND s.seq > %s ORDER BY s.seq LIMIT {_SEALS_AT_ONCE}
 """  # noqa: S608 - constants
 _ENTRIES = f"SELECT e.id, {CANONICAL} FROM agent_jobs_auditentry e WHERE e.id = ANY(%s)"  # noqa: S608 - a constant
-# A minute is sixty times what sealing takes. Nor does a time to come excuse an entry.
+# One minute is sixty times the sealing interval. An entry dated in the future is reported as well.
 _UNSEALED = """
 SELECT e.id FROM agent_jobs_auditentry e
 JOIN (
@@ -43,7 +43,7 @@ ORDER BY e.id LIMIT 1
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found of one organisation: `problem` is "" where every link holds. `head` is the last seal's hash."""
+    """The result for one organisation. `problem` is "" if every link holds. `head` is the last seal's hash."""
 
     org_id: str
     entries: int
@@ -53,14 +53,14 @@ class Verdict:
 
 
 def orgs() -> list[str]:
-    """Every organisation that exists, and every other one that entries or seals name."""
+    """All existing organisations, and any others that entries or seals name."""
     with connection.cursor() as cursor:
         cursor.execute(_ORGS)
         return [row[0] for row in cursor.fetchall()]
 
 
 def verify(org_id: str, *, expected: str = "") -> Verdict:
-    """Compute the organisation's chain anew. `expected` is a hash told before, which the chain must still hold."""
+    """Recompute the organisation's chain. `expected` is an earlier reported hash that the chain must still contain."""
     entries, seals, head, hashes = 0, 0, b"", set()
     problem = ""
     with transaction.atomic(), connection.cursor() as cursor:
@@ -96,7 +96,7 @@ class _Seal:
 
 
 def _links(cursor: Any, org_id: str) -> Iterator[tuple[_Seal, dict[int, str]]]:
-    """Every seal in order, with the canonical texts of the entries that it names and that are there."""
+    """Every seal in order, with the canonical texts of those of its entries that still exist."""
     last = -(2**63)
     while True:
         cursor.execute(_SEALS, [org_id, last])
@@ -111,7 +111,7 @@ def _links(cursor: Any, org_id: str) -> Iterator[tuple[_Seal, dict[int, str]]]:
 
 
 def _wrong(seal: _Seal, texts: dict[int, str], *, number: int, head: bytes) -> str:
-    """What is the first thing wrong with this link, if anything is."""
+    """The first thing wrong with this link, or ""."""
     if seal.seq != number:
         return f"seal {number} is missing: the next one is {seal.seq}"
     if seal.prev_hash != head:

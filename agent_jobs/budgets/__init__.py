@@ -1,1 +1,1 @@
-"""What model calls cost: prices, reservations before a call, counters against caps, and the `model.call` activity."""
+"""The cost of model calls: prices, reservations before a call, counters against caps, and the `model.call` activity."""

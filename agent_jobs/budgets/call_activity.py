@@ -1,10 +1,9 @@
-"""The activities that calls of models and tools leave.
+"""Writes the activities of model calls and tool calls.
 
-That of a hosted model is written with the books, in one transaction, under their id.
-
-So the activities of a job add up to what its budget says, whatever becomes of the turn: one that failed, was cut off,
-canceled, or lost with its worker, leaves what its calls cost all the same, and one that its provider refused leaves
-that it was. A call that comes back after it was given up corrects its own activity.
+The activity of a hosted model call is written in the same transaction as its ledger entry, under the same id. So a
+job's activities add up to what its budget shows, whatever happens to the turn. A turn that failed, was cut off or
+canceled, or was lost with its worker still shows what its calls cost. A call that the provider refused shows the
+refusal. A late reply to a call that was given up corrects its activity.
 """
 
 import json
@@ -19,8 +18,8 @@ from infra.storable_text import storable
 
 _NOTE_LENGTH = 200
 
-# The job may be gone by now, and then there is nobody to tell. The books hold larger sums than an activity does: the
-# nonsense of a provider is not to keep a call from being closed.
+# The job may be deleted by now; then there is no activity to write. The ledger holds larger sums than an activity, so a
+# provider's absurd numbers must not keep a call from being closed.
 _WRITE = """
 INSERT INTO agent_jobs_activity AS a
     (id, org_id, job_id, code, status, note, source_type, execution_id, life, input, output, allocated_credits,
@@ -46,7 +45,7 @@ ON CONFLICT (id) DO NOTHING
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is known of a call: which task made it, what it was given, what came of it. `error` is why nothing did."""
+    """What is known of a call: the task that made it, its input and its output. `error` says why there is no output."""
 
     task_id: str | None = None
     input: Mapping[str, Any] | None = None
@@ -55,10 +54,10 @@ class Told:
 
 
 def write(row: Reservation, told: Told) -> None:
-    """Of a call that has just been put into the books. Writing it again corrects it."""
+    """Upsert the `model.call` activity of a settled reservation."""
     note = f"asked model {row.model}"
     if told.error:
-        note += f": {storable(told.error)[:_NOTE_LENGTH]}"  # a provider's own words
+        note += f": {storable(told.error)[:_NOTE_LENGTH]}"  # the provider's own words
         if row.cost or row.input_tokens:
             note += "; all that was set aside for it is counted"
     output = {**told.output, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens}
@@ -72,7 +71,7 @@ def write(row: Reservation, told: Told) -> None:
 def write_tool(
     step: Step, output: Mapping[str, Any], arguments: Any, *, task_id: str, seconds: float | None = None
 ) -> None:
-    """Of a tool's call that has just got its outcome, in that transaction. `arguments` are without secrets."""
+    """Write the activity of a finished tool call, in the transaction of its outcome. `arguments` contain no secrets."""
     failed = bool(output.get("error") or output.get("is_error"))
     text = str(output.get("text") or output.get("message") or "")
     came: dict[str, Any] = {"outcome": "failed" if failed else "answered", "text": _short(text, _MOST_ANSWER)}

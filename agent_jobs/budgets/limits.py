@@ -1,10 +1,11 @@
-"""The caps of model calls and the counters that they are held against; `budgets.reservations` is who asks.
+"""The caps of model calls and their counters, used by `budgets.reservations`.
 
-A scope is an organisation or a job type on a UTC day, or a job. One that has a cap has a counter from the first call
-under it, made out of what the ledger and the open reservations say; one without has none, and its calls do not wait for
-each other. From then on every call of the scope counts, so a counter is at any moment the sum of the reservations of
-its scope. For that no call begins or ends while a counter is made: calls share an advisory lock of the organisation
-(`share_lock`), which the making takes alone. Counters are locked in one order: organisation, type, job.
+A scope is an organisation or a job type on a UTC day, or a job. A scope with a cap has a counter from the first call
+under that cap, initialised from the ledger and the open reservations. A scope without a cap has no counter, so its
+calls do not wait for each other. Once created, a counter includes every call, so it always equals the sum of the
+scope's reservations. To keep that true, no call begins or ends while a counter is created: calls share an advisory lock
+of the organisation (`share_lock`), and creation takes it exclusively. Counters are locked in one order: organisation,
+type, job.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,11 +25,11 @@ from agent_jobs.models import Approval, Budget, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
 from infra import meters, prepared_sql
 
-# A shorter answer is not worth its input.
+# An answer shorter than this is not worth the cost of its input.
 MIN_OUTPUT_TOKENS = 256
-# A person who is asked for more is asked in the thread, which is input of the call then.
+# The question to a person is posted in the thread, so it becomes input of the call.
 ASKING_TOKENS = 1_000
-# A job's counter is of no day.
+# The day of a job's counter, which spans all days.
 ALL_DAYS = date(1970, 1, 1)
 _LOCK_SPACE = 0x616B
 
@@ -53,7 +54,7 @@ _SCOPES: dict[str, Any] = {"org": Scope.ORG, "type": Scope.TYPE, "job": Scope.JO
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Whose call it is, and on which day it began: what says which counters it touches."""
+    """Identifies a call's counters: its organisation, job type and job, and the day on which it began."""
 
     org_id: str
     job_type_key: str
@@ -70,8 +71,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """One limit. `name` is the field that sets it, `whose` says of what, both for people. `granted` is how much of the
-    limit approvals have added to what the field says."""
+    """One limit. `name` is the field that sets it and `whose` its owner, both for people. `granted` is how much
+    approvals have added to the configured value.
+    """
 
     scope: Scope
     name: str
@@ -101,9 +103,9 @@ def caps_of(org_id: str, job_type_key: str, job_id: UUID | str, config: Mapping[
 
 
 def granted(org_id: str, job_id: UUID | str) -> dict[str, int | Decimal]:
-    """What people have added to a job's own caps, by their names: the sum of its approved approvals, in all its lives.
+    """What approvals have added to a job's own caps, by cap name: the sum over all lives of the job.
 
-    Only grows, so a sum that is read before a call is made is never more than what holds then.
+    The sum only grows, so a value read before a call is never too high when the call is made.
     """
     approved = Approval.objects.filter(org_id=org_id, job_id=job_id, kind=Approval.Kind.BUDGET)
     found: dict[str, int | Decimal] = {}
@@ -117,7 +119,7 @@ def granted(org_id: str, job_id: UUID | str) -> dict[str, int | Decimal]:
 def _raised(cap: Cap, more: int | Decimal | None) -> Cap:
     if not more:
         return cap
-    # A cap in tokens stays whole, and one in money is money.
+    # A cap in tokens stays an integer, one in money a Decimal.
     more = int(more) if isinstance(cap.limit, int) else Decimal(more)
     return replace(cap, limit=cap.limit + more, granted=more)
 
@@ -125,10 +127,10 @@ def _raised(cap: Cap, more: int | Decimal | None) -> Cap:
 def affordable(
     caps: Sequence[Cap], counters: Mapping[int, Budget], *, price: Price, input_tokens: int, output_tokens: int
 ) -> int:
-    """How many tokens of output fit under every cap beside that input: `output_tokens` at most.
+    """How many output tokens fit under every cap together with that input: at most `output_tokens`.
 
-    Raises BudgetExhausted, which names the tightest cap, where they are too few for an answer; its context has the cap,
-    what is `left` of it, and how much more than that such a call takes (`short`).
+    Raises BudgetExhausted, which names the tightest cap, if they are too few for an answer. Its context has the cap,
+    the amount `left`, and how much more the call needs (`short`).
     """
     fits = output_tokens
     tightest: Cap | None = None
@@ -164,12 +166,14 @@ def _left(cap: Cap, counter: Budget) -> int | Decimal:
 
 # --- Counters --------------------------------------------------------------------------------------------------
 def share_lock(org_id: str) -> None:
-    """Until the end of the transaction no counter of the organisation is made. Before its counters are locked."""
+    """Prevents the creation of counters of the organisation until the transaction ends. Take it before locking
+    counters.
+    """
     prepared_sql.first(_SHARE, {"space": _LOCK_SPACE, "org": org_id})
 
 
 def locked(call: Call) -> dict[int, Budget]:
-    """The counters of the call's scopes, as many as there are, by scope; nobody changes them meanwhile."""
+    """The existing counters of the call's scopes, by scope, locked for update."""
     found = prepared_sql.all_rows(_LOCKED, {**asdict(call), **_SCOPES, "job_id": str(call.job_id)})
     return {row[0]: Budget(**dict(zip(_COUNTER, row, strict=True))) for row in found}
 
@@ -182,7 +186,7 @@ def add(
     reserved_tokens: int = 0,
     reserved_cost: Decimal | int = 0,
 ) -> None:
-    """Add to counters that are locked."""
+    """Add to locked counters."""
     if counters:
         Budget.objects.filter(pk__in=[row.pk for row in counters.values()]).update(
             used_tokens=F("used_tokens") + used_tokens,
@@ -193,7 +197,7 @@ def add(
 
 
 def ensure(call: Call, caps: Sequence[Cap]) -> None:
-    """See to it that what has a cap has a counter. Not to be called under the shared lock."""
+    """Create missing counters for scopes that have a cap. Do not call it while holding the shared lock."""
     capped = {cap.scope for cap in caps}
     if not capped:
         return
@@ -206,7 +210,7 @@ def ensure(call: Call, caps: Sequence[Cap]) -> None:
 
 
 def _made(call: Call, scope: Scope) -> Budget:
-    """A counter with all that its scope has spent and set aside so far."""
+    """A new counter with everything that its scope has spent and reserved so far."""
     tokens = F("input_tokens") + F("output_tokens")
     calls = Reservation.objects.filter(org_id=call.org_id)
     spent: QuerySet[Any]

@@ -1,7 +1,7 @@
-"""What models cost, by the operator's table (AGENT_JOBS_MODEL_PRICES): money per million tokens, by name, by provider
+"""Model prices from the operator's table (AGENT_JOBS_MODEL_PRICES): money per million tokens, by name, by provider
 (`openai:*`), or for every hosted model (`*`).
 
-Sums are rounded up to six places, so that many small calls are never counted as nothing.
+Sums are rounded up to six decimal places, so that many small calls never count as nothing.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,9 @@ class Price:
         return exact.quantize(PLACES, ROUND_UP)
 
     def output_tokens_for(self, money: Decimal, *, input_tokens: int) -> int | None:
-        """How many tokens of output so much money buys beside that input; below 0 where it does not even buy the
-        input, None where it buys any number."""
+        """How many output tokens this money buys after paying for the input: below 0 if it does not cover the input,
+        None if output is free.
+        """
         rest = money * _MILLION - input_tokens * self.input
         if rest < 0:
             return -1
@@ -36,14 +37,17 @@ class Price:
 
 
 def of(model: str) -> Price:
-    """A model that the table does not know costs nothing; whether it may be called is `check`'s to say."""
+    """The model's price. A model missing from the table is free here; `check` decides whether it may be called."""
     found = _listed(model)
     return Price(*found) if found else Price()
 
 
 def label(model: str) -> str:
-    """A model's name in metrics, of which there are only so many: the operator's table and what ships with the service
-    are named, other models of a provider are one. Organisations state whatever names they like."""
+    """A model's name as a metrics label, with bounded cardinality: organisations may configure any model name.
+
+    Models in the operator's table and models that ship with the service keep their names; a provider's others share
+    one.
+    """
     if model in settings.MODEL_PRICES or model in llm.MODELS:
         return model
     provider = llm.provider_of(model)
@@ -51,7 +55,9 @@ def label(model: str) -> str:
 
 
 def check(model: str) -> str:
-    """Why the model may not be called for want of a price; empty if it may. What ships with the service is free."""
+    """Why a missing price forbids calling the model; empty if it may be called. Models that ship with the service are
+    free.
+    """
     if settings.REQUIRE_MODEL_PRICE and llm.provider_of(model) and not _listed(model):
         return "has no price in AGENT_JOBS_MODEL_PRICES, and every model must have one here"
     return ""

@@ -1,18 +1,18 @@
-"""Budgets of model calls: in tokens and money, of a job, of a job type and of an organisation by UTC day.
+"""Budgets of model calls, in tokens and money, per job and, by UTC day, per job type and organisation.
 
-Before a call the most that it may cost is set aside (`set_aside`), after it the truth takes that place (`settle`), in
-the counters of what has a cap (`budgets.limits`) and in the ledger (UsageDay) of everything. A call counts on the
-day on which it began. `closing` is the whole way of a call.
+Before a call, `set_aside` reserves the most that it may cost; afterwards `settle` replaces that by the actual cost.
+Both update the counters of capped scopes (`budgets.limits`), and the ledger (UsageDay) records every call. A call
+counts on the day on which it began. `closing` wraps a whole call.
 
-What is set aside is an upper bound. A token is never less than a byte of UTF-8, so the input has at most as many tokens
-as bytes are sent (`llm.size`, which adds what providers put around messages); the output has at most
-`max_output_tokens`, which shrinks to what is left where a useful answer still fits. So with however many calls at once
-no cap is passed. A provider that reports more than that bound all the same is believed, and a warning logged.
+A reservation is an upper bound. A token is at least one byte of UTF-8, so the input has at most as many tokens as bytes
+are sent (`llm.size`, which adds what providers put around messages). The output has at most `max_output_tokens`, which
+shrinks to what the caps leave if a useful answer still fits. So concurrent calls cannot pass a cap. If a provider
+reports more than the bound, we count its figure and log a warning.
 
-A reservation that nobody settles (its worker was killed) is closed at all that was set aside, for the provider may have
-billed it: by whoever takes the job up again (`expire`), or by the sweep (`expire_lost`). If the call does come back
-after that, its settlement sets the books right. What counts, or was refused, leaves an activity of the job
-(`budgets.call_activity`).
+A reservation that nobody settles (its worker was killed) is closed at its full amount, since the provider may have
+billed it. The next turn of the job closes it (`expire`), or the sweep does (`expire_lost`). If the call returns after
+that, its settlement corrects the ledger. Calls that count, and calls that the provider refused, leave an activity of
+the job (`budgets.call_activity`).
 """
 
 import logging
@@ -42,9 +42,9 @@ from infra.set_aside import SetAside
 log = logging.getLogger(__name__)
 _expiry_failed: SetAside[UUID] = SetAside("reservations")
 _BATCH = 200
-# Against nonsense of a provider: more than this of one call is not believed.
+# Protects against absurd figures from a provider: one call never counts more than this.
 _MOST_TOKENS = 10**12
-# Answers of providers that are not billed. A call that timed out, was cut off or was misunderstood may well be.
+# Provider answers that are not billed. A call that timed out, was cut off or was misunderstood may be billed.
 _UNBILLED = frozenset(
     {
         "context_too_long",
@@ -85,8 +85,9 @@ ON CONFLICT (org_id, day, job_type_key, model, part) DO UPDATE SET calls = u.cal
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a call counts as. `allocated` is the money that was set aside for it. `is_certain`: its provider said so;
-    else nobody knows, and it counts as all of that."""
+    """What a call counts as. `allocated` is the money that was reserved for it. `is_certain` means that the provider
+    reported the usage; otherwise the full reservation counts.
+    """
 
     model: str
     usage: Usage
@@ -97,7 +98,7 @@ class Spent:
 
 @dataclass(slots=True)
 class Held:
-    """A reservation in the hands of who makes the call, with at most `max_output_tokens` of output."""
+    """A reservation held by the caller of the model, with at most `max_output_tokens` of output."""
 
     id: UUID
     model: str
@@ -108,7 +109,7 @@ class Held:
     spent: Spent | None = None
 
     def settle(self, usage: Usage, *, model: str = "", output: Mapping[str, Any] | None = None) -> Spent:
-        """See `settle`. `output`: what came of it, for its activity."""
+        """See `settle`. `output` is the call's result, for its activity."""
         told = replace(self.told, output=output or {})
         self.spent = settle(self.id, usage, model=model, told=told, call=self.call)
         return self.spent
@@ -116,7 +117,7 @@ class Held:
 
 # --- Before a call ---------------------------------------------------------------------------------------------
 def reserve(**call: Any) -> Held:
-    """`set_aside` in a transaction of its own: not to be called within one."""
+    """`set_aside` in a transaction of its own: do not call it within one."""
     with transaction.atomic():
         return set_aside(**call)
 
@@ -131,10 +132,10 @@ def set_aside(
     request_bytes: int,
     max_output_tokens: int,
 ) -> Held:
-    """Set aside the most that a call may cost. `config` is the job's (`max_tokens`, `max_cost`).
+    """Reserve the most that a call may cost. `config` is the job's (`max_tokens`, `max_cost`).
 
-    Raises BudgetExhausted where a cap leaves too little, and PermanentError (`model_price_missing`). To be called
-    within a transaction, for whose end the other calls under the same caps wait.
+    Raises BudgetExhausted if a cap leaves too little, and PermanentError (`model_price_missing`). Call it within a
+    transaction; other calls under the same caps wait until it ends.
     """
     if complaint := prices.check(model):
         raise PermanentError(f"the model {model!r} {complaint}", code="model_price_missing")
@@ -156,11 +157,11 @@ def set_aside(
 
 @contextmanager
 def closing(held: Held, *, told: Told = _UNTOLD) -> Iterator[Held]:
-    """Around a call: `with budgets.closing(budgets.reserve(…)) as held: … held.settle(reply.usage)`.
+    """Wraps a call: `with budgets.closing(budgets.reserve(…)) as held: … held.settle(reply.usage)`.
 
-    A call that is left without a settlement counts as nothing where its error says that the provider refused it, and
-    else as all that was set aside. Not to be entered within a transaction. Takes what its activity shall tell; raises
-    what the call raises.
+    A call that ends without a settlement counts as nothing if its error says that the provider refused it, otherwise as
+    the full reservation. Do not enter it within a transaction. Yields an object that takes the facts for the activity;
+    raises what the call raises.
     """
     held.told = told
     try:
@@ -188,8 +189,8 @@ def _leave(held: Held, close: Callable[[UUID, Told], Spent]) -> None:
     except database.Error as error:
         if not database.is_unavailable(error):
             raise
-        # What went wrong with the call is more worth telling, and the sweep will find this.
-        log.warning("the reservation %s stays open: %s", held.id, str(error).strip())
+        # Let the call's own error propagate, which matters more. The sweep will find this reservation.
+        log.warning("reservation %s stays open: %s", held.id, str(error).strip())
 
 
 # --- After a call ----------------------------------------------------------------------------------------------
@@ -201,27 +202,29 @@ def settle(
     told: Told = _UNTOLD,
     call: limits.Call | None = None,
 ) -> Spent:
-    """The call came back and used so much; `model` is the one that answered, where it is not the one that was asked.
+    """Settle a call that returned with this usage. `model` is the one that answered, if it differs from the one asked.
 
-    A second settlement changes nothing and answers the first. A hosted model that reports nothing at all counts as all
-    that was set aside: else there would be no cap for whoever reports nothing. May be called within a transaction.
+    A second settlement changes nothing and returns the first. A hosted model that reports no usage counts as the full
+    reservation; otherwise a provider could evade every cap by reporting nothing. May be called within a transaction.
     """
     return _close(reservation_id, _SETTLED, lambda row: _truth(row, usage, model), told, call)
 
 
 def release(reservation_id: UUID, told: Told = _UNTOLD) -> Spent:
-    """The provider refused the call, and bills nothing."""
+    """Close a reservation whose call the provider refused and does not bill."""
     return _close(reservation_id, _SETTLED, lambda row: _Use(row.model), told)
 
 
 def expire(job_id: UUID | str) -> list[Spent]:
-    """Close what earlier calls of the job left open; for whoever takes it up again, and so knows that none goes on."""
+    """Close the job's open reservations from earlier calls. Call it on claiming the job, when no earlier call can be
+    running.
+    """
     left = Reservation.objects.filter(job_id=job_id, status=_OPEN).order_by("id").values_list("id", flat=True)
     return [_expire(reservation_id) for reservation_id in list(left)]
 
 
 def expire_lost() -> int:
-    """Close reservations of jobs that nobody is at any more, and those older than any turn. Returns how many."""
+    """Close reservations of jobs that no worker holds, and those older than any turn. Returns how many."""
     lease, turn = timedelta(seconds=settings.LEASE_SECONDS), timedelta(seconds=settings.TURN_SECONDS)
     is_leased = Exists(Job.objects.filter(pk=OuterRef("job_id"), lease_until__gt=Now()))
     lost = Reservation.objects.filter(~is_leased | Q(created_at__lt=Now() - turn - lease), status=_OPEN)
@@ -238,10 +241,10 @@ def _expire(reservation_id: UUID, told: Told = _NO_ANSWER) -> Spent:
     return _close(reservation_id, _EXPIRED, _most, told)
 
 
-# --- The books -------------------------------------------------------------------------------------------------
+# --- The ledger ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """What a call counts as, for the ledger."""
+    """What a call counts as in the ledger."""
 
     model: str
     calls: int = 0
@@ -260,13 +263,13 @@ def _most(row: Reservation) -> _Use:
 def _truth(row: Reservation, usage: Usage, model: str) -> _Use:
     usage = Usage(*(min(max(tokens, 0), _MOST_TOKENS) for tokens in (usage.input_tokens, usage.output_tokens)))
     if usage == Usage() and llm.provider_of(row.model):
-        log.warning("job %s: %s did not report what it used; all that was set aside is counted", row.job_id, row.model)
+        log.warning("job %s: %s reported no usage, the whole reservation is counted", row.job_id, row.model)
         return _most(row)
     model = (model or row.model)[: Reservation.MODEL_LENGTH]
     truth = _Use(model, 1, usage, prices.of(model).cost(usage))
     if truth.tokens > _most(row).tokens or truth.cost > row.reserved_cost:
         log.warning(
-            "job %s: a call of %s used %s tokens and cost %s; no more than %s and %s had been expected",
+            "job %s: a call of %s used %s tokens and cost %s, above its reservation of %s tokens and %s",
             *(row.job_id, model, truth.tokens, truth.cost, _most(row).tokens, row.reserved_cost),
         )
     return truth
@@ -279,13 +282,14 @@ def _close(
     told: Told,
     call: limits.Call | None = None,
 ) -> Spent:
-    """Put into counters and ledger what the call counts as, in place of what was set aside, or of what it counted as
-    since it expired. `call` is whose it is, where that is known."""
+    """Replace the reserved amount in counters and ledger by what the call counts as. After an expiry, replace the
+    expired amount. `call` identifies the call's counters, if known.
+    """
     with transaction.atomic(savepoint=False):
         call = call or limits.Call(*Reservation.objects.values_list(*_WHOSE).get(pk=reservation_id))
         prepared_sql.run(
             _LOCK_JOB, {"job": call.job_id}
-        )  # its activity needs the lock, and a job comes before counters
+        )  # the activity needs this lock, and jobs are locked before counters
         limits.share_lock(call.org_id)
         counters = limits.locked(call)
         row = prepared_sql.instance(Reservation, "id = %(id)s", {"id": reservation_id}, and_then="FOR UPDATE")
@@ -316,7 +320,7 @@ def _close(
 
 
 def _book(row: Reservation, use: _Use, sign: int) -> None:
-    """Last in its transaction, for the rows of the ledger are many calls' own."""
+    """Add to the ledger. Do it last in the transaction, because many calls share these rows."""
     if not use.calls:
         return
     line = {"org": row.org_id, "day": row.day, "type": row.job_type_key, "model": use.model}

@@ -1,1 +1,1 @@
-"""What an organisation can ask for: job types, profiles, and the keys of their models."""
+"""The catalogue of an organisation: job types, profiles, and the keys of their models."""

@@ -1,6 +1,6 @@
-"""The catalogue: job types and profiles. One set of verbs for both; a `Kind` says what differs.
+"""The catalogue: job types and profiles. One set of functions serves both; a `Kind` describes the differences.
 
-Every change of an entry raises its `version`; a job runs by the copy that it took when it was posted.
+Every change of an entry raises its `version`. A job runs with the copy that it took when it was created.
 """
 
 import json
@@ -32,8 +32,9 @@ _SHARED = ("name", "description", "emoji", "visibility", "active", "tags")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`columns` are what a client may set beside the key; `check` looks at a whole entry about to be saved, and is told
-    which columns change."""
+    """`columns` are those that a client may set beside the key. `check` validates a whole entry before it is saved and
+    receives the names of the changed columns.
+    """
 
     model: type[JobType] | type[Profile]
     word: str
@@ -45,14 +46,15 @@ class Kind:
         return NotFound(f"there is no {self.word} {key[:128]!r}", code=f"{self.code}_not_found")
 
     def require_key(self, key: str) -> None:
-        """What cannot be an id is the id of no entry."""
+        """Raises NotFound for text that cannot be a key."""
         if not _KEY.fullmatch(key):
             raise self.not_found(key)
 
 
 def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
-    """A new entry, version 1. Raises Invalid, or Conflict (`job_type_exists`) where the key is taken
-    and (`too_many_job_types`) where there is no room."""
+    """Create an entry with version 1. Raises Invalid, Conflict (`job_type_exists`) if the key is taken, and Conflict
+    (`too_many_job_types`) if the organisation has reached its limit.
+    """
     entry = kind.model(org_id=org_id, key=key, **values)
     _check(kind, entry, kind.columns)
     try:
@@ -70,19 +72,19 @@ def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, acto
 
 
 def replace(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
-    """The whole entry anew: what is not in `values` goes back to its default. Raises NotFound, Invalid."""
+    """Replace the whole entry: columns missing from `values` return to their defaults. Raises NotFound, Invalid."""
     blank = kind.model()
     whole = {column: getattr(blank, column) for column in kind.columns} | dict(values)
     return _save(kind, org_id, key, whole, actor)
 
 
 def change(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
-    """Only what is in `values`. Raises NotFound, Invalid. A change to the same values is none."""
+    """Change only the columns in `values`. Equal values are no change. Raises NotFound, Invalid."""
     return _save(kind, org_id, key, values, actor)
 
 
 def remove(kind: Kind, org_id: str, key: str, *, actor: Actor) -> None:
-    """Jobs that took it stay as they are. Raises NotFound."""
+    """Delete the entry. Jobs that use it keep their copy. Raises NotFound."""
     kind.require_key(key)
     with transaction.atomic():
         entry = kind.model.objects.select_for_update().filter(org_id=org_id, key=key).first()
@@ -115,14 +117,14 @@ def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: A
 
 
 def _differs(old: Any, new: Any) -> bool:
-    """JSON also differs by the order of its keys, and by types that Python calls equal: 1 and true."""
+    """Compare as JSON: order of keys counts, and so do types that Python calls equal (1 and true)."""
     if isinstance(new, dict | list):
         return json.dumps(old) != json.dumps(new)
     return bool(old != new)
 
 
 def _told(kind: Kind, entry: Any) -> dict[str, Any]:
-    """What the audit says of an entry."""
+    """The entry as the audit shows it."""
     return {column: getattr(entry, column) for column in (*kind.columns, "version")}
 
 
@@ -141,7 +143,7 @@ def _job_type_errors(job_type: JobType, changed: Collection[str]) -> list[FieldE
     errors += json_schema.check_schema(job_type.result_schema, at="result_schema")
     errors += config_errors(job_type.default_config, at="default_config")
     tools_errors = tools.check(job_type.tools)
-    if not tools_errors and "tools" in changed:  # secrets change without the type, which is not held against it
+    if not tools_errors and "tools" in changed:  # secrets change independently of the type
         tools_errors = tool_secrets.complaints(job_type.org_id, job_type.tools)
     errors += tools_errors
     names = [runner.name for runner in runners.RUNNERS]

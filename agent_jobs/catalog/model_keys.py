@@ -1,8 +1,8 @@
-"""How models are reached: by a key of the organisation's own, or else by the operator's; and where each key may go.
+"""Model access: by the organisation's own key, else by the operator's, and the host to which each key may be sent.
 
-A key goes to one host, which was stated together with it: whoever may write profiles (WRITE) cannot have a key, which
-they may not see (ADMIN), sent to a place of theirs. The operator's key goes to no address that an organisation states.
-Both is looked at when a profile is saved and again at each call, for keys come and go.
+A key is sent only to the host that was stored with it. Without that rule, a client who may write profiles (WRITE) could
+have a key that they may not see (ADMIN) sent to their own server. The operator's key is never sent to an address that
+an organisation configured. Both rules are checked when a profile is saved and again at each call, since keys change.
 """
 
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _OF_ORG = "org_id = %(org)s AND provider = %(provider)s"
 PROFILE_COLUMNS = ("base_url", "fallback_model", "max_output_tokens", "timeout_seconds", "context_tokens")
 MODEL_COLUMNS = ("model", "base_url", "fallback_model")
-# What each of them is right or wrong by, beside the keys and prices that are there.
+# The columns on which each column's validity depends, beside the stored keys and prices.
 _HANGS_ON = {
     "model": {"model"},
     "base_url": {"model", "base_url"},
@@ -41,7 +41,9 @@ _CELL = {"table": ModelKey._meta.db_table, "column": "sealed_key"}
 
 # --- Keys ------------------------------------------------------------------------------------------------------
 def put_key(org_id: str, provider: str, *, key: str, base_url: str = "", actor: Actor) -> ModelKey:
-    """Keep a key, in place of the one that was there. Raises NotFound, Invalid, and SealingError where none can be."""
+    """Store a key and replace any previous one. Raises NotFound, Invalid, and SealingError if sealing is not
+    configured.
+    """
     if provider not in llm.PROVIDERS:
         raise _no_provider(provider)
     errors = []
@@ -68,7 +70,7 @@ def put_key(org_id: str, provider: str, *, key: str, base_url: str = "", actor: 
 
 
 def remove_key(org_id: str, provider: str, *, actor: Actor) -> None:
-    """Jobs that need it end FAILED `model_key_missing` from then on. Raises NotFound."""
+    """Delete a key. Jobs that need it then end FAILED with `model_key_missing`. Raises NotFound."""
     with transaction.atomic():
         row = ModelKey.objects.select_for_update().filter(org_id=org_id, provider=provider).first()
         if row is None:
@@ -90,7 +92,7 @@ def _no_provider(provider: str) -> NotFound:
 
 
 def _new(org_id: str, provider: str) -> ModelKey:
-    """The row, locked by this transaction: made here, or by somebody else this moment."""
+    """The row, locked by this transaction: created here or by a concurrent request."""
     try:
         with transaction.atomic():
             return ModelKey.objects.create(org_id=org_id, provider=provider, sealed_key="")
@@ -104,10 +106,10 @@ def _told(row: ModelKey) -> dict[str, Any]:
 
 # --- Profiles --------------------------------------------------------------------------------------------------
 def profile_errors(profile: Profile, changed: Collection[str] = MODEL_COLUMNS) -> list[FieldError]:
-    """What is wrong with the models of a profile that is about to be saved, of which these columns change.
+    """Errors in the models of a profile that is about to be saved with these columns changed.
 
-    Keys and prices go away without the profile: what was right when it was saved, and does not change, is not held
-    against a change of something else. It is looked at again at each call.
+    Keys and prices change independently of the profile. Unchanged columns that were valid when saved therefore do not
+    block other changes. Each call checks them again.
     """
     return [error for error in _model_errors(profile) if _HANGS_ON[error.field] & set(changed)]
 
@@ -157,8 +159,8 @@ def _address_complaint(provider: str, base_url: str, own: dict[str, ModelKey]) -
 
 # --- Calls -----------------------------------------------------------------------------------------------------
 def resolve(org_id: str, profile: Profile | None) -> tuple[llm.Route, ...]:
-    """The profile's model and how it is reached; then its fallback, where there is one. A fallback that cannot be
-    reached is no reason not to ask the model.
+    """The routes to the profile's model and then to its fallback, if any. An unreachable fallback does not prevent the
+    call.
 
     Raises PermanentError: `model_unknown`, `model_key_missing`, `model_key_unreadable`, `model_address_refused`.
     """
@@ -177,9 +179,9 @@ def resolve(org_id: str, profile: Profile | None) -> tuple[llm.Route, ...]:
 
 
 def preload() -> None:
-    """Read what the hosted models of this service need, of whichever organisation: for a process that is to take turns.
+    """Import the provider libraries that any organisation's hosted models need, before the process takes turns.
 
-    Without the database, the first turn reads it.
+    If the database is unavailable, the first turn imports them.
     """
     try:
         models = Profile.objects.values_list("model", flat=True).union(
@@ -189,7 +191,7 @@ def preload() -> None:
     except database.Error as error:
         if not database.is_unavailable(error):
             raise
-        log.warning("what speaks to models is not read yet: %s", str(error).strip())
+        log.warning("could not preload model providers: %s", str(error).strip())
         return
     llm.preload(sorted(providers - {""}))
 
@@ -212,7 +214,7 @@ def _route(profile: Profile, model: str, base_url: str, own: dict[str, ModelKey]
             why = ", and the operator's does not go to the profile's base_url" if base_url else ""
             raise PermanentError(_no_key(provider) + why, code="model_key_missing")
         address = settings.MODEL_ADDRESSES.get(provider, "")
-        # The operator may state any place, as one of their own network.
+        # The operator may configure any address, such as one in their own network.
         opened, allow_private, ports = settings.MODEL_KEYS[provider], rules.allow_private or bool(address), rules.ports
     access = llm.Access(api_key=opened, base_url=address, ports=ports, allow_private=allow_private, **bounds)
     return llm.Route(model, access)
@@ -250,6 +252,6 @@ def _address_of(key: ModelKey) -> str:
 
 
 def _origin(url: str) -> tuple[str, str, int]:
-    """Of an address that was judged by its text before."""
+    """The origin of a URL that was validated before."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)

@@ -113,7 +113,7 @@ def hold(outgoing: Outgoing, written_at: datetime) -> Hold | None:
     try:
         found = quiet_times.of_job(outgoing.target.org_id, job_id)
     except Unsupported as error:
-        log.warning("message %s is held: %s", outgoing.id, error.message)
+        log.warning("message %s is held, its hours cannot be read: %s", outgoing.id, error.message)
         return Hold(seconds=_UNKNOWN_HOURS_SECONDS, closed_seconds=0.0)
     if found is None:
         return None

@@ -290,7 +290,7 @@ def _readable(activity_id: UUID) -> Iterable[Row]:
     try:
         return activities_by_id([activity_id]).values()
     except DataError as error:
-        log.error("activity %s cannot be shown: %s", activity_id, error)
+        log.error("activity %s is left out, it cannot be read: %s", activity_id, error)
         return ()
 
 
