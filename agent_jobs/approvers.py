@@ -1,7 +1,7 @@
-"""Who decides about an approval, and whom a tool or a budget names as its approvers.
+"""Who may decide an approval, and the approvers that a tool or a budget states.
 
-Deciders are typed, since two of different kinds may have the same name: `token:finance` is an app token, and a visitor
-of a web chat may call themselves anything. Approvers are stated as texts:
+Deciders have a kind, since two of different kinds may share a name: `token:finance` is an app token, and a visitor of a
+web chat may use any name. Approvers are stated as texts:
 
 - `token:finance`: app tokens of this name, by API
 - `user:jane`: a user of this service
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 _SLACK = "slack"
 _MEMBER = re.compile(r"[UW][A-Z0-9]{2,30}")
-# What is no person's name: kinds of actors (`specs.Actor`), and the agent's own in transcripts.
+# Names that no person may have: kinds of actors (`specs.Actor`), and the agent's own in transcripts.
 _RESERVED = re.compile(r"(token|user|system|agent|person|app)\s*:|agent$")
 RESERVED_FORM = "may not be agent, nor begin with token:, user:, system:, agent:, person: or app:"
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person in a channel, by the platform's id of them. `is_outsider`: of another workspace than the channel's."""
+    """A person in a channel, by their id on the platform. `is_outsider`: from another workspace than the channel's."""
 
     platform: str
     id: str
@@ -53,7 +53,7 @@ Decider = Person | Token | User
 
 
 def complaint(stated: Sequence[str]) -> str:
-    """What is wrong with a list of approvers, as the end of a sentence; empty where nothing is."""
+    """The error in a list of approvers, as the end of a sentence; empty if there is none."""
     for text in stated:
         kind, _, name = text.partition(":")
         if is_reserved(text) and not (kind in ("token", "user") and name.strip() == name != ""):
@@ -62,14 +62,14 @@ def complaint(stated: Sequence[str]) -> str:
 
 
 def may_decide(stated: Sequence[str], decider: Decider) -> bool:
-    """Where nobody is stated, everybody may but people of other workspaces: these have to be named."""
+    """Without stated approvers everybody may decide, except people of other workspaces, who must be named."""
     if not stated:
         return not (isinstance(decider, Person) and decider.is_outsider)
     return any(_is_meant(text, decider) for text in stated)
 
 
 def is_reserved(name: str) -> bool:
-    """Whether it reads like somebody else's name than a person's. Case, width and invisible characters do not count."""
+    """Whether a person's name imitates an actor of another kind. Case, width and invisible characters do not count."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     seen = "".join(character for character in folded if unicodedata.category(character) not in ("Cf", "Cc", "Mn"))
     return _RESERVED.match(seen.strip()) is not None

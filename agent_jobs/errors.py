@@ -35,7 +35,7 @@ class FieldError:
 
 
 def summary(errors: Collection[FieldError]) -> str:
-    """One sentence of them all, or of the first 20 and how many more there are."""
+    """One sentence with all errors, or with the first 20 and the number of the rest."""
     text = "; ".join(f"{error.field}: {error.message}" for error in islice(errors, MAX_REPORTED))
     text = text if len(text) <= MAX_SUMMARY else f"{text[: MAX_SUMMARY - 1]}…"
     left = len(errors) - MAX_REPORTED
@@ -43,8 +43,9 @@ def summary(errors: Collection[FieldError]) -> str:
 
 
 class AgentJobsError(Exception):
-    """`denied`: kind and id of what was asked for and is not the organisation's own. Doors leave an audit entry of it,
-    which must be the same whether the thing exists or not."""
+    """`denied` is the kind and id of a requested object that the organisation does not own. The API writes an audit
+    entry with it, which must be the same whether the object exists or not.
+    """
 
     code = "error"
     denied: tuple[str, str] | None = None
@@ -110,7 +111,7 @@ class RetryableError(RunError):
 
 
 class Unsupported(RetryableError):
-    """Another process may know it, so the attempt does not count."""
+    """A newer process may know it, so the attempt does not count."""
 
     code = "unsupported"
 

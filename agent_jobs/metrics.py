@@ -1,7 +1,7 @@
-"""The names of Prometheus, and the page of them: what rows say (`gauges`) and what processes counted (`tally`).
+"""The Prometheus metrics and their page: values read from rows (`gauges`) and values that processes counted (`tally`).
 
-Every web process gives the same page, for neither is its own: ask any one of them, and only one. A name that is counted
-or read without a line here is not shown; a test holds the two together.
+Every web process serves the same page, because the values are not its own: scrape any one process, and only one. A
+metric without a line here is not shown; a test compares this list with the code.
 """
 
 from collections import defaultdict
@@ -75,7 +75,7 @@ Values = Iterable[tuple[str, float, tuple[tuple[str, str], ...]]]
 
 
 def page(gauges: Values | None) -> bytes:
-    """The whole page; without gauges where the database did not answer, without counters where Redis does not."""
+    """The whole page: without gauges if the database is down, without counters if Redis is down."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Everything(gauges, meters.totals()))
     return generate_latest(registry)
@@ -106,7 +106,7 @@ def _counters(totals: Mapping[meters.Series, float]) -> Iterator[Metric]:
         for labels, value in _of(totals, name):
             counter.add_metric([labels.get(label, "") for label in known.labels], value)
         if not known.labels and not counter.samples:
-            counter.add_metric([], 0)  # a rate can be taken of nothing, but not of what is missing
+            counter.add_metric([], 0)  # a rate of a zero counter exists, of a missing one it does not
         yield counter
 
 

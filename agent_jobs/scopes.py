@@ -1,4 +1,4 @@
-"""What an app token may do. A scope is `AREA:LEVEL`; a level implies the levels below it."""
+"""The scopes of app tokens. A scope is `AREA:LEVEL`; a level implies the levels below it."""
 
 from enum import IntEnum
 
@@ -15,7 +15,9 @@ ALL_SCOPES = tuple(f"{area}:{level.name}" for area in AREAS for level in Level)
 
 
 def parse(scope: str) -> tuple[str, Level]:
-    """`"services:write"` → `("SERVICES", Level.WRITE)`. Raises ValueError, which names the scopes, for other words."""
+    """`"services:write"` → `("SERVICES", Level.WRITE)`. Raises ValueError, which lists the valid scopes, for anything
+    else.
+    """
     area, _, level = scope.upper().partition(":")
     if area not in AREAS or level not in Level.__members__:
         raise ValueError(f"{scope!r} is not a scope; scopes are {', '.join(ALL_SCOPES)}")

@@ -1,6 +1,6 @@
-"""The frozen shapes that every door produces, and the rules of a job's config.
+"""The frozen inputs of the services, and the rules of a job's config.
 
-A door turns what a client sent into a spec; services take specs and never see a request.
+API handlers and commands turn a client's request into a spec. Services take specs and never see a request.
 """
 
 import re
@@ -16,7 +16,7 @@ from agent_jobs.errors import FieldError
 
 MAX_DELAY_MINUTES = 10_080  # a week
 MIN_FOLLOW_UP_MINUTES = 0.05  # nobody answers within three seconds, and shorter intervals flood a channel
-# The most that a cap on model calls may say.
+# The largest token cap.
 MAX_TOKENS = 10**12
 MAX_COST = 10**9
 PRIORITIES = range(10)
@@ -27,7 +27,7 @@ DEFAULT_PRIORITY = 5
 class Actor:
     """Who does something: `Actor("token", "ajt_live_x1y2")`, `Actor("user", "jane")`, `Actor("system", "promote")`.
 
-    `request_id` names the request that they do it by, where there is one.
+    `request_id` names the HTTP request, if there is one.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class ChannelSpec:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """One job as asked for. `config` holds only what was sent; the job type's defaults are laid under it later."""
+    """A requested job. `config` holds only what the client sent; the job type's defaults are added later."""
 
     job_type_id: str
     channel: ChannelSpec
@@ -92,9 +92,9 @@ def _text(max_length: int) -> Rule:
 
 
 def money(value: Any) -> Decimal:
-    """An amount as a client writes it: a number, or a text where one would not trust numbers with money.
+    """An amount as a client writes it: a number, or a text to avoid rounding.
 
-    Raises ValueError, which says what it must be.
+    Raises ValueError, which says what the amount must be.
     """
     text = value if isinstance(value, str) else ""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -132,7 +132,7 @@ def _approvers(value: Any) -> str:
     return _texts(50, 255)(value) or approvers.complaint(value)
 
 
-# Every key that a job's config and a job type's default_config may have. Times are in minutes.
+# Every key of a job's config and of a job type's default_config. Times are in minutes.
 CONFIG_RULES: Mapping[str, Rule] = {
     "start_prompt": _text(20_000),
     "profile_id": _text(128),
@@ -148,10 +148,10 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "on_message": _one_of("steer", "enqueue", "interrupt", "reject"),
     "max_steps": _whole(1, 200),
     "cancel_note": _flag,
-    # Of all model calls of the job together; money in the currency of the price table.
+    # For all model calls of the job together; money is in the currency of the price table.
     "max_tokens": _whole(1, MAX_TOKENS),
     "max_cost": _money,
-    # What becomes of a job that a cap leaves too little for; who may let it go on, and how long they are waited for.
+    # For a job that reaches a cap: whether it fails or asks, who may approve, and how long it waits for them.
     "on_budget_exhausted": _one_of("fail", "approve"),
     "budget_approvers": _approvers,
     "budget_approval_minutes": _number(0, MAX_DELAY_MINUTES, above=True),
@@ -159,7 +159,7 @@ CONFIG_RULES: Mapping[str, Rule] = {
 
 
 def config_errors(config: Any, *, at: str) -> list[FieldError]:
-    """What is wrong with a config: `[FieldError("config.max_follow_ups", "invalid", "must be …")]` at "config"."""
+    """Errors in a config: `[FieldError("config.max_follow_ups", "invalid", "must be …")]` at "config"."""
     if not isinstance(config, Mapping):
         return [FieldError(at, "invalid", "must be an object")]
     errors = []

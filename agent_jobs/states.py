@@ -80,11 +80,11 @@ class ActivityStatus(StrEnum):
     COMPLETED = "completed"
     CANCELED = "canceled"
     FAILED = "failed"
-    UNKNOWN = "unknown"  # a message that may have been received, and nobody can tell
+    UNKNOWN = "unknown"  # nobody can tell whether the platform received the message
 
 
 class SourceType(StrEnum):
-    """Where an activity comes from: the service's own dispatching, a runner's work, or a person or client."""
+    """The source of an activity: the service's own dispatching, a runner's work, or a person or client."""
 
     DISPATCH = "dispatch"
     PROCESS_MODULE = "process_module"

@@ -1,11 +1,11 @@
-"""Pure sums with times: the delay, the next attempt, the next follow-up. Time and chance come in as arguments."""
+"""Pure functions of time: the delay, the next attempt, the next follow-up. Time and randomness are arguments."""
 
 import random
 from datetime import datetime, timedelta
 
-# A start further ahead than this is taken for a slip of the pen.
+# A start further ahead than this is probably a typo.
 MAX_AHEAD = timedelta(days=3653)
-# A step of priority counts as much as this long in the queue, so that a low one ages into its turn.
+# One step of priority counts as much as this long in the queue, so that low-priority jobs also start in time.
 PRIORITY_STEP = timedelta(minutes=1)
 DEFAULT_FOLLOW_UP_INTERVAL_MINUTES = 60.0
 
@@ -21,7 +21,9 @@ def effective_start(requested: datetime | None, *, now: datetime, delay_seconds:
 
 
 def place_in_queue(since: datetime, priority: int, *, default_priority: int) -> datetime:
-    """The moment by which a job is ordered: each step above the default is a head start, each below a handicap."""
+    """The time by which a job is ordered in its queue: each step above the default moves it ahead, each below moves it
+    back.
+    """
     return since - (priority - default_priority) * PRIORITY_STEP
 
 

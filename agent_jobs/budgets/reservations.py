@@ -160,8 +160,8 @@ def closing(held: Held, *, told: Told = _UNTOLD) -> Iterator[Held]:
     """Wraps a call: `with budgets.closing(budgets.reserve(…)) as held: … held.settle(reply.usage)`.
 
     A call that ends without a settlement counts as nothing if its error says that the provider refused it, otherwise as
-    the full reservation. Do not enter it within a transaction. Yields an object that takes the facts for the activity;
-    raises what the call raises.
+    the full reservation. Do not enter it within a transaction. `told` goes into its activity.
+    Raises what the call raises.
     """
     held.told = told
     try:
@@ -269,7 +269,7 @@ def _truth(row: Reservation, usage: Usage, model: str) -> _Use:
     truth = _Use(model, 1, usage, prices.of(model).cost(usage))
     if truth.tokens > _most(row).tokens or truth.cost > row.reserved_cost:
         log.warning(
-            "job %s: a call of %s used %s tokens and cost %s, above its reservation of %s tokens and %s",
+            "job %s: a call of %s used %s tokens and cost %s; no more than %s and %s had been expected",
             *(row.job_id, model, truth.tokens, truth.cost, _most(row).tokens, row.reserved_cost),
         )
     return truth

@@ -1,1 +1,1 @@
-"""When people may be spoken to: calendars, who stated which, and what waits for the next window."""
+"""Quiet hours: calendars, the statements of hours, and the deferral of turns, messages and deadlines."""

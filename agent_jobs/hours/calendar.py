@@ -1,14 +1,14 @@
-"""When one may speak: quiet hours, business hours and holidays, in the time zone of those who are spoken to.
+"""Quiet hours, business hours and holidays, in the time zone of the people concerned.
 
     {"time_zone": "Europe/Berlin", "quiet": ["22:00-07:00"]}
     {"time_zone": "Europe/Berlin", "open": {"mon": ["09:00-12:00", "13:00-17:30"], "sat": ["10:00-14:00"]},
      "holidays": ["2026-12-25"]}
 
-`open` names the hours of each day, and a day that it does not name is closed; `quiet` is the other way about and may
-run over midnight. On holidays nothing is open. Where the clock is put forward, an hour that does not exist begins with
-the next that does; where it is put back, the hour that comes twice belongs to what is open in it both times.
+`open` lists the open hours of each weekday; a missing day is closed. `quiet` lists closed hours and may cross midnight.
+Holidays are closed all day. When the clock is put forward, a span in the missing hour begins with the next existing
+one. When it is put back, an hour that occurs twice is open both times.
 
-Pure sums over aware times: nothing here asks the clock.
+Pure functions of aware times; nothing here reads the clock.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ _FIELDS = ("time_zone", *OPTIONAL_FIELDS)
 MAX_HOLIDAYS = 400
 _MAX_SPANS = 12
 _DAY = 24 * 60  # minutes
-# Further ahead nobody waits: hours that do not open for so long are refused (`parse`), but for their holidays.
+# Nobody waits longer than this. `parse` refuses hours that stay closed for so long, not counting holidays.
 _HORIZON_DAYS = 500
 
 _Span = tuple[int, int]  # minutes of the day, the end excluded
@@ -34,18 +34,18 @@ _Span = tuple[int, int]  # minutes of the day, the end excluded
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """`open` has for each weekday, Monday first, what is open in minutes of the day, in order and apart."""
+    """`open` has the open spans of each weekday, Monday first: minutes of the day, sorted and disjoint."""
 
     time_zone: ZoneInfo
     open: tuple[tuple[_Span, ...], ...]
     holidays: frozenset[date] = frozenset()
 
     def next_open(self, at: datetime) -> datetime:
-        """`at` itself where it is open, else when it opens next, in UTC.
+        """`at` itself if it is open, else the next opening, in UTC.
 
-        With nothing but holidays until the horizon it is `at`: what never opens defers nothing.
+        Returns `at` if holidays fill the whole horizon: hours that never open defer nothing.
         """
-        at = at.astimezone(UTC)  # sums over local times would go by the wall clock
+        at = at.astimezone(UTC)  # arithmetic on local times would ignore clock changes
         for opens, closes in self._spans(at):
             if at < closes:
                 return max(at, opens)
@@ -55,7 +55,9 @@ class Hours:
         return self.next_open(at) == at.astimezone(UTC)
 
     def after(self, at: datetime, duration: timedelta) -> datetime:
-        """When `duration` of open time has passed since `at`, in UTC. Beyond the horizon every hour counts."""
+        """The time at which `duration` of open time has passed since `at`, in UTC. Beyond the horizon every hour
+        counts.
+        """
         left, reached = duration, at.astimezone(UTC)
         for opens, closes in self._spans(at):
             begins = max(reached, opens)
@@ -68,7 +70,7 @@ class Hours:
         return reached + left
 
     def passed(self, since: datetime, until: datetime) -> timedelta:
-        """How much of the time from `since` to `until` was open."""
+        """The open time between `since` and `until`."""
         open_time = timedelta()
         for opens, closes in self._spans(since):
             if opens >= until:
@@ -77,14 +79,14 @@ class Hours:
         return open_time
 
     def _spans(self, since: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """What is open from the day before `since` on, as instants, in order."""
+        """Open spans in UTC, sorted, beginning with the day before `since`."""
         first = since.astimezone(self.time_zone).date() - timedelta(days=1)
         for number in range(_HORIZON_DAYS):
             day = first + timedelta(days=number)
             if day in self.holidays:
                 continue
             for start, end in self.open[day.weekday()]:
-                # An end inside of the hour that comes twice is its second one; one at its beginning is the first.
+                # An end within the repeated hour means its second occurrence; an end at its beginning means the first.
                 is_inside = self._instant(day, end - 1, fold=0) != self._instant(day, end - 1, fold=1)
                 yield self._instant(day, start, fold=0), self._instant(day, end, fold=int(is_inside))
 
@@ -94,7 +96,7 @@ class Hours:
         local = datetime.combine(day, time(minute // 60, minute % 60, fold=fold), tzinfo=self.time_zone)
         instant = local.astimezone(UTC)
         if instant.astimezone(self.time_zone).replace(tzinfo=None) != local.replace(tzinfo=None):
-            # The clock jumps over this moment: fold 0 and 1 are the two ways to read it, and the jump lies between.
+            # This local time does not exist: fold 0 and 1 give two readings, and the clock change lies between them.
             return self._jump(day)
         return instant
 
@@ -116,7 +118,7 @@ ALWAYS = Hours(ZoneInfo("UTC"), ((((0, _DAY),),) * 7))
 
 
 def parse(stated: Any, *, at: str) -> tuple[Hours, list[FieldError]]:
-    """The hours that a JSON value states, and what is wrong with it; with errors the hours are ALWAYS."""
+    """Parse hours from a JSON value. Returns the hours and the errors; with errors the hours are ALWAYS."""
     if not isinstance(stated, Mapping):
         return ALWAYS, [FieldError(at, "invalid", "must be an object")]
     errors: list[FieldError] = [
@@ -149,7 +151,9 @@ def _zone(name: Any, at: str, errors: list[FieldError]) -> ZoneInfo:
 
 @lru_cache(maxsize=1)
 def _zone_names() -> frozenset[str]:
-    """Those of the time zone database: without `right/…`, which counts leap seconds, and the server's own."""
+    """Names of the time zone database, without `right/…` (which counts leap seconds) and without the server's local
+    zone.
+    """
     return frozenset(available_timezones()) - {"Factory", "localtime", "posixrules"}
 
 
@@ -166,7 +170,7 @@ def _week(stated: Any, at: str, errors: list[FieldError]) -> list[list[_Span]]:
 
 
 def _spans(stated: Any, at: str, errors: list[FieldError], *, wraps: bool = False) -> list[_Span]:
-    """In order and joined where they touch; with `wraps` one that ends before it begins runs over midnight."""
+    """Spans sorted and merged where they touch. With `wraps`, a span that ends before it begins crosses midnight."""
     if not isinstance(stated, list) or len(stated) > _MAX_SPANS:
         errors.append(FieldError(at, "invalid", f'must be a list of up to {_MAX_SPANS} spans such as "09:00-17:30"'))
         return []

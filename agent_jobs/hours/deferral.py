@@ -1,18 +1,18 @@
-"""What the hours of people (`hours.quiet_times`) mean for turns, messages and deadlines: everything waits for the
-next open moment, nothing is dropped.
+"""Applies hours (`hours.quiet_times`) to turns, messages and deadlines: everything waits for the next open moment,
+nothing is dropped.
 
-* A turn that comes up while it is closed is not taken: no model is asked, nothing is said. The job waits for
-  `quiet_hours` until it opens, without a worker. However much happens meanwhile, the wait ends in one turn: whatever
-  people have said by then makes it a reply, else it is what was put off. A message from somebody does not wake the job
-  early: that they write does not say that they want to be written to.
-* The end of a wait for an answer (no follow-ups left) waits, too: who slept had no chance to answer.
-* A message that is due while it is closed is held; so nothing leaves by the back door when a turn ends after closing
-  time, or a platform took no messages before it.
-* A deadline counts quiet hours, unless the job's config has `count_quiet_hours` false: then it is moved to where that
-  much open time has passed. The sweep looks at it once more before it fails a job, so it holds whoever is dead.
+- A turn that starts in closed hours is deferred: no model is called and nothing is said. The job waits for
+  `quiet_hours` without a worker, and the wait ends in one turn, whatever happens. If people wrote, that turn is
+  a reply; otherwise it is the deferred turn. A person's message does not wake the job early: writing does not show that
+  the person wants an answer now.
+- The end of a wait for an answer (no follow-ups left) is deferred too, since a sleeping person had no chance to answer.
+- A message that is due in closed hours is held. This covers turns that end after closing time, and platforms that did
+  not accept messages before it.
+- A deadline counts quiet hours, unless the job's config has `count_quiet_hours` false. Then it moves to the moment at
+  which that much open time has passed. The sweep checks this again before it fails a job, so it holds after any crash.
 
-Jobs of organisations that state no hours pay a look: a turn into the organisation's row, so that its first hours hold
-from the next turn on; a message or a deadline into a set, which other processes' statements reach in two seconds.
+Organisations without hours pay little. A turn reads the organisation's row, so new hours hold from the next turn. A
+message or a deadline reads a cached set, which sees other processes' statements within two seconds.
 """
 
 import logging
@@ -31,15 +31,15 @@ from agent_jobs.models import Job
 from channels_integration.messages import Hold, Outgoing
 
 log = logging.getLogger(__name__)
-# Turns that waited for the same opening begin within this time of it, not all in its first second.
+# Turns that waited for the same opening start within this time of it, not all in its first second.
 JITTER_SECONDS = 60.0
-# When a message is looked at again whose hours this process does not understand.
+# The delay before the next attempt to send a message whose hours this process cannot read.
 _UNKNOWN_HOURS_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The outcome of a turn that is not taken now. `opens_at` is the opening, `seconds` until the turn's new time."""
+    """The outcome of a deferred turn. `opens_at` is the opening, `seconds` the time until the turn's new start."""
 
     opens_at: datetime
     seconds: float
@@ -54,9 +54,9 @@ class Deferred:
 
 
 def defer(claim: Claim, *, rng: random.Random) -> tuple[Claim, Deferred | None]:
-    """Whether the turn of a claim has to wait; None if it may be taken.
+    """Defer the turn of a claim if its hours are closed; None if the turn may run.
 
-    Moves the job's deadline where quiet hours do not count, and the `seconds_left` of the claim that it returns.
+    Where quiet hours do not count, this moves the job's deadline and the `seconds_left` of the returned claim.
     """
     if not claim.has_hours:
         return claim, None
@@ -72,7 +72,7 @@ def defer(claim: Claim, *, rng: random.Random) -> tuple[Claim, Deferred | None]:
 
 
 def decide(hours: Hours, *, now: datetime, rng: random.Random) -> Deferred | None:
-    """None where it is open at `now`. The new time is never outside of what is open."""
+    """None if `now` is open. The new time always lies within open hours."""
     opens_at = hours.next_open(now)
     if opens_at <= now:
         return None
@@ -85,7 +85,9 @@ def decide(hours: Hours, *, now: datetime, rng: random.Random) -> Deferred | Non
 
 
 def put_off_deadline(job: Job) -> bool:
-    """For a job whose deadline has come, its row locked: whether open time is left, and the deadline moved."""
+    """Whether a job whose deadline came still has open time; if so, moves the deadline. The caller holds the job's row
+    lock.
+    """
     if job.config.get("count_quiet_hours") is not False or not quiet_times.has_any(job.org_id):
         return False
     found = quiet_times.of_job(job.org_id, job.pk)
@@ -103,7 +105,7 @@ def _deadline(found: OfJob) -> datetime | None:
 
 
 def hold(outgoing: Outgoing, written_at: datetime) -> Hold | None:
-    """Whether a message about to be sent has to wait (settings.CHANNELS_HOURS_HANDLER)."""
+    """How long a message must be held before it is sent; None if it may go (settings.CHANNELS_HOURS_HANDLER)."""
     if not quiet_times.has_any(outgoing.target.org_id):
         return None
     try:

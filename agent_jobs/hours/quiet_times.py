@@ -1,12 +1,11 @@
-"""The hours that organisations state: for themselves, for a channel, for a person. What follows from them for turns and
-messages stands in `hours.deferral`.
+"""The hours that an organisation states for itself, for a channel or for a person. `hours.deferral` applies them.
 
-The most specific statement holds, whole: a person's before their channel's, a channel's before the organisation's. So a
-channel that is always open, or somebody in another country, is stated without touching the rest; a holiday of the
-organisation has to be said again there. Where nothing is stated it is always open.
+The most specific statement holds as a whole: a person's before the channel's, the channel's before the organisation's.
+So a channel that is always open, or a person in another country, needs one statement. Such a statement must repeat the
+organisation's holidays. Without any statement it is always open.
 
-The person of a job is who spoke last in it, by their id on the platform; before anybody did, the channel's own code,
-for a direct message may be addressed to a person.
+The person of a job is the last one who wrote in it, by their id on the platform. Before anybody writes, it is the
+channel's own code, since a direct message may be addressed to a person.
 """
 
 import json
@@ -34,7 +33,7 @@ from agent_jobs.tenants import row_limits
 from channels_integration import outbox
 from infra import invisible_text
 
-# What another process has stated is known here after this long.
+# Each process caches statements of other processes for this long.
 REMEMBERED_SECONDS = 2.0
 _PLATFORM = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 _NAME = re.compile(r"[^\x00-\x20\x7f/](?:[^\x00-\x1f\x7f/]{0,253}[^\x00-\x20\x7f/])?\Z")
@@ -42,7 +41,7 @@ _NAME = re.compile(r"[^\x00-\x20\x7f/](?:[^\x00-\x1f\x7f/]{0,253}[^\x00-\x20\x7f
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Whose hours: the organisation's (no `kind`), or those of a channel or person on a platform."""
+    """The owner of hours: the organisation (no `kind`), or a channel or person on a platform."""
 
     kind: str = ""
     platform: str = ""
@@ -62,7 +61,7 @@ class Statement:
 
 # --- Stating ---------------------------------------------------------------------------------------------------
 def put(org_id: str, place: Place, stated: Any, *, actor: Actor) -> Statement:
-    """State hours, or state them anew; what waits for the old ones to open looks again. Raises Invalid, Conflict."""
+    """Store or replace a statement of hours, and recheck whatever waits for the old ones. Raises Invalid, Conflict."""
     parsed, errors = calendar.parse(stated, at="hours")
     if place.kind and not _PLATFORM.match(place.platform):
         errors.append(
@@ -95,7 +94,7 @@ def put(org_id: str, place: Place, stated: Any, *, actor: Actor) -> Statement:
 
 
 def remove(org_id: str, place: Place, *, actor: Actor) -> None:
-    """Take a statement back. Raises NotFound where there is none."""
+    """Remove a statement. Raises NotFound if there is none."""
     with transaction.atomic():
         org = _lock(org_id)
         before = _stated(org, place)
@@ -110,7 +109,7 @@ def remove(org_id: str, place: Place, *, actor: Actor) -> None:
 
 
 def get(org_id: str, place: Place) -> Statement:
-    """Raises NotFound where nothing is stated."""
+    """The statement. Raises NotFound if there is none."""
     org = Org.objects.filter(pk=org_id).first()
     stated = _stated(org, place) if org else None
     if stated is None:
@@ -119,7 +118,7 @@ def get(org_id: str, place: Place) -> Statement:
 
 
 def statements(rows: Iterable[Mapping[str, Any]]) -> list[Statement]:
-    """Of rows of `queries.hours_of_places`."""
+    """Build statements from rows of `queries.hours_of_places`."""
     now = _now()
     return [
         Statement(
@@ -133,7 +132,7 @@ def statements(rows: Iterable[Mapping[str, Any]]) -> list[Statement]:
 
 
 def _lock(org_id: str) -> Org:
-    """One statement of an organisation at a time: `_look_again` touches many rows."""
+    """Serialise statements per organisation, because `_look_again` updates many rows."""
     return Org.objects.select_for_update(no_key=True).get(pk=org_id)
 
 
@@ -161,7 +160,7 @@ def _record(org_id: str, place: Place, before: Any, after: Any, actor: Actor) ->
 
 
 def _look_again(org_id: str, place: Place) -> None:
-    """What waits for hours to open is woken, and waits on where they are still closed. Held messages are due again."""
+    """Wake jobs that wait for quiet hours, so that those still closed wait again, and make held messages due again."""
     waiting = Job.objects.filter(
         org_id=org_id,
         status=JobStatus.RUNNING,
@@ -197,7 +196,7 @@ _known: tuple[float, frozenset[str]] | None = None
 
 
 def has_any(org_id: str) -> bool:
-    """Whether the organisation states any hours; one small query in two seconds for all of a process's turns."""
+    """Whether the organisation states any hours; at most one small query in two seconds per process."""
     global _known
     known = _known
     if known is None or time.monotonic() > known[0]:
@@ -212,13 +211,13 @@ def has_any(org_id: str) -> bool:
 
 
 def forget() -> None:
-    """The next who asks looks into the database."""
+    """Drop the cache; the next call reads the database."""
     global _known
     _known = None
 
 
 # --- Which hold ------------------------------------------------------------------------------------------------
-# The start of a job's time is its first RUNNING in this life of it: an explicit retry begins another.
+# A job's time starts at its first RUNNING in this life; a retry begins another life.
 _OF_JOB = """
 SELECT now(), coalesce(p.hours, c.hours, o.hours)::text, j.deadline_at, j.deadline_minutes,
     CASE WHEN j.config->>'count_quiet_hours' = 'false' THEN coalesce((
@@ -239,8 +238,9 @@ WHERE j.id = %s AND j.org_id = %s
 
 @dataclass(frozen=True, slots=True)
 class OfJob:
-    """The hours that hold for a job at `now`, by the database's clock. `counts_from` is set where quiet hours do not
-    count for its deadline: since when the open ones do."""
+    """The hours that hold for a job at `now`, by the database's clock. `counts_from` is set if quiet hours do not count
+    for its deadline: the moment from which open time counts.
+    """
 
     now: datetime
     hours: Hours
@@ -250,7 +250,7 @@ class OfJob:
 
 
 def of_job(org_id: str, job_id: UUID | str) -> OfJob | None:
-    """None where there is no such job of the organisation, or no hours hold for it. Raises Unsupported."""
+    """None if the organisation has no such job, or no hours hold for it. Raises Unsupported."""
     with connection.cursor() as cursor:
         cursor.execute(_OF_JOB, [str(job_id), org_id])
         row = cursor.fetchone()
@@ -263,6 +263,6 @@ def of_job(org_id: str, job_id: UUID | str) -> OfJob | None:
 @lru_cache(maxsize=1024)
 def _parsed(stated: str) -> Hours:
     parsed, errors = calendar.parse(json.loads(stated), at="hours")
-    if errors:  # stored, so whoever stored them knew what they mean
+    if errors:  # they were valid when stored, so a newer release wrote them
         raise Unsupported(f"this process does not understand the hours: {summary(errors)}"[:1_000])
     return parsed

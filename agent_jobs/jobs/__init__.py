@@ -1,4 +1,4 @@
-"""What a door may ask of a job: create it, cancel it, retry it, replay it.
+"""Operations on a job for API handlers and other callers: create, cancel, retry, replay.
 
 Plain functions, the organisation first, the actor passed in, one transaction each. `lifecycle` moves the job.
 """

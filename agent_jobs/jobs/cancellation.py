@@ -1,4 +1,4 @@
-"""Taking a job back."""
+"""Cancels a job."""
 
 from uuid import UUID
 
@@ -15,11 +15,12 @@ from agent_jobs.states import Event
 
 
 def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", by: str = "") -> Job:
-    """End a job that has not ended; whoever works on it is fenced off, and what it has not yet said stays unsaid.
+    """Cancel a job that has not ended. Its worker is fenced off, and its unsent messages are dropped.
 
-    `by` is what people are told of who stopped it, where the job's config says that they are; else the actor's name.
+    `by` names who stopped the job in the message to people, if the job's config asks for one; else the actor's name
+    does.
 
-    Raises NotFound, Forbidden for another organisation's job, and IllegalMove where it has ended.
+    Raises NotFound, Forbidden for another organisation's job, and IllegalMove if the job has ended.
     """
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)

@@ -1,4 +1,4 @@
-"""Asking for jobs and taking them back: what doors call."""
+"""Creates jobs."""
 
 import json
 import random
@@ -22,23 +22,22 @@ from channels_integration import directory
 from channels_integration.messages import Target
 from infra import prepared_sql, tracing
 
-# Where neither the job, its type nor the organisation says when a job must end: a day.
+# The default time limit, one day, where neither the job, its type nor the organisation sets one.
 _DEFAULT_MINUTES_TO_COMPLETE = 24 * 60
 _CHANCE = random.SystemRandom()
 _ACTIVE = "org_id = %(org)s AND key = %(key)s AND active"
 
 
 def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CHANCE) -> Job:
-    """Store a job, SCHEDULED or WAITING by the database's clock, and ring once it is committed.
+    """Store a job, SCHEDULED or WAITING by the database's clock, and ring the doorbell after commit.
 
-    Raises Invalid for what does not hold, naming the fields, NotFound for a job type or profile that the
-    organisation does not have, and QuotaReached. Nothing is stored then. Calling twice makes two jobs: idempotency is
-    the door's.
+    Raises Invalid with the wrong fields, NotFound for a job type or profile that the organisation does not have, and
+    QuotaReached; then nothing is stored. Calling twice creates two jobs: the caller handles idempotency.
     """
     with transaction.atomic():
         job_type, org, now = _type_of(org_id, spec.job_type_id)
         defaults = {key: value for key, value in job_type.default_config.items() if key not in spec.config}
-        config = {**spec.config, **defaults}  # in the order in which it was sent
+        config = {**spec.config, **defaults}  # keeps the order in which the client sent the keys
         _check_profile(org_id, config)
         prompt = config.get("start_prompt") or job_type.description or job_type.name
         _check(org_id, spec, job_type, config, prompt, now)
@@ -55,7 +54,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
         is_held = held_until is not None and held_until > due_at
         if held_until is not None and is_held:
             due_at = held_until
-        # A delay makes a job SCHEDULED even where it was drawn as nought: its start is promotion's to give.
+        # A requested delay makes the job SCHEDULED even if the drawn delay is 0, because promotion sets its start.
         is_scheduled = due_at > now or spec.delay_minutes > 0
         others = Job.objects.filter(org_id=org_id, platform=spec.channel.platform, channel_code=spec.channel.code)
         job = Job(
@@ -104,7 +103,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
 
 
 def _type_of(org_id: str, job_type_id: str) -> tuple[JobType, Org, datetime]:
-    """The job type, its organisation, and the database's time, which decides the status."""
+    """The job type with its organisation, and the database's time, which decides the status."""
     job_type = prepared_sql.instance(JobType, _ACTIVE, {"org": org_id, "key": job_type_id})
     org = prepared_sql.instance(Org, "id = %(id)s", {"id": org_id})
     if job_type is None or org is None:
@@ -113,12 +112,14 @@ def _type_of(org_id: str, job_type_id: str) -> tuple[JobType, Org, datetime]:
 
 
 def _bytes(*values: Any) -> int:
-    """About how many bytes they have as JSON."""
+    """Their approximate size as JSON, in bytes."""
     return sum(len(json.dumps(value, ensure_ascii=False, default=dict)) for value in values)
 
 
 def _agent(job_type: JobType) -> dict[str, Any]:
-    """What an agent goes by beside prompt and config, as it is now: only what the type has."""
+    """The parts of the job type that an agent needs beside prompt and config, copied as they are now. Absent parts are
+    left out.
+    """
     has = {"tools": job_type.tools, "result_schema": job_type.result_schema}
     return {name: value for name, value in has.items() if value}
 

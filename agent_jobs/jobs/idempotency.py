@@ -1,8 +1,8 @@
-"""One effect for one Idempotency-Key: whoever repeats a POST gets the answer that the first one got.
+"""Idempotency keys: a repeated POST gets the answer of the first one, and the effect happens once.
 
-The key's row is written in the transaction of the effect, so that either both are there or neither. Those who come at
-the same time wait for the first on the unique index (at most `lock_timeout`, 5 s) and then read its answer. Only
-answers of success are kept: an effect that raises takes its key with it.
+The key's row is written in the transaction of the effect, so either both exist or neither. Concurrent requests wait for
+the first one on the unique index (at most `lock_timeout`, 5 s) and then read its answer. Only successful answers are
+kept: an effect that raises rolls its key back.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from infra import meters, prepared_sql
 MAX_KEY = 255
 _LOCK_NOT_AVAILABLE = "55P03"
 _KEEP = "UPDATE agent_jobs_idempotencykey SET status_code = %(status)s, answer = %(text)s::jsonb WHERE id = %(id)s"
-# Takes the key, or takes over one that is past its time; no row means that somebody holds it.
+# Inserts the key or takes over an expired one. No row means that another request holds it.
 _TAKE = """
 INSERT INTO agent_jobs_idempotencykey (org_id, key, fingerprint, status_code, answer, created_at)
 VALUES (%s, %s, %s, 0, 'null', now())
@@ -42,10 +42,10 @@ def fingerprint(*parts: str) -> str:
 
 
 def once(org_id: str, key: str, *, fingerprint: str, effect: Callable[[], Answer]) -> Answer:
-    """Run the effect, or give the answer that it gave under this key before.
+    """Run the effect, or return the answer stored under this key.
 
-    Raises KeyReused where the key came with something else, Conflict (`idempotency_key_in_progress`) where the first
-    request with it is still under way, and whatever the effect raises.
+    Raises KeyReused if the key came with another request, Conflict (`idempotency_key_in_progress`) if the first request
+    is still running, and whatever the effect raises.
     """
     with transaction.atomic():
         taken = _take(org_id, key, fingerprint)

@@ -1,13 +1,13 @@
-"""Once more: an ended job in another life, or a new job from the input of one that is there.
+"""Retries and replays: an ended job starts another life, or a new job starts from an existing job's input.
 
-A *retry* reopens a FAILED or CANCELED job. Its new life begins as a new job's would: a fresh deadline from the first
-start, no failures, crashes or follow-ups counted, the old end forgotten by the row (activities keep it). Nothing that
-the old life had still to say is said in the new one, and a late worker of the old one is fenced off. What people heard
-and said stays in the transcript, so that the agent goes on from there; what nobody heard leaves it. The cooldown after
-a failure is for new jobs: whoever asks for a retry by name means now.
+A *retry* reopens a FAILED or CANCELED job. Its new life begins like a new job: a fresh deadline from the first start,
+and no counted failures, crashes or follow-ups. The row drops the old end; activities keep it. Unsent messages of the
+old life are never sent, and a late worker of the old life is fenced off. Delivered and received messages stay in the
+transcript, so the agent continues from there; undelivered ones are removed. The cooldown after a failure applies to new
+jobs only: an explicit retry means now.
 
-A *replay* is a new job, made by `jobs.create` and by its rules, that knows where it came from (`replay_of`). It may
-take over the first steps of that one's journal: then what these did is neither done nor paid for a second time.
+A *replay* is a new job, made by `jobs.create` and its rules, that records its origin (`replay_of`). It may reuse the
+first steps of the original's journal: these are neither done nor paid for again.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ from channels_integration import directory
 from channels_integration.messages import Target
 from infra import tracing
 
-# `attempt` and `lease_token` count on: tasks keep their numbers, and no old token comes again.
+# `attempt` and `lease_token` keep counting: tasks keep their numbers, and no old token is reused.
 _NEW_LIFE: Mapping[str, Any] = {
     "retry_count": F("retry_count") + 1,
     "queue_at": Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP),
@@ -57,17 +57,17 @@ _NEW_LIFE: Mapping[str, Any] = {
     "crash_count": 0,
     "follow_ups_sent": 0,
     "follow_ups_total": 0,
-    # The first turn reads the whole transcript: nothing in it is news to a later one.
+    # The first turn reads the whole transcript, so no message in it is new to a later turn.
     "inbox_seen": F("inbox_count"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a replay shall have otherwise than its job; what is None is the job's.
+    """The differences between a replay and its original; None keeps the original's value.
 
-    `params` and `config` are laid over the job's key by key, a key with None under it is left out: of the config, that
-    is the job type's default. `scheduled_at` and the delay are never the old job's, whose time is over.
+    `params` and `config` are merged key by key, and a key set to None is removed; for config, the job type's default
+    then holds. `scheduled_at` and the delay are never copied, since their time has passed.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -77,15 +77,16 @@ class Changes:
     delay_minutes: int = 0
     tags: tuple[str, ...] | None = None
     priority: int | None = None
-    # Recorded calls of models and tools with a smaller number are used again, not made again.
+    # Recorded model and tool calls with a smaller number are reused instead of repeated.
     from_step: int = 1
 
 
 def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
-    """Reopen an ended job: WAITING, in its next life. Of many at once, one does; the others find it WAITING.
+    """Reopen an ended job: WAITING, in its next life. Of several concurrent retries one succeeds; the others find it
+    WAITING.
 
-    Raises NotFound, Forbidden for another organisation's job, IllegalMove where it is not FAILED or CANCELED, Conflict
-    (`channel_unreachable`) where its channel is gone, and QuotaReached.
+    Raises NotFound, Forbidden for another organisation's job, IllegalMove if it is not FAILED or CANCELED, Conflict
+    (`channel_unreachable`) if its channel is gone, and QuotaReached.
     """
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)
@@ -114,11 +115,10 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
 
 
 def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_pk: int | None = None) -> Job:
-    """A new job from the input of another, whatever became of that one.
+    """Create a job from the input of another one in any status.
 
-    Raises what `jobs.create` does, NotFound and Forbidden as `retry`, and Invalid where `from_step` goes further than
-    what is recorded. The job type is today's, and has to be there; what the job was told, config and start prompt, is
-    as it was then.
+    Raises what `jobs.create` raises, NotFound and Forbidden as `retry` does, and Invalid if `from_step` exceeds the
+    recorded steps. The job type is today's and must exist. Config and start prompt are those of the original.
     """
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)
@@ -143,9 +143,9 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
 
 
 def _usable_again(job: Job, from_step: int) -> list[Step]:
-    """The steps below `from_step`, of the first turn of the job's last life: what came later hangs on what people said.
+    """The steps below `from_step` of the first turn in the job's last life. Later steps depend on what people said.
 
-    Raises Invalid where there are fewer, or one whose outcome is not known stands between.
+    Raises Invalid if there are fewer, or if one of them has no known outcome.
     """
     if from_step == 1:
         return []
@@ -166,6 +166,6 @@ def _copied(step: Step, job: Job) -> Step:
 
 
 def _laid_over(kept: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-    """The changed keys over the kept ones; what is changed to None is left out. A None that was kept stays."""
+    """Merge `changed` into `kept`. A key changed to None is removed; a None that was in `kept` stays."""
     left_out = {key for key, value in changed.items() if value is None}
     return {key: value for key, value in {**kept, **changed}.items() if key not in left_out}

@@ -1,1 +1,1 @@
-"""Everything that only reads. Each read starts from the organisation; another one's id is NotFound."""
+"""Read-only queries. Each starts from the organisation; another organisation's id is NotFound."""

@@ -1,10 +1,10 @@
-"""Why a job is not running, or what it waits for, for people and for machines. Reads only, the organisation first.
+"""Explains why a job is not running, or what it waits for, to people and machines. Reads only, the organisation first.
 
-One rule for each status and, of those under way outside of a worker, for each thing that a job can wait for; of a job
-in the queue, the first of these that holds: no worker takes work, a cap is reached (the organisation's, the type's, the
-type's in the channel), others come first. Every look is bounded, however many jobs wait: places beyond `MOST_COUNTED`
-are not counted, and starts lately are counted in the newest few thousand activities. Nothing of another organisation is
-looked at, although their jobs take workers, too: an estimated start is an estimate.
+There is one rule per status, and one per reason for which a running job waits without a worker. A queued job gets the
+first rule that holds: no worker takes work; a cap is reached (the organisation's, the type's, the type's in the
+channel); other jobs are ahead. Every query is bounded, however many jobs wait: queue positions beyond `MOST_COUNTED`
+are not counted, and recent starts are counted in the newest few thousand activities. It reads nothing of other
+organisations, although their jobs also need workers, so an estimated start is only an estimate.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,23 +26,23 @@ from channels_integration import outbox, settling
 
 MOST_HOLDERS = 20
 MOST_COUNTED = 10_000
-# While anybody works, some worker takes a bell, or does a duty without one, every second.
+# While workers run, one of them receives a doorbell message, or does a duty without one, every second.
 _WORKS_SECONDS = 15
-# Worker processes say that they live every ten seconds.
+# Worker processes report that they are alive every ten seconds.
 _SEEN_SECONDS = 60
 _LATELY = timedelta(minutes=5)
 _MOST_ACTIVITIES = 2_000
-# A queue whose head has waited for less is as good as empty.
+# A queue whose head has waited for less counts as empty.
 _SHORT_SECONDS = 2.0
 
-# In the order that claims go by, and along the same index.
+# The order of claims, along the same index.
 _BEFORE = """
 SELECT count(*) FROM (
     SELECT FROM agent_jobs_job
     WHERE queue_at IS NOT NULL AND lane = %s AND org_id = %s AND (queue_at, id) < (%s, %s)
     ORDER BY queue_at, id LIMIT %s) before
 """
-# The head of the queue has been there since; so long has the queue not been empty, and starts tell what workers can do.
+# The queue has not been empty since its head entered it, so starts since then show the workers' rate.
 _STARTS = f"""
 WITH head AS (
     SELECT queue_at + (priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds' AS since
@@ -63,9 +63,9 @@ FROM lately LEFT JOIN agent_jobs_job j ON j.id = lately.job_id AND lately.code =
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What is in the way: a job that takes up a place under a cap, or a message that is not out yet.
+    """An obstacle: a job that fills a slot under a cap, or a message that is not sent yet.
 
-    `state` is the job's status, or what the outbox says of the message; `next_try_at` is the message's.
+    `state` is the job's status, or the message's state in the outbox; `next_try_at` is the message's.
     """
 
     kind: str
@@ -76,8 +76,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`state` is a sentence, `rule` a word that never changes. `place_in_queue` is among what the organisation has
-    ready in the job's lane: 1 is next, and far down it is a text ("10000+"). None: there is none, or nobody knows."""
+    """`state` is a sentence, `rule` a code that never changes. `place_in_queue` counts the organisation's ready jobs in
+    the same queue: 1 is next, and beyond the limit it is a text ("10000+"). None means that there is none or that it is
+    unknown.
+    """
 
     state: str
     rule: str
@@ -88,7 +90,7 @@ class Explanation:
 
 
 def of(org_id: str, job_id: UUID) -> Explanation:
-    """By the database's clock. Raises NotFound, also for another organisation's job."""
+    """Explain a job by the database's clock. Raises NotFound, also for another organisation's job."""
     job = Job.objects.annotate(database_now=Now()).filter(org_id=org_id, pk=job_id).first()
     if job is None:
         raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
@@ -108,7 +110,7 @@ def _scheduled(job: Job, now: datetime) -> Explanation:
 
 
 def _in_queue(job: Job, now: datetime) -> Explanation:
-    """It is ready. What has begun keeps its place under the caps, and meets none again."""
+    """A ready job. One that has begun keeps its slot under the caps and is not checked against them again."""
     place = _place(job)
     works = _works()
     if not works.is_any:
@@ -128,7 +130,7 @@ def _in_queue(job: Job, now: datetime) -> Explanation:
 
 
 def _by_caps(job: Job, place: int | str) -> Explanation | None:
-    """The first cap that is reached, as `lifecycle.running_caps` counts them: by status, whatever a job waits for."""
+    """The first cap that is reached, counted by status as `lifecycle.running_caps` does, whatever a job waits for."""
     running = Job.objects.filter(org_id=job.org_id, status=JobStatus.RUNNING)
     of_type = running.filter(job_type_key=job.job_type_key)
     of_channel = of_type.filter(platform=job.platform, channel_code=job.channel_code)
@@ -193,7 +195,7 @@ def _for_delivery(job: Job, now: datetime) -> Explanation:
 
 
 def _until(rule: str, state: str, *unblocks: str) -> Callable[[Job, datetime], Explanation]:
-    """A wait that ends at `wake_at`, or sooner by something else."""
+    """A wait that ends at `wake_at`, or earlier by another event."""
 
     def explain(job: Job, now: datetime) -> Explanation:
         if job.wake_at is None:
@@ -254,7 +256,7 @@ BY_WAIT: Mapping[str, Callable[[Job, datetime], Explanation]] = {
 # --- Looking ---------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class _Works:
-    """Whether anybody does work, and whether bells call for it (without, workers on standby look by themselves)."""
+    """Whether any worker works, and whether doorbell messages arrive (without them, standby workers poll)."""
 
     is_any: bool
     are_rung: bool
@@ -272,13 +274,13 @@ def _works() -> _Works:
 
 
 def _is_understood(job: Job) -> bool:
-    """Whether a worker process that was seen lately knows the job's runner; also where none has been seen."""
+    """Whether a recently seen worker process knows the job's runner; also true if none was seen."""
     seen = WorkerProcess.objects.filter(seen_at__gte=Now() - timedelta(seconds=_SEEN_SECONDS), lost_at=None)
     return not seen.exists() or seen.filter(runners__contains=[job.runner]).exists()
 
 
 def _due(job: Job, now: datetime, found: Explanation) -> Explanation:
-    """`found`, but where its time has come and nobody is there to act on it."""
+    """`found`, unless the job is due and no worker process can act on it."""
     at = job.wake_at or job.lease_until or job.scheduled_at
     return _NO_WORKERS if at <= now and not _works().is_any else found
 
@@ -311,7 +313,7 @@ def _undelivered(job: Job) -> tuple[Holder, ...]:
 
 
 def _state(message: Any) -> str:
-    """As the outbox has it; "held" while people's hours are closed."""
+    """The state as the outbox has it; "held" while people's hours are closed."""
     return "held" if message.status == "pending" and message.error_code == settling.HELD else str(message.status)
 
 

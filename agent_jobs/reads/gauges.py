@@ -1,7 +1,7 @@
-"""What stands in the rows this moment, for whoever watches the service: numbers of all organisations together.
+"""Gauges read from the database for monitoring: numbers over all organisations together.
 
 Each statement walks a partial index and stops at `MOST_COUNTED` rows: a million waiting jobs cost no more than ten
-thousand. Nothing here names an organisation.
+thousand. No gauge names an organisation.
 """
 
 import threading
@@ -24,7 +24,7 @@ _CACHED_SECONDS = 2.0
 _MOST_ORGS = 1_000
 _ALIVE_SECONDS = 15
 
-# The oldest of each organisation (the index is by lane, organisation and queue_at), from one organisation to the next.
+# The oldest job of each organisation, by skipping from one to the next: the index is (lane, organisation, queue_at).
 _LAG = f"""
 WITH RECURSIVE orgs AS (
     (SELECT org_id, 1 AS number FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s
@@ -78,10 +78,10 @@ _cached: tuple[float, str, Sequence[Gauge]] = (float("-inf"), "", ())
 
 
 def read() -> Sequence[Gauge]:
-    """All of them, at most two seconds old. Raises what the database raises."""
+    """All gauges, at most two seconds old. Raises what the database raises."""
     global _cached
     name = str(connection.settings_dict["NAME"])
-    with _lock:  # so that many who ask at once ask the database once
+    with _lock:  # concurrent readers share one query
         at, database, gauges = _cached
         if database != name or time.monotonic() - at > _CACHED_SECONDS:
             gauges = (*_of_jobs(), *_of_processes(), *_of_channels())
@@ -90,7 +90,7 @@ def read() -> Sequence[Gauge]:
 
 
 def forget() -> None:
-    """The next reading asks the database."""
+    """Drop the cache; the next call reads the database."""
     global _cached
     _cached = (float("-inf"), "", ())
 

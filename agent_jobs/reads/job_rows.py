@@ -1,4 +1,4 @@
-"""One job's row, for those who change it."""
+"""Locks one job's row for a change."""
 
 from uuid import UUID
 
@@ -7,7 +7,7 @@ from agent_jobs.models import Job
 
 
 def locked(org_id: str, job_id: UUID) -> Job:
-    """The job, its row locked. Raises NotFound, and Forbidden for another organisation's. Call it in a transaction."""
+    """The job, its row locked; call it in a transaction. Raises NotFound, Forbidden for another organisation's job."""
     job = Job.objects.select_for_update().filter(pk=job_id).first()
     if job is None:
         raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")

@@ -1,4 +1,4 @@
-"""One page of a list: which rows a window shows, within a bound on their bytes. The lists themselves: `queries`."""
+"""Pagination: selects the rows of one page, within a limit on their bytes. `queries` has the lists themselves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from django.db.models import Window as Over
 from django.db.models.functions import Cast, Coalesce
 
 Row = Mapping[str, Any]
-# Of texts and JSON, as they are in answers. Four such pages at once cost a web process some 100 MB.
+# Texts and JSON as they appear in answers. Four such pages at once cost a web process about 100 MB.
 MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -37,7 +37,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which rows of a list, in which order. `after` holds the values of the order's columns in the last row seen."""
+    """A range of a sorted list. `after` holds the sort values of the last row seen."""
 
     order: tuple[Order, ...]
     limit: int
@@ -46,16 +46,16 @@ class Window:
 
 
 def page(rows: QuerySet[Any], window: Window, columns: Sequence[str], *, more_bytes: Any = 0) -> tuple[list[Row], bool]:
-    """The window's rows, and whether there are more behind them.
+    """The window's rows, and whether there are more after them.
 
-    It ends early, but not before its first row, once its rows have MAX_BYTES. `more_bytes` is an expression: what else
-    an answer shows of a row.
+    The page ends early, after at least one row, once its rows reach MAX_BYTES. `more_bytes` is an expression for the
+    size of what else the answer shows of a row.
     """
     order = [f"-{by.column}" if by.is_descending else by.column for by in window.order]
     ordered = rows.order_by(*order)
     if window.after is not None:
         ordered = ordered.filter(_behind(window.order, window.after))
-    # By ids first: the rows that are skipped are read from the index alone, and only those of the window are measured.
+    # Select ids first: skipped rows are then read from the index alone, and only the window's rows are measured.
     ids = ordered.values("pk")[window.offset : window.offset + window.limit + 1]
     model: type[Model] = rows.model
     size = _bytes(model, columns) + more_bytes
@@ -69,7 +69,7 @@ def page(rows: QuerySet[Any], window: Window, columns: Sequence[str], *, more_by
 
 
 def _bytes(model: type[Model], columns: Sequence[str]) -> Any:
-    """What the texts and JSON of a row measure, without compression."""
+    """The uncompressed size of a row's texts and JSON."""
     large = [Func(Cast(column, TextField()), function="octet_length") for column in columns if _is_large(model, column)]
     return reduce(add, [Coalesce(one, 0, output_field=IntegerField()) for one in large], Value(0))
 
@@ -77,13 +77,13 @@ def _bytes(model: type[Model], columns: Sequence[str]) -> Any:
 def _is_large(model: type[Model], column: str) -> bool:
     try:
         field: Any = model._meta.get_field(column)
-    except FieldDoesNotExist:  # of a row that it belongs to
+    except FieldDoesNotExist:  # a column of a related row
         return False
     return isinstance(field, TextField | JSONField | ArrayField)
 
 
 def _behind(order: Sequence[Order], values: Sequence[Any]) -> Q:
-    """Rows that come after the one with these values. The bound on the first column is what an index can use."""
+    """Rows after the one with these values. An index can use the bound on the first column."""
     first = order[0]
     behind = Q()
     for number, by in enumerate(order):

@@ -1,7 +1,7 @@
-"""Every read, the organisation first. Lists come as plain rows of named columns, a constant number of statements.
+"""Every read, the organisation first. Lists are plain rows of named columns, in a constant number of statements.
 
-Another organisation's id is NotFound exactly as a missing one; the one place where the document says otherwise is
-`job`: there it is Forbidden, with a constant message.
+Another organisation's id is NotFound, exactly like a missing one. The API document requires one exception: `job` raises
+Forbidden with a constant message.
 """
 
 import logging
@@ -53,7 +53,7 @@ ACTIVITY_COLUMNS = (
     *("allocated_credits", "consumed_credits", "credits_rule_id", "input", "output", "processed_at"),
     *("created_at", "updated_at", "job__platform", "job__channel_code", "job__thread", "job__job_type_key"),
 )
-# Never the value.
+# Never includes the value.
 TOOL_SECRET_COLUMNS = ("id", "org_id", "name", "hosts", "created_at", "updated_at")
 MESSAGE_COLUMNS = (
     "id",
@@ -74,7 +74,7 @@ APPROVAL_COLUMNS = (
 )
 APPROVAL_STATUSES = tuple(Approval.Status.values)
 APPROVAL_KINDS = tuple(Approval.Kind.values)
-# Never the digest.
+# Never includes the digest.
 APP_TOKEN_COLUMNS = (
     *("id", "org_id", "public_id", "app", "name", "scopes", "created_by", "created_at", "expires_at"),
     *("last_used_at", "revoked_at"),
@@ -104,8 +104,8 @@ PROFILE_COLUMNS = (
     *("max_output_tokens", "timeout_seconds", "context_tokens", "allowed_tools"),
 )
 MAX_LOG_LINES = 100
-# What an answer shows of a job beside its columns: about 500 bytes for each attempt (a task and lines of the log) and
-# for each message (lines of the log).
+# The size of what an answer shows of a job beside its columns: about 500 bytes for each attempt (a task and log lines)
+# and for each message (log lines).
 MORE_JOB_BYTES = (F("attempt") + F("inbox_count")) * 500
 
 
@@ -142,7 +142,7 @@ def job(org_id: str, job_id: UUID) -> Row:
 
 
 def own_job_id(org_id: str, job_id: UUID) -> UUID:
-    """The id, if it is one of the organisation's; another one's job is not there."""
+    """The id if the job belongs to the organisation; raises NotFound otherwise."""
     whose = Job.objects.filter(pk=job_id).values_list("org_id", flat=True).first()
     if whose != org_id:
         raise job_not_found(str(job_id), denied=("job", str(job_id)))
@@ -190,9 +190,9 @@ def activities(org_id: str) -> QuerySet[Activity]:
 
 
 def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_first: bool) -> Mapping[UUID, list[Row]]:
-    """At most so many activities of each job and, in the order of `job_ids`, of all of them together.
+    """At most `per_job` activities of each job and `total` of all together, in the order of `job_ids`.
 
-    They end early once they have `pages.MAX_BYTES`.
+    The result ends early once it has `pages.MAX_BYTES`.
     """
     direction = "DESC" if newest_first else "ASC"
     with connection.cursor() as cursor:
@@ -226,21 +226,22 @@ def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_f
 
 
 def messages(org_id: str, job_id: UUID) -> QuerySet[Message]:
-    """A job's transcript. The order in which it was said is that of `id`."""
+    """A job's transcript. `id` gives the order in which it was said."""
     return Message.objects.filter(job__org_id=org_id, job_id=job_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a job has come. `updated_at` is in microseconds since 1970. `activities` is their count, and so the
-    number of the last one."""
+    """A job's progress. `updated_at` is in microseconds since 1970. `activities` is their count, which is also the last
+    one's number.
+    """
 
     status: str
     updated_at: int
     activities: int
 
 
-# A time that Python cannot hold ('infinity') counts as 0: one such row must not stop everybody's answers.
+# A time that Python cannot hold ('infinity') counts as 0: one such row must not stop the answers for all jobs.
 _STANDINGS = """
 SELECT j.org_id, j.id, j.status,
     CASE WHEN isfinite(j.updated_at) THEN (extract(epoch FROM j.updated_at) * 1000000)::bigint ELSE 0 END,
@@ -250,7 +251,7 @@ FROM agent_jobs_job j WHERE j.id = ANY(%s::uuid[])
 
 
 def standings(jobs: Iterable[tuple[str, UUID]]) -> Mapping[tuple[str, UUID], Standing]:
-    """The standing of each (organisation, job), at one moment. A job that the organisation does not have is absent."""
+    """The standing of each (organisation, job), at one moment. Jobs that the organisation does not have are absent."""
     asked = set(jobs)
     with connection.cursor() as cursor:
         cursor.execute(_STANDINGS, [[job_id for _, job_id in asked]])
@@ -268,10 +269,10 @@ CROSS JOIN LATERAL (
 
 
 def activities_after(told: Collection[tuple[UUID, int]], *, per_job: int) -> Mapping[UUID, list[Row]]:
-    """For each (job, number), the next activities after that number; in their order, one list for each job.
+    """For each (job, number), the next activities after that number, in order: one list per job.
 
-    The caller has found the jobs under their organisations. An activity that cannot be read (a time like 'infinity') is
-    left out, with a log line.
+    The caller has checked the jobs' organisations. An unreadable activity (a time like 'infinity') is left out and
+    logged.
     """
     with connection.cursor() as cursor:
         cursor.execute(_FOLLOWING, [[job_id for job_id, _ in told], [number for _, number in told], per_job])
@@ -295,7 +296,7 @@ def _readable(activity_id: UUID) -> Iterable[Row]:
 
 
 def activities_by_id(ids: Iterable[UUID]) -> Mapping[UUID, Row]:
-    """Of ids that were found under their organisation."""
+    """The activities with these ids. The caller has checked their organisation."""
     return {row["id"]: row for row in Activity.objects.filter(pk__in=list(ids)).values(*ACTIVITY_COLUMNS)}
 
 
@@ -304,7 +305,7 @@ def approvals(org_id: str) -> QuerySet[Approval]:
 
 
 def approvals_of(org_id: str, job_id: UUID, *, is_pending: bool = False) -> list[Row]:
-    """Of one job, oldest first."""
+    """The approvals of one job, oldest first."""
     found = approvals(org_id).filter(job_id=job_id).order_by("created_at", "id")
     return list((found.filter(status=Approval.Status.PENDING) if is_pending else found).values(*APPROVAL_COLUMNS))
 
@@ -348,8 +349,9 @@ def hours_of_places(org_id: str, kind: str) -> QuerySet[PlaceHours]:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Whether some worker process took a bell lately, whether the duty of promotion was done lately, and whether a bell
-    of beat's asked for it (without one, workers on standby do it)."""
+    """Whether a worker process recently received a doorbell message, whether the promotion duty ran recently, and
+    whether a message from beat triggered it (without one, standby workers do it).
+    """
 
     has_worked: bool
     has_done_duties: bool
@@ -367,7 +369,7 @@ _migrated: set[str] = set()
 
 
 def is_migrated() -> bool:
-    """Whether every migration is applied. A yes is remembered by this process; a no is asked for again."""
+    """Whether every migration is applied. The process caches a yes and rechecks a no."""
     name = connection.settings_dict["NAME"]
     if name not in _migrated:
         with connection.cursor() as cursor:

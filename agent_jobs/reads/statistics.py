@@ -1,4 +1,4 @@
-"""Aggregates over jobs and over the ledger. Each takes rows that `queries` has already cut down to one organisation."""
+"""Aggregates over jobs and the ledger. Each takes rows that `queries` has already restricted to one organisation."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -24,12 +24,12 @@ _USED = ("calls", "input_tokens", "output_tokens", "cost")
 
 
 def usage(rows: QuerySet[UsageDay], by: Sequence[str]) -> QuerySet[Any, dict[str, Any]]:
-    """The ledger's rows added up by the columns `by`: `{"day": date(2026, 1, 5), "calls_sum": 3, "cost_sum": …}`."""
+    """The ledger summed by the columns `by`: `{"day": date(2026, 1, 5), "calls_sum": 3, "cost_sum": …}`."""
     added = rows.order_by().values(*by)
     return cast("QuerySet[Any, dict[str, Any]]", added.annotate(**{f"{name}_sum": Sum(name) for name in _USED}))
 
 
 def usage_total(rows: QuerySet[UsageDay]) -> Mapping[str, Any]:
-    """All of them added up."""
+    """The sum over all of these rows."""
     found = rows.order_by().aggregate(**{f"{name}_sum": Sum(name) for name in _USED})
     return {name: value or (Decimal(0) if name == "cost_sum" else 0) for name, value in found.items()}

@@ -1,1 +1,1 @@
-"""Organisations and what bounds them: app tokens, rate limits, stored bytes, rows, their channels."""
+"""Organisations and their limits: app tokens, rate limits, stored bytes, row limits, channels."""

@@ -1,9 +1,9 @@
-"""App tokens: made, shown once, and recognised by an HMAC. The plain token is never stored or logged.
+"""App tokens: issued, shown once, and verified by an HMAC. The plain token is never stored or logged.
 
-`ajt_live_`, 32 base62 characters (190 bits), and the CRC32 of all that in 6 more. The checksum tells a slip of the pen
-from a real token before the database is asked, and lets scanners find leaked ones (`ajt_(live|test)_[0-9A-Za-z]{38}`).
-With 190 random bits a fast keyed hash is enough: there is nothing to guess. The key, the pepper, has versions: a new
-one is put beside the old, and the old dropped when the last token under it has expired.
+A token is `ajt_live_`, 32 base62 characters (190 bits), and the CRC32 of all that in 6 more. The checksum detects a
+typo without a database query and lets scanners find leaked tokens (`ajt_(live|test)_[0-9A-Za-z]{38}`). A fast keyed
+hash is enough, because 190 random bits cannot be guessed. The key (pepper) has versions: add a new one beside the old,
+and drop the old one when its last token has expired.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ PATTERN = re.compile(r"ajt_live_[0-9A-Za-z]{38}")
 LAST_USED_STEP = timedelta(minutes=1)
 MAX_DAYS = 3650
 DEFAULT_DAYS = 90
-# Of those who get theirs from the API.
+# For tokens issued through the API.
 MAX_DAYS_FOR_APPS = 365
 MOST_ACTIVE = 2
 _OPERATOR = Actor("system", "operator")
@@ -52,9 +52,10 @@ def issue(
     expires_in: timedelta | None = None,
     actor: Actor = _OPERATOR,
 ) -> tuple[AppToken, str]:
-    """A new token and its plain text, which is not to be had again. Raises Invalid, for an unknown scope and the like.
+    """Issue a token. Returns it with its plain text, which cannot be shown again. Raises Invalid, such as for unknown
+    scopes.
 
-    `app` is whose token it is, by default the `name`. Without `expires_in` it never expires.
+    `app` owns the token and defaults to `name`. Without `expires_in` the token never expires.
     """
     try:
         held = sorted({":".join((area, level.name)) for area, level in map(scope_rules.parse, scopes)})
@@ -91,13 +92,14 @@ def issue(
 def issue_for_app(
     org_id: str, *, app: str, name: str, scopes: Iterable[str], days: int, held: list[str], actor: Actor
 ) -> tuple[AppToken, str]:
-    """A token that an admin asks for: no more than they hold themselves (`held`), and two active ones an app at most.
+    """Issue a token for an admin, with scopes from the admin's own (`held`) only, and at most two active tokens per
+    app.
 
     Raises Invalid, Forbidden (`scope_not_held`) and Conflict (`too_many_active_tokens`).
     """
     wanted = list(scopes)
     with transaction.atomic():
-        # One after the other in an organisation, so that two cannot both be the second.
+        # Serialise per organisation, so that two concurrent requests cannot both issue the second token.
         org = Org.objects.select_for_update(no_key=True).get(pk=org_id)
         token, plain = issue(org, name=name, scopes=wanted, app=app, expires_in=timedelta(days=days), actor=actor)
         beyond = [scope for scope in token.scopes if not scope_rules.allows(held, *scope_rules.parse(scope))]
@@ -119,12 +121,12 @@ ORDER BY id"""
 
 
 def is_well_formed(plain: str) -> bool:
-    """Whether it may be a token at all, which costs no look-up."""
+    """Whether the text has a token's form and checksum; needs no database query."""
     return bool(PATTERN.fullmatch(plain)) and hmac.compare_digest(plain[-6:], _checksum(plain[:-6]))
 
 
 def authenticate(plain: str) -> AppToken | None:
-    """The live token with this text, its organisation loaded; None for unknown, expired and revoked ones alike."""
+    """The active token with this text, its organisation loaded; None if it is unknown, expired or revoked."""
     if not is_well_formed(plain):
         return None
     digests = [_digest(plain, pepper) for pepper in settings.TOKEN_PEPPERS.values()]
@@ -140,7 +142,7 @@ def authenticate(plain: str) -> AppToken | None:
 
 
 def living(token_pks: Iterable[int]) -> set[int]:
-    """Those of them that are neither revoked nor expired, and whose organisation is not closed."""
+    """The tokens among these that are neither revoked nor expired, and whose organisation is not closed."""
     alive = AppToken.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=Now()), pk__in=list(token_pks), revoked_at=None, org__closed_at=None
     )
@@ -148,7 +150,7 @@ def living(token_pks: Iterable[int]) -> set[int]:
 
 
 def revoke(token: AppToken, *, actor: Actor = _OPERATOR) -> None:
-    """At once, for good. Calling twice keeps the first time."""
+    """Revoke at once and for good. Calling twice keeps the first time."""
     with transaction.atomic():
         if AppToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now()):
             before = _told(token)
@@ -165,7 +167,7 @@ def revoke(token: AppToken, *, actor: Actor = _OPERATOR) -> None:
 
 
 def revoke_by_id(org_id: str, public_id: str, *, actor: Actor) -> AppToken:
-    """Raises NotFound. Revoking again changes nothing and is no error: it is revoked, as asked."""
+    """Revoke by public id. Raises NotFound. Revoking again changes nothing and is no error."""
     token = find(org_id, public_id)
     revoke(token, actor=actor)
     token.refresh_from_db()
@@ -173,7 +175,7 @@ def revoke_by_id(org_id: str, public_id: str, *, actor: Actor) -> AppToken:
 
 
 def find(org_id: str, public_id: str) -> AppToken:
-    """Raises NotFound, for another organisation's as for none."""
+    """Raises NotFound, for another organisation's token exactly as for a missing one."""
     token = None if "\x00" in public_id else AppToken.objects.filter(org_id=org_id, public_id=public_id).first()
     if token is None:
         message = f"there is no app token {public_id[:_PUBLIC_LENGTH]!r}"
@@ -182,7 +184,7 @@ def find(org_id: str, public_id: str) -> AppToken:
 
 
 def _told(token: AppToken) -> dict[str, Any]:
-    """What the audit says of a token."""
+    """The token as the audit shows it."""
     return {
         "app": token.app,
         "name": token.name,
@@ -193,12 +195,12 @@ def _told(token: AppToken) -> dict[str, Any]:
 
 
 def _mark_used(token: AppToken) -> None:
-    """Once a minute, by a rough clock: it is for people who look for tokens that nobody needs any more."""
+    """Record the use, about once a minute: it helps people find tokens that nobody needs any more."""
     if token.last_used_at and timezone.now() - token.last_used_at < LAST_USED_STEP:
         return
     try:
         AppToken.objects.filter(pk=token.pk).update(last_used_at=Now())
-    except DatabaseError as error:  # a full disk must not stop those who only read
+    except DatabaseError as error:  # a full disk must not stop read requests
         logger.warning("cannot note the use of %s: %s", token.public_id, error)
 
 

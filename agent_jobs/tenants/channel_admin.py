@@ -1,6 +1,6 @@
-"""Changes of an organisation's channels, each with its audit entry: what doors call instead of the channels' own verbs.
+"""Changes an organisation's channels and writes an audit entry for each change. API handlers call this module.
 
-The channels know nothing of actors. What they refuse (`channels_integration.errors`) goes through unchanged.
+`channels_integration` knows no actors. Its errors (`channels_integration.errors`) pass through unchanged.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from agent_jobs.tenants import row_limits, stored_bytes
 from channels_integration import directory, rotation, transcript, webchat
 from channels_integration.models import Channel, Installation, WebMessage
 
-# Every table that keeps secrets: the channels' and the core's.
+# Every table that stores secrets: those of the channels and of the core.
 SEALED: rotation.Sealed = (*rotation.SEALED, (ToolSecret, ("sealed_value",)), (ModelKey, ("sealed_key",)))
 
 
@@ -50,7 +50,7 @@ def unregister(org_id: str, platform: str, code: str, *, actor: Actor) -> bool:
 def install_slack(
     org_id: str, *, actor: Actor, team_id: str, bot_token: str, signing_secret: str, name: str = ""
 ) -> Installation:
-    """`directory.install_slack`. Its secrets are new ones each time."""
+    """`directory.install_slack`. It replaces the secrets each time."""
     with transaction.atomic():
         known = directory.locked_installation(org_id, team_id)
         before = _installation(known) if known else None
@@ -86,7 +86,7 @@ def uninstall_slack(org_id: str, team_id: str, *, actor: Actor) -> bool:
 def say(
     org_id: str, platform: str, code: str, *, actor: Actor, text: str, author: str, owner_key: str = ""
 ) -> WebMessage:
-    """`webchat.say`: a person's words that a token brought in. The entry says whose and to what, not the words."""
+    """`webchat.say` for a person's words that a token sent. The audit entry names person and channel, not the words."""
     with transaction.atomic():
         if not transcript.channel_of(org_id, platform, code).exists():
             _require_room(org_id, transcript.WEB)
@@ -104,9 +104,10 @@ def say(
 
 
 def rotate_secrets(*, actor: Actor, batch: int = 100) -> tuple[int, list[rotation.Cell], int]:
-    """Seal everything with the newest key: how many were, which could not be opened, and how many are left.
+    """Seal all secrets with the newest key. Returns how many were sealed, which could not be opened, and how many are
+    left.
 
-    Raises SealingError where no key is set. Any number may run at once, and again after an interruption.
+    Raises SealingError if no key is set. Several runs may overlap, and an interrupted run may be repeated.
     """
     count, failed = 0, []
 
@@ -131,8 +132,10 @@ def rotate_secrets(*, actor: Actor, batch: int = 100) -> tuple[int, list[rotatio
 
 
 def _require_room(org_id: str, platform: str) -> None:
-    """Raises Conflict where there is no room for another channel that is registered or, on `web`, first spoken in. The
-    first message of a job opens a chat all the same: of these there are no more than jobs."""
+    """Raises Conflict if the organisation may not have another channel: a registered one or, on `web`, a new chat.
+
+    A job's first message may always open a chat; there are no more of these than jobs.
+    """
     if platform == transcript.WEB:
         there, most, what = Channel.objects.filter(org_id=org_id), row_limits.MOST_CHATS, "channels"
     else:

@@ -1,4 +1,4 @@
-"""Organisations and the people in them."""
+"""Organisations and their users."""
 
 import re
 from decimal import Decimal
@@ -17,7 +17,7 @@ from agent_jobs.models.orgs import ORG_ID_PATTERN
 from agent_jobs.specs import MAX_COST, MAX_TOKENS, Actor, money
 
 MAX_NAME = 200
-# What holds an organisation within bounds: columns, the most that each may say, and what it means.
+# The quotas of an organisation: column, largest value, meaning.
 QUOTAS = {
     "weight": (1_000, "turns that it gets in each round of the claims (1)"),
     "max_waiting_jobs": (1_000_000_000, "jobs that may be SCHEDULED or WAITING at once"),
@@ -34,7 +34,7 @@ ROLES = tuple(Membership.Role.values)
 
 
 def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int | Decimal | str) -> tuple[Org, bool]:
-    """The organisation, and whether it is new. Calling again changes nothing but the name and what `quotas` name.
+    """The organisation, and whether it is new. Calling again changes only the name and the given `quotas`.
 
     `quotas` are columns of QUOTAS; those in MONEY may be texts.
     """
@@ -67,7 +67,7 @@ def _closed(org: Org) -> Conflict:
 
 
 def open_org(org_id: str) -> Org:
-    """The organisation, for commands that give it something. Raises NotFound, and Conflict where it is closed."""
+    """The organisation, for commands that change it. Raises NotFound, and Conflict if it is closed."""
     org = Org.objects.filter(pk=org_id).first()
     if org is None:
         raise NotFound("there is no such organization", code="org_not_found")
@@ -91,10 +91,10 @@ def _quota(column: str, value: Any) -> int | Decimal:
 def create_user(
     org: Org, *, username: str, role: str, password: str, resets_password: bool = False, actor: Actor = _OPERATOR
 ) -> tuple[AbstractBaseUser, bool]:
-    """The user, and whether they are new, with that role in the organisation.
+    """Create a user with this role in the organisation, or update the role. Returns the user and whether it is new.
 
-    Calling again sets the role, and the password only with `resets_password`: the account may be a superuser's or
-    belong to other organisations as well.
+    The password of an existing user changes only with `resets_password`: the account may be a superuser's or belong to
+    other organisations as well.
     """
     if role not in ROLES:
         raise Invalid(FieldError("role", "invalid", f"must be one of {', '.join(ROLES)}"))

@@ -1,14 +1,13 @@
 """Rate limits: counts the requests of a token, an organisation or an address in sliding windows.
 
 All web processes share the counts in Redis, by Redis's clock. The algorithm is the sliding window counter of `limits`:
-two numbers for each window, and the older one counts for the part of it that lies within the last minute. Its moving
+two numbers for each window, where the older one counts for the part of it within the last minute. The library's moving
 window would store the time of every request, by the clocks of the web processes.
 
-One round trip takes all windows of a request, the narrowest first. A request that its token's limit refuses does not
-count against the organisation, so one wild token does not lock the others out.
+One round trip takes all windows of a request, the narrowest first. A request refused by its token's limit does not
+count against the organisation, so one misbehaving token does not lock out the others.
 
-While Redis does not answer, every process counts for itself, from nothing: N web processes allow up to N times the
-limit.
+While Redis is down, every process counts for itself, starting from zero: N web processes allow up to N times the limit.
 """
 
 import math
@@ -23,7 +22,7 @@ from limits.storage import MemoryStorage, RedisStorage
 
 from infra import redis
 
-# The library's two scripts, for each window in turn, until one refuses; the rest are only looked at.
+# Runs the library's two scripts for each window in turn until one refuses; later windows are only read.
 _TAKE = f"""
 local function acquire(KEYS, ARGV)
 {RedisStorage.SCRIPT_ACQUIRE_SLIDING_WINDOW.decode()}
@@ -44,7 +43,9 @@ return seen
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """`Limit("token", "0193…", "6000/minute")`: so many requests in so long, of whom. The rate `off` is none."""
+    """`Limit("token", "0193…", "6000/minute")`: the kind of subject, its id, and the rate. The rate `off` sets no
+    limit.
+    """
 
     name: str
     of: str
@@ -53,8 +54,9 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a limit stands after a request. `wait_seconds`: until one more would pass, nought where it would now;
-    `reset_seconds`: until what was used begins to count less."""
+    """A limit after a request. `wait_seconds` is the time until one more request passes, 0 if it would pass now.
+    `reset_seconds` is the time until the used requests begin to count less.
+    """
 
     name: str
     quota: int
@@ -66,10 +68,10 @@ class Standing:
 
 
 def take(*wanted: Limit) -> tuple[Standing, ...]:
-    """Count one request against each limit, in this order, up to the first that refuses: it is `is_refused`.
+    """Count one request against each limit in this order, up to the first that refuses; that one has `is_refused`.
 
-    Limits that are off are left out. A refused request is not counted against the limit that refused it, so that
-    whoever keeps on asking gets what the limit allows. Never raises for a Redis that is away.
+    Limits that are off are left out. A limit does not count requests that it refused, so a client that keeps retrying
+    still gets the allowed rate. Never raises when Redis is down.
     """
     windows = tuple(_window(limit) for limit in wanted if is_on(limit.rate))
     if not windows:
@@ -106,14 +108,16 @@ def _window(limit: Limit) -> _Window:
 
 
 def _standing(window: _Window, was_taken: bool, counts: Sequence[Any], *, is_first_refused: bool) -> Standing:
-    """`counts` are of the window before, how long it still counts (in seconds), of this one, and how long that does."""
+    """`counts`: requests in the older window, seconds for which it still counts, and the same two for the current
+    window.
+    """
     before, before_left, now, now_left = (max(0.0, float(count or 0)) for count in counts)
     quota, seconds = window.quota, window.seconds
     used = math.floor(before * before_left / seconds) + now
     shift = max(0.0, now_left - seconds) if now_left else 0.0
     wait = 0.0
     if used >= quota:
-        # Either the older window fades far enough, or this one has to become the older one and begin to.
+        # Either the older window fades enough, or the current one must become the older one and begin to fade.
         wait = before_left - (quota - now) * seconds / before if now < quota and before else shift + seconds / now
     return Standing(
         name=window.limit.name,
@@ -149,7 +153,7 @@ def _take_together(client: redis.Client, windows: Sequence[_Window]) -> tuple[St
 
 
 class _Alone:
-    """This process's own count, while Redis does not answer."""
+    """This process's own count while Redis is down."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -157,7 +161,7 @@ class _Alone:
 
     def take(self, windows: Sequence[_Window]) -> tuple[Standing, ...]:
         seen: list[tuple[bool, Sequence[Any]]] = []
-        with self._guard:  # the library's own locks let two that come at once refuse each other
+        with self._guard:  # without it, the library's locks make concurrent requests refuse each other
             storage = self._storage = self._storage or MemoryStorage()
             is_open = True
             for window in windows:

@@ -1,8 +1,8 @@
-"""How many bytes an organisation has stored, and the quota on them.
+"""Measures the bytes that an organisation stores, and enforces its quota.
 
-A duty measures each organisation about once a minute; one that takes long to measure, less often. In between each web
-process adds what it admits itself, so the quota may be overshot by what the other processes admit within that time.
-Sizes are those on disk, after compression: they are read from the rows alone, without the large values.
+A duty measures each organisation about once a minute, and less often if that takes long. In between, each web process
+adds what it admits itself, so other processes may overshoot the quota by what they admit in that time. Sizes are those
+on disk, after compression: they are read from the rows alone, without loading the large values.
 """
 
 import threading
@@ -18,10 +18,10 @@ from agent_jobs.models import Org
 from channels_integration import transcript
 from infra import prepared_sql
 
-# Where an organisation has no `max_stored_bytes` of its own.
+# The default where an organisation has no `max_stored_bytes`.
 MAX_STORED_BYTES = 20 * 1024**3
 _SHORTEST_INTERVAL = 60.0
-# A measurement of one second is made every 20 seconds at most.
+# A measurement that takes one second is repeated every 20 seconds at most.
 _SHARE = 20
 _SLICE_SECONDS = 10.0
 _RETRY_AFTER_SECONDS = 60
@@ -45,7 +45,7 @@ FROM agent_jobs_activity WHERE org_id = %(org)s
 """
 _OF_ANSWERS = "SELECT sum(pg_column_size(answer)) FROM agent_jobs_idempotencykey WHERE org_id = %(org)s"
 _SIZES = (_OF_JOBS, _OF_MESSAGES, _OF_STEPS, _OF_ACTIVITIES, _OF_ANSWERS, transcript.STORED_BYTES)
-# The next measurement is put off first: one that fails must not keep the others waiting.
+# Schedule the next measurement first: one that fails must not delay the others.
 _NEXT = """
 UPDATE agent_jobs_org SET measure_at = statement_timestamp() + make_interval(secs => %(seconds)s)
 WHERE id = (
@@ -61,7 +61,7 @@ WHERE id = %(org)s
 
 
 def admit(org: Org, new_bytes: int) -> None:
-    """Take room for so many bytes more. Raises QuotaReached where there is none."""
+    """Reserve this many bytes. Raises QuotaReached if the quota has no room."""
     cap = MAX_STORED_BYTES if org.max_stored_bytes is None else org.max_stored_bytes
     with _guard:
         admitted = _admitted.get(org.pk)
@@ -78,14 +78,14 @@ def admit(org: Org, new_bytes: int) -> None:
 
 
 def admit_text(org_id: str, text: str) -> None:
-    """The same for a message. An organisation that is not there is nobody's quota."""
+    """`admit` for a message. A missing organisation has no quota."""
     org = prepared_sql.instance(Org, "id = %(id)s", {"id": org_id})
     if org is not None:
         admit(org, len(text.encode("utf-8", "replace")))
 
 
 def measure_due() -> int:
-    """The duty: measure the organisations whose time has come, for some seconds. Returns how many."""
+    """The duty: measure the organisations that are due, for some seconds. Returns how many."""
     measured, until = 0, time.monotonic() + _SLICE_SECONDS
     with duty_rounds.alone("measure", silent_seconds=60.0) as is_alone:
         while is_alone and time.monotonic() < until and not duty_rounds.STOPPING.is_set():
@@ -112,7 +112,7 @@ def _measure(org_id: str) -> None:
 
 @dataclass(slots=True)
 class _Admitted:
-    """What this process admitted since the measurement that `measured` stands for."""
+    """The bytes that this process admitted since the measurement `measured`."""
 
     measured: datetime
     bytes: int = 0

@@ -1,8 +1,9 @@
-"""The tools of an agent: declared by its job type, allowed by its profile, called here, one call at a time.
+"""The tools of an agent: its job type declares them, its profile allows them, and this package calls them, one at a
+time.
 
-`declaring` says what a declaration may be, `calling` makes the requests of the kind `http`, `servers` speaks with MCP
-servers, `secrets` keeps what tools authenticate themselves with. Who called what, and with which outcome, is the
-journal's to record, and so is the work of the two tools that reach nobody outside: `send_message` and `ask_approval`.
+`declarations` validates declarations, `http_tool` calls tools of the kind `http`, `mcp_tool` calls MCP servers, and
+`tool_secrets` stores credentials. The journal records calls with their outcomes. It also performs the two tools without
+an outside server, `send_message` and `ask_approval`.
 """
 
 import json
@@ -65,10 +66,10 @@ def offered(
     allowed: Sequence[str] | None,
     on_start: OnStart | None = None,
 ) -> tuple[Declared, ...]:
-    """What the model may call, in the order of the declarations. `allowed` are names, None for all of them.
+    """The tools that the model may call, in the order of the declarations. `allowed` are names; None allows all.
 
-    Asks MCP servers for theirs, unless that was within the last minute. Raises RetryableError where one is not to be
-    had now, PermanentError where one refuses us.
+    Lists the tools of MCP servers, cached for a minute. Raises RetryableError if a server is unavailable,
+    PermanentError if it refuses us.
     """
     found: dict[str, Declared] = {}
     with addresses.asking_for(org_id):
@@ -80,7 +81,7 @@ def offered(
 
 
 def argument_errors(tool: Declared, arguments: Mapping[str, Any]) -> str:
-    """What is wrong with the arguments of a call, as a sentence for the model; empty where nothing is."""
+    """The errors in a call's arguments as a sentence for the model; empty if there are none."""
     try:
         size = len(json.dumps(arguments, allow_nan=False))
     except (TypeError, ValueError):
@@ -95,11 +96,11 @@ def argument_errors(tool: Declared, arguments: Mapping[str, Any]) -> str:
 def call(
     org_id: str, tool: Declared, arguments: Mapping[str, Any], *, key: str, on_start: OnStart | None = None
 ) -> ToolAnswer:
-    """Do it, once. `key` is sent along as Idempotency-Key: the same for the same step of a turn.
+    """Call the tool once. `key` is sent as Idempotency-Key: the same for the same step of a turn.
 
-    What perhaps happened is an answer that says so. Raises RetryableError where surely nothing was done (not reached,
-    asked to wait) and PermanentError where it cannot be done (a secret that is missing). `on_start` is handed a
-    function that gives the call up from any thread.
+    If the call may have taken effect, the answer says so. Raises RetryableError if it surely did not (not reached,
+    asked to wait) and PermanentError if it is impossible (a missing secret). `on_start` receives a function that aborts
+    the call from any thread.
     """
     if complaint := argument_errors(tool, arguments):
         return ToolAnswer(complaint, is_error=True)
@@ -107,14 +108,14 @@ def call(
         if tool.kind == "http":
             return http_tool.call(org_id, tool, arguments, key=key, on_start=on_start)
         if tool.kind == "mcp":
-            from agent_jobs.tools import mcp_tool  # when the first is called: the SDK takes seconds to load
+            from agent_jobs.tools import mcp_tool  # on the first call: the SDK takes seconds to load
 
             return mcp_tool.call(org_id, tool, arguments, key=key, on_start=on_start)
     raise AssertionError(f"nobody is called for {tool.kind}")
 
 
 def blotted(org_id: str, tool: Declared, arguments: Mapping[str, Any]) -> Any:
-    """The arguments as activities show them: without the tool's own secrets, and what stands under names of secrets."""
+    """The arguments as activities show them: the tool's own secrets and texts under secret-like names are masked."""
     shown = audit_log.masked(dict(arguments))
     blotter = tool_secrets.blotter(org_id, tool.settings.get("headers", {}))
     try:
@@ -129,7 +130,7 @@ def _offered(
     kind = stated["type"]
     if kind == "mcp":
         if allowed is not None and not any(re.split(r"__|\.", name)[0] == stated["name"] for name in allowed):
-            return  # nothing of it is allowed, so it is not asked either
+            return  # no tool of this server is allowed, so skip the listing
         from agent_jobs.tools import mcp_tool
 
         yield from mcp_tool.listed(org_id, stated, declare=_declared, on_start=on_start)
@@ -159,7 +160,7 @@ def _declared(stated: Mapping[str, Any], *, name: str, parameters: Mapping[str, 
 
 
 def _is_allowed(tool: Declared, allowed: Sequence[str] | None) -> bool:
-    """A server's tool is allowed as `server.tool`, and all of them as `server`."""
+    """`server.tool` allows one tool of a server, `server` all of them."""
     if allowed is None:
         return True
     server, _, rest = tool.name.partition("__")

@@ -1,4 +1,4 @@
-"""What tools of every kind make of an answer: how much of it a model is shown, and how long a server asks to wait."""
+"""Limits for answers of all tools: how much the model sees, and how long a server may ask us to wait."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -9,13 +9,13 @@ UNKNOWN = "Whether it was done is unknown: look before you do it again."
 
 
 def cut(text: str) -> tuple[str, bool]:
-    """At most as much as a model is shown, without what no database takes; and whether something was left out."""
+    """The text cut to the limit for models and without characters that no database stores; and whether it was cut."""
     sound = "".join("\ufffd" if one == "\x00" or "\ud800" <= one <= "\udfff" else one for one in text[:MAX_TEXT])
     return sound, len(text) > MAX_TEXT
 
 
 def retry_after(stated: str) -> float | None:
-    """Seconds, at most an hour; None where nothing sound is stated."""
+    """Seconds, at most an hour; None if the header is missing or invalid."""
     stated = stated.strip()
     if stated.isascii() and stated.isdigit():
         return min(float(stated[:9]), LONGEST_RETRY_AFTER_SECONDS)

@@ -1,7 +1,7 @@
-"""The `tools` of a job type: what each kind may say of itself, and what is wrong with a list of them.
+"""The `tools` of a job type: the fields of each kind, and the validation of a list of declarations.
 
-Looked at when a type is saved, by form alone: nothing is asked of the servers that are named, for one of them may be
-down for just this minute. What is called, and with what, is judged again at every call.
+Saving a type validates the form only and asks no server, because a server may be down at that minute. Every call
+validates again what it calls and with which arguments.
 """
 
 import json
@@ -23,7 +23,7 @@ MAX_DESCRIPTION = 1_000
 MAX_PROPERTIES = 64
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 ON_TIMEOUT = ("deny", "approve", "fail")
-# What a model calls to end its turn, and what it may take for that.
+# Tools that the model calls to end its turn, and names that it may mistake for them.
 RESERVED = {"respond", "finish"}
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 SECRET = re.compile(r"\{secret:([^{}]*)\}")
@@ -35,12 +35,12 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _NAME_FORM = "must begin with a letter and have up to {most} letters, digits, dashes and single underscores"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,1000}")
-# Everybody with READ sees a declaration, and the audit keeps it: a credential stands in a secret, not here.
+# Everybody with READ sees a declaration, and the audit stores it, so credentials must be secrets.
 _CREDENTIAL_HEADER = re.compile(
     r"authorization|cookie|secret|token|passw|credential|signature|(api|auth|access)[_-]?key", re.I
 )
 _CREDENTIAL = re.compile(r"\s*(bearer|basic|token|apikey|digest|negotiate|aws4-hmac-sha256)\s+\S", re.IGNORECASE)
-# Ours to say, or the connection's.
+# Headers that we or the connection set.
 _OUR_HEADERS = {
     *("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"),
     *("proxy-authorization", "accept-encoding", "content-type", "idempotency-key", "user-agent"),
@@ -63,13 +63,13 @@ KINDS = tuple(_FIELDS)
 
 
 def without_nulls(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """Null for an optional field is the same as its absence."""
+    """Null for an optional field equals its absence."""
     known = _FIELDS.get(str(tool.get("type")), ())
     return {name: value for name, value in tool.items() if value is not None or name not in known}
 
 
 def check(declared: Any, *, at: str = "tools") -> list[FieldError]:
-    """What is wrong with a job type's tools: `[FieldError("tools.0.url", "invalid", "must be …")]`."""
+    """Errors in a job type's tools: `[FieldError("tools.0.url", "invalid", "must be …")]`."""
     if not isinstance(declared, list):
         return [FieldError(at, "invalid", "must be a list")]
     if len(declared) > MAX_TOOLS:
@@ -95,14 +95,14 @@ def check(declared: Any, *, at: str = "tools") -> list[FieldError]:
 
 
 def allowed_complaint(allowed: Any) -> str:
-    """What is wrong with a profile's `allowed_tools`, of which null means all; empty where nothing is."""
+    """The error in a profile's `allowed_tools` (null allows all tools); empty if there is none."""
     if allowed is None or allowed == []:
         return ""
     return f"{message}, or null for all" if (message := _texts(200, 160)(allowed)) else ""
 
 
 def is_covered(host: str, hosts: Sequence[str]) -> bool:
-    """Whether a host, or every host below a `*.example.com`, is one of `hosts`."""
+    """Whether `hosts` covers a host, or every host below a `*.example.com`."""
     name = host.lower().removeprefix("*")
     return any(host.lower() == known or _is_below(name, known) for known in hosts)
 
@@ -112,7 +112,7 @@ def _is_below(name: str, known: str) -> bool:
 
 
 def destinations(tool: Mapping[str, Any]) -> list[str]:
-    """The hosts that a sound declaration may send requests to, as it states them."""
+    """The hosts to which a valid declaration may send requests, as it states them."""
     if "allowed_hosts" in tool:
         return list(tool["allowed_hosts"])
     return [addresses.host_of(PLACEHOLDER.sub("x", tool["url"]))] if "url" in tool else []
@@ -193,11 +193,11 @@ def _headers(value: Any) -> str:
 
 
 def hosts_complaint(value: Any) -> str:
-    """What is wrong with a list of hosts, as the end of a sentence; empty where nothing is."""
+    """The error in a list of hosts, as the end of a sentence; empty if there is none."""
     if not isinstance(value, list) or not 0 < len(value) <= 50 or not all(isinstance(host, str) for host in value):
         return "must be a list of 1 to 50 names of hosts"
     for host in value:
-        # Not `*.com`: what is below two labels belongs to somebody.
+        # Refuse `*.com`: somebody else owns the names directly below a top-level domain.
         if len(host) > 253 or not _HOST.fullmatch(host) or (host.startswith("*.") and host.count(".") < 2):
             return f"must name hosts as example.com or *.example.com, in lower case and without a port: {host[:64]!r}"
     return ""
@@ -207,7 +207,7 @@ def _tool_name(most: int) -> Callable[[Any], str]:
     def rule(value: Any) -> str:
         if not isinstance(value, str) or not _NAME.fullmatch(value) or len(value) > most:
             return _NAME_FORM.format(most=most)
-        # Two underscores stand between a server and a tool of it.
+        # Two underscores separate a server from its tool.
         if "__" in value or value.endswith("_"):
             return _NAME_FORM.format(most=most)
         return f"may not be {value}" if value.lower() in RESERVED | {"send_message", "ask_approval"} else ""
@@ -278,7 +278,7 @@ def _parameters_complaints(schema: Any) -> list[Complaint]:
 
 
 def _url_complaints(template: Any, schema: Mapping[str, Any]) -> Iterator[Complaint]:
-    """Placeholders may stand in path and query: never in what says where the request goes."""
+    """Placeholders may stand in path and query, never in the part that selects the server."""
     if not isinstance(template, str):
         yield "url", "invalid", "must be a text"
         return

@@ -1,7 +1,7 @@
 """Tools of the kind `http`: one guarded request for each call.
 
-Either the declaration has the address, with places for arguments in its path and query, or the model gives it and the
-declaration says which hosts it may name. Nothing that a model gives reaches a header, and no header reaches a model.
+Either the declaration has the address, with placeholders for arguments in path and query, or the model gives the
+address and the declaration limits the hosts. Nothing from the model reaches a header, and no header reaches the model.
 """
 
 import json
@@ -21,7 +21,7 @@ _WITHOUT_BODY = ("GET", "DELETE")
 
 
 def parameters(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema of the arguments that the model is shown, from a declaration."""
+    """The schema of the arguments that the model sees, from a declaration."""
     methods = list(tool.get("methods", ()))
     method = {"method": {"enum": methods, "description": "The method of the request."}} if len(methods) > 1 else {}
     if "url" in tool:
@@ -48,7 +48,7 @@ def parameters(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 def call(
     org_id: str, tool: Declared, arguments: Mapping[str, Any], *, key: str, on_start: OnStart | None = None
 ) -> ToolAnswer:
-    """Raises RetryableError where surely nothing was done, PermanentError where a secret is not to be had."""
+    """Raises RetryableError if the request surely had no effect, PermanentError if a secret is unavailable."""
     settings = tool.settings
     given = dict(arguments)
     method = _method(settings, given)
@@ -78,7 +78,7 @@ def call(
     except requests_client.Refused as error:
         return ToolAnswer(f"Not sent: the address {error}.", is_error=True)
     except requests_client.NotConnected as error:
-        # An address that the model chose is the model's to mend.
+        # The model can correct an address that it chose.
         if "url" not in settings:
             return ToolAnswer(f"Not sent: {error}.", is_error=True)
         raise RetryableError(f"the tool {tool.name} was not reached: {error}", code="tool_unreachable") from None
@@ -90,7 +90,7 @@ def call(
 
 # --- The request -----------------------------------------------------------------------------------------------
 class _Unfit(Exception):
-    """What the model gave cannot be sent."""
+    """The model's arguments make no valid request."""
 
 
 def _method(settings: Mapping[str, Any], given: dict[str, Any]) -> str:
@@ -99,7 +99,7 @@ def _method(settings: Mapping[str, Any], given: dict[str, Any]) -> str:
 
 
 def _filled(template: str, given: dict[str, Any]) -> str:
-    """The declared address with arguments in their places, which leave `given`."""
+    """The declared address with arguments in its placeholders. Removes these arguments from `given`."""
     taken: set[str] = set()
 
     def value(found: Any) -> str:
@@ -108,7 +108,7 @@ def _filled(template: str, given: dict[str, Any]) -> str:
 
     path, mark, query = template.partition("?")
     path, query = PLACEHOLDER.sub(value, path), PLACEHOLDER.sub(value, query)
-    # An address is tidied on its way: `/users/../admin` is another one.
+    # HTTP clients normalise paths: `/users/../admin` would become another address.
     if any(segment in (".", "..") for segment in path.split("/")):
         raise _Unfit("an argument would lead to another address")
     for name in taken:
@@ -119,11 +119,11 @@ def _filled(template: str, given: dict[str, Any]) -> str:
 
 
 def _chosen(settings: Mapping[str, Any], given: dict[str, Any]) -> str:
-    """The address that the model chose, if it is on a host that it may name."""
+    """The address that the model chose, if its host is allowed."""
     url = str(given.pop("url"))
     if reason := requests_client.refusal_of_shape(url):
         raise _Unfit(f"the address {reason}")
-    host = (urlsplit(url).hostname or "").lower()  # the guard has seen to it that there is one reading alone
+    host = (urlsplit(url).hostname or "").lower()  # the guard has refused ambiguous addresses
     if is_covered(host, settings["allowed_hosts"]):
         return url
     raise _Unfit(f"the host {host[:100]} is not one of {', '.join(settings['allowed_hosts'])}")

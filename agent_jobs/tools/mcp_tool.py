@@ -1,12 +1,12 @@
 """Tools of MCP servers, by the official SDK over the guarded client of `infra.egress.async_client`.
 
-What a server says of its tools is a stranger's: names and descriptions are bounded, schemas are judged as those of job
-types are, and what does not hold is left out. The SDK's own check of results is not used: it would fetch what a
-server's schema refers to, past the guard. Each listing and each call is a session of its own; all of them share one
-event loop in a thread of its own, so that whoever waits for a call can give it up.
+A server's descriptions of its tools are untrusted. Names and descriptions are bounded, schemas are validated like those
+of job types, and invalid tools are left out. The SDK's own validation of results is off: it would fetch the references
+in a server's schema and bypass the guard. Each listing and each call is a session of its own. All sessions share one
+event loop in its own thread, so that a waiting caller can abort a call.
 
-The SDK says of a refused request only that it was refused, so the answers' statuses are noted as they come by: a call
-is tried again only where it was surely not made.
+For a refused request the SDK reports no status, so this module records the statuses of the answers. It retries a call
+only if that call surely was not made.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ from infra.egress.addresses import Rules
 MAX_TOOLS = 128
 MAX_PAGES = 10
 MAX_SCHEMA = 20_000
-# Characters of all schemas that are judged, those that are refused among them: what a listing may cost us.
+# Characters of all schemas that are validated, including refused ones: it bounds the cost of a listing.
 MAX_JUDGED = 500_000
 MAX_ANSWER_BYTES = 1024 * 1024
 LISTED_SECONDS = 60.0
@@ -52,7 +52,7 @@ _SPARE_SECONDS = 5.0
 _SESSION = "mcp-session-id"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_NAME = 64
-# Errors that the SDK makes up where no answer came, or none that it could read.
+# Errors that the SDK invents when no answer came, or none that it could read.
 _NO_ANSWER = {types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.PARSE_ERROR, types.INVALID_REQUEST}
 _FAILURES = (
     *(MCPError, ExceptionGroup, RuntimeError, ValueError, OSError, TimeoutError),
@@ -61,7 +61,7 @@ _FAILURES = (
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
-# It logs what servers answer, and with it whatever of ours they echo.
+# The SDK logs the servers' answers, which may echo our secrets.
 logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
 
 
@@ -69,9 +69,9 @@ logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
 def listed(
     org_id: str, stated: Mapping[str, Any], *, declare: Callable[..., Declared], on_start: OnStart | None = None
 ) -> tuple[Declared, ...]:
-    """The server's tools, those that may be offered; from memory within a minute of the last look.
+    """The server's tools that may be offered, cached for a minute.
 
-    Raises RetryableError where the server is not to be had now, PermanentError where it refuses us.
+    Raises RetryableError if the server is unavailable, PermanentError if it refuses us.
     """
     key = hashlib.sha256(json.dumps([org_id, stated], sort_keys=True).encode()).hexdigest()
     if (kept := _Kept.get(key)) is not None:
@@ -118,7 +118,7 @@ def listed(
 
 
 async def _all_tools(session: Client) -> tuple[str, list[types.Tool]]:
-    """How the server is spoken to from now on, and what it lists, as far as we read."""
+    """The protocol mode for later requests, and the server's tools, up to our limits."""
     found: list[types.Tool] = []
     cursor = None
     for _ in range(MAX_PAGES):
@@ -131,7 +131,7 @@ async def _all_tools(session: Client) -> tuple[str, list[types.Tool]]:
 
 
 def _require_listed(stated: Mapping[str, Any], found: list[types.Tool]) -> None:
-    """A tool that needs approval and is not listed has another name by now, under which nobody would be asked."""
+    """Raises if a tool that needs approval is not listed: renamed, it would run without a question to anybody."""
     approval = stated.get("requires_approval", False)
     names = {tool.name for tool in found}
     if isinstance(approval, list) and (unknown := sorted(set(approval) - names)):
@@ -140,8 +140,8 @@ def _require_listed(stated: Mapping[str, Any], found: list[types.Tool]) -> None:
 
 
 def _parameters(tool: types.Tool) -> Mapping[str, Any] | None:
-    """The schema of the arguments, None where it is none that we take."""
-    # Servers name any dialect; what is written under it is judged by ours.
+    """The schema of the arguments, None if we do not accept it."""
+    # Servers declare any dialect; we validate the schema by ours.
     schema = {word: value for word, value in tool.input_schema.items() if word != "$schema"}
     properties = schema.get("properties", {})
     if len(json.dumps(schema)) > MAX_SCHEMA or schema.get("type") != "object" or json_schema.check_schema(schema):
@@ -156,7 +156,7 @@ def _plain(text: str) -> str:
 
 
 class _Kept:
-    """What servers listed lately, by the declaration that asked."""
+    """A cache of what servers listed, by declaration."""
 
     _found: dict[str, tuple[float, tuple[Declared, ...]]] = {}
     _lock = threading.Lock()
@@ -181,7 +181,7 @@ class _Kept:
 
 
 def forget() -> None:
-    """What was listed is looked at anew."""
+    """Drop the cache of listings."""
     _Kept.clear()
 
 
@@ -189,7 +189,7 @@ def forget() -> None:
 def call(
     org_id: str, tool: Declared, arguments: Mapping[str, Any], *, key: str, on_start: OnStart | None = None
 ) -> ToolAnswer:
-    """One call. `key` goes along as `_meta` "idempotency-key". Raises as `tools.call` does."""
+    """Make one call. `key` is sent as `_meta` "idempotency-key". Raises as `tools.call` does."""
     stated, seen = tool.settings, _Seen()
     filled = Filled(org_id, stated.get("headers", {}), tool=tool.name, url=stated["url"])
     meta: Any = {"idempotency-key": key}
@@ -216,7 +216,9 @@ def call(
 
 
 def _failed(tool: Declared, error: BaseException, seen: "_Seen", filled: Filled) -> ToolAnswer:
-    """What the model is told of a call that was begun. Raises RetryableError where surely nothing was done."""
+    """The answer for the model after a call that was begun and failed. Raises RetryableError if it surely had no
+    effect.
+    """
     if seen.status in (429, 503) and seen.retry_after is not None:
         message = f"the tool {tool.name} answered {seen.status} and asks to wait"
         raise RetryableError(message, code="tool_busy", retry_after=seen.retry_after)
@@ -248,7 +250,7 @@ def _text(result: types.CallToolResult) -> str:
 # --- Sessions --------------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class _Seen:
-    """What came by on the wire: the last answer to a POST, and whether the call itself was begun."""
+    """Recorded traffic: the last answer to a POST, and whether the call itself was begun."""
 
     is_calling: bool = False
     status: int = 0
@@ -266,13 +268,13 @@ class _Seen:
 
 
 async def _asked(stated: Mapping[str, Any], filled: Filled, seen: _Seen, do: Callable[[Client], Awaitable[_T]]) -> _T:
-    """What `do` found in a session of its own. That the server does not part well spoils nothing."""
+    """The result of `do` in a session of its own. Errors while the session closes do not matter."""
     rules = Rules(ports=settings.EGRESS_PORTS, allow_private=settings.ALLOW_PRIVATE_ADDRESSES)
     found: list[_T] = []
     async with async_client.client(rules, max_bytes=MAX_ANSWER_BYTES) as client:
         client.headers.update({"User-Agent": "agent-jobs", **filled.headers})
         client.event_hooks = {"response": [seen.note]}
-        # Ending the session is left to us: the SDK waits for that without a bound, also when it is given up.
+        # We end the session ourselves: the SDK waits for that without a limit, even after an abort.
         transport = streamable_http_client(stated["url"], http_client=client, terminate_on_close=False)
         try:
             async with (
@@ -314,7 +316,7 @@ def _seconds(stated: Mapping[str, Any]) -> float:
 
 
 def _not_had(name: str, error: BaseException, seen: _Seen) -> RunError:
-    """Why a server's tools cannot be used, of what went wrong before any of them was called."""
+    """The reason why a server's tools are unavailable, for an error before any tool was called."""
     for leaf in _leaves(error):
         if reason := async_client.refused(leaf):
             return PermanentError(

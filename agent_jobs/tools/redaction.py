@@ -1,6 +1,6 @@
-"""Blots secrets out of what servers answer, in every form in which servers commonly repeat them.
+"""Removes secrets from servers' answers, in every form in which servers commonly repeat them.
 
-Searches bytes, which takes time linear in the text whatever the secrets are. A regular expression would not.
+It searches bytes, which takes linear time whatever the secrets are. A regular expression would not.
 """
 
 import base64
@@ -18,7 +18,7 @@ _DIGITS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 
 
 class Blotter:
-    """Knows printable ASCII values. Case does not count."""
+    """Redacts printable ASCII values, ignoring case."""
 
     def __init__(self, values: Iterable[str]) -> None:
         known = list(values)
@@ -44,7 +44,7 @@ class Blotter:
         lower = lower.translate(_URL_SAFE)
         for core in self._base64:
             for begin, end in _found(core, lower):
-                # The digits at its ends hold bits of the value, too.
+                # The base64 digits at the ends hold bits of the value, too.
                 begin -= begin > 0 and written[begin - 1] in _DIGITS
                 end += end < len(written) and written[end] in _DIGITS
                 yield begin, end + len(written[end : end + 2]) - len(written[end : end + 2].lstrip(b"="))
@@ -58,7 +58,7 @@ def _found(form: bytes, text: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _plain_forms(value: str) -> Iterator[str]:
-    """As it is, in JSON (also as PHP and Go escape it), in HTML, in addresses and in hex."""
+    """The value as it is, in JSON (also as PHP and Go escape it), in HTML, in URLs and in hex."""
     escaped = json.dumps(value)[1:-1]
     yield from (value, escaped, escaped.replace("/", "\\/"))
     yield re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
@@ -66,8 +66,10 @@ def _plain_forms(value: str) -> Iterator[str]:
 
 
 def _base64_cores(value: bytes) -> Iterator[bytes]:
-    """The digits that are the value's alone in base64 of any text around it, as `Bearer …`. They depend on the number
-    of bytes before it, modulo 3."""
+    """The base64 digits that depend on the value alone, in base64 of a longer text such as `Bearer …`.
+
+    They depend on the number of bytes before the value, modulo 3.
+    """
     for ahead in range(3):
         digits = base64.b64encode(b"\0" * ahead + value).rstrip(b"=")
         is_even = (ahead + len(value)) % 3 == 0

@@ -1,8 +1,8 @@
-"""The organisation's secrets for its tools: sealed, filled into headers at the last moment, blotted out of answers.
+"""An organisation's secrets for its tools: sealed, put into headers just before sending, removed from answers.
 
-A value goes in and never comes out: not to a client, a model, a log, or a record of what was called. It is sent only to
-the hosts that were stated together with it. Storing one needs ADMIN, declaring a tool only WRITE: without these hosts
-a declaration could send the value anywhere. They are compared when a job type is saved and again at each call.
+A value cannot be read back: no client, model, log or record of calls shows it. It is sent only to the hosts that were
+stored with it. Storing a secret needs ADMIN, declaring a tool only WRITE; without these hosts a declaration could send
+the value anywhere. The hosts are compared when a job type is saved and again at each call.
 """
 
 import re
@@ -25,16 +25,17 @@ from infra.egress import addresses
 from infra.sealing import SealingError
 
 MAX_SECRETS = 100
-# Shorter ones would be blotted out of half of every answer.
+# Redacting shorter values would destroy half of every answer.
 MIN_VALUE, MAX_VALUE = 8, 4_000
 NAME_FORM = "must begin with a letter or digit and have up to 64 letters, digits, dots, dashes and underscores"
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
 def store(org_id: str, name: str, value: str, *, hosts: Sequence[str], actor: Actor) -> tuple[ToolSecret, bool]:
-    """The secret, new or with a new value and new hosts, and whether it is new. Raises Invalid, Conflict, SealingError.
+    """Create or replace a secret; returns it and whether it is new. Raises Invalid, Conflict, SealingError.
 
-    Value and hosts change together: whoever may state hosts must not get a value sent there that they do not know.
+    Value and hosts change together. Otherwise an admin could direct a value that they do not know to hosts of their
+    choice.
     """
     errors = []
     if not SECRET_NAME.fullmatch(name):
@@ -47,7 +48,7 @@ def store(org_id: str, name: str, value: str, *, hosts: Sequence[str], actor: Ac
     if errors:
         raise Invalid(*errors)
     with transaction.atomic():
-        # One after the other, also where both bring a new value to one that is there.
+        # Serialise per organisation, even if both requests replace an existing secret.
         Org.objects.select_for_update(no_key=True).get(pk=org_id)
         secret = ToolSecret.objects.filter(org_id=org_id, name=name).first()
         is_new = secret is None
@@ -68,7 +69,7 @@ def store(org_id: str, name: str, value: str, *, hosts: Sequence[str], actor: Ac
 
 
 def find(org_id: str, name: str) -> ToolSecret:
-    """Raises NotFound, for another organisation's as for none."""
+    """Raises NotFound, for another organisation's secret exactly as for a missing one."""
     is_name = SECRET_NAME.fullmatch(name)
     secret = ToolSecret.objects.filter(org_id=org_id, name=name).first() if is_name else None
     if secret is None:
@@ -77,15 +78,16 @@ def find(org_id: str, name: str) -> ToolSecret:
 
 
 def remove(org_id: str, name: str, *, actor: Actor) -> None:
-    """Tools that name it fail from now on. Raises NotFound."""
+    """Delete the secret. Tools that name it fail from then on. Raises NotFound."""
     with transaction.atomic():
         find(org_id, name).delete()
         audit_log.record(org_id, "tool_secret.removed", "tool_secret", name, actor=actor)
 
 
 def complaints(org_id: str, declared: Sequence[Mapping[str, Any]], *, at: str = "tools") -> list[FieldError]:
-    """Where sound declarations would send a secret to a host that it is not for. A secret that is not stored yet is
-    looked at when a call is made."""
+    """Errors where valid declarations would send a secret to a host outside its list. A secret that is not stored yet
+    is checked at the call.
+    """
     named = [(place, tool, _names(tool.get("headers", {}))) for place, tool in enumerate(declared)]
     wanted = {name for _, _, names in named for name in names}
     if not wanted:
@@ -102,11 +104,12 @@ def complaints(org_id: str, declared: Sequence[Mapping[str, Any]], *, at: str = 
 
 
 class Filled:
-    """Headers with their secrets, for one call; and the pen that blots these out of what came back."""
+    """Headers with their secrets for one call, and the redaction of these secrets in its answer."""
 
     def __init__(self, org_id: str, headers: Mapping[str, str], *, tool: str, url: str) -> None:
-        """`url` is where they are sent. Raises PermanentError where a secret is not there, is not for its host or
-        cannot be opened."""
+        """`url` is the request's address. Raises PermanentError if a secret is missing, does not allow this host or
+        cannot be opened.
+        """
         names = _names(headers)
         self._values = _opened(org_id, names, tool, addresses.host_of(url)) if names else {}
         self.headers = {
@@ -122,12 +125,12 @@ class Filled:
 
 
 def blotter(org_id: str, headers: Mapping[str, str]) -> Blotter | None:
-    """What blots out the secrets that these headers name, wherever they may be sent; None where they name none."""
+    """The redaction of the secrets that these headers name, whatever their hosts; None if they name none."""
     names = _names(headers)
     found = ToolSecret.objects.filter(org_id=org_id, name__in=names) if names else ()
     values = []
     for secret in found:
-        with suppress(SealingError):  # it is sent to nobody either
+        with suppress(SealingError):  # such a secret is never sent, either
             values.append(sealing.open_sealed(secret.sealed_value, **_cell(secret)))
     return Blotter(values) if values else None
 

@@ -1,18 +1,19 @@
-"""A tool as the model is offered it, and what a call of it comes to."""
+"""The shapes of a tool as offered to the model, and of the answer of a call."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Handed something that gives the call in flight up, from any thread.
+# Receives a function that aborts the running call from any thread.
 OnStart = Callable[[Callable[[], None]], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """One tool. `parameters` is the JSON schema of its arguments; `settings` how it is called, never shown to a model.
+    """One tool. `parameters` is the JSON schema of its arguments. `settings` tell how to call it; the model never sees
+    them.
 
-    `approvers` say who may allow a call, as stated (`agent_jobs.approvers`).
+    `approvers` are the stated approvers of its calls (`agent_jobs.approvers`).
     """
 
     name: str
@@ -30,7 +31,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What the model is told. With `is_error` it did not work, or nobody knows whether it did: the text says which."""
+    """What the model hears. `is_error` means that the call failed or its effect is unknown; the text says which."""
 
     text: str
     is_error: bool = False
