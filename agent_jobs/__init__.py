@@ -1,15 +1,15 @@
-"""Agent jobs: what is asked for, when it runs, how it ends.
+"""Agent jobs: creates jobs, runs them and records how they end.
 
-One folder is one concept, from the doors down:
+One folder is one concept, from the entry points down:
 
-    api, console, management, tasks, admin   doors: they check, call what is below, and answer
+    api, console, management, tasks, admin   entry points: they validate, call the layers below, and answer
     worker, duties                           a worker process; periodic maintenance
     jobs                                     create, cancel, retry, replay
-    turns, conversation                      a turn of an agent; what was said
+    turns, conversation                      a turn of an agent; its transcript
     approvals, catalog, tools, budgets, hours, tenants, audit
     lifecycle                                the only writer of `status` and of the queue
     reads                                    everything that only reads, organisation first
-    runners, llm, sandbox                    what performs a job; models of language; programs of tenants
+    runners, llm, sandbox                    the code that performs a job; language models; tenants' programs
     models                                   tables
     states, specs, timing, errors, scopes, approvers   data and pure rules
 
