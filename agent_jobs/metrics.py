@@ -25,51 +25,51 @@ class Known:
 
 
 GAUGES: Mapping[str, Known] = {
-    "lane_lag_seconds": Known("For how long the job that is ready longest has waited for a worker.", ("lane",)),
+    "lane_lag_seconds": Known("Waiting time of the job that has been ready for a worker the longest.", ("lane",)),
     "lane_ready_jobs": Known("Jobs that are ready for a worker; 10000 means at least.", ("lane",)),
-    "leases": Known("Turns that workers are taking; 10000 means at least."),
-    "waiting_jobs": Known("Begun jobs that wait outside and hold no worker; 10000 means at least.", ("waiting_for",)),
-    "scheduled_overdue_jobs": Known("SCHEDULED jobs whose time has come; 10000 means at least."),
-    "scheduled_overdue_seconds": Known("How late the latest of these is."),
-    "workers_alive": Known("Worker processes that gave a sign of life in the last 15 s."),
-    "duty_age_seconds": Known("Since a periodic duty was last done.", ("duty",)),
-    "bells_waiting": Known("Celery messages that no worker has taken.", ("queue",)),
+    "leases": Known("Running turns; 10000 means at least."),
+    "waiting_jobs": Known("Started jobs that wait without a worker; 10000 means at least.", ("waiting_for",)),
+    "scheduled_overdue_jobs": Known("SCHEDULED jobs that are due; 10000 means at least."),
+    "scheduled_overdue_seconds": Known("Lateness of the most overdue SCHEDULED job."),
+    "workers_alive": Known("Worker processes that reported in the last 15 s."),
+    "duty_age_seconds": Known("Seconds since a periodic duty last ran.", ("duty",)),
+    "bells_waiting": Known("Doorbell messages in Celery that no worker has taken.", ("queue",)),
     "outbox_messages": Known("Messages that are not delivered; 10000 means at least.", ("status",)),
-    "outbox_late_seconds": Known("Since the most overdue of them was due to be tried or looked up.", ("status",)),
-    "outbox_age_seconds": Known("Age of the oldest of them.", ("status",)),
-    "inbox_waiting_events": Known("People's messages that no job has been given yet; 10000 means at least."),
-    "inbox_late_seconds": Known("Since the most overdue of them was due."),
+    "outbox_late_seconds": Known("Lateness of the most overdue delivery attempt or history check.", ("status",)),
+    "outbox_age_seconds": Known("Age of the oldest undelivered message.", ("status",)),
+    "inbox_waiting_events": Known("People's messages that are not routed to a job yet; 10000 means at least."),
+    "inbox_late_seconds": Known("Lateness of the most overdue of these messages."),
     "database_up": Known("Whether the database answered; 0: every other gauge is missing."),
     "redis_up": Known("Whether Redis answered; 0: every counter and histogram is missing."),
 }
 COUNTERS: Mapping[str, Known] = {
     "turns": Known("Turns begun, that is, claims.", ("lane",)),
     "ends": Known("Jobs ended, with the error's code where they failed.", ("status", "code")),
-    "retries": Known("Turns that failed and are tried again."),
-    "taken_back": Known("Jobs taken from a worker that was lost, or given back by one that was stopped.", ("reason",)),
+    "retries": Known("Failed turns that will be retried."),
+    "taken_back": Known("Jobs taken back from a lost worker or released by a stopping one.", ("reason",)),
     "model_tokens": Known(
         "Tokens that models reported; a model that is not in the price table is `provider:other`.", ("model", "kind")
     ),
-    "model_cost": Known("What these cost, in the currency of the price table.", ("model",)),
-    "budget_refusals": Known("Model calls that a cap left too little for.", ("scope",)),
-    "lease_losses": Known("Outcomes of turns thrown away because the lease had gone to another."),
+    "model_cost": Known("Cost of these tokens, in the currency of the price table.", ("model",)),
+    "budget_refusals": Known("Model calls refused because a cap leaves too little.", ("scope",)),
+    "lease_losses": Known("Outcomes of turns dropped because the worker had lost the lease."),
     "denied_accesses": Known(
-        "Reaches for things that are not the organisation's, whether they exist or not.", ("kind",)
+        "Requests for objects that the organisation does not own, whether they exist or not.", ("kind",)
     ),
-    "duty_failures": Known("Times that a periodic duty raised; the others went on.", ("duty",)),
-    "rows_set_aside": Known("Rows that raised in a duty and are left out of it for five minutes.", ("duty",)),
+    "duty_failures": Known("Errors of periodic duties; other duties continued.", ("duty",)),
+    "rows_set_aside": Known("Rows that a duty skips for five minutes after an error.", ("duty",)),
     "duplicates_refused": Known(
         "POSTs with a known Idempotency-Key, and events that a platform sent again.", ("kind",)
     ),
-    "deliveries": Known("Attempts to deliver and what came of them.", ("platform", "outcome", "code")),
-    "open_answers": Known("Event streams and waits on jobs that have ended, and why.", ("kind", "end")),
-    "platform_429s": Known("Times that a platform asked us to wait.", ("platform",)),
+    "deliveries": Known("Delivery attempts by outcome.", ("platform", "outcome", "code")),
+    "open_answers": Known("Ended event streams and waits, by reason.", ("kind", "end")),
+    "platform_429s": Known("Requests that a platform answered with 429.", ("platform",)),
 }
 HISTOGRAMS: Mapping[str, Known] = {
-    "start_latency_seconds": Known("From the moment a job was due to its first start.", ("lane",)),
-    "turn_seconds": Known("How long turns took, without their commit.", ("runner",)),
-    "model_call_seconds": Known("How long a language model took to answer.", ("model",)),
-    "http_request_seconds": Known("Requests by the template of their address.", ("method", "route", "status")),
+    "start_latency_seconds": Known("Time from a job's due time to its first start.", ("lane",)),
+    "turn_seconds": Known("Duration of turns, without their commit.", ("runner",)),
+    "model_call_seconds": Known("Duration of language model calls.", ("model",)),
+    "http_request_seconds": Known("Duration of HTTP requests by URL template.", ("method", "route", "status")),
 }
 Values = Iterable[tuple[str, float, tuple[tuple[str, str], ...]]]
 

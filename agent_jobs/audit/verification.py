@@ -78,7 +78,7 @@ def verify(org_id: str, *, expected: str = "") -> Verdict:
         if not problem:
             cursor.execute(_UNSEALED, {"org_id": org_id})
             if row := cursor.fetchone():
-                problem = f"entry {row[0]} is in no seal: it was slipped in, or sealing stands still"
+                problem = f"entry {row[0]} is in no seal: it was inserted, or sealing has stopped"
     if not problem and expected and expected not in hashes:
         problem = f"no seal has the hash {expected}: the chain was cut short or forged"
     return Verdict(org_id, entries, seals, bytes(head).hex(), problem)
@@ -126,7 +126,7 @@ def _wrong(seal: _Seal, texts: dict[int, str], *, number: int, head: bytes) -> s
         if hashlib.sha256(text.encode()).digest() != seal.digests[place * _DIGEST : (place + 1) * _DIGEST]:
             return f"entry {entry_id} was altered: it is not what seal {seal.seq} holds"
     if seal.last_id != seal.entry_ids[-1]:
-        return f"seal {seal.seq} was altered: its last entry is another one"
+        return f"seal {seal.seq} was altered: its last entry is different"
     if hashlib.sha256(head + seal.canonical.encode() + seal.digests).digest() != seal.hash:
-        return f"seal {seal.seq} was altered: its hash is another one"
+        return f"seal {seal.seq} was altered: its hash is different"
     return ""

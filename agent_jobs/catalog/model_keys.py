@@ -139,7 +139,7 @@ def _fallback_complaint(profile: Profile, own: dict[str, ModelKey]) -> str:
     if not llm.provider_of(profile.model):
         return f"is for hosted models: {profile.model} always answers"
     if profile.fallback_model == profile.model:
-        return "must be another one than model"
+        return "must differ from model"
     return "" if _has_key(stands_in, own) else _no_key(stands_in)
 
 
@@ -149,9 +149,7 @@ def _address_complaint(provider: str, base_url: str, own: dict[str, ModelKey]) -
     if complaint := _refusal(base_url):
         return complaint
     if provider not in own:
-        return (
-            f"wants a key of the organization's own for {provider}: the operator's goes to no address but {provider}'s"
-        )
+        return f"needs the organization's own key for {provider}: the operator's goes to no address but {provider}'s"
     if _origin(base_url) != _origin(_address_of(own[provider])):
         return f"must be at the host that the organization's key for {provider} is for: {_address_of(own[provider])}"
     return ""

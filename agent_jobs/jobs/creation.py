@@ -45,7 +45,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
         stored_bytes.admit(org, _bytes(prompt, spec.params, config, spec.channel.data))
         if job_type.runner not in runners.names():
             raise Conflict(
-                f"this process does not know the runner {job_type.runner!r} of the job type: a newer one does",
+                f"this process does not know the runner {job_type.runner!r} of the job type, a newer release does",
                 code="runner_unknown",
             )
         delay_seconds = timing.draw_delay_seconds(spec.delay_minutes, rng)

@@ -120,8 +120,8 @@ def _in_queue(job: Job, now: datetime) -> Explanation:
         return Explanation(state, "unknown_runner", place_in_queue=place, unblocks=("a worker of that release",))
     found = _by_caps(job, place) if job.status == JobStatus.WAITING else None
     if found is None:
-        before = "nothing of its organization comes before it" if place == 1 else f"it is number {place} in its queue"
-        state = f"It is ready, and is taken up when a worker is free: {before}."
+        before = "it is the first of its organization" if place == 1 else f"it is number {place} in its queue"
+        state = f"It is ready and starts when a worker is free: {before}."
         if not works.are_rung:
             state += " No bell is heard at present, so workers look for work once a second."
         found = Explanation(state, "queue", unblocks=("a worker that is free",))
@@ -169,7 +169,7 @@ def _running(job: Job, now: datetime) -> Explanation:
     if job.lease_until <= now:
         state = "Its worker is not heard of any more: the job is taken back, and goes into the queue again."
         return _due(job, now, Explanation(state, "lease_lapsed", unblocks=("the next sweep, within seconds",)))
-    return Explanation(f"A worker is at it: attempt {job.attempt}.", "running", unblocks=("the end of its turn",))
+    return Explanation(f"A worker runs it: attempt {job.attempt}.", "running", unblocks=("the end of its turn",))
 
 
 def _for_reply(job: Job, now: datetime) -> Explanation:
@@ -247,7 +247,7 @@ BY_WAIT: Mapping[str, Callable[[Job, datetime], Explanation]] = {
     WaitingFor.REPLY: _for_reply,
     WaitingFor.RETRY: _until("retry", "Its last attempt failed; it waits for the next one"),
     WaitingFor.DELIVERY: _for_delivery,
-    WaitingFor.COOLDOWN: _until("cooldown", "It is held after a failure of its type in this channel"),
+    WaitingFor.COOLDOWN: _until("cooldown", "It is delayed after a failure of its type in this channel"),
     WaitingFor.APPROVAL: _for_approval,
     WaitingFor.QUIET_HOURS: _until("quiet_hours", "It keeps quiet in these hours"),
 }

@@ -104,7 +104,7 @@ def issue_for_app(
         token, plain = issue(org, name=name, scopes=wanted, app=app, expires_in=timedelta(days=days), actor=actor)
         beyond = [scope for scope in token.scopes if not scope_rules.allows(held, *scope_rules.parse(scope))]
         if beyond:
-            raise Forbidden(f"the token that asks does not hold {', '.join(beyond)}", code="scope_not_held")
+            raise Forbidden(f"the requesting token does not hold {', '.join(beyond)}", code="scope_not_held")
         if active(org_id).filter(app=app).count() > MOST_ACTIVE:
             message = f"{app!r} has {MOST_ACTIVE} active tokens already: revoke one first"
             raise Conflict(message, code="too_many_active_tokens")
@@ -201,7 +201,7 @@ def _mark_used(token: AppToken) -> None:
     try:
         AppToken.objects.filter(pk=token.pk).update(last_used_at=Now())
     except DatabaseError as error:  # a full disk must not stop read requests
-        logger.warning("cannot note the use of %s: %s", token.public_id, error)
+        logger.warning("cannot record the use of token %s: %s", token.public_id, error)
 
 
 def _digest(plain: str, pepper: str) -> bytes:

@@ -19,14 +19,14 @@ from agent_jobs.specs import MAX_COST, MAX_TOKENS, Actor, money
 MAX_NAME = 200
 # The quotas of an organisation: column, largest value, meaning.
 QUOTAS = {
-    "weight": (1_000, "turns that it gets in each round of the claims (1)"),
+    "weight": (1_000, "claims in each round over the organizations (1)"),
     "max_waiting_jobs": (1_000_000_000, "jobs that may be SCHEDULED or WAITING at once"),
     "max_running_jobs": (1_000_000_000, "jobs that may be RUNNING at once"),
     "requests_per_minute": (1_000_000_000, "requests of all its tokens together"),
     "max_tokens_per_day": (MAX_TOKENS, "tokens of its model calls on a UTC day"),
     "max_cost_per_day": (MAX_COST, "money for its model calls on a UTC day"),
     "max_stored_bytes": (10**15, "bytes of its jobs, messages and their records"),
-    "retention_days": (100_000, "days for which what has ended is kept"),
+    "retention_days": (100_000, "days for which ended jobs are kept"),
 }
 MONEY = frozenset({"max_cost_per_day"})
 _OPERATOR = Actor("system", "operator")

@@ -24,4 +24,4 @@ def require(org_id: str, rows: QuerySet[Any], most: int, *, what: str, code: str
     """
     Org.objects.select_for_update(no_key=True).get(pk=org_id)
     if rows.count() >= most:
-        raise Conflict(f"there are {most:,} {what} already, which is the most", code=code)
+        raise Conflict(f"there are {most:,} {what} already, which is the limit", code=code)

@@ -70,7 +70,7 @@ def admit(org: Org, new_bytes: int) -> None:
         if org.stored_bytes + admitted.bytes + new_bytes > cap:
             raise QuotaReached(
                 f"the organization has stored {org.stored_bytes + admitted.bytes:,} bytes, and may have {cap:,}"
-                " (max_stored_bytes); what has ended is deleted when its retention is over",
+                " (max_stored_bytes); ended jobs are deleted after their retention",
                 code="storage_quota_reached",
                 retry_after=_RETRY_AFTER_SECONDS,
             )

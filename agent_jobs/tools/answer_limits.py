@@ -5,7 +5,7 @@ from email.utils import parsedate_to_datetime
 
 MAX_TEXT = 20_000
 LONGEST_RETRY_AFTER_SECONDS = 3_600.0
-UNKNOWN = "Whether it was done is unknown: look before you do it again."
+UNKNOWN = "Whether it was done is unknown: check before you do it again."
 
 
 def cut(text: str) -> tuple[str, bool]:

@@ -148,7 +148,7 @@ def _written(name: str, value: Any) -> str:
         try:
             str(value).encode()
         except UnicodeEncodeError:
-            raise _Unfit(f"{name} is not sound text") from None
+            raise _Unfit(f"{name} is not valid text") from None
         return str(value)
     raise _Unfit(f"{name} must be a text, a number, or true or false: it goes into the address")
 
@@ -166,7 +166,7 @@ def _told(tool: Declared, method: str, answer: requests_client.Answer, filled: F
         lines.append(UNKNOWN)
     text, is_cut = cut(filled.blotted(_text(answer)))
     if not answer.is_whole:
-        lines.append("(The answer broke off, or is too long: this is its beginning.)")
+        lines.append("(The answer is incomplete or too long: this is its beginning.)")
     elif is_cut:
         lines.append(f"(These are the first {MAX_TEXT:,} characters.)")
     return ToolAnswer("\n".join([*lines, "", text]).rstrip(), is_error=not 200 <= answer.status < 300)

@@ -230,7 +230,7 @@ def _failed(tool: Declared, error: BaseException, seen: "_Seen", filled: Filled)
         if isinstance(leaf, MCPError) and leaf.code not in _NO_ANSWER and seen.status < 400:
             said = cut(filled.blotted(leaf.message))[0][:MAX_DESCRIPTION]
             return ToolAnswer(f"The server answered with the error {leaf.code}: {said}", is_error=True)
-    return ToolAnswer(f"The call was sent, and no sound answer came. {UNKNOWN}", is_error=True)
+    return ToolAnswer(f"The call was sent, and no valid answer came. {UNKNOWN}", is_error=True)
 
 
 def _text(result: types.CallToolResult) -> str:
@@ -320,7 +320,7 @@ def _not_had(name: str, error: BaseException, seen: _Seen) -> RunError:
     for leaf in _leaves(error):
         if reason := async_client.refused(leaf):
             return PermanentError(
-                f"the address of the tool server {name} is not let through: it {reason}", code="tool_server_refused"
+                f"the address of the tool server {name} is not allowed: it {reason}", code="tool_server_refused"
             )
     if seen.status in (408, 425, 429) or seen.status >= 500:
         said = f"the tool server {name} answered {seen.status}"

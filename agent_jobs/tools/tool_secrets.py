@@ -164,7 +164,7 @@ def _opened(org_id: str, names: set[str], tool: str, host: str) -> dict[str, str
         return {name: sealing.open_sealed(secret.sealed_value, **_cell(secret)) for name, secret in found.items()}
     except SealingError as error:
         raise PermanentError(
-            f"a secret of the tool {tool} does not open: {error}", code="tool_secret_unreadable"
+            f"a secret of the tool {tool} cannot be opened: {error}", code="tool_secret_unreadable"
         ) from None
 
 
