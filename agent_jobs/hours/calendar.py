@@ -5,8 +5,8 @@
      "holidays": ["2026-12-25"]}
 
 `open` lists the open hours of each weekday; a missing day is closed. `quiet` lists closed hours and may cross midnight.
-Holidays are closed all day. When the clock is put forward, a span in the missing hour begins with the next existing
-one. When it is put back, an hour that occurs twice is open both times.
+Holidays are closed all day. When the clock is put forward, a span that begins in the missing hour
+begins at the next existing moment. When it is put back, a repeated hour within open hours is open both times.
 
 Pure functions of aware times; nothing here reads the clock.
 """

@@ -105,7 +105,10 @@ def _deadline(found: OfJob) -> datetime | None:
 
 
 def hold(outgoing: Outgoing, written_at: datetime) -> Hold | None:
-    """How long a message must be held before it is sent; None if it may go (settings.CHANNELS_HOURS_HANDLER)."""
+    """How long a message must be held, 0 s if it may be sent now; None if no hours hold for it.
+
+    The outbox calls it through settings.CHANNELS_HOURS_HANDLER.
+    """
     if not quiet_times.has_any(outgoing.target.org_id):
         return None
     try:
