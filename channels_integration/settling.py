@@ -250,7 +250,7 @@ def _put_off(claim: lanes.Claim, **fields: Any) -> None:
 
 
 def _wait(claim: lanes.Claim, fields: dict[str, Any], *, in_seconds: float) -> None:
-    """Set it to pending again; if its owner has withdrawn it meanwhile, end it."""
+    """Makes the message pending again; if its owner has withdrawn it meanwhile, end it."""
     if _write(claim, fields, in_seconds=in_seconds) == "withdrawn":
         _withdrawn(claim, is_doubtful=bool(fields.get("unknown_outcomes", claim.row["unknown_outcomes"])))
 

@@ -285,4 +285,4 @@ def test_a_worker_starts_without_the_database_and_says_what_it_could_not_read(
     monkeypatch.setattr(Profile.objects, "values_list", away)
     monkeypatch.setattr(llm, "preload", pytest.fail)
     model_keys.preload()
-    assert "not read yet: gone" in caplog.text
+    assert "could not preload model providers: gone" in caplog.text
