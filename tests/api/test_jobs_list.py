@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from django.db import connection, transaction
 
-from agent_jobs import queries
 from agent_jobs.api import jobs, paging
 from agent_jobs.models import Activity, Task
+from agent_jobs.reads import queries
 from agent_jobs.states import JobStatus
 from tests import factories, rows
 
