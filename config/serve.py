@@ -4,7 +4,6 @@ granian serves them. It times out slow request heads. After a SIGTERM it ends on
 """
 
 import argparse
-import os
 import resource
 
 from granian.constants import HTTPModes, Interfaces, Loops
@@ -35,7 +34,7 @@ def main() -> None:
         given.host,
         given.port,
         interface=Interfaces.ASGI,
-        workers=int(os.environ.get("AGENT_JOBS_WEB_PROCESSES") or 2),
+        workers=settings.WEB_PROCESSES,
         loop=Loops.asyncio,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_SECONDS * 1000, max_buffer_size=_HEAD_BUFFER_BYTES),

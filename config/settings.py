@@ -1,8 +1,6 @@
-"""Every setting of the service, read once from the environment.
+"""Every setting of the service, read once. `config.environment` has the environment variables and their defaults.
 
-A value comes from the variable, else from the file that `<NAME>_FILE` names (for mounted secrets), else from the
-running stack's `stack.json` under `AGENT_JOBS_DATA_DIR` (written by `manage.py up`), else from the default given here.
-`stack.json` counts only while DATABASE_URL is unset or is the stack's own. `.env.example` lists all settings.
+A value without a variable is nothing that an operator turns; tests override it (`tests/quick_settings.py`).
 """
 
 import ipaddress
@@ -12,75 +10,16 @@ import re
 import secrets
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any
 
 import dj_database_url
-import limits
 from django.core.exceptions import ImproperlyConfigured
 
-# --- Environment -----------------------------------------------------------------------------------------------
-BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(os.environ.get("AGENT_JOBS_DATA_DIR", BASE_DIR / ".dev")).resolve()
-
-
-def _running_stack() -> dict[str, str]:
-    """The environment that `manage.py up` wrote for its processes; {} if no stack was ever started."""
-    try:
-        stack: dict[str, str] = json.loads((DATA_DIR / "stack.json").read_text())["environment"]
-    except (FileNotFoundError, PermissionError, NotADirectoryError, ValueError, KeyError):
-        return {}
-    stated = os.environ.get("DATABASE_URL")
-    return stack if stated in (None, "", stack.get("DATABASE_URL")) else {}
-
-
-_stack = _running_stack()
-
-
-def env(name: str, default: str = "") -> str:
-    value = os.environ.get(name)
-    if value:
-        return value
-    if path := os.environ.get(f"{name}_FILE"):
-        try:
-            return Path(path).read_text().strip()
-        except OSError as error:
-            raise ImproperlyConfigured(f"{name}_FILE names {path}, which cannot be read: {error.strerror}") from None
-    return _stack.get(name, default)
-
-
-def env_flag(name: str, default: bool = False) -> bool:
-    value = env(name, "1" if default else "0").lower()
-    if value not in {"0", "1", "true", "false", "yes", "no", "on", "off"}:
-        raise ImproperlyConfigured(f"{name} must be 1 or 0, not {value!r}")
-    return value in {"1", "true", "yes", "on"}
-
-
-def env_int(name: str, default: int, *, minimum: int = 0) -> int:
-    value = env(name, str(default))
-    if not value.isascii() or not value.isdigit() or int(value) < minimum:
-        raise ImproperlyConfigured(f"{name} must be a whole number of at least {minimum}, not {value!r}")
-    return int(value)
-
-
-def env_rate(name: str, default: str) -> str:
-    """A rate such as `600/minute`; `off` for no limit."""
-    value = env(name, default).lower()
-    try:
-        if value == "off" or limits.parse(value).amount > 0:
-            return value
-    except ValueError:
-        pass
-    raise ImproperlyConfigured(f"{name} must be a rate as 600/minute, or off, not {value!r}")
-
-
-def env_list(name: str, default: str = "") -> list[str]:
-    return [item.strip() for item in env(name, default).split(",") if item.strip()]
-
+from config.environment import BASE_DIR, STACK, env, env_flag, env_int, env_list, env_rate
+from config.environment import DATA_DIR as DATA_DIR
 
 # --- Core ------------------------------------------------------------------------------------------------------
-DEBUG = env_flag("AGENT_JOBS_DEBUG")
-_is_deployed = bool(env("DATABASE_URL")) and not _stack
+_is_deployed = bool(env("DATABASE_URL")) and not STACK
 
 
 def _secret(name: str) -> str:
@@ -94,7 +33,7 @@ def _secret(name: str) -> str:
 
 
 SECRET_KEY = _secret("AGENT_JOBS_SECRET_KEY")
-ALLOWED_HOSTS = env_list("AGENT_JOBS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+ALLOWED_HOSTS = env_list("AGENT_JOBS_ALLOWED_HOSTS")
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -147,7 +86,6 @@ STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 # Without `collectstatic` (the dev stack, the tests) WhiteNoise serves straight from the apps' folders.
 WHITENOISE_USE_FINDERS = True
-WHITENOISE_AUTOREFRESH = DEBUG
 
 # --- PostgreSQL: the truth -------------------------------------------------------------------------------------
 DATABASE_URL = env("DATABASE_URL")
@@ -166,7 +104,7 @@ for _name, _value in {
     "tcp_user_timeout": 15_000,  # milliseconds
 }.items():
     _database_options.setdefault(_name, _value)
-_database_options.setdefault("application_name", env("AGENT_JOBS_PROCESS", "agent-jobs"))
+_database_options.setdefault("application_name", os.environ.get("PGAPPNAME", "agent-jobs"))
 # Only statements that ask for it are prepared (`infra.prepared_sql`). Django's default, None, disables preparing.
 _database_options.setdefault("prepare_threshold", 1_000_000_000)
 # Server-side limits, so that no session holds a lock for longer than a lease. Each is a start-up option of the
@@ -179,12 +117,12 @@ _database_options.setdefault(
 )
 
 # With a pool, a thread returns its connection while a model thinks: for workers with far more threads than that.
-if _pool_size := env_int("AGENT_JOBS_DATABASE_POOL", 0):
+if _pool_size := env_int("AGENT_JOBS_DATABASE_POOL"):
     DATABASES["default"]["CONN_MAX_AGE"] = 0
     _database_options["pool"] = {"min_size": 2, "max_size": max(_pool_size, 4), "timeout": 10}
 
 # --- Redis: the doorbell ---------------------------------------------------------------------------------------
-REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
+REDIS_URL = env("REDIS_URL")
 
 # --- HTTP ------------------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = 256 * 1024
@@ -222,9 +160,9 @@ SPECTACULAR_SETTINGS = {
 }
 # Request limits in a moving window: per token, per organisation (Org.requests_per_minute overrides it), and per address
 # for requests without a valid token.
-RATE_TOKEN = env_rate("AGENT_JOBS_RATE_TOKEN", "6000/minute")
-RATE_ORG = env_rate("AGENT_JOBS_RATE_ORG", "12000/minute")
-RATE_ADDRESS = env_rate("AGENT_JOBS_RATE_ADDRESS", "60/minute")
+RATE_TOKEN = env_rate("AGENT_JOBS_RATE_TOKEN")
+RATE_ORG = env_rate("AGENT_JOBS_RATE_ORG")
+RATE_ADDRESS = env_rate("AGENT_JOBS_RATE_ADDRESS")
 # Networks of the reverse proxies in front of the web processes. Only their X-Forwarded-For is trusted.
 TRUSTED_PROXIES = env_list("AGENT_JOBS_TRUSTED_PROXIES")
 for _network in TRUSTED_PROXIES:
@@ -232,13 +170,14 @@ for _network in TRUSTED_PROXIES:
         ipaddress.ip_network(_network)
     except ValueError:
         raise ImproperlyConfigured(f"AGENT_JOBS_TRUSTED_PROXIES must hold networks, not {_network!r}") from None
+WEB_PROCESSES = env_int("AGENT_JOBS_WEB_PROCESSES", minimum=1)
 # How many requests a web process works on at once.
-WEB_THREADS = env_int("AGENT_JOBS_WEB_THREADS", 16, minimum=1)
+WEB_THREADS = 16
 # Event streams and long-polls hold no thread. Limits per process, per organisation in a process, and for the time that
 # one may stay open before its client has to ask again.
-STREAMS = env_int("AGENT_JOBS_STREAMS", 500)
-STREAMS_PER_ORG = env_int("AGENT_JOBS_STREAMS_PER_ORG", 250)
-STREAM_SECONDS = env_int("AGENT_JOBS_STREAM_SECONDS", 3600)
+STREAMS = 500
+STREAMS_PER_ORG = 250
+STREAM_SECONDS = 3600
 
 
 # --- Browsers: cookies, headers, logins ------------------------------------------------------------------------
@@ -328,11 +267,11 @@ MODEL_KEYS = {
 MODEL_ADDRESSES = {"openai": env("OPENAI_BASE_URL")}
 
 # --- Channels --------------------------------------------------------------------------------------------------
-SLACK_API_URL = env("SLACK_API_URL", "https://slack.com/api/")
+SLACK_API_URL = "https://slack.com/api/"
 # Lets webhook channels point at this machine and at private networks, over plain http: for development and tests.
 ALLOW_PRIVATE_ADDRESSES = env_flag("AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES")
 # The ports that webhook channels may use.
-EGRESS_PORTS = tuple(int(port) for port in env_list("AGENT_JOBS_EGRESS_PORTS", "443,8443"))
+EGRESS_PORTS = (443, 8443)
 # Called in the same transaction for a person's message, and for a delivery. The channels know nothing of jobs; these
 # handlers connect the two.
 CHANNELS_INBOUND_HANDLER = "agent_jobs.conversation.replies.receive"
@@ -344,20 +283,20 @@ CHANNELS_SUBMISSION_HANDLER = "agent_jobs.api.forms.sent_back"
 # Called right before a message is sent: says whether it has to wait.
 CHANNELS_HOURS_HANDLER = "agent_jobs.hours.deferral.hold"
 # A delivery of unknown outcome is looked up in the history this long after the attempt, and never resent before.
-DELIVERY_GRACE_SECONDS = env_int("AGENT_JOBS_DELIVERY_GRACE_SECONDS", 30, minimum=1)
+DELIVERY_GRACE_SECONDS = 30
 
 # --- Running ---------------------------------------------------------------------------------------------------
-LEASE_SECONDS = env_int("AGENT_JOBS_LEASE_SECONDS", 30, minimum=3)
+LEASE_SECONDS = 30
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3  # two may fail before a lease lapses
 # How long running turns may continue after a TERM; then other workers get them.
-STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS", 25)
+STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS")
 # Days for which ended jobs are kept, unless the organisation has its own number.
-RETENTION_DAYS = env_int("AGENT_JOBS_RETENTION_DAYS", 90, minimum=1)
-WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", 16, minimum=12)
+RETENTION_DAYS = env_int("AGENT_JOBS_RETENTION_DAYS", minimum=1)
+WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", minimum=12)
 # A process with a longer turn is replaced, because Python cannot stop a thread.
 TURN_SECONDS = 900
 # Memory limit of each worker process; 0 leaves it to the operator's own limits. Its threads alone need some 300 MB.
-WORKER_MAX_MEMORY_MB = env_int("AGENT_JOBS_WORKER_MAX_MEMORY_MB", 0)
+WORKER_MAX_MEMORY_MB = env_int("AGENT_JOBS_WORKER_MAX_MEMORY_MB")
 if 0 < WORKER_MAX_MEMORY_MB < 512:
     raise ImproperlyConfigured("AGENT_JOBS_WORKER_MAX_MEMORY_MB must be 0 or at least 512")
 
@@ -365,7 +304,7 @@ if 0 < WORKER_MAX_MEMORY_MB < 512:
 # --- Models of language ----------------------------------------------------------------------------------------
 def _model_prices() -> dict[str, tuple[Decimal, Decimal]]:
     """Prices per million tokens of input and of output, by the model's name, `provider:*` or `*`."""
-    name, text = "AGENT_JOBS_MODEL_PRICES", env("AGENT_JOBS_MODEL_PRICES", "{}")
+    name, text = "AGENT_JOBS_MODEL_PRICES", env("AGENT_JOBS_MODEL_PRICES")
     try:
         table = json.loads(text, parse_float=Decimal)
     except ValueError as error:
@@ -404,8 +343,8 @@ METRICS_OPEN = env_flag("AGENT_JOBS_METRICS_OPEN")
 OTLP_ENDPOINT = env("AGENT_JOBS_OTLP_ENDPOINT")
 
 # --- Logging ---------------------------------------------------------------------------------------------------
-LOG_LEVEL = env("AGENT_JOBS_LOG_LEVEL", "INFO").upper()
-LOG_FORMAT = env("AGENT_JOBS_LOG_FORMAT", "json" if _is_deployed else "console")
+LOG_LEVEL = env("AGENT_JOBS_LOG_LEVEL").upper()
+LOG_FORMAT = env("AGENT_JOBS_LOG_FORMAT") or ("json" if _is_deployed else "console")
 if LOG_FORMAT not in {"json", "console"}:
     raise ImproperlyConfigured(f"AGENT_JOBS_LOG_FORMAT must be json or console, not {LOG_FORMAT!r}")
 LOGGING: dict[str, Any] = {
@@ -440,6 +379,6 @@ LOGGING: dict[str, Any] = {
         },
     },
 }
-if _stack and LOG_FORMAT == "console" and LOG_LEVEL != "DEBUG":
+if STACK and LOG_FORMAT == "console" and LOG_LEVEL != "DEBUG":
     # In the one terminal of `manage.py up`, a line per request would hide the lines that people look for.
     LOGGING["loggers"]["agent_jobs.access"] = {"level": "WARNING"}

@@ -45,7 +45,7 @@ class Keeper:
     """
 
     def __init__(self, name: str = "", *, on_overtime: Callable[[], None] = lambda: None) -> None:
-        self.name = name or f"{os.environ.get('AGENT_JOBS_PROCESS', 'worker')}@{socket.gethostname()}:{os.getpid()}"
+        self.name = name or f"{os.environ.get('PGAPPNAME', 'worker')}@{socket.gethostname()}:{os.getpid()}"
         self.worker_id: int | None = None
         self._held: dict[UUID, int] = {}
         self._held_lock = threading.Lock()

@@ -48,7 +48,7 @@ _MOST_PAGES = 50
 _DEFAULT_RETRY_AFTER = 30.0
 # Slack waits 3 s for the answer to a press, and its ticket for a form is valid for the same time.
 _FORM_SECONDS = 2.0
-# An address that the operator set instead (settings.SLACK_API_URL) may be anywhere.
+# A test sets another address (settings.SLACK_API_URL).
 _OWN = "https://slack.com/"
 
 # Slack says of these errors: "It's possible some aspect of the operation succeeded before the error was raised".

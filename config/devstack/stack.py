@@ -125,8 +125,8 @@ class Stack:
                 | env
                 | {
                     "AGENT_JOBS_DATA_DIR": str(self._folder.path),
-                    "AGENT_JOBS_PROCESS": name,
-                    "DJANGO_SETTINGS_MODULE": "config.settings",
+                    "PGAPPNAME": name,
+                    "DJANGO_SETTINGS_MODULE": os.environ.get("DJANGO_SETTINGS_MODULE", "config.settings"),
                     "PYTHONUNBUFFERED": "1",
                 },
                 start_new_session=True,  # a Ctrl-C reaches this process alone, which then stops them in order

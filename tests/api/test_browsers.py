@@ -67,15 +67,11 @@ def test_django_finds_nothing_to_say_about_the_settings_of_production():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [({"AGENT_JOBS_HTTPS": "0"}, "security.W012"), ({"AGENT_JOBS_DEBUG": "1"}, "security.W018")],
-)
-def test_and_would_say_so_if_there_were_something(change, complaint):
-    done = in_production("manage.py", "check", "--deploy", "--fail-level", "WARNING", **change)
+def test_and_would_say_so_if_there_were_something():
+    done = in_production("manage.py", "check", "--deploy", "--fail-level", "WARNING", AGENT_JOBS_HTTPS="0")
 
     assert done.returncode == 1
-    assert complaint in done.stderr
+    assert "security.W012" in done.stderr
 
 
 def test_cookies_and_headers_over_https():

@@ -75,9 +75,10 @@ def web() -> Iterator[int]:
         AGENT_JOBS_LOG_LEVEL="WARNING",
         AGENT_JOBS_RATE_TOKEN="off",
         AGENT_JOBS_RATE_ORG="off",
-        AGENT_JOBS_STREAMS="1000",
+        DJANGO_SETTINGS_MODULE="tests.quick_settings",
+        TEST_STREAMS="1000",
+        TEST_STREAMS_PER_ORG="1000",
     )
-    os.environ["AGENT_JOBS_STREAMS_PER_ORG"] = "1000"
     command = [sys.executable, "-m", "config.serve", "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ.copy())
     try:

@@ -79,7 +79,6 @@ class Rig:
         self.environment = {
             **_clean(os.environ),
             **QUICK,
-            "DJANGO_SETTINGS_MODULE": "config.settings",
             **(environment or {}),
             "AGENT_JOBS_DATA_DIR": str(home),
             "AGENT_JOBS_SECRET_KEY": secrets.token_urlsafe(48),
@@ -219,7 +218,7 @@ class Rig:
             return subprocess.Popen(
                 [sys.executable, "-W", NOT_AS_ROOT, *self._command(name)],
                 cwd=ROOT,
-                env={**self.environment, **self._addresses(name), "AGENT_JOBS_PROCESS": name, **environment},
+                env={**self.environment, **self._addresses(name), "PGAPPNAME": name, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -254,7 +253,7 @@ class Rig:
             "REDIS_URL": kept._replace(netloc=through).geturl(),
         }
         if name in self.workers:
-            addresses["SLACK_API_URL"] = f"http://127.0.0.1:{self.links[f'slack-{name}'].port}/from/{name}/api/"
+            addresses["TEST_SLACK_API_URL"] = f"http://127.0.0.1:{self.links[f'slack-{name}'].port}/from/{name}/api/"
             addresses["AGENT_JOBS_DATABASE_POOL"] = "16"
         return addresses
 

@@ -1,7 +1,7 @@
-"""The service's own settings, and one runner more: see `tests.chaos.poison`."""
+"""The settings of test processes, and one runner more: see `tests.chaos.poison`."""
 
 from agent_jobs import runners
-from config.settings import *  # noqa: F403
 from tests.chaos.poison import PoisonRunner
+from tests.quick_settings import *  # noqa: F403
 
 runners.register(PoisonRunner())

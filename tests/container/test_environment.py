@@ -1,43 +1,43 @@
-"""`.env.example` lists what is read, no more and no less; Compose hands every setting on."""
+"""Every place that names an environment variable agrees with the tables of `config.environment`."""
 
 import re
 from pathlib import Path
 
+from config import environment
+
 ROOT = Path(__file__).resolve().parents[2]
-# Read from the environment by name: env("X"), env_int("X", …), _secret("X"), os.environ.get("X")
-READ = re.compile(r'(?:\benv(?:_[a-z]+)?|_secret|environ\.get)\(\s*"([A-Z_]+)"')
-COMPOSE = re.compile(r"\$\{([A-Z_]+)")
-LISTED = re.compile(r"^(?:# )?([A-Z][A-Z_]+)=", re.MULTILINE)
-# Set by manage.py up and by Compose for each process, or only of use on a developer's machine.
-NOT_HANDED_ON = {"AGENT_JOBS_PROCESS", "AGENT_JOBS_DATA_DIR"}
+SERVICE, COMPOSE = (
+    {variable.name for section in sections.values() for variable in section}
+    for sections in (environment.SERVICE, environment.COMPOSE)
+)
+# Only of use on a developer's machine.
+NOT_HANDED_ON = {"AGENT_JOBS_DATA_DIR"}
+# `${NAME}` in Compose, `NAME=` or a quoted AGENT_JOBS_NAME anywhere.
+NAMED = re.compile(r"\bAGENT_JOBS_[A-Z_]+\b|\$\{([A-Z_]+)")
 
 
-def _read_by_settings() -> set[str]:
-    sources = (ROOT / "config" / name for name in ("settings.py", "serve.py", "healthcheck.py"))
-    return {name for source in sources for name in READ.findall(source.read_text())}
+def _named_in(*paths: Path) -> set[str]:
+    found = (match for path in paths for match in NAMED.finditer(path.read_text()))
+    return {match[1] or match[0] for match in found}
 
 
-def _read_by_compose() -> set[str]:
-    return set(COMPOSE.findall((ROOT / "docker-compose.yml").read_text()))
+def test_the_documents_are_what_the_tables_say() -> None:
+    for path, text in environment.documents().items():
+        assert path.read_text() == text, f"{path.name} is out of step: run `python -m config.environment`"
 
 
-def _listed() -> list[str]:
-    return LISTED.findall((ROOT / ".env.example").read_text())
+def test_every_variable_is_read() -> None:
+    read = _named_in(*(path for path in (ROOT / "config").rglob("*.py") if path.name != "environment.py"))
+    text = (ROOT / "config" / "settings.py").read_text()
+    assert {name for name in SERVICE - read - NOT_HANDED_ON if f'env("{name}")' not in text} == set()
 
 
-def test_the_example_lists_every_variable_that_is_read_and_no_other() -> None:
-    by_settings, by_compose = _read_by_settings(), _read_by_compose()
-    files = {name for name in by_compose if name.removesuffix("_FILE") in by_settings - {name}}
-    assert sorted(_listed()) == sorted(by_settings | by_compose - files)
-
-
-def test_every_listed_variable_has_its_meaning_above_it() -> None:
-    lines = (ROOT / ".env.example").read_text().splitlines()
-    for number, line in enumerate(lines):
-        if LISTED.match(line):
-            above = lines[number - 1]
-            assert above.startswith("# "), f"{line} has no comment"
+def test_no_page_or_file_names_a_variable_that_does_not_exist() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").iterdir()]
+    files = [ROOT / name for name in ("docker-compose.yml", ".env.example", "Dockerfile", "Makefile")]
+    by_file = {f"{name}_FILE" for name in SERVICE | COMPOSE}
+    assert _named_in(*pages, *files) - SERVICE - COMPOSE - by_file == set()
 
 
 def test_compose_hands_every_setting_on() -> None:
-    assert _read_by_settings() - _read_by_compose() - NOT_HANDED_ON == set()
+    assert _named_in(ROOT / "docker-compose.yml") | NOT_HANDED_ON >= SERVICE | COMPOSE

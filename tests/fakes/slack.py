@@ -26,7 +26,7 @@ line, and is steered over HTTP:
 
 The ledger is append-only: what is in it was posted, whatever the caller was told.
 
-Who calls may name himself in the address: with `SLACK_API_URL=http://127.0.0.1:…/from/worker1/api/` the hook
+Who calls may name himself in the address: with `TEST_SLACK_API_URL=http://127.0.0.1:…/from/worker1/api/` the hook
 `before_answer` is told `worker1`.
 """
 

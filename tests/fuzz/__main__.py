@@ -137,7 +137,8 @@ def _environment(home: Path, running: contextlib.ExitStack) -> dict[str, str]:
         "AGENT_JOBS_SEALING_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         "AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES": "1",  # else every made-up host name is looked up
         "AGENT_JOBS_LOG_LEVEL": "ERROR",
-        "AGENT_JOBS_STREAM_SECONDS": "0",  # nothing happens to these jobs that would be worth a wait
+        "DJANGO_SETTINGS_MODULE": "tests.quick_settings",
+        "TEST_STREAM_SECONDS": "0",  # nothing happens to these jobs that would be worth a wait
         "AGENT_JOBS_RATE_TOKEN": "off",
         "AGENT_JOBS_RATE_ORG": "off",
         "AGENT_JOBS_RATE_ADDRESS": "off",

@@ -28,8 +28,9 @@ from tests.live.stack import ROOT, run_manage
 from tests.waiting import PATIENCE, wait_for
 
 QUICK = {
-    "AGENT_JOBS_LEASE_SECONDS": "20",
-    "AGENT_JOBS_DELIVERY_GRACE_SECONDS": "3",
+    "DJANGO_SETTINGS_MODULE": "tests.quick_settings",
+    "TEST_LEASE_SECONDS": "20",
+    "TEST_DELIVERY_GRACE_SECONDS": "3",
 }
 
 
@@ -52,7 +53,6 @@ class Service:
             **QUICK,
             "DATABASE_URL": self.url_of(self.database),
             "REDIS_URL": self.redis_url,
-            "DJANGO_SETTINGS_MODULE": "config.settings",
             "PYTHONUNBUFFERED": "1",
             **environment,
         }
@@ -94,7 +94,7 @@ class Service:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
-                env={**self.environment, "AGENT_JOBS_PROCESS": name, **environment},
+                env={**self.environment, "PGAPPNAME": name, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

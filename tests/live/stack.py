@@ -18,8 +18,9 @@ from tests.waiting import PATIENCE, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 # What a deployment would not shorten, and a test cannot wait for.
 QUICK = {
-    "AGENT_JOBS_DELIVERY_GRACE_SECONDS": "4",
-    "AGENT_JOBS_LEASE_SECONDS": "10",
+    "DJANGO_SETTINGS_MODULE": "tests.quick_settings",
+    "TEST_DELIVERY_GRACE_SECONDS": "4",
+    "TEST_LEASE_SECONDS": "10",
 }
 
 

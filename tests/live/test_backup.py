@@ -35,7 +35,7 @@ def test_the_jobs_of_a_dump_under_load_go_on_and_say_nothing_twice(make_home: Ca
     with FakeSlack(team_id="T0LIVE", signing_secret="live-signing-secret") as slack:
         # Posted, and never heard of: what has to be looked up after the restore.
         slack.rates = {Fault.DROP_AFTER: 0.5}
-        with Service(folder, SLACK_API_URL=slack.api_url) as service:
+        with Service(folder, TEST_SLACK_API_URL=slack.api_url) as service:
             service.manage(
                 *("install_slack", "--org", "acme", "--team", "T0LIVE"),
                 *("--bot-token-stdin", "--signing-secret-env", "LIVE_SECRET"),
@@ -77,7 +77,7 @@ def test_the_jobs_of_a_dump_under_load_go_on_and_say_nothing_twice(make_home: Ca
             token = service.token
             said_before = Counter(post.id for post in slack.posts)
         slack.rates = {}
-        with Service(folder, dump=dump, SLACK_API_URL=slack.api_url) as restored:
+        with Service(folder, dump=dump, TEST_SLACK_API_URL=slack.api_url) as restored:
             restored.token = token
             at_dump = status_of_messages(restored)
             statuses = Counter(at_dump.values())

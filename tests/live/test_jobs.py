@@ -29,7 +29,7 @@ def slack() -> Iterator[FakeSlack]:
 
 @pytest.fixture(scope="module")
 def stack(slack: FakeSlack, make_home: Callable[[], Path]) -> Iterator[Stack]:
-    stack = Stack(make_home() / "data", SLACK_API_URL=slack.api_url)
+    stack = Stack(make_home() / "data", TEST_SLACK_API_URL=slack.api_url)
     try:
         stack.wait_ready()
         stack.manage(

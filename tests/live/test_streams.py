@@ -263,8 +263,8 @@ def test_nothing_is_missed_between_one_answer_and_the_next_wait(service: Service
 def small(service: Service) -> Iterator[Service]:
     """A web process with two threads and little room, on the same database."""
     port, service.port = service.port, embedded.free_port()
-    limits = {"AGENT_JOBS_STREAMS": "60", "AGENT_JOBS_STREAMS_PER_ORG": "50"}
-    web = service.web("small", AGENT_JOBS_WEB_PROCESSES="1", AGENT_JOBS_WEB_THREADS="2", **limits)
+    limits = {"TEST_STREAMS": "60", "TEST_STREAMS_PER_ORG": "50", "TEST_WEB_THREADS": "2"}
+    web = service.web("small", AGENT_JOBS_WEB_PROCESSES="1", **limits)
     try:
         yield service
     finally:

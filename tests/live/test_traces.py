@@ -26,7 +26,7 @@ def test_a_job_is_one_trace_from_its_post_to_slack(make_home: Callable[[], Path]
             make_home(),
             AGENT_JOBS_OTLP_ENDPOINT=collector.url,
             OTEL_BSP_SCHEDULE_DELAY="200",
-            SLACK_API_URL=slack.api_url,
+            TEST_SLACK_API_URL=slack.api_url,
         ) as service,
     ):
         service.manage(

@@ -116,8 +116,8 @@ def _ends(program: str, *, lease_seconds: int) -> tuple[int, str, float]:
         [sys.executable, "-c", textwrap.dedent(program)],
         cwd=ROOT,
         env={
-            "DJANGO_SETTINGS_MODULE": "config.settings",
-            "AGENT_JOBS_LEASE_SECONDS": str(lease_seconds),
+            "DJANGO_SETTINGS_MODULE": "tests.quick_settings",
+            "TEST_LEASE_SECONDS": str(lease_seconds),
             "AGENT_JOBS_DATA_DIR": "/dev/null/none",
         },
         capture_output=True,

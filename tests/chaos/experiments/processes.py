@@ -103,8 +103,8 @@ E2 = Experiment(
     rules=Rules(start_slack=None),
     environment={
         # Shorter than the stop, so that whoever goes on has lost what it held.
-        "AGENT_JOBS_LEASE_SECONDS": "3",
+        "TEST_LEASE_SECONDS": "3",
         # Longer than the stop: the published window is a stop in front of the socket that outlasts the grace.
-        "AGENT_JOBS_DELIVERY_GRACE_SECONDS": "8",
+        "TEST_DELIVERY_GRACE_SECONDS": "8",
     },
 )
