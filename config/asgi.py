@@ -30,10 +30,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 warnings.filterwarnings("ignore", message="No directory at", category=UserWarning)
 _django = get_wsgi_application()
 
-from agent_jobs.api import feeds, streams, throttling  # noqa: E402 - once Django is set up
+from agent_jobs.api import sse, streams, throttling  # noqa: E402 - once Django is set up
 from agent_jobs.api.base import HAS_WAITED  # noqa: E402
+from agent_jobs.api.stream_polling import Watch  # noqa: E402
 from agent_jobs.api.streams import EventStream, OpenAnswer  # noqa: E402
-from agent_jobs.api.watching import Watch  # noqa: E402
 from agent_jobs.sandbox import pool  # noqa: E402
 from channels_integration import urls  # noqa: E402
 from config import garbage  # noqa: E402
@@ -215,7 +215,7 @@ class Application:
         while True:
             await asyncio.wait({news}, timeout=streams.HEARTBEAT_SECONDS)
             if not news.done():
-                await _write(send, _part(feeds.HEARTBEAT))
+                await _write(send, _part(sse.HEARTBEAT))
                 continue
             found = news.result()
             if found.frames:

@@ -206,7 +206,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 AUTHENTICATION_BACKENDS = [
-    "agent_jobs.api.logins.LimitedByAddress",
+    "agent_jobs.api.login_backend.LimitedByAddress",
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
 ]
@@ -279,7 +279,7 @@ CHANNELS_FORGERY_HANDLER = "agent_jobs.api.throttling.forged"
 CHANNELS_DELIVERY_HANDLER = "agent_jobs.conversation.replies.settle_delivery"
 # Fills a form that a person opens, and accepts it when it comes back. Both run at once, because people wait.
 CHANNELS_FORM_HANDLER = "agent_jobs.approvals.edit_form.opened"
-CHANNELS_SUBMISSION_HANDLER = "agent_jobs.api.forms.sent_back"
+CHANNELS_SUBMISSION_HANDLER = "agent_jobs.api.form_submissions.sent_back"
 # Called right before a message is sent: says whether it has to wait.
 CHANNELS_HOURS_HANDLER = "agent_jobs.hours.deferral.hold"
 # A delivery of unknown outcome is looked up in the history this long after the attempt, and never resent before.

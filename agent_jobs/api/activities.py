@@ -8,10 +8,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
-from agent_jobs.api.answers import filled, number, stamp, stamp_or_none
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.filters import ActivityFilters
+from agent_jobs.api.formatting import filled, number, stamp, stamp_or_none
 from agent_jobs.reads import pages, queries
 from agent_jobs.states import ActivityStatus, SourceType
 

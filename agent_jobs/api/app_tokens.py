@@ -11,11 +11,11 @@ from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api import paging
-from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Name, StrictSerializer, Text, Whole
 from agent_jobs.api.filters import AppTokenFilters
+from agent_jobs.api.formatting import filled, stamp, stamp_or_none
 from agent_jobs.reads import pages, queries
 from agent_jobs.tenants import app_tokens
 

@@ -12,11 +12,11 @@ from rest_framework.response import Response
 
 from agent_jobs import approvers
 from agent_jobs.api import filters, paging
-from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Object, StrictSerializer, Text
 from agent_jobs.api.filters import ApprovalFilters
+from agent_jobs.api.formatting import filled, stamp, stamp_or_none
 from agent_jobs.approvals import decisions
 from agent_jobs.errors import FieldError
 from agent_jobs.reads import pages, queries

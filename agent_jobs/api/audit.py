@@ -9,11 +9,11 @@ from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api import paging
-from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.fields import Object
 from agent_jobs.api.filters import AuditFilters
+from agent_jobs.api.formatting import filled, stamp
 from agent_jobs.reads import pages, queries
 
 SORTING = paging.Sorting("audit", {"at": "at"}, default="at:desc")

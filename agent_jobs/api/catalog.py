@@ -12,10 +12,10 @@ from rest_framework.response import Response
 
 from agent_jobs import tools
 from agent_jobs.api import paging, parsing
-from agent_jobs.api.answers import filled, number, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Config, Flag, Money, Name, Object, Objects, StrictSerializer, Tags, Text, Whole
+from agent_jobs.api.formatting import filled, number, stamp
 from agent_jobs.catalog import entries
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import pages, queries

@@ -16,10 +16,10 @@ from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api import paging
-from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.fields import Name, StrictSerializer, Text
+from agent_jobs.api.formatting import filled, stamp
 from agent_jobs.errors import NotFound
 from agent_jobs.reads import pages
 from agent_jobs.tenants import channel_admin

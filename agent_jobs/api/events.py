@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs.api import feeds, parsing, streams
+from agent_jobs.api import parsing, sse, streams
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.errors import FieldError, Invalid
@@ -60,7 +60,7 @@ class JobEvents(Resource):
             name, last_id = "last_event_id", query["last_event_id"]
         wanted = read_job_id(job_id)
         try:
-            told = feeds.read_id(last_id) if last_id else 0
+            told = sse.read_id(last_id) if last_id else 0
         except ValueError as error:
             raise Invalid(FieldError(name, "invalid", str(error))) from None
         queries.job(self.org_id, wanted)

@@ -13,10 +13,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
-from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import OpenApiExample, PageMeta, operation
 from agent_jobs.api.fields import Object, StrictSerializer
+from agent_jobs.api.formatting import filled, stamp
 from agent_jobs.errors import FieldError
 from agent_jobs.hours import calendar, quiet_times
 from agent_jobs.hours.quiet_times import Place, Statement

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import jobs, timing
-from agent_jobs.api import activities, job_answers, paging, parsing, streams
+from agent_jobs.api import activities, job_json, paging, parsing, streams
 from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import Config, Moment, Name, Object, StrictSerializer, Tags, Text, Whole
@@ -136,7 +136,7 @@ class Jobs(Resource):
         counts = statistics.status_counts(asked.rows) if "stats" in include else None
         total = sum(counts.values()) if counts is not None else asked.rows.count()
         rows, has_more = pages.page(asked.rows, page.window, queries.JOB_COLUMNS, more_bytes=queries.MORE_JOB_BYTES)
-        shown = job_answers.of(rows)
+        shown = job_json.of(rows)
         meta = {"org_id": self.org_id, **page.meta(rows, total=total, has_more=has_more)}
         if counts is not None:
             meta["stats"] = {"status": counts}
@@ -172,7 +172,7 @@ class Jobs(Resource):
         )
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            return 201, job_answers.created(jobs.create(self.org_id, spec, actor=self.actor))
+            return 201, job_json.created(jobs.create(self.org_id, spec, actor=self.actor))
 
         return self.once(effect)
 
@@ -194,7 +194,7 @@ class JobDetail(Resource):
         if "since" in asked.sent and "wait" not in asked.sent:
             raise Invalid(FieldError("since", "invalid", "needs wait"))
         row = queries.job(self.org_id, read_job_id(job_id))
-        shown = job_answers.of([row], is_detail=True)[0]
+        shown = job_json.of([row], is_detail=True)[0]
         version = streams.version(row["updated_at"], shown["activities_count"])
         if request.method == "GET" and self.is_to_wait(asked, row, version):
             opened = streams.Wait(self.org_id, row["id"], self.token.pk, seen=version, seconds=asked.query["wait"])
@@ -218,7 +218,7 @@ class JobDetail(Resource):
             shown["Activities"] = [activities.answer(activity) for activity in found.get(row["id"], [])]
             meta["activities_meta"] = {"count": shown["activities_count"], "limit": limit}
         if "explanation" in asked.query["include"]:
-            shown["explanation"] = job_answers.explanation(explanations.of(self.org_id, row["id"]))
+            shown["explanation"] = job_json.explanation(explanations.of(self.org_id, row["id"]))
         return {"data": shown, "meta": meta}
 
     @operation(
@@ -241,7 +241,7 @@ class JobDetail(Resource):
         row = queries.job(self.org_id, job.pk)
         return Response(
             {
-                "data": job_answers.of([row], is_detail=True)[0],
+                "data": job_json.of([row], is_detail=True)[0],
                 "meta": {"org_id": self.org_id, "job_id": str(row["id"])},
                 "message": f"Job with ID '{row['id']}' successfully canceled",
             }

@@ -11,7 +11,7 @@ from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
-from agent_jobs import metrics
+from agent_jobs import prometheus_page
 from agent_jobs.api import errors
 from agent_jobs.reads import gauges
 
@@ -32,7 +32,9 @@ def page(request: HttpRequest) -> HttpResponse:
     except (DatabaseError, InterfaceError) as error:
         logger.warning("metrics without gauges, database unavailable: %s", str(error).strip())
         values = None
-    return HttpResponse(metrics.page(values), content_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+    return HttpResponse(
+        prometheus_page.page(values), content_type=prometheus_page.CONTENT_TYPE, headers={"Cache-Control": "no-store"}
+    )
 
 
 def _is_known(header: str) -> bool:

@@ -8,10 +8,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import scopes
-from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, operation
 from agent_jobs.api.fields import StrictSerializer, Text
+from agent_jobs.api.formatting import filled, stamp
 from agent_jobs.audit import audit_log
 from agent_jobs.catalog import model_keys
 from agent_jobs.reads import queries

@@ -20,9 +20,9 @@ from django.conf import settings
 from django.http import HttpResponse
 from rest_framework.exceptions import APIException
 
-from agent_jobs.api import activities, feeds
-from agent_jobs.api.answers import stamp
+from agent_jobs.api import activities, sse
 from agent_jobs.api.errors import UNAUTHENTICATED
+from agent_jobs.api.formatting import stamp
 from agent_jobs.reads import queries
 from agent_jobs.states import TERMINAL
 from agent_jobs.tenants import app_tokens
@@ -197,13 +197,13 @@ def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
 
 
 def _tell(behind: Sequence[tuple[EventStream, queries.Standing, Found]]) -> None:
-    rows = queries.activities_after({(one.job_id, one.told) for one, _, _ in behind}, per_job=feeds.PAGE)
+    rows = queries.activities_after({(one.job_id, one.told) for one, _, _ in behind}, per_job=sse.PAGE)
     frames = {
-        job_id: [(row["number"], feeds.event("activity", activities.answer(row), number=row["number"])) for row in of]
+        job_id: [(row["number"], sse.event("activity", activities.answer(row), number=row["number"])) for row in of]
         for job_id, of in rows.items()
     }
     for one, standing, new in behind:
-        new.told = min(one.told + feeds.PAGE, standing.activities)
+        new.told = min(one.told + sse.PAGE, standing.activities)
         new.frames += [frame for number, frame in frames.get(one.job_id, ()) if one.told < number <= new.told]
         new.has_more = new.told < standing.activities
         if not new.has_more:
@@ -216,7 +216,7 @@ def _end(one: EventStream, standing: queries.Standing, new: Found) -> None:
     if standing.status in TERMINAL:
         updated_at = stamp(_EPOCH + standing.updated_at * _MICROSECOND)
         told = {"job_id": str(one.job_id), "job_status": standing.status, "updated_at": updated_at}
-        new.frames.append(feeds.event("end", told))
+        new.frames.append(sse.event("end", told))
         new.end = "ended"
 
 
@@ -224,4 +224,4 @@ def _break_off(one: OpenAnswer, new: Found, end: str, code: str, message: str) -
     """End an answer early. A stream gets the reason as an event; a waiting request runs again and gets its refusal."""
     new.end = end
     if isinstance(one, EventStream):
-        new.frames.append(feeds.event("closed", {"code": code, "message": message}))
+        new.frames.append(sse.event("closed", {"code": code, "message": message}))

@@ -9,10 +9,10 @@ from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api import paging
-from agent_jobs.api.answers import stamp
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import StrictSerializer, Text
+from agent_jobs.api.formatting import stamp
 from agent_jobs.reads import pages, queries
 from agent_jobs.tools import tool_secrets
 

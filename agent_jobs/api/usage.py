@@ -8,10 +8,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging, parsing
-from agent_jobs.api.answers import number
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.filters import UsageFilters
+from agent_jobs.api.formatting import number
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import queries, statistics
 

@@ -9,8 +9,8 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
-from agent_jobs.api import feeds, streams
-from agent_jobs.api.watching import Watch
+from agent_jobs.api import sse, streams
+from agent_jobs.api.stream_polling import Watch
 from agent_jobs.models import AppToken
 from config import asgi
 from tests import factories, rows
@@ -199,7 +199,7 @@ def test_a_quiet_stream_has_a_comment_now_and_then(token: str, job: Any, monkeyp
     async def script(client: Callable[[], Client], job: Any) -> None:
         one = client()
         one.asks(events(job))
-        await one.told(feeds.HEARTBEAT * 2)
+        await one.told(sse.HEARTBEAT * 2)
         await elsewhere(lambda: factories.activity(job, "after.the.comments"))
         await one.told(b"after.the.comments")
         one.has_left.set()
@@ -243,7 +243,7 @@ def test_a_database_that_is_away_for_a_while_costs_no_stream(
     token: str, job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look, is_away, tried = streams.look, [False], asyncio.Event()
-    monkeypatch.setattr("agent_jobs.api.watching._PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("agent_jobs.api.stream_polling._PAUSE_SECONDS", 0.1)
 
     async def script(client: Callable[[], Client], job: Any) -> None:
         loop = asyncio.get_running_loop()

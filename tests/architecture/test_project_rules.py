@@ -328,7 +328,7 @@ def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:
         "agent_jobs/tenants/app_tokens.py",  # notes roughly when a token was last used
         "agent_jobs/tools/answer_limits.py",  # a Retry-After may state a date
         "agent_jobs/console/sessions.py",
-        "agent_jobs/api/messages.py",  # when an app brought a reply in
+        "agent_jobs/api/job_messages.py",  # when an app brought a reply in
         "agent_jobs/api/jobs.py",  # refuses a date that is years away
     }
     deciders = [path for path in SOURCES if path.is_relative_to(ROOT / "agent_jobs")]

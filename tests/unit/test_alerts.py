@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent_jobs import metrics
+from agent_jobs import prometheus_page
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RULES = [rule for group in yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
@@ -15,11 +15,13 @@ _BUILT_IN = {"le", "by"}
 
 def known() -> dict[str, tuple[str, ...]]:
     """Every name on the page and its labels."""
-    names = {metrics.PREFIX + name: gauge.labels for name, gauge in metrics.GAUGES.items()}
-    names |= {f"{metrics.PREFIX}{name}_total": counter.labels for name, counter in metrics.COUNTERS.items()}
-    for name, histogram in metrics.HISTOGRAMS.items():
+    names = {prometheus_page.PREFIX + name: gauge.labels for name, gauge in prometheus_page.GAUGES.items()}
+    names |= {
+        f"{prometheus_page.PREFIX}{name}_total": counter.labels for name, counter in prometheus_page.COUNTERS.items()
+    }
+    for name, histogram in prometheus_page.HISTOGRAMS.items():
         for part in ("bucket", "count", "sum"):
-            names[f"{metrics.PREFIX}{name}_{part}"] = histogram.labels
+            names[f"{prometheus_page.PREFIX}{name}_{part}"] = histogram.labels
     return names
 
 

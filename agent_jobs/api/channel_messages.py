@@ -13,12 +13,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import approvals, filters, parsing, streams
-from agent_jobs.api.answers import filled, stamp
 from agent_jobs.api.approvals import ApprovalItem
 from agent_jobs.api.base import HAS_WAITED, read_job_id
 from agent_jobs.api.channels import ByName, OrgMeta
 from agent_jobs.api.docs import operation
 from agent_jobs.api.fields import Author, Object, StrictSerializer, Text
+from agent_jobs.api.formatting import filled, stamp
 from agent_jobs.approvals import button_presses
 from agent_jobs.approvers import Person
 from agent_jobs.errors import NotFound

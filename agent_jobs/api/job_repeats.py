@@ -8,7 +8,7 @@ from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from agent_jobs.api import job_answers, jobs
+from agent_jobs.api import job_json, jobs
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import OpenApiExample, operation
 from agent_jobs.api.fields import Moment, Object, StrictSerializer, Tags, Text, Whole
@@ -75,7 +75,7 @@ class Retry(Resource):
 
         def effect() -> tuple[int, Mapping[str, Any]]:
             job = repeats.retry(self.org_id, found, actor=self.actor, reason=asked.body.get("reason", ""))
-            (shown,) = job_answers.of([queries.job(self.org_id, job.pk)], is_detail=True)
+            (shown,) = job_json.of([queries.job(self.org_id, job.pk)], is_detail=True)
             return 200, {
                 "data": shown,
                 "meta": {"org_id": self.org_id, "job_id": shown["id"]},
@@ -117,7 +117,7 @@ class Replay(Resource):
 
         def effect() -> tuple[int, Mapping[str, Any]]:
             job = repeats.replay(self.org_id, found, changes, actor=self.actor, token_pk=self.token.pk)
-            return 201, job_answers.created(job)
+            return 201, job_json.created(job)
 
         return self.once(effect)
 

@@ -11,10 +11,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
-from agent_jobs.api.answers import filled, stamp, stamp_or_none
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Author, StrictSerializer, Text
+from agent_jobs.api.formatting import filled, stamp, stamp_or_none
 from agent_jobs.conversation import replies
 from agent_jobs.reads import pages, queries
 

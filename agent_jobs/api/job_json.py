@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from agent_jobs.api import activities, approvals
-from agent_jobs.api.answers import filled, number, stamp, stamp_or_none
+from agent_jobs.api.formatting import filled, number, stamp, stamp_or_none
 from agent_jobs.budgets import limits
 from agent_jobs.reads import explanations, queries
 from agent_jobs.states import JobStatus, WaitingFor
