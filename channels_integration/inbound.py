@@ -24,7 +24,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from channels_integration import forms, platforms
+from channels_integration import interactive_forms, platforms
 from channels_integration.messages import Did, Incoming
 from channels_integration.models import InboundEvent
 from channels_integration.platforms.base import Heard
@@ -121,9 +121,9 @@ def receive(
             for incoming in heard.incoming:
                 record(incoming)
     if heard.form_presses:
-        return forms.opened(listener, heard)
+        return interactive_forms.opened(listener, heard)
     if heard.submissions:
-        return forms.sent_back(listener, heard)
+        return interactive_forms.sent_back(listener, heard)
     return heard
 
 

@@ -27,7 +27,7 @@ from django.db.models.functions import Now
 from structlog.contextvars import bound_contextvars
 from uuid_utils.compat import uuid7
 
-from channels_integration import lanes, platforms, settling
+from channels_integration import platforms, send_order, send_results
 from channels_integration.messages import (
     Change,
     Lookup,
@@ -175,7 +175,7 @@ def withdraw_all(org_id: str) -> int:
 def look_again(org_id: str) -> int:
     """Make the messages due that quiet hours hold; closed hours hold them again. Returns the number of messages."""
     held = OutboundMessage.objects.filter(org_id=org_id, status=OutboundMessage.Status.PENDING, is_in_lane=False)
-    count = held.filter(error_code=settling.HELD).update(due_at=Now())
+    count = held.filter(error_code=send_results.HELD).update(due_at=Now())
     if count:
         transaction.on_commit(ring, robust=True)
     return count
@@ -209,13 +209,15 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
     while (now := time.monotonic()) < until and not pause.is_set():
         # Not before each of many messages: that saves two statements.
         if now >= look_again_at:
-            lanes.enter()
+            send_order.enter()
             if settle_one():
                 handled += 1
                 continue
             look_again_at = now + _LOOK_SECONDS
-        claim = lanes.claim(after_org=org_id, grace_seconds=_grace(), flight_seconds=requests_client.send_seconds())
-        if isinstance(claim, lanes.Claim):
+        claim = send_order.claim(
+            after_org=org_id, grace_seconds=_grace(), flight_seconds=requests_client.send_seconds()
+        )
+        if isinstance(claim, send_order.Claim):
             org_id = claim.outgoing.target.org_id
             with _told_of(claim), _traced("deliver", claim):
                 _attempt(claim)
@@ -228,7 +230,7 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
         if isinstance(claim, str):
             org_id = claim
             continue
-        seconds = lanes.seconds_until_due()
+        seconds = send_order.seconds_until_due()
         left = until - time.monotonic()
         if seconds is None or seconds > min(_MOST_SECONDS_WAITED, left):
             break
@@ -245,7 +247,7 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
 
 def settle_one() -> bool:
     """Look up one message of unknown outcome, if one is due. False if none is."""
-    claim = settling.claim_unsettled(grace_seconds=_grace())
+    claim = send_results.claim_unsettled(grace_seconds=_grace())
     if claim is None:
         return False
     with _told_of(claim), _traced("look up", claim):
@@ -253,41 +255,41 @@ def settle_one() -> bool:
     return True
 
 
-def _look_up(claim: lanes.Claim) -> None:
-    if posted := settling.receipt_of(claim):
-        settling.sent(claim, posted)
+def _look_up(claim: send_order.Claim) -> None:
+    if posted := send_results.receipt_of(claim):
+        send_results.sent(claim, posted)
         return
     lookup = Lookup(claim.outgoing, claim.thread, claim.row["first_claimed_at"], claim.row["history_cursor"])
     try:
         receipt = platforms.get(claim.outgoing.target.platform).find(lookup)
     except LookupPaused as error:
-        settling.look_later(claim, error, cursor=error.cursor)
+        send_results.look_later(claim, error, cursor=error.cursor)
     except TemporaryError as error:
-        settling.look_later(claim, error)
+        send_results.look_later(claim, error)
     except PermanentError as error:
-        settling.given_up_unknown(claim, f"cannot tell whether it was posted: {error}")
+        send_results.given_up_unknown(claim, f"cannot tell whether it was posted: {error}")
     except Exception as error:
         log.exception("could not look up message %s", claim.outgoing.id)
-        settling.look_later(claim, TemporaryError(str(error), code="lookup_failed"))
+        send_results.look_later(claim, TemporaryError(str(error), code="lookup_failed"))
     else:
         if receipt is None:
-            settling.not_posted(claim)
+            send_results.not_posted(claim)
         else:
-            settling.sent(claim, receipt)
+            send_results.sent(claim, receipt)
 
 
 def sweep() -> int:
     """Ring if a message is due. Returns the number of doorbells."""
-    seconds = lanes.seconds_until_due()
+    seconds = send_order.seconds_until_due()
     if seconds is None or seconds > 0:
         return 0
     ring()
     return 1
 
 
-def _attempt(claim: lanes.Claim) -> None:
+def _attempt(claim: send_order.Claim) -> None:
     if claim.age > CLAIM_SECONDS:
-        settling.given_back(claim)
+        send_results.given_back(claim)
         return
     has_posted = False
 
@@ -300,40 +302,40 @@ def _attempt(claim: lanes.Claim) -> None:
     platform = platforms.get(claim.outgoing.target.platform)
     opens_in = 0.0
     try:
-        hold = settling.hold(claim)
+        hold = send_results.hold(claim)
         if hold and hold.seconds > 0:
-            settling.held(claim, hold)
+            send_results.held(claim, hold)
             return
         receipt = platform.send(claim.outgoing, thread=claim.thread, before_post=before_post)
     except TemporaryError as error:
         opens_in = error.retry_after or 0.0
-        settling.try_later(claim, error)
+        send_results.try_later(claim, error)
     except PermanentError as error:
-        settling.given_up(claim, error)
+        send_results.given_up(claim, error)
     except UnknownOutcome as error:
-        settling.unknown(claim, error)
+        send_results.unknown(claim, error)
     except Exception as error:
         log.exception("could not send message %s", claim.outgoing.id)
         if has_posted:
-            settling.unknown(claim, UnknownOutcome(repr(error), code="unexpected_error"))
+            send_results.unknown(claim, UnknownOutcome(repr(error), code="unexpected_error"))
         else:
-            settling.try_later(claim, TemporaryError(repr(error), code="unexpected_error"))
+            send_results.try_later(claim, TemporaryError(repr(error), code="unexpected_error"))
     else:
-        settling.sent(claim, receipt)
+        send_results.sent(claim, receipt)
     finally:
         if platform.is_paced and has_posted:
             # Counted from the answer, not from the request: the platform counts from some moment between them.
-            opens_in = max(opens_in, lanes.PACE_SECONDS)
-        lanes.open_after(claim, seconds=opens_in)
+            opens_in = max(opens_in, send_order.PACE_SECONDS)
+        send_order.open_after(claim, seconds=opens_in)
 
 
-def _told_of(claim: lanes.Claim) -> AbstractContextManager[Any]:
+def _told_of(claim: send_order.Claim) -> AbstractContextManager[Any]:
     """Binds the message's ids to every log line while this process handles it."""
     outgoing = claim.outgoing
     return bound_contextvars(org=outgoing.target.org_id, owner=outgoing.owner_key, message=str(outgoing.id))
 
 
-def _traced(name: str, claim: lanes.Claim) -> AbstractContextManager[Any]:
+def _traced(name: str, claim: send_order.Claim) -> AbstractContextManager[Any]:
     outgoing, row = claim.outgoing, claim.row
     return tracing.span(
         name,

@@ -24,7 +24,7 @@ from agent_jobs.approvers import Person
 from agent_jobs.errors import NotFound
 from agent_jobs.reads import queries
 from agent_jobs.tenants import channel_admin
-from channels_integration import directory, transcript, webchat
+from channels_integration import directory, transcript, web_messages
 from channels_integration.messages import Target
 
 SLACK = "slack"
@@ -126,7 +126,7 @@ class Messages(ByName):
     def get(self, request: Request, platform: str, code: str) -> HttpResponseBase:
         query = self.asked(query=MESSAGES_QUERY).query
         self.require_possible(platform, code)
-        found = webchat.read(self.org_id, platform, code, after=query["after"], limit=query["limit"])
+        found = web_messages.read(self.org_id, platform, code, after=query["after"], limit=query["limit"])
         if not found and query["wait"] and request.method == "GET" and HAS_WAITED not in request.META:
             where = {"platform": platform, "code": code, "after": query["after"]}
             opened = streams.MessagesWait(self.org_id, self.token.pk, **where, seconds=query["wait"])

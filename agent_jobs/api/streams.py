@@ -26,7 +26,7 @@ from agent_jobs.api.formatting import stamp
 from agent_jobs.reads import queries
 from agent_jobs.states import TERMINAL
 from agent_jobs.tenants import app_tokens
-from channels_integration import webchat
+from channels_integration import web_messages
 from infra import database
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class MessagesWait(OpenAnswer):
         self, org_id: str, token_pk: int, *, platform: str, code: str, after: UUID | None, seconds: float
     ) -> None:
         super().__init__(org_id, token_pk, seconds=seconds)
-        self.place_in_channel = webchat.Reader(org_id, platform, code, after)
+        self.place_in_channel = web_messages.Reader(org_id, platform, code, after)
 
 
 class OpenResponse(HttpResponse):
@@ -170,7 +170,7 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
 
 def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
     standings = queries.standings((one.org_id, one.job_id) for one in opened if isinstance(one, OfJob))
-    with_news = webchat.with_news({one.place_in_channel for one in opened if isinstance(one, MessagesWait)})
+    with_news = web_messages.with_news({one.place_in_channel for one in opened if isinstance(one, MessagesWait)})
     living = app_tokens.living({one.token_pk for one in opened})
     found = [Found() for _ in opened]
     behind: list[tuple[EventStream, queries.Standing, Found]] = []

@@ -26,7 +26,7 @@ from agent_jobs.runners.base import Wake
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
 from agent_jobs.tenants import stored_bytes
-from channels_integration import outbox, settling
+from channels_integration import outbox, send_results
 from channels_integration.messages import Delivery, Did, Incoming
 from infra import prepared_sql
 
@@ -230,7 +230,7 @@ def settle_delivery(delivery: Delivery) -> None:
 def _status_of(delivery: Delivery) -> ActivityStatus:
     if delivery.is_sent:
         return ActivityStatus.COMPLETED
-    is_unknown = delivery.error_code == settling.DELIVERY_UNKNOWN
+    is_unknown = delivery.error_code == send_results.DELIVERY_UNKNOWN
     return ActivityStatus.UNKNOWN if is_unknown else ActivityStatus.CANCELED
 
 

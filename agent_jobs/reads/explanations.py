@@ -22,7 +22,7 @@ from agent_jobs.models import Approval, DutyRun, Job, JobType, Org, WorkerProces
 from agent_jobs.specs import DEFAULT_PRIORITY
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.timing import PRIORITY_STEP
-from channels_integration import outbox, settling
+from channels_integration import outbox, send_results
 
 MOST_HOLDERS = 20
 MOST_COUNTED = 10_000
@@ -314,7 +314,7 @@ def _undelivered(job: Job) -> tuple[Holder, ...]:
 
 def _state(message: Any) -> str:
     """The state as the outbox has it; "held" while people's hours are closed."""
-    return "held" if message.status == "pending" and message.error_code == settling.HELD else str(message.status)
+    return "held" if message.status == "pending" and message.error_code == send_results.HELD else str(message.status)
 
 
 def _channel(job: Job) -> str:

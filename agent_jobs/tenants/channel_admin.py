@@ -11,7 +11,7 @@ from agent_jobs.audit import audit_log
 from agent_jobs.models import ModelKey, ToolSecret
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import row_limits, stored_bytes
-from channels_integration import directory, rotation, transcript, webchat
+from channels_integration import directory, rotation, transcript, web_messages
 from channels_integration.models import Channel, Installation, WebMessage
 
 # Every table that stores secrets: those of the channels and of the core.
@@ -91,7 +91,7 @@ def say(
         if not transcript.channel_of(org_id, platform, code).exists():
             _require_room(org_id, transcript.WEB)
         stored_bytes.admit_text(org_id, text)
-        message = webchat.say(org_id, platform, code, text=text, author=author, owner_key=owner_key)
+        message = web_messages.say(org_id, platform, code, text=text, author=author, owner_key=owner_key)
         audit_log.record(
             org_id,
             "message.brought_in",

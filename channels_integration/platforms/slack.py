@@ -35,7 +35,7 @@ from channels_integration.messages import (
     UnknownOutcome,
 )
 from channels_integration.models import Installation
-from channels_integration.platforms import slack_blocks, slack_forms, slack_hearing
+from channels_integration.platforms import slack_blocks, slack_events, slack_forms
 from channels_integration.platforms.base import Heard
 from infra import prepared_sql
 from infra.egress import requests_client
@@ -127,10 +127,10 @@ class Slack:
         raise LookupPaused("the history is long", code="history_long", retry_after=1, cursor=cursor)
 
     def hear(self, headers: Mapping[str, str], body: bytes, *, installation_id: UUID | None = None) -> Heard:
-        return slack_hearing.events(headers, body, installation_id=installation_id)
+        return slack_events.events(headers, body, installation_id=installation_id)
 
     def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
-        return slack_hearing.presses(headers, body)
+        return slack_events.presses(headers, body)
 
     def open_form(self, asked: FormPress, form: Form) -> None:
         press = asked.press

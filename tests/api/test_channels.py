@@ -10,7 +10,7 @@ from agent_jobs.api import streams
 from agent_jobs.models import AppToken, IdempotencyKey
 from agent_jobs.states import JobStatus
 from agent_jobs.tenants import row_limits
-from channels_integration import webchat
+from channels_integration import web_messages
 from channels_integration.models import Channel, Installation
 from tests import factories, rows
 
@@ -181,12 +181,12 @@ class TestMessages:
         acme.post(f"{CHANNELS}/web/other/messages", {"text": "x", "author": "A"})
         say(rival, "y")
         readers = {
-            (org_id, after): webchat.Reader(org_id, "web", "lobby", after)
+            (org_id, after): web_messages.Reader(org_id, "web", "lobby", after)
             for org_id in ("acme", "rival", "nobody")
             for after in (None, UUID(first), UUID(int=0))
         }
 
-        with_news = webchat.with_news(readers.values())
+        with_news = web_messages.with_news(readers.values())
 
         assert {key for key, reader in readers.items() if reader not in with_news} == {
             ("acme", UUID(first)),

@@ -30,7 +30,7 @@ from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
 from agent_jobs.tools import tool_secrets
 from agent_jobs.worker.loop import Worker
-from channels_integration import directory, outbox, webchat
+from channels_integration import directory, outbox, web_messages
 from tests import factories, rows
 from tests.fakes.webhook import FakeReceiver
 from tests.worker.test_loop import QuietKeeper
@@ -258,7 +258,7 @@ def populate(org_id, code, team):
     for place in (Place(), Place("channel", "web", "shared"), Place("person", "web", "shared")):
         quiet_times.put(org_id, place, {"time_zone": zone, "quiet": []}, actor=Actor("user", canary, canary))
     for place in (code, "shared"):
-        webchat.say(org_id, "webhook", place, text=canary, author=canary)
+        web_messages.say(org_id, "webhook", place, text=canary, author=canary)
     Org.objects.filter(pk=org_id).update(max_tokens_per_day=10**9)
     usage = {"job_id": job.pk, "job_type_key": canary, "config": {}, "request_bytes": 100, "max_output_tokens": 100}
     reservations.reserve(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))

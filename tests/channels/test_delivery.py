@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.db.models import F
 
-from channels_integration import lanes, outbox, platforms, settling
+from channels_integration import outbox, platforms, send_order, send_results
 from channels_integration.messages import TemporaryError
 from channels_integration.models import Lane, OutboundMessage
 from tests.channels import doubles
@@ -264,9 +264,9 @@ def overdue_lanes():
 
 # --- Dying and stopping ----------------------------------------------------------------------------------------
 def claim_one():
-    lanes.enter()
-    claim = lanes.claim(after_org="", grace_seconds=GRACE, flight_seconds=GRACE / 2)
-    assert isinstance(claim, lanes.Claim)
+    send_order.enter()
+    claim = send_order.claim(after_org="", grace_seconds=GRACE, flight_seconds=GRACE / 2)
+    assert isinstance(claim, send_order.Claim)
     return claim
 
 
@@ -291,9 +291,9 @@ def test_a_worker_that_dies_between_sending_and_marking_sends_nothing_twice(slac
 
 
 def test_a_worker_that_was_stopped_after_its_claim_gives_it_back(slack, monkeypatch):
-    monkeypatch.setattr(lanes.Claim, "age", property(lambda claim: 0.31))
+    monkeypatch.setattr(send_order.Claim, "age", property(lambda claim: 0.31))
     outgoing = post()
-    lanes.enter()
+    send_order.enter()
     outbox._attempt(claim_one())
 
     assert slack.calls("chat.postMessage") == 0
@@ -305,7 +305,7 @@ def test_a_worker_that_was_stopped_after_its_claim_gives_it_back(slack, monkeypa
 
 def test_no_byte_leaves_when_the_connection_took_too_long(slack, monkeypatch):
     ages = iter([0.0])
-    monkeypatch.setattr(lanes.Claim, "age", property(lambda claim: next(ages, 1.9)))
+    monkeypatch.setattr(send_order.Claim, "age", property(lambda claim: next(ages, 1.9)))
     outgoing = post()
     outbox._attempt(claim_one())
 
@@ -321,9 +321,9 @@ def test_a_late_writer_changes_nothing(slack):
     doubles.deliveries.clear()
     before = row(outgoing).__dict__
 
-    settling.try_later(stale, TemporaryError("late", code="late"))
-    settling.given_back(stale)
-    settling.sent(stale, settling.Receipt("other", "other"))
+    send_results.try_later(stale, TemporaryError("late", code="late"))
+    send_results.given_back(stale)
+    send_results.sent(stale, send_results.Receipt("other", "other"))
 
     after = row(outgoing).__dict__
     assert {k: v for k, v in after.items() if k != "_state"} == {k: v for k, v in before.items() if k != "_state"}
@@ -338,7 +338,7 @@ def test_an_end_that_was_overtaken_takes_its_handlers_work_back(slack):
         post("a trace", owner_key="trace")
 
     doubles.on_delivery.append(write)
-    settling.sent(stale, settling.Receipt("1.1", "1.1"))
+    send_results.sent(stale, send_results.Receipt("1.1", "1.1"))
 
     assert row(outgoing).status == "withdrawn"
     assert not OutboundMessage.objects.filter(owner_key="trace").exists()

@@ -6,7 +6,7 @@ import pytest
 from django.db import transaction
 from django.db.models import F
 
-from channels_integration import lanes, outbox
+from channels_integration import outbox, send_order
 from channels_integration.messages import Hold
 from channels_integration.models import OutboundMessage
 from tests.channels import doubles
@@ -34,7 +34,7 @@ def test_a_message_is_held_until_hours_open_and_nothing_is_posted_before(slack):
     assert slack.posts == []
     waiting = row(held)
     assert (waiting.status, waiting.error_code, waiting.failures) == ("pending", "held", 0)
-    assert 3590 < lanes.seconds_until_due() <= 3600
+    assert 3590 < send_order.seconds_until_due() <= 3600
 
     closed_for(0)
     overdue()
@@ -53,7 +53,7 @@ def test_what_follows_in_the_thread_waits_with_it_and_in_order(slack):
     deliver()
 
     assert set(OutboundMessage.objects.values_list("error_code", "is_in_lane")) == {("held", False)}
-    assert lanes.seconds_until_due() > 3590, "nobody looks at the lane before it opens"
+    assert send_order.seconds_until_due() > 3590, "nobody looks at the lane before it opens"
 
     closed_for(0)
     overdue()

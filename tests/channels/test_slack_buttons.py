@@ -8,7 +8,7 @@ import urllib.parse
 import pytest
 from django.test import Client
 
-from channels_integration import directory, inbound, lanes, outbox, platforms
+from channels_integration import directory, inbound, outbox, platforms, send_order
 from channels_integration.messages import Button, Change, Did
 from channels_integration.models import InboundEvent, OutboundMessage
 from channels_integration.platforms import slack_blocks
@@ -211,9 +211,9 @@ def test_anothers_message_is_not_changed(slack):
     outbox.enqueue([message(org_id="rival", owner_key="", change=Change(outgoing.id, "x"))])
     claim = None
     directory.install_slack("rival", team_id="T0ACME", bot_token=slack.bot_token, signing_secret="rival-secret")
-    while not isinstance(claim, lanes.Claim):
-        lanes.enter()
-        claim = lanes.claim(after_org="", grace_seconds=30, flight_seconds=1)
+    while not isinstance(claim, send_order.Claim):
+        send_order.enter()
+        claim = send_order.claim(after_org="", grace_seconds=30, flight_seconds=1)
     assert claim.outgoing.change.posted_as == ""
 
 

@@ -3,7 +3,7 @@
 import pytest
 from django.db import OperationalError, connection
 
-from channels_integration import inbound, outbox, tasks, webchat
+from channels_integration import inbound, outbox, tasks, web_messages
 from tests.channels import doubles
 from tests.channels.conftest import deliver_all, post, row
 
@@ -18,7 +18,7 @@ def test_a_bell_delivers_what_is_due():
 
 
 def test_a_bell_routes_what_is_due():
-    webchat.say("acme", "web", "lobby", text="hi", author="Ann")
+    web_messages.say("acme", "web", "lobby", text="hi", author="Ann")
 
     assert tasks.route() == 1
     assert len(doubles.heard) == 1

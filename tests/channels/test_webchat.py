@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, transaction
 from uuid_utils.compat import uuid7
 
-from channels_integration import directory, inbound, transcript, webchat
+from channels_integration import directory, inbound, transcript, web_messages
 from channels_integration.errors import InvalidField, UnknownChannel
 from channels_integration.models import Channel, InboundEvent, WebMessage
 from tests.channels import doubles
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def lines(**changes):
     asked = {"org_id": "acme", "platform": "web", "code": "lobby", **changes}
-    return [(m.direction, m.author, m.text) for m in webchat.read(**asked)]
+    return [(m.direction, m.author, m.text) for m in web_messages.read(**asked)]
 
 
 def say(text="hi", **changes):
     fields = {"org_id": "acme", "platform": "web", "code": "lobby", "text": text, "author": "Ann", **changes}
-    return webchat.say(**fields)
+    return web_messages.say(**fields)
 
 
 def test_agent_and_person_talk_in_one_transcript():
@@ -71,9 +71,9 @@ def test_a_message_is_shown_once_however_often_it_is_sent():
 def test_a_reader_goes_on_after_what_it_has():
     said = [say(str(number)) for number in range(5)]
 
-    assert [m.text for m in webchat.read("acme", "web", "lobby", after=said[1].id)] == ["2", "3", "4"]
-    assert [m.text for m in webchat.read("acme", "web", "lobby", after=said[1].id, limit=2)] == ["2", "3"]
-    assert list(webchat.read("acme", "web", "lobby", after=said[4].id)) == []
+    assert [m.text for m in web_messages.read("acme", "web", "lobby", after=said[1].id)] == ["2", "3", "4"]
+    assert [m.text for m in web_messages.read("acme", "web", "lobby", after=said[1].id, limit=2)] == ["2", "3"]
+    assert list(web_messages.read("acme", "web", "lobby", after=said[4].id)) == []
 
 
 @pytest.mark.parametrize("platform", ["web", "webhook"])
@@ -83,7 +83,7 @@ def test_after_must_be_a_message_of_this_very_channel(platform):
 
     for other in others:
         with pytest.raises(InvalidField) as refused:
-            webchat.read("acme", platform, "lobby", after=other)
+            web_messages.read("acme", platform, "lobby", after=other)
         assert refused.value.field == "after"
 
 
@@ -100,8 +100,8 @@ def test_no_reader_ever_misses_a_line_that_is_committed_late():
 
     def listen():
         after = None
-        while not stop.is_set() or webchat.read("acme", "web", "lobby", after=after):
-            for line in webchat.read("acme", "web", "lobby", after=after):
+        while not stop.is_set() or web_messages.read("acme", "web", "lobby", after=after):
+            for line in web_messages.read("acme", "web", "lobby", after=after):
                 seen.append(line.text)
                 after = line.id
 
@@ -112,7 +112,7 @@ def test_no_reader_ever_misses_a_line_that_is_committed_late():
     listener.join(PATIENCE)
 
     assert len(seen) == 31
-    assert seen == [m.text for m in webchat.read("acme", "web", "lobby", limit=100)]
+    assert seen == [m.text for m in web_messages.read("acme", "web", "lobby", limit=100)]
 
 
 def test_a_web_chat_in_which_nothing_was_said_is_empty():
@@ -123,7 +123,7 @@ def test_a_web_chat_in_which_nothing_was_said_is_empty():
 @pytest.mark.parametrize("platform", ["webhook", "whatsapp", "slack", "null"])
 def test_a_channel_that_is_not_registered_is_unknown(platform):
     with pytest.raises(UnknownChannel):
-        webchat.read("acme", platform, "lobby")
+        web_messages.read("acme", platform, "lobby")
     with pytest.raises(UnknownChannel):
         say(platform=platform)
 

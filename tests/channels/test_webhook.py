@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import standardwebhooks
 
-from channels_integration import directory, inbound, webchat
+from channels_integration import directory, inbound, web_messages
 from channels_integration.errors import UnknownChannel
 from channels_integration.messages import Target
 from channels_integration.models import Channel, OutboundMessage
@@ -143,10 +143,10 @@ def test_a_huge_answer_is_not_read_to_its_end(receiver, secret):
 def test_what_was_posted_and_what_came_back_make_one_transcript(receiver, secret):
     to_crm("Question")
     deliver_all()
-    webchat.say("acme", "webhook", "crm", text="Answer", author="Ann", owner_key="owner")
+    web_messages.say("acme", "webhook", "crm", text="Answer", author="Ann", owner_key="owner")
     inbound.route_due()
 
-    assert [(m.direction, m.text) for m in webchat.read("acme", "webhook", "crm")] == [
+    assert [(m.direction, m.text) for m in web_messages.read("acme", "webhook", "crm")] == [
         ("out", "Question"),
         ("in", "Answer"),
     ]
@@ -160,7 +160,7 @@ def test_a_bridge_is_a_webhook_under_another_name(receiver):
 
     body = json.loads(receiver.received[0].body)
     assert (body["data"]["platform"], body["data"]["channel_code"]) == ("whatsapp", "+491234")
-    assert [m.text for m in webchat.read("acme", "whatsapp", "+491234")] == ["Hi"]
+    assert [m.text for m in web_messages.read("acme", "whatsapp", "+491234")] == ["Hi"]
     counted = {dict(labels).get("platform") for name, labels in meters.totals() if name == "deliveries"}
     assert "webhook" in counted
     assert "whatsapp" not in counted, "a name that an organisation made up is no label of a metric"
@@ -229,7 +229,7 @@ def test_a_bridge_for_the_whole_platform_gets_the_messages_to_any_code(receiver,
 
     bodies = [standardwebhooks.Webhook(whatsapp).verify(one.body, one.headers) for one in receiver.received]
     assert sorted(body["data"]["channel_code"] for body in bodies) == ["+1", "+2"]
-    assert [line.text for line in webchat.read("acme", "whatsapp", "+1")] == ["Hello"]
+    assert [line.text for line in web_messages.read("acme", "whatsapp", "+1")] == ["Hello"]
 
 
 def test_the_specific_channel_wins(receiver, whatsapp):
@@ -252,20 +252,20 @@ def test_it_reaches_every_code_of_its_own_platform_and_organisation(whatsapp, pl
 
 
 def test_a_person_answers_in_any_code_of_it(whatsapp):
-    assert webchat.read("acme", "whatsapp", "+7") == []
-    webchat.say("acme", "whatsapp", "+7", text="Hi", author="Ann")
+    assert web_messages.read("acme", "whatsapp", "+7") == []
+    web_messages.say("acme", "whatsapp", "+7", text="Hi", author="Ann")
 
-    assert [line.text for line in webchat.read("acme", "whatsapp", "+7")] == ["Hi"]
+    assert [line.text for line in web_messages.read("acme", "whatsapp", "+7")] == ["Hi"]
     for org_id, platform, code in (("rival", "whatsapp", "+7"), ("acme", "signal", "+7"), ("acme", "whatsapp", "*")):
         with pytest.raises(UnknownChannel):
-            webchat.say(org_id, platform, code, text="Hi", author="Ann")
+            web_messages.say(org_id, platform, code, text="Hi", author="Ann")
         with pytest.raises(UnknownChannel):
-            webchat.read(org_id, platform, code)
+            web_messages.read(org_id, platform, code)
 
 
 def test_codes_that_it_stands_for_are_not_listed_and_go_with_it(receiver, whatsapp):
     directory.register_channel("acme", platform="whatsapp", code="+1", address=receiver.address)
-    webchat.say("acme", "whatsapp", "+7", text="Hi", author="Ann")
+    web_messages.say("acme", "whatsapp", "+7", text="Hi", author="Ann")
     assert [channel.code for channel in directory.channels("acme")] == ["*", "+1"]
     assert directory.unregister_channel("acme", "whatsapp", "+7") is False
 
@@ -276,9 +276,9 @@ def test_codes_that_it_stands_for_are_not_listed_and_go_with_it(receiver, whatsa
 
 
 def test_a_code_that_it_stood_for_keeps_its_transcript_when_it_is_registered(receiver, whatsapp):
-    webchat.say("acme", "whatsapp", "+7", text="Hi", author="Ann")
+    web_messages.say("acme", "whatsapp", "+7", text="Hi", author="Ann")
 
     directory.register_channel("acme", platform="whatsapp", code="+7", address=receiver.address)
 
-    assert [line.text for line in webchat.read("acme", "whatsapp", "+7")] == ["Hi"]
+    assert [line.text for line in web_messages.read("acme", "whatsapp", "+7")] == ["Hi"]
     assert [channel.code for channel in directory.channels("acme")] == ["*", "+7"]

@@ -16,7 +16,7 @@ from agent_jobs.reads import explanations
 from agent_jobs.reads.explanations import Explanation
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.timing import place_in_queue
-from channels_integration import directory, settling
+from channels_integration import directory, send_results
 from channels_integration.models import OutboundMessage
 from tests import factories, rows
 
@@ -305,7 +305,7 @@ def test_a_delivery_tells_of_the_message_and_its_next_try(at_work: WorkerProcess
     OutboundMessage.objects.filter(pk=second.pk).update(is_recalled=True)
     told = explained(job)
     (message,) = told.blocked_by
-    OutboundMessage.objects.filter(pk=first.pk).update(error_code=settling.HELD)
+    OutboundMessage.objects.filter(pk=first.pk).update(error_code=send_results.HELD)
     assert explained(job).blocked_by[0].state == "held"
     assert (message.kind, message.id, message.state, message.next_try_at) == (
         "message",

@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from channels_integration import directory, lanes, outbox
+from channels_integration import directory, outbox, send_order
 from channels_integration.models import Lane, OutboundMessage
 from tests.channels import doubles
 from tests.channels.conftest import deliver, deliver_all, deliver_now, message, post, row
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def claim():
-    lanes.enter()
-    found = lanes.claim(after_org="", grace_seconds=30, flight_seconds=1)
-    return found.outgoing.text if isinstance(found, lanes.Claim) else None
+    send_order.enter()
+    found = send_order.claim(after_org="", grace_seconds=30, flight_seconds=1)
+    return found.outgoing.text if isinstance(found, send_order.Claim) else None
 
 
 # --- Threads ---------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_a_thousand_waiting_messages_cost_no_more_each_than_ten():
         OutboundMessage.objects.all().delete()
         Lane.objects.all().delete()
         outbox.enqueue([message(str(n), thread_key=str(n), owner_key=str(n)) for n in range(waiting)])
-        while lanes.enter():
+        while send_order.enter():
             pass
         with CaptureQueriesContext(
             connection,
@@ -234,11 +234,11 @@ def test_one_organisations_flood_does_not_hold_up_anothers_message():
         [message(str(n), org_id="acme", platform="web", code=f"c{n % 50}", thread_key="") for n in range(800)]
     )
     outbox.enqueue([message("ours", org_id="rival", platform="web", code="lobby")])
-    while lanes.enter():
+    while send_order.enter():
         pass
     claimed, after = [], ""
     for _ in range(2):
-        found = lanes.claim(after_org=after, grace_seconds=30, flight_seconds=1)
+        found = send_order.claim(after_org=after, grace_seconds=30, flight_seconds=1)
         after = found.outgoing.target.org_id
         claimed.append(found.outgoing.text)
 
@@ -248,7 +248,7 @@ def test_one_organisations_flood_does_not_hold_up_anothers_message():
 def test_one_channels_flood_does_not_hold_up_another_channel():
     outbox.enqueue([message(str(n), platform="web", code="busy", thread_key="") for n in range(200)])
     outbox.enqueue([message("ours", platform="web", code="quiet")])
-    while lanes.enter():
+    while send_order.enter():
         pass
 
     assert "ours" in [claim() for _ in range(3)]
