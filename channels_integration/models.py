@@ -68,7 +68,7 @@ class Channel(models.Model):
 
 
 class WebMessage(models.Model):
-    """One line of a transcript that we keep ourselves (`webchat`).
+    """One line of a transcript that we keep ourselves (`web_messages`).
 
     `position` is assigned under the channel row's lock. So a reader who asks for lines after a position never misses
     one that committed late.
@@ -99,7 +99,7 @@ class WebMessage(models.Model):
 
 
 class OutboundMessage(models.Model):
-    """A message to send (`outbox`, `lanes`, `settling`).
+    """A message to send (`outbox`, `send_order`, `send_results`).
 
     pending → sending → sent | pending (surely not posted) | unknown (perhaps posted) | dead
     unknown → sent | pending | dead; pending, unknown → withdrawn. A message that is withdrawn while it is being sent
@@ -204,7 +204,7 @@ class OutboundMessage(models.Model):
 
 
 class Lane(models.Model):
-    """The queue of one channel (`lanes`): when to look at it next, and which claim is in flight.
+    """The queue of one channel (`send_order`): when to look at it next, and which claim is in flight.
 
     `look_at` is null while nothing waits. `opens_at` enforces the pace (a post a second, or a platform's Retry-After).
     `holder` is the claim in flight on a paced channel.

@@ -5,7 +5,7 @@ waits and is tried again. One that was perhaps posted waits longer, and is first
 Exactly-once delivery is impossible. Two gaps remain: a worker that is stopped between its last look at the clock and
 the socket, and a platform that applies a post later than the grace.
 
-Lock order everywhere: the owner's row first, then the message's. Statements: `lanes` (claims), `settling` (ends).
+Lock order everywhere: the owner's row first, then the message's. Statements: `send_order` (claims), `send_results` (ends).
 """
 
 from __future__ import annotations

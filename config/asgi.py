@@ -36,7 +36,7 @@ from agent_jobs.api.stream_polling import Watch  # noqa: E402
 from agent_jobs.api.streams import EventStream, OpenAnswer  # noqa: E402
 from agent_jobs.sandbox import pool  # noqa: E402
 from channels_integration import urls  # noqa: E402
-from config import garbage  # noqa: E402
+from config import garbage_collection  # noqa: E402
 from config.embedded import tied_to_parent  # noqa: E402
 from infra import meters  # noqa: E402
 
@@ -118,7 +118,7 @@ class Application:
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         alive = asyncio.create_task(_show_life())
         pool.limit_callers(_MOST_JUDGED)
-        garbage.leave_what_is_loaded()
+        garbage_collection.leave_what_is_loaded()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         alive.cancel()

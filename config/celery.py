@@ -16,14 +16,14 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
-from config import garbage
+from config import garbage_collection
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 import django
 from django.conf import settings
 
-garbage.look_rarely()
+garbage_collection.look_rarely()
 # `manage.py up` also runs as root (containers, CI). The image has its own user, so a deployment needs no warning.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
@@ -65,7 +65,7 @@ def _configure(sender: Celery, **_: object) -> None:
 @signals.worker_init.connect
 def _begin(**_: object) -> None:
     give_way()
-    garbage.leave_what_is_loaded()
+    garbage_collection.leave_what_is_loaded()
 
 
 @signals.setup_logging.connect

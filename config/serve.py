@@ -11,7 +11,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
-from config import garbage, settings
+from config import garbage_collection, settings
 
 HEAD_SECONDS = 10
 STOP_SECONDS = 10  # less than the time after which the supervisor kills
@@ -28,7 +28,7 @@ def main() -> None:
     given = options.parse_args()
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
-    garbage.look_rarely()
+    garbage_collection.look_rarely()
     Server(
         "config.asgi:application",
         given.host,

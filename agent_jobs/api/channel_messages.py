@@ -1,6 +1,6 @@
 """Messages and button presses in a channel: clients read them, and write on behalf of a person.
 
-`messages` shows the transcript of one job, in whichever channel it speaks.
+`job_messages` shows the transcript of one job, in whichever channel it speaks.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Registered channels of an organisation, and its Slack installations. `chats` handles the messages in them.
+"""Registered channels of an organisation, and its Slack installations. `channel_messages` handles the messages in them.
 
 Clients send secrets, and no response shows them later. Platform and code identify a channel within the token's
 organisation; channels of other organisations are not found.

@@ -37,10 +37,10 @@ from agent_jobs.errors import PermanentError, RetryableError, RunError
 from agent_jobs.llm import Usage
 from agent_jobs.models import Job, Reservation, UsageDay
 from infra import database, meters, prepared_sql
-from infra.set_aside import SetAside
+from infra.quarantine import Quarantine
 
 log = logging.getLogger(__name__)
-_expiry_failed: SetAside[UUID] = SetAside("reservations")
+_expiry_failed: Quarantine[UUID] = Quarantine("reservations")
 _BATCH = 200
 # Protects against absurd figures from a provider: one call never counts more than this.
 _MOST_TOKENS = 10**12

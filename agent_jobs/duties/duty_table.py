@@ -8,7 +8,7 @@ from collections.abc import Callable
 from agent_jobs import duty_rounds
 from agent_jobs.audit import audit_log
 from agent_jobs.budgets import reservations
-from agent_jobs.duties import closing, promotion, pruning, recovery
+from agent_jobs.duties import org_closing, promotion, pruning, recovery
 from agent_jobs.duty_rounds import Duty
 from agent_jobs.tenants import stored_bytes
 from channels_integration import inbound, outbox
@@ -33,7 +33,7 @@ DUTIES = (
     Duty("ring_lanes", _ringing(recovery.ring_for_waiting), bell="sweep"),
     Duty("ring_outbox", _ringing(outbox.sweep), bell="sweep"),
     Duty("ring_inbox", _ringing(inbound.sweep), bell="sweep"),
-    Duty("close_orgs", closing.close_orgs, bell="sweep"),
+    Duty("close_orgs", org_closing.close_orgs, bell="sweep"),
     Duty("audit", audit_log.seal, bell="audit", notes_itself=True),
     Duty(
         "prune",
@@ -44,7 +44,7 @@ DUTIES = (
         on_standby=False,
     ),
     Duty("measure", stored_bytes.measure_due, bell="measure", every=10.0, notes_itself=True, on_standby=False),
-    Duty("erase", closing.erase_orgs, bell="erase", every=60.0, notes_itself=True, on_standby=False),
+    Duty("erase", org_closing.erase_orgs, bell="erase", every=60.0, notes_itself=True, on_standby=False),
 )
 BELLS: dict[str, tuple[Duty, ...]] = {
     bell: tuple(duty for duty in DUTIES if duty.bell == bell) for bell in dict.fromkeys(duty.bell for duty in DUTIES)

@@ -20,12 +20,12 @@ from django.db import connection
 from agent_jobs import duty_rounds, lifecycle
 from agent_jobs.lifecycle import queues
 from infra import database
-from infra.set_aside import SetAside
+from infra.quarantine import Quarantine
 
 _SHORTEST_WAIT = 0.01
 _LONGEST_WAIT = 0.1
 _HANDOVER_SECONDS = 0.15
-_failed: SetAside[UUID] = SetAside("promote")
+_failed: Quarantine[UUID] = Quarantine("promote")
 
 _NEXT_DUE = """
 SELECT extract(epoch FROM min(at) - now())::float8 FROM (

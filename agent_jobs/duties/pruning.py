@@ -32,7 +32,7 @@ from agent_jobs.models import Job, WorkerProcess
 from agent_jobs.models.budgets import Scope
 from agent_jobs.states import TERMINAL
 from channels_integration import retention as channels
-from infra.set_aside import SetAside
+from infra.quarantine import Quarantine
 
 Step = tuple[str, int]
 _OF_JOBS = ("tasks", "messages", "activities", "steps", "approvals", "budgets")
@@ -48,7 +48,7 @@ _DEAD_WORKER_DAYS = 7
 # Days to keep failed logins, which count for a quarter of an hour, and successful logins.
 _LOGINS: dict[type[Any], int] = {AccessAttempt: 1, AccessLog: 90}
 _CHANCE = random.SystemRandom()
-_failed: SetAside[str] = SetAside("prune")
+_failed: Quarantine[str] = Quarantine("prune")
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 _WAS_DONE = (

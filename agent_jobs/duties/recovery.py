@@ -25,7 +25,7 @@ from agent_jobs.models import DutyRun, Job, Message, WorkerProcess
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
 from infra import meters
-from infra.set_aside import SetAside
+from infra.quarantine import Quarantine
 
 MAX_CRASHES = 3
 _SWEEPER = Actor("system", "recovery")
@@ -34,8 +34,8 @@ _BATCH = 200
 _LOST_AFTER = timedelta(seconds=2)
 # After an outage of the database, keepers get this long to renew their leases before lapsed leases count.
 _SETTLING = timedelta(seconds=5)
-_take_back_failed: SetAside[UUID] = SetAside("take_back")
-_deadlines_failed: SetAside[UUID] = SetAside("deadlines")
+_take_back_failed: Quarantine[UUID] = Quarantine("take_back")
+_deadlines_failed: Quarantine[UUID] = Quarantine("deadlines")
 
 # A worker process holds its advisory lock for as long as its session lives.
 _NOTE_LOST_WORKERS = """

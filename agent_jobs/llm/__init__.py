@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError, RunError
-from agent_jobs.llm import reading
+from agent_jobs.llm import answer_parsing
 from agent_jobs.llm.base import Access, Line, Model, OnStart, Reply, Route, Slip, Step, Tool, ToolCall, Turn, Usage
 from agent_jobs.llm.scripted import ScriptedModel
 
@@ -83,7 +83,7 @@ def preload(providers: Iterable[str]) -> None:
 
 def answer(route: Route, turn: Turn, on_start: OnStart | None = None) -> Reply:
     """Call exactly this route, without fallback. The reply is safe to store in the database."""
-    return reading.sound(get(route.model).answer(turn, route.access, on_start))
+    return answer_parsing.sound(get(route.model).answer(turn, route.access, on_start))
 
 
 Call = Callable[[Route, Turn, OnStart | None], Reply]

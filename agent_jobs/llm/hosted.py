@@ -30,10 +30,10 @@ from pydantic_ai.tools import ToolDefinition
 
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError
-from agent_jobs.llm import fitting, providers, reading
+from agent_jobs.llm import answer_parsing, providers, schema_reduction
+from agent_jobs.llm.answer_parsing import Answer, Stop
 from agent_jobs.llm.base import RESPOND, Access, Line, OnStart, Reply, Slip, Tool, Turn, Usage
-from agent_jobs.llm.reading import Answer, Stop
-from agent_jobs.llm.written import Call
+from agent_jobs.llm.text_tool_calls import Call
 from infra.egress import async_client
 
 _FRAME = """\
@@ -85,7 +85,7 @@ class HostedModel:
     async def _ask(self, model: Model, turn: Turn, access: Access) -> Reply:
         tools = [
             ToolDefinition(name=tool.name, description=tool.description, parameters_json_schema=dict(tool.parameters))
-            for tool in map(fitting.of_tool, turn.tools)
+            for tool in map(schema_reduction.of_tool, turn.tools)
         ]
         parameters = ModelRequestParameters(
             function_tools=tools,
@@ -112,16 +112,16 @@ class HostedModel:
                 return Reply(slip=slip, model=f"{self.provider}:{self.name}")
             raise _translated(self.provider, error) from error
         if not (response.parts or response.finish_reason or response.usage.total_tokens):
-            raise RetryableError(f"{self.provider} sent an empty answer", code=reading.INVALID)
+            raise RetryableError(f"{self.provider} sent an empty answer", code=answer_parsing.INVALID)
         answer = _answer(response, model=f"{self.provider}:{self.name}", max_output_tokens=access.max_output_tokens)
-        return reading.reply(answer, offered=[tool.name for tool in turn.tools])
+        return answer_parsing.reply(answer, offered=[tool.name for tool in turn.tools])
 
 
 # --- What the model sees ---------------------------------------------------------------------------------------
 def messages(turn: Turn) -> list[ModelMessage]:
     """The conversation as pydantic-ai messages: people and our notes as the user, the agent as the assistant."""
     instructions = _FRAME.format(
-        instructions=turn.instructions.strip(), goal=turn.goal, respond=RESPOND, done=reading.DONE
+        instructions=turn.instructions.strip(), goal=turn.goal, respond=RESPOND, done=answer_parsing.DONE
     )
     history: list[ModelMessage] = []
 
@@ -172,7 +172,7 @@ def _as_data(line: Line) -> str:
 
 def _respond(turn: Turn) -> ToolDefinition:
     schema: Mapping[str, Any] = turn.result_schema or {"type": "object", "additionalProperties": True}
-    result_data, definitions = fitting.below(schema, "properties", "result_data")
+    result_data, definitions = schema_reduction.below(schema, "properties", "result_data")
     return ToolDefinition(
         name=RESPOND,
         description="Ends this turn.",
@@ -226,9 +226,9 @@ def _unreadable(error: BaseException | None) -> Slip | None:
     """A slip, if the provider's package failed on JSON that is too deep or has too long numbers."""
     while error is not None:
         if isinstance(error, RecursionError):
-            return Slip(reading.INVALID, "its JSON is nested too deep")
+            return Slip(answer_parsing.INVALID, "its JSON is nested too deep")
         if isinstance(error, ValueError) and "integer string conversion" in str(error):
-            return Slip(reading.INVALID, "its JSON holds a number with too many digits")
+            return Slip(answer_parsing.INVALID, "its JSON holds a number with too many digits")
         error = error.__cause__ or error.__context__
     return None
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agent_jobs.llm import reading
+from agent_jobs.llm import answer_parsing
 from agent_jobs.sandbox import json_schema
 from infra.storable_text import storable
 
@@ -65,7 +65,7 @@ def _read(box: Any, at: Any) -> bool:
         value = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return False
-    if reading.unfit(value):
+    if answer_parsing.unfit(value):
         return False
     box[at] = storable(value)
     return True

@@ -23,12 +23,12 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs import llm, tools
-from agent_jobs.approvals import budget_requests, decisions, edit_form, question_text, told_decisions
+from agent_jobs.approvals import budget_requests, decision_texts, decisions, edit_form, question_text
 from agent_jobs.budgets import call_activity, reservations
-from agent_jobs.conversation import agent_messages, hearing
+from agent_jobs.conversation import agent_messages, human_messages
 from agent_jobs.errors import BudgetExhausted, LeaseLost, PermanentError, RetryableError, RunError
 from agent_jobs.lifecycle import Claim
-from agent_jobs.llm import context, reading
+from agent_jobs.llm import answer_parsing, context
 from agent_jobs.models import Approval, Job, Message, Step
 from agent_jobs.runners.base import AwaitApproval, Interrupted, ModelCall, Said
 from agent_jobs.sandbox import json_schema
@@ -95,7 +95,7 @@ class Journal:
 
     def count_heard(self) -> int:
         if time.monotonic() - self._looked_at > _NEWS_SECONDS:
-            self._heard = patiently(lambda: hearing.count(self._claim))
+            self._heard = patiently(lambda: human_messages.count(self._claim))
         return self._heard
 
     def fitted(self, result_data: Any) -> tuple[Any, str]:
@@ -113,11 +113,11 @@ class Journal:
                 if isinstance(reply, AwaitApproval) or not _is_too_long(reply):
                     return reply
                 assert reply.slip is not None
-                raise PermanentError(reply.slip.what, code=reading.CONTEXT_TOO_LONG)
+                raise PermanentError(reply.slip.what, code=answer_parsing.CONTEXT_TOO_LONG)
             except PermanentError as error:
                 self._context_tokens = context.size(shown) // 2
                 is_cut = context.cut(turn, self._context_tokens)[0] != shown
-                if error.code != reading.CONTEXT_TOO_LONG or not may_cut or not is_cut:
+                if error.code != answer_parsing.CONTEXT_TOO_LONG or not may_cut or not is_cut:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
@@ -195,7 +195,7 @@ class Journal:
             raise
 
     def _answer(self, step: Step, reply: llm.Reply) -> None:
-        record = asdict(reply) | ({"error": reading.CONTEXT_TOO_LONG} if _is_too_long(reply) else {})
+        record = asdict(reply) | ({"error": answer_parsing.CONTEXT_TOO_LONG} if _is_too_long(reply) else {})
         self._answered = step, record
         steps.close(step, record)
 
@@ -292,12 +292,12 @@ class Journal:
             if approval.status != Approval.Status.APPROVED:
                 if approval.on_timeout == "fail" and approval.status == Approval.Status.EXPIRED:
                     raise PermanentError(f"the approval of {approval.tool} has expired", code="approval_expired")
-                text = told_decisions.refused(approval)
+                text = decision_texts.refused(approval)
                 self._end(step, {"text": text, "is_error": True}, tool, arguments)
                 return text
             if approval.edited_arguments is not None:
                 arguments = approval.edited_arguments
-            told = told_decisions.allowed(approval)
+            told = decision_texts.allowed(approval)
         if step.called_at is None or tool.is_idempotent or tool.kind in ("send_message", "ask_approval"):
             return self._call(step, tool, arguments, told=told)
         self._end(step, {"text": _UNKNOWN, "is_error": True}, tool, arguments)
@@ -400,4 +400,4 @@ class Journal:
 
 
 def _is_too_long(reply: llm.Reply) -> bool:
-    return reply.slip is not None and reply.slip.code == reading.CONTEXT_TOO_LONG
+    return reply.slip is not None and reply.slip.code == answer_parsing.CONTEXT_TOO_LONG

@@ -16,7 +16,7 @@ from agent_jobs.budgets import reservations
 from agent_jobs.budgets.call_activity import Told
 from agent_jobs.errors import LeaseLost, RetryableError
 from agent_jobs.lifecycle import Claim
-from agent_jobs.llm import size
+from agent_jobs.llm import token_bounds
 from agent_jobs.runners.base import Interrupted, ModelCall
 from agent_jobs.turns.calls_in_flight import CALLS, give_back
 from agent_jobs.turns.database_retries import patiently
@@ -114,7 +114,7 @@ class _Call:
             "job_type_key": self._claim.job_type_key,
             "config": self._claim.config,
             "model": route.model,
-            "request_bytes": size.request_bytes(turn),
+            "request_bytes": token_bounds.request_bytes(turn),
             "max_output_tokens": route.access.max_output_tokens,
         }
         held = patiently(lambda: self._open(lambda: reservations.set_aside(**stake)))

@@ -13,7 +13,7 @@ from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
 from agent_jobs.lifecycle import Claim
 from agent_jobs.models import Profile
-from agent_jobs.runners import calling
+from agent_jobs.runners import invocation
 from agent_jobs.runners.base import Failed, Outcome, Run, Runner
 from agent_jobs.turns.calls_in_flight import CALLS, give_back
 from agent_jobs.turns.database_retries import patiently
@@ -26,10 +26,10 @@ def take(claim: Claim, runner: Runner) -> Outcome:
     try:
         run, journal = patiently(lambda: with_journal(claim))
     except (RetryableError, PermanentError) as error:
-        return calling.failure(error)
+        return invocation.failure(error)
     except LeaseLost as error:
         return Failed(error.code, error.message)
-    return replace(calling.call(runner, run), calls=tuple(journal.calls))
+    return replace(invocation.call(runner, run), calls=tuple(journal.calls))
 
 
 def plain(claim: Claim) -> Run:

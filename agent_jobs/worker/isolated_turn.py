@@ -1,11 +1,11 @@
-"""Takes a conversation's turn in a process of its own (`runners.calling.call_alone`), with database and journal."""
+"""Takes a conversation's turn in a process of its own (`runners.invocation.call_alone`), with database and journal."""
 
 from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING
 
-from agent_jobs.runners import calling
+from agent_jobs.runners import invocation
 from agent_jobs.runners.base import Outcome, Runner
 from infra import meters, threads
 
@@ -42,4 +42,4 @@ if __name__ == "__main__":
     import django
 
     django.setup()
-    calling.serve(take)
+    invocation.serve(take)

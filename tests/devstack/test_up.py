@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from config.embedded import processes
+from config.embedded import child_processes
 from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,7 @@ class Up:
     def running(self) -> list[str]:
         """The commands of all processes that belong to this data folder, but for the supervisor's."""
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        commands = {pid: processes.command_line(pid) for pid in pids if pid != self.process.pid}
+        commands = {pid: child_processes.command_line(pid) for pid in pids if pid != self.process.pid}
         redis_port = f":{json.loads((self.data_dir / 'redis.json').read_text())['port']}"
         return [line for line in commands.values() if str(self.data_dir) in line or redis_port in line]
 

@@ -15,7 +15,7 @@ from agent_jobs.models import DutyRun, Job, Reservation, WorkerProcess
 from agent_jobs.states import JobStatus
 from config.celery import app
 from infra import meters
-from infra.set_aside import SetAside
+from infra.quarantine import Quarantine
 from tests import rows
 
 PAST = datetime.now(UTC) - timedelta(minutes=10)
@@ -145,18 +145,18 @@ def reserve(job: Job, *, model: str) -> None:
 
 
 def test_a_row_is_looked_at_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    failed: SetAside[Any] = SetAside("test")
+    failed: Quarantine[Any] = Quarantine("test")
     with failed.row(1):
         raise KeyError
     assert failed.rows() == [1]
-    monkeypatch.setattr("infra.set_aside.SECONDS", -1)
+    monkeypatch.setattr("infra.quarantine.SECONDS", -1)
     with failed.row(2):
         raise KeyError
     assert failed.rows() == [1]
 
 
 def test_an_outage_is_no_fault_of_the_row() -> None:
-    failed: SetAside[Any] = SetAside("test")
+    failed: Quarantine[Any] = Quarantine("test")
     with pytest.raises(OperationalError), failed.row(1):
         raise OperationalError("gone")
     assert failed.rows() == []

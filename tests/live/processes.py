@@ -23,7 +23,7 @@ import redis
 
 from config import embedded
 from config.devstack import QUEUES
-from config.embedded import postgres
+from config.embedded import postgres_server
 from tests.live.stack import ROOT, run_manage
 from tests.waiting import PATIENCE, wait_for
 
@@ -197,7 +197,9 @@ class Service:
 
 def postgres_tool(name: str, *arguments: str | Path) -> None:
     """Runs one of PostgreSQL's own programs, of the version of its server."""
-    done = subprocess.run([postgres.binaries() / name, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [postgres_server.binaries() / name, *arguments], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
 
 

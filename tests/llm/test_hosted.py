@@ -14,7 +14,7 @@ import pytest
 
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError, RunError
-from agent_jobs.llm import reading
+from agent_jobs.llm import answer_parsing
 from agent_jobs.llm.hosted import HostedModel
 from infra.egress import addresses, async_client
 from tests.fakes import openai
@@ -412,8 +412,10 @@ def test_every_provider_is_rehearsed_to_the_end_of_a_call_without_the_network(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replies: list[Any] = []
-    read = reading.reply
-    monkeypatch.setattr(reading, "reply", lambda *given, **named: replies.append(read(*given, **named)) or replies[-1])
+    read = answer_parsing.reply
+    monkeypatch.setattr(
+        answer_parsing, "reply", lambda *given, **named: replies.append(read(*given, **named)) or replies[-1]
+    )
     monkeypatch.setattr(addresses, "look_up_beside", pytest.fail)
     llm.preload([name])
     assert [reply.text for reply in replies] == ["."]

@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from agent_jobs.audit import audit_log
-from config.embedded import postgres
+from config.embedded import postgres_server
 from tests import factories, rows
 
 SLACK = {"team_id": "T0ACME", "bot_token": "xoxb-canary-of-slack", "signing_secret": "canary-of-signing"}
@@ -19,7 +19,7 @@ HOOK_SECRET = "whsec_" + base64.b64encode(b"canary-of-the-webhooks-secret!!!").d
 def dump():
     """What pg_dump writes of the tests' database."""
     known = connection.get_connection_params()
-    command = [postgres.binaries() / "pg_dump", "--no-owner", f"--dbname={known['dbname']}"]
+    command = [postgres_server.binaries() / "pg_dump", "--no-owner", f"--dbname={known['dbname']}"]
     for option, name in (("--host", "host"), ("--port", "port"), ("--username", "user")):
         if known.get(name):
             command.append(f"{option}={known[name]}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from agent_jobs.duties import closing
+from agent_jobs.duties import org_closing
 from agent_jobs.management.commands._base import told_plainly
 from agent_jobs.specs import Actor
 
@@ -15,7 +15,7 @@ _ACTOR = Actor("command", "close_org")
 class Command(BaseCommand):
     help = (
         "Close an organisation: its tokens are refused, its jobs are canceled, nothing is sent. Its rows are erased"
-        f" {closing.GRACE_DAYS} days later; the audit stays, and the id is never used again."
+        f" {org_closing.GRACE_DAYS} days later; the audit stays, and the id is never used again."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         org_id: str = options["org_id"]
         if options["undo"]:
             with told_plainly():
-                closing.reopen(org_id, actor=_ACTOR)
+                org_closing.reopen(org_id, actor=_ACTOR)
             self.stdout.write(f"reopened organization {org_id}")
             return
         if not options["yes"]:
@@ -38,11 +38,11 @@ class Command(BaseCommand):
             if sys.stdin.readline().strip() != org_id:
                 raise CommandError("nothing was done: that is not its id")
         with told_plainly():
-            org = closing.close(org_id, actor=_ACTOR)
+            org = org_closing.close(org_id, actor=_ACTOR)
             if options["now"]:
-                gone = closing.erase(org_id, actor=_ACTOR)
+                gone = org_closing.erase(org_id, actor=_ACTOR)
                 self.stdout.write(f"erased organization {org_id}: {gone.total()} rows; its audit stays")
             elif org.erased_at is not None:
                 self.stdout.write(f"organization {org_id} is erased already")
             else:
-                self.stdout.write(f"closed organization {org_id}; it is erased in {closing.GRACE_DAYS} days")
+                self.stdout.write(f"closed organization {org_id}; it is erased in {org_closing.GRACE_DAYS} days")

@@ -13,9 +13,9 @@ from enum import StrEnum
 from itertools import chain, count
 from typing import Any
 
-from agent_jobs.llm import written
+from agent_jobs.llm import text_tool_calls
 from agent_jobs.llm.base import RESPOND, Reply, Slip, ToolCall, Usage
-from agent_jobs.llm.written import Call, Misread
+from agent_jobs.llm.text_tool_calls import Call, Misread
 from infra.storable_text import storable
 
 INVALID = "model_answer_invalid"
@@ -71,7 +71,7 @@ def reply(answer: Answer, *, offered: Collection[str] = ()) -> Reply:
     if answer.stop == Stop.PAUSED:
         return replace(about, text=text, is_paused=True)
     try:
-        calls = answer.calls or written.calls(text, {RESPOND, *offered})
+        calls = answer.calls or text_tool_calls.calls(text, {RESPOND, *offered})
         if not calls:
             return _spoken(about, text)
         return _called(about, "" if calls is not answer.calls else text, calls)
@@ -186,7 +186,7 @@ def _response(given: Mapping[str, Any]) -> _Response:
 def _arguments(call: Call) -> dict[str, Any]:
     """Raises Misread, which names the tool."""
     try:
-        return written.object_of(call.arguments)
+        return text_tool_calls.object_of(call.arguments)
     except Misread as error:
         raise Misread(f"the arguments of {call.name[:64]} {error}", _CALL_AGAIN) from None
 

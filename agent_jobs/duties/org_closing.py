@@ -23,7 +23,7 @@ from agent_jobs.specs import Actor
 from agent_jobs.states import TERMINAL, Event
 from channels_integration import outbox
 from infra import erasure
-from infra.set_aside import SetAside
+from infra.quarantine import Quarantine
 
 log = logging.getLogger(__name__)
 GRACE_DAYS = 30
@@ -31,9 +31,9 @@ GRACE_DAYS = 30
 KEPT = (AuditEntry, AuditSeal)
 _BATCH = 200
 _CLOSER = Actor("system", "closing")
-_close_failed: SetAside[str] = SetAside("close_orgs")
-_cancel_failed: SetAside[UUID] = SetAside("close_orgs")
-_erase_failed: SetAside[str] = SetAside("erase")
+_close_failed: Quarantine[str] = Quarantine("close_orgs")
+_cancel_failed: Quarantine[UUID] = Quarantine("close_orgs")
+_erase_failed: Quarantine[str] = Quarantine("erase")
 # Columns of an organisation's row that erasing clears.
 _BLANK = {"name": "", "hours": None}
 

@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 
 from agent_jobs import llm
-from agent_jobs.llm import fitting
+from agent_jobs.llm import schema_reduction
 from agent_jobs.llm.hosted import HostedModel
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI
@@ -62,7 +62,7 @@ PARAMETERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("given", "fitted"), [row[1:] for row in PARAMETERS], ids=[row[0] for row in PARAMETERS])
 def test_the_top_of_a_tools_schema_is_a_plain_object(given: dict[str, Any], fitted: dict[str, Any]) -> None:
-    shown = fitting.of_tool(llm.Tool("t", "Does.", given))
+    shown = schema_reduction.of_tool(llm.Tool("t", "Does.", given))
     assert shown.parameters == fitted
     is_folded = bool({"anyOf", "oneOf", "allOf", "not", "enum"} & given.keys())
     assert ("also have to fit" in shown.description) is is_folded

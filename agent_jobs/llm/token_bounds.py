@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agent_jobs.llm import fitting
+from agent_jobs.llm import schema_reduction
 from agent_jobs.llm.base import Turn
 
 FRAME_BYTES = 3_072
@@ -20,7 +20,7 @@ def request_bytes(turn: Turn) -> int:
     texts = [turn.instructions, turn.goal]
     texts += [_json({"from": line.author, "text": line.text}) if line.is_human else line.text for line in turn.lines]
     for tool in turn.tools:
-        shown = fitting.of_tool(tool)
+        shown = schema_reduction.of_tool(tool)
         texts += [_json({"name": shown.name, "description": shown.description, "parameters": shown.parameters})]
     for step in turn.steps:
         texts += [step.text, step.note]

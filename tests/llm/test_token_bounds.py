@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent_jobs import llm
-from agent_jobs.llm import size
+from agent_jobs.llm import token_bounds
 from agent_jobs.llm.hosted import HostedModel
 from tests.fakes.openai import FakeOpenAI
 
@@ -51,12 +51,12 @@ def test_what_is_sent_is_never_more_than_was_said(provider: FakeOpenAI, name: st
     seen += [_json(tool["function"]) for tool in request["tools"]]
     sent = sum(len(text.encode()) for text in seen)
     roles_and_tools_of_the_provider = 10 * (len(request["messages"]) + len(calls)) + 500
-    assert sent + roles_and_tools_of_the_provider <= size.request_bytes(TURNS[name])
+    assert sent + roles_and_tools_of_the_provider <= token_bounds.request_bytes(TURNS[name])
 
 
 def test_the_bound_is_not_far_above_the_texts() -> None:
     said = "A sentence of some length, as people write them. " * 100
-    assert size.request_bytes(replace(TURN, goal=said)) < len(said) + 4_096
+    assert token_bounds.request_bytes(replace(TURN, goal=said)) < len(said) + 4_096
 
 
 def _text(content: Any) -> str:

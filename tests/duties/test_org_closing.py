@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs import duty_rounds
 from agent_jobs.audit import audit_log, verification
-from agent_jobs.duties import closing, duty_table
+from agent_jobs.duties import duty_table, org_closing
 from agent_jobs.errors import Conflict
 from agent_jobs.models import AuditEntry, AuditSeal, IdempotencyKey, Job, Membership, Org
 from agent_jobs.states import TERMINAL, JobStatus
@@ -88,10 +88,10 @@ def test_the_fixture_fills_every_table_that_can_be_emptied(plain: str) -> None:
 def test_an_erased_organisation_keeps_nothing_but_its_audit_and_its_id(plain: str) -> None:
     others = held("rival")
     entries = AuditEntry.objects.filter(org_id="acme").count()
-    closing.close("acme", actor=OPERATOR)
-    gone = closing.erase("acme", actor=OPERATOR)
+    org_closing.close("acme", actor=OPERATOR)
+    gone = org_closing.erase("acme", actor=OPERATOR)
     left = {name for name, count in held("acme").items() if count}
-    assert left == {"Org"} | {model.__name__ for model in closing.KEPT}
+    assert left == {"Org"} | {model.__name__ for model in org_closing.KEPT}
     assert gone["agent_jobs_job"] > 0
     assert held("rival") == others
     org = Org.objects.get(pk="acme")
@@ -111,7 +111,7 @@ def test_from_the_close_on_tokens_are_refused_jobs_canceled_and_nothing_is_sent(
     assert api.get("/services/agent-jobs").status_code == 200
     token = app_tokens.authenticate(plain)
     assert token is not None
-    closing.close("acme", actor=OPERATOR)
+    org_closing.close("acme", actor=OPERATOR)
     assert api.get("/services/agent-jobs").status_code == 401
     assert app_tokens.living([token.pk]) == set(), "streams and long-polls that are open end"
     assert not Job.objects.filter(org_id="acme").exclude(status__in=TERMINAL).exists()
@@ -122,20 +122,22 @@ def test_from_the_close_on_tokens_are_refused_jobs_canceled_and_nothing_is_sent(
 def test_a_cancel_note_is_not_sent_either(plain: str) -> None:
     job = rows.job(JobStatus.RUNNING, config={"cancel_note": True})
     job.messages.create(is_human=False, author="agent", text="?", delivered_at=datetime.now(UTC))
-    closing.close("acme", actor=OPERATOR)
+    org_closing.close("acme", actor=OPERATOR)
     assert not OutboundMessage.objects.filter(org_id="acme", status="pending").exists()
 
 
 def test_what_was_posted_in_the_moment_of_the_close_is_canceled_by_the_duty(plain: str) -> None:
-    closing.close("acme", actor=OPERATOR)
+    org_closing.close("acme", actor=OPERATOR)
     late = rows.job()
     duty_rounds.each(duty_table.BELLS["sweep"])
     assert Job.objects.get(pk=late.pk).status == JobStatus.CANCELED
 
 
-@pytest.mark.parametrize(("days", "is_erased"), [(closing.GRACE_DAYS - 1, False), (closing.GRACE_DAYS + 1, True)])
+@pytest.mark.parametrize(
+    ("days", "is_erased"), [(org_closing.GRACE_DAYS - 1, False), (org_closing.GRACE_DAYS + 1, True)]
+)
 def test_the_duty_erases_when_the_grace_is_over(plain: str, days: int, is_erased: bool) -> None:
-    closing.close("acme", actor=OPERATOR)
+    org_closing.close("acme", actor=OPERATOR)
     Org.objects.filter(pk="acme").update(closed_at=datetime.now(UTC) - timedelta(days=days))
     duty_rounds.each(duty_table.BELLS["erase"])
     assert Job.objects.filter(org_id="acme").exists() is not is_erased
@@ -143,13 +145,13 @@ def test_the_duty_erases_when_the_grace_is_over(plain: str, days: int, is_erased
 
 
 def test_an_erasure_that_was_interrupted_goes_on_and_cannot_be_undone(plain: str) -> None:
-    closing.close("acme", actor=OPERATOR)
+    org_closing.close("acme", actor=OPERATOR)
     stop = duty_rounds.threading.Event()
     stop.set()
-    closing.erase("acme", actor=OPERATOR, stop=stop)
+    org_closing.erase("acme", actor=OPERATOR, stop=stop)
     assert Org.objects.get(pk="acme").erased_at is None
     with pytest.raises(Conflict, match="cannot be reopened"):
-        closing.reopen("acme", actor=OPERATOR)
+        org_closing.reopen("acme", actor=OPERATOR)
     duty_rounds.each(duty_table.BELLS["erase"])
     assert Org.objects.get(pk="acme").erased_at is not None
 
@@ -199,4 +201,4 @@ def test_the_admin_offers_no_deletion_of_organisations_and_tokens(admin_client: 
 
 
 def test_what_stays_is_named(plain: str) -> None:
-    assert (AuditEntry, AuditSeal) == closing.KEPT
+    assert (AuditEntry, AuditSeal) == org_closing.KEPT

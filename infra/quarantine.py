@@ -15,7 +15,7 @@ SECONDS = 300.0
 MOST = 1_000
 
 
-class SetAside(Generic[_Row]):
+class Quarantine(Generic[_Row]):
     """One per duty and process. It lives in memory, so each process tries such a row once in SECONDS."""
 
     def __init__(self, duty: str) -> None:

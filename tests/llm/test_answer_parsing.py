@@ -9,16 +9,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent_jobs import llm
-from agent_jobs.llm import reading
-from agent_jobs.llm.reading import Answer, Stop
-from agent_jobs.llm.written import Call
+from agent_jobs.llm import answer_parsing
+from agent_jobs.llm.answer_parsing import Answer, Stop
+from agent_jobs.llm.text_tool_calls import Call
 from infra import prepared_sql
 
 OFFERED = ("find", "send_message")
 
 
 def read(answer: Answer) -> llm.Reply:
-    return reading.sound(reading.reply(answer, offered=OFFERED))
+    return answer_parsing.sound(answer_parsing.reply(answer, offered=OFFERED))
 
 
 def responds(**arguments: Any) -> Call:
@@ -66,7 +66,7 @@ def test_a_last_line_of_its_own_ends_the_job(text: str, is_done: bool, words: tu
 def test_every_call_has_an_id_of_its_own(ids: list[str]) -> None:
     reply = read(Answer(calls=tuple(Call(id, "find", "{}") for id in ids)))
     assert len({call.id for call in reply.calls}) == 3
-    assert all(reading._ID.fullmatch(call.id) for call in reply.calls)
+    assert all(answer_parsing._ID.fullmatch(call.id) for call in reply.calls)
 
 
 def test_a_name_that_no_provider_takes_in_a_history_is_mended() -> None:
@@ -109,11 +109,11 @@ def test_the_database_holds_every_reply(answer: Answer) -> None:
 @settings(max_examples=100, deadline=None)
 @given(values)
 def test_what_is_called_fit_is_JSON_that_comes_back_the_same(value: Any) -> None:
-    reply = reading.sound(llm.Reply(result_data=value))
+    reply = answer_parsing.sound(llm.Reply(result_data=value))
     if reply.slip is None:
         assert json.loads(json.dumps(reply.result_data, allow_nan=False)) == reply.result_data
 
 
 def test_a_reply_that_is_sound_stays_as_it_is() -> None:
     reply = replace(read(Answer(text="Hi", calls=(Call("c1", "find", '{"id": "7"}'),))), usage=llm.Usage(1, 2))
-    assert reading.sound(reply) == reply
+    assert answer_parsing.sound(reply) == reply

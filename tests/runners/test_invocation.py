@@ -12,7 +12,7 @@ import pytest
 from structlog.contextvars import bound_contextvars
 
 from agent_jobs.errors import PermanentError, RetryableError
-from agent_jobs.runners import calling
+from agent_jobs.runners import invocation
 from agent_jobs.runners.base import Done, Failed, Run, Wake
 from tests.chaos.poison import PoisonRunner
 from tests.waiting import PATIENCE
@@ -40,7 +40,9 @@ def poisoned(kind: str) -> Run:
 def test_an_outcome_that_is_none_is_a_failure_with_a_code(kind: str, code: str, is_alone: bool):
     run = poisoned(kind)
     outcome = (
-        calling.call_alone(PoisonRunner(), run, seconds=PATIENCE) if is_alone else calling.call(PoisonRunner(), run)
+        invocation.call_alone(PoisonRunner(), run, seconds=PATIENCE)
+        if is_alone
+        else invocation.call(PoisonRunner(), run)
     )
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.is_retryable) == (code, False)
@@ -48,11 +50,11 @@ def test_an_outcome_that_is_none_is_a_failure_with_a_code(kind: str, code: str, 
 
 
 def test_a_result_just_under_the_bound_is_taken(monkeypatch: pytest.MonkeyPatch):
-    size = calling.MAX_OUTCOME_CHARACTERS - len("[null, []]")
+    size = invocation.MAX_OUTCOME_CHARACTERS - len("[null, []]")
     monkeypatch.setattr(PoisonRunner, "run", lambda self, run: Done(result="x" * size))
-    assert isinstance(calling.call(PoisonRunner(), poisoned("")), Done)
+    assert isinstance(invocation.call(PoisonRunner(), poisoned("")), Done)
     monkeypatch.setattr(PoisonRunner, "run", lambda self, run: Done(result="x" * (size + 1)))
-    assert isinstance(calling.call(PoisonRunner(), poisoned("")), Failed)
+    assert isinstance(invocation.call(PoisonRunner(), poisoned("")), Failed)
 
 
 @pytest.mark.parametrize(
@@ -70,20 +72,20 @@ def test_what_a_runner_raises_is_recorded(monkeypatch: pytest.MonkeyPatch, raise
         raise raised
 
     monkeypatch.setattr(PoisonRunner, "run", run)
-    assert calling.call(PoisonRunner(), poisoned("")) == outcome
+    assert invocation.call(PoisonRunner(), poisoned("")) == outcome
 
 
 def test_alone_it_runs_in_another_process_and_may_print():
-    outcome = calling.call_alone(PoisonRunner(), poisoned("pid"), seconds=PATIENCE)
+    outcome = invocation.call_alone(PoisonRunner(), poisoned("pid"), seconds=PATIENCE)
     assert isinstance(outcome, Done)
     assert outcome.result.isdigit()
     assert int(outcome.result) != os.getpid()
-    assert calling.call_alone(PoisonRunner(), poisoned("print"), seconds=PATIENCE) == Done(result="printed")
+    assert invocation.call_alone(PoisonRunner(), poisoned("print"), seconds=PATIENCE) == Done(result="printed")
 
 
 @pytest.mark.parametrize(("kind", "how"), [("kill", "SIGKILL"), ("segfault", "SIGSEGV"), ("leave", "exit code 0")])
 def test_a_runner_that_kills_its_own_process_kills_nobody_else(kind: str, how: str):
-    outcome = calling.call_alone(PoisonRunner(), poisoned(kind), seconds=PATIENCE)
+    outcome = invocation.call_alone(PoisonRunner(), poisoned(kind), seconds=PATIENCE)
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.is_retryable) == ("worker_lost", False)
     assert how in outcome.message
@@ -92,20 +94,20 @@ def test_a_runner_that_kills_its_own_process_kills_nobody_else(kind: str, how: s
 @pytest.mark.parametrize("kind", ["loop", "hold"])
 def test_a_runner_that_does_not_end_is_ended(kind: str):
     began = time.monotonic()
-    outcome = calling.call_alone(PoisonRunner(), poisoned(kind), seconds=1)
+    outcome = invocation.call_alone(PoisonRunner(), poisoned(kind), seconds=1)
     assert outcome == Failed("turn_timeout", "a turn of the poison runner took longer than 1 s")
     assert time.monotonic() - began < 60
 
 
 def test_memory_is_bounded_where_the_operator_says_so():
     program = """
-        from agent_jobs.runners import calling
+        from agent_jobs.runners import invocation
         from tests.chaos.poison import PoisonRunner
-        from tests.runners.test_calling import poisoned
+        from tests.runners.test_invocation import poisoned
         import resource
         resource.setrlimit(resource.RLIMIT_DATA, (600 << 20, resource.RLIM_INFINITY))
-        print(calling.call(PoisonRunner(), poisoned("memory")).code)
-        print(calling.call_alone(PoisonRunner(), poisoned("memory"), seconds=60).code)
+        print(invocation.call(PoisonRunner(), poisoned("memory")).code)
+        print(invocation.call_alone(PoisonRunner(), poisoned("memory"), seconds=60).code)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
@@ -115,7 +117,7 @@ def test_memory_is_bounded_where_the_operator_says_so():
 
 def test_what_is_known_of_the_job_goes_along_into_its_logs():
     with bound_contextvars(org="acme", job="j1"):
-        outcome = calling.call_alone(PoisonRunner(), poisoned("facts"), seconds=PATIENCE)
+        outcome = invocation.call_alone(PoisonRunner(), poisoned("facts"), seconds=PATIENCE)
     assert outcome == Done(result='{"job": "j1", "org": "acme"}')
 
 
@@ -123,11 +125,11 @@ def test_what_is_known_of_the_job_goes_along_into_its_logs():
 def test_a_process_of_its_own_ends_with_the_worker():
     program = """
         import threading
-        from agent_jobs.runners import calling
+        from agent_jobs.runners import invocation
         from tests.chaos.poison import PoisonRunner
-        from tests.runners.test_calling import poisoned
+        from tests.runners.test_invocation import poisoned
         print("begun", flush=True)
-        calling.call_alone(PoisonRunner(), poisoned("loop"), seconds=600)
+        invocation.call_alone(PoisonRunner(), poisoned("loop"), seconds=600)
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
