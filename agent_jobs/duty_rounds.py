@@ -22,7 +22,7 @@ from django.db.backends.utils import CursorWrapper
 
 from agent_jobs.models import DutyRun, WorkerProcess
 from infra import database, meters
-from infra.concurrency import Gate
+from infra.concurrency import ConcurrencyLimit
 
 log = logging.getLogger(__name__)
 _SHORTEST_INTERVAL = 0.5
@@ -42,7 +42,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = %
 """  # noqa: S608
 # Set when the worker process stops: long duties then end early.
 STOPPING = threading.Event()
-_gates: dict[str, Gate] = {}
+_limits: dict[str, ConcurrencyLimit] = {}
 _begun_at: dict[str, float] = {}
 
 
@@ -51,7 +51,7 @@ class Duty:
     """Periodic work. `bell` names the doorbell that calls it, every `every` seconds.
 
     `notes_itself`: the work itself records when it was done, because a call does nothing if another process is doing
-    it. `on_standby`: workers also do it by polling while no doorbells arrive.
+    it. `is_polled`: workers also do it by polling while no doorbells arrive.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Duty:
     bell: str
     every: float = 1.0
     notes_itself: bool = False
-    on_standby: bool = True
+    is_polled: bool = True
 
 
 def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
@@ -84,7 +84,7 @@ def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
             database.drop_session()
             return 0
 
-    return _gates.setdefault(bell, Gate(1)).answer(once)
+    return _limits.setdefault(bell, ConcurrencyLimit(1)).answer(once)
 
 
 def each(duties: Sequence[Duty]) -> int:

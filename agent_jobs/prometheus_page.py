@@ -1,4 +1,4 @@
-"""The Prometheus metrics and their page: values read from rows (`gauges`) and values that processes counted (`tally`).
+"""The Prometheus metrics and their page: values read from rows (`gauges`) and values that processes counted (`meters`).
 
 Every web process serves the same page, because the values are not its own: scrape any one process, and only one. A
 metric without a line here is not shown; a test compares this list with the code.

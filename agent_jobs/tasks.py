@@ -23,7 +23,7 @@ from agent_jobs.duties import duty_table
 from agent_jobs.turns import calls_in_flight
 from agent_jobs.worker import loop, watchdog
 from agent_jobs.worker.leases import Keeper
-from agent_jobs.worker.polling import Standby
+from agent_jobs.worker.polling import Poller
 from channels_integration import tasks as channels
 from infra import meters
 
@@ -71,21 +71,21 @@ def _serve_messages() -> int:
     return worker.serve("messages")
 
 
-# The functions that polling calls in place of doorbells. Queues and deliveries run several at once, within their gates.
+# The functions that polling calls in place of doorbells. Queues and deliveries run several at once, up to a limit.
 _ONE_EACH: tuple[Callable[[], int], ...] = (
-    *(partial(duty_table.serve, bell) for bell in duty_table.BELLS if duty_table.is_on_standby(bell)),
+    *(partial(duty_table.serve, bell) for bell in duty_table.BELLS if duty_table.is_polled(bell)),
     channels.route,
 )
 _SEVERAL: tuple[Callable[[], int], ...] = (channels.deliver, _serve_messages, _serve_agents)
-standby = Standby((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
+poller = Poller((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 
 
 @worker_init.connect
 def _start(**_: object) -> None:
     watchdog.limit()
-    worker.guard.start()
+    worker.watchdog.start()
     worker.keeper.start()
-    standby.start()
+    poller.start()
 
 
 @worker_ready.connect
@@ -101,7 +101,7 @@ def _stop(**_: object) -> None:
 
 @worker_shutdown.connect
 def _close(**_: object) -> None:
-    standby.close()
+    poller.close()
     worker.keeper.close()
 
 

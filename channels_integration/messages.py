@@ -193,10 +193,10 @@ class Delivery:
 class DeliveryError(Exception):
     """
     DeliveryError
-    ├── PermanentError   surely not posted, and never will be: a dead letter
-    ├── TemporaryError   surely not posted; may be tried again after `retry_after` seconds
-    │   └── LookupPaused a history look-up that continues from `cursor` later
-    └── UnknownOutcome   may have been posted: looked up in the history before any second try
+    ├── PermanentDeliveryError   surely not posted, and never will be: a dead letter
+    ├── TemporaryDeliveryError   surely not posted; may be tried again after `retry_after` seconds
+    │   └── LookupPaused         a history look-up that continues from `cursor` later
+    └── UnknownOutcome           may have been posted: looked up in the history before any second try
     """
 
     def __init__(self, message: str, *, code: str) -> None:
@@ -204,11 +204,11 @@ class DeliveryError(Exception):
         self.code = code
 
 
-class PermanentError(DeliveryError):
+class PermanentDeliveryError(DeliveryError):
     pass
 
 
-class TemporaryError(DeliveryError):
+class TemporaryDeliveryError(DeliveryError):
     """`is_doubtful`: the receiver may have got it, but drops a second copy by its id."""
 
     def __init__(self, message: str, *, code: str, retry_after: float | None = None, is_doubtful: bool = False) -> None:
@@ -217,7 +217,7 @@ class TemporaryError(DeliveryError):
         self.is_doubtful = is_doubtful
 
 
-class LookupPaused(TemporaryError):
+class LookupPaused(TemporaryDeliveryError):
     def __init__(self, message: str, *, code: str, retry_after: float, cursor: str) -> None:
         super().__init__(message, code=code, retry_after=retry_after)
         self.cursor = cursor

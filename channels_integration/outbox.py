@@ -5,7 +5,8 @@ waits and is tried again. One that was perhaps posted waits longer, and is first
 Exactly-once delivery is impossible. Two gaps remain: a worker that is stopped between its last look at the clock and
 the socket, and a platform that applies a post later than the grace.
 
-Lock order everywhere: the owner's row first, then the message's. Statements: `send_order` (claims), `send_results` (ends).
+Lock order everywhere: the owner's row first, then the message's. `send_order` has the statements of claims,
+`send_results` those of ends.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from channels_integration.messages import (
     Lookup,
     LookupPaused,
     Outgoing,
-    PermanentError,
+    PermanentDeliveryError,
     Target,
-    TemporaryError,
+    TemporaryDeliveryError,
     UnknownOutcome,
 )
 from channels_integration.models import OutboundMessage
@@ -217,7 +218,7 @@ def deliver_due(*, until: float, stop: threading.Event | None = None) -> int:
         claim = send_order.claim(
             after_org=org_id, grace_seconds=_grace(), flight_seconds=requests_client.send_seconds()
         )
-        if isinstance(claim, send_order.Claim):
+        if isinstance(claim, send_order.SendClaim):
             org_id = claim.outgoing.target.org_id
             with _told_of(claim), _traced("deliver", claim):
                 _attempt(claim)
@@ -255,7 +256,7 @@ def settle_one() -> bool:
     return True
 
 
-def _look_up(claim: send_order.Claim) -> None:
+def _look_up(claim: send_order.SendClaim) -> None:
     if posted := send_results.receipt_of(claim):
         send_results.sent(claim, posted)
         return
@@ -264,13 +265,13 @@ def _look_up(claim: send_order.Claim) -> None:
         receipt = platforms.get(claim.outgoing.target.platform).find(lookup)
     except LookupPaused as error:
         send_results.look_later(claim, error, cursor=error.cursor)
-    except TemporaryError as error:
+    except TemporaryDeliveryError as error:
         send_results.look_later(claim, error)
-    except PermanentError as error:
+    except PermanentDeliveryError as error:
         send_results.given_up_unknown(claim, f"cannot tell whether it was posted: {error}")
     except Exception as error:
         log.exception("could not look up message %s", claim.outgoing.id)
-        send_results.look_later(claim, TemporaryError(str(error), code="lookup_failed"))
+        send_results.look_later(claim, TemporaryDeliveryError(str(error), code="lookup_failed"))
     else:
         if receipt is None:
             send_results.not_posted(claim)
@@ -287,7 +288,7 @@ def sweep() -> int:
     return 1
 
 
-def _attempt(claim: send_order.Claim) -> None:
+def _attempt(claim: send_order.SendClaim) -> None:
     if claim.age > CLAIM_SECONDS:
         send_results.given_back(claim)
         return
@@ -296,7 +297,7 @@ def _attempt(claim: send_order.Claim) -> None:
     def before_post() -> None:
         nonlocal has_posted
         if claim.age > POST_SECONDS:
-            raise TemporaryError("the connection took too long", code="claim_too_old", retry_after=0)
+            raise TemporaryDeliveryError("the connection took too long", code="claim_too_old", retry_after=0)
         has_posted = True
 
     platform = platforms.get(claim.outgoing.target.platform)
@@ -307,10 +308,10 @@ def _attempt(claim: send_order.Claim) -> None:
             send_results.held(claim, hold)
             return
         receipt = platform.send(claim.outgoing, thread=claim.thread, before_post=before_post)
-    except TemporaryError as error:
+    except TemporaryDeliveryError as error:
         opens_in = error.retry_after or 0.0
         send_results.try_later(claim, error)
-    except PermanentError as error:
+    except PermanentDeliveryError as error:
         send_results.given_up(claim, error)
     except UnknownOutcome as error:
         send_results.unknown(claim, error)
@@ -319,7 +320,7 @@ def _attempt(claim: send_order.Claim) -> None:
         if has_posted:
             send_results.unknown(claim, UnknownOutcome(repr(error), code="unexpected_error"))
         else:
-            send_results.try_later(claim, TemporaryError(repr(error), code="unexpected_error"))
+            send_results.try_later(claim, TemporaryDeliveryError(repr(error), code="unexpected_error"))
     else:
         send_results.sent(claim, receipt)
     finally:
@@ -329,13 +330,13 @@ def _attempt(claim: send_order.Claim) -> None:
         send_order.open_after(claim, seconds=opens_in)
 
 
-def _told_of(claim: send_order.Claim) -> AbstractContextManager[Any]:
+def _told_of(claim: send_order.SendClaim) -> AbstractContextManager[Any]:
     """Binds the message's ids to every log line while this process handles it."""
     outgoing = claim.outgoing
     return bound_contextvars(org=outgoing.target.org_id, owner=outgoing.owner_key, message=str(outgoing.id))
 
 
-def _traced(name: str, claim: send_order.Claim) -> AbstractContextManager[Any]:
+def _traced(name: str, claim: send_order.SendClaim) -> AbstractContextManager[Any]:
     outgoing, row = claim.outgoing, claim.row
     return tracing.span(
         name,

@@ -127,7 +127,7 @@ SELECT extract(epoch FROM LEAST(
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SendClaim:
     """A claimed message. `age` is the time since the claim, by this process's monotonic clock."""
 
     outgoing: Outgoing
@@ -147,7 +147,7 @@ def enter() -> int:
     return int(prepared_sql.first(_ENTER)[0])
 
 
-def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Claim | str | None:
+def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> SendClaim | str | None:
     """Claim the next message, from the next organisation after `after_org` and its lane that has waited longest.
 
     Returns None if no lane is due, and the organisation's name if its lane had nothing to give. Commits before it
@@ -171,7 +171,7 @@ def claim(*, after_org: str, grace_seconds: float, flight_seconds: float) -> Cla
     return claim_of(row, token=token, taken_at=taken_at)
 
 
-def open_after(claim: Claim, *, seconds: float) -> None:
+def open_after(claim: SendClaim, *, seconds: float) -> None:
     """End a claim: a paced lane opens in `seconds`; an unpaced lane is looked at now, for messages it blocked."""
     is_paced = platforms.get(claim.outgoing.target.platform).is_paced
     if is_paced or seconds > 0:
@@ -186,7 +186,7 @@ def seconds_until_due() -> float | None:
     return None if seconds is None else float(seconds)
 
 
-def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> Claim:
+def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> SendClaim:
     target = Target(row["org_id"], row["platform"], row["code"], row["type"], details_of(row["details"]))
     buttons = tuple(Button(*button) for button in details_of(row["buttons"]))
     change = details_of(row["change"])
@@ -196,7 +196,7 @@ def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> Claim:
         row["id"], target, row["text"], row["owner_key"], row["thread_key"], row["trace"], buttons, change
     )
     thread = row["opened_thread"] or ""
-    return Claim(outgoing=outgoing, token=token, lane=row["lane"], thread=thread, taken_at=taken_at, row=row)
+    return SendClaim(outgoing=outgoing, token=token, lane=row["lane"], thread=thread, taken_at=taken_at, row=row)
 
 
 def details_of(value: Any) -> Any:

@@ -25,7 +25,7 @@ from channels_integration.messages import (
     Hold,
     Outgoing,
     Receipt,
-    TemporaryError,
+    TemporaryDeliveryError,
     UnknownOutcome,
 )
 from infra import meters, prepared_sql
@@ -73,21 +73,21 @@ class _Overtaken(Exception):
     pass
 
 
-def claim_unsettled(*, grace_seconds: float) -> send_order.Claim | None:
+def claim_unsettled(*, grace_seconds: float) -> send_order.SendClaim | None:
     """Claim one message of unknown outcome whose grace is over, to look it up."""
     token, taken_at = uuid7(), time.monotonic()
     row = prepared_sql.first_by_name(_CLAIM_UNSETTLED, {"token": token, "grace": grace_seconds})
     return None if row is None else send_order.claim_of(row, token=token, taken_at=taken_at)
 
 
-def receipt_of(claim: send_order.Claim) -> Receipt | None:
+def receipt_of(claim: send_order.SendClaim) -> Receipt | None:
     """The receipt of a message that was posted, but that its handler has not recorded yet."""
     posted_as = claim.row["platform_message_id"]
     return Receipt(posted_as, claim.row["thread"]) if posted_as else None
 
 
 # --- Ends ------------------------------------------------------------------------------------------------------
-def sent(claim: send_order.Claim, receipt: Receipt) -> None:
+def sent(claim: send_order.SendClaim, receipt: Receipt) -> None:
     target = claim.outgoing.target
     known = {"platform_message_id": receipt.platform_message_id, "thread": receipt.thread}
 
@@ -108,25 +108,25 @@ def sent(claim: send_order.Claim, receipt: Receipt) -> None:
         _put_off(claim, status="unknown", **known)
 
 
-def given_up(claim: send_order.Claim, error: DeliveryError) -> None:
+def given_up(claim: send_order.SendClaim, error: DeliveryError) -> None:
     """Surely not posted, and will not be: a dead letter."""
     if not _give_up(claim, error.code, str(error)):
         _put_off(claim, status="pending")
 
 
-def given_up_unknown(claim: send_order.Claim, message: str) -> None:
+def given_up_unknown(claim: send_order.SendClaim, message: str) -> None:
     """Perhaps posted, and will not be sent again."""
     if not _give_up(claim, DELIVERY_UNKNOWN, message):
         _put_off(claim, status="unknown")
 
 
 # --- Not the end -----------------------------------------------------------------------------------------------
-def given_back(claim: send_order.Claim) -> None:
+def given_back(claim: send_order.SendClaim) -> None:
     """The attempt did not begin."""
     _wait(claim, {"status": "pending"}, in_seconds=0)
 
 
-def hold(claim: send_order.Claim) -> Hold | None:
+def hold(claim: send_order.SendClaim) -> Hold | None:
     """Ask the quiet hours of the message's owner. A message without an owner is never held."""
     if not claim.outgoing.owner_key:
         return None
@@ -134,7 +134,7 @@ def hold(claim: send_order.Claim) -> Hold | None:
     return handler(claim.outgoing, claim.row["created_at"])
 
 
-def held(claim: send_order.Claim, hold: Hold) -> None:
+def held(claim: send_order.SendClaim, hold: Hold) -> None:
     """Delay a message, and the later ones of its thread, until its owner's quiet hours end. Nothing was sent.
 
     If the later ones stayed in the lane, workers would poll it all night for messages that wait behind this one.
@@ -160,7 +160,7 @@ def held(claim: send_order.Claim, hold: Hold) -> None:
             )
 
 
-def try_later(claim: send_order.Claim, error: TemporaryError) -> None:
+def try_later(claim: send_order.SendClaim, error: TemporaryDeliveryError) -> None:
     failures = claim.row["failures"]
     _count_429(claim, error)
     if error.retry_after is None:
@@ -177,7 +177,7 @@ def try_later(claim: send_order.Claim, error: TemporaryError) -> None:
     _wait(claim, fields, in_seconds=_wait_seconds(error, failures))
 
 
-def unknown(claim: send_order.Claim, error: UnknownOutcome) -> None:
+def unknown(claim: send_order.SendClaim, error: UnknownOutcome) -> None:
     """Perhaps posted: to be looked up when the grace since the claim is over."""
     outcomes = claim.row["unknown_outcomes"] + 1
     _count(claim, "unknown", error.code)
@@ -185,7 +185,7 @@ def unknown(claim: send_order.Claim, error: UnknownOutcome) -> None:
     _write(claim, fields, in_seconds=max(0.0, settings.DELIVERY_GRACE_SECONDS - claim.age))
 
 
-def not_posted(claim: send_order.Claim) -> None:
+def not_posted(claim: send_order.SendClaim) -> None:
     """The history does not contain the message: it may be sent again, a limited number of times."""
     if claim.row["unknown_outcomes"] >= MOST_UNKNOWN_OUTCOMES:
         given_up_unknown(claim, f"{MOST_UNKNOWN_OUTCOMES} attempts ended without an answer")
@@ -193,7 +193,7 @@ def not_posted(claim: send_order.Claim) -> None:
     _wait(claim, {"status": "pending", "failures": 0, "history_cursor": ""}, in_seconds=0)
 
 
-def look_later(claim: send_order.Claim, error: TemporaryError, *, cursor: str = "") -> None:
+def look_later(claim: send_order.SendClaim, error: TemporaryDeliveryError, *, cursor: str = "") -> None:
     failures = claim.row["failures"]
     _count_429(claim, error)
     if error.retry_after is None:
@@ -205,7 +205,7 @@ def look_later(claim: send_order.Claim, error: TemporaryError, *, cursor: str = 
     _write(claim, fields, in_seconds=_wait_seconds(error, failures))
 
 
-def _is_old(claim: send_order.Claim) -> bool:
+def _is_old(claim: send_order.SendClaim) -> bool:
     """Whether its platform had enough time. Time in quiet hours does not count."""
     age: timedelta = _at(claim) - claim.row["created_at"]
     if age <= GIVE_UP_AFTER:
@@ -215,7 +215,7 @@ def _is_old(claim: send_order.Claim) -> bool:
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------
-def _give_up(claim: send_order.Claim, code: str, message: str) -> bool:
+def _give_up(claim: send_order.SendClaim, code: str, message: str) -> bool:
     said = _text(message)
     at = _at(claim)
     delivery = Delivery(claim.outgoing.id, claim.outgoing.owner_key, at, error_code=code, error_message=said)
@@ -223,7 +223,7 @@ def _give_up(claim: send_order.Claim, code: str, message: str) -> bool:
 
 
 def _end(
-    claim: send_order.Claim, delivery: Delivery, mark: dict[str, Any], after_mark: Callable[[], None] | None = None
+    claim: send_order.SendClaim, delivery: Delivery, mark: dict[str, Any], after_mark: Callable[[], None] | None = None
 ) -> bool:
     """False if the handler failed, and nothing was written."""
     handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
@@ -244,18 +244,18 @@ def _end(
     return True
 
 
-def _put_off(claim: send_order.Claim, **fields: Any) -> None:
+def _put_off(claim: send_order.SendClaim, **fields: Any) -> None:
     failures = min(claim.row["failures"] + 1, 1_000)
     _write(claim, {**fields, "failures": failures}, in_seconds=_backoff_seconds(failures))
 
 
-def _wait(claim: send_order.Claim, fields: dict[str, Any], *, in_seconds: float) -> None:
+def _wait(claim: send_order.SendClaim, fields: dict[str, Any], *, in_seconds: float) -> None:
     """Makes the message pending again; if its owner has withdrawn it meanwhile, end it."""
     if _write(claim, fields, in_seconds=in_seconds) == "withdrawn":
         _withdrawn(claim, is_doubtful=bool(fields.get("unknown_outcomes", claim.row["unknown_outcomes"])))
 
 
-def _withdrawn(claim: send_order.Claim, *, is_doubtful: bool) -> None:
+def _withdrawn(claim: send_order.SendClaim, *, is_doubtful: bool) -> None:
     """End a withdrawn message. If `is_doubtful`, it may have been received, and some platforms cannot look that up."""
     can_tell = platforms.get(claim.outgoing.target.platform).can_look_up or not is_doubtful
     code, said = _WITHDRAWN if can_tell else _WITHDRAWN_UNKNOWN
@@ -279,7 +279,7 @@ def _withdrawn(claim: send_order.Claim, *, is_doubtful: bool) -> None:
         log.exception("delivery handler failed for the withdrawn message %s", claim.outgoing.id)
 
 
-def _write(claim: send_order.Claim, fields: dict[str, Any], *, in_seconds: float | None = None) -> str:
+def _write(claim: send_order.SendClaim, fields: dict[str, Any], *, in_seconds: float | None = None) -> str:
     """One guarded UPDATE. Returns the message's new status, '' if the claim is no longer ours."""
     others = "".join(f", {name} = %({name})s" for name in fields if name != "status")
     due = ", due_at = clock_timestamp() + make_interval(secs => %(in_seconds)s)" if in_seconds is not None else ""
@@ -300,27 +300,27 @@ def _write(claim: send_order.Claim, fields: dict[str, Any], *, in_seconds: float
     return str(written[0]) if written else ""
 
 
-def _count(claim: send_order.Claim, outcome: str, code: str) -> None:
+def _count(claim: send_order.SendClaim, outcome: str, code: str) -> None:
     meters.add("deliveries", platform=_label(claim), outcome=outcome, code=code)
 
 
-def _label(claim: send_order.Claim) -> str:
+def _label(claim: send_order.SendClaim) -> str:
     """The platform for metrics. Bridges count as webhooks, because tenants choose their names."""
     return platforms.get(claim.outgoing.target.platform).name
 
 
-def _count_429(claim: send_order.Claim, error: TemporaryError) -> None:
+def _count_429(claim: send_order.SendClaim, error: TemporaryDeliveryError) -> None:
     if error.code in _TOO_MANY:
         meters.add("platform_429s", platform=_label(claim))
 
 
-def _at(claim: send_order.Claim) -> datetime:
+def _at(claim: send_order.SendClaim) -> datetime:
     """Now, by the database's clock."""
     taken: datetime = claim.row["taken_on"]
     return taken + timedelta(seconds=claim.age)
 
 
-def _wait_seconds(error: TemporaryError, failures: int) -> float:
+def _wait_seconds(error: TemporaryDeliveryError, failures: int) -> float:
     if error.retry_after is None:
         return _backoff_seconds(failures)
     return min(max(error.retry_after, 0.0), _LONGEST_RETRY_AFTER_SECONDS)

@@ -10,13 +10,13 @@ from celery.signals import worker_shutting_down
 
 from channels_integration import inbound, outbox
 from infra import database
-from infra.concurrency import Gate
+from infra.concurrency import ConcurrencyLimit
 
 log = logging.getLogger(__name__)
 # A worker entry works for this long, then others get the thread.
 _SLICE_SECONDS = 10.0
-_deliverers = Gate(3)
-_routers = Gate(2)
+_deliverers = ConcurrencyLimit(3)
+_routers = ConcurrencyLimit(2)
 _stopping = threading.Event()
 
 
@@ -39,10 +39,10 @@ def _until() -> float:
     return time.monotonic() + _SLICE_SECONDS
 
 
-def _serve(gate: Gate, work: Callable[[], int]) -> int:
+def _serve(limit: ConcurrencyLimit, work: Callable[[], int]) -> int:
     """Logs a database outage only: the next sweep rings again and opens a new session."""
     try:
-        return gate.answer(work)
+        return limit.answer(work)
     except database.Error as error:
         if not database.is_unavailable(error):
             raise

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 
-class Gate:
+class ConcurrencyLimit:
     """Limits concurrent `answer` calls. A doorbell at the limit is not lost: the next thread to finish looks again."""
 
     def __init__(self, places: int) -> None:

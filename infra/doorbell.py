@@ -36,9 +36,9 @@ _making = threading.Lock()
 
 
 @contextmanager
-def patience() -> Iterator[None]:
+def background_timeout() -> Iterator[None]:
     """This thread's rings wait up to 2 s instead of 0.2: for sweeps, which must reach Redis over a slow network too."""
-    _here.line = redis.patient
+    _here.line = redis.background
     try:
         yield
     finally:
@@ -63,7 +63,7 @@ def waiting(queue: str) -> int | None:
         return None
 
 
-def _line() -> redis.Line:
+def _line() -> redis.RedisConnections:
     return getattr(_here, "line", redis.quick)
 
 

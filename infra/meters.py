@@ -34,7 +34,7 @@ _MOST_SERIES = 2_000
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
-class _Tally:
+class _Counters:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.counts: defaultdict[Series, float] = defaultdict(float)
@@ -43,7 +43,7 @@ class _Tally:
         self.is_full = False
 
 
-_tally = _Tally()
+_counters = _Counters()
 
 
 def add(name: str, amount: float = 1, **labels: str) -> None:
@@ -64,13 +64,13 @@ def observe(name: str, seconds: float, **labels: str) -> None:
 
 def flush() -> bool:
     """Add the counts since the last flush to the totals. Returns False, and keeps them, if Redis did not take them."""
-    tally = _tally
-    with tally.lock:
-        counts, tally.counts = tally.counts, defaultdict(float)
+    counters = _counters
+    with counters.lock:
+        counts, counters.counts = counters.counts, defaultdict(float)
     if not counts:
         return True
     try:
-        with redis.patient.client() as client:
+        with redis.background.client() as client:
             pipeline = client.pipeline(transaction=False)
             for (name, labels), amount in counts.items():
                 field = json.dumps([name, dict(labels)], separators=(",", ":"))
@@ -78,9 +78,9 @@ def flush() -> bool:
             pipeline.execute()
     except redis.Unavailable as error:
         log.debug("could not add counts: %s", error)
-        with tally.lock:
+        with counters.lock:
             for series, amount in counts.items():
-                tally.counts[series] += amount
+                counters.counts[series] += amount
         return False
     return True
 
@@ -89,7 +89,7 @@ def totals() -> dict[Series, float] | None:
     """All totals, with this process's latest counts; None if Redis does not answer."""
     flush()
     try:
-        with redis.patient.client() as client:
+        with redis.background.client() as client:
             found: Any = client.hgetall(KEY)
     except redis.Unavailable:
         return None
@@ -101,19 +101,19 @@ def totals() -> dict[Series, float] | None:
 
 
 def _add(amounts: dict[Series, float]) -> None:
-    tally = _tally
-    with tally.lock:
+    counters = _counters
+    with counters.lock:
         for series, amount in amounts.items():
-            if series not in tally.known:
-                if len(tally.known) >= _MOST_SERIES:
-                    if not tally.is_full:
+            if series not in counters.known:
+                if len(counters.known) >= _MOST_SERIES:
+                    if not counters.is_full:
                         log.error("too many series: %s is not counted", series[0])
-                    tally.is_full = True
+                    counters.is_full = True
                     continue
-                tally.known.add(series)
-            tally.counts[series] += amount
-        if tally.thread is None:
-            tally.thread = threads.start_vital("tally", _flush_for_ever)
+                counters.known.add(series)
+            counters.counts[series] += amount
+        if counters.thread is None:
+            counters.thread = threads.start_vital("meters", _flush_for_ever)
 
 
 def _flush_for_ever() -> None:
@@ -123,8 +123,8 @@ def _flush_for_ever() -> None:
 
 def _begin_anew() -> None:
     """A fork does not inherit its parent's thread, and must not add its parent's counts."""
-    global _tally
-    _tally = _Tally()
+    global _counters
+    _counters = _Counters()
 
 
 os.register_at_fork(after_in_child=_begin_anew)

@@ -24,7 +24,7 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-__all__ = ["Client", "Line", "Unavailable", "patient", "quick"]
+__all__ = ["Client", "RedisConnections", "Unavailable", "background", "quick"]
 
 Client = redis.Redis
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Unavailable(Exception):
     """Redis is down, unreachable, too slow, full or read-only."""
 
 
-class Line:
+class RedisConnections:
     """The connections of this process to Redis that share a time-out, and whether Redis answers over them."""
 
     def __init__(self, name: str, timeout_seconds: float) -> None:
@@ -95,9 +95,9 @@ class Line:
 
 # For requests and turns. A POST makes two calls and must answer within 500 ms while Redis is down; only one call in a
 # second waits for Redis then.
-quick = Line("quick", 0.2)
+quick = RedisConnections("quick", 0.2)
 # For background threads. Over a slow network they reach Redis where the quick calls do not.
-patient = Line("patient", 2.0)
+background = RedisConnections("background", 2.0)
 
-for _line in (quick, patient):
+for _line in (quick, background):
     os.register_at_fork(after_in_child=_line.begin_anew)

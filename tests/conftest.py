@@ -77,7 +77,7 @@ def patient_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     count bells or requests would fail. Those about a Redis that keeps quiet state the service's own time-outs."""
     from infra import redis
 
-    for line in (redis.quick, redis.patient):
+    for line in (redis.quick, redis.background):
         monkeypatch.setattr(line, "timeout_seconds", PATIENCE)
 
 

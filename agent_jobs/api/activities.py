@@ -37,7 +37,7 @@ class ActivitySource(serializers.Serializer[Any]):
     channel_code = serializers.CharField(required=False)
 
 
-class Activity(serializers.Serializer[Any]):
+class ActivitySerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     org_id = serializers.CharField()
     activity_type_code = serializers.CharField()
@@ -54,7 +54,7 @@ class Activity(serializers.Serializer[Any]):
     source = ActivitySource()  # type: ignore[assignment]
 
 
-ActivityPage = inline_serializer("ActivityPage", {"data": Activity(many=True), "meta": PageMeta()})
+ActivityPage = inline_serializer("ActivityPage", {"data": ActivitySerializer(many=True), "meta": PageMeta()})
 
 
 def chat_id(platform: str | None, channel_code: str | None, thread: str | None) -> str | None:

@@ -40,7 +40,7 @@ class AppTokenRequest(StrictSerializer):
     )
 
 
-class AppToken(serializers.Serializer[Any]):
+class AppTokenSerializer(serializers.Serializer[Any]):
     public_id = serializers.CharField(help_text="The token's first characters; may be shown and logged.")
     org_id = serializers.CharField()
     app = serializers.CharField()
@@ -53,15 +53,15 @@ class AppToken(serializers.Serializer[Any]):
     revoked_at = serializers.DateTimeField(required=False)
 
 
-class NewAppToken(AppToken):
+class NewAppToken(AppTokenSerializer):
     token = serializers.CharField(required=False, help_text="Shown once: a repeated Idempotency-Key does not get it.")
 
 
-AppTokenItem = inline_serializer("AppTokenItem", {"data": AppToken(), "meta": ItemMeta()})
+AppTokenItem = inline_serializer("AppTokenItem", {"data": AppTokenSerializer(), "meta": ItemMeta()})
 NewAppTokenItem = inline_serializer("NewAppTokenItem", {"data": NewAppToken(), "meta": ItemMeta()})
-AppTokenPage = inline_serializer("AppTokenPage", {"data": AppToken(many=True), "meta": PageMeta()})
+AppTokenPage = inline_serializer("AppTokenPage", {"data": AppTokenSerializer(many=True), "meta": PageMeta()})
 RevokedAppToken = inline_serializer(
-    "RevokedAppToken", {"data": AppToken(), "meta": ItemMeta(), "message": serializers.CharField()}
+    "RevokedAppToken", {"data": AppTokenSerializer(), "meta": ItemMeta(), "message": serializers.CharField()}
 )
 
 
@@ -82,7 +82,7 @@ def answer(row: queries.Row) -> dict[str, Any]:
     )
 
 
-class _Admins(Resource):
+class _AppTokenAdmin(Resource):
     level = scopes.Level.ADMIN
 
     def item(self, token: Any) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class _Admins(Resource):
         return {"data": shown, "meta": {"org_id": self.org_id, "id": shown["public_id"]}}
 
 
-class AppTokens(_Admins):
+class AppTokens(_AppTokenAdmin):
     @operation(
         "app_tokens_list",
         "List app tokens",
@@ -137,7 +137,7 @@ class AppTokens(_Admins):
         return self.once(effect, finish=with_secret)
 
 
-class AppTokenDetail(_Admins):
+class AppTokenDetail(_AppTokenAdmin):
     @operation("app_tokens_retrieve", "Get an app token", answers={200: AppTokenItem}, refused=(404,))
     def get(self, request: Request, public_id: str) -> Response:
         self.asked()

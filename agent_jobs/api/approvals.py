@@ -34,7 +34,7 @@ class DecisionRequest(StrictSerializer):
     reason = Text(max_length=MAX_REASON, required=False, allow_blank=True, help_text="The agent sees it.")
 
 
-class Approval(serializers.Serializer[Any]):
+class ApprovalSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     org_id = serializers.CharField()
     job_id = serializers.CharField()
@@ -72,9 +72,9 @@ class ApprovalsMeta(serializers.Serializer[Any]):
     count = serializers.IntegerField()
 
 
-ApprovalItem = inline_serializer("ApprovalItem", {"data": Approval(), "meta": ItemMeta()})
-ApprovalPage = inline_serializer("ApprovalPage", {"data": Approval(many=True), "meta": PageMeta()})
-ApprovalList = inline_serializer("ApprovalList", {"data": Approval(many=True), "meta": ApprovalsMeta()})
+ApprovalItem = inline_serializer("ApprovalItem", {"data": ApprovalSerializer(), "meta": ItemMeta()})
+ApprovalPage = inline_serializer("ApprovalPage", {"data": ApprovalSerializer(many=True), "meta": PageMeta()})
+ApprovalList = inline_serializer("ApprovalList", {"data": ApprovalSerializer(many=True), "meta": ApprovalsMeta()})
 
 
 def answer(row: queries.Row) -> dict[str, Any]:

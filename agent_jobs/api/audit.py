@@ -20,7 +20,7 @@ SORTING = paging.Sorting("audit", {"at": "at"}, default="at:desc")
 QUERY = SORTING.params()
 
 
-class AuditEntry(serializers.Serializer[Any]):
+class AuditEntrySerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     org_id = serializers.CharField()
     at = serializers.DateTimeField()
@@ -33,7 +33,7 @@ class AuditEntry(serializers.Serializer[Any]):
     after = Object(required=False, help_text="Changed fields after the change.")
 
 
-AuditPage = inline_serializer("AuditPage", {"data": AuditEntry(many=True), "meta": PageMeta()})
+AuditPage = inline_serializer("AuditPage", {"data": AuditEntrySerializer(many=True), "meta": PageMeta()})
 
 
 def answer(row: queries.Row) -> dict[str, Any]:

@@ -180,9 +180,9 @@ class Resource(APIView):
             message = f"must be 1 to {idempotency.MAX_KEY} printable ASCII characters"
             raise Invalid(FieldError("Idempotency-Key", "invalid", message))
 
-        def rendered() -> idempotency.Answer:
+        def rendered() -> idempotency.StoredAnswer:
             status, answer = effect()
-            return idempotency.Answer(status, JSONRenderer().render(answer).decode())
+            return idempotency.StoredAnswer(status, JSONRenderer().render(answer).decode())
 
         kept = idempotency.once(self.org_id, key, fingerprint=_fingerprint(self.request), effect=rendered)
         if not kept.is_repeated:

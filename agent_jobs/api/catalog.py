@@ -144,7 +144,7 @@ class Entry(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-class JobType(Entry):
+class JobTypeSerializer(Entry):
     runner = serializers.CharField()
     params_schema = serializers.DictField(required=False, help_text="In lists with include=schema.")
     result_schema = serializers.DictField(required=False, help_text="If set; in lists as params_schema.")
@@ -156,7 +156,7 @@ class JobType(Entry):
     max_cost_per_day = serializers.FloatField(required=False, help_text="If there is a cap.")
 
 
-class Profile(Entry):
+class ProfileSerializer(Entry):
     instructions = serializers.CharField()
     model = serializers.CharField()
     allowed_tools = serializers.ListField(
@@ -169,10 +169,10 @@ class Profile(Entry):
     context_tokens = serializers.IntegerField(required=False, help_text="If set.")
 
 
-JobTypeItem = inline_serializer("JobTypeItem", {"data": JobType(), "meta": ItemMeta()})
-JobTypePage = inline_serializer("JobTypePage", {"data": JobType(many=True), "meta": PageMeta()})
-ProfileItem = inline_serializer("ProfileItem", {"data": Profile(), "meta": ItemMeta()})
-ProfilePage = inline_serializer("ProfilePage", {"data": Profile(many=True), "meta": PageMeta()})
+JobTypeItem = inline_serializer("JobTypeItem", {"data": JobTypeSerializer(), "meta": ItemMeta()})
+JobTypePage = inline_serializer("JobTypePage", {"data": JobTypeSerializer(many=True), "meta": PageMeta()})
+ProfileItem = inline_serializer("ProfileItem", {"data": ProfileSerializer(), "meta": ItemMeta()})
+ProfilePage = inline_serializer("ProfilePage", {"data": ProfileSerializer(many=True), "meta": PageMeta()})
 Removed = inline_serializer("Removed", {"meta": ItemMeta(), "message": serializers.CharField()})
 
 

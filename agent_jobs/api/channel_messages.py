@@ -59,21 +59,21 @@ class PressRequest(StrictSerializer):
     )
 
 
-class Button(serializers.Serializer[Any]):
+class ButtonSerializer(serializers.Serializer[Any]):
     label = serializers.CharField()  # type: ignore[assignment]
     value = serializers.CharField(help_text="Send this to press it.")
     arguments = Object(required=False, help_text="The arguments that it approves. A press may send others.")
     arguments_schema = Object(required=False, help_text="The JSON schema for arguments sent instead.")
 
 
-class Message(serializers.Serializer[Any]):
+class MessageSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     channel_code = serializers.CharField()
     direction = serializers.ChoiceField(["in", "out"])
     author = serializers.CharField()
     text = serializers.CharField()
     job_id = serializers.CharField(required=False)
-    buttons = Button(many=True, required=False, help_text="Only while they can be pressed.")
+    buttons = ButtonSerializer(many=True, required=False, help_text="Only while they can be pressed.")
     created_at = serializers.DateTimeField()
 
 
@@ -82,8 +82,8 @@ class MessagesMeta(OrgMeta):
     limit = serializers.IntegerField()
 
 
-MessageItem = inline_serializer("MessageItem", {"data": Message(), "meta": OrgMeta()})
-MessageList = inline_serializer("MessageList", {"data": Message(many=True), "meta": MessagesMeta()})
+MessageItem = inline_serializer("MessageItem", {"data": MessageSerializer(), "meta": OrgMeta()})
+MessageList = inline_serializer("MessageList", {"data": MessageSerializer(many=True), "meta": MessagesMeta()})
 
 
 def _answers(org_id: str, messages: Sequence[Any], code: str) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ class InstallationRequest(StrictSerializer):
     name = Name(max_length=200, required=False)
 
 
-class Channel(serializers.Serializer[Any]):
+class ChannelSerializer(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     platform = serializers.CharField()
     code = serializers.CharField()
@@ -59,7 +59,7 @@ class Channel(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-class Installation(serializers.Serializer[Any]):
+class InstallationSerializer(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     platform = serializers.CharField()
     team_id = serializers.CharField()
@@ -75,10 +75,12 @@ class OrgMeta(serializers.Serializer[Any]):
     org_id = serializers.CharField()
 
 
-ChannelItem = inline_serializer("ChannelItem", {"data": Channel(), "meta": OrgMeta()})
-ChannelList = inline_serializer("ChannelList", {"data": Channel(many=True), "meta": PageMeta()})
-InstallationItem = inline_serializer("InstallationItem", {"data": Installation(), "meta": OrgMeta()})
-InstallationList = inline_serializer("InstallationList", {"data": Installation(many=True), "meta": PageMeta()})
+ChannelItem = inline_serializer("ChannelItem", {"data": ChannelSerializer(), "meta": OrgMeta()})
+ChannelList = inline_serializer("ChannelList", {"data": ChannelSerializer(many=True), "meta": PageMeta()})
+InstallationItem = inline_serializer("InstallationItem", {"data": InstallationSerializer(), "meta": OrgMeta()})
+InstallationList = inline_serializer(
+    "InstallationList", {"data": InstallationSerializer(many=True), "meta": PageMeta()}
+)
 Unregistered = inline_serializer("Unregistered", {"meta": OrgMeta(), "message": serializers.CharField()})
 
 

@@ -77,7 +77,7 @@ class HoursRequest(StrictSerializer):
     hours = StatedHours()
 
 
-class Hours(serializers.Serializer[Any]):
+class HoursSerializer(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     kind = serializers.ChoiceField(["organization", "channel", "person"])
     platform = serializers.CharField(required=False, help_text="For a channel or a person.")
@@ -91,8 +91,8 @@ class HoursMeta(serializers.Serializer[Any]):
     org_id = serializers.CharField()
 
 
-HoursItem = inline_serializer("HoursItem", {"data": Hours(), "meta": HoursMeta()})
-HoursPage = inline_serializer("HoursPage", {"data": Hours(many=True), "meta": PageMeta()})
+HoursItem = inline_serializer("HoursItem", {"data": HoursSerializer(), "meta": HoursMeta()})
+HoursPage = inline_serializer("HoursPage", {"data": HoursSerializer(many=True), "meta": PageMeta()})
 RemovedHours = inline_serializer("RemovedHours", {"meta": HoursMeta(), "message": serializers.CharField()})
 
 

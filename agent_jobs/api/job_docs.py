@@ -5,8 +5,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
-from agent_jobs.api.activities import Activity
-from agent_jobs.api.approvals import Approval
+from agent_jobs.api.activities import ActivitySerializer
+from agent_jobs.api.approvals import ApprovalSerializer
 from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
 from agent_jobs.api.fields import Object
 from agent_jobs.states import JobStatus, TaskStatus
@@ -51,7 +51,7 @@ class JobFlags(serializers.Serializer[Any]):
     ignore_cooldown = serializers.BooleanField()
 
 
-class Job(serializers.Serializer[Any]):
+class JobSerializer(serializers.Serializer[Any]):
     id = serializers.CharField(help_text="The same as job_id.")
     job_id = serializers.CharField()
     org_id = serializers.CharField()
@@ -90,10 +90,10 @@ class Job(serializers.Serializer[Any]):
     activities_count = serializers.IntegerField()
     replay_of = serializers.CharField(required=False, help_text="The job that this one replays.")
     retry_count = serializers.IntegerField(required=False, help_text="How many times it was retried, if ever.")
-    Activities = Activity(many=True, required=False)
+    Activities = ActivitySerializer(many=True, required=False)
 
 
-class Holder(serializers.Serializer[Any]):
+class HolderSerializer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(["job", "message"])
     id = serializers.CharField()
     state = serializers.CharField(help_text="The job's status, or the message's status in the outbox.")
@@ -101,21 +101,21 @@ class Holder(serializers.Serializer[Any]):
 
 
 @extend_schema_field({"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string"}], "nullable": True})
-class Place(serializers.Field):  # type: ignore[type-arg]
+class PlaceInQueue(serializers.Field):  # type: ignore[type-arg]
     pass
 
 
-class Explanation(serializers.Serializer[Any]):
+class ExplanationSerializer(serializers.Serializer[Any]):
     state = serializers.CharField(help_text="Why it is not running, or what it waits for: one sentence for people.")
     rule = serializers.CharField(
         help_text="scheduled, cooldown, no_workers, unknown_runner, unknown_wait, org_cap, job_type_cap, channel_cap,"
         " queue, running, lease_lapsed, waiting_for_reply, retry, delivery, approval, quiet_hours or ended; later"
         " releases may add more."
     )
-    blocked_by = Holder(
+    blocked_by = HolderSerializer(
         many=True, help_text="At most 20: the jobs that use up a cap, or the messages that are not delivered."
     )
-    place_in_queue = Place(
+    place_in_queue = PlaceInQueue(
         help_text='Among the organization\'s ready jobs in the same queue: 1 is next; "10000+" if it is further back.'
     )
     estimated_start = serializers.DateTimeField(
@@ -126,12 +126,12 @@ class Explanation(serializers.Serializer[Any]):
     unblocks = serializers.ListField(child=serializers.CharField(), help_text="Events that would each let it go on.")
 
 
-class JobInDetail(Job):
-    explanation = Explanation(required=False, help_text="With include=explanation.")
+class JobInDetail(JobSerializer):
+    explanation = ExplanationSerializer(required=False, help_text="With include=explanation.")
     delay_minutes = serializers.IntegerField()
     delay_seconds = serializers.IntegerField(help_text="The random delay that was drawn.")
     requested_scheduled_at = serializers.DateTimeField(required=False)
-    approvals = Approval(many=True, required=False, help_text="Pending approvals that it waits for.")
+    approvals = ApprovalSerializer(many=True, required=False, help_text="Pending approvals that it waits for.")
     budget_granted = Object(
         required=False, help_text="Amounts that people added to its own caps, if any: `max_tokens`, `max_cost`."
     )
@@ -169,7 +169,7 @@ class JobPageMeta(PageMeta):
     activities_truncated = serializers.BooleanField(required=False)
 
 
-JobPage = inline_serializer("JobPage", {"data": Job(many=True), "meta": JobPageMeta()})
+JobPage = inline_serializer("JobPage", {"data": JobSerializer(many=True), "meta": JobPageMeta()})
 
 
 class CanceledMeta(serializers.Serializer[Any]):

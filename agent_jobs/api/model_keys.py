@@ -27,7 +27,7 @@ class ModelKeyRequest(StrictSerializer):
     )
 
 
-class ModelKey(serializers.Serializer[Any]):
+class ModelKeySerializer(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     provider = serializers.CharField()
     key = serializers.CharField(help_text=f"Always {audit_log.MASK}.")
@@ -42,8 +42,8 @@ class ModelKeysMeta(serializers.Serializer[Any]):
     total = serializers.IntegerField()
 
 
-ModelKeyItem = inline_serializer("ModelKeyItem", {"data": ModelKey(), "meta": ItemMeta()})
-ModelKeyList = inline_serializer("ModelKeyList", {"data": ModelKey(many=True), "meta": ModelKeysMeta()})
+ModelKeyItem = inline_serializer("ModelKeyItem", {"data": ModelKeySerializer(), "meta": ItemMeta()})
+ModelKeyList = inline_serializer("ModelKeyList", {"data": ModelKeySerializer(many=True), "meta": ModelKeysMeta()})
 RemovedModelKey = inline_serializer("RemovedModelKey", {"meta": ItemMeta(), "message": serializers.CharField()})
 
 
@@ -60,7 +60,7 @@ def _shown(key: Any) -> dict[str, Any]:
     )
 
 
-class _Admins(Resource):
+class _ModelKeyAdmin(Resource):
     level = scopes.Level.ADMIN
 
     def item(self, key: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class _Admins(Resource):
         return {"org_id": self.org_id, "id": provider}
 
 
-class ModelKeys(_Admins):
+class ModelKeys(_ModelKeyAdmin):
     @operation("model_keys_list", "List keys for models", answers={200: ModelKeyList}, refused=(404,))
     def get(self, request: Request, org_id: str) -> Response:
         self.asked()
@@ -79,7 +79,7 @@ class ModelKeys(_Admins):
         return Response({"data": shown, "meta": {"org_id": self.org_id, "count": len(shown), "total": len(shown)}})
 
 
-class ModelKeyDetail(_Admins):
+class ModelKeyDetail(_ModelKeyAdmin):
     @operation("model_keys_retrieve", "Get a key for models", answers={200: ModelKeyItem}, refused=(404,))
     def get(self, request: Request, org_id: str, provider: str) -> Response:
         self.asked()

@@ -48,29 +48,29 @@ class TooManyStreams(APIException):
         self.status_code = status
 
 
-class Place:
+class AnswerSlot:
     """One slot of the limits on open answers. `leave` is safe to call twice; garbage collection also calls it."""
 
-    _guard = threading.RLock()  # reentrant: garbage collection may call `leave` of one inside `__init__` of another
+    _lock = threading.RLock()  # reentrant: garbage collection may call `leave` of one inside `__init__` of another
     _taken: Counter[str] = Counter()
 
     def __init__(self, org_id: str) -> None:
         self._org_id, self._is_taken = org_id, False
-        with Place._guard:
-            if Place._taken.total() >= settings.STREAMS:
+        with AnswerSlot._lock:
+            if AnswerSlot._taken.total() >= settings.STREAMS:
                 raise TooManyStreams(503, "too many streams and waits are open in this process; try again soon")
-            if Place._taken[org_id] >= settings.STREAMS_PER_ORG:
+            if AnswerSlot._taken[org_id] >= settings.STREAMS_PER_ORG:
                 raise TooManyStreams(429, "the organization has too many streams and waits open")
-            Place._taken[org_id] += 1
+            AnswerSlot._taken[org_id] += 1
             self._is_taken = True
 
     def leave(self) -> None:
-        with Place._guard:
+        with AnswerSlot._lock:
             if self._is_taken:
                 self._is_taken = False
-                Place._taken[self._org_id] -= 1
-                if not Place._taken[self._org_id]:
-                    del Place._taken[self._org_id]
+                AnswerSlot._taken[self._org_id] -= 1
+                if not AnswerSlot._taken[self._org_id]:
+                    del AnswerSlot._taken[self._org_id]
 
     def __del__(self) -> None:
         self.leave()
@@ -85,16 +85,16 @@ class OpenAnswer:
     def __init__(self, org_id: str, token_pk: int, *, seconds: float) -> None:
         self.org_id, self.token_pk = org_id, token_pk
         self.until = time.monotonic() + min(seconds, settings.STREAM_SECONDS)
-        self.place = Place(org_id)
+        self.place = AnswerSlot(org_id)
 
 
-class OfJob(OpenAnswer):
+class OpenJobAnswer(OpenAnswer):
     def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seconds: float) -> None:
         super().__init__(org_id, token_pk, seconds=seconds)
         self.job_id = job_id
 
 
-class EventStream(OfJob):
+class EventStream(OpenJobAnswer):
     """`told` is the number of the last activity that the client has."""
 
     kind = "events"
@@ -104,7 +104,7 @@ class EventStream(OfJob):
         self.told = told
 
 
-class Wait(OfJob):
+class Wait(OpenJobAnswer):
     """Waits until the job's version differs from `seen`, the version that the client knows."""
 
     def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seen: str, seconds: float) -> None:
@@ -169,17 +169,17 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
 
 
 def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
-    standings = queries.standings((one.org_id, one.job_id) for one in opened if isinstance(one, OfJob))
+    standings = queries.standings((one.org_id, one.job_id) for one in opened if isinstance(one, OpenJobAnswer))
     with_news = web_messages.with_news({one.place_in_channel for one in opened if isinstance(one, MessagesWait)})
     living = app_tokens.living({one.token_pk for one in opened})
     found = [Found() for _ in opened]
-    behind: list[tuple[EventStream, queries.Standing, Found]] = []
+    behind: list[tuple[EventStream, queries.JobProgress, Found]] = []
     for one, new in zip(opened, found, strict=True):
         if one.token_pk not in living:
             _break_off(one, new, "revoked", "unauthenticated", UNAUTHENTICATED)
         elif isinstance(one, MessagesWait):
             new.end = "changed" if one.place_in_channel in with_news else ""
-        elif isinstance(one, OfJob):
+        elif isinstance(one, OpenJobAnswer):
             standing = standings.get((one.org_id, one.job_id))
             if standing is None:
                 _break_off(one, new, "gone", "job_not_found", "the job is no longer there")
@@ -196,7 +196,7 @@ def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
     return found
 
 
-def _tell(behind: Sequence[tuple[EventStream, queries.Standing, Found]]) -> None:
+def _tell(behind: Sequence[tuple[EventStream, queries.JobProgress, Found]]) -> None:
     rows = queries.activities_after({(one.job_id, one.told) for one, _, _ in behind}, per_job=sse.PAGE)
     frames = {
         job_id: [(row["number"], sse.event("activity", activities.answer(row), number=row["number"])) for row in of]
@@ -212,7 +212,7 @@ def _tell(behind: Sequence[tuple[EventStream, queries.Standing, Found]]) -> None
         one.told = new.told
 
 
-def _end(one: EventStream, standing: queries.Standing, new: Found) -> None:
+def _end(one: EventStream, standing: queries.JobProgress, new: Found) -> None:
     if standing.status in TERMINAL:
         updated_at = stamp(_EPOCH + standing.updated_at * _MICROSECOND)
         told = {"job_id": str(one.job_id), "job_status": standing.status, "updated_at": updated_at}

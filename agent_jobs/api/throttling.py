@@ -29,7 +29,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from agent_jobs.tenants import app_tokens, rate_limits
-from agent_jobs.tenants.rate_limits import Limit, Standing
+from agent_jobs.tenants.rate_limits import Limit, LimitState
 
 _MOST_REMEMBERED = 10_000
 _LOOK_UPS_A_SECOND = 10
@@ -132,7 +132,7 @@ def succeeded(plain_token: str) -> None:
 
 
 def add_headers(request: HttpRequest | Request, response: HttpResponseBase) -> None:
-    standings: Iterable[Standing] = getattr(getattr(request, "_request", request), "rate_standings", ())
+    standings: Iterable[LimitState] = getattr(getattr(request, "_request", request), "rate_standings", ())
     if standings:
         response["RateLimit-Policy"] = ", ".join(f'"{at.name}";q={at.quota};w={at.window_seconds}' for at in standings)
         response["RateLimit"] = ", ".join(

@@ -33,7 +33,7 @@ class ToolSecretRequest(StrictSerializer):
     )
 
 
-class ToolSecret(serializers.Serializer[Any]):
+class ToolSecretSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     org_id = serializers.CharField()
     value = serializers.CharField(help_text="Always ******.")
@@ -44,8 +44,8 @@ class ToolSecret(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-ToolSecretItem = inline_serializer("ToolSecretItem", {"data": ToolSecret(), "meta": ItemMeta()})
-ToolSecretPage = inline_serializer("ToolSecretPage", {"data": ToolSecret(many=True), "meta": PageMeta()})
+ToolSecretItem = inline_serializer("ToolSecretItem", {"data": ToolSecretSerializer(), "meta": ItemMeta()})
+ToolSecretPage = inline_serializer("ToolSecretPage", {"data": ToolSecretSerializer(many=True), "meta": PageMeta()})
 RemovedToolSecret = inline_serializer("RemovedToolSecret", {"meta": ItemMeta(), "message": serializers.CharField()})
 
 
@@ -60,7 +60,7 @@ def shown(row: queries.Row) -> dict[str, Any]:
     }
 
 
-class _Admins(Resource):
+class _ToolSecretAdmin(Resource):
     level = scopes.Level.ADMIN
 
     def item(self, secret: Any) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class _Admins(Resource):
         return {"data": shown(row), "meta": {"org_id": self.org_id, "id": row["name"]}}
 
 
-class ToolSecrets(_Admins):
+class ToolSecrets(_ToolSecretAdmin):
     @operation(
         "tool_secrets_list",
         "List the secrets of tools",
@@ -85,7 +85,7 @@ class ToolSecrets(_Admins):
         return Response({"data": [shown(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
 
 
-class ToolSecretDetail(_Admins):
+class ToolSecretDetail(_ToolSecretAdmin):
     @operation("tool_secrets_retrieve", "Get a secret's name", answers={200: ToolSecretItem}, refused=(404,))
     def get(self, request: Request, name: str) -> Response:
         self.asked()

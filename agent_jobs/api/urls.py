@@ -68,7 +68,7 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("tool-secrets", tool_secrets.ToolSecrets.as_view(**kwargs)),
         path("tool-secrets/<str:name>", tool_secrets.ToolSecretDetail.as_view(**kwargs)),
         path("activities", activities.Activities.as_view(**kwargs)),
-        path("usage", usage.Usage.as_view(**kwargs)),
+        path("usage", usage.UsageReport.as_view(**kwargs)),
         *_catalog("organizations/<str:org_id>", **kwargs),
         path("organizations/<str:org_id>/model-keys", model_keys.ModelKeys.as_view(**kwargs)),
         path("organizations/<str:org_id>/model-keys/<str:provider>", model_keys.ModelKeyDetail.as_view(**kwargs)),

@@ -49,7 +49,7 @@ def sums(row: queries.Row) -> dict[str, int | float]:
     return {name: number(row[f"{name}_sum"]) if name == "cost" else row[f"{name}_sum"] for name in _SUMS}
 
 
-class Usage(Resource):
+class UsageReport(Resource):
     @operation(
         "usage_list",
         "Add up usage and cost",

@@ -18,11 +18,11 @@ from infra import doorbell
 def _ringing(work: Callable[[], int]) -> Callable[[], int]:
     """Allow the doorbells of `work` longer timeouts on a bad connection to Redis, because nobody waits for them."""
 
-    def patient() -> int:
-        with doorbell.patience():
+    def rung() -> int:
+        with doorbell.background_timeout():
             return work()
 
-    return patient
+    return rung
 
 
 DUTIES = (
@@ -41,10 +41,10 @@ DUTIES = (
         bell="prune",
         every=60.0,
         notes_itself=True,
-        on_standby=False,
+        is_polled=False,
     ),
-    Duty("measure", stored_bytes.measure_due, bell="measure", every=10.0, notes_itself=True, on_standby=False),
-    Duty("erase", org_closing.erase_orgs, bell="erase", every=60.0, notes_itself=True, on_standby=False),
+    Duty("measure", stored_bytes.measure_due, bell="measure", every=10.0, notes_itself=True, is_polled=False),
+    Duty("erase", org_closing.erase_orgs, bell="erase", every=60.0, notes_itself=True, is_polled=False),
 )
 BELLS: dict[str, tuple[Duty, ...]] = {
     bell: tuple(duty for duty in DUTIES if duty.bell == bell) for bell in dict.fromkeys(duty.bell for duty in DUTIES)
@@ -59,8 +59,8 @@ def every(bell: str) -> float:
 def serve(bell: str, *, is_rung: bool = False) -> int:
     """Run the duties of a doorbell. `is_rung`: a doorbell arrived, as opposed to polling."""
     # Workers also ring for the other duties when work is left over, which says nothing about beat.
-    return duty_rounds.serve(bell, BELLS[bell], is_rung=is_rung and is_on_standby(bell))
+    return duty_rounds.serve(bell, BELLS[bell], is_rung=is_rung and is_polled(bell))
 
 
-def is_on_standby(bell: str) -> bool:
-    return all(duty.on_standby for duty in BELLS[bell])
+def is_polled(bell: str) -> bool:
+    return all(duty.is_polled for duty in BELLS[bell])

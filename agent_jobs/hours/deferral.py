@@ -25,7 +25,7 @@ from uuid import UUID
 from agent_jobs.errors import Unsupported
 from agent_jobs.hours import quiet_times
 from agent_jobs.hours.calendar import Hours
-from agent_jobs.hours.quiet_times import OfJob
+from agent_jobs.hours.quiet_times import JobHours
 from agent_jobs.lifecycle import Claim
 from agent_jobs.models import Job
 from channels_integration.messages import Hold, Outgoing
@@ -98,7 +98,7 @@ def put_off_deadline(job: Job) -> bool:
     return True
 
 
-def _deadline(found: OfJob) -> datetime | None:
+def _deadline(found: JobHours) -> datetime | None:
     if found.counts_from is None:
         return None
     return found.hours.after(found.counts_from, timedelta(minutes=found.deadline_minutes))

@@ -237,7 +237,7 @@ WHERE j.id = %s AND j.org_id = %s
 
 
 @dataclass(frozen=True, slots=True)
-class OfJob:
+class JobHours:
     """The hours that hold for a job at `now`, by the database's clock. `counts_from` is set if quiet hours do not count
     for its deadline: the moment from which open time counts.
     """
@@ -249,7 +249,7 @@ class OfJob:
     counts_from: datetime | None
 
 
-def of_job(org_id: str, job_id: UUID | str) -> OfJob | None:
+def of_job(org_id: str, job_id: UUID | str) -> JobHours | None:
     """None if the organisation has no such job, or no hours hold for it. Raises Unsupported."""
     with connection.cursor() as cursor:
         cursor.execute(_OF_JOB, [str(job_id), org_id])
@@ -257,7 +257,7 @@ def of_job(org_id: str, job_id: UUID | str) -> OfJob | None:
     if row is None or row[1] is None:
         return None
     now, stated, deadline_at, deadline_minutes, counts_from = row
-    return OfJob(now, _parsed(stated), deadline_at, deadline_minutes, counts_from)
+    return JobHours(now, _parsed(stated), deadline_at, deadline_minutes, counts_from)
 
 
 @lru_cache(maxsize=1024)

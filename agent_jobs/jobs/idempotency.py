@@ -31,7 +31,7 @@ RETURNING id
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredAnswer:
     status_code: int
     text: str
     is_repeated: bool = False
@@ -41,7 +41,7 @@ def fingerprint(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def once(org_id: str, key: str, *, fingerprint: str, effect: Callable[[], Answer]) -> Answer:
+def once(org_id: str, key: str, *, fingerprint: str, effect: Callable[[], StoredAnswer]) -> StoredAnswer:
     """Run the effect, or return the answer stored under this key.
 
     Raises KeyReused if the key came with another request, Conflict (`idempotency_key_in_progress`) if the first request
@@ -68,7 +68,7 @@ def _take(org_id: str, key: str, fingerprint: str) -> int | None:
         raise
 
 
-def _kept(org_id: str, key: str, fingerprint: str) -> Answer:
+def _kept(org_id: str, key: str, fingerprint: str) -> StoredAnswer:
     row = IdempotencyKey.objects.filter(org_id=org_id, key=key).first()
     if row is None:
         raise _in_progress()
@@ -76,7 +76,7 @@ def _kept(org_id: str, key: str, fingerprint: str) -> Answer:
         meters.add("duplicates_refused", kind="key_reused")
         raise KeyReused("this Idempotency-Key was used before, with another request")
     meters.add("duplicates_refused", kind="key_repeated")
-    return Answer(row.status_code, row.answer, is_repeated=True)
+    return StoredAnswer(row.status_code, row.answer, is_repeated=True)
 
 
 def _in_progress() -> Conflict:

@@ -16,16 +16,16 @@ endings       the texts and codes of a job's end
 from agent_jobs.lifecycle.claims import settle_and_claim, were_settled
 from agent_jobs.lifecycle.moves import MOVE_CODES, due_to_promote, move_one, promote_due, record_creation
 from agent_jobs.lifecycle.queue_order import due_to_wake, in_seconds, ready_again, wake_due
-from agent_jobs.lifecycle.settlements import Answer, Claim, Line, Note, Settlement, Turn
+from agent_jobs.lifecycle.settlements import Claim, ClaimResult, Note, OrgRotation, Settlement, SpokenLine
 
 __all__ = [
     "MOVE_CODES",
-    "Answer",
     "Claim",
-    "Line",
+    "ClaimResult",
     "Note",
+    "OrgRotation",
     "Settlement",
-    "Turn",
+    "SpokenLine",
     "due_to_promote",
     "due_to_wake",
     "in_seconds",

@@ -21,7 +21,7 @@ from django.db import transaction
 from agent_jobs import runners
 from agent_jobs.lifecycle import running_caps
 from agent_jobs.lifecycle.queue_order import HEAD_START
-from agent_jobs.lifecycle.settlements import Answer, Claim, Settlement, Turn
+from agent_jobs.lifecycle.settlements import Claim, ClaimResult, OrgRotation, Settlement
 from agent_jobs.runners.base import Wake
 from agent_jobs.states import ActivityStatus, WaitingFor
 from channels_integration import outbox
@@ -186,11 +186,11 @@ def settle_and_claim(
     settlements: Sequence[Settlement],
     *,
     lane: str = "",
-    turn: Turn | None = None,
+    turn: OrgRotation | None = None,
     worker_id: int = 0,
     batch: int = 1,
     lease_seconds: float = 30,
-) -> Answer:
+) -> ClaimResult:
     """End turns and, with a `turn`, claim up to `batch` jobs of one organisation: one statement, one commit.
 
     A settlement with a stale token writes nothing. Updates `turn` in place. Claims from an organisation with caps in a
@@ -210,7 +210,7 @@ def settle_and_claim(
         )
         return replace(claiming, settled=answer.settled) if claiming else replace(answer, has_more=True)
     statement = _statement(settles=bool(settlements), claims=turn is not None, batch=batch)
-    turn = turn or Turn()
+    turn = turn or OrgRotation()
     parameters = {"lane": lane, "worker_id": worker_id, "lease_seconds": lease_seconds, **_known()}
     row = prepared_sql.first(
         statement,
@@ -228,7 +228,7 @@ def settle_and_claim(
         if has_caps:
             claimed = _after_settling(settled, lambda: _claim_capped(org_id, parameters, batch))
     begun = tuple(Claim.of(record) for record in claimed or ())
-    return Answer(frozenset(settled or ()), org_id, begun, has_more, is_full=bool(has_caps and not begun))
+    return ClaimResult(frozenset(settled or ()), org_id, begun, has_more, is_full=bool(has_caps and not begun))
 
 
 def _claim_capped(org_id: str, parameters: Mapping[str, Any], batch: int) -> list[dict[str, Any]] | None:
@@ -277,7 +277,7 @@ def were_settled(settlements: Sequence[Settlement]) -> frozenset[UUID]:
     return frozenset(row[0] for row in prepared_sql.all_rows(_WERE_SETTLED, {"ended": ended}))
 
 
-def _settle_resting(settlements: Sequence[Settlement]) -> Answer:
+def _settle_resting(settlements: Sequence[Settlement]) -> ClaimResult:
     """End turns, some of which depend on whether an earlier message has been delivered.
 
     The delivery of a message is recorded under the lock of the job's row. So this locks the rows before it reads the

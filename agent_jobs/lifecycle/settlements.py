@@ -67,7 +67,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SpokenLine:
     """A line of the transcript that the agent says. `key` is the id of its outbox row.
 
     `heard`: the number of human messages that the agent had seen when it wrote this.
@@ -124,14 +124,14 @@ class Settlement:
     error_message: str = ""
     note: str = ""
     outgoing: Sequence[dict[str, Any]] = ()
-    lines: Sequence[Line] = ()
+    lines: Sequence[SpokenLine] = ()
     notes: Sequence[Note] = ()
     rests_on: UUID | None = None
     if_delivered: Settlement | None = None
 
 
 @dataclass(slots=True)
-class Turn:
+class OrgRotation:
     """A worker process's position in the round robin over organisations, for one queue.
 
     `org_id`: the organisation served last. `left`: further claims that its weight allows.
@@ -142,7 +142,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ClaimResult:
     """The result of `settle_and_claim`.
 
     `settled`: the jobs whose settlement was written; a missing one had lost its lease. `org_id`: the organisation

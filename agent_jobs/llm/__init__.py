@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError, RunError
 from agent_jobs.llm import answer_parsing
-from agent_jobs.llm.base import Access, Line, Model, OnStart, Reply, Route, Slip, Step, Tool, ToolCall, Turn, Usage
+from agent_jobs.llm.base import Access, Line, Model, ModelStep, OnStart, Reply, Route, Slip, Tool, ToolCall, Turn, Usage
 from agent_jobs.llm.scripted import ScriptedModel
 
 __all__ = [
@@ -22,11 +22,11 @@ __all__ = [
     "Access",
     "Line",
     "Model",
+    "ModelStep",
     "OnStart",
     "Reply",
     "Route",
     "Slip",
-    "Step",
     "Tool",
     "ToolCall",
     "Turn",

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent_jobs.llm import text_tool_calls
 from agent_jobs.llm.base import RESPOND, Reply, Slip, ToolCall, Usage
-from agent_jobs.llm.text_tool_calls import Call, Misread
+from agent_jobs.llm.text_tool_calls import Misread, TextToolCall
 from infra.storable_text import storable
 
 INVALID = "model_answer_invalid"
@@ -49,11 +49,11 @@ class Stop(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProviderAnswer:
     """One answer from a provider. `finish` is the provider's word for `stop`."""
 
     text: str = ""
-    calls: tuple[Call, ...] = ()
+    calls: tuple[TextToolCall, ...] = ()
     stop: Stop = Stop.END
     finish: str = ""
     refusal: str = ""
@@ -62,7 +62,7 @@ class Answer:
     max_output_tokens: int = 0
 
 
-def reply(answer: Answer, *, offered: Collection[str] = ()) -> Reply:
+def reply(answer: ProviderAnswer, *, offered: Collection[str] = ()) -> Reply:
     """Read an answer. `offered` are the names of the tools that the model may call beside `respond`."""
     about = Reply(usage=answer.usage, model=answer.model, finish=answer.finish)
     text = answer.text.strip()
@@ -106,7 +106,7 @@ def sound(reply: Reply) -> Reply:
 
 
 # --- Why it stopped --------------------------------------------------------------------------------------------
-def _stopped(answer: Answer, text: str) -> Slip | None:
+def _stopped(answer: ProviderAnswer, text: str) -> Slip | None:
     match answer.stop:
         case Stop.CUT:
             limit = f"the answer was cut off at max_output_tokens, {answer.max_output_tokens:,}"
@@ -135,7 +135,7 @@ def _spoken(about: Reply, text: str) -> Reply:
     return replace(about, text=text)
 
 
-def _called(about: Reply, text: str, calls: Sequence[Call]) -> Reply:
+def _called(about: Reply, text: str, calls: Sequence[TextToolCall]) -> Reply:
     tools = tuple(ToolCall(call.id, call.name, _arguments(call)) for call in calls if call.name != RESPOND)
     responses = [_response(_arguments(call)) for call in calls if call.name == RESPOND]
     said = [response.say for response in responses if response.say]
@@ -183,7 +183,7 @@ def _response(given: Mapping[str, Any]) -> _Response:
     return _Response(texts["say"], word == "done", texts["result"], given.get("result_data"))
 
 
-def _arguments(call: Call) -> dict[str, Any]:
+def _arguments(call: TextToolCall) -> dict[str, Any]:
     """Raises Misread, which names the tool."""
     try:
         return text_tool_calls.object_of(call.arguments)

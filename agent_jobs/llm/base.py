@@ -36,7 +36,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ModelStep:
     """One answer of the model in this turn, with its results.
 
     `text` is the model's text. `answers` holds the results of its calls, by the id of the call. `note` is our remark to
@@ -79,7 +79,7 @@ class Turn:
     follow_up: int = 0
     max_follow_ups: int = 0
     tools: tuple[Tool, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[ModelStep, ...] = ()
     result_schema: Mapping[str, Any] | None = None
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from agent_jobs.llm.base import Line, Step, Turn
+from agent_jobs.llm.base import Line, ModelStep, Turn
 
 BYTES_PER_TOKEN = 3
 # Allowance per line, for the names, quotes and roles around it.
@@ -90,19 +90,19 @@ def _shortened_line(line: Line, room: int) -> Line:
     return line if text == line.text else replace(line, text=text)
 
 
-def _shortened_steps(steps: Sequence[Step], room: int) -> tuple[Step, ...]:
+def _shortened_steps(steps: Sequence[ModelStep], room: int) -> tuple[ModelStep, ...]:
     """Keeps every call, because providers refuse a result without its call. Shortens long results, all to one size."""
     count = sum(len(step.calls) for step in steps)
     asked = sum(_tokens_of_step(replace(step, answers={})) for step in steps)
     most = max((room - asked) * BYTES_PER_TOKEN // max(count, 1), _LEAST_BYTES)
 
-    def answers_of(step: Step) -> Mapping[str, str]:
+    def answers_of(step: ModelStep) -> Mapping[str, str]:
         return {call: _shortened(answer, most) for call, answer in step.answers.items()}
 
     return tuple(replace(step, answers=answers_of(step)) for step in steps)
 
 
-def _tokens_of_step(step: Step) -> int:
+def _tokens_of_step(step: ModelStep) -> int:
     asked = json.dumps([(call.id, call.name, dict(call.arguments)) for call in step.calls], default=str)
     texts = (asked, step.text, step.note, *step.answers.values())
     return _LINE_TOKENS * len(step.calls) + sum(map(estimate, texts))

@@ -31,9 +31,9 @@ from pydantic_ai.tools import ToolDefinition
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.llm import answer_parsing, providers, schema_reduction
-from agent_jobs.llm.answer_parsing import Answer, Stop
+from agent_jobs.llm.answer_parsing import ProviderAnswer, Stop
 from agent_jobs.llm.base import RESPOND, Access, Line, OnStart, Reply, Slip, Tool, Turn, Usage
-from agent_jobs.llm.text_tool_calls import Call
+from agent_jobs.llm.text_tool_calls import TextToolCall
 from infra.egress import async_client
 
 _FRAME = """\
@@ -53,8 +53,8 @@ How to work:
 _FOLLOW_UP = (
     "Nobody has answered since you last spoke. Write follow-up {number} of {most}: short, and not the same again."
 )
-_REHEARSAL = Turn("", "Say nothing.", tools=(Tool("nothing", "Does nothing."),))
-_REHEARSAL_SECONDS = 60
+_WARM_UP = Turn("", "Say nothing.", tools=(Tool("nothing", "Does nothing."),))
+_WARM_UP_SECONDS = 60
 _BEGIN = "Begin: nobody has said anything yet."
 _GO_ON = "Go on."
 
@@ -202,14 +202,14 @@ _STOPS = {
 _KNOWN_STOPS = {"length": Stop.CUT, "content_filter": Stop.REFUSED, "error": Stop.MALFORMED}
 
 
-def _answer(response: ModelResponse, *, model: str, max_output_tokens: int) -> Answer:
+def _answer(response: ModelResponse, *, model: str, max_output_tokens: int) -> ProviderAnswer:
     details = response.provider_details or {}
     refusal = str(details.get("refusal") or details.get("block_reason_message") or "")
     finish = str(details.get("finish_reason") or details.get("block_reason") or response.finish_reason or "")
-    return Answer(
+    return ProviderAnswer(
         text="\n".join(part.content for part in response.parts if isinstance(part, TextPart)),
         calls=tuple(
-            Call(part.tool_call_id, part.tool_name, part.args)
+            TextToolCall(part.tool_call_id, part.tool_name, part.args)
             for part in response.parts
             if isinstance(part, ToolCallPart)
         ),
@@ -284,9 +284,9 @@ def preload(names: Iterable[str]) -> None:
     objects that packages create at first use.
     """
     for provider in names:
-        rehearsed = providers.rehearsed(provider)
+        model = providers.offline(provider)
         with contextlib.suppress(RetryableError, PermanentError):
-            _submit(HostedModel(provider, "rehearsed")._ask(rehearsed, _REHEARSAL, Access())).result(_REHEARSAL_SECONDS)
+            _submit(HostedModel(provider, "offline")._ask(model, _WARM_UP, Access())).result(_WARM_UP_SECONDS)
 
 
 def _submit(call: Any) -> "Future[Reply]":

@@ -27,7 +27,7 @@ _READ_BY_SDKS = (
     *("OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_LOG"),
     *("ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_LOG"),
 )
-# The smallest valid answer of each provider, for `rehearsed`.
+# The smallest valid answer of each provider, for `offline`.
 _ANSWERS: dict[str, dict[str, Any]] = {
     "openai": {
         "id": "none",
@@ -60,9 +60,9 @@ def model(provider: str, name: str, access: Access) -> Model:
         return _model(provider, name, access.api_key, access.base_url, rules)
 
 
-def rehearsed(provider: str) -> Model:
+def offline(provider: str) -> Model:
     """A model that answers one word, and calls nobody."""
-    return _made(provider, "rehearsed", "none", "", async_client.rehearsed(json.dumps(_ANSWERS[provider]).encode()))
+    return _made(provider, "offline", "none", "", async_client.canned(json.dumps(_ANSWERS[provider]).encode()))
 
 
 def read(provider: str) -> None:

@@ -34,7 +34,7 @@ class Misread(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TextToolCall:
     """A call as the model wrote it: `arguments` is JSON text, or already decoded."""
 
     id: str
@@ -76,7 +76,7 @@ def _json(text: str) -> Any:
         raise Misread("hold a number with too many digits") from None
 
 
-def calls(text: str, offered: Collection[str]) -> tuple[Call, ...]:
+def calls(text: str, offered: Collection[str]) -> tuple[TextToolCall, ...]:
     """The calls that a text consists of; none if it is a text for people.
 
     Raises Misread if it looks like a call, but cannot be made.
@@ -95,13 +95,13 @@ def calls(text: str, offered: Collection[str]) -> tuple[Call, ...]:
     return ()
 
 
-def _tagged(text: str) -> list[Call]:
+def _tagged(text: str) -> list[TextToolCall]:
     """Calls in markup, if the text has nothing else."""
     if "<tool_call>" in text and not _TAGGED.sub("", text).strip():
         bodies = _TAGGED.findall(text)
         return [call for body in bodies for call in _tagged(body.strip()) or _bare(body) or _unreadable()]
     if "<function=" in text and not _FUNCTION.sub("", text).strip():
-        return [Call("", name, _parameters(body)) for name, body in _FUNCTION.findall(text)]
+        return [TextToolCall("", name, _parameters(body)) for name, body in _FUNCTION.findall(text)]
     return []
 
 
@@ -118,11 +118,11 @@ def _loosely(value: str) -> Any:
         return value
 
 
-def _unreadable() -> list[Call]:
+def _unreadable() -> list[TextToolCall]:
     raise Misread("a call was written as text, and cannot be read", _MEND)
 
 
-def _bare(text: str) -> list[Call]:
+def _bare(text: str) -> list[TextToolCall]:
     """A JSON object that is a call, or a list of such objects. Raises Misread if it is broken."""
     text = text.strip()
     if text[:1] not in ("{", "["):
@@ -140,15 +140,15 @@ def _bare(text: str) -> list[Call]:
     return [call for call in found if call] if found and all(found) else []
 
 
-def _call_of(value: Any) -> Call | None:
+def _call_of(value: Any) -> TextToolCall | None:
     if not isinstance(value, dict):
         return None
     if value.keys() & {"say", "next"} and value.keys() <= _RESPONSE:
-        return Call("", RESPOND, value)
+        return TextToolCall("", RESPOND, value)
     if isinstance(inner := value.get("function"), dict):
         value = inner
     name, under = value.get("name"), [key for key in _ARGUMENTS if key in value]
     if not isinstance(name, str) or len(under) != 1 or not value.keys() <= {*_BESIDE_ARGUMENTS, *under}:
         return None
     arguments = value[under[0]]
-    return Call("", name, arguments) if isinstance(arguments, str | dict | None) else None
+    return TextToolCall("", name, arguments) if isinstance(arguments, str | dict | None) else None

@@ -256,7 +256,7 @@ BY_WAIT: Mapping[str, Callable[[Job, datetime], Explanation]] = {
 # --- Looking ---------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class _Works:
-    """Whether any worker works, and whether doorbell messages arrive (without them, standby workers poll)."""
+    """Whether any worker works, and whether doorbell messages arrive (without them, workers poll)."""
 
     is_any: bool
     are_rung: bool

@@ -231,7 +231,7 @@ def messages(org_id: str, job_id: UUID) -> QuerySet[Message]:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobProgress:
     """A job's progress. `updated_at` is in microseconds since 1970. `activities` is their count, which is also the last
     one's number.
     """
@@ -250,12 +250,12 @@ FROM agent_jobs_job j WHERE j.id = ANY(%s::uuid[])
 """
 
 
-def standings(jobs: Iterable[tuple[str, UUID]]) -> Mapping[tuple[str, UUID], Standing]:
+def standings(jobs: Iterable[tuple[str, UUID]]) -> Mapping[tuple[str, UUID], JobProgress]:
     """The standing of each (organisation, job), at one moment. Jobs that the organisation does not have are absent."""
     asked = set(jobs)
     with connection.cursor() as cursor:
         cursor.execute(_STANDINGS, [[job_id for _, job_id in asked]])
-        found = {(org_id, job_id): Standing(*standing) for org_id, job_id, *standing in cursor.fetchall()}
+        found = {(org_id, job_id): JobProgress(*standing) for org_id, job_id, *standing in cursor.fetchall()}
     return {key: found[key] for key in asked if key in found}
 
 
@@ -350,7 +350,7 @@ def hours_of_places(org_id: str, kind: str) -> QuerySet[PlaceHours]:
 @dataclass(frozen=True, slots=True)
 class Work:
     """Whether a worker process recently received a doorbell message, whether the promotion duty ran recently, and
-    whether a message from beat triggered it (without one, standby workers do it).
+    whether a message from beat triggered it (without one, workers poll and do it).
     """
 
     has_worked: bool

@@ -61,7 +61,7 @@ class _Turn:
         self._goal = prompts.render(run.prompt, run.params)
         self._lines: tuple[Said, ...] = run.transcript
         self._takes_written = run.config.get("on_message", "steer") in _TOOK_WRITTEN
-        self._steps: list[llm.Step] = []
+        self._steps: list[llm.ModelStep] = []
         self._slips = 0
         self._has_thought_again = False
 
@@ -80,7 +80,7 @@ class _Turn:
         if reply.slip:
             return self._complain(reply.slip)
         if reply.is_paused:
-            self._steps.append(llm.Step(text=reply.text, note=_GO_ON))
+            self._steps.append(llm.ModelStep(text=reply.text, note=_GO_ON))
             return None
         return self._perform(reply) if reply.calls else self._end(reply)
 
@@ -90,7 +90,7 @@ class _Turn:
             self._journal.disown(slip.code)
             return Failed(slip.code, slip.what, is_retryable=not slip.is_final)
         self._slips += 1
-        self._steps.append(llm.Step(note=slip.told))
+        self._steps.append(llm.ModelStep(note=slip.told))
         return None
 
     def _ask(self) -> llm.Reply | AwaitApproval:
@@ -128,7 +128,7 @@ class _Turn:
             answers[call.id] = answer
         # With `_takes_written`, the next step reads the transcript again, which contains this text already.
         text = "" if self._takes_written else "\n".join(reply.say)
-        self._steps.append(llm.Step(reply.calls, answers, text=text, note=reply.note))
+        self._steps.append(llm.ModelStep(reply.calls, answers, text=text, note=reply.note))
         return None
 
     def _end(self, reply: llm.Reply) -> Outcome | None:

@@ -86,7 +86,7 @@ def uninstall_slack(org_id: str, team_id: str, *, actor: Actor) -> bool:
 def say(
     org_id: str, platform: str, code: str, *, actor: Actor, text: str, author: str, owner_key: str = ""
 ) -> WebMessage:
-    """`web_messages.say` for a person's words that a token sent. The audit entry names person and channel, not the words."""
+    """`web_messages.say` for a person's words that a token sent. The audit names person and channel, not the words."""
     with transaction.atomic():
         if not transcript.channel_of(org_id, platform, code).exists():
             _require_room(org_id, transcript.WEB)

@@ -53,7 +53,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LimitState:
     """A limit after a request. `wait_seconds` is the time until one more request passes, 0 if it would pass now.
     `reset_seconds` is the time until the used requests begin to count less.
     """
@@ -67,7 +67,7 @@ class Standing:
     is_refused: bool
 
 
-def take(*wanted: Limit) -> tuple[Standing, ...]:
+def take(*wanted: Limit) -> tuple[LimitState, ...]:
     """Count one request against each limit in this order, up to the first that refuses; that one has `is_refused`.
 
     Limits that are off are left out. A limit does not count requests that it refused, so a client that keeps retrying
@@ -107,7 +107,7 @@ def _window(limit: Limit) -> _Window:
     return _Window(limit, item.amount, item.get_expiry(), item.key_for(limit.name, limit.of))
 
 
-def _standing(window: _Window, was_taken: bool, counts: Sequence[Any], *, is_first_refused: bool) -> Standing:
+def _standing(window: _Window, was_taken: bool, counts: Sequence[Any], *, is_first_refused: bool) -> LimitState:
     """`counts`: requests in the older window, seconds for which it still counts, and the same two for the current
     window.
     """
@@ -119,7 +119,7 @@ def _standing(window: _Window, was_taken: bool, counts: Sequence[Any], *, is_fir
     if used >= quota:
         # Either the older window fades enough, or the current one must become the older one and begin to fade.
         wait = before_left - (quota - now) * seconds / before if now < quota and before else shift + seconds / now
-    return Standing(
+    return LimitState(
         name=window.limit.name,
         quota=quota,
         window_seconds=seconds,
@@ -130,8 +130,8 @@ def _standing(window: _Window, was_taken: bool, counts: Sequence[Any], *, is_fir
     )
 
 
-def _standings(windows: Sequence[_Window], seen: Sequence[tuple[bool, Sequence[Any]]]) -> tuple[Standing, ...]:
-    standings: list[Standing] = []
+def _standings(windows: Sequence[_Window], seen: Sequence[tuple[bool, Sequence[Any]]]) -> tuple[LimitState, ...]:
+    standings: list[LimitState] = []
     is_open = True
     for window, (was_taken, counts) in zip(windows, seen, strict=True):
         standings.append(_standing(window, was_taken, counts, is_first_refused=is_open))
@@ -139,7 +139,7 @@ def _standings(windows: Sequence[_Window], seen: Sequence[tuple[bool, Sequence[A
     return tuple(standings)
 
 
-def _take_together(client: redis.Client, windows: Sequence[_Window]) -> tuple[Standing, ...]:
+def _take_together(client: redis.Client, windows: Sequence[_Window]) -> tuple[LimitState, ...]:
     keys = [key for window in windows for key in (f"rate:{{{window.key}}}/-1", f"rate:{{{window.key}}}")]
     numbers = [number for window in windows for number in (window.quota, window.seconds)]
     seen: Any = client.register_script(_TAKE)(keys=keys, args=numbers)
@@ -159,7 +159,7 @@ class _Alone:
         self._guard = threading.Lock()
         self._storage: MemoryStorage | None = None
 
-    def take(self, windows: Sequence[_Window]) -> tuple[Standing, ...]:
+    def take(self, windows: Sequence[_Window]) -> tuple[LimitState, ...]:
         seen: list[tuple[bool, Sequence[Any]]] = []
         with self._guard:  # without it, the library's locks make concurrent requests refuse each other
             storage = self._storage = self._storage or MemoryStorage()

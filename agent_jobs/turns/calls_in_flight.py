@@ -22,7 +22,7 @@ LEFT JOIN agent_jobs_job j
 
 
 @dataclass(slots=True)
-class Call:
+class CallInFlight:
     """`heard`: the number of human messages already seen; None disables interruption."""
 
     token: int
@@ -34,13 +34,13 @@ class Call:
 
 class InFlight:
     def __init__(self) -> None:
-        self._calls: dict[UUID, Call] = {}
+        self._calls: dict[UUID, CallInFlight] = {}
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def call(self, job_id: UUID, token: int, *, heard: int | None = None) -> Iterator[Call]:
+    def call(self, job_id: UUID, token: int, *, heard: int | None = None) -> Iterator[CallInFlight]:
         """Register a call for the block. The caller sets `give_up` once the call has begun."""
-        call = Call(token, heard, give_up=lambda: None)
+        call = CallInFlight(token, heard, give_up=lambda: None)
         with self._lock:
             self._calls[job_id] = call
         try:

@@ -50,7 +50,7 @@ _SAY = "say"
 _NEWS_SECONDS = 0.25
 
 
-class Journal:
+class TurnJournal:
     """The journal of one claim's turn. Not thread-safe."""
 
     def __init__(

@@ -15,7 +15,7 @@ from agent_jobs import timing
 from agent_jobs.conversation.agent_messages import Undelivered
 from agent_jobs.errors import LeaseLost
 from agent_jobs.hours.deferral import Deferred
-from agent_jobs.lifecycle import Claim, Line, Note, Settlement, endings
+from agent_jobs.lifecycle import Claim, Note, Settlement, SpokenLine, endings
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Wake
 from agent_jobs.specs import MIN_FOLLOW_UP_MINUTES
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
@@ -79,7 +79,8 @@ def settlement(
         result=claim.result,
         outgoing=outgoing,
         lines=[
-            Line(record["id"], text, done, heard) for record, text, done in zip(outgoing, say, delivered, strict=True)
+            SpokenLine(record["id"], text, done, heard)
+            for record, text, done in zip(outgoing, say, delivered, strict=True)
         ],
         notes=calls + _said(outgoing, say, delivered),
     )

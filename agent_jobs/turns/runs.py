@@ -17,7 +17,7 @@ from agent_jobs.runners import invocation
 from agent_jobs.runners.base import Failed, Outcome, Run, Runner
 from agent_jobs.turns.calls_in_flight import CALLS, give_back
 from agent_jobs.turns.database_retries import patiently
-from agent_jobs.turns.journal import Journal
+from agent_jobs.turns.journal import TurnJournal
 from infra import prepared_sql
 
 
@@ -45,7 +45,7 @@ def plain(claim: Claim) -> Run:
     )
 
 
-def with_journal(claim: Claim) -> tuple[Run, Journal]:
+def with_journal(claim: Claim) -> tuple[Run, TurnJournal]:
     """The run of a conversation. Reads the transcript, the profile and the recorded steps of this turn.
 
     Raises RunError if a tool is unavailable.
@@ -55,7 +55,7 @@ def with_journal(claim: Claim) -> tuple[Run, Journal]:
     profile = prepared_sql.instance(Profile, "org_id = %(org)s AND key = %(key)s", whose) if profile_id else None
     offered = _offered(claim, claim.agent.get("tools", []), profile.allowed_tools if profile else None)
     schema = claim.agent.get("result_schema", {})
-    journal = Journal(claim, model_keys.resolve(claim.org_id, profile), offered, schema)
+    journal = TurnJournal(claim, model_keys.resolve(claim.org_id, profile), offered, schema)
     run = replace(
         plain(claim),
         transcript=agent_messages.said_in(claim.id),

@@ -1,7 +1,7 @@
 """The worker's loop: claim, take the turn, settle it and claim the next in one statement, until the queue is empty.
 
-There is one `Worker` per process. A limited number of threads serves each queue (`Gate`). Celery's Django fix-up is
-off, so the loop drops broken database connections itself.
+There is one `Worker` per process. A limited number of threads serves each queue (`ConcurrencyLimit`). Celery's Django
+fix-up is off, so the loop drops broken database connections itself.
 """
 
 import logging
@@ -24,7 +24,7 @@ from agent_jobs.conversation.agent_messages import Undelivered
 from agent_jobs.duties import recovery
 from agent_jobs.errors import LeaseLost, RunError
 from agent_jobs.hours import deferral
-from agent_jobs.lifecycle import Claim, Settlement, Turn, queues
+from agent_jobs.lifecycle import Claim, OrgRotation, Settlement, queues
 from agent_jobs.runners import invocation
 from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Runner
 from agent_jobs.states import TERMINAL, WaitingFor
@@ -32,10 +32,10 @@ from agent_jobs.turns import calls_in_flight, outcomes, runs
 from agent_jobs.turns.database_retries import patiently
 from agent_jobs.worker import isolated_turn
 from agent_jobs.worker.leases import Keeper
-from agent_jobs.worker.watchdog import Guard
+from agent_jobs.worker.watchdog import Watchdog
 from channels_integration import outbox
 from infra import database, meters, tracing
-from infra.concurrency import Gate
+from infra.concurrency import ConcurrencyLimit
 
 log = logging.getLogger(__name__)
 _SLICE_SECONDS = 10.0
@@ -46,19 +46,22 @@ _UNSTORABLE = (DataError, IntegrityError, TypeError, ValueError)
 
 
 class Worker:
-    """A worker process: its keeper, its guard, and for each queue a gate and a position in the round robin."""
+    """A worker process: its keeper, its watchdog, and for each queue a limit and a position in the round robin."""
 
     def __init__(self, keeper: Keeper, *, rng: random.Random | None = None) -> None:
         self.keeper = keeper
-        self.guard = Guard(keeper)
+        self.watchdog = Watchdog(keeper)
         self.rng = rng or random.SystemRandom()
         # The messages queue is bound by the CPU, so more threads do not help; agents wait for providers.
-        self._gates = {"messages": Gate(2), "agents": Gate(max(1, settings.WORKER_THREADS - 9))}
-        self._turns = {lane: Turn() for lane in queues.LANES}
+        self._limits = {
+            "messages": ConcurrencyLimit(2),
+            "agents": ConcurrencyLimit(max(1, settings.WORKER_THREADS - 9)),
+        }
+        self._turns = {lane: OrgRotation() for lane in queues.LANES}
 
     def serve(self, lane: str) -> int:
         """Work in the queue `lane` until it is empty. Returns the number of turns taken. Safe to call at any time."""
-        return self._gates[lane].answer(lambda: self._drain(lane))
+        return self._limits[lane].answer(lambda: self._drain(lane))
 
     def _drain(self, lane: str) -> int:
         taken: dict[UUID, int] = {}
@@ -169,10 +172,10 @@ class Worker:
                 calls_in_flight.give_back()
                 return invocation.call_alone(runner, claim, seconds=seconds, take=isolated_turn.take)
             return invocation.call_alone(runner, runs.plain(claim), seconds=seconds)
-        with self.guard.turn(claim.id, seconds_left=seconds_left):
+        with self.watchdog.turn(claim.id, seconds_left=seconds_left):
             return runs.take(claim, runner) if runner.has_conversation else invocation.call(runner, runs.plain(claim))
 
-    def _settle_and_claim(self, settlements: Sequence[Settlement], **claim: Any) -> lifecycle.Answer:
+    def _settle_and_claim(self, settlements: Sequence[Settlement], **claim: Any) -> lifecycle.ClaimResult:
         """Call `lifecycle.settle_and_claim`, and retry during a short outage so that finished turns are not lost.
 
         Settling twice is safe: the second call finds the lease gone. Raises the database error after LEASE_SECONDS, or
@@ -235,7 +238,7 @@ def _undelivered(claim: Claim, outcome: Outcome | deferral.Deferred) -> Undelive
     return Undelivered()
 
 
-def _settle_one_by_one(settlements: Sequence[Settlement]) -> lifecycle.Answer:
+def _settle_one_by_one(settlements: Sequence[Settlement]) -> lifecycle.ClaimResult:
     """Settle a batch that holds an unstorable outcome: that job fails, the others keep their outcomes."""
     settled: set[UUID] = set()
     for settlement in settlements:
@@ -245,7 +248,7 @@ def _settle_one_by_one(settlements: Sequence[Settlement]) -> lifecycle.Answer:
             log.error("job %s: cannot store the outcome of a turn: %s", settlement.id, str(error).strip())
             answer = lifecycle.settle_and_claim([outcomes.unstorable(settlement)])
         settled |= answer.settled
-    return lifecycle.Answer(frozenset(settled), org_id=None, has_more=True)
+    return lifecycle.ClaimResult(frozenset(settled), org_id=None, has_more=True)
 
 
 def _traits_of(claim: Claim) -> dict[str, Any]:

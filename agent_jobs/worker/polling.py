@@ -30,11 +30,11 @@ _QUIET = timedelta(seconds=2.5)
 FIRST_BELL_SECONDS = 15.0  # beat's start, on a busy machine with the whole service starting beside it
 
 
-class Standby:
+class Poller:
     """One per worker process. `work` holds the functions that doorbells would call; each runs in a thread of its own.
 
-    Functions with a concurrency limit (`Gate`) return at once when it is reached. `stopping` ends the polling. Logs
-    missing doorbells after `first_bell_seconds` from the start, and later as soon as they stop.
+    Functions with a `ConcurrencyLimit` return at once when it is reached. `stopping` ends the polling. Logs missing
+    doorbells after `first_bell_seconds` from the start, and later as soon as they stop.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Standby:
         self._expects_bells_from = time.monotonic() + first_bell_seconds
         self._has_complained = False
         self._threads: list[threading.Thread] = []
-        self._thread = threads.vital("standby", self._watch)
+        self._thread = threads.vital("polling", self._watch)
 
     def start(self) -> None:
         self._expects_bells_from = time.monotonic() + self._first_bell_seconds
@@ -82,7 +82,11 @@ class Standby:
         if is_quiet == self._has_complained or time.monotonic() < self._expects_bells_from:
             return
         self._has_complained = is_quiet
-        log.warning("no bell is heard: working by the own clock" if is_quiet else "bells are heard again")
+        log.warning(
+            "no doorbell messages: polling the database every second"
+            if is_quiet
+            else "doorbell messages arrive again, polling stops"
+        )
 
     def _watch(self) -> None:
         while not self._stopping.wait(_TICK_SECONDS):

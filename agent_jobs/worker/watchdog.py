@@ -38,7 +38,7 @@ _DELIVERY_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class _Turn:
+class _WatchedTurn:
     job_id: UUID
     thread: int
     deadline: float
@@ -56,25 +56,25 @@ class _Turn:
         return now > self.deadline + _GRACE_SECONDS and computed - self.computed_before > _COMPUTING_SECONDS
 
 
-class Guard:
+class Watchdog:
     """One per worker process. Calls `leave`, which ends the process, at most once."""
 
     def __init__(self, keeper: Keeper, *, leave: Callable[[], None] | None = None) -> None:
         self._keeper = keeper
         self._leave = leave or self._end_process
-        self._turns: dict[int, _Turn] = {}
+        self._turns: dict[int, _WatchedTurn] = {}
         self._has_left = False
 
     def start(self) -> None:
         """Start before there is work: even a turn of the first second may hold the interpreter."""
         self._put_off()
-        threads.start_vital("guard", self._watch)
+        threads.start_vital("watchdog", self._watch)
 
     @contextlib.contextmanager
     def turn(self, job_id: UUID, *, seconds_left: float) -> Iterator[None]:
         """Watch a turn of this thread for the block. `seconds_left`: time until its job's deadline."""
         now, thread = time.monotonic(), threading.get_ident()
-        self._turns[thread] = _Turn(job_id, thread, now + seconds_left, now + settings.TURN_SECONDS)
+        self._turns[thread] = _WatchedTurn(job_id, thread, now + seconds_left, now + settings.TURN_SECONDS)
         try:
             yield
         finally:
@@ -101,7 +101,7 @@ class Guard:
 
     @staticmethod
     def _put_off() -> None:
-        """Postpone the exit of the process. The guard repeats this for as long as its thread gets the interpreter."""
+        """Postpone the exit of the process. The watchdog repeats this while its thread gets the interpreter."""
         faulthandler.dump_traceback_later(settings.LEASE_SECONDS, exit=True, file=sys.__stderr__ or 2)
 
     def _end_process(self) -> None:

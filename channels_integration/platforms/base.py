@@ -38,7 +38,7 @@ class Platform(Protocol):
     def find(self, lookup: Lookup) -> Receipt | None:
         """The receipt of a message whose outcome is unknown; None if it is safe to send it again.
 
-        Raises TemporaryError where the platform cannot tell yet, and PermanentError where it never can.
+        Raises TemporaryDeliveryError where the platform cannot tell yet, and PermanentDeliveryError where it never can.
         """
 
 

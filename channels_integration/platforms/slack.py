@@ -28,10 +28,10 @@ from channels_integration.messages import (
     Lookup,
     LookupPaused,
     Outgoing,
-    PermanentError,
+    PermanentDeliveryError,
     Receipt,
     Target,
-    TemporaryError,
+    TemporaryDeliveryError,
     UnknownOutcome,
 )
 from channels_integration.models import Installation
@@ -178,11 +178,11 @@ def _client(target: Target, before_post: Callable[[], None] | None) -> _Client:
     where = {"org": target.org_id, "team": target.data.get("team_id") or ""}
     installation = prepared_sql.instance(Installation, _OF_TARGET, where)
     if installation is None:
-        raise PermanentError("Slack is not installed any more", code="not_installed")
+        raise PermanentDeliveryError("Slack is not installed any more", code="not_installed")
     try:
         token = installation.opened("sealed_bot_token")
     except SealingError as error:
-        raise TemporaryError(error.message, code="secret_unreadable") from error
+        raise TemporaryDeliveryError(error.message, code="secret_unreadable") from error
     client = _Client(token=token, base_url=settings.SLACK_API_URL, retry_handlers=[], logger=_quiet)
     client.before_post = before_post
     return client
@@ -190,7 +190,7 @@ def _client(target: Target, before_post: Callable[[], None] | None) -> _Client:
 
 def _change(outgoing: Outgoing, change: Change, before_post: Callable[[], None]) -> Receipt:
     if not change.posted_as:
-        raise PermanentError("the message was not posted", code="message_not_found")
+        raise PermanentDeliveryError("the message was not posted", code="message_not_found")
     client = _client(outgoing.target, before_post)
     _call(
         lambda: client.chat_update(
@@ -214,7 +214,7 @@ def _call(call: Callable[[], Any]) -> dict[str, Any]:
     try:
         answer = call().data
     except requests_client.NotConnected as error:
-        raise TemporaryError(str(error), code="slack_unreachable") from error
+        raise TemporaryDeliveryError(str(error), code="slack_unreachable") from error
     except requests_client.HttpError as error:
         raise UnknownOutcome(str(error), code="no_answer") from error
     except SlackApiError as error:
@@ -230,15 +230,15 @@ def _refusal(error: SlackApiError) -> DeliveryError:
     code = str(content.get("error", ""))
     if status == 429 or code in _RATE_LIMITS:
         wait = _retry_after(error.response.headers)
-        return TemporaryError("Slack's rate limit is reached", code="ratelimited", retry_after=wait)
+        return TemporaryDeliveryError("Slack's rate limit is reached", code="ratelimited", retry_after=wait)
     is_named = re.fullmatch(r"[a-z][a-z0-9_]{1,60}", code) is not None
     if status != 200 and not (is_named and 400 <= status < 500):
         return UnknownOutcome(f"Slack answered {status}", code=f"http_{status}")
     if not is_named or code in _MAY_HAVE_POSTED:
         return UnknownOutcome(f"Slack answered {code[:80] or 'nothing'}", code=code if is_named else "odd_answer")
     if code in _PASSES:
-        return TemporaryError(f"Slack answered {code}", code=code)
-    return PermanentError(f"Slack answered {code}", code=code)
+        return TemporaryDeliveryError(f"Slack answered {code}", code=code)
+    return PermanentDeliveryError(f"Slack answered {code}", code=code)
 
 
 def _page(client: _Client, lookup: Lookup, cursor: str) -> dict[str, Any]:
@@ -254,17 +254,17 @@ def _page(client: _Client, lookup: Lookup, cursor: str) -> dict[str, Any]:
         if lookup.thread:
             return _call(lambda: client.conversations_replies(ts=lookup.thread, **asked))
         return _call(lambda: client.conversations_history(**asked))
-    except TemporaryError as error:
+    except TemporaryDeliveryError as error:
         if error.retry_after is None:
             raise
         # Apps outside the Marketplace get one page a minute: continue from here, not from the start.
         raise LookupPaused(str(error), code=error.code, retry_after=error.retry_after, cursor=cursor) from error
     except UnknownOutcome as error:
         # A look-up changes nothing, so repeating it is safe.
-        raise TemporaryError(str(error), code=error.code) from error
-    except PermanentError as error:
+        raise TemporaryDeliveryError(str(error), code=error.code) from error
+    except PermanentDeliveryError as error:
         if error.code in ("invalid_cursor", "thread_not_found"):
-            raise TemporaryError(str(error), code=error.code) from error
+            raise TemporaryDeliveryError(str(error), code=error.code) from error
         raise
 
 

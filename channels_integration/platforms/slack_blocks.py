@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from channels_integration.messages import Button, Change, Outgoing, PermanentError
+from channels_integration.messages import Button, Change, Outgoing, PermanentDeliveryError
 
 MOST_SECTION = 3_000
 _MOST_SECTIONS = 40  # 50 blocks in a message
@@ -27,9 +27,9 @@ def escaped(text: str) -> str:
 
 
 def with_buttons(outgoing: Outgoing) -> list[dict[str, Any]]:
-    """`block_id` is the message's own id, and comes back with a press. Raises PermanentError."""
+    """`block_id` is the message's own id, and comes back with a press. Raises PermanentDeliveryError."""
     if len(outgoing.buttons) > _MOST_BUTTONS or any(len(button.value) > _MOST_VALUE for button in outgoing.buttons):
-        raise PermanentError("Slack cannot show such buttons", code="buttons_too_large")
+        raise PermanentDeliveryError("Slack cannot show such buttons", code="buttons_too_large")
     elements = [_button(number, button) for number, button in enumerate(outgoing.buttons)]
     return [*_sections(outgoing.text), {"type": "actions", "block_id": str(outgoing.id), "elements": elements}]
 

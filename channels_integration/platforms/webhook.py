@@ -22,10 +22,10 @@ from channels_integration.errors import UnknownChannel
 from channels_integration.messages import (
     Lookup,
     Outgoing,
-    PermanentError,
+    PermanentDeliveryError,
     Receipt,
     Target,
-    TemporaryError,
+    TemporaryDeliveryError,
 )
 from channels_integration.models import Channel
 from infra import sealing
@@ -66,7 +66,7 @@ class Webhook:
         target = outgoing.target
         channel = transcript.registered(target.org_id, target.platform, target.code)
         if channel is None:
-            raise PermanentError("the channel is not registered any more", code="channel_not_found")
+            raise PermanentDeliveryError("the channel is not registered any more", code="channel_not_found")
         now = datetime.now(UTC)
         body = json.dumps(_payload(outgoing, now), ensure_ascii=False)
         headers = {"Content-Type": "application/json", **_signature(channel, str(outgoing.id), now, body)}
@@ -83,9 +83,9 @@ class Webhook:
                     channel.address, body=body.encode(), headers=headers, is_guarded=True, before_post=begin
                 )
         except requests_client.Refused as error:
-            raise PermanentError(str(error), code="address_refused") from error
+            raise PermanentDeliveryError(str(error), code="address_refused") from error
         except requests_client.HttpError as error:
-            raise TemporaryError(str(error), code="receiver_unreachable", is_doubtful=has_begun) from error
+            raise TemporaryDeliveryError(str(error), code="receiver_unreachable", is_doubtful=has_begun) from error
         if not 200 <= answer.status < 300:
             raise _refusal(answer)
         with suppress(UnknownChannel):  # unregistered meanwhile; the delivery still counts
@@ -124,7 +124,7 @@ def _signature(channel: Channel, message_id: str, now: datetime, body: str) -> M
             key=str(channel.pk),
         )
     except SealingError as error:
-        raise TemporaryError(error.message, code="secret_unreadable") from error
+        raise TemporaryDeliveryError(error.message, code="secret_unreadable") from error
     signature = standardwebhooks.Webhook(secret).sign(msg_id=message_id, timestamp=now, data=body)
     return {
         "webhook-id": message_id,
@@ -137,8 +137,8 @@ def _refusal(answer: requests_client.Answer) -> Exception:
     said = f"the receiver answered {answer.status}"
     if answer.status >= 500 or answer.status in _LATER:
         wait = _retry_after(answer.headers.get("Retry-After", "")) if answer.status in (429, 503) else None
-        return TemporaryError(said, code=f"http_{answer.status}", retry_after=wait)
-    return PermanentError(said, code=f"http_{answer.status}")
+        return TemporaryDeliveryError(said, code=f"http_{answer.status}", retry_after=wait)
+    return PermanentDeliveryError(said, code=f"http_{answer.status}")
 
 
 def _retry_after(stated: str) -> float | None:

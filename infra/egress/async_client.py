@@ -33,7 +33,7 @@ Client = httpx2.AsyncClient
 FAILURES = (httpx2.HTTPError, httpx2.InvalidURL)
 
 
-class Refused(httpcore2.ConnectError):
+class RefusedByGuard(httpcore2.ConnectError):
     """The guard refuses this address, or the answer is a redirect."""
 
 
@@ -66,7 +66,7 @@ def client(rules: Rules, *, max_bytes: int, network: httpcore2.AsyncNetworkBacke
     )
 
 
-def rehearsed(body: bytes) -> Client:
+def canned(body: bytes) -> Client:
     """A client that answers every request with this JSON, without a network."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     return client(Rules(), max_bytes=len(body), network=httpcore2.AsyncMockBackend([head, body]))
@@ -74,7 +74,7 @@ def rehearsed(body: bytes) -> Client:
 
 def refused(error: BaseException | None) -> str | None:
     """Why the guard refused the request behind this error, as the end of a sentence; None if it did not."""
-    return _found(error, Refused)
+    return _found(error, RefusedByGuard)
 
 
 def unfit(error: BaseException | None) -> str | None:
@@ -113,12 +113,12 @@ class _Guarded(httpx2.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if reason := addresses.refusal_of_shape(str(request.url), self._rules):
-            raise httpx2.ConnectError(reason) from Refused(reason)
+            raise httpx2.ConnectError(reason) from RefusedByGuard(reason)
         request.headers["Accept-Encoding"] = "identity"
         response = await super().handle_async_request(request)
         if 300 <= response.status_code < 400:
             await response.aclose()
-            raise httpx2.ReadError("the answer is a redirect") from Refused("redirects to another address")
+            raise httpx2.ReadError("the answer is a redirect") from RefusedByGuard("redirects to another address")
         if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             await response.aclose()
             raise httpx2.ReadError("the answer is compressed") from Unfit(
@@ -165,7 +165,7 @@ class _Network(httpcore2.AsyncNetworkBackend):
         except addresses.NoAddress as error:
             raise httpcore2.ConnectError(str(error)) from error
         if not addresses.are_allowed(found, self._rules):
-            raise Refused(addresses.PRIVATE)
+            raise RefusedByGuard(addresses.PRIVATE)
         failed: Exception = httpcore2.ConnectTimeout("cannot connect in time")
         for address in found:
             if (left := until - time.monotonic()) <= 0:
@@ -179,7 +179,7 @@ class _Network(httpcore2.AsyncNetworkBackend):
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore2.AsyncNetworkStream:
-        raise Refused("is not a network address")
+        raise RefusedByGuard("is not a network address")
 
     async def sleep(self, seconds: float) -> None:
         await self._network.sleep(seconds)

@@ -187,7 +187,7 @@ class TestAtTheSameTime:
             def effect():
                 is_held.set()
                 may_end.wait(PATIENCE)
-                return idempotency.Answer(201, "{}")
+                return idempotency.StoredAnswer(201, "{}")
 
             try:
                 idempotency.once("acme", "k1", fingerprint="x", effect=effect)
@@ -218,7 +218,7 @@ class TestAtTheSameTime:
             ran.append(1)
             if len(ran) == 1:
                 raise RuntimeError("the first one fails")
-            return idempotency.Answer(201, "second")
+            return idempotency.StoredAnswer(201, "second")
 
         def send(_):
             try:

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def _fresh(settings) -> None:
     settings.METRICS_OPEN = True
     meters.flush()
-    with redis.patient.client() as client:
+    with redis.background.client() as client:
         client.delete(meters.KEY)
     gauges.forget()
 
@@ -181,7 +181,7 @@ class TestCounts:
         assert value(page, "http_request_seconds_count", **posts) == 2
 
     def test_a_label_without_an_end_fills_nothing(self, client, monkeypatch) -> None:
-        monkeypatch.setattr(meters, "_tally", meters._Tally())
+        monkeypatch.setattr(meters, "_counters", meters._Counters())
         monkeypatch.setattr(meters, "_MOST_SERIES", 5)
         for number in range(20):
             meters.add("platform_429s", platform=f"p{number}")

@@ -127,7 +127,7 @@ async def elsewhere(work: Callable[[], Any]) -> Any:
 
 
 def places() -> int:
-    return streams.Place._taken.total()
+    return streams.AnswerSlot._taken.total()
 
 
 async def until_free() -> None:

@@ -13,7 +13,7 @@ from django.db import DatabaseError, connection, transaction
 
 from agent_jobs import jobs, lifecycle
 from agent_jobs.audit import audit_log, verification
-from agent_jobs.lifecycle import Settlement, Turn
+from agent_jobs.lifecycle import OrgRotation, Settlement
 from agent_jobs.models import AuditEntry, AuditMark, AuditSeal, Org
 from agent_jobs.specs import Actor
 from agent_jobs.states import MOVES, Event, JobStatus, TaskStatus
@@ -64,7 +64,7 @@ def test_a_move_leaves_an_entry_with_who_what_and_by_which_request(event):
 def test_the_life_of_a_job_can_be_told_from_its_entries():
     rows.job_type()
     first = jobs.create("acme", rows.spec(delay_minutes=0), actor=ANN)
-    (claimed,) = lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
+    (claimed,) = lifecycle.settle_and_claim([], lane="messages", turn=OrgRotation(), worker_id=1).claimed
     second = jobs.create("acme", rows.spec(), actor=ANN)
     third = rows.job(JobStatus.SCHEDULED, scheduled_at=first.created_at - timedelta(minutes=1))
     lifecycle.promote_due()
@@ -77,7 +77,7 @@ def test_the_life_of_a_job_can_be_told_from_its_entries():
         notes=[lifecycle.Note("model.call", "completed")],
     )
     # One statement that ends a job and begins another: both are told.
-    lifecycle.settle_and_claim([ended], lane="messages", turn=Turn(), worker_id=1)
+    lifecycle.settle_and_claim([ended], lane="messages", turn=OrgRotation(), worker_id=1)
     jobs.cancel("acme", second.pk, actor=ANN)
 
     assert told(first) == [

@@ -10,7 +10,7 @@ from django.db import connection
 from agent_jobs import duty_rounds, lifecycle
 from agent_jobs.audit import audit_log, verification
 from agent_jobs.duties import duty_table, pruning
-from agent_jobs.lifecycle import Settlement, Turn
+from agent_jobs.lifecycle import OrgRotation, Settlement
 from agent_jobs.models import AuditEntry, Job, Org
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, TaskStatus
@@ -130,7 +130,7 @@ def test_the_service_works_under_the_role(role):
     assert api.delete(f"/services/agent-jobs/{posted[1]}").status_code == 200
     assert api.put("/services/organizations/acme/agent-jobs-type/greet", {"name": "B"}).status_code == 200
     assert api.delete("/services/organizations/acme/agent-jobs-type/greet").status_code == 200
-    (claimed,) = lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
+    (claimed,) = lifecycle.settle_and_claim([], lane="messages", turn=OrgRotation(), worker_id=1).claimed
     done = Settlement(claimed.id, claimed.token, claimed.task_id, JobStatus.COMPLETED, TaskStatus.COMPLETED)
     lifecycle.settle_and_claim([done])
     lifecycle.promote_due()

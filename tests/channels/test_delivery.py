@@ -9,7 +9,7 @@ from django.db import connection
 from django.db.models import F
 
 from channels_integration import outbox, platforms, send_order, send_results
-from channels_integration.messages import TemporaryError
+from channels_integration.messages import TemporaryDeliveryError
 from channels_integration.models import Lane, OutboundMessage
 from tests.channels import doubles
 from tests.channels.conftest import GRACE, deliver, deliver_all, deliver_now, overdue, post, row
@@ -266,7 +266,7 @@ def overdue_lanes():
 def claim_one():
     send_order.enter()
     claim = send_order.claim(after_org="", grace_seconds=GRACE, flight_seconds=GRACE / 2)
-    assert isinstance(claim, send_order.Claim)
+    assert isinstance(claim, send_order.SendClaim)
     return claim
 
 
@@ -291,7 +291,7 @@ def test_a_worker_that_dies_between_sending_and_marking_sends_nothing_twice(slac
 
 
 def test_a_worker_that_was_stopped_after_its_claim_gives_it_back(slack, monkeypatch):
-    monkeypatch.setattr(send_order.Claim, "age", property(lambda claim: 0.31))
+    monkeypatch.setattr(send_order.SendClaim, "age", property(lambda claim: 0.31))
     outgoing = post()
     send_order.enter()
     outbox._attempt(claim_one())
@@ -305,7 +305,7 @@ def test_a_worker_that_was_stopped_after_its_claim_gives_it_back(slack, monkeypa
 
 def test_no_byte_leaves_when_the_connection_took_too_long(slack, monkeypatch):
     ages = iter([0.0])
-    monkeypatch.setattr(send_order.Claim, "age", property(lambda claim: next(ages, 1.9)))
+    monkeypatch.setattr(send_order.SendClaim, "age", property(lambda claim: next(ages, 1.9)))
     outgoing = post()
     outbox._attempt(claim_one())
 
@@ -321,7 +321,7 @@ def test_a_late_writer_changes_nothing(slack):
     doubles.deliveries.clear()
     before = row(outgoing).__dict__
 
-    send_results.try_later(stale, TemporaryError("late", code="late"))
+    send_results.try_later(stale, TemporaryDeliveryError("late", code="late"))
     send_results.given_back(stale)
     send_results.sent(stale, send_results.Receipt("other", "other"))
 

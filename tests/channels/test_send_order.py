@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def claim():
     send_order.enter()
     found = send_order.claim(after_org="", grace_seconds=30, flight_seconds=1)
-    return found.outgoing.text if isinstance(found, send_order.Claim) else None
+    return found.outgoing.text if isinstance(found, send_order.SendClaim) else None
 
 
 # --- Threads ---------------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def test_anothers_message_is_not_changed(slack):
     outbox.enqueue([message(org_id="rival", owner_key="", change=Change(outgoing.id, "x"))])
     claim = None
     directory.install_slack("rival", team_id="T0ACME", bot_token=slack.bot_token, signing_secret="rival-secret")
-    while not isinstance(claim, send_order.Claim):
+    while not isinstance(claim, send_order.SendClaim):
         send_order.enter()
         claim = send_order.claim(after_org="", grace_seconds=30, flight_seconds=1)
     assert claim.outgoing.change.posted_as == ""

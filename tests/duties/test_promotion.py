@@ -16,7 +16,7 @@ from agent_jobs.duties import duty_table, promotion
 from agent_jobs.duty_rounds import Duty
 from agent_jobs.models import DutyRun, Job, WorkerProcess
 from agent_jobs.states import JobStatus
-from infra.concurrency import Gate
+from infra.concurrency import ConcurrencyLimit
 from tests import rows
 from tests.waiting import PATIENCE, wait_for
 
@@ -198,7 +198,7 @@ def test_a_duty_survives_a_database_that_is_away() -> None:
 
 class TestGate:
     def test_lets_only_so_many_in(self) -> None:
-        gate, inside, most = Gate(2), threading.Semaphore(0), []
+        gate, inside, most = ConcurrencyLimit(2), threading.Semaphore(0), []
         running = 0
         lock, leave = threading.Lock(), threading.Event()
 
@@ -224,7 +224,7 @@ class TestGate:
         assert max(most) == 2
 
     def test_a_bell_during_the_work_makes_it_look_again(self) -> None:
-        gate, seen = Gate(1), []
+        gate, seen = ConcurrencyLimit(1), []
 
         def work() -> int:
             seen.append(1)

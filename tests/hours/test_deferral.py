@@ -317,7 +317,7 @@ def test_the_strangers_hours_are_not_ours(worker: Worker, nowhere: Any, turns: l
 
 def test_who_states_no_hours_pays_no_query(worker: Worker, nowhere: Any, django_assert_num_queries: Any) -> None:
     rows.job(platform="null", channel_code="nowhere")
-    (claim,) = lifecycle.settle_and_claim([], lane="messages", turn=lifecycle.Turn(), worker_id=1).claimed
+    (claim,) = lifecycle.settle_and_claim([], lane="messages", turn=lifecycle.OrgRotation(), worker_id=1).claimed
     with django_assert_num_queries(0):
         assert deferral.defer(claim, rng=random.Random(1)) == (claim, None)
 

@@ -14,8 +14,8 @@ QUEUE = "test-bells"
 
 @pytest.fixture
 def queue():
-    redis.patient.begin_anew()
-    with redis.patient.client() as client:
+    redis.background.begin_anew()
+    with redis.background.client() as client:
         client.delete(QUEUE)
         yield client
         client.delete(QUEUE)
@@ -69,7 +69,7 @@ def test_over_a_slow_line_only_the_patient_are_heard(queue, settings, monkeypatc
         settings.REDIS_URL = address._replace(netloc=f"{there}:{line.port}").geturl()
         doorbell.ring(QUEUE, "channels.deliver")
         assert queue.llen(QUEUE) == 0
-        with doorbell.patience():
+        with doorbell.background_timeout():
             doorbell.ring(QUEUE, "channels.deliver")
 
         assert queue.llen(QUEUE) == 1

@@ -18,7 +18,7 @@ NOBODY = "redis://127.0.0.1:1/0"
 
 @pytest.fixture
 def line():
-    return redis.Line("test", PATIENCE)
+    return redis.RedisConnections("test", PATIENCE)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def ping(line):
 
 def test_a_redis_that_does_not_answer_costs_one_time_out_in_a_second(deaf, monkeypatch):
     monkeypatch.setattr(redis, "REST_SECONDS", PATIENCE)
-    line = redis.Line("test", 0.2)
+    line = redis.RedisConnections("test", 0.2)
     began = time.monotonic()
     assert not any(ping(line) for _ in range(20))
 

@@ -214,7 +214,7 @@ class TestRetry:
 
     def test_a_late_worker_changes_nothing_while_the_new_life_is_under_way(self) -> None:
         job = rows.job()
-        turn = lifecycle.Turn()
+        turn = lifecycle.OrgRotation()
         (old,) = lifecycle.settle_and_claim([], lane="messages", turn=turn, worker_id=7).claimed
         jobs.cancel("acme", job.pk, actor=rows.TESTER)
         retry(job)

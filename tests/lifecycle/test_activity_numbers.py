@@ -68,7 +68,9 @@ def test_a_number_is_given_once() -> None:
 
 def test_the_end_of_a_job_comes_after_everything_else_of_its_settlement() -> None:
     rows.job()
-    (claimed,) = lifecycle.settle_and_claim([], lane="messages", turn=lifecycle.Turn(), worker_id=7, batch=1).claimed
+    (claimed,) = lifecycle.settle_and_claim(
+        [], lane="messages", turn=lifecycle.OrgRotation(), worker_id=7, batch=1
+    ).claimed
     note: dict[str, Any] = {"status": "completed", "note": ""}
     ended = Settlement(
         id=claimed.id,

@@ -10,7 +10,7 @@ from django.db.models import Func
 
 from agent_jobs import lifecycle
 from agent_jobs.errors import IllegalMove
-from agent_jobs.lifecycle import Claim, Settlement, Turn
+from agent_jobs.lifecycle import Claim, OrgRotation, Settlement
 from agent_jobs.models import Activity, Job, Message, Task
 from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, TaskStatus
 from channels_integration.models import OutboundMessage
@@ -20,8 +20,12 @@ from tests.races import at_once, in_threads
 pytestmark = pytest.mark.django_db
 
 
-def claim(turn: Turn | None = None, *, batch: int = 1, settlements: list[Settlement] | None = None) -> lifecycle.Answer:
-    return lifecycle.settle_and_claim(settlements or [], lane="messages", turn=turn or Turn(), worker_id=7, batch=batch)
+def claim(
+    turn: OrgRotation | None = None, *, batch: int = 1, settlements: list[Settlement] | None = None
+) -> lifecycle.ClaimResult:
+    return lifecycle.settle_and_claim(
+        settlements or [], lane="messages", turn=turn or OrgRotation(), worker_id=7, batch=batch
+    )
 
 
 def settlement(claimed: Claim, **fields: Any) -> Settlement:
@@ -133,7 +137,7 @@ def test_a_stale_token_writes_nothing_at_all() -> None:
     late = settlement(
         claimed,
         outgoing=[{"id": "00000000-0000-7000-8000-000000000001"}],
-        lines=[lifecycle.Line("00000000-0000-7000-8000-000000000001", "late", False, 0)],
+        lines=[lifecycle.SpokenLine("00000000-0000-7000-8000-000000000001", "late", False, 0)],
         notes=[lifecycle.Note("message.out", "submitted")],
     )
     assert lifecycle.settle_and_claim([late]).settled == frozenset()
@@ -167,7 +171,7 @@ def test_organisations_take_turns_whatever_their_queues() -> None:
         rows.job(org_id="acme")
     for _ in range(2):
         rows.job(org_id="rival")
-    turn = Turn()
+    turn = OrgRotation()
     order = [claim(turn).claimed[0].org_id for _ in range(8)]
     assert order == ["acme", "rival", "acme", "rival", "acme", "acme", "acme", "acme"]
 
@@ -176,7 +180,7 @@ def test_a_weight_of_two_gives_two_turns_in_a_round() -> None:
     rows.org("acme", weight=2)
     for org_id in ["acme", "rival"] * 6:
         rows.job(org_id=org_id)
-    turn = Turn()
+    turn = OrgRotation()
     order = [claim(turn).claimed[0].org_id for _ in range(6)]
     assert order == ["acme", "acme", "rival", "acme", "acme", "rival"]
 
@@ -187,7 +191,7 @@ def test_a_batch_is_of_one_organisation() -> None:
     answer = claim(batch=10)
     assert [entry.org_id for entry in answer.claimed] == ["acme"] * 3
     assert answer.has_more is True
-    assert claim(Turn("acme")).claimed[0].org_id == "rival"
+    assert claim(OrgRotation("acme")).claimed[0].org_id == "rival"
 
 
 def test_jobs_of_another_lane_are_left_alone() -> None:
@@ -204,7 +208,7 @@ def test_an_ended_turn_keeps_what_was_said_and_done() -> None:
             settlement(
                 claimed,
                 result_data={"n": 1},
-                lines=[lifecycle.Line(key, "Hello", True, 0)],
+                lines=[lifecycle.SpokenLine(key, "Hello", True, 0)],
                 notes=[lifecycle.Note("message.out", "completed", "said: Hello", id=key, output={"text": "Hello"})],
             )
         ]
@@ -232,7 +236,7 @@ def test_many_workers_at_once_never_claim_a_job_twice() -> None:
         rows.job(org_id=["acme", "rival", "third"][number % 3])
 
     def drain() -> list[str]:
-        turn, claimed, misses = Turn(), [], 0
+        turn, claimed, misses = OrgRotation(), [], 0
         while misses < 20:
             answer = claim(turn, batch=2)
             claimed += [str(entry.id) for entry in answer.claimed]

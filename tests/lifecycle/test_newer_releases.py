@@ -10,7 +10,7 @@ from agent_jobs import jobs, lifecycle, runners
 from agent_jobs.duties import recovery
 from agent_jobs.errors import Conflict
 from agent_jobs.hours import deferral, quiet_times
-from agent_jobs.lifecycle import Turn, running_caps
+from agent_jobs.lifecycle import OrgRotation, running_caps
 from agent_jobs.models import Job, JobType, Org, Task, WorkerProcess
 from agent_jobs.reads import explanations
 from agent_jobs.runners.base import Run
@@ -222,7 +222,7 @@ def test_a_settlement_whose_commit_came_through_unheard_is_no_lost_lease(
     row = job()
     counted, settle_and_claim = _counts(monkeypatch), lifecycle.settle_and_claim
 
-    def settles(settlements: Any, **claim: Any) -> lifecycle.Answer:
+    def settles(settlements: Any, **claim: Any) -> lifecycle.ClaimResult:
         answer = settle_and_claim(settlements, **claim)
         if settlements and not unheard:
             unheard.append(True)
@@ -240,7 +240,7 @@ def test_a_settlement_whose_commit_came_through_unheard_is_no_lost_lease(
 
 def test_a_turn_that_was_taken_away_is_not_taken_for_settled() -> None:
     row = job()
-    (claim,) = lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=1).claimed
+    (claim,) = lifecycle.settle_and_claim([], lane="messages", turn=OrgRotation(), worker_id=1).claimed
     ended = lifecycle.Settlement(
         id=claim.id,
         token=claim.token,

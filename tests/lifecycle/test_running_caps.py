@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from agent_jobs import jobs, lifecycle
-from agent_jobs.lifecycle import Answer, Claim, Settlement, Turn, running_caps
+from agent_jobs.lifecycle import Claim, OrgRotation, Settlement, running_caps
 from agent_jobs.models import Job
 from agent_jobs.states import JobStatus, TaskStatus
 from agent_jobs.worker.leases import Keeper
@@ -19,8 +19,12 @@ from tests import rows
 pytestmark = pytest.mark.django_db
 
 
-def claim(turn: Turn | None = None, *, batch: int = 10, settlements: list[Settlement] | None = None) -> Answer:
-    return lifecycle.settle_and_claim(settlements or [], lane="messages", turn=turn or Turn(), worker_id=7, batch=batch)
+def claim(
+    turn: OrgRotation | None = None, *, batch: int = 10, settlements: list[Settlement] | None = None
+) -> lifecycle.ClaimResult:
+    return lifecycle.settle_and_claim(
+        settlements or [], lane="messages", turn=turn or OrgRotation(), worker_id=7, batch=batch
+    )
 
 
 def ended(claimed: Claim) -> Settlement:
@@ -139,7 +143,7 @@ def test_many_workers_at_once_stay_below_the_cap(capped: str) -> None:
 
     def drain() -> None:
         barrier.wait()
-        turn, settlements, misses = Turn(), [], 0
+        turn, settlements, misses = OrgRotation(), [], 0
         while misses < 50 and len(done) < 60:
             answer = claim(turn, batch=3, settlements=settlements)
             settlements = [ended(entry) for entry in answer.claimed]

@@ -10,29 +10,29 @@ from hypothesis import strategies as st
 
 from agent_jobs import llm
 from agent_jobs.llm import answer_parsing
-from agent_jobs.llm.answer_parsing import Answer, Stop
-from agent_jobs.llm.text_tool_calls import Call
+from agent_jobs.llm.answer_parsing import ProviderAnswer, Stop
+from agent_jobs.llm.text_tool_calls import TextToolCall
 from infra import prepared_sql
 
 OFFERED = ("find", "send_message")
 
 
-def read(answer: Answer) -> llm.Reply:
+def read(answer: ProviderAnswer) -> llm.Reply:
     return answer_parsing.sound(answer_parsing.reply(answer, offered=OFFERED))
 
 
-def responds(**arguments: Any) -> Call:
-    return Call("c1", "respond", json.dumps(arguments))
+def responds(**arguments: Any) -> TextToolCall:
+    return TextToolCall("c1", "respond", json.dumps(arguments))
 
 
 def test_the_last_next_and_the_last_result_count() -> None:
     calls = (responds(say="A", next="done", result="r", result_data={"a": 1}), responds(say="B", next="wait"))
-    reply = read(Answer(calls=calls))
+    reply = read(ProviderAnswer(calls=calls))
     assert (reply.say, reply.is_done, reply.result, reply.result_data) == (("A", "B"), False, "r", {"a": 1})
 
 
 def test_the_text_beside_words_for_people_is_the_models_own() -> None:
-    assert read(Answer(text="I greet Ann.", calls=(responds(say="Hi Ann", next="wait"),))).say == ("Hi Ann",)
+    assert read(ProviderAnswer(text="I greet Ann.", calls=(responds(say="Hi Ann", next="wait"),))).say == ("Hi Ann",)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_text_beside_words_for_people_is_the_models_own() -> None:
     ],
 )
 def test_a_last_line_of_its_own_ends_the_job(text: str, is_done: bool, words: tuple[str, ...]) -> None:
-    reply = read(Answer(text=text))
+    reply = read(ProviderAnswer(text=text))
     assert (reply.is_done, reply.say) == (is_done, words)
 
 
@@ -64,13 +64,13 @@ def test_a_last_line_of_its_own_ends_the_job(text: str, is_done: bool, words: tu
     ids=str,
 )
 def test_every_call_has_an_id_of_its_own(ids: list[str]) -> None:
-    reply = read(Answer(calls=tuple(Call(id, "find", "{}") for id in ids)))
+    reply = read(ProviderAnswer(calls=tuple(TextToolCall(id, "find", "{}") for id in ids)))
     assert len({call.id for call in reply.calls}) == 3
     assert all(answer_parsing._ID.fullmatch(call.id) for call in reply.calls)
 
 
 def test_a_name_that_no_provider_takes_in_a_history_is_mended() -> None:
-    (call,) = read(Answer(calls=(Call("c1", "calendar list!\x00" + "x" * 99, "{}"),))).calls
+    (call,) = read(ProviderAnswer(calls=(TextToolCall("c1", "calendar list!\x00" + "x" * 99, "{}"),))).calls
     assert len(call.name) <= 64
     assert call.name.startswith("calendar_list_")
 
@@ -90,15 +90,21 @@ arguments = st.one_of(
     st.dictionaries(st.sampled_from(["say", "next", "result", "result_data", "id"]), values),
     st.fixed_dictionaries({"say": texts, "next": st.sampled_from(["wait", "done", "WAIT"]), "result_data": values}),
 )
-calls = st.lists(st.builds(Call, texts, st.sampled_from(["respond", "find", "?"]) | texts, arguments), max_size=4)
+calls = st.lists(
+    st.builds(TextToolCall, texts, st.sampled_from(["respond", "find", "?"]) | texts, arguments), max_size=4
+)
 
 
 @pytest.mark.django_db
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.builds(Answer, text=texts, calls=calls.map(tuple), stop=st.sampled_from(Stop), finish=texts, refusal=texts))
-@example(Answer(calls=(responds(say="a", next="done", result_data=float("nan")),)))
-@example(Answer(calls=(Call("c", "find", {"a": float("inf")}),)))
-def test_the_database_holds_every_reply(answer: Answer) -> None:
+@given(
+    st.builds(
+        ProviderAnswer, text=texts, calls=calls.map(tuple), stop=st.sampled_from(Stop), finish=texts, refusal=texts
+    )
+)
+@example(ProviderAnswer(calls=(responds(say="a", next="done", result_data=float("nan")),)))
+@example(ProviderAnswer(calls=(TextToolCall("c", "find", {"a": float("inf")}),)))
+def test_the_database_holds_every_reply(answer: ProviderAnswer) -> None:
     reply = read(answer)
     record = json.dumps(asdict(reply), allow_nan=False)
     assert prepared_sql.first("SELECT %(record)s::jsonb", {"record": record}) is not None
@@ -115,5 +121,7 @@ def test_what_is_called_fit_is_JSON_that_comes_back_the_same(value: Any) -> None
 
 
 def test_a_reply_that_is_sound_stays_as_it_is() -> None:
-    reply = replace(read(Answer(text="Hi", calls=(Call("c1", "find", '{"id": "7"}'),))), usage=llm.Usage(1, 2))
+    reply = replace(
+        read(ProviderAnswer(text="Hi", calls=(TextToolCall("c1", "find", '{"id": "7"}'),))), usage=llm.Usage(1, 2)
+    )
     assert answer_parsing.sound(reply) == reply

@@ -84,7 +84,7 @@ def test_a_lone_surrogate_breaks_nothing() -> None:
 
 def test_long_answers_of_tools_are_shortened_and_no_call_is_lost() -> None:
     calls = tuple(llm.ToolCall(f"c{n}", "fetch", {"n": n}) for n in range(4))
-    steps = tuple(llm.Step((call,), {call.id: f"{call.id} " + "y" * 90_000}) for call in calls)
+    steps = tuple(llm.ModelStep((call,), {call.id: f"{call.id} " + "y" * 90_000}) for call in calls)
     turn, left_out = context.cut(replace(talk(3), steps=steps), 2_000)
     assert [step.calls for step in turn.steps] == [step.calls for step in steps]
     assert all(step.answers[step.calls[0].id].startswith(step.calls[0].id) for step in turn.steps)

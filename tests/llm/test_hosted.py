@@ -89,7 +89,7 @@ def test_tools_are_offered_and_asked_for(provider: FakeOpenAI) -> None:
 
 def test_answers_of_tools_go_back_under_the_ids_of_their_calls(provider: FakeOpenAI) -> None:
     call = llm.ToolCall("call_7", "weather", {"city": "Ulm"})
-    MODEL.answer(replace(TURN, steps=(llm.Step((call,), {"call_7": "rain"}),)), access(provider))
+    MODEL.answer(replace(TURN, steps=(llm.ModelStep((call,), {"call_7": "rain"}),)), access(provider))
     asked, answered = provider.requests[0]["messages"][-2:]
     assert asked["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city":"Ulm"}'}
     assert (answered["role"], answered["tool_call_id"], answered["content"]) == ("tool", "call_7", "rain")
@@ -408,7 +408,7 @@ def test_the_first_call_of_a_process_reads_no_package_where_it_was_preloaded(pro
 
 
 @pytest.mark.parametrize("name", llm.PROVIDERS)
-def test_every_provider_is_rehearsed_to_the_end_of_a_call_without_the_network(
+def test_every_provider_is_warmed_up_by_a_whole_call_without_the_network(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replies: list[Any] = []

@@ -17,7 +17,7 @@ TOOL = llm.Tool(
     "weather", "Tells the weather. " * 30, {"type": "object", "properties": {"city": {"enum": ["Ulm", "Zürich"]}}}
 )
 CALL = llm.ToolCall("call_1", "weather", {"city": "Zürich", "note": '"quoted"\n' * 40})
-STEP = llm.Step((CALL, replace(CALL, id="call_2")), {"call_1": "☔" * 90})
+STEP = llm.ModelStep((CALL, replace(CALL, id="call_2")), {"call_1": "☔" * 90})
 SAID = 'Grüße 👋🏽 "so" \\ \n\t' * 20
 SCHEMA = {"type": "object", "properties": {f"field_{n}": {"type": "string"} for n in range(60)}}
 TURNS = {
@@ -29,7 +29,7 @@ TURNS = {
     "a follow-up": replace(TURN, is_follow_up=True, follow_up=2, max_follow_ups=3),
     "tools": replace(TURN, tools=tuple(replace(TOOL, name=f"weather_{n}") for n in range(10))),
     "steps": replace(TURN, tools=(TOOL,), steps=(STEP,) * 9),
-    "a result by schema": replace(TURN, result_schema=SCHEMA, steps=(llm.Step(note="It has no field_3. " * 9),)),
+    "a result by schema": replace(TURN, result_schema=SCHEMA, steps=(llm.ModelStep(note="It has no field_3. " * 9),)),
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from agent_jobs import lifecycle
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import NotFound
-from agent_jobs.lifecycle import Turn
+from agent_jobs.lifecycle import OrgRotation
 from agent_jobs.models import DutyRun, Job, WorkerProcess
 from agent_jobs.reads import explanations
 from agent_jobs.reads.explanations import Explanation
@@ -168,7 +168,7 @@ class TestTheQueue:
         rows.job(lane="agents", queue_at=same)
         rows.job(org_id="rival", queue_at=same)
         places = {str(job.pk): explained(job).place_in_queue for job in ready}
-        turn = Turn(org_id="zzz")
+        turn = OrgRotation(org_id="zzz")
         claimed: list[str] = []
         while len(claimed) < len(ready):
             answer = lifecycle.settle_and_claim([], lane="messages", turn=turn, worker_id=7)
@@ -266,13 +266,13 @@ class TestCaps:
         assert [(holder.id, holder.state) for holder in told.blocked_by] == [
             (str(job.pk), "RUNNING") for job in expected
         ]
-        assert lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed == ()
+        assert lifecycle.settle_and_claim([], lane="messages", turn=OrgRotation(), worker_id=7).claimed == ()
 
     @pytest.mark.parametrize(("rule", "holders"), [("org_cap", 4), ("job_type_cap", 3), ("channel_cap", 2)])
     def test_a_cap_with_room_does_not_hold_a_job(self, waiting: Job, rule: str, holders: int) -> None:
         self.cap(waiting, rule, holders + 1)
         assert explained(waiting).rule == "queue"
-        assert lifecycle.settle_and_claim([], lane="messages", turn=Turn(), worker_id=7).claimed != ()
+        assert lifecycle.settle_and_claim([], lane="messages", turn=OrgRotation(), worker_id=7).claimed != ()
 
     def test_the_only_one_is_named(self, at_work: WorkerProcess) -> None:
         rows.job_type(max_running_per_channel=1)

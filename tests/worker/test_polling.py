@@ -1,4 +1,4 @@
-"""Standby: while nobody rings, a worker process looks by itself; while somebody does, it leaves that alone."""
+"""Polling: while nobody rings, a worker process looks by itself; while somebody does, it leaves that alone."""
 
 import threading
 from datetime import timedelta
@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from agent_jobs import duty_rounds
 from agent_jobs.duty_rounds import Duty
 from agent_jobs.models import DutyRun
-from agent_jobs.worker.polling import Standby
+from agent_jobs.worker.polling import Poller
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -39,7 +39,7 @@ def rung(seconds_ago: float) -> None:
 
 def test_nothing_is_done_while_bells_are_heard() -> None:
     rung(-600)
-    assert Standby([Work()], stopping=threading.Event()).tick() == 0
+    assert Poller([Work()], stopping=threading.Event()).tick() == 0
 
 
 @pytest.mark.parametrize("last", [3, None])
@@ -47,65 +47,65 @@ def test_everything_is_done_while_no_bell_is_heard(last: float | None) -> None:
     if last is not None:
         rung(last)
     works = [Work(), Work(fails=True), Work()]
-    standby = Standby(works, stopping=threading.Event())
-    assert standby.tick() == 3
+    poller = Poller(works, stopping=threading.Event())
+    assert poller.tick() == 3
     assert all(work.is_done() for work in works)
-    assert standby.tick() == 3  # what broke once is tried again
+    assert poller.tick() == 3  # what broke once is tried again
     rung(-600)
-    assert standby.tick() == 0
-    standby.close()
+    assert poller.tick() == 0
+    poller.close()
 
 
 def test_a_process_that_starts_before_the_first_bell_says_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    standby = Standby([], stopping=threading.Event())
-    standby.tick()
+    poller = Poller([], stopping=threading.Event())
+    poller.tick()
     rung(0)
-    standby.tick()
+    poller.tick()
     assert caplog.messages == []
 
 
 def test_a_process_that_hears_no_bell_from_its_start_says_so_once_its_time_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    standby = Standby([], stopping=threading.Event(), first_bell_seconds=0)
-    standby.tick()
-    standby.tick()
-    assert caplog.messages == ["no bell is heard: working by the own clock"]
+    poller = Poller([], stopping=threading.Event(), first_bell_seconds=0)
+    poller.tick()
+    poller.tick()
+    assert caplog.messages == ["no doorbell messages: polling the database every second"]
     rung(0)
-    standby.tick()
-    standby.tick()
-    assert caplog.messages[1:] == ["bells are heard again"]
+    poller.tick()
+    poller.tick()
+    assert caplog.messages[1:] == ["doorbell messages arrive again, polling stops"]
 
 
-def test_only_the_bell_itself_counts_not_the_duty_that_standby_does() -> None:
-    duty_rounds.serve("standby-test", [Duty("none", lambda: 1, bell="standby-test")])
+def test_only_the_bell_itself_counts_not_the_duty_that_polling_does() -> None:
+    duty_rounds.serve("polling-test", [Duty("none", lambda: 1, bell="polling-test")])
     assert not DutyRun.objects.filter(duty=DutyRun.BELL).exists()
-    duty_rounds.serve("standby-test-rung", [Duty("none", lambda: 1, bell="standby-test-rung")], is_rung=True)
+    duty_rounds.serve("polling-test-rung", [Duty("none", lambda: 1, bell="polling-test-rung")], is_rung=True)
     assert DutyRun.objects.filter(duty=DutyRun.BELL).exists()
 
 
 def test_it_looks_every_second_until_the_process_stops() -> None:
     work, stopping = Work(), threading.Event()
-    standby = Standby([work], stopping=stopping)
-    standby.start()
+    poller = Poller([work], stopping=stopping)
+    poller.start()
     assert work.is_done()
     assert work.is_done()
-    standby.close()
-    assert not any(thread.is_alive() for thread in standby._threads)
+    poller.close()
+    assert not any(thread.is_alive() for thread in poller._threads)
 
 
 def test_closing_waits_for_work_that_a_look_begins_in_the_meantime() -> None:
     is_looking, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
-    class SlowToLook(Standby):
+    class SlowToLook(Poller):
         def tick(self) -> int:
             is_looking.set()
             self._stopping.wait(PATIENCE)
             threading.Timer(0.1, go_on.set).start()
             return super().tick()
 
-    standby = SlowToLook([lambda: go_on.wait(PATIENCE) and ended.set()], stopping=threading.Event())
-    standby.start()
+    poller = SlowToLook([lambda: go_on.wait(PATIENCE) and ended.set()], stopping=threading.Event())
+    poller.start()
     assert is_looking.wait(PATIENCE)
-    standby.close()
+    poller.close()
     assert ended.is_set()

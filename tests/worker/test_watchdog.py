@@ -1,4 +1,4 @@
-"""The guard replaces a process in which a turn will not end, and leaves all others alone."""
+"""The watchdog replaces a process in which a turn will not end, and leaves all others alone."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from pytest_django.fixtures import Settings
 
 from agent_jobs.worker import watchdog
 from agent_jobs.worker.leases import Keeper
-from agent_jobs.worker.watchdog import Guard
+from agent_jobs.worker.watchdog import Watchdog
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,12 +28,12 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def _turn(guarded: Guard, *, seconds_left: float, is_computing: bool) -> Iterator[None]:
+def _turn(dog: Watchdog, *, seconds_left: float, is_computing: bool) -> Iterator[None]:
     """A turn of another thread, under way for as long as the block."""
     begun, stop = threading.Event(), threading.Event()
 
     def work() -> None:
-        with guarded.turn(uuid4(), seconds_left=seconds_left):
+        with dog.turn(uuid4(), seconds_left=seconds_left):
             begun.set()
             while is_computing and not stop.is_set():
                 pass
@@ -49,10 +49,10 @@ def _turn(guarded: Guard, *, seconds_left: float, is_computing: bool) -> Iterato
         thread.join()
 
 
-def _leaves(guarded: Guard, left: list[bool], *, within: float) -> bool:
+def _leaves(dog: Watchdog, left: list[bool], *, within: float) -> bool:
     until = time.monotonic() + within
     while not left and time.monotonic() < until:
-        guarded.look()
+        dog.look()
         threading.Event().wait(0.02)
     return bool(left)
 
@@ -71,9 +71,9 @@ def test_the_process_leaves_for_a_turn_that_will_not_end(
 ) -> None:
     settings.TURN_SECONDS = turn_seconds
     left: list[bool] = []
-    guarded = Guard(Keeper("test"), leave=lambda: left.append(True))
-    with _turn(guarded, seconds_left=seconds_left, is_computing=is_computing):
-        assert _leaves(guarded, left, within=PATIENCE if leaves else 0.6) == leaves
+    dog = Watchdog(Keeper("test"), leave=lambda: left.append(True))
+    with _turn(dog, seconds_left=seconds_left, is_computing=is_computing):
+        assert _leaves(dog, left, within=PATIENCE if leaves else 0.6) == leaves
 
 
 def test_a_job_whose_turn_will_not_end_is_not_given_back_as_if_it_had_been_interrupted(
@@ -81,33 +81,33 @@ def test_a_job_whose_turn_will_not_end_is_not_given_back_as_if_it_had_been_inter
 ) -> None:
     settings.TURN_SECONDS = 0.01
     keeper = Keeper("test")
-    guarded = Guard(keeper, leave=lambda: None)
+    dog = Watchdog(keeper, leave=lambda: None)
     stuck, other = uuid4(), uuid4()
     keeper.hold(stuck, 1)
     keeper.hold(other, 1)
-    with guarded.turn(stuck, seconds_left=9):
+    with dog.turn(stuck, seconds_left=9):
         threading.Event().wait(0.1)
-        guarded.look()
+        dog.look()
     assert set(keeper.held) == {other}
 
 
 def test_it_leaves_once(settings: Settings) -> None:
     settings.TURN_SECONDS = 0.01
     left: list[bool] = []
-    guarded = Guard(Keeper("test"), leave=lambda: left.append(True))
-    with _turn(guarded, seconds_left=9, is_computing=False), _turn(guarded, seconds_left=9, is_computing=False):
-        assert _leaves(guarded, left, within=PATIENCE)
-        guarded.look()
+    dog = Watchdog(Keeper("test"), leave=lambda: left.append(True))
+    with _turn(dog, seconds_left=9, is_computing=False), _turn(dog, seconds_left=9, is_computing=False):
+        assert _leaves(dog, left, within=PATIENCE)
+        dog.look()
     assert left == [True]
 
 
 def test_a_turn_that_has_ended_is_forgotten(settings: Settings) -> None:
     settings.TURN_SECONDS = 0.01
     left: list[bool] = []
-    guarded = Guard(Keeper("test"), leave=lambda: left.append(True))
-    with _turn(guarded, seconds_left=9, is_computing=False):
+    dog = Watchdog(Keeper("test"), leave=lambda: left.append(True))
+    with _turn(dog, seconds_left=9, is_computing=False):
         pass
-    assert not _leaves(guarded, left, within=0.3)
+    assert not _leaves(dog, left, within=0.3)
 
 
 def _ends(program: str, *, lease_seconds: int) -> tuple[int, str, float]:
@@ -132,10 +132,10 @@ def test_a_turn_that_holds_the_interpreter_ends_the_process_after_a_lease() -> N
         """
         import django
         django.setup()
-        from agent_jobs.worker.watchdog import Guard
+        from agent_jobs.worker.watchdog import Watchdog
         from agent_jobs.worker.leases import Keeper
         from tests.chaos.poison import POISONS
-        Guard(Keeper("test")).start()
+        Watchdog(Keeper("test")).start()
         POISONS["hold"]()               # before its first look
         """,
         lease_seconds=3,
@@ -160,13 +160,13 @@ def test_a_leaving_process_lets_other_turns_end_and_then_exits_though_a_thread_c
         signal.signal(signal.SIGTERM, lambda *_: asked.append("asked to stop"))
         watchdog._GRACE_SECONDS, watchdog._DELIVERY_SECONDS = 0.1, 0.5
         keeper = Keeper("test")
-        guarded = watchdog.Guard(keeper)
-        guarded.start()
+        dog = watchdog.Watchdog(keeper)
+        dog.start()
         stuck, other = uuid4(), uuid4()
 
         def loop():
             keeper.hold(stuck, 1)
-            with guarded.turn(stuck, seconds_left=0.1):
+            with dog.turn(stuck, seconds_left=0.1):
                 POISONS["loop"]()
 
         threading.Thread(target=loop).start()
