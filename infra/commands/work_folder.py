@@ -1,0 +1,96 @@
+"""The folder that a command works in: made, handed over, read and removed without following what the command left.
+
+A command can leave symlinks to any file, pipes without a writer, folders without permissions and very deep trees.
+"""
+
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.commands import job_user
+from infra.commands.job_user import JobUser
+
+log = logging.getLogger(__name__)
+_REMOVE_SECONDS = 60.0
+
+
+class UnusableFolderError(Exception):
+    """The command cannot work in this folder. The text says why."""
+
+
+@contextmanager
+def fresh(user: JobUser) -> Iterator[Path]:
+    """A temporary folder of `user`, removed afterwards. Raises UnusableFolderError."""
+    folder = Path(tempfile.mkdtemp(prefix="agent-jobs-command-")).resolve()
+    try:
+        yield handed_over(folder, user)
+    finally:
+        remove(folder)
+
+
+def handed_over(folder: Path, user: JobUser) -> Path:
+    """The folder's real path, after `user` has become its owner. Raises UnusableFolderError."""
+    try:
+        folder = folder.resolve(strict=True)
+        if not folder.is_dir():
+            raise UnusableFolderError(f"The work folder {folder} is not a folder.")
+        if folder.stat().st_uid != user.uid:
+            user.own(str(folder))
+    except OSError as error:
+        raise UnusableFolderError(f"The work folder {folder} cannot be used: {error.strerror}.") from None
+    if not job_user.can_reach(folder, user):
+        raise UnusableFolderError(f"The user {user.name} may not pass through the folders above {folder}.")
+    return folder
+
+
+def read_file(folder: Path, name: str, *, max_bytes: int) -> bytes:
+    """Up to `max_bytes` of a regular file below `folder`. Raises OSError, also if any part of its path is a symlink."""
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts:
+        raise ValueError(f"{name!r} is not a path below the folder")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        # O_NONBLOCK: opening a named pipe would wait for a writer.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(parts[-1], flags, dir_fd=descriptor), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(f"{name!r} is not a regular file")
+            return file.read(max_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder by the system's own tools, which follow no symlink and have no limit of depth.
+
+    A failure is logged: the folder then stays.
+    """
+    if os.geteuid() != 0:
+        _run("chmod", "-R", "u+rwX", "--", str(folder))
+    _run("rm", "-rf", "--one-file-system", "--", str(folder))
+    if folder.exists():
+        log.warning("could not remove the work folder %s of a command", folder)
+
+
+def _run(name: str, *arguments: str) -> None:
+    try:
+        subprocess.run(  # noqa: S603
+            [shutil.which(name) or name, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_REMOVE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
