@@ -14,11 +14,11 @@ Pure functions of aware times; nothing here reads the clock.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfo
 
 from agent_jobs.errors import FieldError
+from infra import time_zones
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OPTIONAL_FIELDS = ("open", "quiet", "holidays")
@@ -140,21 +140,10 @@ def parse(stated: Any, *, at: str) -> tuple[Hours, list[FieldError]]:
 
 
 def _zone(name: Any, at: str, errors: list[FieldError]) -> ZoneInfo:
-    try:
-        if isinstance(name, str) and name in _zone_names():
-            return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        pass
+    if isinstance(name, str) and name in time_zones.names():
+        return ZoneInfo(name)
     errors.append(FieldError(at, "invalid", "must be a time zone such as Europe/Berlin"))
     return ZoneInfo("UTC")
-
-
-@lru_cache(maxsize=1)
-def _zone_names() -> frozenset[str]:
-    """Names of the time zone database, without `right/…` (which counts leap seconds) and without the server's local
-    zone.
-    """
-    return frozenset(available_timezones()) - {"Factory", "localtime", "posixrules"}
 
 
 def _week(stated: Any, at: str, errors: list[FieldError]) -> list[list[_Span]]:

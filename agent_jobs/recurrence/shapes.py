@@ -1,0 +1,115 @@
+"""The public shapes: a firing, the policies for clock changes, the interface of a recurrence, and its one error."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+# Years for which local times are certain to exist in every zone, so that no sum overflows.
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9900, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
+
+Note = Literal["", "gap", "fold_first", "fold_second"]
+
+
+class BadExpression(ValueError):
+    """`field` is what is wrong: "minute", "day of month", "expression", "time zone", "duration". The text is one
+    sentence for people, which names the field and the reason.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class GapPolicy(StrEnum):
+    """What becomes of local times that a clock change leaves out."""
+
+    AUTO = "auto"  # skip if the minute or the hour field begins with *, else run after
+    RUN_AFTER = "run_after"  # one firing at the end of the gap for all that fell into it
+    SKIP = "skip"
+
+
+class FoldPolicy(StrEnum):
+    """What becomes of local times that a clock change repeats."""
+
+    AUTO = "auto"  # twice if the minute or the hour field begins with *, else once
+    ONCE = "once"  # the first pass only
+    TWICE = "twice"
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """`at` is in UTC; `local` is the same moment on the clocks of the recurrence's zone. `note` marks clock changes:
+    a firing moved to the end of a gap, or one within the first or second pass of a repeated hour.
+    """
+
+    at: datetime
+    local: datetime
+    note: Note = ""
+
+
+class Recurrence(ABC):
+    """When something fires. Immutable; equal input gives equal firings on every host."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def after(self, moment: datetime, *, limit: int | None = None) -> Iterator[Firing]:
+        """Firings strictly after `moment`, strictly increasing, at most `limit`. `moment` must be aware.
+
+        Lazy, and without an end if `limit` is None and the recurrence has none. Cron stops after a hundred years.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """A plain English sentence without its full stop, such as "At 02:30 every day, Europe/Berlin time"."""
+
+    def next_after(self, moment: datetime) -> Firing | None:
+        """The first firing strictly after `moment`; None if there is none."""
+        return next(self.after(moment, limit=1), None)
+
+    def between(self, start: datetime, end: datetime, *, limit: int) -> Iterator[Firing]:
+        """At most `limit` firings after `start`, up to and including `end`."""
+        for firing in self.after(start, limit=limit):
+            if firing.at > end:
+                return
+            yield firing
+
+    def latest_between(self, start: datetime, end: datetime) -> Firing | None:
+        """The last firing after `start`, up to and including `end`. Cheap even if there are millions of them."""
+        found = self.next_after(start)
+        if found is None or found.at > end:
+            return None
+        low, high = found.at, end  # a firing is at `low`; none is after `high`
+        while high - low > _SECOND:
+            middle = low + (high - low) / 2
+            later = self.next_after(middle)
+            if later is not None and later.at <= end:
+                found, low = later, later.at
+            else:
+                high = middle
+        for later in islice(self.between(low, end, limit=1), 1):
+            found = later
+        return found
+
+
+def utc(moment: datetime) -> datetime:
+    """`moment` in UTC. Raises ValueError for a naive time."""
+    if moment.tzinfo is None:
+        raise ValueError("a recurrence needs aware times")
+    if moment.year < EARLIEST.year:
+        return EARLIEST - timedelta(days=1)
+    if moment.year >= LATEST.year:
+        return LATEST
+    return moment.astimezone(UTC)
+
+
+def clock_of(zone: ZoneInfo) -> str:
+    return zone.key if zone.key == "UTC" else f"{zone.key} time"
