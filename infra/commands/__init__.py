@@ -3,7 +3,7 @@
 `run(spec, mode=...)` blocks until the command has ended, and returns a result for everything that a command can do.
 It knows neither Django nor the database. docs/commands.md says what each mode guarantees.
 
-    command        what to run and how it ended; it checks its values
+    command_spec   what to run and how it ended; it checks its values
     capped_output  keeps head and tail of an output; `cap_text` does it for a whole text
     probing        whether this machine can run a mode, and why not
     running        one run: its folder, its child, its watch
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from infra.commands import job_user, running
 from infra.commands.capped_output import CappedOutput, CappedText, cap_text
-from infra.commands.command import (
+from infra.commands.command_spec import (
     CommandResult,
     CommandSpec,
     EndedBy,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.commands import bubblewrap, spawner
-from infra.commands.command import CommandSpec
+from infra.commands.command_spec import CommandSpec
 from infra.commands.job_user import JobUser
 
 _MAX_STATUS_BYTES = 64 * 1024

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from infra.commands import bubblewrap, job_user, running
-from infra.commands.command import CommandResult, CommandSpec, Mode
+from infra.commands.command_spec import CommandResult, CommandSpec, Mode
 
 _SPEC = CommandSpec(argv=("true",), timeout=timedelta(seconds=30))
 _CLUES = {

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from infra.commands import children
 from infra.commands import work_folder as folders
-from infra.commands.command import CommandResult, CommandSpec, Mode
+from infra.commands.command_spec import CommandResult, CommandSpec, Mode
 from infra.commands.job_user import JobUser
-from infra.commands.watching import ShouldStop, Watch
+from infra.commands.watching import CommandWatch, ShouldStop
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,4 +39,4 @@ def execute(spec: CommandSpec, ground: Ground, *, work_folder: Path | None, shou
             return CommandResult(ended_by="setup_error", message=str(error))
         except OSError as error:
             return CommandResult(ended_by="setup_error", message=f"The command could not be started: {error}.")
-        return Watch(child, spec, should_stop).follow()
+        return CommandWatch(child, spec, should_stop).follow()

@@ -25,6 +25,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _OPEN_FILES = 1_024
 _OOM_SCORE = "500"
 _KILL_SECONDS = 4.0
+_ROUND_SECONDS = 0.05
 _NOT_FOUND, _NOT_EXECUTABLE, _NOT_STARTED = 127, 126, 125
 
 
@@ -63,7 +64,7 @@ def main() -> int:
         if any(descriptor == control for descriptor, _ in poll.poll()):
             break
         _drain(woken)
-    return 0 if _end_all() else 1
+    return 0 if _end_all(woken) else 1
 
 
 def _become(request: dict[str, Any], status: int, libc: Any) -> NoReturn:
@@ -122,10 +123,9 @@ def _limit(kind: int, soft: int, hard: int | None = None) -> None:
     resource.setrlimit(kind, (min(soft, most), min(hard or soft, most)))
 
 
-def _end_all() -> bool:
+def _end_all(woken: int) -> bool:
     """Kill all descendants. True if none is left. Each round finds what the last one's victims had started."""
     until = time.monotonic() + _KILL_SECONDS
-    pause = 0.0005
     while True:
         for process in _descendants():
             try:
@@ -139,8 +139,8 @@ def _end_all() -> bool:
             return True
         if time.monotonic() > until:
             return False
-        time.sleep(pause)
-        pause = min(2 * pause, 0.05)
+        select.select([woken], [], [], _ROUND_SECONDS)  # a child that ends wakes it
+        _drain(woken)
 
 
 def _descendants() -> list[int]:

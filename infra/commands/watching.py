@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from infra.commands import children
 from infra.commands.capped_output import CappedOutput
-from infra.commands.command import CommandResult, CommandSpec, EndedBy
+from infra.commands.command_spec import CommandResult, CommandSpec, EndedBy
 
 # A command may write this many times what is kept of a stream, before it is ended.
 OUTPUT_FACTOR = 100
@@ -28,7 +28,7 @@ _EXIT_MESSAGES = {
 ShouldStop = Callable[[], str | None]
 
 
-class Watch:
+class CommandWatch:
     """One run of one command."""
 
     def __init__(self, child: children.CommandChild, spec: CommandSpec, should_stop: ShouldStop) -> None:

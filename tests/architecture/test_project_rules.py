@@ -192,9 +192,9 @@ RULES = {
         imported("subprocess", "os.system", "os.popen", "pty", "commands"),
         ("import subprocess", "from subprocess import run", "from os import system"),
         ("import os",),
-        # The children for a job's last attempt and for tenants' schemas and templates; the development stack is none of
-        # the service's.
-        ("agent_jobs/runners/invocation.py", "agent_jobs/sandbox/pool.py", "config/"),
+        # The children for a job's last attempt and for tenants' schemas and templates, and tenants' commands; the
+        # development stack is none of the service's.
+        ("agent_jobs/runners/invocation.py", "agent_jobs/sandbox/pool.py", "infra/commands/", "config/"),
     ),
     "no shell is asked": Rule(
         called(
