@@ -48,10 +48,14 @@ class ChannelSpec:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """A requested job. `config` holds only what the client sent; the job type's defaults are added later."""
+    """A requested job. `config` holds only what the client sent; the job type's defaults are added later.
+
+    `work` has its secrets in clear. `id` is drawn where it is None. `schedule_id` and `fire_at` name the
+    firing that makes the job.
+    """
 
     job_type_id: str
-    channel: ChannelSpec
+    channel: ChannelSpec | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     scheduled_at: datetime | None = None
@@ -60,6 +64,10 @@ class JobSpec:
     priority: int = DEFAULT_PRIORITY
     token_pk: int | None = None
     replay_of: UUID | None = None
+    work: Mapping[str, Any] = field(default_factory=dict)
+    id: UUID | None = None
+    schedule_id: UUID | None = None
+    fire_at: datetime | None = None
 
 
 Rule = Callable[[Any], str]
@@ -132,6 +140,27 @@ def _approvers(value: Any) -> str:
     return _texts(50, 255)(value) or approvers.complaint(value)
 
 
+_RETRY_POLICY_RULES: Mapping[str, Rule] = {
+    "max_attempts": _whole(1, 100),
+    "initial_interval_seconds": _number(0, MAX_DELAY_MINUTES * 60),
+    "max_interval_seconds": _number(0, MAX_DELAY_MINUTES * 60),
+    "multiplier": _number(1, 100),
+    "jitter": _number(0, 1),
+}
+
+
+def _retry_policy(value: Any) -> str:
+    known = ", ".join(_RETRY_POLICY_RULES)
+    if not isinstance(value, Mapping):
+        return f"must be an object with {known}"
+    for key, number in value.items():
+        if key not in _RETRY_POLICY_RULES:
+            return f"has no {key!r}; the keys are {known}"
+        if complaint := _RETRY_POLICY_RULES[key](number):
+            return f"{key} {complaint}"
+    return ""
+
+
 # Every key of a job's config and of a job type's default_config. Times are in minutes.
 CONFIG_RULES: Mapping[str, Rule] = {
     "start_prompt": _text(20_000),
@@ -141,6 +170,10 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "on_no_response": _one_of("complete", "fail"),
     "max_task_retries": _whole(0, 50),
     "task_retry_interval": _number(0, MAX_DELAY_MINUTES),
+    # In place of the two above: a back-off, in seconds (`timing.RetryPolicy`).
+    "retry_policy": _retry_policy,
+    # For runners without an agent: how long one attempt may take, in seconds.
+    "attempt_timeout_seconds": _number(0, 604_800, above=True),
     "max_time_to_complete": _number(0, 525_600, above=True),
     "count_quiet_hours": _flag,
     "failure_cooldown_minutes": _number(0, MAX_DELAY_MINUTES),

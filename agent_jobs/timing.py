@@ -1,7 +1,10 @@
 """Pure functions of time: the delay, the next attempt, the next follow-up. Time and randomness are arguments."""
 
 import random
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 # A start further ahead than this is probably a typo.
 MAX_AHEAD = timedelta(days=3653)
@@ -27,10 +30,56 @@ def place_in_queue(since: datetime, priority: int, *, default_priority: int) -> 
     return since - (priority - default_priority) * PRIORITY_STEP
 
 
-def retry_delay_seconds(interval_minutes: float, *, retry_after: float | None, rng: random.Random) -> float:
-    """Seconds from a failure to the next attempt: the interval, or 1 to 5 s where it is 0; a later Retry-After wins."""
-    seconds = interval_minutes * 60 if interval_minutes else rng.uniform(1, 5)
-    return max(seconds, retry_after or 0)
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a failed attempt is repeated. `max_attempts` counts the first one.
+
+    The waits are `initial_seconds`, then each `multiplier` times as long, up to `max_seconds`. `jitter` is the share of
+    a wait that is drawn at random: 0.2 gives 80 to 120 % of it. An initial wait of 0 without a policy is 1 to 5 s.
+    """
+
+    max_attempts: int
+    initial_seconds: float
+    max_seconds: float
+    multiplier: float = 1.0
+    jitter: float = 0.0
+    draws_short_wait: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "RetryPolicy":
+        """`retry_policy` of a job's config, or else its `max_task_retries` and `task_retry_interval`."""
+        stated = config.get("retry_policy")
+        if stated is None:
+            seconds = config.get("task_retry_interval", 0) * 60
+            return cls(config.get("max_task_retries", 0) + 1, seconds, seconds, draws_short_wait=not seconds)
+        known = {**RETRY_POLICY_DEFAULTS, **stated}
+        return cls(
+            known["max_attempts"],
+            known["initial_interval_seconds"],
+            known["max_interval_seconds"],
+            known["multiplier"],
+            known["jitter"],
+        )
+
+    def wait_seconds(self, failed_attempts: int, *, retry_after: float | None, rng: random.Random) -> float:
+        """Seconds from the failure number `failed_attempts` to the next attempt; a later Retry-After wins."""
+        if self.draws_short_wait:
+            seconds = rng.uniform(1, 5)
+        else:
+            # The exponent is bounded so that the power cannot overflow.
+            grown = self.initial_seconds * self.multiplier ** min(failed_attempts - 1, 60)
+            seconds = min(grown, self.max_seconds) * rng.uniform(1 - self.jitter, 1 + self.jitter)
+        return max(seconds, retry_after or 0)
+
+
+# Where a policy leaves a key out.
+RETRY_POLICY_DEFAULTS: Mapping[str, Any] = {
+    "max_attempts": 3,
+    "initial_interval_seconds": 1.0,
+    "max_interval_seconds": 60.0,
+    "multiplier": 2.0,
+    "jitter": 0.0,
+}
 
 
 def follow_up_seconds(interval_minutes: float, unanswered: int) -> float:

@@ -88,6 +88,11 @@ class JobSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(), help_text="The notes of the last 100 activities that have one, oldest first."
     )
     activities_count = serializers.IntegerField()
+    work = serializers.DictField(
+        required=False, help_text="What the job does, where its runner has no agent. Secrets are shown as `******`."
+    )
+    schedule_id = serializers.CharField(required=False, help_text="The schedule that made the job.")
+    fire_at = serializers.DateTimeField(required=False, help_text="The time of the firing that made the job.")
     replay_of = serializers.CharField(required=False, help_text="The job that this one replays.")
     retry_count = serializers.IntegerField(required=False, help_text="How many times it was retried, if ever.")
     Activities = ActivitySerializer(many=True, required=False)

@@ -118,6 +118,9 @@ def _answer(
         "error_message": row["error_message"],
         "replay_of": str(row["replay_of"]) if row["replay_of"] else None,
         "retry_count": row["retry_count"] or None,
+        "work": row["work"] or None,
+        "schedule_id": str(row["schedule_id"]) if row["schedule_id"] else None,
+        "fire_at": stamp_or_none(row["fire_at"]),
     }
     if _is_waiting_outside(row):
         has_value |= {"waiting_for": row["waiting_for"], "wake_at": stamp_or_none(row["wake_at"])}

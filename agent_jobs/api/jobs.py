@@ -92,10 +92,11 @@ class TargetChannel(StrictSerializer):
 
 
 class JobRequest(StrictSerializer):
-    target_channel = TargetChannel()
+    target_channel = TargetChannel(required=False)
     job_type_id = Text(max_length=128)
     config = Config(required=False)
     params = Object(required=False)
+    work = Object(required=False)
     scheduled_at = Moment(required=False)
     tags = Tags(required=False)
     priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
@@ -157,11 +158,13 @@ class Jobs(Resource):
     )
     def post(self, request: Request) -> HttpResponseBase:
         asked = self.asked(query=CREATE_QUERY, body=JobRequest, check=problems)
-        fields, channel = asked.body, asked.body["target_channel"]
-        self.require_org(channel["org_id"])
+        fields, channel = asked.body, asked.body.get("target_channel")
+        if channel is not None:
+            self.require_org(channel["org_id"])
         spec = JobSpec(
             job_type_id=fields["job_type_id"],
-            channel=channel_spec(channel),
+            channel=channel_spec(channel) if channel else None,
+            work=fields.get("work", {}),
             config=fields.get("config", {}),
             params=fields.get("params", {}),
             scheduled_at=fields.get("scheduled_at"),

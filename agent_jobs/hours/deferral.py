@@ -58,7 +58,7 @@ def defer(claim: Claim, *, rng: random.Random) -> tuple[Claim, Deferred | None]:
 
     Where quiet hours do not count, this moves the job's deadline and the `seconds_left` of the returned claim.
     """
-    if not claim.has_hours:
+    if not claim.has_hours or not claim.platform:  # a job without a channel disturbs nobody
         return claim, None
     found = quiet_times.of_job(claim.org_id, claim.id)
     if found is None:

@@ -2,20 +2,21 @@
 
 import json
 import random
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
 
-from agent_jobs import lifecycle, runners, timing
-from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound, PermanentError
+from agent_jobs import lifecycle, runners, sealed_work, timing, work
+from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Invalid, NotFound, PermanentError
 from agent_jobs.jobs import admission
 from agent_jobs.lifecycle import queues
 from agent_jobs.models import Job, JobType, Org, Profile
-from agent_jobs.runners import prompts
+from agent_jobs.runners import Runner, prompts
 from agent_jobs.sandbox import json_schema
-from agent_jobs.specs import DEFAULT_PRIORITY, Actor, JobSpec, config_errors
+from agent_jobs.specs import DEFAULT_PRIORITY, Actor, ChannelSpec, JobSpec, config_errors
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.tenants import stored_bytes
 from channels_integration import directory
@@ -25,6 +26,7 @@ from infra import prepared_sql, tracing
 # The default time limit, one day, where neither the job, its type nor the organisation sets one.
 _DEFAULT_MINUTES_TO_COMPLETE = 24 * 60
 _CHANCE = random.SystemRandom()
+_NO_CHANNEL = ChannelSpec("", "")
 _ACTIVE = "org_id = %(org)s AND key = %(key)s AND active"
 
 
@@ -34,81 +36,155 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
     Raises Invalid with the wrong fields, NotFound for a job type or profile that the organisation does not have, and
     QuotaReached; then nothing is stored. Calling twice creates two jobs: the caller handles idempotency.
     """
+    (made,) = create_many(org_id, [spec], actor=actor, rng=rng)
+    if isinstance(made, AgentJobsError):
+        raise made
+    return made
+
+
+def create_many(
+    org_id: str, specs: Sequence[JobSpec], *, actor: Actor, rng: random.Random = _CHANCE
+) -> list[Job | AgentJobsError]:
+    """Store the valid ones of these jobs in one transaction, in a constant number of statements for each job type.
+
+    The result has, for each spec, its job or the error that `create` would raise. A caller that wants all or none
+    raises within its own transaction.
+    """
     with transaction.atomic():
-        job_type, org, now = _type_of(org_id, spec.job_type_id)
-        defaults = {key: value for key, value in job_type.default_config.items() if key not in spec.config}
-        config = {**spec.config, **defaults}  # keeps the order in which the client sent the keys
-        _check_profile(org_id, config)
-        prompt = config.get("start_prompt") or job_type.description or job_type.name
-        _check(org_id, spec, job_type, config, prompt, now)
-        admission.admit_job(org)
-        stored_bytes.admit(org, _bytes(prompt, spec.params, config, spec.channel.data))
-        if job_type.runner not in runners.names():
-            raise Conflict(
-                f"this process does not know the runner {job_type.runner!r} of the job type, a newer release does",
-                code="runner_unknown",
-            )
-        delay_seconds = timing.draw_delay_seconds(spec.delay_minutes, rng)
-        due_at = timing.effective_start(spec.scheduled_at, now=now, delay_seconds=delay_seconds)
-        held_until = _cooldown_end(org_id, spec, config, now)
-        is_held = held_until is not None and held_until > due_at
-        if held_until is not None and is_held:
-            due_at = held_until
-        # A requested delay makes the job SCHEDULED even if the drawn delay is 0, because promotion sets its start.
-        is_scheduled = due_at > now or spec.delay_minutes > 0
-        others = Job.objects.filter(org_id=org_id, platform=spec.channel.platform, channel_code=spec.channel.code)
-        job = Job(
-            org_id=org_id,
-            status=JobStatus.SCHEDULED if is_scheduled else JobStatus.WAITING,
-            job_type_key=job_type.key,
-            runner=job_type.runner,
-            lane=runners.get(job_type.runner).lane,
-            platform=spec.channel.platform,
-            channel_code=spec.channel.code,
-            channel_type=spec.channel.type,
-            channel_data=dict(spec.channel.data),
-            prompt=prompt,
-            params=dict(spec.params),
-            config=config,
-            agent=_agent(job_type),
-            tags=list(spec.tags),
-            priority=spec.priority,
-            is_new_channel=not others.exists(),
-            ignore_cooldown=bool(config.get("ignore_cooldown", False)),
-            created_by_id=spec.token_pk,
-            replay_of=spec.replay_of,
-            trace=tracing.current(),
-            created_at=now,
-            updated_at=now,
-            requested_at=spec.scheduled_at,
-            delay_minutes=spec.delay_minutes,
-            delay_seconds=delay_seconds,
-            scheduled_at=due_at,
-            deadline_minutes=config.get("max_time_to_complete")
-            or org.max_time_to_complete
-            or _DEFAULT_MINUTES_TO_COMPLETE,
-            queue_at=None
-            if is_scheduled
-            else timing.place_in_queue(now, spec.priority, default_priority=DEFAULT_PRIORITY),
-            waiting_for=WaitingFor.COOLDOWN if is_held else "",
+        batch = _Batch(org_id)
+        made: list[Job | AgentJobsError] = []
+        for spec in specs:
+            try:
+                made.append(_prepared(batch, spec, rng))
+            except AgentJobsError as error:
+                made.append(error)
+        jobs = [job for job in made if isinstance(job, Job)]
+        if jobs:
+            Job.objects.bulk_create(jobs)
+            lifecycle.record_creations([(job, _note(job)) for job in jobs], actor=actor)
+        waiting = Counter(job.lane for job in jobs if job.status == JobStatus.WAITING)
+        transaction.on_commit(lambda: queues.ring_all(waiting), robust=True)
+    return made
+
+
+class _Batch:
+    """What the jobs of one transaction share: the organisation, the time, and what was looked up for earlier jobs."""
+
+    def __init__(self, org_id: str) -> None:
+        self.org_id = org_id
+        self.org = prepared_sql.instance(Org, "id = %(id)s", {"id": org_id})
+        self.now: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
+        self._types: dict[str, JobType | None] = {}
+        self._profiles: dict[str, bool] = {}
+        self._unreachable: dict[str, tuple[str, str] | None] = {}
+        self._known_channels: set[tuple[str, str]] = set()
+
+    def job_type(self, key: str) -> tuple[Org, JobType]:
+        if key not in self._types:
+            self._types[key] = prepared_sql.instance(JobType, _ACTIVE, {"org": self.org_id, "key": key})
+        found = self._types[key]
+        if found is None or self.org is None:
+            raise NotFound(f"there is no active job type {key!r}", code="job_type_not_found")
+        return self.org, found
+
+    def require_profile(self, config: Mapping[str, Any]) -> None:
+        key = config.get("profile_id")
+        if not isinstance(key, str) or not key:
+            return
+        if key not in self._profiles:
+            self._profiles[key] = Profile.objects.filter(org_id=self.org_id, key=key, active=True).exists()
+        if not self._profiles[key]:
+            raise NotFound(f"there is no active profile {key!r}", code="profile_not_found")
+
+    def unreachable_reason(self, channel: ChannelSpec) -> tuple[str, str] | None:
+        key = json.dumps([channel.platform, channel.code, channel.type, channel.data], sort_keys=True, default=str)
+        if key not in self._unreachable:
+            target = Target(self.org_id, channel.platform, channel.code, channel.type, dict(channel.data))
+            self._unreachable[key] = directory.unreachable_reason(target)
+        return self._unreachable[key]
+
+    def is_new_channel(self, channel: ChannelSpec) -> bool:
+        place = (channel.platform, channel.code)
+        if place in self._known_channels:
+            return False
+        self._known_channels.add(place)
+        others = Job.objects.filter(org_id=self.org_id, platform=channel.platform, channel_code=channel.code)
+        return not others.exists()
+
+
+def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
+    """The job of a spec, checked and admitted, and not stored yet."""
+    org, job_type = batch.job_type(spec.job_type_id)
+    now = batch.now
+    if job_type.runner not in runners.names():
+        raise Conflict(
+            f"this process does not know the runner {job_type.runner!r} of the job type, a newer release does",
+            code="runner_unknown",
         )
-        job.save(force_insert=True)
-        when = f" for {due_at:%Y-%m-%d %H:%M:%S}Z" if is_scheduled else ""
-        why = " (a job of this type failed here lately)" if is_held else ""
-        how = f"created as a replay of {spec.replay_of}" if spec.replay_of else "created"
-        lifecycle.record_creation(job, actor=actor, note=f"{job.status}: {how}{when}{why}")
-        if not is_scheduled:
-            queues.ring_on_commit(job.lane)
+    runner = runners.get(job_type.runner)
+    defaults = {key: value for key, value in job_type.default_config.items() if key not in spec.config}
+    config = {**spec.config, **defaults}  # keeps the order in which the client sent the keys
+    batch.require_profile(config)
+    prompt = "" if runner.work else config.get("start_prompt") or job_type.description or job_type.name
+    _check(batch, spec, job_type, runner, prompt)
+    split = work.split(spec.work, runner.work) if runner.work else work.Work({}, {})
+    channel = spec.channel or _NO_CHANNEL
+    admission.admit_job(org)
+    stored_bytes.admit(org, _bytes(prompt, spec.params, config, channel.data, spec.work))
+    delay_seconds = timing.draw_delay_seconds(spec.delay_minutes, rng)
+    due_at = timing.effective_start(spec.scheduled_at, now=now, delay_seconds=delay_seconds)
+    held_until = _cooldown_end(batch.org_id, spec, config, now)
+    is_held = held_until is not None and held_until > due_at
+    if held_until is not None and is_held:
+        due_at = held_until
+    # A requested delay makes the job SCHEDULED even if the drawn delay is 0, because promotion sets its start.
+    is_scheduled = due_at > now or spec.delay_minutes > 0
+    job = Job(
+        org_id=batch.org_id,
+        status=JobStatus.SCHEDULED if is_scheduled else JobStatus.WAITING,
+        job_type_key=job_type.key,
+        runner=job_type.runner,
+        lane=runner.lane,
+        platform=channel.platform,
+        channel_code=channel.code,
+        channel_type=channel.type,
+        channel_data=dict(channel.data),
+        prompt=prompt,
+        params=dict(spec.params),
+        config=config,
+        agent=_agent(job_type),
+        work=dict(split.shown),
+        schedule_id=spec.schedule_id,
+        fire_at=spec.fire_at,
+        tags=list(spec.tags),
+        priority=spec.priority,
+        is_new_channel=spec.channel is not None and batch.is_new_channel(spec.channel),
+        ignore_cooldown=bool(config.get("ignore_cooldown", False)),
+        created_by_id=spec.token_pk,
+        replay_of=spec.replay_of,
+        trace=tracing.current(),
+        created_at=now,
+        updated_at=now,
+        requested_at=spec.scheduled_at,
+        delay_minutes=spec.delay_minutes,
+        delay_seconds=delay_seconds,
+        scheduled_at=due_at,
+        deadline_minutes=config.get("max_time_to_complete") or org.max_time_to_complete or _DEFAULT_MINUTES_TO_COMPLETE,
+        queue_at=None if is_scheduled else timing.place_in_queue(now, spec.priority, default_priority=DEFAULT_PRIORITY),
+        waiting_for=WaitingFor.COOLDOWN if is_held else "",
+    )
+    if spec.id:
+        job.pk = spec.id
+    job.sealed_work = sealed_work.seal(split.secrets, org_id=batch.org_id, table=Job._meta.db_table, key=str(job.pk))
     return job
 
 
-def _type_of(org_id: str, job_type_id: str) -> tuple[JobType, Org, datetime]:
-    """The job type with its organisation, and the database's time, which decides the status."""
-    job_type = prepared_sql.instance(JobType, _ACTIVE, {"org": org_id, "key": job_type_id})
-    org = prepared_sql.instance(Org, "id = %(id)s", {"id": org_id})
-    if job_type is None or org is None:
-        raise NotFound(f"there is no active job type {job_type_id!r}", code="job_type_not_found")
-    return job_type, org, prepared_sql.first("SELECT statement_timestamp()")[0]
+def _note(job: Job) -> str:
+    """The text of the job's first activity."""
+    when = f" for {job.scheduled_at:%Y-%m-%d %H:%M:%S}Z" if job.status == JobStatus.SCHEDULED else ""
+    why = " (a job of this type failed here lately)" if job.waiting_for == WaitingFor.COOLDOWN else ""
+    how = f"created as a replay of {job.replay_of}" if job.replay_of else "created"
+    return f"{job.status}: {how}{when}{why}"
 
 
 def _bytes(*values: Any) -> int:
@@ -124,26 +200,13 @@ def _agent(job_type: JobType) -> dict[str, Any]:
     return {name: value for name, value in has.items() if value}
 
 
-def _check_profile(org_id: str, config: Mapping[str, Any]) -> None:
-    profile_id = config.get("profile_id")
-    if not isinstance(profile_id, str) or not profile_id:
-        return
-    if not Profile.objects.filter(org_id=org_id, key=profile_id, active=True).exists():
-        raise NotFound(f"there is no active profile {profile_id!r}", code="profile_not_found")
-
-
-def _check(
-    org_id: str, spec: JobSpec, job_type: JobType, config: Mapping[str, Any], prompt: str, now: datetime
-) -> None:
+def _check(batch: _Batch, spec: JobSpec, job_type: JobType, runner: Runner, prompt: str) -> None:
     errors = config_errors(spec.config, at="config")
     errors += json_schema.params_errors(job_type.params_schema, spec.params)
-    if spec.scheduled_at and spec.scheduled_at > now + timing.MAX_AHEAD:
+    if spec.scheduled_at and spec.scheduled_at > batch.now + timing.MAX_AHEAD:
         errors.append(FieldError("scheduled_at", "too_far", "is more than 10 years ahead"))
-    target = Target(org_id, spec.channel.platform, spec.channel.code, spec.channel.type, dict(spec.channel.data))
-    if reason := directory.unreachable_reason(target):
-        field, message = reason
-        errors.append(FieldError(field, "unreachable", message))
-    if not errors:
+    errors += _channel_errors(batch, spec, runner) + _work_errors(spec, runner)
+    if prompt and not errors:
         try:
             prompts.render(prompt, spec.params)
         except PermanentError as error:
@@ -153,15 +216,38 @@ def _check(
         raise Invalid(*errors)
 
 
+def _channel_errors(batch: _Batch, spec: JobSpec, runner: Runner) -> list[FieldError]:
+    if spec.channel is None:
+        message = f"is missing: jobs of the {runner.name} runner speak in a channel"
+        return [FieldError("target_channel", "required", message)] if runner.needs_channel else []
+    if not runner.needs_channel:
+        message = f"must be left out: jobs of the {runner.name} runner speak in no channel"
+        return [FieldError("target_channel", "invalid", message)]
+    reason = batch.unreachable_reason(spec.channel)
+    return [FieldError(reason[0], "unreachable", reason[1])] if reason else []
+
+
+def _work_errors(spec: JobSpec, runner: Runner) -> list[FieldError]:
+    if runner.work is None:
+        message = f"must be left out: jobs of the {runner.name} runner take none"
+        return [FieldError("work", "invalid", message)] if spec.work else []
+    masked = work.masked_fields(spec.work)
+    return [
+        FieldError(field, "invalid", f"is {work.MASK}, which only stands for a value that is stored already")
+        for field in masked
+    ] or runner.work.check(spec.work)
+
+
 def _cooldown_end(org_id: str, spec: JobSpec, config: Mapping[str, Any], now: datetime) -> datetime | None:
     minutes = config.get("failure_cooldown_minutes", 0)
     if not minutes or config.get("ignore_cooldown", False):
         return None
+    channel = spec.channel or _NO_CHANNEL
     failed = Job.objects.filter(
         org_id=org_id,
         job_type_key=spec.job_type_id,
-        channel_code=spec.channel.code,
-        platform=spec.channel.platform,
+        channel_code=channel.code,
+        platform=channel.platform,
         status=JobStatus.FAILED,
         finished_at__gt=now - timedelta(minutes=minutes),
     )

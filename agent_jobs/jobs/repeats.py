@@ -22,7 +22,7 @@ from django.db.models import F, Value
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
-from agent_jobs import lifecycle
+from agent_jobs import lifecycle, sealed_work, work
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import Conflict, FieldError, IllegalMove, Invalid
 from agent_jobs.jobs import admission, creation
@@ -97,7 +97,7 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
                 status=job.status,
             )
         target = Target(org_id, job.platform, job.channel_code, job.channel_type, job.channel_data)
-        if unreachable := directory.unreachable_reason(target):
+        if job.platform and (unreachable := directory.unreachable_reason(target)):
             raise Conflict(f"the job's channel cannot be reached: it {unreachable[1]}", code="channel_unreachable")
         admission.admit_job(Org.objects.get(pk=org_id))
         agent_messages.withdraw(job)
@@ -122,8 +122,9 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
     """
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)
-        prompt = {"start_prompt": job.prompt} if job.prompt.strip() else {}
-        then = ChannelSpec(job.platform, job.channel_code, job.channel_type, job.channel_data)
+        prompt = {"start_prompt": job.prompt} if job.prompt.strip() and not job.work else {}
+        then = ChannelSpec(job.platform, job.channel_code, job.channel_type, job.channel_data) if job.platform else None
+        secrets = sealed_work.opened(job.sealed_work, org_id=org_id, table=Job._meta.db_table, key=str(job.pk))
         spec = JobSpec(
             job_type_id=job.job_type_key,
             channel=changes.channel or then,
@@ -135,6 +136,7 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
             priority=job.priority if changes.priority is None else changes.priority,
             token_pk=token_pk,
             replay_of=job.pk,
+            work=work.joined(job.work, secrets),
         )
         steps = _usable_again(job, changes.from_step)
         made = creation.create(org_id, spec, actor=actor)

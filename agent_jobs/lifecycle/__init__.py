@@ -14,7 +14,7 @@ endings       the texts and codes of a job's end
 """
 
 from agent_jobs.lifecycle.claims import settle_and_claim, were_settled
-from agent_jobs.lifecycle.moves import MOVE_CODES, due_to_promote, move_one, promote_due, record_creation
+from agent_jobs.lifecycle.moves import MOVE_CODES, due_to_promote, move_one, promote_due, record_creations
 from agent_jobs.lifecycle.queue_order import due_to_wake, in_seconds, ready_again, wake_due
 from agent_jobs.lifecycle.settlements import Claim, ClaimResult, Note, OrgRotation, Settlement, SpokenLine
 
@@ -32,7 +32,7 @@ __all__ = [
     "move_one",
     "promote_due",
     "ready_again",
-    "record_creation",
+    "record_creations",
     "settle_and_claim",
     "wake_due",
     "were_settled",

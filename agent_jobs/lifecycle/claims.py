@@ -38,8 +38,8 @@ MOST_AT_ONCE = 32
 _SETTLED = f"""
 settlements AS (
     SELECT * FROM json_to_recordset(%(settlements)s::json) AS s(
-        id uuid, token bigint, task_id uuid, status text, task_status text, task_result text, waiting_for text,
-        wake_seconds float8, timer_message_id uuid, timer_seconds float8, resume text, inbox_seen int,
+        id uuid, token bigint, task_id uuid, status text, task_status text, task_result text, task_report json,
+        waiting_for text, wake_seconds float8, timer_message_id uuid, timer_seconds float8, resume text, inbox_seen int,
         follow_ups_sent int, follow_ups_total int, failed_attempts int, result text, result_data json,
         error_code text, error_message text, note text, outgoing json, lines json, notes json)
     LIMIT {MOST_AT_ONCE}
@@ -55,10 +55,11 @@ settlements AS (
         finished_at = CASE WHEN s.status <> 'RUNNING' THEN now() END, updated_at = now()
     FROM settlements s
     WHERE j.id = s.id AND j.lease_token = s.token AND j.status = 'RUNNING' AND j.lease_until IS NOT NULL
-    RETURNING j.id, j.org_id, j.retry_count, s.task_id, s.status, s.task_status, s.task_result, s.error_code,
-        s.note, s.outgoing, s.lines, s.notes, j.queue_at IS NOT NULL AS is_ready
+    RETURNING j.id, j.org_id, j.retry_count, s.task_id, s.status, s.task_status, s.task_result, s.task_report,
+        s.error_code, s.note, s.outgoing, s.lines, s.notes, j.queue_at IS NOT NULL AS is_ready
 ), ended_tasks AS (
-    UPDATE agent_jobs_task t SET status = s.task_status, result = s.task_result, finished_at = now()
+    UPDATE agent_jobs_task t SET status = s.task_status, result = s.task_result, report = s.task_report,
+        finished_at = now()
     FROM settled s WHERE t.id = s.task_id
 ), outgoing_rows AS (
     SELECT record FROM settled s, json_array_elements(s.outgoing) record
@@ -137,7 +138,9 @@ _CLAIMED_JSON = """
 (SELECT json_agg(json_build_object(
     'id', c.id, 'org_id', c.org_id, 'job_type_key', c.job_type_key, 'task_id', t.id, 'token', c.lease_token,
     'runner', c.runner,
-    'prompt', c.prompt, 'params', c.params, 'config', c.config, 'agent', c.agent, 'platform', c.platform,
+    'prompt', c.prompt, 'params', c.params, 'config', c.config, 'agent', c.agent, 'work', c.work,
+    'sealed_work', c.sealed_work, 'schedule_id', coalesce(c.schedule_id::text, ''), 'scheduled_at', c.scheduled_at,
+    'fire_at', c.fire_at, 'platform', c.platform,
     'channel_code', c.channel_code, 'channel_type', c.channel_type, 'channel_data', c.channel_data,
     'waiting_for', c.waiting_for, 'resume', c.resume, 'inbox_count', c.inbox_count, 'inbox_seen', c.inbox_seen,
     'follow_ups_sent', c.follow_ups_sent, 'follow_ups_total', c.follow_ups_total,

@@ -74,9 +74,27 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
     return job
 
 
-def record_creation(job: Job, *, actor: Actor, note: str) -> None:
-    """Write the first activity of a job that has just been inserted."""
-    _log(job, "job.created", actor=actor, note=note)
+_LOG_CREATIONS = """
+INSERT INTO agent_jobs_activity
+    (org_id, job_id, code, note, actor, request_id, moved_to, life, processed_at)
+SELECT %(org)s, made.job, 'job.created', made.note, %(actor)s, %(request)s, made.status, 0, statement_timestamp()
+FROM unnest(%(jobs)s::uuid[], %(notes)s::text[], %(statuses)s::text[]) AS made (job, note, status)
+"""
+
+
+def record_creations(made: Sequence[tuple[Job, str]], *, actor: Actor) -> None:
+    """Write the first activity, with its note, of jobs of one organisation that have just been inserted."""
+    prepared_sql.run(
+        _LOG_CREATIONS,
+        {
+            "org": made[0][0].org_id,
+            "actor": str(actor),
+            "request": actor.request_id,
+            "jobs": [job.pk for job, _ in made],
+            "notes": [note for _, note in made],
+            "statuses": [str(job.status) for job, _ in made],
+        },
+    )
 
 
 def _log(job: Job, code: str, *, actor: Actor, note: str, moved_from: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,11 @@ class Claim:
     params: Mapping[str, Any]
     config: Mapping[str, Any]
     agent: Mapping[str, Any]
+    work: Mapping[str, Any]
+    sealed_work: str
+    schedule_id: str
+    scheduled_at: datetime
+    fire_at: datetime | None
     platform: str
     channel_code: str
     channel_type: str
@@ -54,7 +60,14 @@ class Claim:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Claim:
         """Build it from the JSON of the claim statement, whose keys are these fields."""
-        return cls(**{**record, "id": UUID(record["id"]), "task_id": UUID(record["task_id"])})
+        fire_at = record["fire_at"]
+        read = {
+            "id": UUID(record["id"]),
+            "task_id": UUID(record["task_id"]),
+            "scheduled_at": datetime.fromisoformat(record["scheduled_at"]),
+            "fire_at": datetime.fromisoformat(fire_at) if fire_at else None,
+        }
+        return cls(**{**record, **read})
 
     @property
     def wake(self) -> Wake:
@@ -109,6 +122,7 @@ class Settlement:
     status: JobStatus
     task_status: TaskStatus
     task_result: str | None = None
+    task_report: Mapping[str, Any] | None = None
     waiting_for: str = ""
     wake_seconds: float | None = None
     timer_message_id: str | None = None

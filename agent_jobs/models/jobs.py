@@ -36,6 +36,12 @@ class Job(models.Model):
     config = OrderedJSONField(default=dict, blank=True)
     # Further parts of the type that an agent uses, if the type has them: `tools`, `result_schema`.
     agent = OrderedJSONField(default=dict, db_default={}, blank=True)
+    # What a runner without an agent performs (`agent_jobs.work`), with masks in place of the sealed secrets.
+    work = OrderedJSONField(default=dict, db_default={}, blank=True)
+    sealed_work = models.TextField(default="", db_default="", blank=True)
+    # The schedule that made it, perhaps deleted by now, and the time of that firing.
+    schedule_id = models.UUIDField(null=True, blank=True)
+    fire_at = models.DateTimeField(null=True, blank=True)
     tags = ArrayField(models.CharField(max_length=64), default=list, blank=True)
     priority = models.SmallIntegerField(default=5)
     is_new_channel = models.BooleanField(default=False)
@@ -141,6 +147,19 @@ class Job(models.Model):
                 condition=Q(status="FAILED"),
                 name="job_failed",
             ),
+            # The history of a schedule, and which of its jobs have not ended.
+            models.Index(
+                "org",
+                "schedule_id",
+                F("created_at").desc(),
+                condition=Q(schedule_id__isnull=False),
+                name="job_of_schedule",
+            ),
+            models.Index(
+                fields=["schedule_id"],
+                condition=Q(schedule_id__isnull=False, status__in=["SCHEDULED", "WAITING", "RUNNING"]),
+                name="job_active_of_schedule",
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -190,6 +209,8 @@ class Task(models.Model):
     status = models.CharField(max_length=12, db_default=TaskStatus.RUNNING)
     lease_token = models.BigIntegerField()
     result = models.TextField(null=True)  # noqa: DJ001 - as for the job
+    # The runner's record of the attempt: exit code and output, or request and response (`runners.base.Done.report`).
+    report = OrderedJSONField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True)
 

@@ -45,7 +45,18 @@ JOB_COLUMNS = (
     *("id", "org_id", "status", "job_type_key", "platform", "channel_code", "channel_type", "channel_data"),
     *("params", "config", "tags", "priority", "is_new_channel", "ignore_cooldown", "created_at", "updated_at"),
     *("requested_at", "delay_minutes", "delay_seconds", "scheduled_at", "started_at", "deadline_at"),
-    *("finished_at", "queue_at", "waiting_for", "wake_at", "lease_until", "thread", "inbox_count"),
+    *(
+        "work",
+        "schedule_id",
+        "fire_at",
+        "finished_at",
+        "queue_at",
+        "waiting_for",
+        "wake_at",
+        "lease_until",
+        "thread",
+        "inbox_count",
+    ),
     *("first_reply_at", "result", "result_data", "error_code", "error_message", "replay_of", "retry_count"),
 )
 ACTIVITY_COLUMNS = (
@@ -160,6 +171,15 @@ def tasks_of(job_ids: Iterable[UUID]) -> Mapping[UUID, list[Row]]:
     for row in tasks.values("id", "job_id", "created_at", "status", "result"):
         found[row["job_id"]].append(row)
     return found
+
+
+def task(org_id: str, job_id: UUID, task_id: UUID) -> Row:
+    """One attempt with its report. Raises NotFound."""
+    columns = ("id", "job_id", "number", "created_at", "finished_at", "status", "result", "report")
+    row: Row | None = Task.objects.filter(pk=task_id, job_id=job_id, job__org_id=org_id).values(*columns).first()
+    if row is None:
+        raise NotFound(f"there is no task {str(task_id)!r} of this job", code="task_not_found")
+    return row
 
 
 _LOGS = """

@@ -4,6 +4,8 @@ from agent_jobs.runners.base import Runner
 from agent_jobs.runners.conversation import ConversationRunner
 from agent_jobs.runners.message import MessageRunner
 
+__all__ = ["RUNNERS", "Runner", "get", "names", "register"]
+
 RUNNERS: tuple[Runner, ...] = (ConversationRunner(), MessageRunner())
 _BY_NAME = {runner.name: runner for runner in RUNNERS}
 

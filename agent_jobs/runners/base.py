@@ -7,12 +7,14 @@ happens with all its messages, or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
 from agent_jobs import llm
+from agent_jobs.work import WorkRules
 
 
 class Wake(StrEnum):
@@ -82,12 +84,20 @@ class Interrupted(Exception):
     """A person wrote during a model call, and the job's policy is to repeat the call with that message."""
 
 
+def _ignore(abort: Callable[[], object]) -> None:
+    """The default of `Run.on_start`: nobody aborts the turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One turn. `transcript` is oldest first; `follow_ups_sent` counts follow-ups since the last reply.
 
     `prompt` is the template of the start prompt; `instructions` comes from the job's profile. `journal` is set for
     runners that have a conversation; `tools` are those that the agent may call.
+
+    `work` is the runner's definition with its secrets, which must appear in no outcome. `fire_at` is the time for which
+    a schedule made the job. `failed_attempts` counts the attempts before this one in the job's life. A runner whose
+    turn takes long calls `on_start` with a function that aborts it, for the case that the job is canceled meanwhile.
     """
 
     job_id: str
@@ -102,6 +112,13 @@ class Run:
     tools: tuple[llm.Tool, ...] = ()
     result_schema: Mapping[str, Any] = field(default_factory=dict)
     journal: Journal | None = None
+    task_id: str = ""
+    failed_attempts: int = 0
+    work: Mapping[str, Any] = field(default_factory=dict)
+    schedule_id: str = ""
+    scheduled_at: datetime | None = None
+    fire_at: datetime | None = None
+    on_start: Callable[[Callable[[], object]], object] = _ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +138,17 @@ class ModelCall:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The job's goal is reached. It ends COMPLETED once everything it said is delivered."""
+    """The job's goal is reached. It ends COMPLETED once everything it said is delivered.
+
+    `report` is kept with the task: what the attempt did, as JSON.
+    """
 
     result: str
     result_data: Any = None
     say: tuple[str, ...] = ()
     calls: tuple[ModelCall, ...] = ()
     heard: int = 0  # number of human messages taken into account
+    report: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +190,7 @@ class Failed:
     counts: bool = True
     say: tuple[str, ...] = ()
     calls: tuple[ModelCall, ...] = ()
+    report: Mapping[str, Any] | None = None
 
 
 Outcome = Done | AwaitReply | AwaitApproval | Failed
@@ -178,12 +200,15 @@ class Runner(Protocol):
     """Performs jobs. `lane`: the queue of its jobs. `has_conversation`: its `Run` has a transcript and a profile.
 
     `batch_size` above 1 is only for short runners without outside effects, because a crash repeats the whole batch.
+    `needs_channel`: its jobs must name one. `work`: the rules of its work; None if it takes none.
     """
 
     name: str
     lane: str
     batch_size: int
     has_conversation: bool
+    needs_channel: bool
+    work: WorkRules | None
 
     def run(self, run: Run) -> Outcome:
         """Take one turn. May raise RetryableError or PermanentError; anything else is a bug and fails the job."""

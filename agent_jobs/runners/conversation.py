@@ -29,6 +29,7 @@ from agent_jobs.runners.base import (
     Said,
     Wake,
 )
+from agent_jobs.work import WorkRules
 
 DEFAULT_MAX_STEPS = 20
 # Invalid answers of the model per turn that it may correct; one more fails the turn.
@@ -49,6 +50,8 @@ class ConversationRunner:
     lane = "agents"
     batch_size = 1
     has_conversation = True
+    needs_channel = True
+    work: WorkRules | None = None
 
     def run(self, run: Run) -> Outcome:
         assert run.journal is not None, "a conversation needs a journal"

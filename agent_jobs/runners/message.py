@@ -2,6 +2,7 @@
 
 from agent_jobs.runners import prompts
 from agent_jobs.runners.base import Done, Run
+from agent_jobs.work import WorkRules
 
 
 class MessageRunner:
@@ -9,6 +10,8 @@ class MessageRunner:
     lane = "messages"
     batch_size = 10
     has_conversation = False
+    needs_channel = True
+    work: WorkRules | None = None
 
     def run(self, run: Run) -> Done:
         text = prompts.render(run.prompt, run.params)

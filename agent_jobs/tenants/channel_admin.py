@@ -8,14 +8,19 @@ from typing import Any
 from django.db import transaction
 
 from agent_jobs.audit import audit_log
-from agent_jobs.models import ModelKey, ToolSecret
+from agent_jobs.models import Job, ModelKey, ToolSecret
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import row_limits, stored_bytes
 from channels_integration import directory, rotation, transcript, web_messages
 from channels_integration.models import Channel, Installation, WebMessage
 
 # Every table that stores secrets: those of the channels and of the core.
-SEALED: rotation.Sealed = (*rotation.SEALED, (ToolSecret, ("sealed_value",)), (ModelKey, ("sealed_key",)))
+SEALED: rotation.Sealed = (
+    *rotation.SEALED,
+    (ToolSecret, ("sealed_value",)),
+    (ModelKey, ("sealed_key",)),
+    (Job, ("sealed_work",)),
+)
 
 
 def register(

@@ -28,8 +28,13 @@ _RETRY_AFTER_SECONDS = 60
 
 _OF_JOBS = """
 SELECT sum(pg_column_size(prompt) + pg_column_size(params) + pg_column_size(config) + pg_column_size(channel_data)
-    + pg_column_size(agent) + coalesce(pg_column_size(result), 0) + coalesce(pg_column_size(result_data), 0))
+    + pg_column_size(agent) + pg_column_size(work)
+    + coalesce(pg_column_size(result), 0) + coalesce(pg_column_size(result_data), 0))
 FROM agent_jobs_job WHERE org_id = %(org)s
+"""
+_OF_REPORTS = """
+SELECT sum(pg_column_size(t.report)) FROM agent_jobs_task t JOIN agent_jobs_job j ON j.id = t.job_id
+WHERE j.org_id = %(org)s
 """
 _OF_MESSAGES = """
 SELECT sum(pg_column_size(m.text)) FROM agent_jobs_message m JOIN agent_jobs_job j ON j.id = m.job_id
@@ -44,7 +49,7 @@ SELECT sum(pg_column_size(note) + coalesce(pg_column_size(input), 0) + coalesce(
 FROM agent_jobs_activity WHERE org_id = %(org)s
 """
 _OF_ANSWERS = "SELECT sum(pg_column_size(answer)) FROM agent_jobs_idempotencykey WHERE org_id = %(org)s"
-_SIZES = (_OF_JOBS, _OF_MESSAGES, _OF_STEPS, _OF_ACTIVITIES, _OF_ANSWERS, transcript.STORED_BYTES)
+_SIZES = (_OF_JOBS, _OF_REPORTS, _OF_MESSAGES, _OF_STEPS, _OF_ACTIVITIES, _OF_ANSWERS, transcript.STORED_BYTES)
 # Schedule the next measurement first: one that fails must not delay the others.
 _NEXT = """
 UPDATE agent_jobs_org SET measure_at = statement_timestamp() + make_interval(secs => %(seconds)s)

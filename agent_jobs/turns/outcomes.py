@@ -4,6 +4,7 @@ Holds the rules of follow-ups, retries and endings, as pure functions. Nothing h
 """
 
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,7 @@ NO_RESPONSE = "no_response"
 _NOTHING_UNDELIVERED = Undelivered()
 # The wait before a retry that does not count, so that a worker of another release may take the job. A deploy takes
 # minutes.
-_UNCOUNTED_RETRY_MINUTES = 0.5
+_UNCOUNTED_RETRIES = timing.RetryPolicy(sys.maxsize, initial_seconds=30, max_seconds=30)
 
 
 def without_runner(claim: Claim) -> Outcome | None:
@@ -77,6 +78,7 @@ def settlement(
         follow_ups_total=claim.follow_ups_total,
         failed_attempts=claim.failed_attempts,
         result=claim.result,
+        task_report=outcome.report if isinstance(outcome, Done | Failed) else None,
         outgoing=outgoing,
         lines=[
             SpokenLine(record["id"], text, done, heard)
@@ -274,9 +276,9 @@ def _failed(
         task_result=f"{outcome.code}: {message}",
         failed_attempts=failed_attempts,
     )
-    if outcome.is_retryable and (not outcome.counts or failed_attempts <= claim.config.get("max_task_retries", 0)):
-        interval = claim.config.get("task_retry_interval", 0) if outcome.counts else _UNCOUNTED_RETRY_MINUTES
-        wait = timing.retry_delay_seconds(interval, retry_after=outcome.retry_after, rng=rng)
+    policy = timing.RetryPolicy.of(claim.config) if outcome.counts else _UNCOUNTED_RETRIES
+    if outcome.is_retryable and failed_attempts < policy.max_attempts:
+        wait = policy.wait_seconds(failed_attempts, retry_after=outcome.retry_after, rng=rng)
         if wait < seconds_left:
             note = Note(
                 "task.failed",

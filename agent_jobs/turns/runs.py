@@ -3,22 +3,23 @@
 `turns.outcomes` turns the runner's outcome into a settlement.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent_jobs import llm, tools
+from agent_jobs import llm, sealed_work, tools, work
 from agent_jobs.catalog import model_keys
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
 from agent_jobs.lifecycle import Claim
-from agent_jobs.models import Profile
+from agent_jobs.models import Job, Profile
 from agent_jobs.runners import invocation
 from agent_jobs.runners.base import Failed, Outcome, Run, Runner
 from agent_jobs.turns.calls_in_flight import CALLS, give_back
 from agent_jobs.turns.database_retries import patiently
 from agent_jobs.turns.journal import TurnJournal
 from infra import prepared_sql
+from infra.sealing import SealingError
 
 
 def take(claim: Claim, runner: Runner) -> Outcome:
@@ -33,7 +34,8 @@ def take(claim: Claim, runner: Runner) -> Outcome:
 
 
 def plain(claim: Claim) -> Run:
-    """The run for a runner without a conversation, from the claim alone."""
+    """The run for a runner without a conversation, from the claim alone. Raises PermanentError if its secrets cannot
+    be opened."""
     return Run(
         job_id=str(claim.id),
         org_id=claim.org_id,
@@ -42,7 +44,41 @@ def plain(claim: Claim) -> Run:
         params=claim.params,
         config=claim.config,
         follow_ups_sent=claim.follow_ups_sent,
+        task_id=str(claim.task_id),
+        failed_attempts=claim.failed_attempts,
+        work=_whole_work(claim),
+        schedule_id=claim.schedule_id,
+        scheduled_at=claim.scheduled_at,
+        fire_at=claim.fire_at,
     )
+
+
+def take_plain(claim: Claim, runner: Runner) -> Outcome:
+    """Take the turn of a claim whose runner has no conversation. Aborts it within two seconds if the job is lost."""
+    run = plain(claim)
+    if runner.batch_size > 1:  # short, so there is nothing to abort
+        return invocation.call(runner, run)
+    give_back()
+    with CALLS.call(claim.id, claim.token) as flying:
+
+        def on_start(abort: Callable[[], object]) -> None:
+            flying.give_up = abort
+            if flying.is_lost:
+                abort()
+
+        outcome = invocation.call(runner, replace(run, on_start=on_start))
+    return Failed(LeaseLost.code, "this worker no longer holds the job") if flying.is_lost else outcome
+
+
+def _whole_work(claim: Claim) -> Mapping[str, Any]:
+    if not claim.sealed_work:
+        return claim.work
+    table = Job._meta.db_table
+    try:
+        secrets = sealed_work.opened(claim.sealed_work, org_id=claim.org_id, table=table, key=str(claim.id))
+    except SealingError as error:
+        raise PermanentError(error.message, code="secret_unavailable") from None
+    return work.joined(claim.work, secrets)
 
 
 def with_journal(claim: Claim) -> tuple[Run, TurnJournal]:

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 _SLICE_SECONDS = 10.0
 # After this many claims that found only rows locked by other workers, the queue counts as empty.
 _EMPTY_ROUNDS = 8
+# A runner ends an attempt at its time limit by itself; the guard comes this much later.
+_TIMEOUT_MARGIN_SECONDS = 30.0
 # Errors of a single outcome that cannot be written. The rest of its batch is then written without it.
 _UNSTORABLE = (DataError, IntegrityError, TypeError, ValueError)
 
@@ -167,13 +169,13 @@ class Worker:
         is_alone = claim.crash_count >= recovery.MAX_CRASHES - 1
         if is_alone:
             # The last attempt runs in its own process: if this job kills its workers, other jobs are not affected.
-            seconds = min(seconds_left, settings.TURN_SECONDS)
+            seconds = min(seconds_left, _limit_seconds(claim))
             if runner.has_conversation:
                 calls_in_flight.give_back()
                 return invocation.call_alone(runner, claim, seconds=seconds, take=isolated_turn.take)
             return invocation.call_alone(runner, runs.plain(claim), seconds=seconds)
-        with self.watchdog.turn(claim.id, seconds_left=seconds_left):
-            return runs.take(claim, runner) if runner.has_conversation else invocation.call(runner, runs.plain(claim))
+        with self.watchdog.turn(claim.id, seconds_left=seconds_left, limit_seconds=_limit_seconds(claim)):
+            return runs.take(claim, runner) if runner.has_conversation else runs.take_plain(claim, runner)
 
     def _settle_and_claim(self, settlements: Sequence[Settlement], **claim: Any) -> lifecycle.ClaimResult:
         """Call `lifecycle.settle_and_claim`, and retry during a short outage so that finished turns are not lost.
@@ -218,6 +220,12 @@ class Worker:
             for record in settlement.outgoing
         ):
             outbox.ring()
+
+
+def _limit_seconds(claim: Claim) -> float:
+    """The time after which a turn counts as stuck. A longer time limit of its attempts raises it."""
+    attempt = float(claim.config.get("attempt_timeout_seconds", 0))
+    return max(float(settings.TURN_SECONDS), attempt + _TIMEOUT_MARGIN_SECONDS)
 
 
 def _fault(claim: Claim, error: Exception) -> Failed:

@@ -71,10 +71,12 @@ class Watchdog:
         threads.start_vital("watchdog", self._watch)
 
     @contextlib.contextmanager
-    def turn(self, job_id: UUID, *, seconds_left: float) -> Iterator[None]:
-        """Watch a turn of this thread for the block. `seconds_left`: time until its job's deadline."""
+    def turn(self, job_id: UUID, *, seconds_left: float, limit_seconds: float = 0.0) -> Iterator[None]:
+        """Watch a turn of this thread for the block. `seconds_left`: time until its job's deadline. `limit_seconds`:
+        the longest time that it may take, TURN_SECONDS if that is longer.
+        """
         now, thread = time.monotonic(), threading.get_ident()
-        self._turns[thread] = _WatchedTurn(job_id, thread, now + seconds_left, now + settings.TURN_SECONDS)
+        self._turns[thread] = _WatchedTurn(job_id, thread, now + seconds_left, now + max(limit_seconds, settings.TURN_SECONDS))
         try:
             yield
         finally:

@@ -94,6 +94,8 @@ class PoisonRunner:
     lane = "agents"
     batch_size = 1
     has_conversation = False
+    needs_channel = True
+    work = None
 
     def run(self, run: Run) -> Outcome:
         answer = POISONS[run.params["poison"]]()

@@ -48,9 +48,25 @@ def test_a_step_of_priority_is_a_minute_in_the_queue() -> None:
 def test_the_next_attempt_comes_after_the_interval_or_a_later_retry_after(
     interval_minutes: float, retry_after: float | None, low: float, high: float
 ) -> None:
-    seconds = timing.retry_delay_seconds(interval_minutes, retry_after=retry_after, rng=random.Random(7))
+    policy = timing.RetryPolicy.of({"task_retry_interval": interval_minutes})
+    seconds = policy.wait_seconds(1, retry_after=retry_after, rng=random.Random(7))
     assert low <= seconds <= high
 
 
 def test_follow_ups_come_after_one_two_and_then_always_four_intervals() -> None:
     assert [timing.follow_up_seconds(10, unanswered) for unanswered in range(5)] == [600, 1200, 2400, 2400, 2400]
+
+
+def test_a_retry_policy_grows_up_to_its_longest_interval() -> None:
+    policy = timing.RetryPolicy.of({"retry_policy": {"initial_interval_seconds": 10, "max_interval_seconds": 35}})
+    waits = [policy.wait_seconds(failed, retry_after=None, rng=random.Random(7)) for failed in (1, 2, 3, 4, 500)]
+    assert (policy.max_attempts, waits) == (3, [10, 20, 35, 35, 35])
+
+
+def test_the_jitter_of_a_retry_policy_is_a_share_of_the_wait() -> None:
+    stated = {"initial_interval_seconds": 100, "max_interval_seconds": 100, "jitter": 0.2}
+    policy = timing.RetryPolicy.of({"retry_policy": stated})
+    rng = random.Random(7)
+    waits = [policy.wait_seconds(1, retry_after=None, rng=rng) for _ in range(200)]
+    assert 80 <= min(waits) < 85
+    assert 115 < max(waits) <= 120

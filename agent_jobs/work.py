@@ -1,0 +1,83 @@
+"""The work of a job: the JSON definition that a runner without an agent performs, and the secrets within it.
+
+A runner states its `WorkRules`. Secrets are kept apart from the rest: the stored and shown work has MASK in their
+places, and a sealed column (`sealed_work`) holds their values under JSON pointers: `{"/auth/password": "s3cret"}`. A
+client that reads a work, edits it and sends it back keeps the secrets: MASK in an update means the stored value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent_jobs.errors import FieldError
+
+MASK = "******"
+Path = tuple[str, ...]
+Secrets = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRules:
+    """`check` validates a whole work and names fields from "work" on. `secret_paths` lists where its secrets are."""
+
+    check: Callable[[Mapping[str, Any]], list[FieldError]]
+    secret_paths: Callable[[Mapping[str, Any]], Iterable[Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A checked work: `shown` with masks, and the values of its secrets by JSON pointer."""
+
+    shown: Mapping[str, Any]
+    secrets: Secrets
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        return joined(self.shown, self.secrets)
+
+
+def split(work: Mapping[str, Any], rules: WorkRules) -> Work:
+    """Take the secrets out of a work that `rules.check` accepted."""
+    shown, secrets = _copied(work), {}
+    for path in rules.secret_paths(work):
+        holder: Any = shown
+        for key in path[:-1]:
+            holder = holder[key]
+        if isinstance(holder[path[-1]], str) and holder[path[-1]]:
+            secrets[_pointer(path)] = holder[path[-1]]
+            holder[path[-1]] = MASK
+    return Work(shown, secrets)
+
+
+def joined(shown: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
+    """The work with the secrets in their places. Secrets whose place is gone are left out."""
+    whole: dict[str, Any] = _copied(shown)
+    for pointer, value in secrets.items():
+        *holders, last = _path(pointer)
+        holder: Any = whole
+        for key in holders:
+            holder = holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(holder, dict) and holder.get(last) == MASK:
+            holder[last] = value
+    return whole
+
+
+def masked_fields(work: Any, path: Path = ("work",)) -> list[str]:
+    """The fields that still hold MASK, as `work.auth.password`: values that nobody has."""
+    if isinstance(work, Mapping):
+        return [field for key, value in work.items() for field in masked_fields(value, (*path, str(key)))]
+    return [".".join(path)] if work == MASK else []
+
+
+def _copied(work: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in work.items()}
+
+
+def _pointer(path: Path) -> str:
+    return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in path)
+
+
+def _path(pointer: str) -> list[str]:
+    return [key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:]]
