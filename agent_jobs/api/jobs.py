@@ -101,6 +101,12 @@ class JobRequest(StrictSerializer):
     tags = Tags(required=False)
     priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
 
+    def get_fields(self) -> dict[str, Any]:
+        """A job with work names no channel; whether its runner agrees is decided when the job type is known."""
+        found: dict[str, Any] = super().get_fields()
+        found["target_channel"].required = "work" not in getattr(self, "initial_data", {})
+        return found
+
 
 class CancelRequest(StrictSerializer):
     reason = Text(max_length=1_000, required=False, allow_blank=True)
