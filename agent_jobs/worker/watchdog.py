@@ -76,7 +76,9 @@ class Watchdog:
         the longest time that it may take, TURN_SECONDS if that is longer.
         """
         now, thread = time.monotonic(), threading.get_ident()
-        self._turns[thread] = _WatchedTurn(job_id, thread, now + seconds_left, now + max(limit_seconds, settings.TURN_SECONDS))
+        self._turns[thread] = _WatchedTurn(
+            job_id, thread, now + seconds_left, now + max(limit_seconds, settings.TURN_SECONDS)
+        )
         try:
             yield
         finally:
