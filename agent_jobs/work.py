@@ -27,7 +27,7 @@ class WorkRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class SplitWork:
     """A checked work: `shown` with masks, and the values of its secrets by JSON pointer."""
 
     shown: Mapping[str, Any]
@@ -38,7 +38,7 @@ class Work:
         return joined(self.shown, self.secrets)
 
 
-def split(work: Mapping[str, Any], rules: WorkRules) -> Work:
+def split(work: Mapping[str, Any], rules: WorkRules) -> SplitWork:
     """Take the secrets out of a work that `rules.check` accepted."""
     shown, secrets = _copied(work), {}
     for path in rules.secret_paths(work):
@@ -48,7 +48,7 @@ def split(work: Mapping[str, Any], rules: WorkRules) -> Work:
         if isinstance(holder[path[-1]], str) and holder[path[-1]]:
             secrets[_pointer(path)] = holder[path[-1]]
             holder[path[-1]] = MASK
-    return Work(shown, secrets)
+    return SplitWork(shown, secrets)
 
 
 def joined(shown: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
