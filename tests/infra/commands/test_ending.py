@@ -1,0 +1,203 @@
+"""A command ends with everything that it started: at its time-out, when it is told to, and with its worker."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.commands import Limits, Mode, spawner
+from tests.infra.commands.conftest import processes_with, run_in, stop_when
+from tests.waiting import PATIENCE, wait_for
+
+ROOT = Path(__file__).resolve().parents[3]
+# Half of what a command that is not ended would take. A busy machine adds seconds, a missing kill adds a minute.
+SOON = 30.0
+
+# Each leaves a process behind that a kill of the process group or of the first process misses.
+ESCAPES = {
+    "a plain child": "sleep {marker} & sleep {marker}",
+    "a child in its own session": "setsid sleep {marker} & sleep {marker}",
+    "a double fork": "( ( setsid setsid sleep {marker} & ) & ) ; sleep {marker}",
+    "one that ignores SIGTERM": "trap '' TERM INT HUP; ( setsid sleep {marker} ) & sleep {marker}",
+    "one without its environment": "env -i setsid sleep {marker} & exec env -i sleep {marker}",
+    "one without open files": "setsid sleep {marker} </dev/null >/dev/null 2>&1 & sleep {marker}",
+}
+
+
+@pytest.fixture(params=list(ESCAPES))
+def escape(request: pytest.FixtureRequest, marker: str) -> str:
+    return ESCAPES[request.param].format(marker=marker)
+
+
+def test_a_command_that_runs_too_long_is_ended_with_all_that_it_started(mode: Mode, escape: str) -> None:
+    result = run_in(mode, f"echo begun; {escape}", timeout=timedelta(seconds=1))
+    assert (result.ended_by, result.exit_code, result.signal) == ("timeout", None, "SIGKILL")
+    assert result.stdout == "begun\n"
+    assert "time-out" in result.message
+    assert 1 <= result.duration_seconds < SOON
+
+
+def test_a_command_that_is_canceled_is_ended_with_all_that_it_started(mode: Mode, escape: str, marker: str) -> None:
+    result = run_in(mode, escape, should_stop=stop_when(lambda: len(processes_with(f"sleep\0{marker}")) >= 2))
+    assert (result.ended_by, result.exit_code, result.message) == ("canceled", None, "enough")
+
+
+def test_a_cancel_takes_less_than_two_seconds(mode: Mode, marker: str) -> None:
+    asked_at: list[float] = []
+
+    def should_stop() -> str | None:
+        if processes_with(f"sleep\0{marker}"):
+            asked_at.append(time.monotonic())
+        return "canceled by ada" if asked_at else None
+
+    result = run_in(mode, f"trap '' TERM; setsid sleep {marker} & sleep {marker}", should_stop=should_stop)
+    assert result.message == "canceled by ada"
+    assert time.monotonic() - asked_at[0] < 2
+    assert processes_with(marker) == []
+
+
+def test_what_is_left_when_the_command_exits_is_ended(mode: Mode, marker: str) -> None:
+    began = time.monotonic()
+    result = run_in(mode, f"sleep {marker} & setsid sleep {marker} >/dev/null 2>&1 & echo done; exit 4")
+    assert (result.ended_by, result.exit_code, result.stdout) == ("exit", 4, "done\n")
+    assert time.monotonic() - began < SOON
+
+
+def test_a_fault_of_the_caller_ends_the_command(mode: Mode, marker: str) -> None:
+    def should_stop() -> str | None:
+        if processes_with(f"sleep\0{marker}"):
+            raise ConnectionError("the database is away")
+        return None
+
+    with pytest.raises(ConnectionError):
+        run_in(mode, f"setsid sleep {marker} & sleep {marker}", should_stop=should_stop)
+    assert processes_with(marker) == []
+
+
+def test_a_fork_bomb_is_bounded_and_ended(mode: Mode, marker: str) -> None:
+    counts: list[int] = []
+
+    def has_grown() -> bool:
+        counts.append(len(processes_with(marker)))
+        return sum(count > 20 for count in counts) > 5
+
+    bomb = ("perl", "-e", "fork while 1", marker)
+    result = run_in(mode, bomb, limits=Limits(processes=30), should_stop=stop_when(has_grown))
+    assert result.ended_by == "canceled"
+    # In trusted mode the kernel counts all processes of the user, and other ones of it may end meanwhile.
+    # The sandbox adds two of bwrap's own.
+    assert max(counts) <= (32 if mode is Mode.SANDBOX else 60)
+    assert processes_with(marker) == []
+
+
+def test_no_zombies_are_left(mode: Mode, marker: str) -> None:
+    run_in(mode, "for i in 1 2 3 4 5; do ( setsid true & ); done; exit 0")
+    run_in(mode, f"setsid sleep {marker} & sleep {marker}", timeout=timedelta(seconds=0.5))
+    assert zombies_of(os.getpid()) == []
+
+
+def zombies_of(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, above = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state == "Z" and int(above) == parent:
+            found.append(int(path.parent.name))
+    return found
+
+
+WORKER = """
+    import sys, threading
+    from datetime import timedelta
+    from infra import commands
+    mode, line = sys.argv[1:]
+    def work():
+        commands.run(commands.CommandSpec(shell=line, timeout=timedelta(minutes=2)), mode=commands.Mode(mode))
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    threads[0].join()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_dies_takes_its_commands_with_it(
+    mode: Mode, escape: str, marker: str, number: signal.Signals
+) -> None:
+    worker = subprocess.Popen([sys.executable, "-c", textwrap.dedent(WORKER), mode, escape], cwd=ROOT)
+    try:
+        wait_for(lambda: len(processes_with(f"sleep\0{marker}")) >= 4, what="both commands run")
+        worker.send_signal(number)
+        worker.wait(PATIENCE)
+        wait_for(lambda: not processes_with(marker), what="nothing of the commands is left", seconds=SOON)
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_a_supervisor_that_is_killed_is_reported_and_its_command_ends(marker: str) -> None:
+    def kill_supervisor() -> str | None:
+        if processes_with(f"sleep\0{marker}"):
+            for process in processes_with("trusted_supervisor.py"):
+                if f"PPid:\t{os.getpid()}\n" in Path(f"/proc/{process}/status").read_text():
+                    os.kill(process, signal.SIGKILL)
+        return None
+
+    result = run_in(Mode.TRUSTED, ("sleep", marker), should_stop=kill_supervisor)
+    assert (result.ended_by, result.exit_code) == ("setup_error", None)
+    assert "SIGKILL" in result.message
+    wait_for(lambda: not processes_with(marker), what="the command has ended")
+
+
+def test_a_child_started_by_the_spawner_outlives_the_thread_that_asked_for_it() -> None:
+    """The control beside it shows that the kernel really ends children of a thread that has ended."""
+
+    def start() -> "subprocess.Popen[bytes]":
+        line = ["setpriv", "--pdeathsig", "KILL", "cat"]
+        return subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    def in_a_thread(by_spawner: bool) -> None:
+        child = spawner.start(start) if by_spawner else start()
+        started.append(child)
+        assert child.stdin
+        assert child.stdout
+        child.stdin.write(b"?")
+        assert child.stdout.read(1) == b"?"  # it has asked for its signal
+
+    for by_spawner in (True, False):
+        thread = threading.Thread(target=in_a_thread, args=[by_spawner])
+        thread.start()
+        thread.join()
+    kept, control = started
+    assert control.wait(PATIENCE) == -signal.SIGKILL
+    assert kept.stdin
+    kept.stdin.close()
+    assert kept.wait(PATIENCE) == 0
+    for child in started:
+        assert child.stdout
+        child.stdout.close()
+
+
+def test_a_forked_process_runs_commands_of_its_own(mode: Mode) -> None:
+    program = """
+        import os, sys
+        from infra import commands
+        spec, mode = commands.CommandSpec(argv=("true",)), commands.Mode(sys.argv[1])
+        assert commands.run(spec, mode=mode).is_success
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if commands.run(spec, mode=mode).is_success else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program), mode], cwd=ROOT, timeout=PATIENCE, check=True)
