@@ -1,10 +1,10 @@
 """Places where people are: Slack, web chats, webhooks. Sends each message once, and hands on each event once.
 
-Knows nothing of jobs: an organisation is a string, an owner is an opaque key. Settings name the functions that connect
-it with jobs: CHANNELS_INBOUND_HANDLER and CHANNELS_DELIVERY_HANDLER are told what happened, CHANNELS_HOURS_HANDLER says
-whether a message may be sent now.
+Knows nothing of jobs: an organisation is a string, an owner is an opaque key. The app that owns the messages registers
+itself once (`message_owner`): it learns what happened, and says whether a message may be sent now.
 
     messages           the shapes that cross this package's border, and the ways a send can fail
+    message_owner      the Protocol through which the channels call the app that owns the messages
     directory          the places that an organisation can reach: installations, registered channels
     outbox             messages to send: written with the state that causes them, sent by a loop
     send_order         which message is next: fair between organisations, in order per thread, paced per channel

@@ -19,12 +19,10 @@ from datetime import datetime, timedelta
 from urllib.parse import quote
 from uuid import UUID
 
-from django.conf import settings
 from django.db import connection, transaction
 from django.db.models.functions import Now
-from django.utils.module_loading import import_string
 
-from channels_integration import interactive_forms, platforms
+from channels_integration import interactive_forms, message_owner, platforms
 from channels_integration.messages import Did, Incoming
 from channels_integration.models import InboundEvent
 from channels_integration.platforms.base import Heard
@@ -56,7 +54,7 @@ WHERE e.status = 'waiting' AND e.due_at <= clock_timestamp() AND NOT EXISTS (
         AND earlier.status = 'waiting' AND earlier.failures = 0 AND earlier.looks = 0)
 ORDER BY e.due_at, e.sent_at, e.id LIMIT 1 FOR UPDATE SKIP LOCKED
 """
-# Other events that wait in the same lane: the handler gets all that was said so far in one transaction.
+# Other events that wait in the same lane: the owner gets all that was said so far in one transaction.
 _MOST_TOGETHER = 20
 _LATER = f"""
 SELECT id FROM channels_integration_inboundevent
@@ -233,7 +231,6 @@ def _next_of_all() -> list[int]:
 
 def _route_some(find: Callable[[], list[int]] = _next_of_all, *, most: int = _MOST_TOGETHER) -> int:
     """`find` locks the rows of events and returns their ids."""
-    handler: Callable[[Incoming], bool] = import_string(settings.CHANNELS_INBOUND_HANDLER)
     events: list[InboundEvent] = []
     try:
         with transaction.atomic():
@@ -241,13 +238,13 @@ def _route_some(find: Callable[[], list[int]] = _next_of_all, *, most: int = _MO
                 event = prepared_sql.instance(InboundEvent, "id = %(id)s", {"id": event_id})
                 assert event is not None  # its row is locked
                 events.append(event)
-                _note(event, is_matched=handler(_incoming(event)))
+                _note(event, is_matched=message_owner.get().receive(_incoming(event)))
     except Exception as error:
         if not events:
             raise
         if len(events) > 1:
             return _route_some(find, most=1)  # nothing is written yet; alone, only the event at fault fails
-        log.exception("inbound handler failed for event %s", events[0].pk)
+        log.exception("event %s could not be handled", events[0].pk)
         _put_off(events[0], error)
     return len(events)
 

@@ -1,20 +1,16 @@
 """Forms that people open by a button and send back. Both requests are answered at once: nothing is stored or routed.
 
-`settings.CHANNELS_FORM_HANDLER` fills a form: it takes a `FormPress.press` and returns a `Form`.
-`settings.CHANNELS_SUBMISSION_HANDLER` accepts it: it takes a `Submission` and returns a complaint, or ''.
-No state is kept between the two. No transaction is open during a call to a platform.
+The messages' owner (`message_owner`) fills a form, and accepts it when it comes back. No state is kept between the two.
+No transaction is open during a call to a platform.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
-from django.conf import settings
-from django.utils.module_loading import import_string
-
-from channels_integration.messages import DeliveryError, Form, Incoming, Submission
+from channels_integration import message_owner
+from channels_integration.messages import DeliveryError
 from channels_integration.platforms.base import Heard, Listener
 
 log = logging.getLogger(__name__)
@@ -22,8 +18,7 @@ log = logging.getLogger(__name__)
 
 def opened(listener: Listener, heard: Heard) -> Heard:
     """Show the requested form. Answers 502 if the platform refuses it: the person sees an error, and may try again."""
-    handler: Callable[[Incoming], Form] = import_string(settings.CHANNELS_FORM_HANDLER)
-    forms = [(asked, handler(asked.press)) for asked in heard.form_presses]
+    forms = [(asked, message_owner.get().form(asked.press)) for asked in heard.form_presses]
     # If the message's owner is unknown, choose the organisation that has something to change.
     asked, form = next((pair for pair in forms if pair[1].text is not None), forms[0])
     try:
@@ -35,10 +30,9 @@ def opened(listener: Listener, heard: Heard) -> Heard:
 
 
 def sent_back(listener: Listener, heard: Heard) -> Heard:
-    """Hand a submitted form to its handler. The answer shows the complaint, if there is one."""
-    handler: Callable[[Submission], str] = import_string(settings.CHANNELS_SUBMISSION_HANDLER)
+    """Hand a submitted form to the messages' owner. The answer shows the complaint, if there is one."""
     complaint = ""
     for submission in heard.submissions:
-        if not (complaint := handler(submission)):
+        if not (complaint := message_owner.get().submit(submission)):
             return heard
     return replace(heard, answer=listener.refusal(complaint))

@@ -106,7 +106,7 @@ class OutboundMessage(models.Model):
     (`is_recalled`) ends as sent if it was posted; otherwise as withdrawn instead of pending.
 
     `due_at` is when a pending one may be tried, and when a sending or unknown one is looked up in the history.
-    `position` is the order within a thread. An unknown one with a `platform_message_id` was posted, but its handler has
+    `position` is the order within a thread. An unknown one with a `platform_message_id` was posted, but its owner has
     not recorded it yet.
     """
 

@@ -158,7 +158,7 @@ def withdraw(org_id: str, owner_key: str) -> list[UUID]:
     """Withdraw the messages that an owner has not sent yet. Returns their ids.
 
     Call it with the owner's row locked. A message in flight is out within POST_SECONDS or never: there is no further
-    attempt (its handler then gets `withdrawn`). A message that may have been posted is still looked up. Its handler
+    attempt (its owner is then told `withdrawn`). A message that may have been posted is still looked up. Its owner
     then gets sent, `withdrawn`, or `delivery_unknown` if the platform cannot tell.
     """
     with connection.cursor() as cursor:

@@ -1,7 +1,7 @@
 """Writes the result of an attempt. Every write names its claim; under another claim it changes nothing.
 
-An end (sent, dead) is one transaction. The handler comes first, because it locks the owner's row. Then we write the
-message's row. If the handler fails, the end is undone. The message is settled again later: with the receipt
+An end (sent, dead) is one transaction. The owner notes it first, because that locks the owner's row. Then we write the
+message's row. If the owner fails, the end is undone. The message is settled again later: with the receipt
 that we have already, or by an attempt that is safe to repeat.
 """
 
@@ -15,15 +15,13 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.utils.module_loading import import_string
 from uuid_utils.compat import uuid7
 
-from channels_integration import inbound, platforms, send_order
+from channels_integration import inbound, message_owner, platforms, send_order
 from channels_integration.messages import (
     Delivery,
     DeliveryError,
     Hold,
-    Outgoing,
     Receipt,
     TemporaryDeliveryError,
     UnknownOutcome,
@@ -81,7 +79,7 @@ def claim_unsettled(*, grace_seconds: float) -> send_order.SendClaim | None:
 
 
 def receipt_of(claim: send_order.SendClaim) -> Receipt | None:
-    """The receipt of a message that was posted, but that its handler has not recorded yet."""
+    """The receipt of a message that was posted, but that its owner has not recorded yet."""
     posted_as = claim.row["platform_message_id"]
     return Receipt(posted_as, claim.row["thread"]) if posted_as else None
 
@@ -130,8 +128,7 @@ def hold(claim: send_order.SendClaim) -> Hold | None:
     """Ask the quiet hours of the message's owner. A message without an owner is never held."""
     if not claim.outgoing.owner_key:
         return None
-    handler: Callable[[Outgoing, datetime], Hold | None] = import_string(settings.CHANNELS_HOURS_HANDLER)
-    return handler(claim.outgoing, claim.row["created_at"])
+    return message_owner.get().hold(claim.outgoing, claim.row["created_at"])
 
 
 def held(claim: send_order.SendClaim, hold: Hold) -> None:
@@ -225,12 +222,11 @@ def _give_up(claim: send_order.SendClaim, code: str, message: str) -> bool:
 def _end(
     claim: send_order.SendClaim, delivery: Delivery, mark: dict[str, Any], after_mark: Callable[[], None] | None = None
 ) -> bool:
-    """False if the handler failed, and nothing was written."""
-    handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
+    """False if the owner failed to note it, and nothing was written."""
     try:
         with transaction.atomic():
             if delivery.owner_key:
-                handler(delivery)
+                message_owner.get().settle_delivery(delivery)
             if not _write(claim, mark):
                 raise _Overtaken
             if after_mark:
@@ -239,7 +235,7 @@ def _end(
     except _Overtaken:
         log.info("message %s was already settled or withdrawn", claim.outgoing.id)
     except Exception:
-        log.exception("delivery handler failed for message %s", claim.outgoing.id)
+        log.exception("the end of message %s could not be recorded", claim.outgoing.id)
         return False
     return True
 
@@ -262,11 +258,10 @@ def _withdrawn(claim: send_order.SendClaim, *, is_doubtful: bool) -> None:
     _count(claim, "withdrawn", "" if can_tell else code)
     if not can_tell:
         prepared_sql.run(_NOTE_UNKNOWN, {"id": claim.outgoing.id, "code": code, "said": said})
-    # Called after the write: the message row's lock is free again when the handler locks the owner's row.
-    handler: Callable[[Delivery], None] = import_string(settings.CHANNELS_DELIVERY_HANDLER)
+    # After the write, so that the message row's lock is free again when this locks the owner's row.
     try:
         with transaction.atomic():
-            handler(
+            message_owner.get().settle_delivery(
                 Delivery(
                     claim.outgoing.id,
                     claim.outgoing.owner_key,
@@ -276,7 +271,7 @@ def _withdrawn(claim: send_order.SendClaim, *, is_doubtful: bool) -> None:
                 )
             )
     except Exception:
-        log.exception("delivery handler failed for the withdrawn message %s", claim.outgoing.id)
+        log.exception("the withdrawal of message %s could not be recorded", claim.outgoing.id)
 
 
 def _write(claim: send_order.SendClaim, fields: dict[str, Any], *, in_seconds: float | None = None) -> str:

@@ -1,20 +1,18 @@
 """The addresses for platforms' signed events and pressed buttons. The API serves everything else about channels.
 
 Every signature is checked, whatever came from that address before: all apps of a platform share its addresses.
-settings.CHANNELS_FORGERY_HANDLER decides how often a sender may fail.
+The messages' owner decides how often a sender may fail.
 """
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
-from django.utils.module_loading import import_string
 from django.views.decorators.csrf import csrf_exempt
 
-from channels_integration import inbound
+from channels_integration import inbound, message_owner
 from infra import database
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -59,7 +57,7 @@ def _heard(request: HttpRequest, *, is_press: bool, installation_id: UUID | None
         answer["Retry-After"] = "5"
         return answer
     if heard.status == 401:
-        message, seconds = import_string(settings.CHANNELS_FORGERY_HANDLER)(request)
+        message, seconds = message_owner.get().count_forgery(request)
         if seconds:
             answer = _refused(429, "throttled", message)
             answer["Retry-After"] = str(seconds)

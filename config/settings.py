@@ -272,16 +272,6 @@ SLACK_API_URL = "https://slack.com/api/"
 ALLOW_PRIVATE_ADDRESSES = env_flag("AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES")
 # The ports that webhook channels may use.
 EGRESS_PORTS = (443, 8443)
-# Called in the same transaction for a person's message, and for a delivery. The channels know nothing of jobs; these
-# handlers connect the two.
-CHANNELS_INBOUND_HANDLER = "agent_jobs.conversation.replies.receive"
-CHANNELS_FORGERY_HANDLER = "agent_jobs.api.throttling.forged"
-CHANNELS_DELIVERY_HANDLER = "agent_jobs.conversation.replies.settle_delivery"
-# Fills a form that a person opens, and accepts it when it comes back. Both run at once, because people wait.
-CHANNELS_FORM_HANDLER = "agent_jobs.approvals.edit_form.opened"
-CHANNELS_SUBMISSION_HANDLER = "agent_jobs.api.form_submissions.sent_back"
-# Called right before a message is sent: says whether it has to wait.
-CHANNELS_HOURS_HANDLER = "agent_jobs.hours.deferral.hold"
 # A delivery of unknown outcome is looked up in the history this long after the attempt, and never resent before.
 DELIVERY_GRACE_SECONDS = 30
 

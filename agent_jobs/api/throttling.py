@@ -106,7 +106,7 @@ def failed(request: Request, plain_token: str = "") -> None:
 
 
 def forged(request: HttpRequest) -> tuple[str, int]:
-    """Count a platform event with an invalid signature (settings.CHANNELS_FORGERY_HANDLER).
+    """Count a platform event with an invalid signature.
 
     Returns the refusal's text and the seconds to wait if there were too many; else ("", 0). These events have a limit
     of their own, so that forged ones from a proxy do not lock out tokens behind it. Only forged events count, after the

@@ -30,7 +30,7 @@ def buttons(approval: Approval, platform: str) -> tuple[tuple[str, str], ...]:
 
 
 def opened(press: Incoming) -> Form:
-    """The form for a person who wants to edit arguments, or the refusal (settings.CHANNELS_FORM_HANDLER)."""
+    """The form for a person who wants to edit arguments, or the refusal."""
     try:
         found = decisions.require_decidable(press.org_id, _asked(press), by=button_presses.person(press))
     except (Invalid, NotFound, Forbidden, Conflict) as error:

@@ -1,6 +1,6 @@
 """Handles a person's message (`receive`) and the delivery report of a message of ours (`settle_delivery`).
 
-The channels call both inside their own transaction (settings.CHANNELS_*_HANDLER). The lock order is always the job's
+The channels call both inside their own transaction (`api.channel_callbacks`). The lock order is always the job's
 row first, rows of the channels second. A message that an app brings in by HTTP (`say`) also goes through `receive`.
 """
 

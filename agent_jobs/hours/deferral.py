@@ -107,7 +107,7 @@ def _deadline(found: JobHours) -> datetime | None:
 def hold(outgoing: Outgoing, written_at: datetime) -> Hold | None:
     """How long a message must be held, 0 s if it may be sent now; None if no hours hold for it.
 
-    The outbox calls it through settings.CHANNELS_HOURS_HANDLER.
+    The outbox calls it right before it sends (`api.channel_callbacks`).
     """
     if not quiet_times.has_any(outgoing.target.org_id):
         return None

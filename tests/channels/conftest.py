@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from uuid_utils.compat import uuid7
 
-from channels_integration import directory, outbox
+from channels_integration import directory, message_owner, outbox
 from channels_integration.messages import Outgoing, Target
 from channels_integration.models import OutboundMessage
 from tests.channels import doubles
@@ -22,12 +22,11 @@ GRACE = 1.5
 
 
 @pytest.fixture(autouse=True)
-def handlers(settings: Any) -> Iterator[None]:
-    settings.CHANNELS_INBOUND_HANDLER = "tests.channels.doubles.hear"
-    settings.CHANNELS_DELIVERY_HANDLER = "tests.channels.doubles.take_delivery"
-    settings.CHANNELS_HOURS_HANDLER = "tests.channels.doubles.hours_of"
+def owner() -> Iterator[None]:
     doubles.reset()
-    yield
+    with pytest.MonkeyPatch.context() as patch:  # not the test's own, which it may undo
+        patch.setattr(message_owner, "_owner", doubles.Owner())
+        yield
     doubles.reset()
 
 

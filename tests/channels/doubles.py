@@ -1,4 +1,4 @@
-"""Stand-ins for the two handlers that settings name, for tests of the channels without the jobs."""
+"""A stand-in for the messages' owner, for tests of the channels without the jobs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
+from agent_jobs.api.channel_callbacks import ChannelCallbacks
 from channels_integration.messages import Delivery, Hold, Incoming, Outgoing
 
 deliveries: list[Delivery] = []
 heard: list[Incoming] = []
-# What the handlers do first; replaced by tests that want them to fail, wait or lock.
+# What the owner does first; replaced by tests that want them to fail, wait or lock.
 on_delivery: list[Callable[[Delivery], None]] = []
 on_incoming: list[Callable[[Incoming], bool]] = []
 # What holds a message; replaced by tests in which somebody keeps hours.
@@ -34,6 +35,19 @@ def hear(incoming: Incoming) -> bool:
 
 def hours_of(outgoing: Outgoing, written_at: datetime) -> Hold | None:
     return on_hours[0](outgoing, written_at) if on_hours else None
+
+
+class Owner(ChannelCallbacks):
+    """The jobs, but for what these tests look at."""
+
+    def receive(self, incoming: Incoming) -> bool:
+        return hear(incoming)
+
+    def settle_delivery(self, delivery: Delivery) -> None:
+        take_delivery(delivery)
+
+    def hold(self, outgoing: Outgoing, written_at: datetime) -> Hold | None:
+        return hours_of(outgoing, written_at)
 
 
 def reset() -> None:
