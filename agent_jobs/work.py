@@ -27,7 +27,7 @@ class WorkRules:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitWork:
+class Work:
     """A checked work: `shown` with masks, and the values of its secrets by JSON pointer."""
 
     shown: Mapping[str, Any]
@@ -38,7 +38,7 @@ class SplitWork:
         return joined(self.shown, self.secrets)
 
 
-def split(work: Mapping[str, Any], rules: WorkRules) -> SplitWork:
+def split(work: Mapping[str, Any], rules: WorkRules) -> Work:
     """Take the secrets out of a work that `rules.check` accepted."""
     shown, secrets = _copied(work), {}
     for path in rules.secret_paths(work):
@@ -48,7 +48,7 @@ def split(work: Mapping[str, Any], rules: WorkRules) -> SplitWork:
         if isinstance(holder[path[-1]], str) and holder[path[-1]]:
             secrets[_pointer(path)] = holder[path[-1]]
             holder[path[-1]] = MASK
-    return SplitWork(shown, secrets)
+    return Work(shown, secrets)
 
 
 def joined(shown: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from config.environment import BASE_DIR, STACK, env, env_flag, env_int, env_list, env_rate
 from config.environment import DATA_DIR as DATA_DIR
+from infra import time_zones as time_zones  # pins the time zone database before anything reads a zone
 
 # --- Core ------------------------------------------------------------------------------------------------------
 _is_deployed = bool(env("DATABASE_URL")) and not STACK

@@ -54,7 +54,7 @@ STATUSES = Param(
 TAGS = Param(_tags, "Tags with commas between them; jobs that have all of them.", {"type": "string"})
 
 
-class _ParamField(forms.Field):
+class _Field(forms.Field):
     """Parses a filter's value like any other query parameter, with a Param."""
 
     def __init__(self, *, param: Param, **kwargs: Any) -> None:
@@ -73,7 +73,7 @@ class _ParamField(forms.Field):
 class By(Filter):  # type: ignore[misc]
     """Filters by a column: `By(param, "column", "lookup")`."""
 
-    field_class = _ParamField
+    field_class = _Field
 
     def __init__(self, param: Param, column: str = "", lookup: str = "exact") -> None:
         super().__init__(field_name=column or None, lookup_expr=lookup, param=param)

@@ -127,7 +127,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
     batch.require_profile(config)
     prompt = "" if runner.work else config.get("start_prompt") or job_type.description or job_type.name
     _check(batch, spec, job_type, runner, prompt)
-    split = work.split(spec.work, runner.work) if runner.work else work.SplitWork({}, {})
+    split = work.split(spec.work, runner.work) if runner.work else work.Work({}, {})
     channel = spec.channel or _NO_CHANNEL
     admission.admit_job(org)
     stored_bytes.admit(org, _bytes(prompt, spec.params, config, channel.data, spec.work))

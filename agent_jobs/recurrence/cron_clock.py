@@ -31,7 +31,7 @@ from agent_jobs.recurrence.shapes import (
 _SECOND = timedelta(seconds=1)
 _HORIZON = timedelta(days=36_525)
 _MARGIN = timedelta(days=2)  # more than any offset from UTC
-_END_OF_TIMES = LATEST.replace(tzinfo=None)
+_END_OF_TIMES = datetime(9999, 12, 31)  # noqa: DTZ001 (a local time)
 # `cronsim` gives up after 50 years. The 50 years from here have each date on each day of the week.
 _PROBE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -131,10 +131,10 @@ def of(text: CronText, zone: ZoneInfo, gap: GapPolicy, fold: FoldPolicy) -> Cron
         runs_twice=fold is FoldPolicy.TWICE or (fold is FoldPolicy.AUTO and has_wildcard),
         counter=counter,
     )
+    if next(copy.copy(counter), None) is None:
+        raise BadExpression("expression", "never fires: no date has all that it asks for")
     if recurrence.next_after(_PROBE) is None:
-        raise BadExpression(
-            "expression", "never fires: no date has all that it asks for, or a clock change leaves it out"
-        )
+        raise BadExpression("expression", f"never fires: clock changes in {zone.key} leave out all of its times")
     return recurrence
 
 

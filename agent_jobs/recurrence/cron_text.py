@@ -44,7 +44,7 @@ class EveryText:
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
+class _CronField:
     name: str
     lowest: int
     highest: int
@@ -56,14 +56,14 @@ class _Field:
         return f"{self.lowest} to {self.highest}{named}"
 
 
-_DAY_OF_MONTH = _Field("day of month", 1, 31)
-_DAY_OF_WEEK = _Field("day of week", 0, 7, WEEKDAYS)
+_DAY_OF_MONTH = _CronField("day of month", 1, 31)
+_DAY_OF_WEEK = _CronField("day of week", 0, 7, WEEKDAYS)
 _FIELDS = (
-    _Field("second", 0, 59),
-    _Field("minute", 0, 59),
-    _Field("hour", 0, 23),
+    _CronField("second", 0, 59),
+    _CronField("minute", 0, 59),
+    _CronField("hour", 0, 23),
     _DAY_OF_MONTH,
-    _Field("month", 1, 12, MONTHS, 1),
+    _CronField("month", 1, 12, MONTHS, 1),
     _DAY_OF_WEEK,
 )
 
@@ -130,7 +130,7 @@ def _macro(text: str) -> str:
     return MACROS[text.lower()]
 
 
-def _normalised(field: _Field, part: str) -> str:
+def _normalised(field: _CronField, part: str) -> str:
     if part == "?":
         if field in (_DAY_OF_MONTH, _DAY_OF_WEEK):
             return "*"
@@ -138,7 +138,7 @@ def _normalised(field: _Field, part: str) -> str:
     return ",".join(_term(field, term) for term in part.split(","))
 
 
-def _term(field: _Field, term: str) -> str:
+def _term(field: _CronField, term: str) -> str:
     if not term:
         raise BadExpression(field.name, "has an empty entry in its list")
     if special := _special(field, term):
@@ -161,7 +161,7 @@ def _term(field: _Field, term: str) -> str:
     return str(first) if first == last else f"{first}-{last}/{step}"
 
 
-def _special(field: _Field, term: str) -> str:
+def _special(field: _CronField, term: str) -> str:
     """`L` and `LW` for days of the month, `5L` and `1#2` for days of the week; "" for any other term."""
     if field is _DAY_OF_MONTH:
         if term in ("L", "LW"):
@@ -181,7 +181,7 @@ def _special(field: _Field, term: str) -> str:
     return ""
 
 
-def _number(field: _Field, text: str, term: str, *, is_end: bool = False) -> int:
+def _number(field: _CronField, text: str, term: str, *, is_end: bool = False) -> int:
     if text in field.names:
         number = field.names.index(text) + field.first_name
         return 7 if is_end and text == "SUN" else number  # FRI-SUN
@@ -193,7 +193,7 @@ def _number(field: _Field, text: str, term: str, *, is_end: bool = False) -> int
     return number
 
 
-def _step(field: _Field, text: str, term: str, *, most: int) -> int:
+def _step(field: _CronField, text: str, term: str, *, most: int) -> int:
     if not text.isdigit() or int(text) == 0:
         raise BadExpression(field.name, f"{_short(term)} needs a whole number of at least 1 after the slash")
     if int(text) > most:

@@ -8,7 +8,7 @@ from decimal import ROUND_DOWN, Decimal
 from itertools import count
 from zoneinfo import ZoneInfo
 
-from agent_jobs.recurrence.shapes import LATEST, BadExpression, Firing, Recurrence, clock_of, utc
+from agent_jobs.recurrence.shapes import EARLIEST, LATEST, BadExpression, Firing, Recurrence, clock_of, utc
 
 MAX_DURATION = timedelta(days=366)
 _MAX_LENGTH = 64
@@ -68,11 +68,11 @@ def every(interval: timedelta, *, anchor: datetime, zone: ZoneInfo) -> Interval:
         raise BadExpression("duration", "must be longer than zero")
     if interval > MAX_DURATION:
         raise BadExpression("duration", f"must be at most {MAX_DURATION.days} days")
-    return Interval(max(interval // _SECOND, 1) * _SECOND, utc(anchor), zone)
+    return Interval(max(interval // _SECOND, 1) * _SECOND, _within_years(anchor), zone)
 
 
 def once(at: datetime, *, zone: ZoneInfo) -> OneTime:
-    return OneTime(utc(at), zone)
+    return OneTime(_within_years(at), zone)
 
 
 def parse_go_duration(text: str) -> timedelta:
@@ -82,6 +82,8 @@ def parse_go_duration(text: str) -> timedelta:
     """
     if len(text) > _MAX_LENGTH:
         raise BadExpression("duration", f"must have at most {_MAX_LENGTH} characters")
+    if not text:
+        raise BadExpression("duration", "is missing")
     if text in ("0", "+0"):
         return timedelta()
     if text.startswith("-"):
@@ -113,6 +115,12 @@ def format_go_duration(duration: timedelta) -> str:
     return f"{sign}{minutes}m{seconds}" if minutes else f"{sign}{seconds}"
 
 
+def _within_years(at: datetime) -> datetime:
+    if not EARLIEST.year <= at.year < LATEST.year:
+        raise BadExpression("time", f"must lie in the years {EARLIEST.year} to {LATEST.year - 1}")
+    return utc(at)
+
+
 def _decimal(number: int, size: int) -> str:
     return f"{(Decimal(number) / size).normalize():f}"
 
@@ -124,6 +132,4 @@ def _words(length: timedelta) -> str:
         amount, seconds = divmod(seconds, size)
         if amount:
             parts.append(f"{amount} {name}{'' if amount == 1 else 's'}")
-    if parts and parts[0].startswith("1 ") and len(parts) == 1:
-        return parts[0][2:]
-    return " ".join(parts)
+    return " ".join(parts) if len(parts) > 1 else parts[0].removeprefix("1 ")

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import islice
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-# Years for which local times are certain to exist in every zone, so that no sum overflows.
+# Firings lie between these. The margin before the year 9999 is wider than any sum here: no date overflows.
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST = datetime(9900, 1, 1, tzinfo=UTC)
+LATEST = datetime(9800, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 
 Note = Literal["", "gap", "fold_first", "fold_second"]
@@ -95,13 +94,12 @@ class Recurrence(ABC):
                 found, low = later, later.at
             else:
                 high = middle
-        for later in islice(self.between(low, end, limit=1), 1):
-            found = later
-        return found
+        later = self.next_after(low)  # firings are at least a second apart
+        return later if later is not None and later.at <= end else found
 
 
 def utc(moment: datetime) -> datetime:
-    """`moment` in UTC. Raises ValueError for a naive time."""
+    """`moment` in UTC, moved into the years with which this package counts. Raises ValueError for a naive time."""
     if moment.tzinfo is None:
         raise ValueError("a recurrence needs aware times")
     if moment.year < EARLIEST.year:
