@@ -15,7 +15,8 @@ help:
 	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements, a short fuzz,"
 	@echo "                      and make chaos-smoke (SMOKE=0 leaves that out)"
 	@echo "make test             the whole test suite: manage.py test"
-	@echo "make bench            this service and bare Celery, side by side; conversations; POSTs beside open streams"
+	@echo "make bench            this service and bare Celery, side by side; conversations; POSTs beside open streams;"
+	@echo "                      next times of schedules"
 	@echo "make chaos            break the service on purpose: DURATION=180 SEED=7 EXPERIMENT=E1,E4 (all of them without)"
 	@echo "make chaos-smoke      four of these experiments for a minute in all"
 	@echo "make fuzz             generated requests against the whole OpenAPI document (SEED=1 EXAMPLES=50)"
@@ -59,6 +60,7 @@ bench: env
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.agents
 	$(BIN)/python -m tests.benchmarks.streams
+	$(BIN)/python -m tests.benchmarks.next_times
 
 # EXPERIMENT= one or several by comma; all without. A seed that is not given is drawn and printed.
 chaos: env
