@@ -67,7 +67,7 @@ class CronRecurrence(Recurrence):
         last_clock = end.replace(tzinfo=None) + _MARGIN
         times = self._times_after(clock)
         first_pass, second_pass = _clock_change(clock, self.zone), None
-        if here.fold:
+        if here.fold:  # the first pass is over, so its times need no walk
             first_pass, second_pass = None, first_pass
         while True:
             if second_pass and not self.runs_twice:

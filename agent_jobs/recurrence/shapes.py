@@ -87,15 +87,14 @@ class Recurrence(ABC):
         if found is None or found.at > end:
             return None
         low, high = found.at, end  # a firing is at `low`; none is after `high`
-        while high - low > _SECOND:
+        while high - low >= _SECOND:  # firings are at least a second apart
             middle = low + (high - low) / 2
             later = self.next_after(middle)
             if later is not None and later.at <= end:
                 found, low = later, later.at
             else:
                 high = middle
-        later = self.next_after(low)  # firings are at least a second apart
-        return later if later is not None and later.at <= end else found
+        return found
 
 
 def utc(moment: datetime) -> datetime:

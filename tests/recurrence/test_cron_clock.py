@@ -308,6 +308,16 @@ def test_the_latest_firing_of_a_span_is_the_last_of_all(expression: str) -> None
     assert rule.latest_between(end - span, end) == (every[-1] if every else None)
 
 
+def test_the_latest_of_firings_each_second_is_at_the_end() -> None:
+    rule, start = recurrence.parse("* * * * * *"), at("2026-11-27T00:00")
+    for seconds in range(1, 70):
+        for end in (start + timedelta(seconds=seconds), start + timedelta(seconds=seconds, microseconds=999_999)):
+            latest = rule.latest_between(start, end)
+            assert latest is not None
+            assert latest.at == start + timedelta(seconds=seconds)
+    assert rule.latest_between(start, start) is None
+
+
 def test_feb_29_and_fifth_mondays_of_february_come_in_their_years() -> None:
     moment = at("2026-11-27T00:00")
     leap = [firing.at.year for firing in recurrence.parse("0 0 29 2 *").after(moment, limit=3)]
