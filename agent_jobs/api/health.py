@@ -62,7 +62,11 @@ def readiness() -> dict[str, dict[str, Any]]:
     redis = _check(bells is not None, "answers", "does not answer: work starts late, only by the periodic sweep")
     try:
         are_migrated = queries.is_migrated()
-        work = queries.work_lately(within_seconds=LATE_SECONDS) if are_migrated else queries.Work(False, False, False)
+        work = (
+            queries.work_lately(within_seconds=LATE_SECONDS)
+            if are_migrated
+            else queries.RecentWork(False, False, False)
+        )
     except (DatabaseError, InterfaceError):
         unknown = _check(False, "", "unknown while the database does not answer")
         return {
@@ -85,7 +89,7 @@ def _bells() -> int | None:
     return doorbell.waiting(queues.DUTIES_QUEUE)
 
 
-def _work(work: queries.Work, bells: int | None) -> dict[str, dict[str, Any]]:
+def _work(work: queries.RecentWork, bells: int | None) -> dict[str, dict[str, Any]]:
     """Tells why no duty is done: if doorbells pile up, there is no worker; if there are none, there is no beat."""
     has_rung = work.is_rung or bool(bells)
     return {

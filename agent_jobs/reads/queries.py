@@ -368,7 +368,7 @@ def hours_of_places(org_id: str, kind: str) -> QuerySet[PlaceHours]:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RecentWork:
     """Whether a worker process recently received a doorbell message, whether the promotion duty ran recently, and
     whether a message from beat triggered it (without one, workers poll and do it).
     """
@@ -378,11 +378,11 @@ class Work:
     is_rung: bool
 
 
-def work_lately(*, within_seconds: int) -> Work:
+def work_lately(*, within_seconds: int) -> RecentWork:
     since = Now() - timedelta(seconds=within_seconds)
     has_worked = WorkerProcess.objects.filter(worked_at__gte=since).exists()
     done = set(DutyRun.objects.filter(done_at__gte=since).values_list("duty", flat=True))
-    return Work(has_worked, "promote" in done, DutyRun.BELL in done)
+    return RecentWork(has_worked, "promote" in done, DutyRun.BELL in done)
 
 
 _migrated: set[str] = set()
