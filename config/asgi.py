@@ -36,7 +36,7 @@ from agent_jobs.api.stream_polling import Watch  # noqa: E402
 from agent_jobs.api.streams import EventStream, OpenAnswer  # noqa: E402
 from agent_jobs.sandbox import pool  # noqa: E402
 from channels_integration import urls  # noqa: E402
-from config import garbage_collection  # noqa: E402
+from config import draining, garbage_collection  # noqa: E402
 from config.embedded import tied_to_parent  # noqa: E402
 from infra import meters  # noqa: E402
 
@@ -54,7 +54,7 @@ _MOST_OF_DOORS = {"/admin/": settings.DATA_UPLOAD_MAX_MEMORY_SIZE, "/channels/":
 # Bytes of all request bodies in memory, and the number of requests that wait for a thread.
 MOST_BODY_BYTES = 64 * 1024 * 1024
 MOST_QUEUED = 1_000
-# Between the stop signal and the end of the server.
+# How long a stopping process still takes new connections, while it asks clients to close theirs.
 FAREWELL_SECONDS = 1.0
 # Requests that wait for a sandbox child (schemas, templates): the limit leaves threads for everything else.
 _MOST_JUDGED = 6
@@ -94,7 +94,7 @@ class Application:
     _body_bytes: int = 0
     _running: int = 0
     _watch: Watch | None = None
-    _is_stopping: bool = False
+    _leaving: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -122,22 +122,32 @@ class Application:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         alive.cancel()
+        if self._leaving is not None:
+            self._leaving.cancel()  # it is done, unless a second signal came first
         faulthandler.cancel_dump_traceback_later()
         self._watch.close()
         await loop.run_in_executor(None, self.threads.shutdown)
         await send({"type": "lifespan.shutdown.complete"})
 
     def _stop(self) -> None:
-        """First end open answers, and tell clients to close their connections. Then let the server stop.
-
-        SIGINT stops the server. It closes idle connections, which a client may be about to use: hence the delay.
-        """
-        if self._is_stopping:
+        """End open answers, and tell clients to close their connections. `_leave` then stops the server."""
+        if self._leaving is not None:
             return
-        self._is_stopping = True
+        self._leaving = asyncio.ensure_future(self._leave())
         if self._watch is not None:
             self._watch.stop()
-        asyncio.get_running_loop().call_later(FAREWELL_SECONDS, os.kill, os.getpid(), signal.SIGINT)
+
+    async def _leave(self) -> None:
+        """Stop the server (by SIGINT) when no client is about to send a request.
+
+        The server closes idle connections, so clients first get FAREWELL_SECONDS to close theirs.
+        """
+        await asyncio.sleep(FAREWELL_SECONDS)
+        try:
+            await draining.drain()
+        except OSError:
+            log.exception("stopping: cannot wait for connections that are not read yet")
+        os.kill(os.getpid(), signal.SIGINT)
 
     # --- One request ---
     async def _serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -170,7 +180,7 @@ class Application:
             meters.add("open_answers", kind=opened.kind, end=end)
 
     async def _send(self, send: Send, answer: _Answer) -> None:
-        farewell = [("Connection", "close")] if self._is_stopping else []
+        farewell = [("Connection", "close")] if self._leaving is not None else []
         await _write(send, _start(answer.status, [*answer.headers, *farewell]))
         await _write(send, {"type": "http.response.body", "body": answer.body})
 

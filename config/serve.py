@@ -1,6 +1,7 @@
 """Starts the web processes: `python -m config.serve --port 8000`, for `manage.py up` and the image.
 
-granian serves them. It times out slow request heads. After a SIGTERM it ends once every request is answered.
+granian serves them. It times out slow request heads. After a SIGTERM each worker process stops accepting connections,
+answers what it has (`config.asgi`, `config.draining`), and ends.
 """
 
 import argparse

@@ -1,0 +1,91 @@
+"""Closes a web process to new connections, and waits until it has read those that it has. Linux only.
+
+A socket that stops listening resets the connections that it has not yet accepted. granian also closes those from which
+it has read nothing. Both would cut off clients whose request is on its way. So a socket filter first drops the SYN of
+each new connection. The client's kernel repeats the SYN after a second: then another process listens on the port, or
+the connection is refused, and nothing was sent. Meanwhile granian accepts and reads what is left.
+"""
+
+import asyncio
+import ctypes
+import fcntl
+import logging
+import os
+import socket
+import stat
+import struct
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import suppress
+
+log = logging.getLogger(__name__)
+# Time for a handshake that has begun to end.
+_ROUND_TRIP_SECONDS = 0.3
+# For clients that connect and send nothing, and for large bodies (granian waits for their requests in any case).
+_MOST_SECONDS = 3.0
+_LOOK_SECONDS = 0.05
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket module does not name it
+# Classic BPF on a TCP header: load the flags, drop the segment if SYN is set, else let it pass whole.
+_DROP_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+)
+# Fields of `struct tcp_info`. `tcpi_unacked` of a listening socket counts the connections that wait to be accepted.
+_STATE, _ESTABLISHED = 0, 1
+_UNACKED = slice(24, 28)
+_BYTES_RECEIVED = slice(128, 136)
+
+
+async def drain() -> None:
+    """Returns once this process accepts no connection and has read from all it has, or after _MOST_SECONDS."""
+    if sys.platform != "linux":
+        return
+    ports = {one.getsockname()[1] for one in _tcp_sockets() if _listens(one) and refuse_connections(one)}
+    if not ports:
+        return
+    await asyncio.sleep(_ROUND_TRIP_SECONDS)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _MOST_SECONDS
+    while is_unread(ports) and loop.time() < end:
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def refuse_connections(listener: socket.socket) -> bool:
+    """Drop the first segment of new connections; those that wait to be accepted stay. False if the kernel cannot."""
+    program = ctypes.create_string_buffer(_DROP_SYN)
+    try:
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
+        )
+    except OSError as error:
+        log.warning("this kernel takes no socket filter (%s): stopping may reset new connections", error)
+        return False
+    return True
+
+
+def is_unread(ports: set[int]) -> bool:
+    """Whether a request may be on its way: on a connection that is not accepted, not read, or has sent nothing yet."""
+    return any(one.getsockname()[1] in ports and _may_bring_a_request(one) for one in _tcp_sockets())
+
+
+def _may_bring_a_request(one: socket.socket) -> bool:
+    state = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.stop)
+    if _listens(one):
+        return any(state[_UNACKED])
+    is_silent = state[_STATE] == _ESTABLISHED and not any(state[_BYTES_RECEIVED])
+    return is_silent or any(fcntl.ioctl(one.fileno(), termios.FIONREAD, bytes(4)))
+
+
+def _listens(one: socket.socket) -> bool:
+    return bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _tcp_sockets() -> Iterator[socket.socket]:
+    """Duplicates of this process's TCP sockets: granian does not hand out its own. Each is open until the next."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # closed meanwhile
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as one:
+                    if one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM:
+                        yield one
