@@ -5,7 +5,9 @@ answers what it has (`config.asgi`, `config.draining`), and ends.
 """
 
 import argparse
+import os
 import resource
+import signal
 
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
@@ -30,6 +32,7 @@ def main() -> None:
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     garbage_collection.look_rarely()
+    os.register_at_fork(after_in_child=_end_on_term)
     Server(
         "config.asgi:application",
         given.host,
@@ -47,6 +50,15 @@ def main() -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_SECONDS,
     ).serve()
+
+
+def _end_on_term() -> None:
+    """A worker process that is still loading ends at once.
+
+    It inherits granian's handler, which stops the main process only: the worker would begin to serve, and be killed
+    after STOP_SECONDS.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

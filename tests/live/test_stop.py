@@ -88,6 +88,14 @@ def test_an_idle_worker_and_beat_end_at_once(service: Service) -> None:
     assert time.monotonic() - began < GRACE
 
 
+def test_a_web_that_is_stopped_while_it_loads_ends_at_once(service: Service) -> None:
+    web = service.spawn("web-loading", "-m", "config.serve", "--port", str(embedded.free_port()))
+    children = Path(f"/proc/{web.pid}/task/{web.pid}/children")
+    wait_for(lambda: len(children.read_text().split()) == 2, what="both worker processes are forked")
+    assert stop(web) == 0
+    assert "refused to gracefully stop" not in service.log("web-loading")
+
+
 def test_a_web_that_stops_under_load_drops_no_request(service: Service) -> None:
     """A client is refused before it sends anything, or it gets its whole answer."""
     service.port, first_port = embedded.free_port(), service.port
