@@ -55,9 +55,12 @@ class Firing:
 
 
 class Recurrence(ABC):
-    """When something fires. Immutable; equal input gives equal firings on every host."""
+    """When something fires. Immutable; equal input gives equal firings on every host. `zone` is the one of local
+    times: that of a prefix `CRON_TZ=`, else the one given to `parse`.
+    """
 
     __slots__ = ()
+    zone: ZoneInfo
 
     @abstractmethod
     def after(self, moment: datetime, *, limit: int | None = None) -> Iterator[Firing]:
