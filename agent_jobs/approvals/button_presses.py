@@ -7,12 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models.fields.json import KT
-from django.db.models.functions import Now
 
 from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
 from agent_jobs.audit import audit_log
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from agent_jobs.lifecycle import activities
 from agent_jobs.models import Activity, Approval
 from agent_jobs.specs import Actor
 from agent_jobs.states import SourceType
@@ -131,18 +131,15 @@ def _is_place_of(approval: Approval, platform: str, code: str, team: str) -> boo
 def note_refused(approval_id: UUID, author: str) -> None:
     """Record that somebody tried to decide without being allowed to: once per person, however often they press."""
     approval = Approval.objects.select_related("job").get(pk=approval_id)
-    actor = str(Actor("person", author[:200]))
-    noted = Activity.objects.filter(job_id=approval.job_id, code="approval.refused", actor=actor)
+    actor = Actor("person", author[:200])
+    noted = Activity.objects.filter(job_id=approval.job_id, code="approval.refused", actor=str(actor))
     if noted.alias(approval_id=KT("input__approval_id")).filter(approval_id=str(approval.pk)).exists():
         return
-    Activity.objects.create(
-        org_id=approval.org_id,
-        job_id=approval.job_id,
-        code="approval.refused",
-        note=f"{author} may not decide about {approval.what}",
+    activities.note(
+        approval.job,
+        "approval.refused",
+        f"{author} may not decide about {approval.what}",
         actor=actor,
-        life=approval.job.retry_count,
-        source_type=SourceType.DIRECT,
+        source=SourceType.DIRECT,
         input={"approval_id": str(approval.pk), "author": author},
-        processed_at=Now(),
     )

@@ -18,8 +18,8 @@ from agent_jobs.approvals import question_text
 from agent_jobs.approvers import Decider
 from agent_jobs.audit import audit_log
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
-from agent_jobs.lifecycle import queues, withdrawals
-from agent_jobs.models import Activity, Approval, Job
+from agent_jobs.lifecycle import activities, queues, withdrawals
+from agent_jobs.models import Approval, Job
 from agent_jobs.sandbox import json_schema
 from agent_jobs.specs import Actor
 from agent_jobs.states import SourceType, WaitingFor
@@ -185,17 +185,13 @@ def _decided(
 def _note(job: Job, approval: Approval, actor: Actor) -> None:
     why = f": {approval.reason}" if approval.reason else ""
     changed = {"edited_arguments": approval.edited_arguments} if approval.edited_arguments is not None else {}
-    Activity.objects.create(
-        org_id=job.org_id,
-        job_id=job.pk,
-        code=f"approval.{approval.status}",
-        note=f"{approval.what} was {approval.status} by {approval.decided_by}{why}",
-        actor=str(actor),
-        request_id=actor.request_id,
-        life=job.retry_count,
-        source_type=SourceType.DIRECT,
+    activities.note(
+        job,
+        f"approval.{approval.status}",
+        f"{approval.what} was {approval.status} by {approval.decided_by}{why}",
+        actor=actor,
+        source=SourceType.DIRECT,
         input={"approval_id": str(approval.pk), "tool": approval.tool, "arguments": approval.arguments, **changed},
-        processed_at=Now(),
     )
 
 

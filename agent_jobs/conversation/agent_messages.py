@@ -9,9 +9,10 @@ from uuid import UUID
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
+from agent_jobs.lifecycle import activities
 from agent_jobs.models import Activity, Job, Message
 from agent_jobs.runners.base import Said
-from agent_jobs.states import ActivityStatus, SourceType
+from agent_jobs.states import ActivityStatus
 from channels_integration import outbox
 from channels_integration.messages import Outgoing, Target
 from infra import prepared_sql
@@ -87,17 +88,13 @@ def say(job: Job, text: str, *, heard: int | None = None) -> None:
         delivered_at=Now() if is_delivered else None,
         heard=heard,
     )
-    Activity.objects.create(
-        id=outgoing.id,
-        org_id=job.org_id,
-        job_id=job.pk,
-        code="message.out",
+    activities.note(
+        job,
+        "message.out",
+        f"said: {text[:200]}",
         status=ActivityStatus.COMPLETED if is_delivered else ActivityStatus.SUBMITTED,
-        note=f"said: {text[:200]}",
-        life=job.retry_count,
-        source_type=SourceType.DISPATCH,
+        id=outgoing.id,
         output={"text": text},
-        processed_at=Now() if is_delivered else None,
     )
     outbox.enqueue([outgoing])
 

@@ -9,7 +9,8 @@ from django.db.models import Q
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Now
 
-from agent_jobs.models import Activity, Job, Message
+from agent_jobs.lifecycle import activities
+from agent_jobs.models import Job, Message
 from agent_jobs.specs import Actor
 from agent_jobs.states import SourceType
 from channels_integration.messages import Did, Incoming
@@ -57,14 +58,11 @@ def _line(incoming: Incoming) -> Message | None:
 def _note(job: Job, line: Message, incoming: Incoming, note: str, words: dict[str, str]) -> None:
     if not job.is_terminal:
         Job.objects.filter(pk=job.pk).update(updated_at=Now())
-    Activity.objects.create(
-        org_id=job.org_id,
-        job_id=job.pk,
-        code=f"message.{incoming.did}",
-        note=note,
-        actor=str(Actor("person", incoming.author))[:255],
-        life=job.retry_count,
-        source_type=SourceType.DIRECT,
+    activities.note(
+        job,
+        f"message.{incoming.did}",
+        note,
+        actor=Actor("person", incoming.author),
+        source=SourceType.DIRECT,
         input={"message_id": str(line.key), "author": incoming.author, **words},
-        processed_at=Now(),
     )

@@ -11,7 +11,6 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.fields.json import KT
-from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs import lifecycle
@@ -19,8 +18,8 @@ from agent_jobs.approvals import button_presses, decisions
 from agent_jobs.audit import audit_log
 from agent_jobs.conversation import agent_messages, edits
 from agent_jobs.errors import Conflict
-from agent_jobs.lifecycle import endings, queues, running_caps
-from agent_jobs.models import Activity, Approval, Job, Message
+from agent_jobs.lifecycle import activities, endings, queues, running_caps
+from agent_jobs.models import Approval, Job, Message
 from agent_jobs.reads import job_rows
 from agent_jobs.runners.base import Wake
 from agent_jobs.specs import Actor
@@ -150,16 +149,13 @@ def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now:
 
 def _turned_away(job: Job, incoming: Incoming) -> bool:
     """Reject a message during a turn, as the job type's `on_message` says, and ask the person to write again."""
-    Activity.objects.create(
-        org_id=job.org_id,
-        job_id=job.pk,
-        code="message.rejected",
-        note=f"{incoming.author} was asked to wait, having said: {incoming.text[:200]}",
-        actor=f"person:{incoming.author}"[:255],
-        life=job.retry_count,
-        source_type=SourceType.DIRECT,
+    activities.note(
+        job,
+        "message.rejected",
+        f"{incoming.author} was asked to wait, having said: {incoming.text[:200]}",
+        actor=Actor("person", incoming.author),
+        source=SourceType.DIRECT,
         input={"text": incoming.text, "author": incoming.author},
-        processed_at=Now(),
     )
     agent_messages.say(job, "I am in the middle of something: please write again when I have answered.")
     return True

@@ -9,6 +9,7 @@ settlements   the plain values that a worker and the database exchange
 queue_order   the order of jobs in a queue, and the return of waiting jobs into it; changes no status
 queues        rings the doorbell of a queue
 running_caps  limits on RUNNING jobs
+activities    writes one activity of a job
 withdrawals   closes the pending approvals of a job that has ended
 endings       the texts and codes of a job's end
 """

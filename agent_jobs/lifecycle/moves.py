@@ -9,7 +9,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from agent_jobs.errors import IllegalMove
-from agent_jobs.lifecycle import withdrawals
+from agent_jobs.lifecycle import activities, withdrawals
 from agent_jobs.lifecycle.queue_order import HEAD_START, ready_now
 from agent_jobs.models import Job
 from agent_jobs.specs import Actor
@@ -30,11 +30,6 @@ _STATUS = "SELECT status FROM agent_jobs_job WHERE id = %(id)s FOR NO KEY UPDATE
 _LEAVE_TASKS = """
 UPDATE agent_jobs_task SET status = %(status)s, finished_at = statement_timestamp()
 WHERE job_id = %(job)s AND status = 'RUNNING'
-"""
-_LOG = """
-INSERT INTO agent_jobs_activity
-    (org_id, job_id, code, note, actor, request_id, moved_from, moved_to, life, processed_at)
-VALUES (%(org)s, %(job)s, %(code)s, %(note)s, %(actor)s, %(request)s, %(from)s, %(to)s, %(life)s, statement_timestamp())
 """
 _NO_LEASE = {"lease_until": None, "worker_id": None, "lease_token": F("lease_token") + 1}
 _NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer_seconds": None, "resume": ""}
@@ -67,7 +62,7 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
         if move.target in TERMINAL or event == Event.TAKE_BACK:
             left = TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED
             prepared_sql.run(_LEAVE_TASKS, {"job": job.pk, "status": left})
-        _log(job, MOVE_CODES[event], actor=actor, note=note, moved_from=moved_from)
+        activities.note(job, MOVE_CODES[event], note, actor=actor, moved_from=moved_from, moved_to=job.status)
         if move.target in TERMINAL:
             code = columns.get("error_code", "")
             transaction.on_commit(lambda: meters.add("ends", status=str(move.target), code=code), robust=True)
@@ -95,21 +90,6 @@ def record_creations(made: Sequence[tuple[Job, str]], *, actor: Actor) -> None:
             "statuses": [str(job.status) for job, _ in made],
         },
     )
-
-
-def _log(job: Job, code: str, *, actor: Actor, note: str, moved_from: str = "") -> None:
-    moved = {
-        "org": job.org_id,
-        "job": job.pk,
-        "code": code,
-        "note": note,
-        "actor": str(actor),
-        "request": actor.request_id,
-        "from": moved_from,
-        "to": job.status,
-        "life": job.retry_count,
-    }
-    prepared_sql.run(_LOG, moved)
 
 
 def _read_again(job: Job) -> None:

@@ -322,6 +322,23 @@ def test_only_lifecycle_writes_a_status_of_a_job() -> None:
     assert {path for path in writers if not path.is_relative_to(package)} == set()
 
 
+def test_activities_are_written_in_one_place() -> None:
+    """`lifecycle.activities.note` and the statements of the hot path beside it."""
+    has_own_statement = {
+        "agent_jobs/budgets/call_activity.py",  # an upsert: a late reply corrects the activity of its call
+        "agent_jobs/conversation/replies.py",  # a person's message, its activity and its count are one round trip
+    }
+    writers = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if not path.is_relative_to(ROOT / "agent_jobs" / "lifecycle")
+        if re.search(
+            r"INSERT INTO agent_jobs_activity\b|\bActivity\.objects\.(bulk_)?create\(|\bActivity\(org", path.read_text()
+        )
+    }
+    assert writers == has_own_statement
+
+
 def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:
     """Promise I17: clocks of processes may be wrong, the database's counts."""
     decides_nothing = {
