@@ -271,8 +271,6 @@ MODEL_ADDRESSES = {"openai": env("OPENAI_BASE_URL")}
 SLACK_API_URL = "https://slack.com/api/"
 # Lets webhook channels point at this machine and at private networks, over plain http: for development and tests.
 ALLOW_PRIVATE_ADDRESSES = env_flag("AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES")
-# The ports that webhook channels may use.
-EGRESS_PORTS = (443, 8443)
 # A delivery of unknown outcome is looked up in the history this long after the attempt, and never resent before.
 DELIVERY_GRACE_SECONDS = 30
 

@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 
 import anyio
 import mcp_types as types
-from django.conf import settings
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
@@ -36,8 +35,7 @@ from agent_jobs.tools.answer_limits import UNKNOWN, cut, retry_after
 from agent_jobs.tools.declarations import ARGUMENT, MAX_DESCRIPTION, MAX_PROPERTIES
 from agent_jobs.tools.tool_secrets import Filled
 from agent_jobs.tools.types import Declared, OnStart, ToolAnswer
-from infra.egress import async_client
-from infra.egress.addresses import Rules
+from infra.egress import async_client, requests_client
 
 MAX_TOOLS = 128
 MAX_PAGES = 10
@@ -269,7 +267,7 @@ class _Seen:
 
 async def _asked(stated: Mapping[str, Any], filled: Filled, seen: _Seen, do: Callable[[Client], Awaitable[_T]]) -> _T:
     """The result of `do` in a session of its own. Errors while the session closes do not matter."""
-    rules = Rules(ports=settings.EGRESS_PORTS, allow_private=settings.ALLOW_PRIVATE_ADDRESSES)
+    rules = requests_client.rules()
     found: list[_T] = []
     async with async_client.client(rules, max_bytes=MAX_ANSWER_BYTES) as client:
         client.headers.update({"User-Agent": "agent-jobs", **filled.headers})

@@ -20,8 +20,8 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 from AntiSSRF import IPAddressRanges
-from urllib3.util import parse_url
 
 PRIVATE = "points into a private network"
 # Limits of concurrent look-ups: of all, and of one organisation. The system's resolver times out when it likes, so an
@@ -55,14 +55,14 @@ def refusal_of_shape(url: str, rules: Rules) -> str | None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-        judged = parse_url(url)
-    except ValueError:
+        judged = httpx2.URL(url)
+    except (ValueError, httpx2.InvalidURL):
         return "is not a valid address"
     schemes = ("https", "http") if rules.allow_private else ("https",)
     if parts.scheme not in schemes:
         return f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
     # Two parsers that read one address differently are how attackers get past a guard.
-    if not host or (judged.host or "").strip("[]").lower() != host.lower() or "%" in host:
+    if not host or judged.host.lower() != host.lower() or "%" in host:
         return "must name a host"
     if "@" in parts.netloc:
         return "must not contain a user name or password"
@@ -74,7 +74,8 @@ def refusal_of_shape(url: str, rules: Rules) -> str | None:
 
 
 def host_of(url: str) -> str:
-    return (parse_url(url).host or "").strip("[]")
+    """The host that the clients would connect to."""
+    return httpx2.URL(url).host
 
 
 def is_inside(host: str) -> bool:
@@ -117,16 +118,8 @@ def are_allowed(addresses: Sequence[str], rules: Rules) -> bool:
     return rules.allow_private or all(map(_is_public, addresses))
 
 
-def look_up(host: str, *, seconds: float) -> list[str]:
+async def look_up(host: str, *, seconds: float) -> list[str]:
     """All addresses of a name, each once, in the system's order. Raises NoAddress."""
-    try:
-        return _begin(host).result(max(seconds, 0))
-    except TimeoutError:
-        raise NoAddress("the name is not looked up in time") from None
-
-
-async def look_up_beside(host: str, *, seconds: float) -> list[str]:
-    """The same for an event loop, without blocking it."""
     try:
         return await asyncio.wait_for(asyncio.wrap_future(_begin(host)), max(seconds, 0))
     except TimeoutError:

@@ -58,7 +58,7 @@ def loop() -> asyncio.AbstractEventLoop:
 def client(rules: Rules, *, max_bytes: int, network: httpcore2.AsyncNetworkBackend | None = None) -> Client:
     """A client for one event loop, which many callers may share. Each request states its time-outs."""
     return httpx2.AsyncClient(
-        transport=_Guarded(rules, max_bytes, network or _Network(rules)),
+        transport=_Guarded(rules, max_bytes, network or Network(rules)),
         timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS),
         follow_redirects=False,
         trust_env=False,
@@ -91,19 +91,21 @@ def _found(error: BaseException | None, kind: type[Exception]) -> str | None:
 
 
 @cache
-def _trusted() -> ssl.SSLContext:
+def trusted() -> ssl.SSLContext:
     """The trusted certificate authorities: slow to load, and the same for all clients."""
-    return httpx2.create_ssl_context(trust_env=False)
+    context = httpx2.create_ssl_context(trust_env=False)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class _Guarded(httpx2.AsyncHTTPTransport):
     def __init__(self, rules: Rules, max_bytes: int, network: httpcore2.AsyncNetworkBackend) -> None:
-        super().__init__(verify=_trusted(), trust_env=False)
+        super().__init__(verify=trusted(), trust_env=False)
         self._rules = rules
         self._max_bytes = max_bytes
         # The transport accepts no network backend, but its pool does. The discarded pool has opened nothing.
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=_trusted(),
+            ssl_context=trusted(),
             max_connections=_CONNECTIONS,
             max_keepalive_connections=_IDLE_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
@@ -146,7 +148,7 @@ class _Bounded(httpx2.AsyncByteStream):
         await self._stream.aclose()
 
 
-class _Network(httpcore2.AsyncNetworkBackend):
+class Network(httpcore2.AsyncNetworkBackend):
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._network = httpcore2.AnyIOBackend()
@@ -161,7 +163,7 @@ class _Network(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         until = time.monotonic() + min(timeout or CONNECT_SECONDS, CONNECT_SECONDS)
         try:
-            found = await addresses.look_up_beside(host, seconds=until - time.monotonic())
+            found = await addresses.look_up(host, seconds=until - time.monotonic())
         except addresses.NoAddress as error:
             raise httpcore2.ConnectError(str(error)) from error
         if not addresses.are_allowed(found, self._rules):

@@ -240,8 +240,8 @@ RULES = {
         imported("urllib.request", "http.client", "aiohttp", "httpx", "httpx2", "httpcore2", "requests", "urllib3"),
         ("import requests", "from urllib import request", "import http.client"),
         ("from urllib.parse import urlsplit",),
-        # How urllib3 reads an address; the guard for clients that are not ours; the shape of a request that slack_sdk
-        # hands over; our own web process, from the development stack.
+        # The guarded clients; the shape of a request that slack_sdk hands over; our own web process, from the
+        # development stack.
         (
             "infra/egress/",
             "channels_integration/platforms/slack.py",
@@ -256,10 +256,10 @@ RULES = {
             if "NoCookies" not in ast.unparse(function)
             for node in ast.walk(function)
             if isinstance(node, ast.Call)
-            if re.fullmatch(r"requests\.[Ss]ession|httpx2?\.(Async)?Client", ast.unparse(node.func))
+            if re.fullmatch(r"httpx2?\.(Async)?Client", ast.unparse(node.func))
         ),
-        ("def f():\n    return httpx2.AsyncClient()", "def f():\n    s = requests.Session()\n    return s"),
-        ("def f():\n    s = requests.Session()\n    s.cookies.set_policy(addresses.NoCookies())",),
+        ("def f():\n    return httpx2.AsyncClient()", "def f():\n    return httpx.Client()"),
+        ("def f():\n    return httpx2.AsyncClient(cookies=CookieJar(addresses.NoCookies()))",),
     ),
     "who needs no token is written down here": Rule(
         lambda tree: assigns(tree, "authentication_classes", "()", "[]"),

@@ -416,6 +416,6 @@ def test_every_provider_is_warmed_up_by_a_whole_call_without_the_network(
     monkeypatch.setattr(
         answer_parsing, "reply", lambda *given, **named: replies.append(read(*given, **named)) or replies[-1]
     )
-    monkeypatch.setattr(addresses, "look_up_beside", pytest.fail)
+    monkeypatch.setattr(addresses, "look_up", pytest.fail)
     llm.preload([name])
     assert [reply.text for reply in replies] == ["."]

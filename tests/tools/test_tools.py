@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, quote_plus
 
+import httpcore2
 import pytest
 
 from agent_jobs import tools
@@ -263,7 +264,7 @@ def test_the_model_chooses_the_address_on_an_allowed_host(server, acme):
     ],
 )
 def test_no_trick_leads_to_another_host(acme, monkeypatch, url):
-    monkeypatch.setattr("infra.egress.requests_client._look_up", _no_network)
+    monkeypatch.setattr("infra.egress.addresses.look_up", _no_network)
     answer = call(chooser("api.example.com", "*.files.example.com"), url=url, method="GET")
 
     assert answer.is_error
@@ -281,7 +282,7 @@ def test_no_trick_leads_to_another_host(acme, monkeypatch, url):
     ],
 )
 def test_an_allowed_host_is_let_through_however_it_is_written(acme, monkeypatch, url):
-    monkeypatch.setattr("infra.egress.requests_client._look_up", _no_network)
+    monkeypatch.setattr("infra.egress.addresses.look_up", _no_network)
     with pytest.raises(AssertionError, match="would look up"):
         call(chooser("api.example.com", "*.files.example.com"), url=url, method="GET")
 
@@ -307,12 +308,12 @@ def test_a_name_is_looked_up_once_and_leads_where_it_was_judged_to_lead(acme, se
     settings.ALLOW_PRIVATE_ADDRESSES = False
     answers, tried = ["93.184.216.34", "127.0.0.1"], []
 
-    def connect(address, *args, **kwargs):
-        tried.append(address[0])
-        raise OSError("no network in tests")
+    async def connect(backend, host, *args, **kwargs):
+        tried.append(host)
+        raise httpcore2.ConnectError("no network in tests")
 
     monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: [(2, 1, 6, "", (answers.pop(0), 443))])
-    monkeypatch.setattr("urllib3.util.connection.create_connection", connect)
+    monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect)
     with pytest.raises(RetryableError):
         call(declared(), id="7")
 
