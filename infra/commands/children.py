@@ -4,6 +4,7 @@ Both start from the spawner thread. `running` reads their pipes and decides when
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,9 +18,12 @@ from infra.commands import bubblewrap, spawner
 from infra.commands.command_spec import CommandSpec
 from infra.commands.job_user import JobUser
 
+log = logging.getLogger(__name__)
 _MAX_STATUS_BYTES = 64 * 1024
 _SUPERVISOR = Path(__file__).with_name("trusted_supervisor.py")
 _WAIT_SECONDS = 1.0
+_KILLED_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 # The supervisor looks for survivors for up to 4 s.
 _SUPERVISOR_SECONDS = 5.0
 
@@ -69,6 +73,11 @@ class CommandChild:
         if len(self._status) < _MAX_STATUS_BYTES:
             self._status += chunk
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the status says that the command's first process has ended."""
+        raise NotImplementedError
+
     def kill(self) -> None:
         """Begin to end all processes of the command. It may be called twice."""
         raise NotImplementedError
@@ -106,12 +115,18 @@ class CommandChild:
     def _wait(self, seconds: float) -> None:
         try:
             self.process.wait(seconds)
+            return
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+        try:
+            self.process.wait(_KILLED_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.error("process %s of a command does not end, although it was killed", self.process.pid)
 
     def _fallen(self, what: str, stderr: str) -> Outcome:
         code = self.process.returncode
+        if code is None:
+            return Outcome(None, f"{what} does not end.")
         if code < 0:
             return Outcome(None, f"{what} was ended by {signal_name(-code)} from outside.")
         return Outcome(None, stderr.strip()[:1000] or f"{what} ended with exit code {code} before the command ran.")
@@ -140,6 +155,10 @@ class SandboxChild(CommandChild):
         if is_first and b"\n" in self._status:
             self._first = self._opened_first()
 
+    @property
+    def has_ended(self) -> bool:
+        return any("exit-code" in event for event in self._events()[1:])
+
     def kill(self) -> None:
         """Kill process 1 of the namespace: bwrap then reaps it. A killed bwrap would leave that to the host's init."""
         if self._first is not None:
@@ -161,10 +180,7 @@ class SandboxChild(CommandChild):
         return Outcome(ended[-1] & 0xFF)
 
     def _opened_first(self) -> int | None:
-        """A descriptor of the namespace's first process, which is checked to be a child of bwrap.
-
-        A hostile command can write to this pipe, but only after bwrap's first line.
-        """
+        """A descriptor of the namespace's first process. A root worker must not kill a stranger, so it is checked."""
         try:
             number = self._events()[0]["child-pid"]
             first = os.pidfd_open(number)
@@ -179,6 +195,7 @@ class TrustedChild(CommandChild):
 
     def __init__(self, spec: CommandSpec, *, user: JobUser, work_folder: Path) -> None:
         self._work_folder = work_folder
+        self._uid = user.uid
         self._control = ExitStack()
         super().__init__(spec, user)
 
@@ -206,13 +223,24 @@ class TrustedChild(CommandChild):
         # The command's own variables must not reach the supervisor, which may run as root.
         return line, (control, source), {"env": {"PATH": bubblewrap.PATH, "LANG": "C.UTF-8"}}
 
+    @property
+    def has_ended(self) -> bool:
+        return any("started" not in event for event in self._events())
+
     def kill(self) -> None:
         self._control.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_LOOK_SECONDS)
+        if self.process.returncode:
+            self._kill_session()
 
     def close(self) -> None:
         self.kill()
         self._wait(_SUPERVISOR_SECONDS)
         self._kept.close()
+        if self.process.returncode != 0:
+            log.warning("the supervisor of a trusted command ended with %s", self.process.returncode)
+            self._kill_session()
 
     def outcome(self, stderr: str) -> Outcome:
         for event in self._events():
@@ -224,6 +252,15 @@ class TrustedChild(CommandChild):
                 case {"ended": int(code)}:
                     return Outcome(code if code >= 0 else 128 - code)
         return self._fallen("The command's supervisor", stderr)
+
+    def _kill_session(self) -> None:
+        """Somebody killed the supervisor, or it gave up. What has kept the session of the command is still found."""
+        sessions = {event["started"] for event in self._events() if isinstance(event.get("started"), int)}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and _stat_of(folder, 3) in sessions:
+                with suppress(OSError):
+                    if folder.stat().st_uid == self._uid:
+                        os.kill(int(folder.name), signal.SIGKILL)
 
 
 def signal_name(number: int) -> str:
@@ -245,8 +282,13 @@ def _memory(handed: ExitStack, content: bytes) -> int:
 
 
 def _parent_of(process: int) -> int | None:
+    return _stat_of(Path("/proc", str(process)), 1)
+
+
+def _stat_of(folder: Path, field: int) -> int | None:
+    """A field of a process's `stat` after its name: 1 is the parent, 3 the session."""
     try:
-        return int(Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        return int((folder / "stat").read_bytes().rpartition(b")")[2].split()[field])
     except (OSError, ValueError, IndexError):
         return None
 

@@ -49,9 +49,10 @@ def main() -> int:
     # The worker's spawner thread lives as long as the worker. It covers a CONTROL that a fork of the worker holds open.
     libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
+    supervisor = os.getpid()
     command = os.fork()
     if command == 0:
-        _become(request, status, libc)
+        _become(request, supervisor, status, libc)
     _say(status, started=command)
     poll = select.poll()
     poll.register(control, select.POLLIN | select.POLLHUP)
@@ -67,11 +68,10 @@ def main() -> int:
     return 0 if _end_all(woken) else 1
 
 
-def _become(request: dict[str, Any], status: int, libc: Any) -> NoReturn:
+def _become(request: dict[str, Any], supervisor: int, status: int, libc: Any) -> NoReturn:
     """Turn this fork into the command. It reports what fails, and by which step."""
     step = "prepare"
     try:
-        supervisor = os.getppid()
         os.setsid()
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(_OOM_SCORE)
@@ -104,7 +104,7 @@ def _become(request: dict[str, Any], status: int, libc: Any) -> NoReturn:
         _limit(resource.RLIMIT_CORE, 0)
         _limit(resource.RLIMIT_AS, limits["memory_bytes"])
         step = "execute"
-        os.execvpe(request["argv"][0], request["argv"], environment)  # noqa: S606
+        _execute(request["argv"], environment)
     except OSError as error:
         code = _NOT_STARTED
         if step == "execute":
@@ -114,6 +114,16 @@ def _become(request: dict[str, Any], status: int, libc: Any) -> NoReturn:
     except BaseException as error:
         _say(status, failed=step, reason=repr(error), code=_NOT_STARTED)
         os._exit(_NOT_STARTED)
+
+
+def _execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
+    try:
+        os.execvpe(argv[0], argv, environment)  # noqa: S606
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    # A script without a first line that names its interpreter, as execvp of the C library does it.
+    os.execve("/bin/sh", ["/bin/sh", *argv], environment)  # noqa: S606
 
 
 def _limit(kind: int, soft: int, hard: int | None = None) -> None:

@@ -84,10 +84,13 @@ class CommandWatch:
         if not chunk:
             selector.unregister(descriptor)
             if descriptor == self._child.status and self._give_up is None:
+                self._child.kill()
                 self._give_up = time.monotonic() + _CLOSE_SECONDS
             return
         if descriptor == self._child.status:
             self._child.heard(chunk)
+            if self._child.has_ended and self._give_up is None:
+                self._give_up = time.monotonic() + _CLOSE_SECONDS
             return
         output = self._outputs[descriptor]
         output.add(chunk)

@@ -152,7 +152,9 @@ def test_a_supervisor_that_is_killed_is_reported_and_its_command_ends(marker: st
                     os.kill(process, signal.SIGKILL)
         return None
 
-    result = run_in(Mode.TRUSTED, ("sleep", marker), should_stop=kill_supervisor)
+    result = run_in(
+        Mode.TRUSTED, f"sleep {marker} & ( sleep {marker} & ) ; sleep {marker}", should_stop=kill_supervisor
+    )
     assert (result.ended_by, result.exit_code) == ("setup_error", None)
     assert "SIGKILL" in result.message
     wait_for(lambda: not processes_with(marker), what="the command has ended")

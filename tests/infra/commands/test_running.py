@@ -103,6 +103,14 @@ def test_the_callers_folder_is_used_and_kept(mode: Mode, work_folder: Path) -> N
     assert commands.read_file(work_folder, "out/file", max_bytes=100) == b"made\n"
 
 
+def test_a_program_in_the_callers_folder_is_run_by_its_relative_path(mode: Mode, work_folder: Path) -> None:
+    for name, first_line in (("script", "#!/bin/sh\n"), ("plain", "")):
+        (work_folder / name).write_text(f"{first_line}echo {name} $1\n")
+        (work_folder / name).chmod(0o755)
+        result = run_in(mode, (f"./{name}", "argument"), work_folder=work_folder)
+        assert (result.stdout, result.exit_code) == (f"{name} argument\n", 0)
+
+
 def test_a_folder_of_the_caller_that_is_not_there_is_an_error_of_the_setup(mode: Mode) -> None:
     result = run_in(mode, ("true",), work_folder=Path("/tmp/no/such/folder"))
     assert result.ended_by == "setup_error"
@@ -164,6 +172,13 @@ def test_the_largest_command_that_is_accepted_runs(mode: Mode) -> None:
     result = run_in(mode, ("sh", "-c", "env | wc -l", *("a" for _ in range(997))), environment=environment)
     assert result.ended_by == "exit"
     assert int(result.stdout) >= 990
+
+
+def test_the_example_of_the_docs_runs(sandbox: Mode) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "commands.md").read_text()
+    example = page.partition("```python\n")[2].partition("```")[0]
+    assert "assert result.is_success" in example
+    exec(example, {})
 
 
 def test_a_specification_does_not_print_its_secrets() -> None:
