@@ -50,14 +50,14 @@ def test_a_command_is_ended_before_the_worker_when_memory_runs_out(mode: Mode) -
     assert run_in(mode, ("cat", "/proc/self/oom_score_adj")).stdout == "500\n"
 
 
-def test_secrets_are_in_no_command_line(mode: Mode) -> None:
+def test_secrets_are_in_no_command_line(mode: Mode, marker: str) -> None:
     lines: list[str] = []
 
     def look() -> str | None:
         lines.extend(str(process) for process in processes_with(SECRET))
-        return "seen" if processes_with("sleep\x0031415926") else None
+        return "seen" if processes_with(f"sleep\0{marker}") else None
 
-    line = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' ; test -n \"$TOKEN\" && echo given; sleep 31415926"
+    line = f"cat /proc/[0-9]*/cmdline | tr '\\0' ' ' ; test -n \"$TOKEN\" && echo given; sleep {marker}"
     result = run_in(mode, line, environment={"TOKEN": SECRET}, should_stop=look)
     assert result.ended_by == "canceled"
     assert lines == []

@@ -45,7 +45,7 @@ def test_the_number_of_processes_is_limited(mode: Mode) -> None:
     if mode is Mode.SANDBOX:
         assert started == 19  # and the shell
     else:
-        assert 1 <= started < 100  # the kernel counts all processes of the user
+        assert started < 100  # the kernel counts all processes of the user
     assert "fork" in result.stderr
 
 
