@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 
 from agent_jobs.api.base import JsonOnly
 from agent_jobs.lifecycle import queues
-from agent_jobs.reads import queries
+from agent_jobs.reads import service_state
 from infra import doorbell
 
 LATE_SECONDS = 15
@@ -61,11 +61,11 @@ def readiness() -> dict[str, dict[str, Any]]:
     bells = _bells()
     redis = _check(bells is not None, "answers", "does not answer: work starts late, only by the periodic sweep")
     try:
-        are_migrated = queries.is_migrated()
+        are_migrated = service_state.is_migrated()
         work = (
-            queries.work_lately(within_seconds=LATE_SECONDS)
+            service_state.work_lately(within_seconds=LATE_SECONDS)
             if are_migrated
-            else queries.RecentWork(False, False, False)
+            else service_state.RecentWork(False, False, False)
         )
     except (DatabaseError, InterfaceError):
         unknown = _check(False, "", "unknown while the database does not answer")
@@ -89,7 +89,7 @@ def _bells() -> int | None:
     return doorbell.waiting(queues.DUTIES_QUEUE)
 
 
-def _work(work: queries.RecentWork, bells: int | None) -> dict[str, dict[str, Any]]:
+def _work(work: service_state.RecentWork, bells: int | None) -> dict[str, dict[str, Any]]:
     """Tells why no duty is done: if doorbells pile up, there is no worker; if there are none, there is no beat."""
     has_rung = work.is_rung or bool(bells)
     return {

@@ -8,14 +8,11 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import DataError, connection
-from django.db.migrations.executor import MigrationExecutor
 from django.db.models import F, QuerySet
-from django.db.models.functions import Now
 
 from agent_jobs.errors import Forbidden, NotFound
 from agent_jobs.models import (
@@ -23,7 +20,6 @@ from agent_jobs.models import (
     Approval,
     AppToken,
     AuditEntry,
-    DutyRun,
     Job,
     JobType,
     Message,
@@ -34,7 +30,6 @@ from agent_jobs.models import (
     Task,
     ToolSecret,
     UsageDay,
-    WorkerProcess,
 )
 from agent_jobs.reads import pages
 
@@ -365,37 +360,3 @@ def model_keys(org_id: str) -> QuerySet[ModelKey]:
 
 def hours_of_places(org_id: str, kind: str) -> QuerySet[PlaceHours]:
     return PlaceHours.objects.filter(org_id=org_id, kind=kind)
-
-
-@dataclass(frozen=True, slots=True)
-class RecentWork:
-    """Whether a worker process recently received a doorbell message, whether the promotion duty ran recently, and
-    whether a message from beat triggered it (without one, workers poll and do it).
-    """
-
-    has_worked: bool
-    has_done_duties: bool
-    is_rung: bool
-
-
-def work_lately(*, within_seconds: int) -> RecentWork:
-    since = Now() - timedelta(seconds=within_seconds)
-    has_worked = WorkerProcess.objects.filter(worked_at__gte=since).exists()
-    done = set(DutyRun.objects.filter(done_at__gte=since).values_list("duty", flat=True))
-    return RecentWork(has_worked, "promote" in done, DutyRun.BELL in done)
-
-
-_migrated: set[str] = set()
-
-
-def is_migrated() -> bool:
-    """Whether every migration is applied. The process caches a yes and rechecks a no."""
-    name = connection.settings_dict["NAME"]
-    if name not in _migrated:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        executor = MigrationExecutor(connection)
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            return False
-        _migrated.add(name)
-    return True

@@ -94,14 +94,14 @@ def test_a_database_that_does_not_answer_is_named(client, bells, monkeypatch):
     def fail(**kwargs):
         raise OperationalError("could not connect to db.internal as admin")
 
-    monkeypatch.setattr("agent_jobs.reads.queries.work_lately", fail)
+    monkeypatch.setattr("agent_jobs.reads.service_state.work_lately", fail)
 
     assert asked(client) >= {"database"}
     assert "db.internal" not in client.get("/health/ready").content.decode()
 
 
 def test_migrations_that_are_missing_are_named(client, bells, monkeypatch):
-    monkeypatch.setattr("agent_jobs.reads.queries.is_migrated", lambda: False)
+    monkeypatch.setattr("agent_jobs.reads.service_state.is_migrated", lambda: False)
 
     assert "migrations" in asked(client)
 

@@ -356,3 +356,8 @@ def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:
         if ast.unparse(call.func) in {"timezone.now", "datetime.now", "time.time"}
     }
     assert readers == decides_nothing
+
+
+def test_no_module_has_more_than_400_lines() -> None:
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: size for name, size in sizes.items() if size > 400} == {}

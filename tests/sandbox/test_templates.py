@@ -7,7 +7,7 @@ import pytest
 
 from agent_jobs.errors import PermanentError
 from agent_jobs.runners import prompts
-from agent_jobs.sandbox import templates
+from agent_jobs.sandbox import template_environment, template_filters
 from tests.sandbox.costing import MOST_SECONDS, spent_on
 
 PARAMS = {
@@ -132,12 +132,14 @@ REFUSED_GLOBALS = {"cycler", "dict", "joiner", "lipsum", "namespace"}
 
 
 def test_the_tables_name_all_that_there_is():
-    assert set(templates.FILTERS) == set(FILTERS)
+    assert set(template_filters.FILTERS) == set(FILTERS)
     assert set(FILTERS) | REFUSED_FILTERS == set(jinja2.filters.FILTERS), "decide on Jinja's new filter"
-    assert set(templates.TESTS) == set(TESTS)
+    assert set(template_environment.TESTS) == set(TESTS)
     assert set(TESTS) | REFUSED_TESTS == set(jinja2.tests.TESTS), "decide on Jinja's new test"
-    assert {(kind.__name__, name) for kind, names in templates.METHODS.items() for name in names} == set(METHODS)
-    assert set(templates.GLOBALS) == set(GLOBALS)
+    assert {(kind.__name__, name) for kind, names in template_environment.METHODS.items() for name in names} == set(
+        METHODS
+    )
+    assert set(template_environment.GLOBALS) == set(GLOBALS)
     assert set(GLOBALS) | REFUSED_GLOBALS == set(jinja2.defaults.DEFAULT_NAMESPACE), "decide on Jinja's new global"
 
 
@@ -301,7 +303,9 @@ def test_no_template_takes_more_than_its_time(template, params):
 
 def test_compiling_computes_nothing():
     """Jinja folds constants while it compiles, where no budget counts."""
-    source = templates.ENVIRONMENT.compile("{{ 'plain'|upper }}{{ 11111 * 3 }}{% if 11111 * 3 %}x{% endif %}", raw=True)
+    source = template_environment.ENVIRONMENT.compile(
+        "{{ 'plain'|upper }}{{ 11111 * 3 }}{% if 11111 * 3 %}x{% endif %}", raw=True
+    )
 
     assert "PLAIN" not in source
     assert "33333" not in source
