@@ -20,6 +20,7 @@ from django.db import connection
 from agent_jobs import duty_rounds
 from agent_jobs.catalog import model_keys
 from agent_jobs.duties import duty_table
+from agent_jobs.lifecycle import queues
 from agent_jobs.turns import calls_in_flight
 from agent_jobs.worker import loop, watchdog
 from agent_jobs.worker.leases import Keeper
@@ -63,20 +64,12 @@ def preload_when_idle() -> threading.Thread:
     return preloading
 
 
-def _serve_agents() -> int:
-    return worker.serve("agents")
-
-
-def _serve_messages() -> int:
-    return worker.serve("messages")
-
-
 # The functions that polling calls in place of doorbells. Queues and deliveries run several at once, up to a limit.
 _ONE_EACH: tuple[Callable[[], int], ...] = (
     *(partial(duty_table.serve, bell) for bell in duty_table.BELLS if duty_table.is_polled(bell)),
     channels.route,
 )
-_SEVERAL: tuple[Callable[[], int], ...] = (channels.deliver, _serve_messages, _serve_agents)
+_SEVERAL: tuple[Callable[[], int], ...] = (channels.deliver, *(partial(worker.serve, lane) for lane in queues.LANES))
 poller = Poller((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 
 
@@ -117,14 +110,12 @@ def _give_back(**_: object) -> None:
     calls_in_flight.give_back()
 
 
-@shared_task(name="agent_jobs.serve_agents", ignore_result=True)
-def serve_agents() -> int:
-    return _serve_agents()
+def _lane_entry(lane: str) -> Any:
+    @shared_task(name=queues.entry_of(lane), ignore_result=True)
+    def serve_lane() -> int:
+        return worker.serve(lane)
 
-
-@shared_task(name="agent_jobs.serve_messages", ignore_result=True)
-def serve_messages() -> int:
-    return _serve_messages()
+    return serve_lane
 
 
 def _duty_entry(bell: str) -> Any:
@@ -135,4 +126,5 @@ def _duty_entry(bell: str) -> Any:
     return serve_duties
 
 
+LANE_ENTRIES = {lane: _lane_entry(lane) for lane in queues.LANES}
 DUTY_ENTRIES = {bell: _duty_entry(bell) for bell in duty_table.BELLS}

@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 _CODE = re.compile(r"[^\x00-\x20\x7f/](?:[^\x00-\x1f\x7f/]{0,253}[^\x00-\x20\x7f/])?\Z")
 _TEAM = re.compile(r"[TE][A-Z0-9]{1,30}\Z")
 _BOT_TOKEN = re.compile(r"xox[a-z]-[\x21-\x7e]{1,480}\Z")
-_WITHOUT_ADDRESS = ("web", "null")
+_WITHOUT_ADDRESS = tuple(platform.name for platform in platforms.PLATFORMS if platform.is_registered_by_name)
 
 
 # --- Slack -----------------------------------------------------------------------------------------------------

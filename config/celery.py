@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
+from agent_jobs import runners
 from config import garbage_collection
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -27,7 +28,8 @@ garbage_collection.look_rarely()
 # `manage.py up` also runs as root (containers, CI). The image has its own user, so a deployment needs no warning.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
-QUEUES = ("agents", "messages", "deliveries", "inbound", "duties")
+# Beside the queues of the runners.
+QUEUES = ("deliveries", "inbound", "duties")
 # The niceness of workers, so that web processes and the database go first on busy processors. In a chaos run it cut the
 # slowest POST from 1.7 s to 0.42 s.
 NICENESS = 5
@@ -80,7 +82,7 @@ app.conf.update(
     task_serializer="json",
     task_ignore_result=True,
     task_acks_late=False,
-    task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
+    task_queues=[Queue(name, Exchange(name), routing_key=name) for name in (*runners.lanes(), *QUEUES)],
     task_default_queue="duties",
     worker_prefetch_multiplier=1,
     worker_disable_prefetch=True,

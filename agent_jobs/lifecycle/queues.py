@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from django.db import transaction
 
+from agent_jobs import runners
 from infra import doorbell
 
-LANES = ("agents", "messages")
+LANES = runners.lanes()
 DUTIES_QUEUE = "duties"
 # More doorbells at once are not needed: a woken thread rings again while there is more work.
 _MOST_RINGS = 4
@@ -18,7 +19,12 @@ _MOST_RINGS = 4
 
 def ring(lane: str, *, times: int = 1) -> None:
     """Ring now. Never raises, and does not wait if Redis is down."""
-    doorbell.ring(lane, f"agent_jobs.serve_{lane}", times=min(times, _MOST_RINGS))
+    doorbell.ring(lane, entry_of(lane), times=min(times, _MOST_RINGS))
+
+
+def entry_of(lane: str) -> str:
+    """The name of the Celery entry that serves a queue."""
+    return f"agent_jobs.serve_{lane}"
 
 
 def ring_duty(name: str) -> None:

@@ -4,7 +4,7 @@ from agent_jobs.runners.base import Runner
 from agent_jobs.runners.conversation import ConversationRunner
 from agent_jobs.runners.message import MessageRunner
 
-__all__ = ["RUNNERS", "Runner", "get", "names", "register"]
+__all__ = ["RUNNERS", "Runner", "get", "lanes", "names", "register"]
 
 RUNNERS: tuple[Runner, ...] = (ConversationRunner(), MessageRunner())
 _BY_NAME = {runner.name: runner for runner in RUNNERS}
@@ -18,6 +18,11 @@ def get(name: str) -> Runner:
 def names() -> list[str]:
     """The runners that this process can call."""
     return list(_BY_NAME)
+
+
+def lanes() -> tuple[str, ...]:
+    """The queues in which their jobs wait. Celery's queues, the worker entries and the metrics derive from this."""
+    return tuple(dict.fromkeys(runner.lane for runner in RUNNERS))
 
 
 def register(runner: Runner) -> None:

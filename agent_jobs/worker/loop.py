@@ -54,11 +54,7 @@ class Worker:
         self.keeper = keeper
         self.watchdog = Watchdog(keeper)
         self.rng = rng or random.SystemRandom()
-        # The messages queue is bound by the CPU, so more threads do not help; agents wait for providers.
-        self._limits = {
-            "messages": ConcurrencyLimit(2),
-            "agents": ConcurrencyLimit(max(1, settings.WORKER_THREADS - 9)),
-        }
+        self._limits = {lane: ConcurrencyLimit(_threads(lane)) for lane in queues.LANES}
         self._turns = {lane: OrgRotation() for lane in queues.LANES}
 
     def serve(self, lane: str) -> int:
@@ -234,6 +230,12 @@ def _fault(claim: Claim, error: Exception) -> Failed:
         return Failed(LeaseLost.code, "the database is unavailable")
     log.error("job %s: an internal error ended its turn", claim.id, exc_info=error)
     return Failed("internal_error", f"a fault of the service: {type(error).__name__}", is_retryable=True)
+
+
+def _threads(lane: str) -> int:
+    """Runners that take batches are bound by the CPU, so more threads do not help; the others wait for providers."""
+    takes_batches = any(runner.batch_size > 1 for runner in runners.RUNNERS if runner.lane == lane)
+    return 2 if takes_batches else max(1, settings.WORKER_THREADS - 9)
 
 
 def _undelivered(claim: Claim, outcome: Outcome | deferral.Deferred) -> Undelivered:

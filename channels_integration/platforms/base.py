@@ -16,6 +16,7 @@ class Platform(Protocol):
     `accepts_on_commit`: writing a message down is its delivery. `is_paced`: at most one post a second in a channel, one
     in flight. `can_change`: a sent message can be changed (`messages.Change`); repeating a change is safe.
     `has_forms`: a button can open one (`messages.Form`). `can_look_up`: `find` tells whether a message was posted.
+    `is_registered_by_name`: a channel is registered by its code alone, without an address and a secret.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Platform(Protocol):
     can_change: bool
     has_forms: bool
     can_look_up: bool
+    is_registered_by_name: bool
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         """Why the organisation cannot reach this place, as (field, sentence); None if it can."""

@@ -18,6 +18,7 @@ class Null:
     can_change = False
     has_forms = False
     can_look_up = True
+    is_registered_by_name = True
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         if Channel.objects.filter(org_id=target.org_id, platform=self.name, code=target.code).exists():

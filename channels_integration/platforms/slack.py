@@ -72,6 +72,7 @@ class Slack:
     can_change = True
     has_forms = True
     can_look_up = True
+    is_registered_by_name = False
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         team_id = target.data.get("team_id", "")

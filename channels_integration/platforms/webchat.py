@@ -15,6 +15,7 @@ class WebChat:
     can_change = True
     has_forms = False
     can_look_up = True
+    is_registered_by_name = True
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         return None

@@ -42,6 +42,7 @@ class Webhook:
     can_change = True
     has_forms = False
     can_look_up = False
+    is_registered_by_name = False
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         if target.code == transcript.EVERY:

@@ -14,6 +14,6 @@ them by `processes.json`, PostgreSQL's pid file and Redis' record, and stops the
 """
 
 from config.devstack.command import main
-from config.devstack.stack import NOT_AS_ROOT, QUEUES
+from config.devstack.stack import NOT_AS_ROOT
 
-__all__ = ["NOT_AS_ROOT", "QUEUES", "main"]
+__all__ = ["NOT_AS_ROOT", "main"]

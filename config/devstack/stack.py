@@ -17,7 +17,6 @@ from config.devstack.supervisor import Process, Stopped, Supervisor
 from config.embedded import CannotStart
 
 ROOT = Path(__file__).resolve().parents[2]
-QUEUES = "agents,messages,deliveries,inbound,duties"
 WORKERS = ("worker1", "worker2")
 # First those that send work, then workers, then the web process, then the servers that all need.
 STOP_ORDER = (("demo", "migrate", "beat"), WORKERS, ("web",), ("redis",), ("postgres",))
@@ -103,7 +102,7 @@ class Stack:
         }
         for name in WORKERS:
             threads = os.environ.get("AGENT_JOBS_WORKER_THREADS") or "16"
-            options = ("--pool", "threads", "--concurrency", threads, "--queues", QUEUES, "--loglevel", "WARNING")
+            options = ("--pool", "threads", "--concurrency", threads, "--loglevel", "WARNING")
             quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h")
             worker = self._python(name, *celery, "worker", *options, *quiet, env=pooled)
             self._supervisor.add(Process(name, worker))

@@ -114,7 +114,7 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     JobType.objects.create(org=org, key="talk", name="Talk", runner="conversation", default_config=config)
     waiting = Job.objects.filter(job_type_key="talk", waiting_for="reply")
     ended = Job.objects.filter(job_type_key="talk", status="FAILED")
-    arguments = ["-P", "threads", "-c", str(given.threads), "-Q", "agents,messages,deliveries,inbound,duties"]
+    arguments = ["-P", "threads", "-c", str(given.threads)]
     with beat(), workers("config.celery", _PROCESSES, arguments) as processes:
         PAUSE.wait(_QUIET_SECONDS)
         started = sum(_cpu_seconds(process.pid) for process in processes)
@@ -170,7 +170,7 @@ def parked(given: argparse.Namespace) -> dict[str, Any]:
         cursor.execute("ANALYZE agent_jobs_job")
     figures: dict[str, Any] = {"parked": given.parked}
     starts = fresh_starts()
-    arguments = ["-P", "threads", "-c", "16", "-Q", "agents,messages,deliveries,inbound,duties"]
+    arguments = ["-P", "threads", "-c", "16"]
     with workers("tests.benchmarks.service", _PROCESSES, arguments) as processes:
         latencies = []
         for number in range(given.starts):

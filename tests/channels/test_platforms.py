@@ -1,4 +1,4 @@
-"""One contract for every platform. A new one is picked up from the tuple, and needs a line in PLACES."""
+"""One contract for every platform. A new one is picked up from the tuple."""
 
 import pytest
 from django.utils import timezone
@@ -10,17 +10,22 @@ from tests.channels import doubles
 from tests.channels.conftest import deliver_all, message, post, row
 
 pytestmark = pytest.mark.django_db(transaction=True)
-PLACES = {"slack": "C0ONE", "web": "lobby", "webhook": "crm", "null": "nowhere"}
+_INSTALLED = "C0ONE"  # the channel of the fake Slack
+_REGISTERED = "lobby"
 
 
 def names(platform):
     return platform.name
 
 
-@pytest.fixture(params=platforms.PLATFORMS, ids=names)
+PLATFORMS = platforms.PLATFORMS
+
+
+@pytest.fixture(params=PLATFORMS, ids=names)
 def platform(request, slack, receiver):
-    directory.register_channel("acme", platform="webhook", code="crm", address=receiver.address)
-    directory.register_channel("acme", platform="null", code="nowhere")
+    if request.param.name != "slack":
+        address = "" if request.param.is_registered_by_name else receiver.address
+        directory.register_channel("acme", platform=request.param.name, code=_REGISTERED, address=address)
     return request.param
 
 
@@ -30,7 +35,8 @@ def arrived(slack, receiver):
 
 
 def place(platform, **changes):
-    return {"org_id": "acme", "platform": platform.name, "code": PLACES[platform.name], **changes}
+    code = _INSTALLED if platform.name == "slack" else _REGISTERED
+    return {"org_id": "acme", "platform": platform.name, "code": code, **changes}
 
 
 def test_it_is_found_by_its_name_and_is_no_bridge(platform):

@@ -29,7 +29,7 @@ import psycopg
 import redis
 
 from config import embedded
-from config.devstack import NOT_AS_ROOT, QUEUES
+from config.devstack import NOT_AS_ROOT
 from tests.chaos.client import Client
 from tests.chaos.proxy import Proxy
 from tests.chaos.supervisor import Supervisor
@@ -232,7 +232,7 @@ class Rig:
         celery = ["-m", "celery", "--app", "config.celery", "--quiet"]
         if name in self.workers:
             threads = self.environment.get("AGENT_JOBS_WORKER_THREADS", "16")
-            options = ["--pool", "threads", "--concurrency", threads, "--queues", QUEUES, "--loglevel", "WARNING"]
+            options = ["--pool", "threads", "--concurrency", threads, "--loglevel", "WARNING"]
             return [*celery, "worker", *options, "--without-gossip", "--without-mingle", "--hostname", f"{name}@%h"]
         schedule = ["--schedule", str(self.home / f"{name}-schedule"), "--pidfile", ""]
         return [*celery, "beat", *schedule, "--loglevel", "WARNING"]

@@ -22,7 +22,6 @@ import psycopg
 import redis
 
 from config import embedded
-from config.devstack import QUEUES
 from config.embedded import postgres_server
 from tests.live.stack import ROOT, run_manage
 from tests.waiting import PATIENCE, wait_for
@@ -112,9 +111,10 @@ class Service:
         wait_for(lambda: self.answers(process, name), what="web answers")
         return process
 
-    def worker(self, name: str = "worker", *, queues: str = QUEUES, **environment: str) -> "subprocess.Popen[bytes]":
-        """Returns when it is registered."""
-        options = ("--pool", "threads", "--concurrency", "16", "--queues", queues, "--loglevel", "WARNING")
+    def worker(self, name: str = "worker", *, queues: str = "", **environment: str) -> "subprocess.Popen[bytes]":
+        """Returns when it is registered. `queues`: only these, separated by commas."""
+        options: tuple[str, ...] = ("--pool", "threads", "--concurrency", "16", "--loglevel", "WARNING")
+        options += ("--queues", queues) if queues else ()
         quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h")
         pooled = {"AGENT_JOBS_DATABASE_POOL": "16", **environment}
         process = self.spawn(name, "-m", "celery", "--quiet", "-A", self.app, "worker", *options, *quiet, **pooled)
