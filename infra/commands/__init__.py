@@ -10,6 +10,7 @@ It knows neither Django nor the database. docs/commands.md says what each mode g
     watching       reads the output, and ends the command at its limits
     children       the child process of each mode
     bubblewrap     the arguments of the sandbox
+    seccomp        the system calls that a sandbox refuses
     trusted_supervisor  the program that is the parent of a trusted command
     spawner        the thread that starts all children
     job_user       the account that commands run as

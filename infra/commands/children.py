@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.commands import bubblewrap, spawner
+from infra.commands import bubblewrap, seccomp, spawner
 from infra.commands.command_spec import CommandSpec
 from infra.commands.job_user import JobUser
 
@@ -146,8 +146,13 @@ class SandboxChild(CommandChild):
     ) -> tuple[list[str], tuple[int, ...], dict[str, Any]]:
         options = bubblewrap.arguments(spec, work_folder=self._work_folder)
         secret = _memory(handed, b"".join(os.fsencode(word) + b"\0" for word in options))
-        line = [str(self._program), "--args", str(secret), "--json-status-fd", str(status), "--"]
-        return line + bubblewrap.limited(spec), (secret,), {"env": {}, "umask": 0o022} | user.popen_arguments
+        line = [str(self._program), "--args", str(secret), "--json-status-fd", str(status)]
+        descriptors = [secret]
+        if calls := seccomp.program():
+            descriptors.append(_memory(handed, calls))
+            line += ["--seccomp", str(descriptors[-1])]
+        line += ["--", *bubblewrap.limited(spec)]
+        return line, tuple(descriptors), {"env": {}, "umask": 0o022} | user.popen_arguments
 
     def heard(self, chunk: bytes) -> None:
         is_first = b"\n" not in self._status

@@ -26,6 +26,7 @@ _REASONS = {
     "setting up uid map": "AppArmor or the container does not allow to map users in a new namespace",
     "Can't mount proc": "the container hides parts of /proc, so a private /proc cannot be mounted",
     "Unknown option": "this version of bubblewrap is too old; 0.8 or later is needed",
+    "seccomp": "the kernel or this bubblewrap does not take a filter of system calls (seccomp)",
     "prlimit": "the program prlimit (package util-linux) is missing or fails",
 }
 
