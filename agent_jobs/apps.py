@@ -7,7 +7,10 @@ class AgentJobsConfig(AppConfig):
 
     def ready(self) -> None:
         # Imports models, so not before the apps are loaded.
+        from agent_jobs.api import job_json
         from agent_jobs.api.channel_callbacks import ChannelCallbacks
+        from agent_jobs.webhooks import expansion
         from channels_integration import message_owner
 
         message_owner.register(ChannelCallbacks())
+        expansion.register_job_form(job_json.of)

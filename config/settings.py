@@ -156,7 +156,8 @@ SPECTACULAR_SETTINGS = {
         "agent_jobs.api.docs.put_under_headings",
     ],
     "TAGS": [
-        {"name": name} for name in ("Jobs", "Activities", "Catalogue", "Channels", "Usage", "Administration", "Health")
+        {"name": name}
+        for name in ("Jobs", "Activities", "Catalogue", "Channels", "Webhooks", "Usage", "Administration", "Health")
     ],
 }
 # Request limits in a moving window: per token, per organisation (Org.requests_per_minute overrides it), and per address

@@ -83,6 +83,7 @@ _TAGS = {
     "/services/organizations": "Catalogue",
     "/services/usage": "Usage",
     "/services/channels": "Channels",
+    "/services/webhook-endpoints": "Webhooks",
     "/services/app-tokens": "Administration",
     "/services/audit": "Administration",
     "/services/tool-secrets": "Administration",

@@ -7,9 +7,10 @@ from django import forms
 from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
 from agent_jobs.api.parsing import Param, day_param, one_of, text, time_param, until_param, whole
-from agent_jobs.reads.queries import APPROVAL_STATUSES
+from agent_jobs.reads.queries import APPROVAL_STATUSES, WEBHOOK_DELIVERY_STATUSES
 from agent_jobs.specs import PRIORITIES
 from agent_jobs.states import ActivityStatus, JobStatus, SourceType
+from agent_jobs.webhooks.event_types import EVENT_TYPES, TEST
 
 
 def _statuses(value: str) -> list[str]:
@@ -123,6 +124,11 @@ class AuditFilters(FilterSet):  # type: ignore[misc]
     request_id = By(text(128, about="Entries of the request with this X-Request-ID."))
     at_gte = By(time_param("At this time or later."), "at", "gte")
     at_lte = By(until_param("At this time or before."), "at", "lte")
+
+
+class WebhookDeliveryFilters(FilterSet):  # type: ignore[misc]
+    status = By(one_of(*WEBHOOK_DELIVERY_STATUSES))
+    event = By(one_of(*EVENT_TYPES, TEST))
 
 
 class UsageFilters(FilterSet):  # type: ignore[misc]

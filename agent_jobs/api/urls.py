@@ -27,6 +27,7 @@ from agent_jobs.api import (
     model_keys,
     tool_secrets,
     usage,
+    webhook_endpoints,
 )
 
 
@@ -47,6 +48,18 @@ def _hours(prefix: str, **kwargs: Any) -> list[URLPattern]:
         path(f"{prefix}/channels/<str:platform>/<str:code>", hours.ChannelHours.as_view(**kwargs)),
         path(f"{prefix}/people", hours.PeopleHours.as_view(**kwargs)),
         path(f"{prefix}/people/<str:platform>/<str:person>", hours.PersonHours.as_view(**kwargs)),
+    ]
+
+
+def _webhooks(prefix: str, **kwargs: Any) -> list[URLPattern]:
+    one, deliveries = f"{prefix}/<str:endpoint_id>", f"{prefix}/<str:endpoint_id>/deliveries"
+    return [
+        path(prefix, webhook_endpoints.WebhookEndpoints.as_view(**kwargs)),
+        path(one, webhook_endpoints.WebhookEndpointDetail.as_view(**kwargs)),
+        path(f"{one}/rotate-secret", webhook_endpoints.RotateWebhookSecret.as_view(**kwargs)),
+        path(f"{one}/test", webhook_endpoints.TestWebhook.as_view(**kwargs)),
+        path(deliveries, webhook_endpoints.WebhookDeliveries.as_view(**kwargs)),
+        path(f"{deliveries}/<str:delivery_id>/redeliver", webhook_endpoints.RedeliverWebhook.as_view(**kwargs)),
     ]
 
 
@@ -79,6 +92,7 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("channels/<str:platform>/<str:code>", channels.ChannelDetail.as_view(**kwargs)),
         path("channels/<str:platform>/<str:code>/messages", channel_messages.Messages.as_view(**kwargs)),
         path("channels/<str:platform>/<str:code>/presses", channel_messages.Presses.as_view(**kwargs)),
+        *_webhooks("webhook-endpoints", **kwargs),
     ]
 
 

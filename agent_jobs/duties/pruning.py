@@ -37,7 +37,18 @@ from infra.quarantine import Quarantine
 Step = tuple[str, int]
 _OF_JOBS = ("tasks", "messages", "activities", "steps", "approvals", "budgets")
 _OF_BUDGETS = ("usage_days", "reservations")
-KINDS = ("jobs", *_OF_JOBS, *_OF_BUDGETS, *channels.KINDS, "idempotency_keys", "workers", "sessions", "logins")
+KINDS = (
+    "jobs",
+    *_OF_JOBS,
+    *_OF_BUDGETS,
+    "webhook_deliveries",
+    "announcements",
+    *channels.KINDS,
+    "idempotency_keys",
+    "workers",
+    "sessions",
+    "logins",
+)
 BATCH = 500
 _SLICE_SECONDS = 10.0
 # Pause after each batch, as a multiple of the time that the batch took.
@@ -100,6 +111,22 @@ SELECT (SELECT count(*) FROM gone), (SELECT max(created_at) FROM old)
 """
 _OLD_USAGE = "FROM agent_jobs_usageday WHERE org_id = %(org_id)s AND day < (%(before)s AT TIME ZONE 'UTC')::date"
 _DELETE_USAGE = f"DELETE FROM agent_jobs_usageday WHERE id IN (SELECT id {_OLD_USAGE} LIMIT {BATCH})"
+# Events of outgoing webhooks go with their deliveries: they quote jobs, so they are not kept longer than those.
+WEBHOOK_DAYS = 30
+_OLD_ANNOUNCEMENTS = f"""
+    FROM agent_jobs_announcement
+    WHERE org_id = %(org_id)s AND created_at < greatest(%(before)s, now() - interval '{WEBHOOK_DAYS} days')
+"""
+_DELETE_ANNOUNCEMENTS = f"""
+WITH old AS MATERIALIZED (
+    SELECT id {_OLD_ANNOUNCEMENTS} ORDER BY created_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+), deliveries AS (
+    DELETE FROM agent_jobs_webhookdelivery WHERE announcement_id IN (SELECT id FROM old) RETURNING 1
+), gone AS (
+    DELETE FROM agent_jobs_announcement WHERE id IN (SELECT id FROM old) RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM deliveries)
+"""
 # Reservations go a day after they were closed. Daily counters go after seven days: the calls of their day have ended or
 # were given up by then.
 _OLD_RESERVATIONS = "FROM agent_jobs_reservation WHERE status <> 'open' AND closed_at < now() - interval '1 day'"
@@ -199,6 +226,14 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
             found["activities"] += cursor.fetchone()[0]
             cursor.execute(f"SELECT count(*) {_OLD_USAGE}", floor)
             found["usage_days"] += cursor.fetchone()[0]
+            cursor.execute(f"SELECT count(*) {_OLD_ANNOUNCEMENTS}", floor)
+            found["announcements"] += cursor.fetchone()[0]
+            cursor.execute(
+                f"SELECT count(*) FROM agent_jobs_webhookdelivery WHERE announcement_id IN"
+                f" (SELECT id {_OLD_ANNOUNCEMENTS})",
+                floor,
+            )
+            found["webhook_deliveries"] += cursor.fetchone()[0]
     for kind, number in channels.counts(cutoffs, kept=lambda owners: _kept(owners, cutoffs)):
         found[kind] += number
     if org_id is None:
@@ -244,6 +279,7 @@ def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Rand
                 yield from _jobs_of(org_id, cutoffs[org_id], status)
             yield from _activities_of(org_id, cutoffs[org_id])
             yield from _until_short("usage_days", _DELETE_USAGE, {"org_id": org_id, "before": cutoffs[org_id]})
+            yield from _announcements_of(org_id, cutoffs[org_id])
     yield from channels.steps(cutoffs, kept=lambda owners: _kept(owners, cutoffs))
 
 
@@ -266,6 +302,17 @@ def _activities_of(org_id: str, before: datetime) -> Iterator[Step]:
             cursor.execute(_DELETE_ORG_ACTIVITIES, parameters)
             gone, parameters["floor"] = cursor.fetchone()
         yield "activities", gone
+        if gone < BATCH:
+            return
+
+
+def _announcements_of(org_id: str, before: datetime) -> Iterator[Step]:
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_DELETE_ANNOUNCEMENTS, {"org_id": org_id, "before": before})
+            gone, deliveries = cursor.fetchone()
+        yield "webhook_deliveries", deliveries
+        yield "announcements", gone
         if gone < BATCH:
             return
 

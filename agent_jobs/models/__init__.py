@@ -8,9 +8,11 @@ from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org, Pl
 from agent_jobs.models.processes import DutyRun, WorkerProcess
 from agent_jobs.models.secrets import ToolSecret
 from agent_jobs.models.steps import Approval, Step
+from agent_jobs.models.webhooks import Announcement, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "Activity",
+    "Announcement",
     "AppToken",
     "Approval",
     "AuditEntry",
@@ -32,5 +34,7 @@ __all__ = [
     "Task",
     "ToolSecret",
     "UsageDay",
+    "WebhookDelivery",
+    "WebhookEndpoint",
     "WorkerProcess",
 ]

@@ -86,7 +86,8 @@ class Job(models.Model):
     follow_ups_sent = models.PositiveIntegerField(default=0)  # since the last reply
     follow_ups_total = models.PositiveIntegerField(default=0)
 
-    # The outcome.
+    # The outcome. `outcome_channel` is told about it: {"platform", "code", "type", "data", "template"}.
+    outcome_channel = OrderedJSONField(null=True, blank=True)
     result = models.TextField(null=True, blank=True)  # noqa: DJ001 - null is "no result", '' is an empty one
     result_data = OrderedJSONField(null=True, blank=True)
     error_code = models.CharField(max_length=64, default="", blank=True)

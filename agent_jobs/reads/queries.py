@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DataError, connection
-from django.db.models import F, QuerySet
+from django.db.models import F, Func, IntegerField, QuerySet, TextField
+from django.db.models.functions import Cast, Coalesce
 
 from agent_jobs.errors import Forbidden, NotFound
 from agent_jobs.models import (
@@ -30,6 +31,8 @@ from agent_jobs.models import (
     Task,
     ToolSecret,
     UsageDay,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 from agent_jobs.reads import pages
 
@@ -78,6 +81,20 @@ APPROVAL_COLUMNS = (
     "on_timeout",
     *("status", "decided_by", "reason", "created_at", "expires_at", "timer_seconds", "decided_at"),
 )
+# Never includes a secret.
+WEBHOOK_ENDPOINT_COLUMNS = (
+    *("id", "org_id", "url", "event_types", "description", "enabled", "disabled_at", "disabled_reason"),
+    *("failing_since", "previous_secret_until", "created_at", "updated_at"),
+)
+WEBHOOK_DELIVERY_COLUMNS = (
+    *("id", "org_id", "endpoint_id", "announcement_id", "event", "status", "attempts", "due_at", "created_at"),
+    *("ended_at", "announcement__created_at", "announcement__payload"),
+)
+# The size of a delivery's payload, which is a column of another table.
+MORE_DELIVERY_BYTES = Coalesce(
+    Func(Cast("announcement__payload", TextField()), function="octet_length"), 0, output_field=IntegerField()
+)
+WEBHOOK_DELIVERY_STATUSES = tuple(WebhookDelivery.Status.values)
 APPROVAL_STATUSES = tuple(Approval.Status.values)
 APPROVAL_KINDS = tuple(Approval.Kind.values)
 # Never includes the digest.
@@ -336,6 +353,14 @@ def app_tokens(org_id: str) -> QuerySet[AppToken]:
 
 def tool_secrets(org_id: str) -> QuerySet[ToolSecret]:
     return ToolSecret.objects.filter(org_id=org_id)
+
+
+def webhook_endpoints(org_id: str) -> QuerySet[WebhookEndpoint]:
+    return WebhookEndpoint.objects.filter(org_id=org_id)
+
+
+def webhook_deliveries(org_id: str, endpoint_id: UUID) -> QuerySet[WebhookDelivery]:
+    return WebhookDelivery.objects.filter(org_id=org_id, endpoint_id=endpoint_id)
 
 
 def audit_entries(org_id: str) -> QuerySet[AuditEntry]:

@@ -29,6 +29,7 @@ from agent_jobs.models import Approval, AuditEntry, Job, JobType, Message, Org, 
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
 from agent_jobs.tools import tool_secrets
+from agent_jobs.webhooks import endpoints
 from agent_jobs.worker.loop import Worker
 from channels_integration import directory, outbox, web_messages
 from tests import factories, rows
@@ -109,6 +110,29 @@ ROWS = {
         level="ADMIN",
     ),
     ("tool-secrets/<str:name>", "DELETE"): Row("tool-secrets/{code}", (200, 404, 404), level="ADMIN"),
+    ("webhook-endpoints", "GET"): Row("webhook-endpoints", (200, 200, 200)),
+    ("webhook-endpoints", "POST"): Row(
+        "webhook-endpoints", (201, 201, 201), body=lambda names: {"url": HOOK}, level="ADMIN"
+    ),
+    ("webhook-endpoints/<str:endpoint_id>", "GET"): Row("webhook-endpoints/{endpoint}", (200, 404, 404), "id"),
+    ("webhook-endpoints/<str:endpoint_id>", "PATCH"): Row(
+        "webhook-endpoints/{endpoint}", (200, 404, 404), "id", lambda names: {"description": "new"}, level="ADMIN"
+    ),
+    ("webhook-endpoints/<str:endpoint_id>", "DELETE"): Row(
+        "webhook-endpoints/{endpoint}", (200, 404, 404), "id", level="ADMIN"
+    ),
+    ("webhook-endpoints/<str:endpoint_id>/rotate-secret", "POST"): Row(
+        "webhook-endpoints/{endpoint}/rotate-secret", (200, 404, 404), "id", level="ADMIN"
+    ),
+    ("webhook-endpoints/<str:endpoint_id>/test", "POST"): Row(
+        "webhook-endpoints/{endpoint}/test", (201, 404, 404), "id", level="ADMIN"
+    ),
+    ("webhook-endpoints/<str:endpoint_id>/deliveries", "GET"): Row(
+        "webhook-endpoints/{endpoint}/deliveries", (200, 404, 404), "id"
+    ),
+    ("webhook-endpoints/<str:endpoint_id>/deliveries/<str:delivery_id>/redeliver", "POST"): Row(
+        "webhook-endpoints/{endpoint}/deliveries/{delivery}/redeliver", (200, 404, 404), "id", level="ADMIN"
+    ),
     ("channels", "GET"): Row("channels", (200, 200, 200)),
     ("channels", "POST"): Row("channels", (201, 201, 201), body=_hook, level="ADMIN"),
     ("channels/slack/installations", "GET"): Row("channels/slack/installations", (200, 200, 200)),
@@ -212,6 +236,8 @@ UNKNOWN = {
     "parked": "01930000-0000-7000-8000-000000000001",
     "approval": "01930000-0000-7000-8000-000000000002",
     "token": "ajt_live_0000000",
+    "endpoint": "01930000-0000-7000-8000-000000000003",
+    "delivery": "01930000-0000-7000-8000-000000000004",
     "code": "nobodys",
     "team": "T0NOBODY",
 }
@@ -264,7 +290,12 @@ def populate(org_id, code, team):
     reservations.reserve(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))
     audit_log.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
     plain = factories.token(org_id, app=canary)
+    endpoint, _ = endpoints.create(
+        org_id, url=f"{HOOK}/{canary}", description=canary, actor=Actor("user", canary, canary)
+    )
+    delivery = endpoints.send_test(org_id, endpoint.pk, actor=Actor("user", canary))
     made = {"job": job, "ended": ended, "parked": parked, "approval": approval}
+    made |= {"endpoint": endpoint, "delivery": delivery}
     ids = {name: str(row.pk) for name, row in made.items()}
     return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team}, plain
 
@@ -326,10 +357,10 @@ def test_nobody_gets_or_changes_what_is_the_strangers(world, caplog, address, me
     before = all_of("rival")
     theirs = {
         str(line.get("key", line["id"]))
-        for name in ("Activity", "Approval", "Message", "Channel", "Installation", "WebMessage")
+        for name in ("Activity", "Approval", "Message", "Channel", "Installation", "WebMessage", "WebhookDelivery")
         for line in before[name]
     }
-    theirs |= {world.names["foreign"][name] for name in ("job", "ended", "parked", "token")}
+    theirs |= {world.names["foreign"][name] for name in ("job", "ended", "parked", "token", "endpoint", "delivery")}
     caplog.set_level(logging.DEBUG)
     caplog.clear()
 

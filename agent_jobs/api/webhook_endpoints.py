@@ -1,0 +1,351 @@
+"""Outgoing webhooks: `/services/webhook-endpoints`, the log of their deliveries, and redelivery.
+
+Writing needs ADMIN, because an endpoint gets every job's content. READ shows everything but the secrets.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpResponseBase
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import scopes
+from agent_jobs.api import paging
+from agent_jobs.api.base import Resource
+from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.fields import Flag, StrictSerializer, Text, Whole
+from agent_jobs.api.filters import WebhookDeliveryFilters, read_uuid
+from agent_jobs.api.formatting import filled, stamp, stamp_or_none
+from agent_jobs.errors import NotFound
+from agent_jobs.reads import pages, queries
+from agent_jobs.webhooks import announcements, endpoints
+from agent_jobs.webhooks.event_types import EVENT_TYPES, TEST
+
+_TIMES = {"created_at": "created_at", "updated_at": "updated_at"}
+ENDPOINTS_BY = paging.Sorting("webhook_endpoints", _TIMES, default="created_at:asc")
+DELIVERIES_BY = paging.Sorting("webhook_deliveries", {"created_at": "created_at"}, default="created_at:desc")
+
+
+# --- Requests and responses ------------------------------------------------------------------------------------
+class WebhookEndpointRequest(StrictSerializer):
+    url = Text(max_length=2_000, help_text="Where events are POSTed, as https://…; no private address.")
+    event_types = serializers.ListField(
+        child=Text(max_length=64), required=False, help_text=f"All if absent. Known are {', '.join(EVENT_TYPES)}."
+    )
+    description = Text(max_length=500, required=False, allow_blank=True)
+    enabled = Flag(required=False)
+
+
+class RotateWebhookSecretRequest(StrictSerializer):
+    overlap_minutes = Whole(
+        required=False,
+        min_value=0,
+        max_value=endpoints.MAX_OVERLAP_MINUTES,
+        help_text="How long the old secret signs too. Default: a day. 0: it stops at once.",
+    )
+
+
+class WebhookEndpointSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    org_id = serializers.CharField()
+    url = serializers.CharField()
+    event_types = serializers.ListField(child=serializers.ChoiceField(list(EVENT_TYPES)))
+    description = serializers.CharField(required=False)
+    enabled = serializers.BooleanField()
+    disabled_at = serializers.DateTimeField(required=False)
+    disabled_reason = serializers.CharField(required=False, help_text="If its failures disabled it.")
+    failing_since = serializers.DateTimeField(
+        required=False, help_text="Since then every attempt has failed. After five days the endpoint is disabled."
+    )
+    previous_secret_until = serializers.DateTimeField(
+        required=False, help_text="Until then the secret before the last rotation signs too."
+    )
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class NewWebhookEndpoint(WebhookEndpointSerializer):
+    secret = serializers.CharField(required=False, help_text="As whsec_…; shown by this answer only.")
+
+
+class WebhookAttempt(serializers.Serializer[Any]):
+    at = serializers.DateTimeField()
+    status_code = serializers.IntegerField(allow_null=True, help_text="null: there was no answer.")
+    duration_ms = serializers.IntegerField()
+    error = serializers.CharField(required=False)
+
+
+class WebhookDeliverySerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    org_id = serializers.CharField()
+    endpoint_id = serializers.CharField()
+    webhook_id = serializers.CharField(help_text="The header `webhook-id`: the same at each attempt and redelivery.")
+    event = serializers.ChoiceField([*EVENT_TYPES, TEST])
+    status = serializers.ChoiceField(list(queries.WEBHOOK_DELIVERY_STATUSES))
+    attempts = WebhookAttempt(many=True, help_text="The last 50, oldest first.")
+    next_attempt_at = serializers.DateTimeField(required=False, help_text="While it is pending.")
+    payload = serializers.DictField(help_text="The body that is sent.")
+    created_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField(required=False)
+
+
+WebhookEndpointItem = inline_serializer(
+    "WebhookEndpointItem", {"data": WebhookEndpointSerializer(), "meta": ItemMeta()}
+)
+NewWebhookEndpointItem = inline_serializer("NewWebhookEndpointItem", {"data": NewWebhookEndpoint(), "meta": ItemMeta()})
+WebhookEndpointPage = inline_serializer(
+    "WebhookEndpointPage", {"data": WebhookEndpointSerializer(many=True), "meta": PageMeta()}
+)
+RemovedWebhookEndpoint = inline_serializer(
+    "RemovedWebhookEndpoint", {"meta": ItemMeta(), "message": serializers.CharField()}
+)
+WebhookDeliveryItem = inline_serializer(
+    "WebhookDeliveryItem", {"data": WebhookDeliverySerializer(), "meta": ItemMeta()}
+)
+WebhookDeliveryPage = inline_serializer(
+    "WebhookDeliveryPage", {"data": WebhookDeliverySerializer(many=True), "meta": PageMeta()}
+)
+
+
+def endpoint_json(row: queries.Row) -> dict[str, Any]:
+    shown = {
+        "id": str(row["id"]),
+        "org_id": row["org_id"],
+        "url": row["url"],
+        "event_types": row["event_types"],
+        "description": row["description"],
+        "disabled_at": stamp_or_none(row["disabled_at"]),
+        "disabled_reason": row["disabled_reason"],
+        "failing_since": stamp_or_none(row["failing_since"]),
+        "previous_secret_until": stamp_or_none(row["previous_secret_until"]),
+        "created_at": stamp(row["created_at"]),
+        "updated_at": stamp(row["updated_at"]),
+    }
+    return filled(shown) | {"enabled": row["enabled"]}
+
+
+def delivery_json(row: queries.Row) -> dict[str, Any]:
+    is_pending = row["status"] == "pending"
+    return filled(
+        {
+            "id": str(row["id"]),
+            "org_id": row["org_id"],
+            "endpoint_id": str(row["endpoint_id"]),
+            "webhook_id": str(row["announcement_id"]),
+            "event": row["event"],
+            "status": row["status"],
+            "attempts": row["attempts"],
+            "next_attempt_at": stamp(row["due_at"]) if is_pending else None,
+            "payload": announcements.body(row["event"], row["announcement__created_at"], row["announcement__payload"]),
+            "created_at": stamp(row["created_at"]),
+            "ended_at": stamp_or_none(row["ended_at"]),
+        }
+    )
+
+
+# --- Views -----------------------------------------------------------------------------------------------------
+class _Webhooks(Resource):
+    write_level = scopes.Level.ADMIN
+
+    def read_endpoint_id(self, text: str) -> UUID:
+        return _read_id(text, endpoints.endpoint_not_found)
+
+    def endpoint_row(self, endpoint_id: UUID) -> queries.Row:
+        found = queries.webhook_endpoints(self.org_id).filter(pk=endpoint_id)
+        row: queries.Row | None = found.values(*queries.WEBHOOK_ENDPOINT_COLUMNS).first()
+        if row is None:
+            raise endpoints.endpoint_not_found(str(endpoint_id))
+        return row
+
+    def item(self, endpoint: Any) -> dict[str, Any]:
+        row = {column: getattr(endpoint, column) for column in queries.WEBHOOK_ENDPOINT_COLUMNS}
+        return {"data": endpoint_json(row), "meta": self.meta(row["id"])}
+
+    def delivery_item(self, endpoint_id: UUID, delivery_id: UUID) -> dict[str, Any]:
+        found = queries.webhook_deliveries(self.org_id, endpoint_id).filter(pk=delivery_id)
+        row = found.values(*queries.WEBHOOK_DELIVERY_COLUMNS).get()
+        return {"data": delivery_json(row), "meta": self.meta(delivery_id)}
+
+    def meta(self, identity: UUID) -> dict[str, Any]:
+        return {"org_id": self.org_id, "id": str(identity)}
+
+
+def _read_id(text: str, not_found: Any) -> UUID:
+    try:
+        return read_uuid(text)
+    except ValueError:
+        missing: NotFound = not_found(text)
+        raise missing from None
+
+
+class WebhookEndpoints(_Webhooks):
+    @operation(
+        "webhook_endpoints_list",
+        "List webhook endpoints",
+        answers={200: WebhookEndpointPage},
+        query=ENDPOINTS_BY.params(),
+        description="Never shows the secrets.",
+    )
+    def get(self, request: Request) -> Response:
+        page = self.listed(self.asked(query=ENDPOINTS_BY.params()), ENDPOINTS_BY)
+        found = queries.webhook_endpoints(self.org_id)
+        rows, has_more = pages.page(found, page.window, queries.WEBHOOK_ENDPOINT_COLUMNS)
+        meta = page.meta(rows, total=found.count(), has_more=has_more)
+        return Response({"data": [endpoint_json(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+
+    @operation(
+        "webhook_endpoints_create",
+        "Create a webhook endpoint",
+        answers={201: NewWebhookEndpointItem},
+        request=WebhookEndpointRequest,
+        is_post=True,
+        description="Needs SERVICES:ADMIN. Only this answer shows the secret that signs; a repeated Idempotency-Key"
+        f" does not get it. 409 `too_many_webhook_endpoints` if there are {endpoints.MOST_ENDPOINTS}.",
+    )
+    def post(self, request: Request) -> HttpResponseBase:
+        fields = self.asked(body=WebhookEndpointRequest).body
+        made: dict[str, str] = {}
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            endpoint, made["secret"] = endpoints.create(self.org_id, actor=self.actor, **fields)
+            return 201, self.item(endpoint)
+
+        return self.once(effect, finish=lambda answer: _with_secret(answer, made))
+
+
+class WebhookEndpointDetail(_Webhooks):
+    @operation(
+        "webhook_endpoints_retrieve", "Get a webhook endpoint", answers={200: WebhookEndpointItem}, refused=(404,)
+    )
+    def get(self, request: Request, endpoint_id: str) -> Response:
+        self.asked()
+        row = self.endpoint_row(self.read_endpoint_id(endpoint_id))
+        return Response({"data": endpoint_json(row), "meta": self.meta(row["id"])})
+
+    @operation(
+        "webhook_endpoints_change",
+        "Change a webhook endpoint",
+        answers={200: WebhookEndpointItem},
+        refused=(404,),
+        request=WebhookEndpointRequest,
+        description="Needs SERVICES:ADMIN. A disabled endpoint gets no new events; its pending deliveries wait until it"
+        " is enabled. Enabling it forgets its failures.",
+    )
+    def patch(self, request: Request, endpoint_id: str) -> Response:
+        fields = self.asked(body=WebhookEndpointRequest, partial=True).body
+        changed = endpoints.change(self.org_id, self.read_endpoint_id(endpoint_id), fields, actor=self.actor)
+        return Response(self.item(changed))
+
+    @operation(
+        "webhook_endpoints_delete",
+        "Delete a webhook endpoint",
+        answers={200: RemovedWebhookEndpoint},
+        refused=(404,),
+        description="Needs SERVICES:ADMIN. Deletes its deliveries, too.",
+    )
+    def delete(self, request: Request, endpoint_id: str) -> Response:
+        self.asked()
+        found = self.read_endpoint_id(endpoint_id)
+        endpoints.remove(self.org_id, found, actor=self.actor)
+        return Response({"meta": self.meta(found), "message": f"Webhook endpoint '{found}' deleted"})
+
+
+class RotateWebhookSecret(_Webhooks):
+    @operation(
+        "webhook_endpoints_rotate_secret",
+        "Rotate the secret of a webhook endpoint",
+        answers={200: NewWebhookEndpointItem},
+        refused=(404,),
+        request=RotateWebhookSecretRequest,
+        is_post=True,
+        description="Needs SERVICES:ADMIN. Makes a new secret, which only this answer shows. Until"
+        " `previous_secret_until` the old one signs too: each delivery then has two signatures. The body is optional.",
+    )
+    def post(self, request: Request, endpoint_id: str) -> HttpResponseBase:
+        fields = self.asked(body=RotateWebhookSecretRequest).body
+        found = self.read_endpoint_id(endpoint_id)
+        made: dict[str, str] = {}
+        minutes = fields.get("overlap_minutes", endpoints.DEFAULT_OVERLAP_MINUTES)
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            endpoint, made["secret"] = endpoints.rotate_secret(
+                self.org_id, found, overlap_minutes=minutes, actor=self.actor
+            )
+            return 200, self.item(endpoint)
+
+        return self.once(effect, finish=lambda answer: _with_secret(answer, made))
+
+
+class TestWebhook(_Webhooks):
+    @operation(
+        "webhook_endpoints_test",
+        "Send a test event",
+        answers={201: WebhookDeliveryItem},
+        refused=(404,),
+        is_post=True,
+        description="Needs SERVICES:ADMIN. Makes a delivery of the type `webhook.test` to this endpoint only.",
+    )
+    def post(self, request: Request, endpoint_id: str) -> HttpResponseBase:
+        self.asked()
+        found = self.read_endpoint_id(endpoint_id)
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            delivery = endpoints.send_test(self.org_id, found, actor=self.actor)
+            return 201, self.delivery_item(found, delivery.pk)
+
+        return self.once(effect)
+
+
+class WebhookDeliveries(_Webhooks):
+    @operation(
+        "webhook_deliveries_list",
+        "List the deliveries of a webhook endpoint",
+        answers={200: WebhookDeliveryPage},
+        refused=(404,),
+        query=DELIVERIES_BY.params(),
+        filtered=WebhookDeliveryFilters,
+        description="Kept for 30 days, or as long as ended jobs if that is shorter.",
+    )
+    def get(self, request: Request, endpoint_id: str) -> Response:
+        try:
+            wanted = read_uuid(endpoint_id)
+        except ValueError:
+            wanted = UUID(int=0)
+        found = queries.webhook_deliveries(self.org_id, wanted)
+        asked = self.asked(query=DELIVERIES_BY.params(), rows=found, filtered=WebhookDeliveryFilters)
+        page = self.listed(asked, DELIVERIES_BY)
+        self.endpoint_row(self.read_endpoint_id(endpoint_id))
+        rows, has_more = pages.page(
+            asked.rows, page.window, queries.WEBHOOK_DELIVERY_COLUMNS, more_bytes=queries.MORE_DELIVERY_BYTES
+        )
+        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
+        return Response({"data": [delivery_json(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+
+
+class RedeliverWebhook(_Webhooks):
+    @operation(
+        "webhook_deliveries_redeliver",
+        "Redeliver an event",
+        answers={200: WebhookDeliveryItem},
+        refused=(404,),
+        is_post=True,
+        description="Needs SERVICES:ADMIN. Sends it again whatever its status, with the same `webhook-id` and a new"
+        " series of tries.",
+    )
+    def post(self, request: Request, endpoint_id: str, delivery_id: str) -> HttpResponseBase:
+        self.asked()
+        endpoint, delivery = self.read_endpoint_id(endpoint_id), _read_id(delivery_id, endpoints.delivery_not_found)
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            endpoints.redeliver(self.org_id, endpoint, delivery, actor=self.actor)
+            return 200, self.delivery_item(endpoint, delivery)
+
+        return self.once(effect)
+
+
+def _with_secret(answer: Mapping[str, Any], made: Mapping[str, str]) -> Mapping[str, Any]:
+    return {**answer, "data": {**answer["data"], **made}}

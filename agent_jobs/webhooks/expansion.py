@@ -1,0 +1,156 @@
+"""Turns announcements into deliveries for endpoints, and into a message for the job's outcome channel.
+
+An announcement that nobody wants any more is deleted. Any number of processes may expand at once. The rows are read and
+the texts are worded before the locks are taken; a second process that did the same finds nothing left to write.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from agent_jobs.models import Activity, Announcement, Job, Org, WebhookDelivery, WebhookEndpoint
+from agent_jobs.reads import queries
+from agent_jobs.states import TERMINAL
+from agent_jobs.webhooks import outcome_messages
+from agent_jobs.webhooks.event_types import JOB_EVENTS
+from infra import database
+from infra.quarantine import Quarantine
+
+BATCH = 100
+_failed: Quarantine[UUID] = Quarantine("webhooks")
+
+
+class JobForm(Protocol):
+    """Jobs in JSON form, as the API shows them."""
+
+    def __call__(self, rows: Sequence[queries.Row]) -> list[dict[str, Any]]: ...
+
+
+_job_forms: list[JobForm] = []
+
+
+def register_job_form(form: JobForm) -> None:
+    """The API, which is above this package, says how it shows jobs. Once, before the first request."""
+    _job_forms[:] = [form]
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What an announcement becomes. `payload` is None if there is nothing to tell: its job is gone."""
+
+    payload: Any = None
+    endpoints: tuple[UUID, ...] = ()
+    outcome: tuple[Job, str] | None = None
+
+
+def expand_some(*, batch: int = BATCH) -> int:
+    """Expand up to `batch` announcements. Returns how many."""
+    ids = list(_new().exclude(pk__in=_failed.rows()).order_by("pk").values_list("pk", flat=True)[:batch])
+    if not ids:
+        return 0
+    try:
+        return _expand(ids)
+    except Exception as error:  # one bad row must not stop the others
+        if database.is_unavailable(error) and not database.is_of_one_statement(error):
+            raise
+    expanded = 0
+    for announcement_id in ids:
+        with _failed.row(announcement_id):
+            expanded += _expand([announcement_id])
+    return expanded
+
+
+def _new() -> "QuerySet[Announcement]":
+    return Announcement.objects.filter(expanded_at=None)
+
+
+def _expand(ids: Collection[UUID]) -> int:
+    told = _told(list(_new().filter(pk__in=ids)))
+    with transaction.atomic():
+        locked = list(_new().select_for_update(skip_locked=True).filter(pk__in=told).order_by("pk"))
+        deliveries = []
+        for announcement in locked:
+            what = told[announcement.pk]
+            if what.outcome:
+                outcome_messages.send(*what.outcome, message_id=announcement.pk)
+            deliveries += [
+                WebhookDelivery(
+                    org_id=announcement.org_id,
+                    endpoint_id=endpoint_id,
+                    announcement=announcement,
+                    event=announcement.event,
+                )
+                for endpoint_id in what.endpoints
+            ]
+            if what.endpoints:
+                announcement.payload, announcement.expanded_at = what.payload, Now()
+            else:
+                announcement.delete()
+        kept = [announcement for announcement in locked if announcement.expanded_at]
+        Announcement.objects.bulk_update(kept, ["payload", "expanded_at"])
+        # Skips endpoints that were deleted meanwhile.
+        living = set(
+            WebhookEndpoint.objects.select_for_update(no_key=True)
+            .filter(pk__in={delivery.endpoint_id for delivery in deliveries})
+            .order_by("pk")
+            .values_list("pk", flat=True)
+        )
+        WebhookDelivery.objects.bulk_create([one for one in deliveries if one.endpoint_id in living])
+    return len(locked)
+
+
+def _told(found: Sequence[Announcement]) -> Mapping[UUID, _Told]:
+    by_org: dict[str, list[Announcement]] = defaultdict(list)
+    for announcement in found:
+        by_org[announcement.org_id].append(announcement)
+    open_orgs = set(Org.objects.filter(pk__in=by_org, closed_at=None).values_list("pk", flat=True))
+    told: dict[UUID, _Told] = {}
+    for org_id, announcements in by_org.items():
+        is_open = org_id in open_orgs
+        told |= (
+            _told_of_org(org_id, announcements) if is_open else dict.fromkeys((a.pk for a in announcements), _Told())
+        )
+    return told
+
+
+def _told_of_org(org_id: str, announcements: Sequence[Announcement]) -> dict[UUID, _Told]:
+    endpoints = list(WebhookEndpoint.objects.filter(org_id=org_id, enabled=True).order_by("pk"))
+    ids = {UUID(one.subject_id) for one in announcements if one.event in JOB_EVENTS}
+    shown = _jobs(org_id, ids)
+    wants_activity = [one for one in announcements if one.has_outcome_channel or one.event == "job.message"]
+    activities = Activity.objects.filter(
+        org_id=org_id, pk__in=[one.activity_id for one in wants_activity if one.activity_id]
+    ).in_bulk()
+    ended = [UUID(one.subject_id) for one in announcements if one.has_outcome_channel]
+    jobs = Job.objects.filter(org_id=org_id, pk__in=ended).in_bulk() if ended else {}
+    told = {}
+    for one in announcements:
+        activity = activities.get(one.activity_id) if one.activity_id else None
+        payload = one.payload if one.event not in JOB_EVENTS else shown.get(one.subject_id)
+        if payload is None:
+            told[one.pk] = _Told()
+            continue
+        if activity and one.event == "job.message":
+            text = (activity.output or {}).get("text", "")
+            payload = {**payload, "message": {"id": str(activity.pk), "text": text}}
+        wanted = tuple(endpoint.pk for endpoint in endpoints if one.event in endpoint.event_types)
+        outcome = None
+        if one.has_outcome_channel and activity:
+            job = jobs.get(UUID(one.subject_id))
+            # A job that was retried meanwhile tells the end of its new life only.
+            if job and job.outcome_channel and job.status in TERMINAL and job.retry_count == activity.life:
+                outcome = (job, outcome_messages.text_of(job))
+        told[one.pk] = _Told(payload, wanted, outcome)
+    return told
+
+
+def _jobs(org_id: str, ids: Collection[UUID]) -> Mapping[str, dict[str, Any]]:
+    """The jobs as the API's lists show them, by id."""
+    rows = list(queries.jobs(org_id).filter(pk__in=ids).values(*queries.JOB_COLUMNS)) if ids else []
+    return {shown["id"]: shown for shown in _job_forms[0](rows)} if rows else {}

@@ -1,0 +1,142 @@
+"""Sends claimed deliveries: one thread talks to the database, and a bounded pool of threads to the receivers.
+
+A receiver that hangs keeps one thread of the pool busy, for the seconds that a request may take. The end of a slice
+does not wait for it: its attempt is settled in the next slice.
+"""
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import datetime, timedelta
+
+import standardwebhooks
+
+from agent_jobs.models import WebhookEndpoint
+from agent_jobs.tools import answer_limits
+from agent_jobs.webhooks import announcements, delivery_claims
+from agent_jobs.webhooks.delivery_claims import AttemptResult, ClaimedDelivery
+from infra import sealing
+from infra.egress import addresses, requests_client
+from infra.sealing import SealingError
+from infra.storable_text import storable
+
+log = logging.getLogger(__name__)
+THREADS = 32
+_LOOK_SECONDS = 0.2
+_CHANCE = random.SystemRandom()
+_LATER = (429, 503)
+
+Clock = Callable[[], datetime]
+
+
+class DeliverySender:
+    """The attempts in flight of this process. One thread at a time uses it.
+
+    `clock` is the database's, so that a process with a wrong clock sends nothing too early.
+    """
+
+    def __init__(self, *, clock: Clock = delivery_claims.database_now, rng: random.Random = _CHANCE) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="webhook")
+        self._flying: dict[Future[AttemptResult], tuple[ClaimedDelivery, datetime]] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._flying
+
+    def round(self) -> int:
+        """Claim what is due, start it, and settle what has ended. Returns how many were started or settled.
+
+        Waits for a fraction of a second if attempts are in flight.
+        """
+        started = 0
+        if room := THREADS - len(self._flying):
+            now = self._clock()
+            for claimed in delivery_claims.claim(most=room, now=now):
+                self._flying[self._pool.submit(attempt, claimed, now)] = (claimed, now)
+                started += 1
+        ended, _ = wait(self._flying, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED) if self._flying else ((), ())
+        for future in ended:
+            self._settle(future)
+        return started + len(ended)
+
+    def finish(self) -> None:
+        """Wait for the attempts in flight and settle them: at most the time of one request."""
+        for future in list(self._flying):
+            wait([future])
+            self._settle(future)
+
+    def _settle(self, future: Future[AttemptResult]) -> None:
+        claimed, began_at = self._flying.pop(future)
+        delivery_claims.settle(claimed, future.result(), began_at=began_at, now=self._clock(), rng=self._rng)
+
+
+def deliver(
+    sender: DeliverySender, *, expand: Callable[[], int], until: float, stop: threading.Event
+) -> tuple[int, bool]:
+    """Expand and send until nothing is due, or until `until` (time.monotonic()) or `stop`.
+
+    Returns how much was done, and whether work is left.
+    """
+    done = 0
+    while time.monotonic() < until and not stop.is_set():
+        now_done = expand() + sender.round()
+        if not now_done and sender.is_idle:
+            return done, False
+        done += now_done
+    if stop.is_set():
+        sender.finish()
+    return done, True
+
+
+def attempt(claimed: ClaimedDelivery, now: datetime) -> AttemptResult:
+    """POST once. Never raises: an error of ours counts as a failed attempt, and is logged."""
+    began = time.monotonic()
+    try:
+        answer = _post(claimed, now)
+    except (requests_client.HttpError, SealingError) as error:
+        return AttemptResult(_milliseconds(began), error=_text(error))
+    except Exception as error:  # around a delivery: one must not stop the others
+        log.exception("could not send the webhook delivery %s", claimed.id)
+        return AttemptResult(_milliseconds(began), error=_text(repr(error)))
+    if 200 <= answer.status < 300:
+        return AttemptResult(_milliseconds(began), answer.status)
+    wait_seconds = answer_limits.retry_after(answer.headers.get("Retry-After", "")) if answer.status in _LATER else None
+    said = f"the receiver answered {answer.status}"
+    return AttemptResult(_milliseconds(began), answer.status, said, wait_seconds)
+
+
+def _post(claimed: ClaimedDelivery, now: datetime) -> requests_client.Answer:
+    body = json.dumps(announcements.body(claimed.event, claimed.announced_at, claimed.payload), ensure_ascii=False)
+    webhook_id = str(claimed.announcement_id)
+    signatures = [
+        standardwebhooks.Webhook(secret).sign(msg_id=webhook_id, timestamp=now, data=body)
+        for secret in _secrets(claimed)
+    ]
+    headers = {
+        "Content-Type": "application/json",
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
+    with addresses.asking_for(claimed.org_id):
+        return requests_client.post(claimed.url, body=body.encode(), headers=headers, is_guarded=True)
+
+
+def _secrets(claimed: ClaimedDelivery) -> Sequence[str]:
+    table = WebhookEndpoint._meta.db_table
+    place = {"org_id": claimed.org_id, "table": table, "key": str(claimed.endpoint_id)}
+    return [sealing.open_sealed(sealed, column=column, **place) for column, sealed in claimed.sealed_secrets.items()]
+
+
+def _milliseconds(began: float) -> int:
+    return round(timedelta(seconds=time.monotonic() - began) / timedelta(milliseconds=1))
+
+
+def _text(error: object) -> str:
+    return str(storable(str(error)))[:500]
