@@ -5,10 +5,10 @@ To add a duty: write a function that returns how many rows it handled, and add a
 
 from collections.abc import Callable
 
-from agent_jobs import duty_rounds, webhooks
+from agent_jobs import duty_rounds
 from agent_jobs.audit import audit_log
 from agent_jobs.budgets import reservations
-from agent_jobs.duties import org_closing, promotion, pruning, recovery
+from agent_jobs.duties import org_closing, promotion, pruning, recovery, webhook_sending
 from agent_jobs.duty_rounds import Duty
 from agent_jobs.tenants import stored_bytes
 from channels_integration import inbound, outbox
@@ -34,7 +34,7 @@ DUTIES = (
     Duty("ring_outbox", _ringing(outbox.sweep), bell="sweep"),
     Duty("ring_inbox", _ringing(inbound.sweep), bell="sweep"),
     Duty("close_orgs", org_closing.close_orgs, bell="sweep"),
-    Duty("webhooks", lambda: webhooks.serve_slice(stop=duty_rounds.STOPPING), bell="webhooks"),
+    Duty("webhooks", webhook_sending.serve_slice, bell="webhooks"),
     Duty("audit", audit_log.seal, bell="audit", notes_itself=True),
     Duty(
         "prune",

@@ -15,29 +15,6 @@ A payload is made when the announcement is expanded, usually within a second. It
 that moment: the API registers its form of a job (`expansion.register_job_form`).
 """
 
-import threading
-import time
-
-from agent_jobs.lifecycle import queues
-from agent_jobs.webhooks import expansion, sending
 from agent_jobs.webhooks.announcements import announce
 
-__all__ = ["announce", "serve_slice"]
-
-_SLICE_SECONDS = 10.0
-_senders: list[sending.DeliverySender] = []
-
-
-def serve_slice(*, stop: threading.Event, seconds: float = _SLICE_SECONDS) -> int:
-    """The duty: expand and send for `seconds`, and ring again if work is left. Returns how much was done.
-
-    One thread of a process at a time calls it, as the gate of its doorbell makes sure.
-    """
-    if not _senders:
-        _senders.append(sending.DeliverySender())
-    done, is_left = sending.deliver(
-        _senders[0], expand=expansion.expand_some, until=time.monotonic() + seconds, stop=stop
-    )
-    if is_left and not stop.is_set():
-        queues.ring_duty("webhooks")
-    return done
+__all__ = ["announce"]

@@ -10,7 +10,7 @@ import pytest
 import standardwebhooks
 
 from agent_jobs import lifecycle, webhooks
-from agent_jobs.duties import org_closing, pruning
+from agent_jobs.duties import org_closing, pruning, webhook_sending
 from agent_jobs.models import Announcement, AuditEntry, Job, WebhookDelivery, WebhookEndpoint
 from agent_jobs.states import Event, JobStatus
 from agent_jobs.webhooks import delivery_claims, endpoints, expansion, sending
@@ -359,12 +359,12 @@ def test_an_endpoint_and_an_organisation_have_so_many_in_flight(
 def test_the_duty_expands_and_sends(
     admin: factories.Api, receiver: FakeReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "_senders", [])
+    monkeypatch.setattr(webhook_sending, "_senders", [])
     make_endpoint(admin, receiver)
     complete()
-    assert webhooks.serve_slice(stop=threading.Event()) > 0
+    assert webhook_sending.serve_slice(stop=threading.Event()) > 0
     assert len(receiver.received) == 1
-    assert webhooks.serve_slice(stop=threading.Event()) == 0
+    assert webhook_sending.serve_slice(stop=threading.Event()) == 0
 
 
 def test_a_closed_organisation_sends_nothing_more(admin: factories.Api, receiver: FakeReceiver, send: Send) -> None:

@@ -1,0 +1,26 @@
+"""Expands what was announced, and sends what is due to webhook endpoints."""
+
+import threading
+import time
+
+from agent_jobs import duty_rounds
+from agent_jobs.lifecycle import queues
+from agent_jobs.webhooks import expansion, sending
+
+_SLICE_SECONDS = 10.0
+_senders: list[sending.DeliverySender] = []
+
+
+def serve_slice(*, stop: threading.Event = duty_rounds.STOPPING, seconds: float = _SLICE_SECONDS) -> int:
+    """The duty: expand and send for `seconds`, and ring again if work is left. Returns how much was done.
+
+    One thread of a process at a time calls it, as the gate of its doorbell makes sure.
+    """
+    if not _senders:
+        _senders.append(sending.DeliverySender())
+    done, is_left = sending.deliver(
+        _senders[0], expand=expansion.expand_some, until=time.monotonic() + seconds, stop=stop
+    )
+    if is_left and not stop.is_set():
+        queues.ring_duty("webhooks")
+    return done
