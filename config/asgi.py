@@ -33,7 +33,7 @@ _django = get_wsgi_application()
 from agent_jobs.api import sse, streams, throttling  # noqa: E402 - once Django is set up
 from agent_jobs.api.base import HAS_WAITED  # noqa: E402
 from agent_jobs.api.stream_polling import Watch  # noqa: E402
-from agent_jobs.api.streams import EventStream, OpenAnswer  # noqa: E402
+from agent_jobs.api.streams import OpenAnswer, OpenStream  # noqa: E402
 from agent_jobs.sandbox import pool  # noqa: E402
 from channels_integration import urls  # noqa: E402
 from config import draining, garbage_collection  # noqa: E402
@@ -169,7 +169,7 @@ class Application:
             return
         opened, end = answer.opened, "gone"
         try:
-            if isinstance(opened, EventStream):
+            if isinstance(opened, OpenStream):
                 end = await self._while_there(receive, self._stream(opened, answer, send))
             else:
                 end = await self._while_there(receive, self._wait(opened))
@@ -216,7 +216,7 @@ class Application:
     async def _wait(self, opened: OpenAnswer) -> str:
         return (await self._watching.ask(opened)).end
 
-    async def _stream(self, opened: EventStream, answer: _Answer, send: Send) -> str:
+    async def _stream(self, opened: OpenStream, answer: _Answer, send: Send) -> str:
         """Writes until the end. Disconnects a client that does not read."""
         headers = [(name, value) for name, value in answer.headers if name != "Content-Length"]
         await _write(send, _start(answer.status, headers))

@@ -69,6 +69,7 @@ SERVICE = {
             *("AGENT_JOBS_REQUIRE_MODEL_PRICE", "0"),
             "`1`: hosted models without a price are refused; otherwise they cost nothing",
         ),
+        Variable("AGENT_JOBS_CURRENCY", "$", "the sign before amounts in the console: the currency of the prices"),
     ),
     "HTTP": (
         Variable(

@@ -55,8 +55,10 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "axes",
+    "django_htmx",
     "channels_integration",
     "agent_jobs",
+    "agent_jobs.console",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -68,6 +70,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
 TEMPLATES = [
@@ -85,6 +88,10 @@ TEMPLATES = [
 ]
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
 # Without `collectstatic` (the dev stack, the tests) WhiteNoise serves straight from the apps' folders.
 WHITENOISE_USE_FINDERS = True
 
@@ -228,7 +235,9 @@ AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "agent_jobs.api.throttling.login_address"
+AXES_LOCKOUT_CALLABLE = "agent_jobs.console.signing_in.locked_out"
 AXES_VERBOSE = False
+CSRF_FAILURE_VIEW = "agent_jobs.console.signing_in.stale_form"
 SILENCED_SYSTEM_CHECKS = [
     # This host cannot promise that its subdomains use TLS only, now and for good.
     "security.W005",
@@ -324,6 +333,8 @@ def _price(name: str, model: str, value: Any) -> Decimal:
 MODEL_PRICES = _model_prices()
 # If set, hosted models without a price may not be called; otherwise they cost nothing.
 REQUIRE_MODEL_PRICE = env_flag("AGENT_JOBS_REQUIRE_MODEL_PRICE")
+# The sign before amounts in the console: the currency of the price table.
+CURRENCY = env("AGENT_JOBS_CURRENCY")
 
 # --- Watching --------------------------------------------------------------------------------------------------
 # `/metrics` requires this token as Bearer. With METRICS_OPEN it is public; with neither it answers 404.

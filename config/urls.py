@@ -6,6 +6,7 @@ from django.urls import include, path
 urlpatterns = [
     path("", include("agent_jobs.api.urls")),
     path("", include("channels_integration.urls")),
+    path("console/", include("agent_jobs.console.urls")),
     path("admin/", admin.site.urls),
 ]
 handler400 = "agent_jobs.api.errors.handler400"

@@ -33,7 +33,7 @@ class Api:
         """A request that waits is answered when its wait is over, as the web process does it."""
         response: Any = self.client.get(path, query, headers=self._headers(headers))
         opened = getattr(response, "opened", None)
-        if opened is None or isinstance(opened, streams.EventStream):
+        if opened is None or isinstance(opened, streams.OpenStream):
             return response
         open_answers.wait(response)
         return self.client.get(path, query, headers=self._headers(headers), **{HAS_WAITED: True})

@@ -12,7 +12,7 @@ from agent_jobs.api import parsing, sse, streams
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import operation
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.reads import queries
+from agent_jobs.reads import changed_jobs, queries
 from agent_jobs.states import TERMINAL
 
 QUERY = {"last_event_id": parsing.Param(str, "For clients that cannot send the header Last-Event-ID; the header wins.")}
@@ -72,3 +72,38 @@ class JobEvents(Resource):
             if told == standing.activities and standing.status in TERMINAL:
                 return Response(status=204)
         return streams.OpenResponse(streams.EventStream(self.org_id, wanted, self.token.pk, told=told))
+
+
+class ChangesEvent(serializers.Serializer[Any]):
+    """The lines of one event."""
+
+    id = serializers.CharField(help_text="For `Last-Event-ID`.")
+    event = serializers.ChoiceField(["changes", "closed"])
+    data = serializers.CharField(help_text='JSON, in one line: `{"job_ids": ["…"]}`.')  # type: ignore[assignment]
+
+
+class OrgJobChanges(Resource):
+    @operation(
+        "job_changes",
+        "Follow all jobs",
+        answers={(200, "text/event-stream"): OpenApiResponse(ChangesEvent, description="A stream of events.")},
+        query=QUERY,
+        headers=(_LAST_EVENT_ID,),
+        description=(
+            "Server-Sent Events. Sends the ids of the organization's jobs as they change: those that were created, and"
+            " those whose `updated_at` moved. Begins after `Last-Event-ID`, at most an hour ago,"
+            f" with up to {changed_jobs.MOST:,} ids at a time; without it, from now on. A job may be named twice."
+        ),
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        name, last_id = "Last-Event-ID", request.META.get("HTTP_LAST_EVENT_ID", "")
+        query = self.asked(query=QUERY).query
+        if not last_id and query["last_event_id"]:
+            name, last_id = "last_event_id", query["last_event_id"]
+        try:
+            since = changed_jobs.read_since(last_id) if last_id else None
+        except ValueError as error:
+            raise Invalid(FieldError(name, "invalid", str(error))) from None
+        if request.method == "HEAD":
+            return HttpResponse(content_type="text/event-stream")
+        return streams.OpenResponse(streams.OrgChanges(self.org_id, self.token.pk, since=since))

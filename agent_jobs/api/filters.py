@@ -4,12 +4,14 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.db.models import Q
 from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
 from agent_jobs.api.parsing import Param, day_param, one_of, text, time_param, until_param, whole
+from agent_jobs.reads import job_words
 from agent_jobs.reads.queries import APPROVAL_STATUSES, WEBHOOK_DELIVERY_STATUSES
 from agent_jobs.specs import PRIORITIES
-from agent_jobs.states import ActivityStatus, JobStatus, SourceType
+from agent_jobs.states import ActivityStatus, JobStatus, SourceType, WaitingFor
 from agent_jobs.webhooks.event_types import EVENT_TYPES, TEST
 
 
@@ -81,6 +83,41 @@ class By(Filter):  # type: ignore[misc]
         self.param = param
 
 
+WORKER = "worker"
+
+
+def _waits(value: str) -> list[str]:
+    found = [word.strip().lower() for word in value.split(",")]
+    if not set(found) <= {*WaitingFor, WORKER}:
+        raise ValueError(f"must be one or more of {', '.join((*WaitingFor, WORKER))}")
+    return found
+
+
+def _words(value: str) -> str:
+    if not value.strip() or len(value) > 200:
+        raise ValueError("must be words, of at most 200 characters together")
+    return value.strip()
+
+
+class _ByWait(By):
+    def filter(self, rows: Any, value: list[str] | None) -> Any:
+        if not value:
+            return rows
+        at_work = Q(status=JobStatus.RUNNING, lease_until__isnull=False) if WORKER in value else Q(pk__in=())
+        living = Q(status__in=(JobStatus.SCHEDULED, JobStatus.RUNNING), lease_until__isnull=True, queue_at__isnull=True)
+        return rows.filter(at_work | (living & Q(waiting_for__in=[word for word in value if word != WORKER])))
+
+
+class _ByError(By):
+    def filter(self, rows: Any, value: str | None) -> Any:
+        return rows.filter(status=JobStatus.FAILED, error_code=value) if value else rows
+
+
+class _ByWords(By):
+    def filter(self, rows: Any, value: str | None) -> Any:
+        return job_words.matching(rows, value) if value else rows
+
+
 class JobFilters(FilterSet):  # type: ignore[misc]
     status = By(STATUSES, lookup="in")
     scheduled_at = By(time_param("Due at exactly this time."))
@@ -95,6 +132,23 @@ class JobFilters(FilterSet):  # type: ignore[misc]
     platform = By(text(about="For this platform."))
     priority = By(whole(PRIORITIES.start, PRIORITIES.stop - 1, about="With this priority."))
     tags = By(TAGS, lookup="contains")
+    waiting_for = _ByWait(
+        Param(
+            _waits,
+            "What the job waits for without a worker, or `worker` for jobs that one has; several with commas.",
+            {"type": "string"},
+            may_repeat=True,
+        )
+    )
+    error_code = _ByError(text(64, about="FAILED with this code, as `deadline_exceeded`."))
+    q = _ByWords(
+        Param(
+            _words,
+            "Words in the params, the result or the error, each or its beginning; or the beginning of the job's id. Of"
+            f" jobs that have not ended, the newest {job_words.MOST_LIVING:,} are searched.",
+            {"type": "string", "maxLength": 200},
+        )
+    )
     replay_of = By(Param(_job_id, "Replays of this job.", {"type": "string", "format": "uuid"}))
 
 

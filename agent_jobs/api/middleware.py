@@ -12,7 +12,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from uuid_utils import uuid7
 
 from agent_jobs.api import errors
-from agent_jobs.api.streams import EventStream, OpenResponse
+from agent_jobs.api.streams import OpenResponse, OpenStream
 from agent_jobs.api.throttling import TooManyRequests
 from infra import database, meters, tracing
 
@@ -47,7 +47,7 @@ class RequestIdMiddleware:
         opened = response.opened if isinstance(response, OpenResponse) else None
         if not opened and not response.streaming and "Content-Length" not in response:
             response["Content-Length"] = str(len(response.content))  # else the server answers in chunks
-        if not opened or isinstance(opened, EventStream):  # a waiting request runs again, and is logged then
+        if not opened or isinstance(opened, OpenStream):  # a waiting request runs again, and is logged then
             _note(request, response, time.monotonic() - began)
         clear_contextvars()
         return response

@@ -23,9 +23,9 @@ from rest_framework.exceptions import APIException
 from agent_jobs.api import activities, sse
 from agent_jobs.api.errors import UNAUTHENTICATED
 from agent_jobs.api.formatting import stamp
-from agent_jobs.reads import queries
+from agent_jobs.reads import changed_jobs, queries
 from agent_jobs.states import TERMINAL
-from agent_jobs.tenants import app_tokens
+from agent_jobs.tenants import app_tokens, members
 from channels_integration import web_messages
 from infra import database
 
@@ -78,23 +78,34 @@ class AnswerSlot:
 
 # --- Open answers ----------------------------------------------------------------------------------------------
 class OpenAnswer:
-    """One request whose answer is not complete. Raises TooManyStreams. `until` is a time of the monotonic clock."""
+    """One request whose answer is not complete. Raises TooManyStreams. `until` is a time of the monotonic clock.
+
+    It belongs to an app token, or to a user (`user_pk`) as a member of the organisation, and ends with them.
+    """
 
     kind = "wait"
 
-    def __init__(self, org_id: str, token_pk: int, *, seconds: float) -> None:
-        self.org_id, self.token_pk = org_id, token_pk
+    def __init__(self, org_id: str, token_pk: int | None, *, seconds: float, user_pk: int | None = None) -> None:
+        self.org_id, self.token_pk, self.user_pk = org_id, token_pk, user_pk
         self.until = time.monotonic() + min(seconds, settings.STREAM_SECONDS)
         self.place = AnswerSlot(org_id)
 
 
 class OpenJobAnswer(OpenAnswer):
-    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seconds: float) -> None:
-        super().__init__(org_id, token_pk, seconds=seconds)
+    def __init__(
+        self, org_id: str, job_id: UUID, token_pk: int | None, *, seconds: float, user_pk: int | None = None
+    ) -> None:
+        super().__init__(org_id, token_pk, seconds=seconds, user_pk=user_pk)
         self.job_id = job_id
 
 
-class EventStream(OpenJobAnswer):
+class OpenStream(OpenAnswer):
+    """An answer of server-sent events."""
+
+    kind = "events"
+
+
+class EventStream(OpenJobAnswer, OpenStream):
     """`told` is the number of the last activity that the client has."""
 
     kind = "events"
@@ -102,6 +113,26 @@ class EventStream(OpenJobAnswer):
     def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, told: int = 0) -> None:
         super().__init__(org_id, job_id, token_pk, seconds=settings.STREAM_SECONDS)
         self.told = told
+
+
+class JobChanges(OpenJobAnswer, OpenStream):
+    """Tells of each change of a job by its version. `seen` is the version that the client knows."""
+
+    kind = "events"
+
+    def __init__(self, org_id: str, job_id: UUID, *, user_pk: int, seen: str = "") -> None:
+        super().__init__(org_id, job_id, None, seconds=settings.STREAM_SECONDS, user_pk=user_pk)
+        self.seen = seen
+
+
+class OrgChanges(OpenStream):
+    """Tells the ids of an organisation's jobs as they change. `since`: microseconds since 1970; None: from now on."""
+
+    def __init__(
+        self, org_id: str, token_pk: int | None = None, *, user_pk: int | None = None, since: int | None = None
+    ) -> None:
+        super().__init__(org_id, token_pk, seconds=settings.STREAM_SECONDS, user_pk=user_pk)
+        self.changes = changed_jobs.ChangesReader(org_id, since)
 
 
 class Wait(OpenJobAnswer):
@@ -128,7 +159,7 @@ class OpenResponse(HttpResponse):
     def __init__(self, opened: OpenAnswer) -> None:
         super().__init__()
         self.opened = opened
-        if isinstance(opened, EventStream):
+        if isinstance(opened, OpenStream):
             self["Content-Type"], self["Cache-Control"] = "text/event-stream", "no-store"
             self["X-Accel-Buffering"] = "no"  # asks proxies not to buffer the stream
 
@@ -171,14 +202,20 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
 def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
     standings = queries.standings((one.org_id, one.job_id) for one in opened if isinstance(one, OpenJobAnswer))
     with_news = web_messages.with_news({one.place_in_channel for one in opened if isinstance(one, MessagesWait)})
-    living = app_tokens.living({one.token_pk for one in opened})
+    changes = changed_jobs.read([one.changes for one in opened if isinstance(one, OrgChanges)])
+    tokens = app_tokens.living({one.token_pk for one in opened if one.token_pk is not None})
+    people = members.living({(one.user_pk, one.org_id) for one in opened if one.user_pk is not None})
     found = [Found() for _ in opened]
     behind: list[tuple[EventStream, queries.JobProgress, Found]] = []
     for one, new in zip(opened, found, strict=True):
-        if one.token_pk not in living:
+        if not (one.token_pk in tokens or (one.user_pk, one.org_id) in people):
             _break_off(one, new, "revoked", "unauthenticated", UNAUTHENTICATED)
         elif isinstance(one, MessagesWait):
             new.end = "changed" if one.place_in_channel in with_news else ""
+        elif isinstance(one, OrgChanges):
+            if news := changes[one.changes]:
+                told = {"job_ids": [str(job_id) for job_id in news.job_ids]}
+                new.frames.append(sse.event("changes", told, number=news.until))
         elif isinstance(one, OpenJobAnswer):
             standing = standings.get((one.org_id, one.job_id))
             if standing is None:
@@ -186,6 +223,11 @@ def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
             elif isinstance(one, Wait):
                 is_over = standing.status in TERMINAL or version(standing.updated_at, standing.activities) != one.seen
                 new.end = "changed" if is_over else ""
+            elif isinstance(one, JobChanges):
+                now = version(standing.updated_at, standing.activities)
+                if now != one.seen:
+                    one.seen = now
+                    new.frames.append(sse.event("changed", {"version": now, "job_status": standing.status}))
             elif isinstance(one, EventStream):
                 if standing.activities > one.told:
                     behind.append((one, standing, new))
@@ -223,5 +265,5 @@ def _end(one: EventStream, standing: queries.JobProgress, new: Found) -> None:
 def _break_off(one: OpenAnswer, new: Found, end: str, code: str, message: str) -> None:
     """End an answer early. A stream gets the reason as an event; a waiting request runs again and gets its refusal."""
     new.end = end
-    if isinstance(one, EventStream):
+    if isinstance(one, OpenStream):
         new.frames.append(sse.event("closed", {"code": code, "message": message}))

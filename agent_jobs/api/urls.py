@@ -67,6 +67,7 @@ def _services(**kwargs: Any) -> list[URLPattern]:
     return [
         path("agent-jobs", jobs.Jobs.as_view(**kwargs)),
         path("agent-jobs/", jobs.MissingJobId.as_view()),
+        path("agent-jobs/changes", events.OrgJobChanges.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>", jobs.JobDetail.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>/events", events.JobEvents.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>/messages", job_messages.JobMessages.as_view(**kwargs)),

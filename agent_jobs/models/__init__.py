@@ -4,7 +4,7 @@ from agent_jobs.models.audit import AuditEntry, AuditMark, AuditSeal
 from agent_jobs.models.budgets import Budget, Reservation, UsageDay
 from agent_jobs.models.catalog import JobType, ModelKey, Profile
 from agent_jobs.models.jobs import Activity, Job, Message, Task
-from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org, PlaceHours
+from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org, PlaceHours, SavedView
 from agent_jobs.models.processes import DutyRun, WorkerProcess
 from agent_jobs.models.secrets import ToolSecret
 from agent_jobs.models.steps import Approval, Step
@@ -30,6 +30,7 @@ __all__ = [
     "PlaceHours",
     "Profile",
     "Reservation",
+    "SavedView",
     "Step",
     "Task",
     "ToolSecret",

@@ -161,6 +161,14 @@ class Job(models.Model):
                 condition=Q(schedule_id__isnull=False, status__in=["SCHEDULED", "WAITING", "RUNNING"]),
                 name="job_active_of_schedule",
             ),
+            models.Index(
+                "org",
+                "error_code",
+                F("updated_at").desc(),
+                F("id").desc(),
+                condition=Q(status="FAILED"),
+                name="job_error",
+            ),
         ]
         constraints = [
             models.CheckConstraint(

@@ -100,6 +100,22 @@ class Membership(models.Model):
         return f"{self.user} in {self.org_id}"
 
 
+class SavedView(models.Model):
+    """A person's own filters of the jobs list, under a name. `query` is the query of its address."""
+
+    org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, db_index=False)
+    name = models.CharField(max_length=60)
+    query = models.CharField(max_length=2_000)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "org", "name"], name="saved_view_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class AppToken(models.Model):
     """A credential of a platform service. Only an HMAC of the token is kept; `public_id` may be shown and logged."""
 

@@ -51,12 +51,9 @@ def page(rows: QuerySet[Any], window: Window, columns: Sequence[str], *, more_by
     The page ends early, after at least one row, once its rows reach MAX_BYTES. `more_bytes` is an expression for the
     size of what else the answer shows of a row.
     """
-    order = [f"-{by.column}" if by.is_descending else by.column for by in window.order]
-    ordered = rows.order_by(*order)
-    if window.after is not None:
-        ordered = ordered.filter(_behind(window.order, window.after))
+    order = order_by(window.order)
     # Select ids first: skipped rows are then read from the index alone, and only the window's rows are measured.
-    ids = ordered.values("pk")[window.offset : window.offset + window.limit + 1]
+    ids = ordered(rows, window).values("pk")[window.offset : window.offset + window.limit + 1]
     model: type[Model] = rows.model
     size = _bytes(model, columns) + more_bytes
     before = Over(Sum(size), order_by=order, frame=RowRange(end=-1))
@@ -66,6 +63,16 @@ def page(rows: QuerySet[Any], window: Window, columns: Sequence[str], *, more_by
     kept = measured.filter(bytes_before__lt=MAX_BYTES).order_by(*order)
     found: list[Row] = list(kept.values(*columns, "rows_of_window")[: window.limit])
     return found, bool(found) and found[0]["rows_of_window"] > len(found)
+
+
+def ordered(rows: QuerySet[Any], window: Window) -> QuerySet[Any]:
+    """The rows in the window's order, from its cursor on. The window's limit and offset are left to the caller."""
+    found = rows.order_by(*order_by(window.order))
+    return found if window.after is None else found.filter(_behind(window.order, window.after))
+
+
+def order_by(order: Sequence[Order]) -> list[str]:
+    return [f"-{by.column}" if by.is_descending else by.column for by in order]
 
 
 def _bytes(model: type[Model], columns: Sequence[str]) -> Any:

@@ -72,6 +72,7 @@ ROWS = {
     ),
     ("agent-jobs/", "GET"): Row("agent-jobs/", (400, 400, 400)),
     ("agent-jobs/", "DELETE"): Row("agent-jobs/", (400, 400, 400)),
+    ("agent-jobs/changes", "GET"): Row("agent-jobs/changes", (200, 200, 200)),
     ("agent-jobs/<str:job_id>", "GET"): Row("agent-jobs/{job}?include=activities,explanation", (200, 403, 404), "id"),
     ("agent-jobs/<str:job_id>", "DELETE"): Row("agent-jobs/{job}", (200, 403, 404), "id"),
     ("agent-jobs/<str:job_id>/retry", "POST"): Row("agent-jobs/{ended}/retry", (200, 403, 404), "id"),
@@ -184,7 +185,7 @@ for word, name in (("", ""), ("/channels", "/web/shared"), ("/people", "/web/sha
 REACHES = {("org", "foreign"), ("org", "unknown"), ("id", "foreign")}
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
 OPEN = ("health/live", "health/ready", "metrics", "schema", "docs")
-OTHER_DOORS = ("admin/", "channels/slack/events", "channels/slack/interactions", "static/")
+OTHER_DOORS = ("admin/", "console/", "channels/slack/events", "channels/slack/interactions", "static/")
 PREFIXES = ("services/", "api/v0/services/", "")
 
 
@@ -331,7 +332,7 @@ def test_the_walk_looks_at_every_table_that_holds_something_of_an_organisation(w
 
     empty = {name for name, found in held.items() if not found}
     of_runs = {"Approval", "Step", "Task"}
-    assert empty <= of_runs | {"Membership", "IdempotencyKey", "AuditSeal", "OutboundMessage", "Lane"}
+    assert empty <= of_runs | {"Membership", "SavedView", "IdempotencyKey", "AuditSeal", "OutboundMessage", "Lane"}
     assert "UsageDay" in held
     assert {"Job", "Activity", "AppToken", "Channel", "Installation", "WebMessage", "AuditEntry", "Org"} <= set(held)
     assert "ModelKey" in held

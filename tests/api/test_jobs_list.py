@@ -28,10 +28,20 @@ def names(response):
 def five(acme):
     """Jobs a to e, created an hour apart, and one of the stranger's that fits every filter."""
     table = [
-        ("a", JobStatus.SCHEDULED, {"channel_code": "C1", "tags": ["red"], "priority": 1}),
+        ("a", JobStatus.SCHEDULED, {"channel_code": "C1", "tags": ["red"], "priority": 1, "waiting_for": "cooldown"}),
         ("b", JobStatus.WAITING, {"channel_code": "C2", "tags": ["red", "blue"], "job_type_key": "report"}),
         ("c", JobStatus.RUNNING, {"channel_code": "C1", "platform": "slack", "priority": 9}),
-        ("d", JobStatus.FAILED, {"channel_code": "C3", "job_type_key": "report", "replay_of": SOURCE}),
+        (
+            "d",
+            JobStatus.FAILED,
+            {
+                "channel_code": "C3",
+                "job_type_key": "report",
+                "replay_of": SOURCE,
+                "error_code": "model_timeout",
+                "error_message": "Brightwave misses two pallets of INV-2041",
+            },
+        ),
         ("e", JobStatus.COMPLETED, {"channel_code": "C1", "tags": ["blue"], "replay_of": SOURCE}),
     ]
     for hours, (called, status, columns) in enumerate(table):
@@ -87,6 +97,18 @@ def five(acme):
         ("tags=green", ""),
         ("org_id=acme", "abcde"),
         (f"replay_of={SOURCE}", "de"),
+        ("error_code=model_timeout", "d"),
+        ("error_code=model", ""),
+        ("waiting_for=cooldown", "a"),
+        ("waiting_for=worker", "c"),
+        ("waiting_for=Cooldown,worker", "ac"),
+        ("waiting_for=approval", ""),
+        ("q=INV-20", "d"),
+        ("q=inv-2041 brightwave", "d"),
+        ("q=pallets", "d"),
+        ("q=a", "a"),
+        ("q=nothing", ""),
+        ("q=%27quoted%27%20%26%20%28odd%20%7C%20!words%29:*%5C", ""),
         (f"replay_of={SOURCE}&status=failed", "d"),
         ("replay_of=01930000-0000-7000-8000-000000000009", ""),
     ],

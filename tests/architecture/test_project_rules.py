@@ -327,6 +327,7 @@ def test_activities_are_written_in_one_place() -> None:
     has_own_statement = {
         "agent_jobs/budgets/call_activity.py",  # an upsert: a late reply corrects the activity of its call
         "agent_jobs/conversation/replies.py",  # a person's message, its activity and its count are one round trip
+        "agent_jobs/demo/demo_filling.py",  # a month of made-up history
     }
     writers = {
         str(path.relative_to(ROOT))
@@ -345,6 +346,8 @@ def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:
         "agent_jobs/tenants/app_tokens.py",  # notes roughly when a token was last used
         "agent_jobs/tools/answer_limits.py",  # a Retry-After may state a date
         "agent_jobs/console/sessions.py",
+        "agent_jobs/console/visits.py",  # says how long ago something was
+        "agent_jobs/management/commands/demo_data.py",  # history is written up to now
         "agent_jobs/api/job_messages.py",  # when an app brought a reply in
         "agent_jobs/api/jobs.py",  # refuses a date that is years away
     }

@@ -1,0 +1,106 @@
+"""Cancels or retries many jobs: first a question that says exactly what it will hit, then the action.
+
+`scope=ids` means the selected jobs, `scope=filter` all that match the filters in `query`. An action without a selection
+and without a filter does not exist.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpResponse, QueryDict
+
+from agent_jobs.console import job_filters, visits
+from agent_jobs.console.visits import Visit
+from agent_jobs.errors import Conflict
+from agent_jobs.jobs import bulk as bulk_jobs
+from agent_jobs.reads import job_lists
+
+_MAX_REASON = 1_000
+_VERBS = {"cancel": ("Cancel", "canceled"), "retry": ("Retry", "retried")}
+
+
+@dataclass(frozen=True, slots=True)
+class BulkScope:
+    verb: str
+    is_filter: bool
+    query: str
+    ids: Sequence[UUID]
+    asked: job_filters.FilteredJobs
+    statuses: Sequence[str]
+    jobs: Any
+
+
+@visits.form
+def bulk(visit: Visit) -> HttpResponse:
+    if visit.request.method == "POST":
+        return _done(visit)
+    scope = _scope(visit, visit.request.GET)
+    if scope is None:
+        text = "Select jobs, or set a filter, and try again."
+        return visits.problem(visit, HTTPStatus.BAD_REQUEST, "Nothing is selected", text)
+    return _question(visit, scope)
+
+
+def _question(visit: Visit, scope: BulkScope, *, complaint: str = "", status: int = HTTPStatus.OK) -> HttpResponse:
+    waits = job_lists.wait_counts(scope.jobs)
+    total = sum(number for _, number in waits)
+    context = {
+        "scope": scope,
+        "total": total,
+        "verb": _VERBS[scope.verb][0],
+        "is_cancel": scope.verb == "cancel",
+        "waits": waits,
+        "ids": ",".join(map(str, scope.ids)),
+        "most": bulk_jobs.MOST,
+        "is_too_many": total > bulk_jobs.MOST,
+        "complaint": complaint,
+        "reason": visit.request.POST.get("reason", ""),
+        "back": _list(visit, scope),
+    }
+    if visit.request.headers.get("HX-Request"):
+        return visit.part("parts/bulk_dialog.html", context, status=status)
+    return visit.render("bulk.html", context, here="jobs", status=status)
+
+
+def _done(visit: Visit) -> HttpResponse:
+    scope = _scope(visit, visit.request.POST)
+    expected = visit.request.POST.get("expected", "")
+    if scope is None or not (expected.isascii() and expected.isdigit()):
+        return visits.problem(visit, HTTPStatus.BAD_REQUEST, "Nothing was changed", "Nothing was selected.")
+    ids = job_lists.ids(scope.jobs, most=bulk_jobs.MOST + 1)
+    act = bulk_jobs.cancel if scope.verb == "cancel" else bulk_jobs.retry
+    reason = visit.request.POST.get("reason", "").strip()[:_MAX_REASON]
+    past = _VERBS[scope.verb][1]
+    try:
+        outcome = act(visit.org_id, ids, expected=int(expected), actor=visit.actor, reason=reason)
+    except Conflict as error:
+        return visit.refused(
+            f"Nothing was {past}", f"{error.message[:1].upper()}{error.message[1:]}.", address=_list(visit, scope)
+        )
+    title = f"{outcome.changed:,} job{'' if outcome.changed == 1 else 's'} {past}"
+    refused = "; ".join(f"{number}: {message}" for message, number in outcome.refused[:3])
+    result = visit.url("jobs", status="canceled" if scope.verb == "cancel" else "waiting,running", updated_at_gte="-1h")
+    if not outcome.changed:
+        return visit.refused(f"Nothing was {past}", refused, address=_list(visit, scope))
+    return visit.said(title, refused, address=_list(visit, scope), link="See them", target=result)
+
+
+def _scope(visit: Visit, sent: QueryDict) -> BulkScope | None:
+    verb, query = sent.get("verb", ""), sent.get("query", "")[:8_000]
+    asked = job_filters.read(visit, QueryDict(query))
+    is_filter = sent.get("scope") == "filter"
+    ids = job_filters.job_ids(sent.get("ids", ""), most=bulk_jobs.MOST)
+    if verb not in _VERBS or asked.problems or not (asked.is_filtered if is_filter else ids):
+        return None
+    statuses = tuple(bulk_jobs.SOURCES[verb])
+    matching = asked.jobs if is_filter else job_filters.everything(visit).filter(pk__in=ids)
+    return BulkScope(
+        verb, is_filter, query, () if is_filter else ids, asked, statuses, matching.filter(status__in=statuses)
+    )
+
+
+def _list(visit: Visit, scope: BulkScope) -> str:
+    return visit.url("jobs") + (f"?{scope.query}" if scope.query else "")

@@ -1,0 +1,103 @@
+"""The frame around each page: the navigation with its counts, and one line about the processes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.urls import NoReverseMatch
+
+from agent_jobs.reads import console_frame
+
+if TYPE_CHECKING:
+    from agent_jobs.console.visits import Visit
+
+
+@dataclass(frozen=True, slots=True)
+class MenuPlace:
+    """A page in the navigation. `key` is typed after G on the keyboard."""
+
+    name: str
+    label: str
+    icon: str
+    key: str = ""
+    is_on_phone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MenuLink:
+    place: MenuPlace
+    address: str
+    is_current: bool
+    count: str = ""
+    is_for_person: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    groups: Sequence[tuple[str, Sequence[MenuLink]]]
+    on_phone: Sequence[MenuLink]
+    health: console_frame.ProcessHealth
+    here: str
+
+
+# A page without an address yet is left out.
+GROUPS: Sequence[tuple[str, Sequence[MenuPlace]]] = (
+    (
+        "",
+        (
+            MenuPlace("overview", "Overview", "layout-dashboard", "O", is_on_phone=True),
+            MenuPlace("jobs", "Jobs", "list-details", "J", is_on_phone=True),
+            MenuPlace("schedules", "Schedules", "calendar-time", "S", is_on_phone=True),
+            MenuPlace("approvals", "Approvals", "shield-check", "A", is_on_phone=True),
+            MenuPlace("channels", "Channels", "messages", "C"),
+        ),
+    ),
+    (
+        "Build",
+        (
+            MenuPlace("types", "Job types", "box"),
+            MenuPlace("profiles", "Agent profiles", "robot"),
+            MenuPlace("webhooks", "Webhooks", "webhook"),
+        ),
+    ),
+    (
+        "Organisation",
+        (
+            MenuPlace("usage", "Usage", "coin"),
+            MenuPlace("hours", "Quiet hours", "moon"),
+            MenuPlace("members", "Members", "users"),
+            MenuPlace("tokens", "Tokens", "key"),
+            MenuPlace("audit", "Audit", "history"),
+            MenuPlace("processes", "Processes", "heartbeat"),
+        ),
+    ),
+)
+
+
+def of(visit: "Visit", here: str) -> Frame:
+    counts = console_frame.counts(visit.org_id)
+    shown = {
+        "jobs": capped(counts.living_jobs),
+        "approvals": str(counts.pending_approvals) if counts.pending_approvals else "",
+    }
+    groups = []
+    for title, places in GROUPS:
+        links = [link for place in places if (link := _link(visit, place, here, shown.get(place.name, "")))]
+        if links:
+            groups.append((title, links))
+    on_phone = [link for _, links in groups for link in links if link.place.is_on_phone]
+    return Frame(groups, on_phone, counts.health, here)
+
+
+def capped(number: int) -> str:
+    """`1,533`; `10,000+` beyond what is counted."""
+    most = console_frame.MOST_COUNTED
+    return f"{number:,}" if number <= most else f"{most:,}+"
+
+
+def _link(visit: "Visit", place: MenuPlace, here: str, count: str) -> MenuLink | None:
+    try:
+        address = visit.url(place.name)
+    except NoReverseMatch:
+        return None
+    return MenuLink(place, address, place.name == here, count, is_for_person=place.name == "approvals")

@@ -1,0 +1,148 @@
+"""How a job spent its time: stretches of work and of waiting, read off its claims.
+
+Each claim of a job (a task) says when a worker had it, and what the turn ended with. Between two claims lies the wait
+that the earlier one began.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agent_jobs.reads.job_lists import ClaimPiece
+from agent_jobs.states import JobStatus, TaskStatus, WaitingFor
+
+# The kinds of time, in the order of legends: class of the mark, word.
+KINDS: Mapping[str, tuple[str, str]] = {
+    "work": ("m-running", "At work"),
+    "failed": ("m-failed", "Failed attempts"),
+    "reply": ("m-reply", "A reply"),
+    "quiet": ("m-quiet", "Quiet hours"),
+    "approval": ("m-person", "An approval"),
+    "retry": ("m-waiting", "Between attempts"),
+    "delivery": ("m-waiting", "Delivery"),
+    "queue": ("m-waiting", "In the queue"),
+    "delay": ("m-scheduled", "Delay"),
+}
+_OF_WAITS = {
+    WaitingFor.REPLY: "reply",
+    WaitingFor.RETRY: "retry",
+    WaitingFor.DELIVERY: "delivery",
+    WaitingFor.APPROVAL: "approval",
+    WaitingFor.QUIET_HOURS: "quiet",
+    WaitingFor.COOLDOWN: "delay",
+}
+_QUIET_MARKS = ("quiet", "hours")
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    kind: str
+    began_at: datetime
+    ended_at: datetime
+    title: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return max((self.ended_at - self.began_at).total_seconds(), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LifeBar:
+    """One rectangle of a small bar, in percent of its width."""
+
+    kind: str
+    mark: str
+    x: float
+    width: float
+
+
+def of(job: Mapping[str, Any], pieces: Sequence[ClaimPiece], *, now: datetime) -> list[Stretch]:
+    """The stretches of a job's time from its creation to its end, or to now. They follow each other without gaps."""
+    end = job["finished_at"] or now
+    found: list[Stretch] = []
+    first = pieces[0].began_at if pieces else None
+    due = min(max(job["scheduled_at"], job["created_at"]), end)
+    if not pieces and job["status"] == JobStatus.SCHEDULED:
+        return []
+    if (due - job["created_at"]).total_seconds() > 1 and (first is None or due <= first):
+        found.append(Stretch("delay", job["created_at"], due))
+    if first is None:
+        if job["status"] == JobStatus.WAITING or job["finished_at"]:
+            found.append(Stretch("queue", due, end))
+        return found
+    if not job["retry_count"] and (first - due).total_seconds() > 1:
+        found.append(Stretch("queue", due, first))
+    for number, piece in enumerate(pieces):
+        is_last = number + 1 == len(pieces)
+        until = piece.ended_at or end
+        following = end if is_last else pieces[number + 1].began_at
+        found.append(Stretch(_kind(piece, job, is_last=is_last), piece.began_at, min(until, following), piece.result))
+        if (following - until).total_seconds() > 0.5 and not (is_last and job["finished_at"]):
+            found.append(Stretch(_wait_after(piece, job, is_last=is_last), until, following))
+        elif is_last and job["finished_at"] and (following - until).total_seconds() > 2:
+            found.append(Stretch(_last_wait(piece, job), until, following))
+    return found
+
+
+def bars(stretches: Sequence[Stretch], *, gap: float = 0.6, least: float = 2.5) -> list[LifeBar]:
+    """The stretches side by side. Short ones get at least `least` percent, so that they are seen."""
+    merged = _merged(stretches)
+    total = sum(each.seconds for each in merged)
+    if not merged or total <= 0:
+        return []
+    shares = [max(100 * each.seconds / total, least) for each in merged]
+    scale = 100 / sum(shares)
+    found, x = [], 0.0
+    for each, share in zip(merged, shares, strict=True):
+        width = share * scale
+        found.append(LifeBar(each.kind, KINDS[each.kind][0], x, max(width - gap, 0.6)))
+        x += width
+    return found
+
+
+def sums(stretches: Iterable[Stretch]) -> list[tuple[str, str, float]]:
+    """Mark, word and seconds of each kind of time that occurs."""
+    added: dict[str, float] = {}
+    for each in stretches:
+        added[each.kind] = added.get(each.kind, 0.0) + each.seconds
+    return [(mark, word, added[kind]) for kind, (mark, word) in KINDS.items() if kind in added]
+
+
+def _kind(piece: ClaimPiece, job: Mapping[str, Any], *, is_last: bool) -> str:
+    has_failed = piece.status == TaskStatus.FAILED
+    return "failed" if has_failed or (is_last and job["status"] == JobStatus.FAILED and has_failed) else "work"
+
+
+def _wait_after(piece: ClaimPiece, job: Mapping[str, Any], *, is_last: bool) -> str:
+    if is_last and job["status"] == JobStatus.RUNNING and job["waiting_for"] in _OF_WAITS:
+        return _OF_WAITS[job["waiting_for"]]
+    if is_last and job["status"] == JobStatus.WAITING:
+        return "queue"
+    return _last_wait(piece, job)
+
+
+def _last_wait(piece: ClaimPiece, job: Mapping[str, Any]) -> str:
+    if piece.result == "waiting for a reply":
+        return "reply"
+    if piece.result == "waiting for approval":
+        return "approval"
+    if piece.status == TaskStatus.FAILED:
+        return "retry"
+    if all(mark in piece.result.lower() for mark in _QUIET_MARKS):
+        return "quiet"
+    return "delivery" if piece.ended_at and job["waiting_for"] in ("", WaitingFor.DELIVERY) else "reply"
+
+
+def _merged(stretches: Sequence[Stretch], most: int = 14) -> list[Stretch]:
+    """Neighbours of one kind as one, and the shortest ones dropped beyond `most`, so that a small bar stays legible."""
+    found: list[Stretch] = []
+    for each in stretches:
+        if found and found[-1].kind == each.kind:
+            found[-1] = Stretch(each.kind, found[-1].began_at, each.ended_at)
+        else:
+            found.append(each)
+    while len(found) > most:
+        shortest = min(range(len(found)), key=lambda place: found[place].seconds)
+        del found[shortest]
+    return found

@@ -1,0 +1,167 @@
+"""The parts of which all pages are made: icons, statuses, times, lengths, chips. Each is drawn in one place only."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django import template
+from django.conf import settings
+from django.contrib.messages.storage.base import Message
+from django.templatetags.static import static
+from django.utils.html import format_html
+from django.utils.http import urlencode
+
+from agent_jobs.console import clock, frame
+from agent_jobs.states import WaitingFor
+
+register = template.Library()
+# What a job waits for: glyph, class of the colour, word.
+WAITS: Mapping[str, tuple[str, str, str]] = {
+    WaitingFor.REPLY: ("reply", "running", "a reply"),
+    WaitingFor.APPROVAL: ("approval", "person", "an approval"),
+    WaitingFor.RETRY: ("retry", "waiting", "a retry"),
+    WaitingFor.DELIVERY: ("delivery", "waiting", "delivery"),
+    WaitingFor.COOLDOWN: ("cooldown", "waiting", "cooldown"),
+    WaitingFor.QUIET_HOURS: ("quiet", "canceled", "quiet hours"),
+}
+_PLATFORM_ICONS = {"slack": "brand-slack", "web": "world", "webhook": "webhook", "null": "terminal-2"}
+
+
+@register.simple_tag
+def sprite(name: str) -> str:
+    """The address of one symbol: for `<use href>`."""
+    return f"{static('console/icons.svg')}#{name}"
+
+
+@register.simple_tag
+def icon(name: str, size: str = "") -> str:
+    """An icon that says nothing by itself: beside a word, or in a button with a label. `size` is `s` or `l`."""
+    kind = f"i i-{size}" if size else "i"
+    return format_html('<svg class="{}" aria-hidden="true"><use href="{}"/></svg>', kind, sprite(f"i-{name}"))
+
+
+@register.simple_tag
+def glyph(name: str, colour: str = "") -> str:
+    """A status glyph; with `colour` in that status's colour."""
+    drawn = format_html('<svg class="g" aria-hidden="true"><use href="{}"/></svg>', sprite(f"g-{name}"))
+    return format_html('<span class="is-{}">{}</span>', colour, drawn) if colour else drawn
+
+
+@register.simple_tag
+def platform_icon(platform: str, size: str = "s") -> str:
+    return icon(_PLATFORM_ICONS.get(platform, "messages"), size)
+
+
+@register.simple_tag
+def badge(status: str) -> str:
+    """A job's status: shape, word, colour."""
+    name = status.lower()
+    return format_html('<span class="st is-{}">{}{}</span>', name, glyph(name), name.capitalize())
+
+
+@register.simple_tag
+def pill(status: str, waiting_for: str = "") -> str:
+    """A job's status for a headline; a wait is said with it."""
+    name = status.lower()
+    shape, colour, words = name, name, name.capitalize()
+    if status == "RUNNING" and waiting_for in WAITS:
+        shape, colour, what = WAITS[waiting_for]
+        words = f"Running, in {what}" if waiting_for == WaitingFor.QUIET_HOURS else f"Running, waits for {what}"
+    return format_html('<span class="st st-pill is-{}">{}{}</span>', colour, glyph(shape), words)
+
+
+@register.simple_tag(takes_context=True)
+def when(context: Mapping[str, Any], at: datetime | None, form: str = "short") -> str:
+    """A time in the viewer's zone, with UTC on hover. `form`: short, seconds, long, coming."""
+    if at is None:
+        return "–"
+    visit = context["visit"]
+    if form == "long":
+        text = clock.long(at, visit.zone, visit.now)
+    elif form == "coming":
+        text = clock.coming(at, visit.zone, visit.now)
+    else:
+        text = clock.short(at, visit.zone, visit.now, seconds=form == "seconds")
+    return format_html('<time datetime="{}" title="{}">{}</time>', clock.iso(at), clock.utc(at), text)
+
+
+@register.simple_tag(takes_context=True)
+def since(context: Mapping[str, Any], at: datetime | None) -> str:
+    """How long ago or ahead it is: `in 4 d 1 h`, `3 min ago`."""
+    if at is None:
+        return ""
+    seconds = (at - context["visit"].now).total_seconds()
+    return f"in {clock.rough(seconds)}" if seconds >= 0 else f"{clock.rough(-seconds)} ago"
+
+
+@register.filter
+def length_of(seconds: float | None) -> str:
+    return "–" if seconds is None else clock.length(seconds)
+
+
+@register.filter
+def money(amount: Decimal | float | None) -> str:
+    """Small amounts with three places, so that a cheap job does not look free."""
+    if not amount:
+        return "–"
+    sign = settings.CURRENCY
+    return f"{sign}{amount:,.3f}" if amount < 1 else f"{sign}{amount:,.2f}"
+
+
+@register.filter
+def count(number: int) -> str:
+    return frame.capped(number)
+
+
+@register.filter
+def percent(share: float) -> str:
+    """A coordinate of a drawing."""
+    return f"{share:.2f}%"
+
+
+@register.filter
+def pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+@register.filter
+def humanized(key: str) -> str:
+    """`nightly-report` → `Nightly report`"""
+    words = key.replace("-", " ").replace("_", " ").strip()
+    return words[:1].upper() + words[1:] if words else key
+
+
+@register.filter
+def doing(what: str) -> str:
+    """What jobs do now, after their number: `38 wait for a reply`."""
+    words = {"worker": "at work", "queue": "in the queue", WaitingFor.QUIET_HOURS: "in quiet hours", "": "at work"}
+    if what in words:
+        return words[what]
+    return f"wait for {WAITS[what][2]}" if what in WAITS else what
+
+
+@register.filter
+def short_id(value: Any) -> str:
+    text = str(value)
+    return f"{text[:8]}…{text[-8:]}" if len(text) > 20 else text
+
+
+@register.filter
+def toast_of(message: Message) -> dict[str, Any]:
+    """The parts of a message: `Visit.said` joins them."""
+    title, text, link, target = [*str(message.message).split("\n"), "", "", ""][:4]
+    return {"title": title, "text": text, "link": link, "target": target, "is_error": message.level_tag == "error"}
+
+
+@register.simple_tag(takes_context=True)
+def with_query(context: Mapping[str, Any], **changes: Any) -> str:
+    """This page's address with other values in its query; an empty value removes the parameter."""
+    query = context["visit"].request.GET.copy()
+    for name, value in changes.items():
+        query.pop(name, None)
+        if value not in (None, ""):
+            query[name] = str(value)
+    address: str = context["visit"].request.path
+    return f"{address}?{urlencode(list(query.lists()), doseq=True)}" if query else address

@@ -1,0 +1,24 @@
+"""The console's addresses. The organisation is in the path, so that a link works for whoever may see it."""
+
+from django.urls import path
+
+from agent_jobs.console import bulk_page, job_page, jobs_page, live_changes, overview_page, signing_in
+
+app_name = "console"
+urlpatterns = [
+    path("", signing_in.sign_in, name="sign_in"),
+    path("sign-out", signing_in.sign_out, name="sign_out"),
+    path("<str:org_id>/", overview_page.overview, name="overview"),
+    path("<str:org_id>/password", signing_in.password, name="password"),
+    path("<str:org_id>/password/change", signing_in.change_password, name="change_password"),
+    path("<str:org_id>/jobs", jobs_page.jobs, name="jobs"),
+    path("<str:org_id>/jobs/rows", jobs_page.rows, name="job_rows"),
+    path("<str:org_id>/jobs.csv", jobs_page.export, name="jobs_csv"),
+    path("<str:org_id>/jobs/bulk", bulk_page.bulk, name="bulk"),
+    path("<str:org_id>/jobs/changes", live_changes.changes, name="changes"),
+    path("<str:org_id>/jobs/<uuid:job_id>", job_page.job, name="job"),
+    path("<str:org_id>/jobs/<uuid:job_id>/changes", live_changes.job_changes, name="job_changes"),
+    path("<str:org_id>/views", jobs_page.save_view, name="save_view"),
+    path("<str:org_id>/views/<int:view_id>/remove", jobs_page.remove_view, name="remove_view"),
+    path("<path:rest>", signing_in.nothing),
+]

@@ -1,0 +1,183 @@
+"""What a list shows of each job: for people, in a constant number of statements, however many activities there are."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
+from django.db.models import Case, CharField, Count, F, Func, IntegerField, QuerySet, TextField, Value, When
+from django.db.models.functions import Cast, Left, Lower
+
+from agent_jobs.models import Job, JobType
+from agent_jobs.reads import pages
+from agent_jobs.reads.pages import Order, Window
+from agent_jobs.states import JobStatus
+
+Row = Mapping[str, Any]
+MOST_COUNTED = 10_000
+COLUMNS = (
+    *("id", "status", "job_type_key", "platform", "channel_code", "channel_data", "tags", "priority", "runner"),
+    *("created_at", "updated_at", "scheduled_at", "started_at", "finished_at", "delay_minutes", "delay_seconds"),
+    *("queue_at", "waiting_for", "wake_at", "lease_until", "attempt", "failed_attempts", "inbox_count"),
+    *("follow_ups_sent", "follow_ups_total", "error_code", "replay_of", "retry_count"),
+    *("few_params", "few_config", "short_result", "short_error"),
+)
+_MOST_JSON = 4_000
+_MOST_TEXT = 300
+_MOST_TASKS = 60
+_MOST_CALLS = 500
+_MORE = f"""
+SELECT asked.id, step.number, step.name, approval.tool, approval.expires_at, approval.timer_seconds, note.note,
+    note.actor, (
+        SELECT sum(consumed_credits) FROM (
+            SELECT consumed_credits FROM agent_jobs_activity WHERE job_id = asked.id ORDER BY number DESC
+            LIMIT {_MOST_CALLS}) calls)
+FROM unnest(%s::uuid[]) AS asked (id)
+LEFT JOIN LATERAL (
+    SELECT number, name FROM agent_jobs_step WHERE job_id = asked.id ORDER BY life DESC, number DESC LIMIT 1
+) step ON true
+LEFT JOIN LATERAL (
+    SELECT tool, expires_at, timer_seconds FROM agent_jobs_approval
+    WHERE org_id = %s AND job_id = asked.id AND status = 'pending' ORDER BY created_at DESC LIMIT 1
+) approval ON true
+LEFT JOIN LATERAL (
+    SELECT note, actor FROM agent_jobs_activity WHERE job_id = asked.id AND moved_to = 'CANCELED'
+    ORDER BY number DESC LIMIT 1
+) note ON true
+"""  # noqa: S608 - constants
+
+
+@dataclass(frozen=True, slots=True)
+class JobExtras:
+    """What other tables know of a job: its last step, its open approval, who canceled it and why, and its cost."""
+
+    step_number: int | None = None
+    step_name: str | None = None
+    approval: str | None = None
+    approval_expires_at: datetime | None = None
+    cancel_note: str | None = None
+    canceled_by: str | None = None
+    cost: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPiece:
+    """One claim of a job, and how it ended."""
+
+    began_at: datetime
+    ended_at: datetime | None
+    status: str
+    result: str
+
+
+def rows(jobs: QuerySet[Job], window: Window) -> tuple[list[Row], bool]:
+    """One page with COLUMNS, and whether there are more after it. Long values are left out or cut."""
+    ids = pages.ordered(jobs, window).values("pk")[: window.limit + 1]
+    found = _shortened(Job.objects.filter(pk__in=ids)).order_by(*pages.order_by(window.order)).values(*COLUMNS)
+    shown = list(found)
+    return shown[: window.limit], len(shown) > window.limit
+
+
+def rows_by_id(jobs: QuerySet[Job], ids: Sequence[UUID]) -> list[Row]:
+    """These jobs, as far as they are among `jobs`, in no order."""
+    return list(_shortened(jobs.filter(pk__in=ids)).values(*COLUMNS))
+
+
+def reversed_order(order: Iterable[Order]) -> tuple[Order, ...]:
+    return tuple(Order(by.column, not by.is_descending) for by in order)
+
+
+def counts(jobs: QuerySet[Job]) -> dict[str, int]:
+    """Jobs by status in small letters, each counted up to MOST_COUNTED + 1, in one statement."""
+    found = numbers([jobs.filter(status=status) for status in JobStatus])
+    return {status.lower(): number for status, number in zip(JobStatus, found, strict=True)}
+
+
+def numbers(lists: Sequence[QuerySet[Job]]) -> list[int]:
+    """How many jobs each list has, each counted up to MOST_COUNTED + 1, in one statement."""
+    parts: list[str] = []
+    parameters: list[Any] = []
+    for number, jobs in enumerate(lists):
+        try:
+            sql, given = jobs.order_by().values("pk")[: MOST_COUNTED + 1].query.sql_with_params()
+        except EmptyResultSet:
+            parts.append("0")
+            continue
+        parts.append(f"(SELECT count(*) FROM ({sql}) list_{number})")  # noqa: S608 - the ORM's own text
+        parameters += given
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(parts) or '0'}", parameters)
+        found = cursor.fetchone()
+    return list(found)[: len(lists)]
+
+
+def ids(jobs: QuerySet[Job], *, most: int) -> list[UUID]:
+    """The ids of these jobs, oldest first."""
+    return list(jobs.order_by("created_at", "id").values_list("pk", flat=True)[:most])
+
+
+def wait_counts(jobs: QuerySet[Job]) -> list[tuple[str, int]]:
+    """What these jobs do now, with how many do it: a wait, `worker`, `queue`, or a status in small letters."""
+    does = Case(
+        When(lease_until__isnull=False, then=Value("worker")),
+        When(queue_at__isnull=False, then=Value("queue")),
+        When(status=JobStatus.RUNNING, then=F("waiting_for")),
+        default=Lower("status"),
+        output_field=CharField(),
+    )
+    found = jobs.order_by().values(does=does).annotate(number=Count("pk")).order_by("-number", "does")
+    return list(found.values_list("does", "number"))
+
+
+def more(org_id: str, job_ids: Sequence[UUID]) -> Mapping[UUID, JobExtras]:
+    if not job_ids:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_MORE, [list(job_ids), org_id])
+        return {
+            job_id: JobExtras(number, name, tool, None if timer is not None else expires, note, actor, cost)
+            for job_id, number, name, tool, expires, timer, note, actor, cost in cursor.fetchall()
+        }
+
+
+def pieces(job_ids: Sequence[UUID]) -> Mapping[UUID, list[ClaimPiece]]:
+    """The newest claims of each job, oldest first."""
+    found: dict[UUID, list[ClaimPiece]] = {job_id: [] for job_id in job_ids}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT asked.id, task.created_at, task.finished_at, task.status, coalesce(task.result, '')
+            FROM unnest(%s::uuid[]) AS asked (id) CROSS JOIN LATERAL (
+                SELECT created_at, finished_at, status, left(result, 200) AS result, number FROM agent_jobs_task
+                WHERE job_id = asked.id ORDER BY number DESC LIMIT {_MOST_TASKS}) task
+            ORDER BY asked.id, task.number
+            """,  # noqa: S608 - a constant
+            [list(job_ids)],
+        )
+        for job_id, *piece in cursor.fetchall():
+            found[job_id].append(ClaimPiece(*piece))
+    return found
+
+
+def type_names(org_id: str) -> Mapping[str, str]:
+    """The names of the organisation's job types by key."""
+    return dict(JobType.objects.filter(org_id=org_id).order_by("name").values_list("key", "name")[:1_000])
+
+
+def _shortened(jobs: QuerySet[Job]) -> QuerySet[Job]:
+    return jobs.annotate(
+        params_bytes=_bytes("params"),
+        config_bytes=_bytes("config"),
+        few_params=Case(When(params_bytes__lte=_MOST_JSON, then=F("params")), default=None),
+        few_config=Case(When(config_bytes__lte=_MOST_JSON, then=F("config")), default=None),
+        short_result=Left("result", _MOST_TEXT),
+        short_error=Left("error_message", _MOST_TEXT),
+    )
+
+
+def _bytes(column: str) -> Func:
+    return Func(Cast(column, TextField()), function="octet_length", output_field=IntegerField())

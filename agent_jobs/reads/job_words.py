@@ -1,0 +1,60 @@
+"""Finds jobs by words in their params, result and error, or by their id or the beginning of it.
+
+Ended jobs have an index of the first 4,000 characters of each. It is partial, so that a job is entered once, at its
+end, and not at each step of its life. Living jobs have none: the newest `MOST_LIVING` of an organisation are read.
+"""
+
+import re
+from uuid import UUID
+
+from django.db.models import BooleanField, F, Func, Q, QuerySet, TextField, Value
+
+from agent_jobs.models import Job
+
+MOST_LIVING = 2_000
+MOST_WORDS = 8
+_ID_START = re.compile(r"[0-9a-f]{8}(-[0-9a-f-]{0,27})?", re.IGNORECASE)
+_FIRST, _LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+class _Words(Func):
+    """`agent_jobs_job_words(params, result, error_message)`, as the index has it."""
+
+    function = "agent_jobs_job_words"
+    output_field = TextField()
+
+
+class _Match(Func):
+    template = "%(expressions)s"
+    arg_joiner = " @@ "
+    output_field = BooleanField()
+
+
+class _Query(Func):
+    function = "to_tsquery"
+    template = "to_tsquery('simple', %(expressions)s)"
+    output_field = TextField()
+
+
+def matching(jobs: QuerySet[Job], text: str) -> QuerySet[Job]:
+    """Those of these jobs, all of one organisation, that have every word of the text, or the beginning of it."""
+    if _ID_START.fullmatch(text):
+        return jobs.filter(pk__range=_range(text))
+    query = _Query(Value(_tsquery(text)))
+    words = _Words(F("params"), F("result"), F("error_message"))
+    with_words = Job.objects.alias(has_words=_Match(words, query)).filter(has_words=True)
+    newest = jobs.filter(finished_at__isnull=True).order_by("-updated_at", "-id").values("pk")[:MOST_LIVING]
+    living = with_words.filter(pk__in=newest).values("pk")
+    ended = (jobs & with_words).filter(finished_at__isnull=False).order_by().values("pk")
+    return jobs.filter(Q(pk__in=living) | Q(pk__in=ended))
+
+
+def _tsquery(text: str) -> str:
+    """Every word, and any ending of it: `inv-20` → `'inv-20':*`."""
+    words = [word.replace("\\", "").replace("'", "") for word in text.split()[:MOST_WORDS]]
+    return " & ".join(f"'{word}':*" for word in words if word) or "''"
+
+
+def _range(text: str) -> tuple[UUID, UUID]:
+    kept = text.lower().rstrip("-")
+    return UUID(kept + _FIRST[len(kept) :]), UUID(kept + _LAST[len(kept) :])

@@ -1,0 +1,33 @@
+"""The people of an organisation, and the organisations of a person."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from agent_jobs import models
+
+ADMIN, MEMBER = str(models.Membership.Role.ADMIN), str(models.Membership.Role.MEMBER)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberOf:
+    org_id: str
+    org_name: str
+    role: str
+
+
+def of_user(user_pk: int) -> Sequence[MemberOf]:
+    """The open organisations of an active user, by name."""
+    found = models.Membership.objects.filter(user_id=user_pk, user__is_active=True, org__closed_at__isnull=True)
+    rows = found.order_by("org__name", "org_id").values_list("org_id", "org__name", "role")
+    return [MemberOf(*row) for row in rows]
+
+
+def living(asked: Collection[tuple[int, str]]) -> frozenset[tuple[int, str]]:
+    """Those of these (user, organisation) that are still memberships."""
+    if not asked:
+        return frozenset()
+    users, orgs = {user for user, _ in asked}, {org for _, org in asked}
+    found = models.Membership.objects.filter(
+        user_id__in=users, org_id__in=orgs, user__is_active=True, org__closed_at__isnull=True
+    )
+    return frozenset(found.values_list("user_id", "org_id")) & frozenset(asked)
