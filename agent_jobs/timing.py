@@ -8,8 +8,6 @@ from typing import Any
 
 # A start further ahead than this is probably a typo.
 MAX_AHEAD = timedelta(days=3653)
-# One step of priority counts as much as this long in the queue, so that low-priority jobs also start in time.
-PRIORITY_STEP = timedelta(minutes=1)
 DEFAULT_FOLLOW_UP_INTERVAL_MINUTES = 60.0
 
 
@@ -21,13 +19,6 @@ def draw_delay_seconds(delay_minutes: int, rng: random.Random) -> int:
 def effective_start(requested: datetime | None, *, now: datetime, delay_seconds: int) -> datetime:
     """When a job is due: a time in the past counts as now."""
     return max(requested or now, now) + timedelta(seconds=delay_seconds)
-
-
-def place_in_queue(since: datetime, priority: int, *, default_priority: int) -> datetime:
-    """The time by which a job is ordered in its queue: each step above the default moves it ahead, each below moves it
-    back.
-    """
-    return since - (priority - default_priority) * PRIORITY_STEP
 
 
 @dataclass(frozen=True, slots=True)

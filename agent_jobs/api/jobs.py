@@ -9,7 +9,7 @@ from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import jobs, timing
+from agent_jobs import jobs
 from agent_jobs.api import activities, job_json, paging, parsing, streams
 from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
@@ -18,7 +18,7 @@ from agent_jobs.api.filters import JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import explanations, pages, queries, statistics
-from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec, config_errors
+from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec
 from agent_jobs.states import TERMINAL
 
 SORTING = paging.Sorting(
@@ -113,11 +113,8 @@ class CancelRequest(StrictSerializer):
 
 
 def problems(fields: Mapping[str, Any]) -> list[FieldError]:
-    found = config_errors(fields.get("config", {}), at="config")
-    scheduled_at = fields.get("scheduled_at")
-    if scheduled_at and scheduled_at > datetime.now(UTC) + timing.MAX_AHEAD:
-        found.append(FieldError("scheduled_at", "too_far", "is more than 10 years ahead"))
-    return found
+    """A wrong field is a 400 even if the organisation or the job type does not exist."""
+    return jobs.input_errors(fields.get("config", {}), fields.get("scheduled_at"), now=datetime.now(UTC))
 
 
 def channel_spec(channel: Mapping[str, Any]) -> ChannelSpec:

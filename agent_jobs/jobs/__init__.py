@@ -4,7 +4,7 @@ Plain functions, the organisation first, the actor passed in, one transaction ea
 """
 
 from agent_jobs.jobs.cancellation import cancel
-from agent_jobs.jobs.creation import create, create_many
+from agent_jobs.jobs.creation import create, create_many, input_errors
 from agent_jobs.jobs.repeats import Changes, replay, retry
 
-__all__ = ["Changes", "cancel", "create", "create_many", "replay", "retry"]
+__all__ = ["Changes", "cancel", "create", "create_many", "input_errors", "replay", "retry"]

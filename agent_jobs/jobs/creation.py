@@ -12,11 +12,11 @@ from django.db import transaction
 from agent_jobs import lifecycle, runners, sealed_work, timing, work
 from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Invalid, NotFound, PermanentError
 from agent_jobs.jobs import admission
-from agent_jobs.lifecycle import queues
+from agent_jobs.lifecycle import queue_order, queues
 from agent_jobs.models import Job, JobType, Org, Profile
 from agent_jobs.runners import Runner, prompts
 from agent_jobs.sandbox import json_schema
-from agent_jobs.specs import DEFAULT_PRIORITY, Actor, ChannelSpec, JobSpec, config_errors
+from agent_jobs.specs import Actor, ChannelSpec, JobSpec, config_errors
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.tenants import stored_bytes
 from channels_integration import directory
@@ -65,6 +65,14 @@ def create_many(
         waiting = Counter(job.lane for job in jobs if job.status == JobStatus.WAITING)
         transaction.on_commit(lambda: queues.ring_all(waiting), robust=True)
     return made
+
+
+def input_errors(config: Mapping[str, Any], scheduled_at: datetime | None, *, now: datetime) -> list[FieldError]:
+    """The errors that show without the job type. `create` raises them; a door that must answer 400 before 404 asks."""
+    errors = config_errors(config, at="config")
+    if scheduled_at and scheduled_at > now + timing.MAX_AHEAD:
+        errors.append(FieldError("scheduled_at", "too_far", "is more than 10 years ahead"))
+    return errors
 
 
 class _Batch:
@@ -170,7 +178,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
         delay_seconds=delay_seconds,
         scheduled_at=due_at,
         deadline_minutes=config.get("max_time_to_complete") or org.max_time_to_complete or _DEFAULT_MINUTES_TO_COMPLETE,
-        queue_at=None if is_scheduled else timing.place_in_queue(now, spec.priority, default_priority=DEFAULT_PRIORITY),
+        queue_at=None if is_scheduled else queue_order.place(now, spec.priority),
         waiting_for=WaitingFor.COOLDOWN if is_held else "",
     )
     if spec.id:
@@ -201,10 +209,8 @@ def _agent(job_type: JobType) -> dict[str, Any]:
 
 
 def _check(batch: _Batch, spec: JobSpec, job_type: JobType, runner: Runner, prompt: str) -> None:
-    errors = config_errors(spec.config, at="config")
+    errors = input_errors(spec.config, spec.scheduled_at, now=batch.now)
     errors += json_schema.params_errors(job_type.params_schema, spec.params)
-    if spec.scheduled_at and spec.scheduled_at > batch.now + timing.MAX_AHEAD:
-        errors.append(FieldError("scheduled_at", "too_far", "is more than 10 years ahead"))
     errors += _channel_errors(batch, spec, runner) + _work_errors(spec, runner)
     if prompt and not errors:
         try:

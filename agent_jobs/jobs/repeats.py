@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Value
+from django.db.models import F
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
@@ -29,9 +29,8 @@ from agent_jobs.jobs import admission, creation
 from agent_jobs.lifecycle import queues
 from agent_jobs.models import Job, Org, Step
 from agent_jobs.reads import job_rows
-from agent_jobs.specs import DEFAULT_PRIORITY, Actor, ChannelSpec, JobSpec
+from agent_jobs.specs import Actor, ChannelSpec, JobSpec
 from agent_jobs.states import MOVES, Event
-from agent_jobs.timing import PRIORITY_STEP
 from channels_integration import directory
 from channels_integration.messages import Target
 from infra import tracing
@@ -39,7 +38,6 @@ from infra import tracing
 # `attempt` and `lease_token` keep counting: tasks keep their numbers, and no old token is reused.
 _NEW_LIFE: Mapping[str, Any] = {
     "retry_count": F("retry_count") + 1,
-    "queue_at": Now() - (F("priority") - Value(DEFAULT_PRIORITY)) * Value(PRIORITY_STEP),
     "scheduled_at": Now(),
     "started_at": None,
     "deadline_at": None,

@@ -5,7 +5,7 @@ any priority. Nothing here changes a status: a job that waits for a reply or a r
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connection
@@ -15,16 +15,23 @@ from django.db.models.functions import Now
 
 from agent_jobs.models import Job
 from agent_jobs.specs import DEFAULT_PRIORITY
-from agent_jobs.timing import PRIORITY_STEP
 from infra import prepared_sql
 
-# SQL for a job `j`: the interval by which its priority puts it forward in the queue.
+# One step of priority counts as much as this long in the queue, so that low-priority jobs also start in time.
+PRIORITY_STEP = timedelta(minutes=1)
+# SQL for a job `j`: the interval by which its priority puts it forward in the queue. `place` and `ready_now` say the
+# same.
 HEAD_START = f"(j.priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds'"
 
 
 def in_seconds(seconds: float) -> Combinable:
     """A moment of the database's clock: `wake_at=in_seconds(90)`."""
     return Now() + Value(timedelta(seconds=seconds))
+
+
+def place(since: datetime, priority: int) -> datetime:
+    """`queue_at` for a new job that is ready since then."""
+    return since - (priority - DEFAULT_PRIORITY) * PRIORITY_STEP
 
 
 def ready_now() -> Combinable:

@@ -18,10 +18,9 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from agent_jobs.errors import NotFound
+from agent_jobs.lifecycle.queue_order import HEAD_START
 from agent_jobs.models import Approval, DutyRun, Job, JobType, Org, WorkerProcess
-from agent_jobs.specs import DEFAULT_PRIORITY
 from agent_jobs.states import JobStatus, WaitingFor
-from agent_jobs.timing import PRIORITY_STEP
 from channels_integration import outbox, send_results
 
 MOST_HOLDERS = 20
@@ -45,9 +44,9 @@ SELECT count(*) FROM (
 # The queue has not been empty since its head entered it, so starts since then show the workers' rate.
 _STARTS = f"""
 WITH head AS (
-    SELECT queue_at + (priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds' AS since
-    FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = %(org_id)s
-    ORDER BY queue_at, id LIMIT 1
+    SELECT j.queue_at + {HEAD_START} AS since
+    FROM agent_jobs_job j WHERE j.queue_at IS NOT NULL AND j.lane = %(lane)s AND j.org_id = %(org_id)s
+    ORDER BY j.queue_at, j.id LIMIT 1
 ), span AS (
     SELECT greatest(since, now() - %(lately)s::interval) AS since FROM head
 ), lately AS (

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from django.db import connection
 
 from agent_jobs.lifecycle import queues
+from agent_jobs.lifecycle.queue_order import HEAD_START
 from agent_jobs.models import DutyRun
-from agent_jobs.specs import DEFAULT_PRIORITY
 from agent_jobs.states import WaitingFor
-from agent_jobs.timing import PRIORITY_STEP
 from channels_integration import outbox
 from channels_integration.backlog import MOST_COUNTED, backlog
 from infra import doorbell
@@ -37,8 +36,7 @@ WITH RECURSIVE orgs AS (
 )
 SELECT coalesce(max(extract(epoch FROM now() - first.ready_at)), 0)
 FROM orgs, LATERAL (
-    SELECT j.queue_at + (j.priority - {DEFAULT_PRIORITY}) * interval '{PRIORITY_STEP.total_seconds():.0f} seconds'
-        AS ready_at
+    SELECT j.queue_at + {HEAD_START} AS ready_at
     FROM agent_jobs_job j WHERE j.queue_at IS NOT NULL AND j.lane = %(lane)s AND j.org_id = orgs.org_id
     ORDER BY j.queue_at, j.id LIMIT 1) first
 """

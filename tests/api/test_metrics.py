@@ -86,7 +86,7 @@ class TestRows:
         assert value(page, "lane_ready_jobs", lane="messages") == 2
 
     def test_a_head_start_is_no_lag(self, client) -> None:
-        from agent_jobs.timing import PRIORITY_STEP
+        from agent_jobs.lifecycle.queue_order import PRIORITY_STEP
 
         rows.job(priority=7, queue_at=datetime.now(UTC) - 2 * PRIORITY_STEP - timedelta(seconds=3))
         assert 3 <= value(read(client), "lane_lag_seconds", lane="messages") < 33

@@ -264,12 +264,12 @@ def test_of_many_parallel_cancels_one_wins() -> None:
     [([5, 9], [9, 5]), ([0, 5], [5, 0]), ([5, 5], [5, 5])],
 )
 def test_a_higher_priority_goes_first(priorities: list[int], expected: list[int]) -> None:
-    from agent_jobs.timing import place_in_queue
+    from agent_jobs.lifecycle.queue_order import place
 
     now = datetime.now(UTC)
     for number, priority in enumerate(priorities):
         since = now + timedelta(seconds=number)
-        rows.job(priority=priority, queue_at=place_in_queue(since, priority, default_priority=5))
+        rows.job(priority=priority, queue_at=place(since, priority))
     order = [Job.objects.get(pk=claim().claimed[0].id).priority for _ in priorities]
     assert order == expected
 
@@ -294,9 +294,9 @@ def test_a_job_that_comes_back_into_the_queue_keeps_the_head_start_of_its_priori
 
 
 def test_waiting_outweighs_any_priority_in_the_end() -> None:
-    from agent_jobs.timing import place_in_queue
+    from agent_jobs.lifecycle.queue_order import place
 
     now = datetime.now(UTC)
-    low = rows.job(priority=0, queue_at=place_in_queue(now - timedelta(minutes=10), 0, default_priority=5))
-    rows.job(priority=9, queue_at=place_in_queue(now, 9, default_priority=5))
+    low = rows.job(priority=0, queue_at=place(now - timedelta(minutes=10), 0))
+    rows.job(priority=9, queue_at=place(now, 9))
     assert claim().claimed[0].id == low.pk

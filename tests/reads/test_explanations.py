@@ -11,11 +11,11 @@ from agent_jobs import lifecycle
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import NotFound
 from agent_jobs.lifecycle import OrgRotation
+from agent_jobs.lifecycle.queue_order import place
 from agent_jobs.models import DutyRun, Job, WorkerProcess
 from agent_jobs.reads import explanations
 from agent_jobs.reads.explanations import Explanation
 from agent_jobs.states import JobStatus, WaitingFor
-from agent_jobs.timing import place_in_queue
 from channels_integration import directory, send_results
 from channels_integration.models import OutboundMessage
 from tests import factories, rows
@@ -159,10 +159,7 @@ class TestTheQueue:
     def test_places_are_those_that_claims_go_by(self, at_work: WorkerProcess) -> None:
         now = datetime.now(UTC)
         same = now - timedelta(minutes=9)
-        ready = [
-            rows.job(queue_at=place_in_queue(now - timedelta(seconds=number), number % 10, default_priority=5))
-            for number in range(12)
-        ]
+        ready = [rows.job(queue_at=place(now - timedelta(seconds=number), number % 10)) for number in range(12)]
         ready += [rows.job(queue_at=same) for _ in range(3)]
         ready.append(rows.job(JobStatus.RUNNING, lease_until=None, waiting_for="reply", queue_at=same))
         rows.job(lane="agents", queue_at=same)

@@ -36,11 +36,6 @@ def test_a_job_starts_at_its_time_or_now_and_then_waits_its_delay(
     assert timing.effective_start(requested, now=NOW, delay_seconds=delay_seconds) == expected
 
 
-def test_a_step_of_priority_is_a_minute_in_the_queue() -> None:
-    assert timing.place_in_queue(NOW, 7, default_priority=5) == NOW - timedelta(minutes=2)
-    assert timing.place_in_queue(NOW, 4, default_priority=5) == NOW + timedelta(minutes=1)
-
-
 @pytest.mark.parametrize(
     ("interval_minutes", "retry_after", "low", "high"),
     [(2, None, 120, 120), (2, 600, 600, 600), (2, 5, 120, 120), (0, None, 1, 5), (0, 30, 30, 30)],
