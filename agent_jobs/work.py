@@ -11,19 +11,32 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent_jobs.errors import FieldError
+from agent_jobs.errors import FieldError, Invalid
 
 MASK = "******"
 Path = tuple[str, ...]
 Secrets = Mapping[str, str]
 
 
+def _no_destinations(work: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class WorkRules:
-    """`check` validates a whole work and names fields from "work" on. `secret_paths` lists where its secrets are."""
+    """`check` validates a whole work and names fields from "work" on; it renders templates if it gets the params. A
+    part of a work has only errors with the code `required`.
 
-    check: Callable[[Mapping[str, Any]], list[FieldError]]
+    `secret_paths` lists where the secrets are. `recipient` is the part that decides who gets to see them: a work with
+    another recipient inherits no stored secret. `destinations` lists fields with addresses that the settings must
+    allow. `longest_attempt_seconds` bounds `attempt_timeout_seconds` of the config.
+    """
+
+    check: Callable[[Mapping[str, Any], Mapping[str, Any] | None], list[FieldError]]
     secret_paths: Callable[[Mapping[str, Any]], Iterable[Path]]
+    recipient: Callable[[Mapping[str, Any]], Any]
+    destinations: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = _no_destinations
+    longest_attempt_seconds: float = 604_800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,19 @@ def joined(shown: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
             holder = holder.get(key) if isinstance(holder, dict) else None
         if isinstance(holder, dict) and holder.get(last) == MASK:
             holder[last] = value
+    return whole
+
+
+def updated(given: Mapping[str, Any], stored: Work, rules: WorkRules) -> dict[str, Any]:
+    """The given work with the stored secrets in the places of its masks.
+
+    Raises Invalid if the work would carry a stored secret to another recipient.
+    """
+    whole = joined(given, stored.secrets)
+    kept = set(masked_fields(given)) - set(masked_fields(whole))
+    if kept and rules.recipient(given) != rules.recipient(stored.shown):
+        message = "must be given anew: the stored value goes only where it was meant to go when it was stored"
+        raise Invalid(*(FieldError(field, "other_recipient", message) for field in sorted(kept)))
     return whole
 
 

@@ -100,7 +100,7 @@ SERVICE = {
     ),
     "Sizes and times": (
         Variable("AGENT_JOBS_WEB_PROCESSES", "2", "web processes; each works on 16 requests at once"),
-        Variable("AGENT_JOBS_WORKER_THREADS", "16", "threads of a worker process (`celery -c`)"),
+        Variable("AGENT_JOBS_WORKER_THREADS", "32", "threads of a worker process (`celery -c`)"),
         Variable(
             *("AGENT_JOBS_WORKER_MAX_MEMORY_MB", "0"),
             "memory limit of a worker process in megabytes, 512 or more; a turn that needs more fails; 0: only the "

@@ -291,7 +291,7 @@ HEARTBEAT_SECONDS = LEASE_SECONDS / 3  # two may fail before a lease lapses
 STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS")
 # Days for which ended jobs are kept, unless the organisation has its own number.
 RETENTION_DAYS = env_int("AGENT_JOBS_RETENTION_DAYS", minimum=1)
-WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", minimum=12)
+WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", minimum=16)
 # A process with a longer turn is replaced, because Python cannot stop a thread.
 TURN_SECONDS = 900
 # Memory limit of each worker process; 0 leaves it to the operator's own limits. Its threads alone need some 300 MB.

@@ -19,9 +19,11 @@ from agent_jobs.sandbox import json_schema
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec, config_errors
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.tenants import stored_bytes
+from agent_jobs.work import WorkRules
 from channels_integration import directory
 from channels_integration.messages import Target
 from infra import prepared_sql, tracing
+from infra.egress import requests_client
 
 # The default time limit, one day, where neither the job, its type nor the organisation sets one.
 _DEFAULT_MINUTES_TO_COMPLETE = 24 * 60
@@ -134,7 +136,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
     config = {**spec.config, **defaults}  # keeps the order in which the client sent the keys
     batch.require_profile(config)
     prompt = "" if runner.work else config.get("start_prompt") or job_type.description or job_type.name
-    _check(batch, spec, job_type, runner, prompt)
+    _check(batch, spec, job_type, runner, config, prompt)
     split = work.split(spec.work, runner.work) if runner.work else work.Work({}, {})
     channel = spec.channel or _NO_CHANNEL
     admission.admit_job(org)
@@ -208,10 +210,12 @@ def _agent(job_type: JobType) -> dict[str, Any]:
     return {name: value for name, value in has.items() if value}
 
 
-def _check(batch: _Batch, spec: JobSpec, job_type: JobType, runner: Runner, prompt: str) -> None:
+def _check(
+    batch: _Batch, spec: JobSpec, job_type: JobType, runner: Runner, config: Mapping[str, Any], prompt: str
+) -> None:
     errors = input_errors(spec.config, spec.scheduled_at, now=batch.now)
     errors += json_schema.params_errors(job_type.params_schema, spec.params)
-    errors += _channel_errors(batch, spec, runner) + _work_errors(spec, runner)
+    errors += _channel_errors(batch, spec, runner) + _work_errors(spec, runner, config)
     if prompt and not errors:
         try:
             prompts.render(prompt, spec.params)
@@ -233,15 +237,30 @@ def _channel_errors(batch: _Batch, spec: JobSpec, runner: Runner) -> list[FieldE
     return [FieldError(reason[0], "unreachable", reason[1])] if reason else []
 
 
-def _work_errors(spec: JobSpec, runner: Runner) -> list[FieldError]:
+def _work_errors(spec: JobSpec, runner: Runner, config: Mapping[str, Any]) -> list[FieldError]:
     if runner.work is None:
         message = f"must be left out: jobs of the {runner.name} runner take none"
         return [FieldError("work", "invalid", message)] if spec.work else []
-    masked = work.masked_fields(spec.work)
-    return [
-        FieldError(field, "invalid", f"is {work.MASK}, which only stands for a value that is stored already")
-        for field in masked
-    ] or runner.work.check(spec.work)
+    return work_errors(spec.work, runner.work, params=spec.params) + _attempt_errors(config, runner.work)
+
+
+def work_errors(stated: Mapping[str, Any], rules: WorkRules, *, params: Mapping[str, Any] | None) -> list[FieldError]:
+    """Errors of a work with its secrets in clear. Looks no host name up."""
+    masked = work.masked_fields(stated)
+    if masked:
+        message = f"is {work.MASK}, which only stands for a value that is stored already"
+        return [FieldError(field, "invalid", message) for field in masked]
+    if errors := rules.check(stated, params):
+        return errors
+    refusals = ((field, requests_client.refusal(url)) for field, url in rules.destinations(stated))
+    return [FieldError(field, "invalid", refusal) for field, refusal in refusals if refusal]
+
+
+def _attempt_errors(config: Mapping[str, Any], rules: WorkRules) -> list[FieldError]:
+    seconds, most = config.get("attempt_timeout_seconds"), rules.longest_attempt_seconds
+    if isinstance(seconds, int | float) and seconds > most:
+        return [FieldError("config.attempt_timeout_seconds", "invalid", f"must be at most {most:g} for this runner")]
+    return []
 
 
 def _cooldown_end(org_id: str, spec: JobSpec, config: Mapping[str, Any], now: datetime) -> datetime | None:

@@ -3,10 +3,11 @@
 from agent_jobs.runners.base import Runner
 from agent_jobs.runners.conversation import ConversationRunner
 from agent_jobs.runners.message import MessageRunner
+from agent_jobs.runners.webhook_runner import WebhookRunner
 
 __all__ = ["RUNNERS", "Runner", "get", "lanes", "names", "register"]
 
-RUNNERS: tuple[Runner, ...] = (ConversationRunner(), MessageRunner())
+RUNNERS: tuple[Runner, ...] = (ConversationRunner(), MessageRunner(), WebhookRunner())
 _BY_NAME = {runner.name: runner for runner in RUNNERS}
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from agent_jobs import llm
 from agent_jobs.work import WorkRules
+from infra.egress.addresses import Rules
 
 
 class Wake(StrEnum):
@@ -84,6 +85,9 @@ class Interrupted(Exception):
     """A person wrote during a model call, and the job's policy is to repeat the call with that message."""
 
 
+_NOWHERE_PRIVATE = Rules()
+
+
 def _ignore(abort: Callable[[], object]) -> None:
     """The default of `Run.on_start`: nobody aborts the turn."""
 
@@ -95,9 +99,10 @@ class Run:
     `prompt` is the template of the start prompt; `instructions` comes from the job's profile. `journal` is set for
     runners that have a conversation; `tools` are those that the agent may call.
 
-    `work` is the runner's definition with its secrets, which must appear in no outcome. `fire_at` is the time for which
-    a schedule made the job. `failed_attempts` counts the attempts before this one in the job's life. A runner whose
-    turn takes long calls `on_start` with a function that aborts it, for the case that the job is canceled meanwhile.
+    `work` is the runner's definition with its secrets, which must appear in no outcome. `egress` says where its
+    requests may go. `fire_at` is the time for which a schedule made the job. `failed_attempts` counts the attempts
+    before this one in the job's life. A runner whose turn takes long calls `on_start` with a function that aborts it,
+    for the case that the job is canceled meanwhile.
     """
 
     job_id: str
@@ -119,6 +124,7 @@ class Run:
     scheduled_at: datetime | None = None
     fire_at: datetime | None = None
     on_start: Callable[[Callable[[], object]], object] = _ignore
+    egress: Rules = _NOWHERE_PRIVATE
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from agent_jobs.models import Org, ToolSecret
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import row_limits
 from agent_jobs.tools.declarations import SECRET, SECRET_NAME, destinations, hosts_complaint, is_covered
-from agent_jobs.tools.redaction import Blotter
 from infra import sealing
 from infra.egress import addresses
+from infra.redaction import Blotter
 from infra.sealing import SealingError
 
 MAX_SECRETS = 100

@@ -19,6 +19,7 @@ from agent_jobs.turns.calls_in_flight import CALLS, give_back
 from agent_jobs.turns.database_retries import patiently
 from agent_jobs.turns.journal import TurnJournal
 from infra import prepared_sql
+from infra.egress import requests_client
 from infra.sealing import SealingError
 
 
@@ -50,6 +51,7 @@ def plain(claim: Claim) -> Run:
         schedule_id=claim.schedule_id,
         scheduled_at=claim.scheduled_at,
         fire_at=claim.fire_at,
+        egress=requests_client.rules(),
     )
 
 

@@ -30,7 +30,7 @@ from agent_jobs.runners.base import AwaitReply, Done, Failed, Outcome, Runner
 from agent_jobs.states import TERMINAL, WaitingFor
 from agent_jobs.turns import calls_in_flight, outcomes, runs
 from agent_jobs.turns.database_retries import patiently
-from agent_jobs.worker import isolated_turn
+from agent_jobs.worker import isolated_turn, lane_threads
 from agent_jobs.worker.leases import Keeper
 from agent_jobs.worker.watchdog import Watchdog
 from channels_integration import outbox
@@ -54,7 +54,8 @@ class Worker:
         self.keeper = keeper
         self.watchdog = Watchdog(keeper)
         self.rng = rng or random.SystemRandom()
-        self._limits = {lane: ConcurrencyLimit(_threads(lane)) for lane in queues.LANES}
+        shares = lane_threads.shares(runners.RUNNERS, threads=settings.WORKER_THREADS)
+        self._limits = {lane: ConcurrencyLimit(share) for lane, share in shares.items()}
         self._turns = {lane: OrgRotation() for lane in queues.LANES}
 
     def serve(self, lane: str) -> int:
@@ -230,12 +231,6 @@ def _fault(claim: Claim, error: Exception) -> Failed:
         return Failed(LeaseLost.code, "the database is unavailable")
     log.error("job %s: an internal error ended its turn", claim.id, exc_info=error)
     return Failed("internal_error", f"a fault of the service: {type(error).__name__}", is_retryable=True)
-
-
-def _threads(lane: str) -> int:
-    """Runners that take batches are bound by the CPU, so more threads do not help; the others wait for providers."""
-    takes_batches = any(runner.batch_size > 1 for runner in runners.RUNNERS if runner.lane == lane)
-    return 2 if takes_batches else max(1, settings.WORKER_THREADS - 9)
 
 
 def _undelivered(claim: Claim, outcome: Outcome | deferral.Deferred) -> Undelivered:

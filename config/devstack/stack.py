@@ -101,7 +101,7 @@ class Stack:
             "AGENT_JOBS_STOP_GRACE_SECONDS": os.environ.get("AGENT_JOBS_STOP_GRACE_SECONDS") or "8",
         }
         for name in WORKERS:
-            threads = os.environ.get("AGENT_JOBS_WORKER_THREADS") or "16"
+            threads = os.environ.get("AGENT_JOBS_WORKER_THREADS") or "32"
             options = ("--pool", "threads", "--concurrency", threads, "--loglevel", "WARNING")
             quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h")
             worker = self._python(name, *celery, "worker", *options, *quiet, env=pooled)

@@ -165,7 +165,7 @@ def service(given: argparse.Namespace) -> dict[str, float]:
     starts = fresh_starts()
     for number in range(given.jobs):
         post(number)
-    arguments = ["-P", "threads", "-c", "16"]
+    arguments = ["-P", "threads", "-c", "32"]
     with workers("tests.benchmarks.service", 2, arguments):
         rate = drain_rate(lambda: given.jobs - unfinished.count(), given.jobs)
         latencies = []

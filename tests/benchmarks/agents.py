@@ -170,7 +170,7 @@ def parked(given: argparse.Namespace) -> dict[str, Any]:
         cursor.execute("ANALYZE agent_jobs_job")
     figures: dict[str, Any] = {"parked": given.parked}
     starts = fresh_starts()
-    arguments = ["-P", "threads", "-c", "16"]
+    arguments = ["-P", "threads", "-c", "32"]
     with workers("tests.benchmarks.service", _PROCESSES, arguments) as processes:
         latencies = []
         for number in range(given.starts):

@@ -59,7 +59,7 @@ def main() -> None:
         from agent_jobs.duties import pruning
         from agent_jobs.models import Job
 
-        arguments = ["-P", "threads", "-c", "16"]
+        arguments = ["-P", "threads", "-c", "32"]
         with workers("tests.benchmarks.service", 1, arguments):
             report("alone", measure(given.seconds, lambda stop: 0))
 

@@ -231,7 +231,7 @@ class Rig:
             return ["-m", "config.serve", "--port", str(self._web_ports[name])]
         celery = ["-m", "celery", "--app", "config.celery", "--quiet"]
         if name in self.workers:
-            threads = self.environment.get("AGENT_JOBS_WORKER_THREADS", "16")
+            threads = self.environment.get("AGENT_JOBS_WORKER_THREADS", "32")
             options = ["--pool", "threads", "--concurrency", threads, "--loglevel", "WARNING"]
             return [*celery, "worker", *options, "--without-gossip", "--without-mingle", "--hostname", f"{name}@%h"]
         schedule = ["--schedule", str(self.home / f"{name}-schedule"), "--pidfile", ""]

@@ -21,7 +21,9 @@ class Received:
 
 @dataclass(frozen=True)
 class Reply:
-    """`is_dropped`: the connection is reset instead. `drip`: a byte of the head each so many seconds, for ever."""
+    """`is_dropped`: the connection is reset instead. `drip`: a byte of the head each so many seconds, for ever.
+    `is_endless`: after the body, more of it for ever, each so many seconds (`pause`).
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -29,6 +31,8 @@ class Reply:
     is_dropped: bool = False
     drip: float = 0.0
     hang: float = 0.0
+    is_endless: bool = False
+    pause: float = 0.0
 
 
 class FakeReceiver:
@@ -90,12 +94,16 @@ class _Handler(BaseHTTPRequestHandler):
                 if receiver.stopping.wait(reply.drip):
                     return
         self.send_response(reply.status)
-        for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
+        length = {} if reply.is_endless else {"Content-Length": str(len(reply.body))}
+        for name, value in {**length, **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(reply.body)
+        if self.command != "HEAD":
+            self.wfile.write(reply.body)
+        while reply.is_endless and not receiver.stopping.wait(reply.pause):
+            self.wfile.write(b"x" * (16 if reply.pause else 65_536))
 
-    do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
+    do_GET = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_POST
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

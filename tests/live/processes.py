@@ -113,7 +113,7 @@ class Service:
 
     def worker(self, name: str = "worker", *, queues: str = "", **environment: str) -> "subprocess.Popen[bytes]":
         """Returns when it is registered. `queues`: only these, separated by commas."""
-        options: tuple[str, ...] = ("--pool", "threads", "--concurrency", "16", "--loglevel", "WARNING")
+        options: tuple[str, ...] = ("--pool", "threads", "--concurrency", "32", "--loglevel", "WARNING")
         options += ("--queues", queues) if queues else ()
         quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h")
         pooled = {"AGENT_JOBS_DATABASE_POOL": "16", **environment}

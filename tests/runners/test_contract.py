@@ -1,14 +1,21 @@
 """What every runner keeps to, and the conversation's way with the scripted model."""
 
-from collections.abc import Sequence
+import json
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent_jobs import llm, runners
+from agent_jobs import llm, runners, work
 from agent_jobs.errors import PermanentError
 from agent_jobs.lifecycle import queues
 from agent_jobs.runners.base import AwaitReply, Done, Failed, Run, Runner, Said, Wake
+from agent_jobs.worker import lane_threads
+from config import celery
+from infra.egress.addresses import Rules
+from tests.fakes.webhook import FakeReceiver, Reply
 
 
 class NoJournal:
@@ -46,11 +53,30 @@ def run(wake: Wake = Wake.START, *, transcript: tuple[Said, ...] = (), **fields:
     return Run(job_id="j", org_id="acme", wake=wake, transcript=transcript, journal=NoJournal(transcript), **given)
 
 
-@pytest.mark.parametrize("runner", runners.RUNNERS, ids=lambda runner: runner.name)
+def named(found: Iterable[Runner]) -> Any:
+    return pytest.mark.parametrize("runner", list(found), ids=lambda runner: runner.name)
+
+
+@named(runners.RUNNERS)
 class TestEveryRunner:
     def test_has_a_lane_that_workers_listen_to(self, runner: Runner) -> None:
         assert runner.lane in queues.LANES
+        assert queues.entry_of(runner.lane) in celery.app.tasks
+        assert lane_threads.shares(runners.RUNNERS, threads=16)[runner.lane] >= 1
 
+    def test_is_found_by_its_name(self, runner: Runner) -> None:
+        assert runners.get(runner.name) is runner
+
+    def test_speaks_in_a_channel_or_has_work(self, runner: Runner) -> None:
+        assert runner.needs_channel == (runner.work is None)
+
+    def test_can_be_sent_to_a_process_of_its_own(self, runner: Runner) -> None:
+        sent, _ = pickle.loads(pickle.dumps((runner, replace(run(), journal=None))))
+        assert sent.name == runner.name
+
+
+@named(runner for runner in runners.RUNNERS if runner.needs_channel)
+class TestEveryRunnerWithAChannel:
     def test_answers_a_first_turn_with_an_outcome_that_says_something(self, runner: Runner) -> None:
         outcome = runner.run(run())
         assert isinstance(outcome, Done | AwaitReply | Failed)
@@ -63,8 +89,53 @@ class TestEveryRunner:
         with pytest.raises(PermanentError):
             runner.run(run(prompt="{{ nobody }}"))
 
-    def test_is_found_by_its_name(self, runner: Runner) -> None:
-        assert runners.get(runner.name) is runner
+
+# For each runner with work, one that holds SECRET and succeeds.
+SECRET = "s3cret-of-acme-42"
+WORKS: dict[str, Callable[[FakeReceiver], dict[str, Any]]] = {
+    "webhook": lambda receiver: {
+        "url": receiver.address,
+        "headers": {"X-Token": SECRET},
+        "auth": {"type": "bearer", "token": SECRET},
+        "sign_with": SECRET,
+        "body": "{{ name }}",
+    },
+}
+
+
+@named(runner for runner in runners.RUNNERS if runner.work)
+class TestEveryRunnerWithWork:
+    def test_accepts_its_work_with_and_without_params(self, runner: Runner, receiver: FakeReceiver) -> None:
+        given = WORKS[runner.name](receiver)
+        assert rules_of(runner).check(given, None) == []
+        assert rules_of(runner).check(given, {"name": "Ann"}) == []
+
+    def test_misses_only_what_is_required_in_an_empty_work(self, runner: Runner) -> None:
+        assert {error.code for error in rules_of(runner).check({}, None)} == {"required"}
+
+    def test_names_a_key_that_it_does_not_know(self, runner: Runner, receiver: FakeReceiver) -> None:
+        errors = rules_of(runner).check({**WORKS[runner.name](receiver), "nonsense": 1}, None)
+        assert [(error.field, error.code) for error in errors] == [("work.nonsense", "unknown_field")]
+
+    def test_keeps_every_secret_apart(self, runner: Runner, receiver: FakeReceiver) -> None:
+        given = WORKS[runner.name](receiver)
+        split = work.split(given, rules_of(runner))
+        assert SECRET not in json.dumps(split.shown)
+        assert set(split.secrets.values()) == {SECRET}
+        assert split.whole == given
+
+    def test_tells_what_it_did_without_secrets(self, runner: Runner, receiver: FakeReceiver) -> None:
+        receiver.replies = [Reply(body=SECRET.encode(), headers={"X-Echo": SECRET})]
+        given = WORKS[runner.name](receiver)
+        outcome = runner.run(run(prompt="", work=given, egress=Rules(allow_private=True)))
+        assert isinstance(outcome, Done)
+        assert outcome.report
+        assert SECRET not in json.dumps([outcome.result, outcome.result_data, outcome.report])
+
+
+def rules_of(runner: Runner) -> work.WorkRules:
+    assert runner.work is not None
+    return runner.work
 
 
 def test_a_message_is_done_when_it_is_said() -> None:

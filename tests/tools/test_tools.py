@@ -14,7 +14,8 @@ import pytest
 from agent_jobs import tools
 from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.models import ToolSecret
-from agent_jobs.tools import redaction, tool_secrets
+from agent_jobs.tools import tool_secrets
+from infra import redaction
 from tests import rows
 from tests.fakes.webhook import FakeReceiver, Reply
 from tests.waiting import PATIENCE, wait_for

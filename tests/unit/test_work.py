@@ -1,10 +1,14 @@
 """The work of a job: its secrets leave it, and come back to their places."""
 
+import pytest
+
 from agent_jobs import work
+from agent_jobs.errors import Invalid
 
 RULES = work.WorkRules(
-    check=lambda found: [],
+    check=lambda found, params: [],
     secret_paths=lambda found: [("auth", "password"), *(("environment", key) for key in found.get("environment", {}))],
+    recipient=lambda found: found.get("url"),
 )
 GIVEN = {
     "url": "https://example.com",
@@ -39,3 +43,22 @@ def test_a_secret_is_used_only_where_its_mask_still_stands() -> None:
 
 def test_a_mask_without_a_value_is_found() -> None:
     assert work.masked_fields({"auth": {"password": work.MASK}, "url": "x"}) == ["work.auth.password"]
+
+
+def test_an_update_keeps_the_stored_values_of_its_masks() -> None:
+    stored = work.split(GIVEN, RULES)
+    edited = {**stored.shown, "environment": {"A/B": work.MASK, "C~D": "new"}}
+    assert work.updated(edited, stored, RULES)["environment"] == {"A/B": "one", "C~D": "new"}
+
+
+def test_no_update_carries_a_stored_secret_to_another_recipient() -> None:
+    stored = work.split(GIVEN, RULES)
+    with pytest.raises(Invalid) as refused:
+        work.updated({**stored.shown, "url": "https://thief.example"}, stored, RULES)
+    assert [error.field for error in refused.value.errors] == [
+        "work.auth.password",
+        "work.environment.A/B",
+        "work.environment.C~D",
+    ]
+    anew = {"url": "https://other.example", "auth": {"user": "jane", "password": "anew"}}
+    assert work.updated(anew, stored, RULES) == anew

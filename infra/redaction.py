@@ -10,20 +10,19 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-from agent_jobs.audit import audit_log
-
-_MASK = audit_log.MASK.encode()
+MASK = "******"
+_MASK = MASK.encode()
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _DIGITS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
 
 class Blotter:
-    """Redacts printable ASCII values, ignoring case."""
+    """Redacts these values, ignoring the case of ASCII letters."""
 
     def __init__(self, values: Iterable[str]) -> None:
         known = list(values)
-        self._plain = {form.lower().encode() for value in known for form in _plain_forms(value)}
-        self._base64 = {core.lower() for value in known for core in _base64_cores(value.encode())}
+        self._plain = {_bytes(form).lower() for value in known for form in _plain_forms(value)}
+        self._base64 = {core.lower() for value in known for core in _base64_cores(_bytes(value))}
 
     def blotted(self, text: str) -> str:
         written = text.encode("utf-8", "surrogatepass")
@@ -50,6 +49,10 @@ class Blotter:
                 yield begin, end + len(written[end : end + 2]) - len(written[end : end + 2].lstrip(b"="))
 
 
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _found(form: bytes, text: bytes) -> Iterator[tuple[int, int]]:
     begin = text.find(form)
     while begin >= 0:
@@ -62,7 +65,13 @@ def _plain_forms(value: str) -> Iterator[str]:
     escaped = json.dumps(value)[1:-1]
     yield from (value, escaped, escaped.replace("/", "\\/"))
     yield re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
-    yield from (html.escape(value), quote(value, safe=""), quote(value), quote_plus(value), value.encode().hex())
+    yield from (
+        html.escape(value),
+        quote(_bytes(value), safe=""),
+        quote(_bytes(value)),
+        quote_plus(_bytes(value)),
+        _bytes(value).hex(),
+    )
 
 
 def _base64_cores(value: bytes) -> Iterator[bytes]:
