@@ -1,4 +1,4 @@
-"""Who may decide an approval, and the approvers that a tool or a budget states.
+"""Checks who may decide an approval, and the approvers that a tool or a budget states.
 
 Deciders have a kind, since two of different kinds may share a name: `token:finance` is an app token, and a visitor of a
 web chat may use any name. Approvers are stated as texts:

@@ -25,7 +25,7 @@ DEFAULT_PRIORITY = 5
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: `Actor("token", "ajt_live_x1y2")`, `Actor("user", "jane")`, `Actor("system", "promote")`.
+    """The author of a change: `Actor("token", "ajt_live_x1y2")`, `Actor("user", "jane")`, `Actor("system", "promote")`.
 
     `request_id` names the HTTP request, if there is one.
     """

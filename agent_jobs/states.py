@@ -65,7 +65,7 @@ class TaskStatus(StrEnum):
 
 
 class WaitingFor(StrEnum):
-    """What a job waits for while it holds no worker. A SCHEDULED job waits for its time, and says nothing here."""
+    """The reason for which a job waits without a worker. Empty for a SCHEDULED job, which waits for its time."""
 
     REPLY = "reply"
     RETRY = "retry"

@@ -1,4 +1,4 @@
-"""What every test may ask for. The servers of the run are `services_plugin.py`'s."""
+"""Fixtures of all tests. `services_plugin.py` starts the servers of the run."""
 
 import re
 import shutil
@@ -85,7 +85,7 @@ def patient_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 def replayed_by_a_stranger(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[replay.Request]]:
-    """What the test asks for with a token, a stranger asks for when it is over, before anything is rolled back."""
+    """Repeats the test's requests with a stranger's token after it, before anything is rolled back."""
     for database in {"db", "transactional_db"} & set(request.fixturenames):
         request.getfixturevalue(database)  # what is set up first is undone last
     with replay.recording() as asked:

@@ -1,4 +1,4 @@
-"""What the web process does with answers that stay open, in the test's own thread."""
+"""Runs answers that stay open in the test's own thread, as the web process does."""
 
 import time
 from typing import Any

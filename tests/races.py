@@ -10,7 +10,7 @@ from tests.waiting import PATIENCE
 
 
 def at_once(*works: Callable[[], Any]) -> list[Any]:
-    """What each of them returned, or the exception that it raised, in their order."""
+    """The result of each, or the exception that it raised, in their order."""
     barrier = threading.Barrier(len(works))
     outcomes: list[Any] = [None] * len(works)
 

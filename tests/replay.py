@@ -50,7 +50,7 @@ class Request:
         return f"{self.environ}{self.body.decode(errors='replace')}"
 
     def names(self) -> set[str]:
-        """What it asks to see or change: parts of its path, and the organisation in its query or target."""
+        """The objects that a request names: parts of its path, and the organisation in its query or target."""
         parts = dict(self.environ)
         found = {*parts["PATH_INFO"].split("/"), *parse_qs(parts.get("QUERY_STRING", "")).get("org_id", [])}
         with suppress(ValueError, TypeError, LookupError):
@@ -59,12 +59,12 @@ class Request:
 
 
 class _Stranger(Client):
-    """Whose requests are not recorded."""
+    """A client whose requests are not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class _World:
-    """What is not the stranger's: its rows, the ids in them, and the texts."""
+    """The data that the stranger must not see: rows, their ids and their texts."""
 
     rows: tuple[tuple[str, str], ...]
     ids: frozenset[str]

@@ -61,7 +61,7 @@ def parked(org_id: str = "acme", **columns: Any) -> Job:
 
 
 def approval(job: Job, *, is_late: bool = False, buttons: bool = False, **columns: Any) -> Approval:
-    """What `job` asks for: to call `pay`. With `buttons` the question is in the outbox, not sent yet."""
+    """A pending approval of `job` to call `pay`. With `buttons` the question is in the outbox, not sent yet."""
     parameters = {"type": "object", "properties": {"amount": {"type": "integer"}}, "required": ["amount"]}
     number = Step.objects.filter(job=job).count() + 1
     asked = {"arguments": {"amount": 5}, "parameters": parameters}

@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _secrets() -> dict[str, str]:
-    """What a deployment would state; new for every run, so that no test can lean on a value."""
+    """The secrets that a deployment states; new for every run, so that no test depends on a value."""
     return {
         "AGENT_JOBS_SECRET_KEY": secrets.token_urlsafe(48),
         "AGENT_JOBS_TOKEN_PEPPER": secrets.token_urlsafe(48),

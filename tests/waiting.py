@@ -12,7 +12,7 @@ PAUSE = threading.Event()
 
 
 def wait_for(look: Callable[[], Any], *, what: str, seconds: float = PATIENCE, pause: float = 0.05) -> Any:
-    """What `look` answers, as soon as that is true."""
+    """Waits until `look` returns a true value, and returns that."""
     until = time.monotonic() + seconds
     while True:
         if seen := look():

@@ -21,7 +21,7 @@ from channels_integration.messages import Incoming
 
 @dataclass(frozen=True, slots=True)
 class Editable:
-    """What a button approves, and the JSON schema for arguments that may replace the agent's."""
+    """The action that a button approves, and the JSON schema of arguments that may replace the agent's."""
 
     arguments: Mapping[str, Any]
     schema: Mapping[str, Any]

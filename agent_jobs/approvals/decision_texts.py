@@ -1,4 +1,4 @@
-"""What the model hears about a person's decision on one of its calls."""
+"""Texts that tell the model a person's decision on one of its calls."""
 
 import json
 

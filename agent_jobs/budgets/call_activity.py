@@ -45,7 +45,7 @@ ON CONFLICT (id) DO NOTHING
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is known of a call: the task that made it, its input and its output. `error` says why there is no output."""
+    """A call's task, input and output. `error` says why there is no output."""
 
     task_id: str | None = None
     input: Mapping[str, Any] | None = None

@@ -103,7 +103,7 @@ def caps_of(org_id: str, job_type_key: str, job_id: UUID | str, config: Mapping[
 
 
 def granted(org_id: str, job_id: UUID | str) -> dict[str, int | Decimal]:
-    """What approvals have added to a job's own caps, by cap name: the sum over all lives of the job.
+    """The amounts that approvals added to a job's own caps, by cap name, over all lives of the job.
 
     The sum only grows, so a value read before a call is never too high when the call is made.
     """

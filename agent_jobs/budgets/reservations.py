@@ -85,8 +85,8 @@ ON CONFLICT (org_id, day, job_type_key, model, part) DO UPDATE SET calls = u.cal
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a call counts as. `allocated` is the money that was reserved for it. `is_certain` means that the provider
-    reported the usage; otherwise the full reservation counts.
+    """The cost of a call in the ledger. `allocated` is the money that was reserved for it. `is_certain` means that
+    the provider reported the usage; otherwise the full reservation counts.
     """
 
     model: str
@@ -244,7 +244,7 @@ def _expire(reservation_id: UUID, told: Told = _NO_ANSWER) -> Spent:
 # --- The ledger ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """What a call counts as in the ledger."""
+    """The cost of a call in the ledger."""
 
     model: str
     calls: int = 0

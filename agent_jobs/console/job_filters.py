@@ -62,7 +62,7 @@ class FilterChip:
 
 @dataclass(frozen=True, slots=True)
 class FilteredJobs:
-    """What an address asks for. `sent` has the values as in the address, `jobs` the jobs that they match."""
+    """The filters of an address. `sent` has the values as in the address, `jobs` the jobs that they match."""
 
     sent: Mapping[str, str]
     jobs: QuerySet[Any]

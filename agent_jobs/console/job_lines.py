@@ -57,7 +57,7 @@ def of(visit: Visit, rows: Sequence[Mapping[str, Any]], *, at: str = "updated_at
 
 
 def about(params: Mapping[str, Any] | None, tags: Sequence[str]) -> str:
-    """What a job is about, in a few words of its params: a title if it has one, else its first two short values."""
+    """A job's subject, in a few words of its params: a title if it has one, else its first two short values."""
     shown = [str(value) for key in _TITLES if (value := (params or {}).get(key)) and isinstance(value, str)][:1]
     for value in (params or {}).values():
         if isinstance(value, str | int | float) and not isinstance(value, bool):

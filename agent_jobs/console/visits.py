@@ -209,7 +209,7 @@ def missing(request: HttpRequest, visit: Visit | None = None) -> HttpResponse:
 
 
 def problem(visit: Visit, status: int, title: str, text: str) -> HttpResponse:
-    """What went wrong: a page, or a toast where a part of a page was asked for."""
+    """Show an error: as a page, or as a toast if the request was for a part of a page."""
     context = {"title": title, "text": text, "is_error": True}
     if getattr(visit.request, "htmx", False):
         return visit.part("parts/toast.html", context, status=status)

@@ -1,4 +1,4 @@
-"""What happens in made-up jobs: one function for each kind of story. Each ends where its job is now."""
+"""Histories of made-up jobs: one function for each kind of story. Each ends where its job is now."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta

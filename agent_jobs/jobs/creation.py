@@ -78,7 +78,7 @@ def input_errors(config: Mapping[str, Any], scheduled_at: datetime | None, *, no
 
 
 class _Batch:
-    """What the jobs of one transaction share: the organisation, the time, and what was looked up for earlier jobs."""
+    """Shared by the jobs of one transaction: the organisation, the time, and the results of look-ups."""
 
     def __init__(self, org_id: str) -> None:
         self.org_id = org_id

@@ -1,4 +1,4 @@
-"""What the console reads by: failed jobs by code, words of ended jobs, and people's saved views."""
+"""Indexes and tables of the console: failed jobs by code, words of ended jobs, and people's saved views."""
 
 import django.db.models.deletion
 import django.db.models.functions.datetime

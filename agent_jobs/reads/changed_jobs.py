@@ -73,7 +73,7 @@ def read_since(text: str) -> int:
 
 
 def read(readers: Sequence[ChangesReader]) -> Mapping[ChangesReader, ChangedJobs | None]:
-    """What is new for each reader, in one statement. It counts as told."""
+    """Read the changes that are new for each reader, in one statement, and mark them as told."""
     if not readers:
         return {}
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""What a list shows of each job: for people, in a constant number of statements, however many activities there are."""
+"""The columns of job lists for people, in a constant number of statements, however many activities there are."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ LEFT JOIN LATERAL (
 
 @dataclass(frozen=True, slots=True)
 class JobExtras:
-    """What other tables know of a job: its last step, its open approval, who canceled it and why, and its cost."""
+    """A job's facts from other tables: its last step, its open approval, who canceled it and why, and its cost."""
 
     step_number: int | None = None
     step_name: str | None = None
@@ -121,7 +121,7 @@ def ids(jobs: QuerySet[Job], *, most: int) -> list[UUID]:
 
 
 def wait_counts(jobs: QuerySet[Job]) -> list[tuple[str, int]]:
-    """What these jobs do now, with how many do it: a wait, `worker`, `queue`, or a status in small letters."""
+    """The number of jobs by present state: a wait, `worker`, `queue`, or a status in small letters."""
     does = Case(
         When(lease_until__isnull=False, then=Value("worker")),
         When(queue_at__isnull=False, then=Value("queue")),

@@ -28,7 +28,7 @@ class BadExpression(ValueError):
 
 
 class GapPolicy(StrEnum):
-    """What becomes of local times that a clock change leaves out."""
+    """How local times that a clock change leaves out are treated."""
 
     AUTO = "auto"  # skip if the minute or the hour field begins with *, else run after
     RUN_AFTER = "run_after"  # one firing at the end of the gap for all that fell into it
@@ -36,7 +36,7 @@ class GapPolicy(StrEnum):
 
 
 class FoldPolicy(StrEnum):
-    """What becomes of local times that a clock change repeats."""
+    """How local times that a clock change repeats are treated."""
 
     AUTO = "auto"  # twice if the minute or the hour field begins with *, else once
     ONCE = "once"  # the first pass only

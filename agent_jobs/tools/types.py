@@ -31,7 +31,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What the model hears. `is_error` means that the call failed or its effect is unknown; the text says which."""
+    """The model's answer to read. `is_error`: the call failed or its effect is unknown; the text says which."""
 
     text: str
     is_error: bool = False

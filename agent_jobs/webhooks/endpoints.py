@@ -170,7 +170,7 @@ def delivery_not_found(delivery_id: str) -> NotFound:
 
 
 def cell(endpoint: WebhookEndpoint, column: str) -> dict[str, str]:
-    """Where a sealed secret stands, for `sealing`."""
+    """The table, column and key of a sealed secret, for `sealing`."""
     table = WebhookEndpoint._meta.db_table
     return {"org_id": endpoint.org_id, "table": table, "column": column, "key": str(endpoint.pk)}
 

@@ -42,7 +42,7 @@ def register_job_form(form: JobForm) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What an announcement becomes. `payload` is None if there is nothing to tell: its job is gone."""
+    """An announcement, expanded. `payload` is None if there is nothing to tell: its job is gone."""
 
     payload: Any = None
     endpoints: tuple[UUID, ...] = ()

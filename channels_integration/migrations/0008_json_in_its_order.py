@@ -1,4 +1,4 @@
-"""What clients say of a channel keeps its keys in their order: json instead of jsonb."""
+"""A channel's data keeps the order of its keys: json instead of jsonb."""
 
 from django.db import migrations
 

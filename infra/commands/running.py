@@ -13,7 +13,7 @@ from infra.commands.watching import CommandWatch, ShouldStop
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What commands of one mode stand on: their account, and the program of the sandbox."""
+    """The account of the commands of one mode, and the program of their sandbox."""
 
     mode: Mode
     user: JobUser

@@ -47,7 +47,7 @@ def question(job: Job) -> OutboundMessage:
 
 
 def is_told(job: Job, **end: Any) -> None:
-    """What the outbox says of the question."""
+    """Report the question's delivery, as the outbox does."""
     delivery = Delivery(question(job).pk, str(job.pk), datetime.now(UTC), **end)
     replies.settle_delivery(delivery)
 

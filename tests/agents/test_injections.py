@@ -1,4 +1,4 @@
-"""What people write is data. The model here believes every word of it, and still does only what its job type allows.
+"""People's messages are data. The model here believes every word, and still does only what its job type allows.
 
 The worst case is played: a hosted model (over HTTP) that does whatever the last message orders. What holds then is not
 the model's good sense, but the list of tools, the check of arguments, the guarded client, and what it is never shown.

@@ -349,7 +349,7 @@ def test_a_fallback_that_is_over_a_cap_takes_no_retry_of_the_first_model_away(
 
 # --- Crashes ---------------------------------------------------------------------------------------------------
 class _Killed(BaseException):
-    """Of a worker in the middle of its turn."""
+    """Stands for a worker's death in the middle of its turn."""
 
 
 def take_up(job: Job) -> None:

@@ -420,7 +420,7 @@ class TestTooLongToBeShown:
 
 
 class TestEditsInAWebChat:
-    """Whoever shows the chat draws a form of what a button tells, and presses the button with what came of it."""
+    """A chat client draws a form from a button's schema, and presses the button with the form's values."""
 
     def asked(self, org_id="acme", **columns):
         return rows.approval(rows.parked(org_id), buttons=True, **columns)

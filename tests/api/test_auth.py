@@ -1,4 +1,4 @@
-"""Who is let in, and that those who are not learn nothing from how they are turned away."""
+"""Valid tokens are accepted; a refusal tells nothing about the reason."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What browsers are told and given: headers, cookies, sessions, and how often a password may be wrong."""
+"""Headers, cookies and sessions of browsers, and the limit of wrong passwords."""
 
 import json
 import os

@@ -198,7 +198,7 @@ class TestMessages:
 class TestWhileItWaits:
     @pytest.fixture
     def meanwhile(self, monkeypatch):
-        """What is to happen after the first look has found nothing."""
+        """Runs an action after the first look has found nothing."""
         look, changes = streams.look, []
 
         def then_change(opened):

@@ -206,7 +206,7 @@ class TestWaiting:
 class TestWhileItIsOpen:
     @pytest.fixture
     def meanwhile(self, monkeypatch):
-        """What is to happen after the first look has found nothing, in a session of its own."""
+        """Runs an action in its own session after the first look has found nothing."""
         look, changes = streams.look, []
 
         def then_change(opened):

@@ -118,7 +118,7 @@ class TestOneAfterTheOther:
 
 
 def at_once(count, send):
-    """What `count` clients get who send at the same moment, each from a thread and a connection of its own."""
+    """The answers to `count` clients that send at the same moment, each from its own thread and connection."""
     start = threading.Barrier(count)
 
     def client(number):

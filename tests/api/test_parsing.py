@@ -1,4 +1,4 @@
-"""What the strict parsers take and refuse, without HTTP around them."""
+"""The strict parsers accept and refuse texts; no HTTP is involved."""
 
 from datetime import UTC, datetime
 

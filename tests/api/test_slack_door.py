@@ -202,7 +202,7 @@ def test_a_change_that_is_lost_harms_nobody(slack):
 # --- Edits -----------------------------------------------------------------------------------------------------
 @pytest.fixture
 def thread(slack):
-    """Of a job that waits for a reply."""
+    """The thread of a job that waits for a reply."""
     thread = "1767225000.000001"
     rows.job(JobStatus.RUNNING, waiting_for=WaitingFor.REPLY, lease_until=None, thread=thread, **PLACE)
     return thread

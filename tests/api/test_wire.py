@@ -1,4 +1,4 @@
-"""What only a real web process shows: bodies in chunks, heads that cannot be read, clients that are slow."""
+"""Tests that need a real web process: bodies in chunks, heads that cannot be read, clients that are slow."""
 
 import json
 import os

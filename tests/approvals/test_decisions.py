@@ -1,4 +1,4 @@
-"""Who decides about a tool call, when, and what everybody else is told."""
+"""Decisions about tool calls: who may make them, when, and what others are told."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What people are shown of what they approve: all of it, or else a word that it is not all."""
+"""An approval's question shows the whole action, or says that it does not."""
 
 import json
 import unicodedata

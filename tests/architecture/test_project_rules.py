@@ -38,7 +38,7 @@ def options(call: ast.Call) -> dict[str | None, str]:
 
 @dataclass(frozen=True)
 class Rule:
-    """What `finds` yields are line numbers. `except_in`: where it may be so, which is said there."""
+    """`finds` yields line numbers. `except_in`: where an exception is allowed, with a reason there."""
 
     finds: Callable[[ast.AST], Iterator[int]]
     planted: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What becomes of one message: sent once, tried again, looked up, or given up. Every fault, and what follows."""
+"""One message is sent once, tried again, looked up or given up, by the fault that it meets."""
 
 import threading
 import time

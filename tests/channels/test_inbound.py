@@ -125,7 +125,7 @@ def test_two_events_of_one_thread_are_never_in_hand_at_once():
 
 
 def test_what_waits_of_one_thread_is_handed_on_together():
-    """Whoever hears the first of it, and answers, is to have heard the rest."""
+    """A job that answers the first part must have got the other parts."""
     transactions: dict[str, set[str]] = {}
 
     def look(incoming):

@@ -1,4 +1,4 @@
-"""Whose turn it is: order within a thread, pace on a channel, fairness between organisations, and races for a claim."""
+"""Order within a thread, pace on a channel, fairness between organisations, and races for a claim."""
 
 import itertools
 import threading

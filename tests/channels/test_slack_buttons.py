@@ -29,7 +29,7 @@ def ask(slack, text="May I?", **changes):
 
 
 def shown(slack, posted):
-    """What the message shows now: its text, and its buttons' values."""
+    """The message's present text, and its buttons' values."""
     now = slack.message(posted.channel, posted.ts)
     blocks = now.get("blocks") or []
     return now["text"], [

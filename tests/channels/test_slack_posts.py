@@ -1,4 +1,4 @@
-"""What a message looks like when it reaches Slack, and what never reaches it."""
+"""The form of a message that reaches Slack, and the contents that never do."""
 
 import pytest
 

@@ -30,7 +30,7 @@ def test_names_and_queues_are_what_the_doorbell_rings():
 
 
 def kill_connection():
-    """What a restart of PostgreSQL does to this thread's session."""
+    """Ends this thread's session, as a restart of PostgreSQL does."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         pid = cursor.fetchone()[0]

@@ -80,7 +80,7 @@ class Workshop:
 
 
 class Brain:
-    """What the model answers, from what it is shown. `asked` counts requests by job and stage."""
+    """Answers as a model does, from the messages in the request. `asked` counts requests by job and stage."""
 
     def __init__(self) -> None:
         self.asked: Counter[tuple[str, str]] = Counter()
@@ -220,7 +220,7 @@ class AgentLoad(Load):
 
     # --- What is promised ---
     def broken(self) -> list[str]:
-        """What the workshop, the brain and the rows say that must not be."""
+        """Broken promises, found in the workshop, the brain and the rows."""
         for tool, times in Counter(call.tool for call in self.workshop.calls).items():
             self.answers[f"tool {tool}"] = times
         self.answers["model"] = sum(self.brain.asked.values())

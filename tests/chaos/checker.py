@@ -48,7 +48,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is promised. Seconds throughout.
+    """The promised limits, in seconds.
 
     `start_slack`: how long after its window a job with one may start; None where nothing is promised. `quick`: in
     these, a POST is answered 201 within `quick_seconds`. `started`: a job made in one of these, due at once, starts
@@ -73,7 +73,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of a list of seconds."""
+    """Percentiles of a list of seconds."""
 
     count: int
     p50: float

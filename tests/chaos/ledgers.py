@@ -28,7 +28,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a person said to a job in its thread, and how the event of it was treated.
+    """A person's message to a job in its thread, and how its event was handled.
 
     `text` is unique in the run. `is_believable` is False for what must be ignored (forged, another team's, our own
     bot's). `heard_at` is when an event was answered with 2xx, None if none was.
@@ -124,7 +124,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What an organisation's audit is when computed anew. `unsealed`: entries in no seal; `problem` is '' where every
+    """An organisation's audit, computed anew. `unsealed`: entries in no seal; `problem` is '' where every
     link holds."""
 
     org: str

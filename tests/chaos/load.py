@@ -48,7 +48,7 @@ class Agenda:
             self._changed.notify()
 
     def close(self) -> None:
-        """What is not due yet is not done any more."""
+        """Stop. Actions that are not due yet are dropped."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -190,7 +190,7 @@ class Load:
             return [asked.sent(self.org) for asked in self._asked.values()]
 
     def broken(self) -> list[str]:
-        """What the people and servers of this load have seen that must not be, and no ledger tells."""
+        """Broken promises that this load's people and servers saw, and that no ledger shows."""
         return []
 
     # --- Jobs --------------------------------------------------------------------------------------------------

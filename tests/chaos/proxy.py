@@ -38,7 +38,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Harm:
-    """What is done to connections. `latency` is added to each round trip, in seconds, half of it each way."""
+    """The faults of connections. `latency` is added to each round trip, in seconds, half of it each way."""
 
     latency: float = 0.0
     resets: float = 0.0
@@ -228,7 +228,7 @@ class _Link:
             self.server.links.discard(self)
 
     def passes(self, data: bytes) -> bytes | None:
-        """What of `data` still goes through before the cut; None where all of it does."""
+        """The part of `data` that goes through before the cut; None if all of it does."""
         self.server.bytes += len(data)
         share = self.server.harm.resets
         if not share:

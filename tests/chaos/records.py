@@ -52,7 +52,7 @@ SELECT
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """What is not over yet, in rows."""
+    """The number of unfinished rows of each kind."""
 
     scheduled: int
     waiting: int

@@ -243,7 +243,7 @@ class Rig:
         return {**self.environment, **urls}
 
     def _addresses(self, name: str) -> dict[str, str]:
-        """Where a process finds the others: through the proxies."""
+        """The addresses of the other processes, through the proxies."""
         kept = urlsplit(self.redis_server.url())
         through = f"{kept.netloc.rpartition(':')[0]}:{self.links['redis'].port}"
         # Without these libpq asks for encryption first, which is one round trip more than a socket of its own takes.

@@ -35,7 +35,7 @@ _CALM_SECONDS = 2.0
 
 @dataclass
 class Scene:
-    """What an experiment works with. It ends when `pause` says False; `rules` may be changed while it goes on.
+    """The processes and ledgers of an experiment. It ends when `pause` says False. `rules` may change while it runs.
 
     `sent` takes what an experiment's own clients sent, beside the load's.
     """

@@ -1,4 +1,4 @@
-"""What the harness reads at the end of a run, from the rows and from `verify_audit`: what is wrong there is seen."""
+"""The harness reads the rows and `verify_audit` at the end of a run, and finds faults that are planted there."""
 
 import io
 from collections.abc import Iterator

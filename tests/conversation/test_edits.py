@@ -1,4 +1,4 @@
-"""What people change of what they have said, and what becomes of it in the transcript."""
+"""Edits and deletions of people's messages, and their effect on the transcript."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""What has ended goes when its organisation's days are over, with all that hangs on it; nothing else does."""
+"""Ended rows are deleted after their organisation's retention, with all that belongs to them; nothing else is."""
 
 import io
 import threading

@@ -59,7 +59,7 @@ from typing import Any
 
 
 class Fault(StrEnum):
-    """What happens to one chat.postMessage. The comment says whether the message is posted."""
+    """The fate of one chat.postMessage. Each comment says whether the message is posted."""
 
     NONE = "none"  # yes
     RATE_LIMITED = "rate_limited"  # no: 429 and Retry-After
@@ -123,7 +123,7 @@ class View:
 
     @property
     def text(self) -> str | None:
-        """What its input holds; None where it has none."""
+        """The value of its input; None if it has none."""
         inputs = [block["element"] for block in self.request["blocks"] if block["type"] == "input"]
         return str(inputs[0].get("initial_value", "")) if inputs else None
 
@@ -258,7 +258,7 @@ class FakeSlack:
 
     # --- Steering ----------------------------------------------------------------------------------------------
     def script(self, *steps: Step | Fault) -> None:
-        """What happens to the next posts, one step each; after them chance (`rates`) decides."""
+        """Sets the fate of the next posts, one step each; after them chance (`rates`) decides."""
         with self._lock:
             self._script.extend(step if isinstance(step, Step) else Step(step) for step in steps)
 
@@ -517,7 +517,7 @@ class FakeSlack:
 
     # --- The Web API -------------------------------------------------------------------------------------------
     def note_caller(self, name: str) -> None:
-        """Who makes the request that this thread answers."""
+        """The sender of the request that this thread answers."""
         self._called.by = name
 
     def answer(self, method: str, given: Mapping[str, Any], token: str) -> _Answer:
@@ -763,7 +763,7 @@ class FakeSlack:
 
 
 def wrong_with_blocks(blocks: Any) -> str:
-    """What Slack refuses of blocks, of the kinds that we use. From Slack's reference, not from our own code."""
+    """Complaints of Slack about blocks of the kinds that we use. From Slack's reference, not from our own code."""
     if not blocks:
         return ""
     if len(blocks) > 50:
@@ -790,7 +790,7 @@ def wrong_with_blocks(blocks: Any) -> str:
 
 
 def wrong_with_view(view: Any) -> str:
-    """What Slack refuses of modals, of the kind that we use. From Slack's reference, not from our own code."""
+    """Complaints of Slack about modals of the kind that we use. From Slack's reference, not from our own code."""
     if not isinstance(view, dict) or view.get("type") != "modal":
         return "a view of the type modal is required"
     for name in ("title", "submit", "close"):

@@ -28,7 +28,7 @@ def server() -> Iterator[FakeOpenAI]:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """What each name leads to, the next answer at each look-up."""
+    """The addresses of each name, one answer for each look-up."""
     answers: dict[str, list[list[str]]] = {}
     original = socket.getaddrinfo
 

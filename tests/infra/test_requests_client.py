@@ -25,7 +25,7 @@ def guarded(settings):
 
 @pytest.fixture
 def names(monkeypatch):
-    """What each name resolves to, the next answer at each look-up; connections are only written down."""
+    """The addresses of each name, one answer for each look-up; connections are only recorded."""
     answers, tried = {}, []
 
     def resolve(host, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""What PostgreSQL takes as text and as JSON."""
+"""Texts and JSON that PostgreSQL accepts."""
 
 from typing import Any
 

@@ -25,7 +25,7 @@ QUICK = {
 
 
 def run_manage(environment: Mapping[str, str], *arguments: str, stdin: str = "", may_fail: bool = False) -> str:
-    """What a command of `manage.py` prints. It has to succeed, unless it `may_fail`: then its complaints come last."""
+    """The output of a `manage.py` command. It must succeed unless it `may_fail`; then its errors come last."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""What the real processes write: one JSON object a line, from granian to Celery, and about whom."""
+"""The logs of the real processes, from granian to Celery: one JSON object a line, with its ids."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Whatever a model answers becomes a reply that the database can hold, or a slip that says what is wrong."""
+"""Every answer of a model becomes a reply that the database can hold, or a slip that says what is wrong."""
 
 import json
 from dataclasses import asdict, replace

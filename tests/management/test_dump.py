@@ -17,7 +17,7 @@ HOOK_SECRET = "whsec_" + base64.b64encode(b"canary-of-the-webhooks-secret!!!").d
 
 
 def dump():
-    """What pg_dump writes of the tests' database."""
+    """The output of pg_dump for the tests' database."""
     known = connection.get_connection_params()
     command = [postgres_server.binaries() / "pg_dump", "--no-owner", f"--dbname={known['dbname']}"]
     for option, name in (("--host", "host"), ("--port", "port"), ("--username", "user")):

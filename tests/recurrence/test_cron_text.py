@@ -1,4 +1,4 @@
-"""What may be written as an expression, and what a person is told about anything else."""
+"""Cron expressions that are accepted, and the complaints about others."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What every runner keeps to, and the conversation's way with the scripted model."""
+"""The contract of every runner, and the conversation with the scripted model."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""What a template may use is one table: each filter, test, method and name, and nothing beside them."""
+"""A template may use the filters, tests, methods and names of one table, and nothing else."""
 
 import jinja2.defaults
 import jinja2.filters

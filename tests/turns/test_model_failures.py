@@ -1,4 +1,4 @@
-"""What a job says when its model fails: every way of failing, through the worker's loop and over a real socket."""
+"""Every failure of a model, through the worker's loop and over a real socket, and what the job tells."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

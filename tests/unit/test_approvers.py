@@ -1,4 +1,4 @@
-"""Who may decide: deciders of different kinds are never the same one, whatever they are called."""
+"""Deciders of different kinds are never the same one, even if their names are equal."""
 
 import pytest
 

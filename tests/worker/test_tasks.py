@@ -1,4 +1,4 @@
-"""What a worker process does beside its turns."""
+"""The work of a worker process beside its turns."""
 
 import threading
 from collections.abc import Callable

@@ -135,7 +135,7 @@ def humanized(key: str) -> str:
 
 @register.filter
 def doing(what: str) -> str:
-    """What jobs do now, after their number: `38 wait for a reply`."""
+    """The present state of jobs, to follow their number: `38 wait for a reply`."""
     words = {"worker": "at work", "queue": "in the queue", WaitingFor.QUIET_HOURS: "in quiet hours", "": "at work"}
     if what in words:
         return words[what]

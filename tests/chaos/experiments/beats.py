@@ -70,7 +70,7 @@ def _next_spared(scene: Scene, spared: str) -> str:
 
 
 def _punctual(scene: Scene, since: float, until: float) -> None:
-    """What fell due between was promised to start at once: a beat was alive."""
+    """Jobs that fell due meanwhile must have started at once, because a beat was alive."""
     scene.rules = replace(scene.rules, punctual=(*scene.rules.punctual, Window(since, until)))
 
 

@@ -23,7 +23,7 @@ class RudeClient:
         self._lock = threading.Lock()
 
     def drop(self, path: str, body: Any, key: str) -> tuple[str, Answer]:
-        """What it did, and the answer that nobody knows."""
+        """The request, and its unknown answer."""
         content = json.dumps(body).encode()
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self._client.token}\r\n"

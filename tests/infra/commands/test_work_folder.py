@@ -1,4 +1,4 @@
-"""What a command leaves in its folder harms nobody who reads or removes it."""
+"""Files that a command leaves in its folder harm no reader, and nobody who removes them."""
 
 import os
 from pathlib import Path
