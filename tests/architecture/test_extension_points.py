@@ -28,6 +28,8 @@ class EchoRunner:
     lane = "echoes"
     batch_size = 1
     has_conversation = False
+    needs_channel = True
+    work = None
 
     def run(self, run: Run) -> Done:
         return Done(result=run.prompt)
