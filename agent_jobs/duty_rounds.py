@@ -27,8 +27,11 @@ from infra.concurrency import ConcurrencyLimit
 log = logging.getLogger(__name__)
 _SHORTEST_INTERVAL = 0.5
 _TRY_AGAIN = 0.02
+_SHORTEST_WAIT = 0.01
+LONGEST_WAIT = 0.1
+_HANDOVER_SECONDS = 0.15
 # Advisory lock numbers by duty; worker processes use the positive numbers. `audit` locks within its transaction.
-LOCKS = {"promote": -1, "audit": -2, "prune": -3, "erase": -4, "measure": -5}
+LOCKS = {"promote": -1, "audit": -2, "prune": -3, "erase": -4, "measure": -5, "fire": -6}
 # Idle time after which a session counts as frozen. A duty pauses for less than a second between two statements.
 _SILENT_SECONDS = 5.0
 _END_SILENT = f"""
@@ -138,6 +141,36 @@ def _is_locked(cursor: CursorWrapper, lock: tuple[int, int], patience_seconds: f
         if time.monotonic() > until:
             return False
         threading.Event().wait(_TRY_AGAIN)
+
+
+def serve_second(
+    duty: str, work: Callable[[], int], seconds_to_next_due: Callable[[], float], *, seconds: float = 1.0
+) -> int:
+    """Do `work` at the moment it falls due, for `seconds`. Returns the sum of its results; 0 if another process serves.
+
+    Beat rings once a second; one pass per second would be half a second late on average. So this sleeps until the next
+    due time, and looks again at least every LONGEST_WAIT, because something that is due sooner may be stored meanwhile.
+    One process at a time serves. This saves work; safety does not need it.
+
+    The next doorbell arrives while the last call ends, perhaps in another process. That process waits a moment for the
+    lock (_HANDOVER_SECONDS); otherwise no process would serve that second.
+    """
+    with alone(duty, patience_seconds=_HANDOVER_SECONDS) as is_alone:
+        if not is_alone:
+            return 0
+        until = time.monotonic() + seconds
+        total = 0
+        while True:
+            wait = seconds_to_next_due()
+            if wait <= 0:
+                total += work()
+                wait = _SHORTEST_WAIT
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            threading.Event().wait(min(max(wait, _SHORTEST_WAIT), LONGEST_WAIT, left))
+        note_done(duty)
+        return total
 
 
 def note_done(*duties: str) -> None:

@@ -78,6 +78,7 @@ _HEADERS = (
 # The headings of the documentation page, by the start of an operation's path.
 _TAGS = {
     "/services/agent-jobs": "Jobs",
+    "/services/agent-schedules": "Schedules",
     "/services/approvals": "Jobs",
     "/services/activities": "Activities",
     "/services/organizations": "Catalogue",

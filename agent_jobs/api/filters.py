@@ -1,5 +1,6 @@
 """The filters of lists, one line each. A new one needs a row in the filter test, and an index if it is used often."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from django.db.models import Q
 from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
 from agent_jobs.api.parsing import Param, day_param, one_of, text, time_param, until_param, whole
-from agent_jobs.reads import job_words
+from agent_jobs.reads import job_words, schedule_rows
 from agent_jobs.reads.queries import APPROVAL_STATUSES, WEBHOOK_DELIVERY_STATUSES
 from agent_jobs.specs import PRIORITIES
 from agent_jobs.states import ActivityStatus, JobStatus, SourceType, WaitingFor
@@ -118,6 +119,17 @@ class _ByWords(By):
         return job_words.matching(rows, value) if value else rows
 
 
+class With(By):
+    """Filters by a function of the rows and the value."""
+
+    def __init__(self, param: Param, narrow: Callable[[Any, Any], Any]) -> None:
+        super().__init__(param)
+        self.narrow = narrow
+
+    def filter(self, rows: Any, value: Any) -> Any:
+        return rows if value is None else self.narrow(rows, value)
+
+
 class JobFilters(FilterSet):  # type: ignore[misc]
     status = By(STATUSES, lookup="in")
     scheduled_at = By(time_param("Due at exactly this time."))
@@ -150,6 +162,22 @@ class JobFilters(FilterSet):  # type: ignore[misc]
         )
     )
     replay_of = By(Param(_job_id, "Replays of this job.", {"type": "string", "format": "uuid"}))
+
+
+class ScheduleFilters(FilterSet):  # type: ignore[misc]
+    status = With(one_of(*schedule_rows.STATUSES, about="`completed`: no firing is left."), schedule_rows.with_status)
+    tag = With(text(160, about="With this tag."), schedule_rows.with_tag)
+    job_type_id = By(text(128, about="Of jobs of this type."), "job_type_key")
+    key = By(text(about="With this key."))
+    runner = By(text(32, about="Of jobs of this runner."))
+    q = By(text(about="With this text in the name, in any case."), "name", "icontains")
+
+
+class FiringFilters(FilterSet):  # type: ignore[misc]
+    outcome = By(one_of(*schedule_rows.OUTCOMES))
+    kind = By(one_of(*schedule_rows.KINDS))
+    fire_at_gte = By(time_param("At this time or later."), "fire_at", "gte")
+    fire_at_lte = By(until_param("At this time or before."), "fire_at", "lte")
 
 
 class ActivityFilters(FilterSet):  # type: ignore[misc]

@@ -25,6 +25,9 @@ from agent_jobs.api import (
     jobs,
     metrics,
     model_keys,
+    schedule_actions,
+    schedule_history,
+    schedules,
     tool_secrets,
     usage,
     webhook_endpoints,
@@ -63,6 +66,26 @@ def _webhooks(prefix: str, **kwargs: Any) -> list[URLPattern]:
     ]
 
 
+def _schedules(prefix: str, **kwargs: Any) -> list[URLPattern]:
+    one = f"{prefix}/<str:schedule_id>"
+    return [
+        path(prefix, schedules.Schedules.as_view(**kwargs)),
+        path(f"{prefix}/preview", schedule_history.PreviewSchedule.as_view(**kwargs)),
+        path(f"{prefix}/by-key/<path:key>", schedules.ScheduleByKey.as_view(**kwargs)),
+        path(one, schedules.ScheduleDetail.as_view(**kwargs)),
+        path(f"{one}/pause", schedule_actions.PauseSchedule.as_view(**kwargs)),
+        path(f"{one}/resume", schedule_actions.ResumeSchedule.as_view(**kwargs)),
+        path(f"{one}/run", schedule_actions.RunSchedule.as_view(**kwargs)),
+        path(f"{one}/backfill", schedule_actions.BackfillSchedule.as_view(**kwargs)),
+        path(f"{one}/next", schedule_history.NextFirings.as_view(**kwargs)),
+        path(f"{one}/jobs", schedule_history.ScheduleJobs.as_view(**kwargs)),
+        path(f"{one}/firings", schedule_history.ScheduleFirings.as_view(**kwargs)),
+        path(f"{one}/versions", schedule_history.ScheduleVersions.as_view(**kwargs)),
+        path(f"{one}/versions/<str:number>", schedule_history.ScheduleVersionDetail.as_view(**kwargs)),
+        path(f"{one}/rollback/<str:number>", schedule_actions.RollBackSchedule.as_view(**kwargs)),
+    ]
+
+
 def _services(**kwargs: Any) -> list[URLPattern]:
     return [
         path("agent-jobs", jobs.Jobs.as_view(**kwargs)),
@@ -75,6 +98,7 @@ def _services(**kwargs: Any) -> list[URLPattern]:
         path("agent-jobs/<str:job_id>/replay", job_repeats.Replay.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>/approvals", approvals.JobApprovals.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>/approvals/<str:approval_id>", approvals.JobApproval.as_view(**kwargs)),
+        *_schedules("agent-schedules", **kwargs),
         path("approvals", approvals.Approvals.as_view(**kwargs)),
         path("app-tokens", app_tokens.AppTokens.as_view(**kwargs)),
         path("app-tokens/<str:public_id>", app_tokens.AppTokenDetail.as_view(**kwargs)),

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from agent_jobs import duty_rounds
 from agent_jobs.audit import audit_log
 from agent_jobs.budgets import reservations
-from agent_jobs.duties import org_closing, promotion, pruning, recovery, webhook_sending
+from agent_jobs.duties import org_closing, promotion, pruning, recovery, schedule_firing, webhook_sending
 from agent_jobs.duty_rounds import Duty
+from agent_jobs.schedules import firing
 from agent_jobs.tenants import stored_bytes
 from channels_integration import inbound, outbox
 from infra import doorbell
@@ -27,6 +28,9 @@ def _ringing(work: Callable[[], int]) -> Callable[[], int]:
 
 DUTIES = (
     Duty("promote", promotion.serve_second, bell="promote", notes_itself=True),
+    Duty("fire", schedule_firing.serve_second, bell="fire", notes_itself=True),
+    Duty("release_firings", firing.release_queued, bell="sweep"),
+    Duty("refresh_zones", firing.refresh_zones, bell="refresh_zones", every=60.0, is_polled=False),
     Duty("take_back", _ringing(recovery.take_back_lost), bell="sweep", notes_itself=True),
     Duty("deadlines", _ringing(recovery.fail_overdue), bell="sweep"),
     Duty("reservations", reservations.expire_lost, bell="sweep"),

@@ -1,16 +1,8 @@
-"""Promotes and wakes jobs at the moment they fall due, for one second per call.
+"""Promotes and wakes jobs at the moment they fall due, for one second per call (`duty_rounds.serve_second`).
 
-Beat rings once a second; one pass per second would start jobs half a second late on average. So the duty runs for the
-whole second and sleeps until the next due time. It looks again at least every `_LONGEST_WAIT`, because a job that is
-due sooner may be posted meanwhile. One process at a time serves (`duty_rounds.alone`). This saves work; safety does not
-need it, because every statement is idempotent.
-
-The next doorbell arrives while the last call ends, perhaps in another process. That process waits a moment for the lock
-(`_HANDOVER_SECONDS`); otherwise no process would serve that second.
+Every statement is idempotent, so several processes at once do no harm.
 """
 
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from uuid import UUID
@@ -22,9 +14,6 @@ from agent_jobs.lifecycle import queues
 from infra import database
 from infra.quarantine import Quarantine
 
-_SHORTEST_WAIT = 0.01
-_LONGEST_WAIT = 0.1
-_HANDOVER_SECONDS = 0.15
 _failed: Quarantine[UUID] = Quarantine("promote")
 
 _NEXT_DUE = """
@@ -40,31 +29,14 @@ SELECT extract(epoch FROM min(at) - now())::float8 FROM (
 
 def serve_second(*, seconds: float = 1.0) -> int:
     """Promote and wake for `seconds`. Returns how many jobs became ready; 0 if another process serves."""
-    with duty_rounds.alone("promote", patience_seconds=_HANDOVER_SECONDS) as is_alone:
-        return _serve(seconds) if is_alone else 0
-
-
-def _serve(seconds: float) -> int:
-    until = time.monotonic() + seconds
-    ready = 0
-    while True:
-        wait = _seconds_to_next_due()
-        if wait <= 0:
-            ready += promote_and_wake()
-            wait = _SHORTEST_WAIT
-        left = until - time.monotonic()
-        if left <= 0:
-            break
-        threading.Event().wait(min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT, left))
-    duty_rounds.note_done("promote")
-    return ready
+    return duty_rounds.serve_second("promote", promote_and_wake, _seconds_to_next_due, seconds=seconds)
 
 
 def _seconds_to_next_due() -> float:
     with connection.cursor() as cursor:
         cursor.execute(_NEXT_DUE, {"failed": _failed.rows()})
         (seconds,) = cursor.fetchone()
-    return float(_LONGEST_WAIT if seconds is None else seconds)
+    return float(duty_rounds.LONGEST_WAIT if seconds is None else seconds)
 
 
 def promote_and_wake() -> int:

@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -122,10 +123,24 @@ class _Batch:
         return not others.exists()
 
 
-def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
-    """The job of a spec, checked and admitted, and not stored yet."""
+def check(org_id: str, spec: JobSpec) -> JobType:
+    """Validate a job as `create` would, without storing it. Returns its job type. Raises what `create` raises."""
+    return _checked(_Batch(org_id), spec).job_type
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A valid spec with what it refers to. `config` is the spec's own with the job type's defaults."""
+
+    org: Org
+    job_type: JobType
+    runner: Runner
+    config: Mapping[str, Any]
+    prompt: str
+
+
+def _checked(batch: _Batch, spec: JobSpec) -> _Checked:
     org, job_type = batch.job_type(spec.job_type_id)
-    now = batch.now
     if job_type.runner not in runners.names():
         raise Conflict(
             f"this process does not know the runner {job_type.runner!r} of the job type, a newer release does",
@@ -137,6 +152,13 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
     batch.require_profile(config)
     prompt = "" if runner.work else config.get("start_prompt") or job_type.description or job_type.name
     _check(batch, spec, job_type, runner, config, prompt)
+    return _Checked(org, job_type, runner, config, prompt)
+
+
+def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
+    """The job of a spec, checked and admitted, and not stored yet."""
+    found, now = _checked(batch, spec), batch.now
+    org, job_type, runner, config, prompt = found.org, found.job_type, found.runner, found.config, found.prompt
     split = work.split(spec.work, runner.work) if runner.work else work.Work({}, {})
     channel = spec.channel or _NO_CHANNEL
     admission.admit_job(org)
@@ -161,7 +183,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
         channel_data=dict(channel.data),
         prompt=prompt,
         params=dict(spec.params),
-        config=config,
+        config=dict(config),
         agent=_agent(job_type),
         work=dict(split.shown),
         schedule_id=spec.schedule_id,

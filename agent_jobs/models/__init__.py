@@ -6,6 +6,7 @@ from agent_jobs.models.catalog import JobType, ModelKey, Profile
 from agent_jobs.models.jobs import Activity, Job, Message, Task
 from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org, PlaceHours, SavedView
 from agent_jobs.models.processes import DutyRun, WorkerProcess
+from agent_jobs.models.schedules import Schedule, ScheduleFiring, ScheduleVersion
 from agent_jobs.models.secrets import ToolSecret
 from agent_jobs.models.steps import Approval, Step
 from agent_jobs.models.webhooks import Announcement, WebhookDelivery, WebhookEndpoint
@@ -31,6 +32,9 @@ __all__ = [
     "Profile",
     "Reservation",
     "SavedView",
+    "Schedule",
+    "ScheduleFiring",
+    "ScheduleVersion",
     "Step",
     "Task",
     "ToolSecret",

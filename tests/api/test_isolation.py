@@ -26,6 +26,7 @@ from agent_jobs.catalog import model_keys
 from agent_jobs.hours import quiet_times
 from agent_jobs.hours.quiet_times import Place
 from agent_jobs.models import Approval, AuditEntry, Job, JobType, Message, Org, PlaceHours, Profile, Step
+from agent_jobs.schedules import editing, requested_runs
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
 from agent_jobs.tools import tool_secrets
@@ -42,6 +43,8 @@ ROLES = ("none", "READ", "WRITE", "ADMIN")
 HOOK = "http://127.0.0.1:9/in"
 OPEN_HOURS = {"time_zone": "UTC", "quiet": []}
 ENTRY = {"id": "new", "name": "New"}
+SCHEDULE = "agent-schedules/<str:schedule_id>"
+OF_SCHEDULE = "agent-schedules/{schedule}"
 
 
 # --- The rows --------------------------------------------------------------------------------------------------
@@ -55,10 +58,27 @@ class Row:
     by: str = "name"
     body: Callable[[dict[str, str]], dict[str, Any]] | None = None
     level: str = ""
+    writes: bool = True  # a POST that only asks leaves no entry
 
 
 def _hook(names):
     return {"platform": "webhook", "code": names["code"], "address": HOOK}
+
+
+def _schedule(names):
+    target = {"org_id": names["org"], "platform": "web", "code": "lobby"}
+    job = {"job_type_id": "greet", "target_channel": target, "params": {"name": "Ann"}}
+    return {"name": "New", "cron": "@daily", "job": job}
+
+
+def _stored_schedule(org_id):
+    body = _schedule({"org": org_id})
+    body["job"]["target_channel"].pop("org_id")
+    return body
+
+
+def _backfill(names):
+    return {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
 
 
 def _slack(names):
@@ -89,6 +109,28 @@ ROWS = {
     ("agent-jobs/<str:job_id>/approvals/<str:approval_id>", "POST"): Row(
         "agent-jobs/{parked}/approvals/{approval}", (200, 403, 404), "id", lambda names: {"decision": "approve"}
     ),
+    ("agent-schedules", "GET"): Row("agent-schedules", (200, 200, 200)),
+    ("agent-schedules", "POST"): Row("agent-schedules", (201, 404, 404), "org", _schedule),
+    ("agent-schedules/preview", "POST"): Row(
+        "agent-schedules/preview", (200, 200, 200), body=lambda names: {"cron": "@daily"}, writes=False
+    ),
+    ("agent-schedules/by-key/<path:key>", "PUT"): Row(
+        "agent-schedules/by-key/{code}", (201, 404, 404), "org", _schedule
+    ),
+    (SCHEDULE, "GET"): Row(OF_SCHEDULE, (200, 404, 404), "id"),
+    (SCHEDULE, "PUT"): Row(OF_SCHEDULE, (200, 404, 404), "id", lambda names: _schedule({"org": "acme"})),
+    (SCHEDULE, "PATCH"): Row(OF_SCHEDULE, (200, 404, 404), "id", lambda names: {"name": "New"}),
+    (SCHEDULE, "DELETE"): Row(OF_SCHEDULE, (200, 404, 404), "id"),
+    (f"{SCHEDULE}/pause", "POST"): Row(f"{OF_SCHEDULE}/pause", (200, 404, 404), "id"),
+    (f"{SCHEDULE}/resume", "POST"): Row(f"{OF_SCHEDULE}/resume", (200, 404, 404), "id"),
+    (f"{SCHEDULE}/run", "POST"): Row(f"{OF_SCHEDULE}/run", (200, 404, 404), "id"),
+    (f"{SCHEDULE}/backfill", "POST"): Row(f"{OF_SCHEDULE}/backfill", (200, 404, 404), "id", _backfill),
+    (f"{SCHEDULE}/next", "GET"): Row(f"{OF_SCHEDULE}/next", (200, 404, 404), "id"),
+    (f"{SCHEDULE}/jobs", "GET"): Row(f"{OF_SCHEDULE}/jobs", (200, 404, 404), "id"),
+    (f"{SCHEDULE}/firings", "GET"): Row(f"{OF_SCHEDULE}/firings", (200, 404, 404), "id"),
+    (f"{SCHEDULE}/versions", "GET"): Row(f"{OF_SCHEDULE}/versions", (200, 404, 404), "id"),
+    (f"{SCHEDULE}/versions/<str:number>", "GET"): Row(f"{OF_SCHEDULE}/versions/1", (200, 404, 404), "id"),
+    (f"{SCHEDULE}/rollback/<str:number>", "POST"): Row(f"{OF_SCHEDULE}/rollback/1", (200, 404, 404), "id"),
     ("approvals", "GET"): Row("approvals", (200, 200, 200)),
     ("activities", "GET"): Row("activities?org_id={org}", (200, 403, 403), "org"),
     ("usage", "GET"): Row("usage", (200, 200, 200)),
@@ -239,6 +281,7 @@ UNKNOWN = {
     "token": "ajt_live_0000000",
     "endpoint": "01930000-0000-7000-8000-000000000003",
     "delivery": "01930000-0000-7000-8000-000000000004",
+    "schedule": "01930000-0000-4000-8000-000000000003",
     "code": "nobodys",
     "team": "T0NOBODY",
 }
@@ -290,13 +333,19 @@ def populate(org_id, code, team):
     usage = {"job_id": job.pk, "job_type_key": canary, "config": {}, "request_bytes": 100, "max_output_tokens": 100}
     reservations.reserve(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))
     audit_log.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
+    schedule = editing.create(
+        org_id,
+        {**_stored_schedule(org_id), "name": canary, "annotations": {"a": canary}},
+        actor=Actor("user", canary, canary),
+    )
+    requested_runs.run_now(org_id, schedule.pk, actor=Actor("user", canary, canary))
     plain = factories.token(org_id, app=canary)
     endpoint, _ = endpoints.create(
         org_id, url=f"{HOOK}/{canary}", description=canary, actor=Actor("user", canary, canary)
     )
     delivery = endpoints.send_test(org_id, endpoint.pk, actor=Actor("user", canary))
     made = {"job": job, "ended": ended, "parked": parked, "approval": approval}
-    made |= {"endpoint": endpoint, "delivery": delivery}
+    made |= {"endpoint": endpoint, "delivery": delivery, "schedule": schedule}
     ids = {name: str(row.pk) for name, row in made.items()}
     return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team}, plain
 
@@ -411,7 +460,7 @@ def ask(world, prefix, row, method, role, whose):
     is_reach = may and (
         (row.by, whose) in REACHES or (row.by == "id" and whose == "unknown" and row.statuses[1] == 404)
     )
-    is_write = method != "GET" and status < 300
+    is_write = row.writes and method != "GET" and status < 300
     assert {org_id for org_id, _ in left} == ({"acme"} if is_write or is_reach else set()), "promise I18"
     assert (("acme", "access.denied") in left) == is_reach
     return response

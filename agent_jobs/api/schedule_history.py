@@ -1,0 +1,124 @@
+"""What a schedule did and will do: previews, jobs, firings and versions."""
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs.api import job_json, jobs, paging, parsing, schedule_shapes
+from agent_jobs.api.base import Asked
+from agent_jobs.api.docs import operation
+from agent_jobs.api.filters import FiringFilters, JobFilters
+from agent_jobs.api.job_docs import JobPage
+from agent_jobs.api.schedule_resource import ScheduleResource, previewed, version_number
+from agent_jobs.api.schedule_shapes import (
+    MOST_PREVIEWED,
+    FiringPage,
+    NewPreview,
+    PreviewItem,
+    PreviewRequest,
+    VersionItem,
+    VersionPage,
+)
+from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.reads import pages, queries, schedule_rows
+from agent_jobs.schedules import definition as definitions
+from agent_jobs.schedules import editing
+
+FIRING_SORTING = paging.Sorting("firings", {"fire_at": "fire_at"}, default="fire_at:desc")
+VERSION_SORTING = paging.Sorting("versions", {"number": "number"}, default="number:desc", key="number")
+NEXT_QUERY = {"count": parsing.whole(1, MOST_PREVIEWED, default=10, about="How many firings to show.")}
+
+
+class NextFirings(ScheduleResource):
+    @operation("schedules_next", "Preview firings", answers={200: PreviewItem}, refused=(404,), query=NEXT_QUERY)
+    def get(self, request: Request, schedule_id: str) -> Response:
+        asked = self.asked(query=NEXT_QUERY)
+        row = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
+        found = [] if row["is_paused"] else previewed(row, asked.query["count"])
+        describes = definitions.timing(row["definition"], anchor=row["created_at"]).rule.describe()
+        return Response({"data": {"describes": describes, "next_runs": found}, "meta": self.meta(row["id"])})
+
+
+class PreviewSchedule(ScheduleResource):
+    @operation(
+        "schedules_preview",
+        "Preview the firings of a timing that is not stored",
+        answers={200: NewPreview},
+        request=PreviewRequest,
+        description="Takes the timing of a schedule, and answers with its next firings, or with a 400 that says why"
+        " there are none.",
+    )
+    def post(self, request: Request) -> Response:
+        fields = dict(self.asked(body=PreviewRequest).body)
+        count, now = fields.pop("count", 10), schedule_rows.clock()
+        after = fields.pop("after", now)
+        definition = definitions.completed(fields)
+        if errors := definitions.problems(definition, now=now):
+            raise Invalid(*errors)
+        found = schedule_shapes.previewed(definition, anchor=now, after=after, count=count, key="")
+        if not found:
+            raise Invalid(FieldError(definitions.stated_timing(definition), "invalid_schedule", "never fires"))
+        describes = definitions.timing(definition, anchor=now).rule.describe()
+        return Response({"data": {"describes": describes, "next_runs": found}})
+
+
+class ScheduleJobs(ScheduleResource):
+    @operation(
+        "schedules_jobs",
+        "List the jobs of a schedule",
+        answers={200: JobPage},
+        refused=(404,),
+        query=jobs.SORTING.params(),
+        filtered=JobFilters,
+    )
+    def get(self, request: Request, schedule_id: str) -> Response:
+        found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
+        rows = schedule_rows.jobs(self.org_id, found["id"])
+        asked = self.asked(query=jobs.SORTING.params(), rows=rows, filtered=JobFilters)
+        page = self.listed(asked, jobs.SORTING)
+        listed, has_more = pages.page(asked.rows, page.window, queries.JOB_COLUMNS, more_bytes=queries.MORE_JOB_BYTES)
+        meta = {"org_id": self.org_id, **page.meta(listed, total=asked.rows.count(), has_more=has_more)}
+        return Response({"data": job_json.of(listed), "meta": meta})
+
+
+class ScheduleFirings(ScheduleResource):
+    @operation(
+        "schedules_firings",
+        "List the firings of a schedule",
+        answers={200: FiringPage},
+        refused=(404,),
+        query=FIRING_SORTING.params(),
+        filtered=FiringFilters,
+        description="Every time at which it was due, with what became of it, and the runs by hand.",
+    )
+    def get(self, request: Request, schedule_id: str) -> Response:
+        found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
+        rows = schedule_rows.firings(self.org_id, found["id"])
+        asked = self.asked(query=FIRING_SORTING.params(), rows=rows, filtered=FiringFilters)
+        return self.listed_rows(asked, FIRING_SORTING, schedule_rows.FIRING_COLUMNS, schedule_shapes.firing)
+
+
+class ScheduleVersions(ScheduleResource):
+    @operation(
+        "schedules_versions",
+        "List the versions of a schedule",
+        answers={200: VersionPage},
+        refused=(404,),
+        query=VERSION_SORTING.params(),
+    )
+    def get(self, request: Request, schedule_id: str) -> Response:
+        found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
+        asked = self.asked(query=VERSION_SORTING.params())
+        whole = Asked(asked.query, rows=schedule_rows.versions(self.org_id, found["id"]))
+        return self.listed_rows(whole, VERSION_SORTING, schedule_rows.VERSION_COLUMNS, schedule_shapes.version)
+
+
+class ScheduleVersionDetail(ScheduleResource):
+    @operation("schedules_version", "Get a version of a schedule", answers={200: VersionItem}, refused=(404,))
+    def get(self, request: Request, schedule_id: str, number: str) -> Response:
+        self.asked()
+        found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
+        rows = schedule_rows.versions(self.org_id, found["id"]).filter(number=version_number(number))
+        row = rows.values(*schedule_rows.VERSION_COLUMNS).first()
+        if row is None:
+            raise editing.version_not_found(number)
+        return Response({"data": schedule_shapes.version(row), "meta": self.meta(found["id"])})

@@ -1,0 +1,83 @@
+"""What the views of schedules share: reading ids and bodies, and the answer that shows one schedule."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from rest_framework.response import Response
+
+from agent_jobs.api import filters, paging, schedule_shapes
+from agent_jobs.api.base import Asked, Resource
+from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.reads import pages, schedule_rows
+
+_PREVIEWED_IN_ANSWERS = 5
+_VERSION = re.compile(r'(?:W/)?"?([0-9]{1,9})"?')
+
+
+class ScheduleResource(Resource):
+    def read_id(self, text: str) -> UUID:
+        try:
+            return filters.read_uuid(text)
+        except ValueError:
+            raise schedule_rows.not_found(text) from None
+
+    def item(self, schedule_id: UUID, *, status: int = 200) -> Response:
+        body, version = self.body(schedule_id)
+        response = Response(body, status=status)
+        response["ETag"] = f'"{version}"'
+        return response
+
+    def body(self, schedule_id: UUID) -> tuple[dict[str, Any], int]:
+        row = schedule_rows.schedule(self.org_id, schedule_id)
+        shown = schedule_shapes.shown(row, schedule_rows.last_firings(self.org_id, [schedule_id]).get(schedule_id))
+        if row["next_at"] is not None:
+            shown["next_runs"] = previewed(row, _PREVIEWED_IN_ANSWERS)
+        return {"data": shown, "meta": self.meta(schedule_id)}, row["version"]
+
+    def meta(self, schedule_id: UUID) -> dict[str, Any]:
+        return {"org_id": self.org_id, "id": str(schedule_id)}
+
+    def definition(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a body as a definition. The channel's `org_id` is checked and not kept."""
+        stated = {name: value for name, value in fields.items() if name not in ("key", "is_paused")}
+        if "job" in stated:
+            stated["job"] = self.job(stated["job"])
+        return stated
+
+    def job(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        channel = fields.get("target_channel")
+        if channel is None:
+            return dict(fields)
+        self.require_org(channel["org_id"])
+        return {**fields, "target_channel": {name: value for name, value in channel.items() if name != "org_id"}}
+
+    def wanted_version(self) -> int | None:
+        """The version of an If-Match header; None without one, or for `*`."""
+        text = self.request.META.get("HTTP_IF_MATCH", "*").strip()
+        if text == "*":
+            return None
+        found = _VERSION.fullmatch(text)
+        if found is None:
+            raise Invalid(FieldError("If-Match", "invalid", 'must be the ETag of an answer, such as "3", or *'))
+        return int(found[1])
+
+    def listed_rows(
+        self, asked: Asked, sorting: paging.Sorting, columns: tuple[str, ...], show: Callable[[Any], dict[str, Any]]
+    ) -> Response:
+        page = self.listed(asked, sorting)
+        rows, has_more = pages.page(asked.rows, page.window, columns)
+        meta = {"org_id": self.org_id, **page.meta(rows, total=asked.rows.count(), has_more=has_more)}
+        return Response({"data": [show(row) for row in rows], "meta": meta})
+
+
+def previewed(row: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    return schedule_shapes.previewed(
+        row["definition"], anchor=row["created_at"], after=schedule_rows.clock(), count=count, key=str(row["id"])
+    )
+
+
+def version_number(text: str) -> int:
+    """A version's number; 0, which no version has, for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0

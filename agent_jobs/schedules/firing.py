@@ -1,0 +1,262 @@
+"""Fires schedules: makes the jobs of the times that are due, and records what became of each.
+
+`fire_due` is the duty. It locks due schedules with SKIP LOCKED, so any number of processes may call it. A schedule that
+makes a batch fail is fired alone; if it fails again it is set aside, and the others go on.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Count, Exists, OuterRef, QuerySet
+
+from agent_jobs import jobs, recurrence, sealed_work
+from agent_jobs.errors import AgentJobsError, IllegalMove
+from agent_jobs.models import Job, Schedule, ScheduleFiring
+from agent_jobs.schedules import definition as definitions
+from agent_jobs.schedules import planning
+from agent_jobs.schedules.planning import Planned
+from agent_jobs.specs import Actor, JobSpec
+from agent_jobs.states import TERMINAL, JobStatus
+from infra import database, prepared_sql
+from infra.quarantine import Quarantine
+
+BATCH = 200
+_ACTIVE = [str(status) for status in JobStatus if status not in TERMINAL]
+_TIMER = Actor("system", "schedules")
+_failed: Quarantine[UUID] = Quarantine("fire_schedules")
+_OUTCOMES = {"run": ScheduleFiring.Outcome.STARTED, "replace": ScheduleFiring.Outcome.STARTED}
+
+
+@dataclass(slots=True)
+class _Due:
+    """A locked schedule with the outcome of each of its due times."""
+
+    schedule: Schedule
+    timing: definitions.Timing
+    plan: planning.Plan
+
+
+def fire_due(*, batch: int = BATCH) -> int:
+    """Fire up to `batch` due schedules in one transaction. Returns how many. Safe to run concurrently."""
+    due = Schedule.objects.filter(next_at__lte=_now()).exclude(pk__in=_failed.rows()).order_by("next_at")
+    return _without_failing_rows(due, fire, batch)
+
+
+def release_queued(*, batch: int = BATCH) -> int:
+    """Make the jobs of queued firings whose schedules have no unfinished job any more. Returns how many."""
+    active = Job.objects.filter(schedule_id=OuterRef("schedule_id"), status__in=_ACTIVE)
+    waiting = ScheduleFiring.objects.filter(~Exists(active), outcome=ScheduleFiring.Outcome.QUEUED)
+    ids = list(waiting.exclude(schedule_id__in=_failed.rows()).values_list("schedule_id", flat=True)[:batch])
+    return _without_failing_rows(Schedule.objects.filter(pk__in=ids), _release, batch) if ids else 0
+
+
+def refresh_zones(*, batch: int = 500) -> int:
+    """Compute next times again that an older release of the time zone database computed. Returns how many."""
+    now, release = _now(), recurrence.tz_version()
+    with transaction.atomic():
+        stale = Schedule.objects.filter(next_at__gt=now).exclude(tz_version=release)
+        found = list(stale.select_for_update(skip_locked=True, no_key=True)[:batch])
+        for schedule in found:
+            timing = definitions.timing(schedule.definition, anchor=schedule.created_at)
+            next_at = planning.next_time(timing, after=now)
+            Schedule.objects.filter(pk=schedule.pk).update(next_at=next_at, tz_version=release)
+    return len(found)
+
+
+def fire_locked(schedule: Schedule) -> None:
+    """Fire what is due of one schedule whose row the caller has locked, and set its `next_at`."""
+    if schedule.next_at is not None and schedule.next_at <= _now():
+        fire([schedule])
+
+
+def fire(locked: Sequence[Schedule]) -> int:
+    """Fire the due times of schedules whose rows are locked."""
+    now = _now()
+    active, queued = _active_jobs(locked), _queued(locked)
+    found = []
+    for schedule in locked:
+        assert schedule.next_at is not None
+        timing = definitions.timing(schedule.definition, anchor=schedule.created_at)
+        plan = planning.plan(
+            timing, next_at=schedule.next_at, now=now, active=active[schedule.pk], queued=queued[schedule.pk]
+        )
+        found.append(_Due(schedule, timing, plan))
+    record(
+        [(one.schedule, planned) for one in found for planned in one.plan.planned],
+        kind=ScheduleFiring.Kind.TIMER,
+        actor=_TIMER,
+    )
+    for one in found:
+        one.schedule.next_at = one.plan.next_at
+        one.schedule.tz_version = recurrence.tz_version()
+    Schedule.objects.bulk_update([one.schedule for one in found], ["next_at", "tz_version"])
+    return len(found)
+
+
+def record(
+    planned: Sequence[tuple[Schedule, Planned]],
+    *,
+    kind: ScheduleFiring.Kind,
+    actor: Actor,
+    overrides: Mapping[str, Any] | None = None,
+    is_due_now: bool = False,
+    raises: bool = False,
+) -> list[ScheduleFiring]:
+    """Make the jobs of planned firings and record all of them. A time that is recorded already is left out.
+
+    `overrides` are laid over the job's definition. `is_due_now`: the jobs start now and not at the firing's time.
+    `raises`: the error of a job that cannot be made is raised and not recorded.
+    """
+    if kind != ScheduleFiring.Kind.MANUAL:
+        planned = _unrecorded(planned)
+    firings = []
+    by_org: dict[str, list[tuple[ScheduleFiring, JobSpec]]] = defaultdict(list)
+    for schedule, one in planned:
+        firing = ScheduleFiring(
+            org_id=schedule.org_id,
+            schedule=schedule,
+            fire_at=one.fire_at,
+            kind=kind,
+            outcome=_OUTCOMES.get(one.outcome, one.outcome),
+            reason=one.reason,
+        )
+        firings.append(firing)
+        if one.outcome == "replace":
+            _cancel_active(schedule, one.fire_at)
+        if one.makes_job:
+            by_org[schedule.org_id].append((firing, _spec(schedule, one.fire_at, overrides or {}, is_due_now)))
+    for org_id, made in by_org.items():
+        for (firing, _), job in zip(
+            made, jobs.create_many(org_id, [spec for _, spec in made], actor=actor), strict=True
+        ):
+            if isinstance(job, AgentJobsError):
+                if raises:
+                    raise job
+                firing.outcome, firing.reason = ScheduleFiring.Outcome.FAILED, f"{job.code}: {job.message}"[:1_000]
+            else:
+                firing.job_id = job.pk
+    ScheduleFiring.objects.bulk_create(firings)
+    return firings
+
+
+def active_jobs(schedule: Schedule) -> int:
+    return _active_jobs([schedule])[schedule.pk]
+
+
+def queued_firings(schedule: Schedule) -> int:
+    return _queued([schedule])[schedule.pk]
+
+
+def secrets_of(schedule: Schedule) -> dict[str, str]:
+    """The secrets of its job's work. Raises SealingError."""
+    return sealed_work.opened(
+        schedule.sealed_work, org_id=schedule.org_id, table=Schedule._meta.db_table, key=str(schedule.pk)
+    )
+
+
+def _spec(schedule: Schedule, fire_at: datetime, overrides: Mapping[str, Any], is_due_now: bool) -> JobSpec:
+    definition = schedule.definition
+    secrets = secrets_of(schedule)
+    if overrides:
+        definition = {**definition, "job": _laid_over(definition["job"], overrides)}
+    jitter = definition["jitter_seconds"]
+    due_at = (
+        recurrence.jittered(fire_at, key=str(schedule.pk), max_seconds=jitter) if jitter and not is_due_now else None
+    )
+    return definitions.job_spec(definition, secrets, schedule=schedule, fire_at=fire_at, due_at=due_at)
+
+
+def _laid_over(job: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Objects key by key; None removes a key."""
+    laid = dict(job)
+    for name, value in overrides.items():
+        laid[name] = {**job.get(name, {}), **value} if name in ("params", "config", "work") else value
+        if isinstance(laid[name], dict):
+            laid[name] = {key: inner for key, inner in laid[name].items() if inner is not None}
+    return laid
+
+
+def _unrecorded(planned: Sequence[tuple[Schedule, Planned]]) -> list[tuple[Schedule, Planned]]:
+    """Those whose time has no firing yet. The schedules' rows are locked, so nobody adds one meanwhile."""
+    if not planned:
+        return []
+    known = set(
+        ScheduleFiring.objects.filter(
+            schedule__in={schedule.pk for schedule, _ in planned},
+            fire_at__range=(min(one.fire_at for _, one in planned), max(one.fire_at for _, one in planned)),
+        )
+        .exclude(kind=ScheduleFiring.Kind.MANUAL)
+        .values_list("schedule_id", "fire_at")
+    )
+    return [(schedule, one) for schedule, one in planned if (schedule.pk, one.fire_at) not in known]
+
+
+def _cancel_active(schedule: Schedule, fire_at: datetime) -> None:
+    unfinished = Job.objects.filter(schedule_id=schedule.pk, org_id=schedule.org_id, status__in=_ACTIVE)
+    for job_id in unfinished.values_list("pk", flat=True):
+        reason = f"replaced by the firing at {fire_at:%Y-%m-%dT%H:%M:%SZ}"
+        try:
+            jobs.cancel(schedule.org_id, job_id, actor=_TIMER, reason=reason)
+        except IllegalMove:  # it ended meanwhile
+            continue
+
+
+def _release(locked: Sequence[Schedule]) -> int:
+    released = 0
+    for schedule in locked:
+        firing = (
+            ScheduleFiring.objects.filter(schedule=schedule, outcome=ScheduleFiring.Outcome.QUEUED)
+            .order_by("fire_at")
+            .first()
+        )
+        if firing is None or active_jobs(schedule):
+            continue
+        (job,) = jobs.create_many(schedule.org_id, [_spec(schedule, firing.fire_at, {}, is_due_now=True)], actor=_TIMER)
+        if isinstance(job, AgentJobsError):
+            firing.outcome, firing.reason = ScheduleFiring.Outcome.FAILED, f"{job.code}: {job.message}"[:1_000]
+        else:
+            firing.outcome, firing.job_id = ScheduleFiring.Outcome.STARTED, job.pk
+        firing.save(update_fields=["outcome", "reason", "job_id"])
+        released += 1
+    return released
+
+
+def _active_jobs(schedules: Sequence[Schedule]) -> dict[UUID, int]:
+    active = Job.objects.filter(schedule_id__in=[one.pk for one in schedules], status__in=_ACTIVE)
+    return defaultdict(int, active.order_by().values_list("schedule_id").annotate(Count("pk")))
+
+
+def _queued(schedules: Sequence[Schedule]) -> dict[UUID, int]:
+    queued = ScheduleFiring.objects.filter(
+        schedule_id__in=[one.pk for one in schedules], outcome=ScheduleFiring.Outcome.QUEUED
+    )
+    return defaultdict(int, queued.order_by().values_list("schedule_id").annotate(Count("pk")))
+
+
+def _without_failing_rows(due: QuerySet[Schedule], work: Callable[[Sequence[Schedule]], int], batch: int) -> int:
+    """Work on the locked rows of `due` in one transaction; if that fails, on each in a transaction of its own."""
+    try:
+        with transaction.atomic():
+            locked = list(due.select_for_update(skip_locked=True, no_key=True)[:batch])
+            return work(locked) if locked else 0
+    except database.Error as error:
+        if database.is_unavailable(error) and not database.is_of_one_statement(error):
+            raise
+    except Exception:  # noqa: S110 - each row is tried alone, where its error is logged
+        pass
+    done = 0
+    for schedule_id in due.values_list("pk", flat=True)[:batch]:
+        with _failed.row(schedule_id), transaction.atomic():
+            locked = list(due.filter(pk=schedule_id).select_for_update(skip_locked=True, no_key=True))
+            done += work(locked) if locked else 0
+    return done
+
+
+def _now() -> datetime:
+    now: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
+    return now

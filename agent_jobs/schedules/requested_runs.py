@@ -1,0 +1,117 @@
+"""Runs that somebody asks for: one now, or those of a range of past times."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from agent_jobs import recurrence
+from agent_jobs.audit import audit_log
+from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.models import ScheduleFiring
+from agent_jobs.schedules import definition as definitions
+from agent_jobs.schedules import editing, firing, planning
+from agent_jobs.schedules.definition import Overlap
+from agent_jobs.specs import Actor
+from infra import prepared_sql
+
+MOST_BACKFILLED = 1_000
+_OVERRIDABLE = ("params", "config", "work", "tags", "priority", "target_channel", "outcome_channel")
+
+
+def run_now(
+    org_id: str,
+    schedule_id: UUID,
+    *,
+    actor: Actor,
+    overrides: Mapping[str, Any] | None = None,
+    overlap: Overlap = Overlap.ALLOW,
+) -> ScheduleFiring:
+    """Make a job now, also while the schedule is paused or completed. The next firing stays as it is.
+
+    `overrides` are laid over `params`, `config` and `work` key by key, and replace the other fields of the job.
+    `overlap` is the policy for this run; the schedule's own is for its timer. Raises NotFound, and what creating the
+    job raises: a run by hand that makes no job is an error of its request.
+    """
+    with transaction.atomic():
+        schedule = editing.locked(org_id, schedule_id)
+        (now,) = prepared_sql.first("SELECT statement_timestamp()")
+        (planned,) = planning.by_overlap(
+            overlap, [now], active=firing.active_jobs(schedule), queued=firing.queued_firings(schedule)
+        )
+        (made,) = firing.record(
+            [(schedule, planned)],
+            kind=ScheduleFiring.Kind.MANUAL,
+            actor=actor,
+            overrides=overrides,
+            is_due_now=True,
+            raises=True,
+        )
+        told = {"outcome": made.outcome, "job_id": str(made.job_id or "")}
+        audit_log.record(org_id, "schedule.run", "schedule", str(schedule.pk), actor=actor, after=told)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """The times of a range, oldest first, and the firings made for them: none in a dry run.
+
+    `skipped` counts the times that have a firing already.
+    """
+
+    times: tuple[datetime, ...]
+    skipped: int
+    firings: tuple[ScheduleFiring, ...] = ()
+
+
+def backfill(
+    org_id: str,
+    schedule_id: UUID,
+    *,
+    start: datetime,
+    end: datetime,
+    actor: Actor,
+    overlap: Overlap = Overlap.ALLOW,
+    is_dry_run: bool = False,
+) -> Backfill:
+    """Make the jobs of the times from `start` to `end`, both included, that have no firing. All of them start now.
+
+    `starts_at`, `ends_at` and pauses of the schedule hold. Raises NotFound, and Invalid for an end in the future or for
+    more than MOST_BACKFILLED times.
+    """
+    with transaction.atomic():
+        schedule = editing.locked(org_id, schedule_id)
+        (now,) = prepared_sql.first("SELECT statement_timestamp()")
+        if end < start:
+            raise Invalid(FieldError("end", "invalid", "is before start"))
+        if end > now:
+            raise Invalid(FieldError("end", "invalid", "is in the future: a schedule fires by itself then"))
+        firing.fire_locked(schedule)
+        timing = definitions.timing(schedule.definition, anchor=schedule.created_at)
+        before = start - planning.MICROSECOND
+        found = recurrence.within(timing.rule, timing.bounds, after=before, limit=MOST_BACKFILLED + 1)
+        times = [one.at for one in found if one.at <= end]
+        if len(times) > MOST_BACKFILLED:
+            message = f"the range has more than {MOST_BACKFILLED:,} firings, which is the limit of one request"
+            raise Invalid(FieldError("end", "too_many", message))
+        known = set(
+            ScheduleFiring.objects.filter(schedule=schedule, fire_at__in=times)
+            .exclude(kind=ScheduleFiring.Kind.MANUAL)
+            .values_list("fire_at", flat=True)
+        )
+        missing = tuple(at for at in times if at not in known)
+        if is_dry_run:
+            return Backfill(missing, len(known))
+        planned = planning.by_overlap(
+            overlap, missing, active=firing.active_jobs(schedule), queued=firing.queued_firings(schedule)
+        )
+        made = firing.record(
+            [(schedule, one) for one in planned], kind=ScheduleFiring.Kind.BACKFILL, actor=actor, is_due_now=True
+        )
+        schedule.save(update_fields=["next_at", "tz_version"])
+        told = {"start": start.isoformat(), "end": end.isoformat(), "firings": len(made)}
+        audit_log.record(org_id, "schedule.backfilled", "schedule", str(schedule.pk), actor=actor, after=told)
+        return Backfill(missing, len(known), tuple(made))

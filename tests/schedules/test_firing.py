@@ -1,0 +1,231 @@
+"""What becomes of each firing: jobs, overlaps, misfires, jitter, faults and races."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+
+from agent_jobs.models import Job, Schedule, ScheduleFiring
+from agent_jobs.schedules import editing, firing
+from agent_jobs.specs import Actor
+from agent_jobs.states import JobStatus
+from tests import rows
+from tests.schedules.conftest import BASE, due, make
+
+TESTER = Actor("system", "test")
+pytestmark = pytest.mark.django_db
+
+
+def outcomes(schedule_id):
+    found = ScheduleFiring.objects.filter(schedule_id=schedule_id).order_by("fire_at", "id")
+    return [one.outcome for one in found]
+
+
+def end(job, status=JobStatus.COMPLETED):
+    Job.objects.filter(pk=job.pk).update(status=status, finished_at=datetime.now(UTC), queue_at=None, lease_until=None)
+
+
+def test_a_due_schedule_makes_one_job_and_moves_on(acme):
+    found = make(acme, every_seconds=3600, cron=None)
+    at = due(found)
+    Schedule.objects.filter(pk=found).update(created_at=at)  # intervals count from here
+
+    assert firing.fire_due() == 1
+    assert firing.fire_due() == 0
+
+    job = Job.objects.get()
+    assert (job.status, job.fire_at, str(job.schedule_id)) == (JobStatus.WAITING, at, found)
+    schedule = Schedule.objects.get()
+    assert schedule.next_at == at + timedelta(hours=1)
+    assert outcomes(found) == ["started"]
+
+
+def test_a_one_off_schedule_is_completed_after_its_time(acme):
+    ahead = f"{datetime.now(UTC) + timedelta(hours=1):%FT%TZ}"
+    found = make(acme, cron=None, run_at=ahead)
+    at = datetime.now(UTC).replace(microsecond=0)
+    definition = {**Schedule.objects.get().definition, "run_at": at.isoformat()}
+    Schedule.objects.filter(pk=found).update(next_at=at, definition=definition)
+    firing.fire_due()
+    assert Job.objects.count() == 1
+    assert acme.get(f"{BASE}/{found}").json()["data"]["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("overlap", "expected", "jobs"),
+    [
+        ("allow", ["started", "started", "started"], 3),
+        ("forbid", ["started", "skipped", "skipped"], 1),
+        ("replace", ["started", "started", "started"], 3),
+        ("queue_one", ["started", "queued", "skipped"], 1),
+    ],
+)
+def test_the_overlap_policy_decides_while_a_job_has_not_ended(acme, overlap, expected, jobs):
+    found = make(acme, every_seconds=1, cron=None, overlap=overlap)
+    Schedule.objects.filter(pk=found).update(created_at=datetime.now(UTC).replace(microsecond=0) - timedelta(days=1))
+    for ago in (30, 20, 10):
+        at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=ago)
+        ends_at = at.isoformat()
+        definition = {**Schedule.objects.get().definition, "ends_at": ends_at}
+        Schedule.objects.filter(pk=found).update(next_at=at, definition=definition)
+        firing.fire_due()
+    assert outcomes(found) == expected
+    assert Job.objects.count() == jobs
+    alive = Job.objects.exclude(status=JobStatus.CANCELED).count()
+    assert alive == (1 if overlap == "replace" else jobs)
+
+
+def test_a_queued_firing_runs_when_the_job_before_it_has_ended(acme):
+    found = make(acme, overlap="queue_one")
+    acme.post(f"{BASE}/{found}/run", None)
+    (first,) = Job.objects.all()
+    due(found)
+    firing.fire_due()
+    assert firing.release_queued() == 0
+
+    end(first)
+
+    assert firing.release_queued() == 1
+    assert firing.release_queued() == 0
+    assert Job.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("skip", ["misfired", "misfired", "misfired"]),
+        ("run_once", ["misfired", "misfired", "started"]),
+        ("run_all", ["started", "started", "started"]),
+    ],
+)
+def test_the_misfire_policy_decides_after_an_hour_without_beats(acme, policy, expected):
+    found = make(acme, every_seconds=1200, cron=None, misfire={"policy": policy})
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=3 * 1200 - 600)
+    Schedule.objects.filter(pk=found).update(created_at=start, next_at=start)
+    firing.fire_due()
+    assert outcomes(found) == expected
+    assert Schedule.objects.get().next_at == start + timedelta(seconds=3600)
+
+
+def test_more_missed_firings_than_are_looked_at_leave_one_run_and_a_record(acme):
+    found = make(acme, every_seconds=1, cron=None, misfire={"policy": "run_all", "max_runs": 3})
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=10_000)
+    Schedule.objects.filter(pk=found).update(created_at=start, next_at=start)
+    firing.fire_due()
+    first = ScheduleFiring.objects.order_by("fire_at").first()
+    assert (first.outcome, first.fire_at) == ("misfired", start)
+    assert "5,000" in first.reason
+    assert Job.objects.count() == 1
+    assert Schedule.objects.get().next_at > datetime.now(UTC) - timedelta(seconds=2)
+
+
+def test_the_jitter_delays_the_job_and_not_the_firing(acme):
+    found = make(acme, every_seconds=3600, cron=None, jitter_seconds=86_400)
+    at = due(found)
+    firing.fire_due()
+    job = Job.objects.get()
+    assert job.fire_at == at
+    assert at <= job.scheduled_at < at + timedelta(days=1)
+    assert job.status == (JobStatus.SCHEDULED if job.scheduled_at > job.created_at else JobStatus.WAITING)
+
+
+def test_a_job_that_cannot_be_made_is_a_failed_firing(acme):
+    found = make(acme)
+    rows.job_type().__class__.objects.update(active=False)
+    due(found)
+    firing.fire_due()
+    record = ScheduleFiring.objects.get()
+    assert (record.outcome, record.reason.split(":")[0]) == ("failed", "job_type_not_found")
+    assert Schedule.objects.get().next_at > datetime.now(UTC)
+
+
+def test_a_schedule_that_cannot_be_read_does_not_stop_the_others(acme):
+    broken, sound = make(acme), make(acme)
+    definition = Schedule.objects.get(pk=broken).definition
+    Schedule.objects.filter(pk=broken).update(definition={**definition, "overlap": "of a newer release"})
+    due(broken, ago=timedelta(seconds=5))
+    due(sound)
+    firing.fire_due()
+    assert [str(job.schedule_id) for job in Job.objects.all()] == [sound]
+    assert firing.fire_due() == 0
+
+
+def test_a_change_in_the_moment_of_a_firing_does_not_lose_it(acme):
+    found = make(acme)
+    at = due(found)
+    acme.patch(f"{BASE}/{found}", {"cron": "@yearly"})
+    assert [one.fire_at for one in ScheduleFiring.objects.all()] == [at]
+    due(found, ago=timedelta(seconds=9))
+    acme.post(f"{BASE}/{found}/pause", None)
+    assert ScheduleFiring.objects.count() == 2
+    assert firing.fire_due() == 0
+
+
+def test_next_times_of_an_older_time_zone_database_are_computed_again(acme):
+    found = make(acme)
+    right = Schedule.objects.get().next_at
+    Schedule.objects.filter(pk=found).update(next_at=right + timedelta(minutes=30), tz_version="2001a")
+    assert firing.refresh_zones() == 1
+    assert Schedule.objects.get().next_at == right
+    assert firing.refresh_zones() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_beats_make_one_job_for_each_time(acme):
+    ids = [make(acme, name=f"Schedule {number}") for number in range(20)]
+    for found in ids:
+        due(found)
+    barrier = threading.Barrier(6)
+
+    def fire():
+        barrier.wait()
+        try:
+            while firing.fire_due(batch=3):
+                pass
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=fire) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(str(job.schedule_id) for job in Job.objects.all()) == sorted(ids)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("change", ["pause", "edit", "delete"])
+def test_a_change_races_with_the_firing_and_the_time_fires_at_most_once(acme, change):
+    for _ in range(5):
+        found = make(acme)
+        due(found)
+        barrier = threading.Barrier(2)
+
+        def changed(found=found, barrier=barrier):
+            barrier.wait()
+            try:
+                if change == "pause":
+                    editing.pause("acme", found, actor=TESTER)
+                elif change == "edit":
+                    editing.change("acme", found, {"cron": "@yearly"}, actor=TESTER)
+                else:
+                    editing.delete("acme", found, actor=TESTER)
+            finally:
+                connection.close()
+
+        def fired(barrier=barrier):
+            barrier.wait()
+            try:
+                firing.fire_due()
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=changed), threading.Thread(target=fired)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        firing.fire_due()
+        made = Job.objects.filter(schedule_id=found).count()
+        assert made <= 1 if change == "delete" else made == 1
