@@ -1,4 +1,4 @@
-"""Cancels or retries many jobs: first a question that says exactly what it will hit, then the action.
+"""Cancels or retries many jobs: first a question that states which jobs it concerns, then the action.
 
 `scope=ids` means the selected jobs, `scope=filter` all that match the filters in `query`. An action without a selection
 and without a filter does not exist.

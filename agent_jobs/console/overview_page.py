@@ -1,4 +1,4 @@
-"""The overview."""
+"""The console's first page: leads to the jobs."""
 
 from django.http import HttpResponse
 

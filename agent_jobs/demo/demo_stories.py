@@ -122,7 +122,7 @@ def standup(rec: Recorder, kind: DemoType) -> None:
 
 
 def report(rec: Recorder, kind: DemoType) -> None:
-    """Many quick steps; a tool that does not answer ends it after four attempts."""
+    """A report in many quick steps. Some fail after four attempts, because a tool does not answer."""
     rng, region = rec.rng, str(rec.job.params["region"])
     rec.begin()
     rec.say(f"I am preparing the {region} report.")

@@ -85,8 +85,9 @@ def decide(hours: Hours, *, now: datetime, rng: random.Random) -> Deferred | Non
 
 
 def put_off_deadline(job: Job) -> bool:
-    """Whether a job whose deadline came still has open time; if so, moves the deadline. The caller holds the job's row
-    lock.
+    """Move the deadline of an overdue job that still has open time. Returns whether it moved.
+
+    The caller holds the job's row lock.
     """
     if job.config.get("count_quiet_hours") is not False or not quiet_times.has_any(job.org_id):
         return False

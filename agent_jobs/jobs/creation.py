@@ -48,7 +48,7 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
 def create_many(
     org_id: str, specs: Sequence[JobSpec], *, actor: Actor, rng: random.Random = _CHANCE
 ) -> list[Job | AgentJobsError]:
-    """Store the valid ones of these jobs in one transaction, in a constant number of statements for each job type.
+    """Store those of the jobs that are valid in one transaction, in a constant number of statements for each job type.
 
     The result has, for each spec, its job or the error that `create` would raise. A caller that wants all or none
     raises within its own transaction.

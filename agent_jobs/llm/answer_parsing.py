@@ -38,7 +38,7 @@ _CALL_AGAIN = "Call it again with sound JSON."
 
 
 class Stop(StrEnum):
-    """Why the model stopped."""
+    """The reason why the model stopped."""
 
     END = "end"
     CUT = "cut"  # at the limit of its output

@@ -85,7 +85,7 @@ def call_alone(runner: Runner, given: Any, *, seconds: float, take: Callable[[Ru
         return outcome
     is_signal = process.returncode < 0
     how = signal.Signals(-process.returncode).name if is_signal else f"exit code {process.returncode}"
-    log.error("the %s runner's own process died: %s", runner.name, how)
+    log.error("the separate process of the %s runner died: %s", runner.name, how)
     return Failed("worker_lost", f"its worker died again, this time in a process of its own ({how})")
 
 

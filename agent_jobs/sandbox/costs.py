@@ -279,7 +279,7 @@ def _plain_size(value: Any) -> int:
 
 def _bounded(cost: Cost) -> Cost:
     if cost.size > MAX_SIZE:
-        raise Unacceptable(f"is too large: written out it has over {MAX_SIZE:,} parts")
+        raise Unacceptable(f"is too large: with its references expanded it has over {MAX_SIZE:,} parts")
     if cost.plain > MAX_PLAIN:
-        raise Unacceptable(f"is too large: written out its enum and const have over {MAX_PLAIN:,} values")
+        raise Unacceptable(f"is too large: its enum and const, expanded, have over {MAX_PLAIN:,} values")
     return cost

@@ -94,7 +94,7 @@ class CommandSpec:
         total = sum(_checked_bytes("argv", argument) for argument in self.argv) + _checked_bytes("shell", self.shell)
         for name, value in self.environment.items():
             if not name or "=" in name or len(name) > KIB:
-                raise InvalidCommandError("environment", f"{name[:100]!r} is no name of a variable")
+                raise InvalidCommandError("environment", f"{name[:100]!r} is not a variable name")
             total += _checked_bytes("environment", f"{name}={value}")
         if total > MAX_TOTAL_BYTES:
             raise InvalidCommandError("argv", f"arguments and environment exceed {MAX_TOTAL_BYTES} bytes")

@@ -33,7 +33,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """`reason` is a sentence for people if `ok` is false."""
+    """Whether commands of one mode can run here. `reason` is a sentence for people if they cannot (`ok` is false)."""
 
     ok: bool
     reason: str = ""
