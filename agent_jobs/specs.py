@@ -51,7 +51,8 @@ class JobSpec:
     """A requested job. `config` holds only what the client sent; the job type's defaults are added later.
 
     `work` has its secrets in clear. `id` is drawn where it is None. `schedule_id` and `fire_at` name the
-    firing that makes the job.
+    firing that makes the job. `outcome_channel` is {"platform", "code", "type", "data", "template"}, the last three
+    optional; empty: nobody is told the outcome.
     """
 
     job_type_id: str
@@ -65,6 +66,7 @@ class JobSpec:
     token_pk: int | None = None
     replay_of: UUID | None = None
     work: Mapping[str, Any] = field(default_factory=dict)
+    outcome_channel: Mapping[str, Any] = field(default_factory=dict)
     id: UUID | None = None
     schedule_id: UUID | None = None
     fire_at: datetime | None = None

@@ -88,6 +88,7 @@ class JobSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(), help_text="The notes of the last 100 activities that have one, oldest first."
     )
     activities_count = serializers.IntegerField()
+    outcome_channel = serializers.DictField(required=False, help_text="The channel that is told the outcome.")
     work = serializers.DictField(
         required=False, help_text="What the job does, where its runner has no agent. Secrets are shown as `******`."
     )

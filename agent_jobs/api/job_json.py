@@ -119,6 +119,7 @@ def _answer(
         "replay_of": str(row["replay_of"]) if row["replay_of"] else None,
         "retry_count": row["retry_count"] or None,
         "work": row["work"] or None,
+        "outcome_channel": row["outcome_channel"],
         "schedule_id": str(row["schedule_id"]) if row["schedule_id"] else None,
         "fire_at": stamp_or_none(row["fire_at"]),
     }

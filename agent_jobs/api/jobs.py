@@ -20,6 +20,7 @@ from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import explanations, pages, queries, statistics
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec
 from agent_jobs.states import TERMINAL
+from agent_jobs.webhooks import outcome_messages
 
 SORTING = paging.Sorting(
     "jobs",
@@ -91,12 +92,28 @@ class TargetChannel(StrictSerializer):
     data = Object(required=False)  # type: ignore[assignment]
 
 
+class OutcomeChannel(StrictSerializer):
+    """The channel that gets one message when the job has ended, whatever the end."""
+
+    platform = Text(max_length=32)
+    code = Text()
+    type = Name(max_length=64, required=False)
+    data = Object(required=False)  # type: ignore[assignment]
+    template = Text(
+        max_length=outcome_messages.MAX_TEMPLATE,
+        required=False,
+        help_text="The text, as a template with the job's params and job_id, job_type, status, result, error_code and"
+        " error_message. Default: one plain sentence.",
+    )
+
+
 class JobRequest(StrictSerializer):
     target_channel = TargetChannel(required=False)
     job_type_id = Text(max_length=128)
     config = Config(required=False)
     params = Object(required=False)
     work = Object(required=False)
+    outcome_channel = OutcomeChannel(required=False)
     scheduled_at = Moment(required=False)
     tags = Tags(required=False)
     priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
@@ -168,6 +185,7 @@ class Jobs(Resource):
             job_type_id=fields["job_type_id"],
             channel=channel_spec(channel) if channel else None,
             work=fields.get("work", {}),
+            outcome_channel=fields.get("outcome_channel", {}),
             config=fields.get("config", {}),
             params=fields.get("params", {}),
             scheduled_at=fields.get("scheduled_at"),

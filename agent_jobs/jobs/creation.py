@@ -20,6 +20,7 @@ from agent_jobs.sandbox import json_schema
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec, config_errors
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.tenants import stored_bytes
+from agent_jobs.webhooks import outcome_messages
 from agent_jobs.work import WorkRules
 from channels_integration import directory
 from channels_integration.messages import Target
@@ -162,7 +163,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
     split = work.split(spec.work, runner.work) if runner.work else work.Work({}, {})
     channel = spec.channel or _NO_CHANNEL
     admission.admit_job(org)
-    stored_bytes.admit(org, _bytes(prompt, spec.params, config, channel.data, spec.work))
+    stored_bytes.admit(org, _bytes(prompt, spec.params, config, channel.data, spec.work, spec.outcome_channel))
     delay_seconds = timing.draw_delay_seconds(spec.delay_minutes, rng)
     due_at = timing.effective_start(spec.scheduled_at, now=now, delay_seconds=delay_seconds)
     held_until = _cooldown_end(batch.org_id, spec, config, now)
@@ -186,6 +187,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
         config=dict(config),
         agent=_agent(job_type),
         work=dict(split.shown),
+        outcome_channel=dict(spec.outcome_channel) or None,
         schedule_id=spec.schedule_id,
         fire_at=spec.fire_at,
         tags=list(spec.tags),
@@ -237,7 +239,7 @@ def _check(
 ) -> None:
     errors = input_errors(spec.config, spec.scheduled_at, now=batch.now)
     errors += json_schema.params_errors(job_type.params_schema, spec.params)
-    errors += _channel_errors(batch, spec, runner) + _work_errors(spec, runner, config)
+    errors += _channel_errors(batch, spec, runner) + _work_errors(spec, runner, config) + _outcome_errors(batch, spec)
     if prompt and not errors:
         try:
             prompts.render(prompt, spec.params)
@@ -257,6 +259,16 @@ def _channel_errors(batch: _Batch, spec: JobSpec, runner: Runner) -> list[FieldE
         return [FieldError("target_channel", "invalid", message)]
     reason = batch.unreachable_reason(spec.channel)
     return [FieldError(reason[0], "unreachable", reason[1])] if reason else []
+
+
+def _outcome_errors(batch: _Batch, spec: JobSpec) -> list[FieldError]:
+    told = spec.outcome_channel
+    if not told:
+        return []
+    place = ChannelSpec(told["platform"], told["code"], told.get("type", ""), told.get("data", {}))
+    if reason := batch.unreachable_reason(place):
+        return [FieldError(reason[0].replace("target_channel", "outcome_channel"), "unreachable", reason[1])]
+    return outcome_messages.template_errors(told.get("template", ""), spec.job_type_id, spec.params)
 
 
 def _work_errors(spec: JobSpec, runner: Runner, config: Mapping[str, Any]) -> list[FieldError]:

@@ -135,6 +135,7 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
             token_pk=token_pk,
             replay_of=job.pk,
             work=work.joined(job.work, secrets),
+            outcome_channel=job.outcome_channel or {},
         )
         steps = _usable_again(job, changes.from_step)
         made = creation.create(org_id, spec, actor=actor)

@@ -109,7 +109,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='announcement',
-            index=models.Index(condition=models.Q(('expanded_at__isnull', True)), fields=['id'], name='announcement_new'),
+            index=models.Index(condition=models.Q(('expanded_at__isnull', True)), fields=['org', 'id'], name='announcement_new'),
         ),
         migrations.AddIndex(
             model_name='announcement',

@@ -32,7 +32,7 @@ class Announcement(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["id"], condition=Q(expanded_at__isnull=True), name="announcement_new"),
+            models.Index(fields=["org", "id"], condition=Q(expanded_at__isnull=True), name="announcement_new"),
             models.Index(fields=["org", "created_at"], name="announcement_created"),
         ]
 

@@ -45,6 +45,7 @@ JOB_COLUMNS = (
     *("requested_at", "delay_minutes", "delay_seconds", "scheduled_at", "started_at", "deadline_at"),
     *(
         "work",
+        "outcome_channel",
         "schedule_id",
         "fire_at",
         "finished_at",

@@ -15,7 +15,7 @@ from agent_jobs.lifecycle import activities
 from agent_jobs.models import Job
 from agent_jobs.runners import prompts
 from agent_jobs.states import ActivityStatus, JobStatus
-from channels_integration import directory, outbox
+from channels_integration import outbox
 from channels_integration.messages import Outgoing, Target
 from infra.storable_text import storable
 
@@ -23,24 +23,20 @@ log = logging.getLogger(__name__)
 CODE = "outcome.out"
 MAX_TEMPLATE = 20_000
 _MOST_SHOWN = 3_000
-_AT = "outcome_channel"
 
 
-def problems(org_id: str, channel: Mapping[str, Any], *, job_type: str, params: Mapping[str, Any]) -> list[FieldError]:
-    """Errors of an `outcome_channel` for a job that is about to be created. Raises RetryableError (`busy`)."""
-    errors = []
-    if reason := directory.unreachable_reason(_target(org_id, channel)):
-        field, message = reason
-        errors.append(FieldError(field.replace("target_channel", _AT), "unreachable", message))
-    if channel.get("template"):
-        example = {"job_id": str(UUID(int=0)), "job_type": job_type, "status": JobStatus.COMPLETED.value}
-        unknown = {"result": "", "error_code": "", "error_message": ""}
-        try:
-            prompts.render(channel["template"], {**params, **example, **unknown})
-        except PermanentError as error:
-            code = "too_complex" if error.code == "prompt_too_complex" else "invalid"
-            errors.append(FieldError(f"{_AT}.template", code, error.message.removeprefix("start_prompt: ")))
-    return errors
+def template_errors(template: str, job_type: str, params: Mapping[str, Any]) -> list[FieldError]:
+    """Errors of the template for a job that is about to be created. Raises RetryableError (`busy`)."""
+    if not template:
+        return []
+    example = {"job_id": str(UUID(int=0)), "job_type": job_type, "status": JobStatus.COMPLETED.value}
+    unknown = {"result": "", "error_code": "", "error_message": ""}
+    try:
+        prompts.render(template, {**params, **example, **unknown})
+    except PermanentError as error:
+        code = "too_complex" if error.code == "prompt_too_complex" else "invalid"
+        return [FieldError("outcome_channel.template", code, error.message.removeprefix("start_prompt: "))]
+    return []
 
 
 def text_of(job: Job) -> str:
