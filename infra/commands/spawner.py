@@ -25,7 +25,11 @@ class Spawner:
         """Call `start` in the thread. Raises what it raises."""
         started: Future[subprocess.Popen[bytes]] = Future()
         self._starts.put((start, started))
-        return started.result()
+        try:
+            return started.result()
+        except BaseException:
+            started.add_done_callback(_kill_unwanted)  # a signal's exception came first: nobody would know the child
+            raise
 
     def _work(self) -> None:
         while True:
@@ -34,6 +38,13 @@ class Spawner:
                 started.set_result(start())
             except BaseException as error:
                 started.set_exception(error)
+
+
+def _kill_unwanted(started: "Future[subprocess.Popen[bytes]]") -> None:
+    if not started.exception():
+        child = started.result()
+        child.kill()
+        child.wait()
 
 
 _lock = threading.Lock()

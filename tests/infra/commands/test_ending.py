@@ -194,6 +194,32 @@ def test_a_child_started_by_the_spawner_outlives_the_thread_that_asked_for_it() 
         child.stdout.close()
 
 
+def test_a_child_that_starts_while_its_caller_is_interrupted_is_ended() -> None:
+    class InterruptedByTestError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise InterruptedByTestError
+
+    has_left = threading.Event()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> "subprocess.Popen[bytes]":
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        assert has_left.wait(PATIENCE)
+        started.append(subprocess.Popen(["sleep", "1000"]))
+        return started[0]
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(InterruptedByTestError):
+            spawner.start(start)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        has_left.set()
+    wait_for(lambda: started and started[0].returncode == -signal.SIGKILL, what="the child is ended")
+
+
 def test_a_forked_process_runs_commands_of_its_own(mode: Mode) -> None:
     program = """
         import os, sys
