@@ -24,8 +24,8 @@ class Spawner:
     def start(self, start: _Start) -> "subprocess.Popen[bytes]":
         """Call `start` in the thread. Raises what it raises."""
         started: Future[subprocess.Popen[bytes]] = Future()
-        self._starts.put((start, started))
         try:
+            self._starts.put((start, started))
             return started.result()
         except BaseException:
             started.add_done_callback(_kill_unwanted)  # a signal's exception came first: nobody would know the child
