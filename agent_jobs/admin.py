@@ -90,7 +90,16 @@ def _plain(value: Any) -> Any:
 @admin.register(Org)
 class OrgAdmin(Audited):
     word = "org"
-    list_display = ("id", "name", "weight", "max_time_to_complete", "created_at", "closed_at", "erased_at")
+    list_display = (
+        "id",
+        "name",
+        "weight",
+        "max_time_to_complete",
+        "allows_commands",
+        "created_at",
+        "closed_at",
+        "erased_at",
+    )
     search_fields = ("id", "name")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Org | None = None) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from agent_jobs.catalog import model_keys
 from agent_jobs.duties import duty_table
 from agent_jobs.lifecycle import queues
 from agent_jobs.turns import calls_in_flight
-from agent_jobs.worker import loop, watchdog
+from agent_jobs.worker import command_readiness, loop, watchdog
 from agent_jobs.worker.leases import Keeper
 from agent_jobs.worker.polling import Poller
 from channels_integration import tasks as channels
@@ -75,6 +75,7 @@ poller = Poller((*_ONE_EACH, *_SEVERAL * 3), stopping=worker.keeper.stopping)
 
 @worker_init.connect
 def _start(**_: object) -> None:
+    command_readiness.require()
     watchdog.limit()
     worker.watchdog.start()
     worker.keeper.start()

@@ -29,7 +29,8 @@ class WorkRules:
 
     `secret_paths` lists where the secrets are. `recipient` is the part that decides who gets to see them: a work with
     another recipient inherits no stored secret. `destinations` lists fields with addresses that the settings must
-    allow. `longest_attempt_seconds` bounds `attempt_timeout_seconds` of the config.
+    allow. `longest_attempt_seconds` bounds `attempt_timeout_seconds` of the config. `runs_commands`: the organisation
+    must be allowed to run commands.
     """
 
     check: Callable[[Mapping[str, Any], Mapping[str, Any] | None], list[FieldError]]
@@ -37,6 +38,7 @@ class WorkRules:
     recipient: Callable[[Mapping[str, Any]], Any]
     destinations: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = _no_destinations
     longest_attempt_seconds: float = 604_800.0
+    runs_commands: bool = False
 
 
 @dataclass(frozen=True, slots=True)

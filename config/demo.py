@@ -203,7 +203,7 @@ def _decoded(body: bytes) -> dict[str, Any]:
 
 
 def _make_org() -> None:
-    _command("create_org", [ORG], {"name": "Demo"})
+    _command("create_org", [ORG], {"name": "Demo", "allow_commands": True})
 
 
 def _kept_token(token_file: Path) -> str:

@@ -117,6 +117,13 @@ SERVICE = {
             "`25`; `up` 8",
         ),
         Variable(
+            *("COMMAND_RUNNER", "off"),
+            "how workers run commands of organisations that may (`manage.py allow_commands`): `off`, `sandbox` "
+            "(bubblewrap; a worker that cannot give it does not start), or `trusted` (as an ordinary user); see "
+            "[Runners](runners.md#commands)",
+            "`off`; `up` `sandbox` where it works",
+        ),
+        Variable(
             *("AGENT_JOBS_RETENTION_DAYS", "90"),
             "days for which ended jobs are kept, unless the organisation sets its own",
         ),
@@ -202,6 +209,13 @@ def env_int(name: str, *, minimum: int = 0) -> int:
     if not value.isascii() or not value.isdigit() or int(value) < minimum:
         raise ImproperlyConfigured(f"{name} must be a whole number of at least {minimum}, not {value!r}")
     return int(value)
+
+
+def env_choice(name: str, *choices: str) -> str:
+    value = env(name).lower()
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return value
 
 
 def env_rate(name: str) -> str:

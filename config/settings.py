@@ -15,7 +15,7 @@ from typing import Any
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
-from config.environment import BASE_DIR, STACK, env, env_flag, env_int, env_list, env_rate
+from config.environment import BASE_DIR, STACK, env, env_choice, env_flag, env_int, env_list, env_rate
 from config.environment import DATA_DIR as DATA_DIR
 from infra import time_zones as time_zones  # pins the time zone database before anything reads a zone
 
@@ -292,6 +292,8 @@ STOP_GRACE_SECONDS = env_int("AGENT_JOBS_STOP_GRACE_SECONDS")
 # Days for which ended jobs are kept, unless the organisation has its own number.
 RETENTION_DAYS = env_int("AGENT_JOBS_RETENTION_DAYS", minimum=1)
 WORKER_THREADS = env_int("AGENT_JOBS_WORKER_THREADS", minimum=16)
+# How workers run commands of organisations: off, sandbox or trusted.
+COMMAND_RUNNER = env_choice("COMMAND_RUNNER", "off", "sandbox", "trusted")
 # A process with a longer turn is replaced, because Python cannot stop a thread.
 TURN_SECONDS = 900
 # Memory limit of each worker process; 0 leaves it to the operator's own limits. Its threads alone need some 300 MB.

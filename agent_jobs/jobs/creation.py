@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 
 from agent_jobs import lifecycle, runners, sealed_work, timing, work
-from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Invalid, NotFound, PermanentError
+from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Forbidden, Invalid, NotFound, PermanentError
 from agent_jobs.jobs import admission
 from agent_jobs.lifecycle import queue_order, queues
 from agent_jobs.models import Job, JobType, Org, Profile
-from agent_jobs.runners import Runner, prompts
+from agent_jobs.runners import Runner, command_runner, prompts
 from agent_jobs.sandbox import json_schema
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec, config_errors
 from agent_jobs.states import JobStatus, WaitingFor
@@ -148,6 +149,7 @@ def _checked(batch: _Batch, spec: JobSpec) -> _Checked:
             code="runner_unknown",
         )
     runner = runners.get(job_type.runner)
+    require_allowed(org, runner)
     defaults = {key: value for key, value in job_type.default_config.items() if key not in spec.config}
     config = {**spec.config, **defaults}  # keeps the order in which the client sent the keys
     batch.require_profile(config)
@@ -276,6 +278,19 @@ def _work_errors(spec: JobSpec, runner: Runner, config: Mapping[str, Any]) -> li
         message = f"must be left out: jobs of the {runner.name} runner take none"
         return [FieldError("work", "invalid", message)] if spec.work else []
     return work_errors(spec.work, runner.work, params=spec.params) + _attempt_errors(config, runner.work)
+
+
+def require_allowed(org: Org, runner: Runner) -> None:
+    """Raises Forbidden (`commands_not_allowed`) if the organisation's jobs may not be performed by this runner."""
+    if runner.work is None or not runner.work.runs_commands:
+        return
+    if settings.COMMAND_RUNNER == command_runner.OFF:
+        raise Forbidden(
+            "this service runs no commands: its operator has left them off", code=command_runner.NOT_ALLOWED
+        )
+    if not org.allows_commands:
+        message = "the organization may not run commands; the operator of the service can allow it"
+        raise Forbidden(message, code=command_runner.NOT_ALLOWED)
 
 
 def work_errors(stated: Mapping[str, Any], rules: WorkRules, *, params: Mapping[str, Any] | None) -> list[FieldError]:

@@ -1,13 +1,14 @@
 """The runners: one file each, one line in `RUNNERS`. They use no Django, and do not import each other."""
 
 from agent_jobs.runners.base import Runner
+from agent_jobs.runners.command_runner import CommandRunner
 from agent_jobs.runners.conversation import ConversationRunner
 from agent_jobs.runners.message import MessageRunner
 from agent_jobs.runners.webhook_runner import WebhookRunner
 
 __all__ = ["RUNNERS", "Runner", "get", "lanes", "names", "register"]
 
-RUNNERS: tuple[Runner, ...] = (ConversationRunner(), MessageRunner(), WebhookRunner())
+RUNNERS: tuple[Runner, ...] = (ConversationRunner(), MessageRunner(), WebhookRunner(), CommandRunner())
 _BY_NAME = {runner.name: runner for runner in RUNNERS}
 
 

@@ -100,9 +100,10 @@ class Run:
     runners that have a conversation; `tools` are those that the agent may call.
 
     `work` is the runner's definition with its secrets, which must appear in no outcome. `egress` says where its
-    requests may go. `fire_at` is the time for which a schedule made the job. `failed_attempts` counts the attempts
-    before this one in the job's life. A runner whose turn takes long calls `on_start` with a function that aborts it,
-    for the case that the job is canceled meanwhile.
+    requests may go, and `commands` how this worker runs commands: `off`, `sandbox` or `trusted`. `fire_at` is the time
+    for which a schedule made the job. `failed_attempts` counts the attempts before this one in the job's life. A runner
+    whose turn takes long calls `on_start` with a function that aborts it, for the case that the job is canceled
+    meanwhile.
     """
 
     job_id: str
@@ -125,6 +126,7 @@ class Run:
     fire_at: datetime | None = None
     on_start: Callable[[Callable[[], object]], object] = _ignore
     egress: Rules = _NOWHERE_PRIVATE
+    commands: str = "off"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,19 @@ def failure(error: RunError) -> Failed:
     return failed
 
 
-def call_alone(runner: Runner, given: Any, *, seconds: float, take: Callable[[Runner, Any], Outcome] = call) -> Outcome:
+def call_alone(
+    runner: Runner,
+    given: Any,
+    *,
+    seconds: float,
+    take: Callable[[Runner, Any], Outcome] = call,
+    on_start: Callable[[Callable[[], object]], object] = lambda abort: None,
+) -> Outcome:
     """Run one turn in a process of its own, which ends with this one, or after `seconds`.
 
     That process calls `take` with the runner and `given` (a run, or the claim to build it from). `take` must be a
     top-level function of a module that calls `serve(take)` when run as the main module. If the process dies, the
-    outcome is `worker_lost`, or `turn_timeout` if this function ended it.
+    outcome is `worker_lost`, or `turn_timeout` if this function ended it. `on_start` gets a function that kills it.
     """
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", take.__module__, str(os.getpid())],
@@ -68,6 +75,7 @@ def call_alone(runner: Runner, given: Any, *, seconds: float, take: Callable[[Ru
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    on_start(process.kill)
     try:
         request = pickle.dumps((get_contextvars(), runner, given))
         answer, _ = process.communicate(request, timeout=max(seconds, 1))

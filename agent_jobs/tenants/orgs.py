@@ -33,8 +33,15 @@ _OPERATOR = Actor("system", "operator")
 ROLES = tuple(Membership.Role.values)
 
 
-def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int | Decimal | str) -> tuple[Org, bool]:
-    """The organisation, and whether it is new. Calling again changes only the name and the given `quotas`.
+def create(
+    org_id: str,
+    *,
+    name: str,
+    actor: Actor = _OPERATOR,
+    allows_commands: bool | None = None,
+    **quotas: int | Decimal | str,
+) -> tuple[Org, bool]:
+    """The organisation, and whether it is new. Calling again changes only the name and what is given beside it.
 
     `quotas` are columns of QUOTAS; those in MONEY may be texts.
     """
@@ -43,7 +50,9 @@ def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int | 
         raise Invalid(FieldError("org_id", "invalid", form))
     if not name.strip() or len(name) > MAX_NAME or "\x00" in name:
         raise Invalid(FieldError("name", "invalid", f"must be a text of 1 to {MAX_NAME} characters"))
-    wanted = {"name": name, **{column: _quota(column, value) for column, value in quotas.items()}}
+    wanted: dict[str, Any] = {"name": name, **{column: _quota(column, value) for column, value in quotas.items()}}
+    if allows_commands is not None:
+        wanted["allows_commands"] = allows_commands
     with transaction.atomic():
         known = Org.objects.select_for_update(no_key=True).filter(pk=org_id).first()
         if known is not None and known.closed_at is not None:
@@ -56,6 +65,16 @@ def create(org_id: str, *, name: str, actor: Actor = _OPERATOR, **quotas: int | 
         elif new:
             audit_log.record(org_id, "org.updated", "org", org_id, actor=actor, before=old, after=new)
     return org, is_new
+
+
+def allow_commands(org_id: str, *, is_allowed: bool, actor: Actor) -> None:
+    """Let the organisation run commands, or stop it: jobs that wait then fail. Raises NotFound and Conflict."""
+    with transaction.atomic():
+        org = open_org(org_id)
+        if org.allows_commands != is_allowed:
+            Org.objects.filter(pk=org_id).update(allows_commands=is_allowed)
+            before, after = {"allows_commands": not is_allowed}, {"allows_commands": is_allowed}
+            audit_log.record(org_id, "org.updated", "org", org_id, actor=actor, before=before, after=after)
 
 
 def _closed(org: Org) -> Conflict:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent_jobs import llm, sealed_work, tools, work
+from django.conf import settings
+
+from agent_jobs import llm, runners, sealed_work, tools, work
 from agent_jobs.catalog import model_keys
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
 from agent_jobs.lifecycle import Claim
 from agent_jobs.models import Job, Profile
-from agent_jobs.runners import invocation
+from agent_jobs.runners import command_runner, invocation
 from agent_jobs.runners.base import Failed, Outcome, Run, Runner
 from agent_jobs.turns.calls_in_flight import CALLS, give_back
 from agent_jobs.turns.database_retries import patiently
@@ -21,6 +23,8 @@ from agent_jobs.turns.journal import TurnJournal
 from infra import prepared_sql
 from infra.egress import requests_client
 from infra.sealing import SealingError
+
+OnStart = Callable[[Callable[[], object]], object]
 
 
 def take(claim: Claim, runner: Runner) -> Outcome:
@@ -52,6 +56,7 @@ def plain(claim: Claim) -> Run:
         scheduled_at=claim.scheduled_at,
         fire_at=claim.fire_at,
         egress=requests_client.rules(),
+        commands=_command_mode(claim),
     )
 
 
@@ -60,6 +65,16 @@ def take_plain(claim: Claim, runner: Runner) -> Outcome:
     run = plain(claim)
     if runner.batch_size > 1:  # short, so there is nothing to abort
         return invocation.call(runner, run)
+    return _abortable(claim, lambda on_start: invocation.call(runner, replace(run, on_start=on_start)))
+
+
+def take_plain_alone(claim: Claim, runner: Runner, *, seconds: float) -> Outcome:
+    """The same in a process of its own, which is killed if the job is lost."""
+    run = plain(claim)
+    return _abortable(claim, lambda on_start: invocation.call_alone(runner, run, seconds=seconds, on_start=on_start))
+
+
+def _abortable(claim: Claim, call: Callable[[OnStart], Outcome]) -> Outcome:
     give_back()
     with CALLS.call(claim.id, claim.token) as flying:
 
@@ -68,8 +83,21 @@ def take_plain(claim: Claim, runner: Runner) -> Outcome:
             if flying.is_lost:
                 abort()
 
-        outcome = invocation.call(runner, replace(run, on_start=on_start))
+        outcome = call(on_start)
     return Failed(LeaseLost.code, "this worker no longer holds the job") if flying.is_lost else outcome
+
+
+def _command_mode(claim: Claim) -> str:
+    """How this process runs commands. Raises PermanentError if the organisation may not run any, or not any more."""
+    rules = runners.get(claim.runner).work
+    if rules is None or not rules.runs_commands:
+        return command_runner.OFF
+    is_allowed = prepared_sql.first(
+        "SELECT allows_commands FROM agent_jobs_org WHERE id = %(id)s", {"id": claim.org_id}
+    )
+    if not is_allowed[0]:
+        raise PermanentError("the organization may not run commands any more", code=command_runner.NOT_ALLOWED)
+    return str(settings.COMMAND_RUNNER)
 
 
 def _whole_work(claim: Claim) -> Mapping[str, Any]:

@@ -170,7 +170,7 @@ class Worker:
             if runner.has_conversation:
                 calls_in_flight.give_back()
                 return invocation.call_alone(runner, claim, seconds=seconds, take=isolated_turn.take)
-            return invocation.call_alone(runner, runs.plain(claim), seconds=seconds)
+            return runs.take_plain_alone(claim, runner, seconds=seconds)
         with self.watchdog.turn(claim.id, seconds_left=seconds_left, limit_seconds=_limit_seconds(claim)):
             return runs.take(claim, runner) if runner.has_conversation else runs.take_plain(claim, runner)
 

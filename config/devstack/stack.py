@@ -15,6 +15,7 @@ from config.devstack.data_folder import DataFolder
 from config.devstack.printing import Printer
 from config.devstack.supervisor import Process, Stopped, Supervisor
 from config.embedded import CannotStart
+from infra import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = ("worker1", "worker2")
@@ -82,7 +83,16 @@ class Stack:
         environment = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **self._folder.secrets()}
         self._folder.note_stack(environment, web_url=self._url, pid=os.getpid())
         # Only this machine reaches the web process.
-        return environment | {"AGENT_JOBS_METRICS_OPEN": os.environ.get("AGENT_JOBS_METRICS_OPEN") or "1"}
+        return environment | {
+            "AGENT_JOBS_METRICS_OPEN": os.environ.get("AGENT_JOBS_METRICS_OPEN") or "1",
+            "COMMAND_RUNNER": os.environ.get("COMMAND_RUNNER") or self._command_mode(),
+        }
+
+    def _command_mode(self) -> str:
+        able = commands.probe(commands.Mode.SANDBOX)
+        how = "in a sandbox" if able.ok else f"not at all: {able.reason}"
+        self._printer.say(f"commands of jobs run {how}")
+        return "sandbox" if able.ok else "off"
 
     def _migrate(self, environment: dict[str, str]) -> None:
         start = self._python("migrate", "manage.py", "migrate", "--no-input", "--verbosity", "0", env=environment)

@@ -31,7 +31,7 @@ __all__ = ["webhook"]
 pytestmark = pytest.mark.django_db
 
 # Columns that only a newer release writes.
-UNKNOWN = [{"runner": "webhook"}, {"waiting_for": "executor"}, {"resume": "on_schedule"}]
+UNKNOWN = [{"runner": "teleport"}, {"waiting_for": "executor"}, {"resume": "on_schedule"}]
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_organisations_with_nothing_but_unknown_jobs_neither_block_nor_spin(
 ) -> None:
     for number in range(20):
         org = rows.org(f"newer{number:02}")
-        job(org_id=org.pk, runner="webhook")
+        job(org_id=org.pk, runner="teleport")
     known = job(org_id="rival")
     claims = []
     settle_and_claim = lifecycle.settle_and_claim
@@ -80,8 +80,8 @@ def test_organisations_with_nothing_but_unknown_jobs_neither_block_nor_spin(
 
 
 def test_the_duties_do_not_burn_it(worker: Worker) -> None:
-    unknown = job(runner="webhook", created_at=datetime.now(UTC) - timedelta(days=2))
-    scheduled = job(status=JobStatus.SCHEDULED, runner="webhook")
+    unknown = job(runner="teleport", created_at=datetime.now(UTC) - timedelta(days=2))
+    scheduled = job(status=JobStatus.SCHEDULED, runner="teleport")
     Job.objects.filter(pk=scheduled.pk).update(scheduled_at=datetime(2026, 1, 1, tzinfo=UTC))
     lifecycle.promote_due()
     recovery.take_back_lost()
@@ -91,12 +91,12 @@ def test_the_duties_do_not_burn_it(worker: Worker) -> None:
 
 
 def test_the_explanation_names_the_runner_that_no_worker_knows() -> None:
-    unknown = job(runner="webhook")
+    unknown = job(runner="teleport")
     WorkerProcess.objects.create(name="old", worked_at=datetime.now(UTC))
     told = explanations.of("acme", unknown.pk)
     assert (told.rule, told.place_in_queue) == ("unknown_runner", 1)
-    assert "'webhook'" in told.state
-    WorkerProcess.objects.create(name="new", runners=["message", "webhook"])
+    assert "'teleport'" in told.state
+    WorkerProcess.objects.create(name="new", runners=["message", "teleport"])
     assert explanations.of("acme", unknown.pk).rule == "queue"
 
 
@@ -113,8 +113,8 @@ def test_a_worker_says_what_it_can_perform() -> None:
 
 def test_a_job_type_of_a_newer_release_takes_no_job_here() -> None:
     rows.job_type()
-    JobType.objects.update(runner="webhook")
-    with pytest.raises(Conflict, match="'webhook'"):
+    JobType.objects.update(runner="teleport")
+    with pytest.raises(Conflict, match="'teleport'"):
         jobs.create("acme", rows.spec(), actor=rows.TESTER)
     assert not Job.objects.exists()
 

@@ -100,6 +100,7 @@ WORKS: dict[str, Callable[[FakeReceiver], dict[str, Any]]] = {
         "sign_with": SECRET,
         "body": "{{ name }}",
     },
+    "command": lambda receiver: {"shell": 'echo "$TOKEN" | tee /dev/stderr', "environment": {"TOKEN": SECRET}},
 }
 
 
@@ -127,7 +128,7 @@ class TestEveryRunnerWithWork:
     def test_tells_what_it_did_without_secrets(self, runner: Runner, receiver: FakeReceiver) -> None:
         receiver.replies = [Reply(body=SECRET.encode(), headers={"X-Echo": SECRET})]
         given = WORKS[runner.name](receiver)
-        outcome = runner.run(run(prompt="", work=given, egress=Rules(allow_private=True)))
+        outcome = runner.run(run(prompt="", work=given, egress=Rules(allow_private=True), commands="trusted"))
         assert isinstance(outcome, Done)
         assert outcome.report
         assert SECRET not in json.dumps([outcome.result, outcome.result_data, outcome.report])

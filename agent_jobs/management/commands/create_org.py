@@ -17,6 +17,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("org_id", metavar="ORG_ID")
         parser.add_argument("--name", help="what people call it (default: its id)")
+        parser.add_argument(
+            "--allow-commands", action="store_true", default=None, help="let its jobs run commands (see COMMAND_RUNNER)"
+        )
         for column, (_, about) in orgs.QUOTAS.items():
             kind = str if column in orgs.MONEY else int
             parser.add_argument(f"--{column.replace('_', '-')}", type=kind, metavar="N", help=about)
@@ -25,6 +28,11 @@ class Command(BaseCommand):
         quotas = {column: options[column] for column in orgs.QUOTAS if options[column] is not None}
         with told_plainly():
             org, is_new = orgs.create(
-                options["org_id"], name=options["name"] or options["org_id"], actor=_ACTOR, **quotas
+                options["org_id"],
+                name=options["name"] or options["org_id"],
+                actor=_ACTOR,
+                allows_commands=options["allow_commands"],
+                **quotas,
             )
-        self.stdout.write(f"{'made' if is_new else 'there is already'} organization {org.pk} ({org.name})")
+        also = ", which may run commands" if org.allows_commands else ""
+        self.stdout.write(f"{'made' if is_new else 'there is already'} organization {org.pk} ({org.name}){also}")
