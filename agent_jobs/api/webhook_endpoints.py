@@ -319,9 +319,7 @@ class WebhookDeliveries(_Webhooks):
         asked = self.asked(query=DELIVERIES_BY.params(), rows=found, filtered=WebhookDeliveryFilters)
         page = self.listed(asked, DELIVERIES_BY)
         self.endpoint_row(self.read_endpoint_id(endpoint_id))
-        rows, has_more = pages.page(
-            asked.rows, page.window, queries.WEBHOOK_DELIVERY_COLUMNS, more_bytes=queries.MORE_DELIVERY_BYTES
-        )
+        rows, has_more = pages.page(asked.rows, page.window, queries.WEBHOOK_DELIVERY_COLUMNS)
         meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
         return Response({"data": [delivery_json(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
 

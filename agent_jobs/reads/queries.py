@@ -12,8 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DataError, connection
-from django.db.models import F, Func, IntegerField, QuerySet, TextField
-from django.db.models.functions import Cast, Coalesce
+from django.db.models import F, QuerySet
 
 from agent_jobs.errors import Forbidden, NotFound
 from agent_jobs.models import (
@@ -90,10 +89,6 @@ WEBHOOK_ENDPOINT_COLUMNS = (
 WEBHOOK_DELIVERY_COLUMNS = (
     *("id", "org_id", "endpoint_id", "announcement_id", "event", "status", "attempts", "due_at", "created_at"),
     *("ended_at", "announcement__created_at", "announcement__payload"),
-)
-# The size of a delivery's payload, which is a column of another table.
-MORE_DELIVERY_BYTES = Coalesce(
-    Func(Cast("announcement__payload", TextField()), function="octet_length"), 0, output_field=IntegerField()
 )
 WEBHOOK_DELIVERY_STATUSES = tuple(WebhookDelivery.Status.values)
 APPROVAL_STATUSES = tuple(Approval.Status.values)

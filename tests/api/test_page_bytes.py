@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_jobs.models import Message
+from agent_jobs.models import Announcement, Message, WebhookDelivery, WebhookEndpoint
 from agent_jobs.reads import pages
 from tests import factories, rows
 
@@ -102,6 +102,20 @@ def test_a_transcript_and_a_catalogue_are_bounded_too(acme, small):
         counts, shown, total = walk(acme, f"{path}{'&' if '?' in path else '?'}limit=1000")
         assert max(counts) < 5
         assert len(shown) == total >= 8
+
+
+def test_the_payload_of_a_delivery_counts(acme, small):
+    endpoint = WebhookEndpoint.objects.create(org_id="acme", url="https://example.com/", event_types=["job.failed"])
+    for text in texts(4, 60):
+        announcement = Announcement.objects.create(org_id="acme", event="job.failed", payload={"text": text})
+        WebhookDelivery.objects.create(
+            org_id="acme", endpoint=endpoint, announcement=announcement, event="job.failed", status="delivered"
+        )
+
+    path = f"/services/webhook-endpoints/{endpoint.pk}/deliveries?limit=1000"
+    counts, shown, total = walk(acme, path)
+
+    assert (counts, len(shown), total) == ([2, 2], 4, 4)
 
 
 def test_activities_in_a_list_are_cut_and_said_to_be(acme, small):
