@@ -9,12 +9,12 @@ from uuid import UUID
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
-from agent_jobs.lifecycle import activities
+from agent_jobs.lifecycle import Claim, activities
 from agent_jobs.models import Activity, Job, Message
 from agent_jobs.runners.base import Said
 from agent_jobs.states import ActivityStatus
 from channels_integration import outbox
-from channels_integration.messages import Outgoing, Target
+from channels_integration.messages import Button, Outgoing, Target
 from infra import prepared_sql
 
 # A message of the agent stands before the human messages that the agent had not seen when it wrote it.
@@ -58,29 +58,34 @@ def said_in(job_id: UUID) -> tuple[Said, ...]:
     return tuple(Said(*line) for line in prepared_sql.all_rows(_SAID, {"job": job_id}))
 
 
+def target(job: Job | Claim) -> Target:
+    """The channel of a job."""
+    return Target(job.org_id, job.platform, job.channel_code, job.channel_type, job.channel_data)
+
+
+def outgoing(job: Job | Claim, text: str, *, key: UUID, trace: str, buttons: tuple[Button, ...] = ()) -> Outgoing:
+    """A message into the job's thread. `key` is its id in the outbox, the transcript and the activities."""
+    return Outgoing(
+        id=key,
+        target=target(job),
+        text=text,
+        owner_key=str(job.id),
+        thread_key=str(job.id),  # one thread per job
+        trace=trace,
+        buttons=buttons,
+    )
+
+
 def say(job: Job, text: str, *, heard: int | None = None) -> None:
     """Put a message into the job's thread, in the transaction of its cause.
 
     `heard`: the number of human messages that the agent had seen when it wrote this; None for a message of the service.
     """
-    outgoing = Outgoing(
-        id=uuid7(),
-        target=Target(
-            org_id=job.org_id,
-            platform=job.platform,
-            code=job.channel_code,
-            type=job.channel_type,
-            data=job.channel_data,
-        ),
-        text=text,
-        owner_key=str(job.pk),
-        thread_key=job.thread_key,
-        trace=job.trace,
-    )
+    message = outgoing(job, text, key=uuid7(), trace=job.trace)
     # On a platform with `accepts_on_commit`, the commit itself delivers the message.
-    is_delivered = outbox.is_sent_on_commit(outgoing)
+    is_delivered = outbox.is_sent_on_commit(message)
     Message.objects.create(
-        key=outgoing.id,
+        key=message.id,
         job_id=job.pk,
         is_human=False,
         author="agent",
@@ -93,10 +98,10 @@ def say(job: Job, text: str, *, heard: int | None = None) -> None:
         "message.out",
         f"said: {text[:200]}",
         status=ActivityStatus.COMPLETED if is_delivered else ActivityStatus.SUBMITTED,
-        id=outgoing.id,
+        id=message.id,
         output={"text": text},
     )
-    outbox.enqueue([outgoing])
+    outbox.enqueue([message])
 
 
 def forget_unheard(job: Job) -> None:

@@ -32,7 +32,6 @@ from agent_jobs.reads import job_rows
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec
 from agent_jobs.states import MOVES, Event
 from channels_integration import directory
-from channels_integration.messages import Target
 from infra import tracing
 
 # `attempt` and `lease_token` keep counting: tasks keep their numbers, and no old token is reused.
@@ -94,8 +93,7 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
                 job_id=str(job.pk),
                 status=job.status,
             )
-        target = Target(org_id, job.platform, job.channel_code, job.channel_type, job.channel_data)
-        if job.platform and (unreachable := directory.unreachable_reason(target)):
+        if job.platform and (unreachable := directory.unreachable_reason(agent_messages.target(job))):
             raise Conflict(f"the job's channel cannot be reached: it {unreachable[1]}", code="channel_unreachable")
         admission.admit_job(Org.objects.get(pk=org_id))
         agent_messages.withdraw(job)

@@ -13,6 +13,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from agent_jobs import timing
+from agent_jobs.conversation import agent_messages
 from agent_jobs.conversation.agent_messages import Undelivered
 from agent_jobs.errors import LeaseLost
 from agent_jobs.hours.deferral import Deferred
@@ -21,7 +22,7 @@ from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Out
 from agent_jobs.specs import MIN_FOLLOW_UP_MINUTES
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
 from channels_integration import outbox
-from channels_integration.messages import Button, Outgoing, Target
+from channels_integration.messages import Button, Outgoing
 from infra import tracing
 from infra.storable_text import storable
 
@@ -67,12 +68,8 @@ def settlement(
     outgoing = [outbox.as_record(_outgoing(claim, text, outcome)) for text in say]
     delivered = [record["status"] == "sent" for record in outgoing]
     heard = max(claim.inbox_count, _heard(outcome))
-    went_on = Settlement(
-        id=claim.id,
-        token=claim.token,
-        task_id=claim.task_id,
-        status=JobStatus.RUNNING,
-        task_status=TaskStatus.COMPLETED,
+    went_on = replace(
+        _blank(claim),
         inbox_seen=heard,
         follow_ups_sent=0 if claim.wake == Wake.REPLY else claim.follow_ups_sent,
         follow_ups_total=claim.follow_ups_total,
@@ -99,24 +96,21 @@ def settlement(
             return _failed(went_on, claim, outcome, seconds_left=seconds_left, rng=rng)
 
 
+def _blank(turn: Claim | Settlement) -> Settlement:
+    """The settlement of a completed turn of a job that goes on, and of which there is nothing else to say."""
+    return Settlement(turn.id, turn.token, turn.task_id, JobStatus.RUNNING, TaskStatus.COMPLETED)
+
+
 def _nothing(claim: Claim) -> Settlement:
     """A settlement that matches no lease and changes nothing, for a turn whose lease was lost."""
-    return Settlement(
-        id=claim.id,
-        token=-1,
-        task_id=claim.task_id,
-        status=JobStatus.RUNNING,
-        task_status=TaskStatus.FAILED,
-    )
+    return replace(_blank(claim), token=-1, task_status=TaskStatus.FAILED)
 
 
 def unstorable(settlement: Settlement) -> Settlement:
     """The settlement of a turn whose outcome the database refuses (say, half a surrogate pair in `result_data`)."""
     message = "the outcome of the turn cannot be stored as text"
-    return Settlement(
-        id=settlement.id,
-        token=settlement.token,
-        task_id=settlement.task_id,
+    return replace(
+        _blank(settlement),
         status=JobStatus.FAILED,
         task_status=TaskStatus.FAILED,
         task_result=message,
@@ -134,18 +128,10 @@ def _heard(outcome: Outcome | Deferred) -> int:
 
 def _outgoing(claim: Claim, text: str, outcome: Outcome | Deferred) -> Outgoing:
     asks = outcome if isinstance(outcome, AwaitApproval) else None
-    return Outgoing(
-        id=UUID(asks.message_id) if asks else uuid7(),
-        target=Target(
-            org_id=claim.org_id,
-            platform=claim.platform,
-            code=claim.channel_code,
-            type=claim.channel_type,
-            data=claim.channel_data,
-        ),
-        text=text,
-        owner_key=str(claim.id),
-        thread_key=str(claim.id),
+    return agent_messages.outgoing(
+        claim,
+        text,
+        key=UUID(asks.message_id) if asks else uuid7(),
         trace=tracing.current(),
         buttons=tuple(Button(*button) for button in asks.buttons) if asks else (),
     )

@@ -163,7 +163,8 @@ def test_anothers_approval_pressed_in_our_workspace_changes_nothing_and_is_told(
 def test_a_forged_or_old_press_is_refused(slack, twists):
     approval, post = asked(slack)
 
-    assert slack.press(post, f"approve:{approval.pk}", **twists) == [401]
+    press = slack.interaction(post, f"approve:{approval.pk}")
+    assert slack.send_interaction(press, **twists) == 401
     routed()
     approval.refresh_from_db()
     assert approval.status == "pending"

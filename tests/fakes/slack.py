@@ -357,24 +357,13 @@ class FakeSlack:
                     return
         raise KeyError(ts)
 
-    def press(
-        self,
-        post: Post,
-        value: str,
-        *,
-        user: str = "U0PERSON",
-        team: str = "",
-        home: str = "",
-        is_shown: bool = True,
-        duplicates: int = 1,
-        **twists: Any,
-    ) -> list[int]:
+    def press(self, post: Post, value: str, *, duplicates: int = 1, **details: Any) -> list[int]:
         """Press a button of a message and tell of it, the same request `duplicates` times. Answers the statuses.
 
-        A value that the message does not show (any more) is a KeyError, unless `is_shown` is False: then it is made up.
+        `details`: see `interaction`.
         """
-        body = self.interaction(post, value, user=user, team=team, home=home, is_shown=is_shown)
-        return [self.send_interaction(body, **twists) for _ in range(duplicates)]
+        body = self.interaction(post, value, **details)
+        return [self.send_interaction(body) for _ in range(duplicates)]
 
     def interaction(
         self,
@@ -387,7 +376,10 @@ class FakeSlack:
         is_shown: bool = True,
     ) -> bytes:
         """The body of one press; each call is a press of its own. `home` is the user's workspace, where that is another
-        one: the channel is shared with it."""
+        one: the channel is shared with it.
+
+        A value that the message does not show (any more) is a KeyError, unless `is_shown` is False: then it is made up.
+        """
         message = self.message(post.channel, post.ts)
         blocks = message.get("blocks") or []
         shown = [
@@ -401,32 +393,27 @@ class FakeSlack:
             if is_shown:
                 raise KeyError(value)
             button = {"type": "button", "action_id": "made-up", "block_id": "made-up", "value": value}
-        team_id, name = team or self.team_id, user.lower()
         trigger_id = f"{secrets.randbelow(10**6)}.{secrets.randbelow(10**6)}.{secrets.token_hex(8)}"
         with self._lock:
             self._triggers[trigger_id] = (user, time.monotonic() + self.trigger_seconds, False)
-        payload = {
-            "type": "block_actions",
-            "user": {"id": user, "username": name, "name": name, "team_id": home or team_id},
-            "api_app_id": "A0FAKE",
-            "token": "unused",
-            "container": {
+        return self._interaction_body(
+            "block_actions",
+            user=user,
+            team=team,
+            home=home,
+            trigger_id=trigger_id,
+            container={
                 "type": "message",
                 "message_ts": post.ts,
                 "channel_id": post.channel,
                 "is_ephemeral": False,
             },
-            "trigger_id": trigger_id,
-            "team": {"id": team_id, "domain": "fake"},
-            "enterprise": None,
-            "is_enterprise_install": False,
-            "channel": {"id": post.channel, "name": "fake"},
-            "message": message,
-            "state": {"values": {}},
-            "response_url": f"{self.address}/response",
-            "actions": [{**button, "action_ts": self._told_at()}],
-        }
-        return urllib.parse.urlencode({"payload": json.dumps(payload, ensure_ascii=False)}).encode()
+            channel={"id": post.channel, "name": "fake"},
+            message=message,
+            state={"values": {}},
+            response_url=f"{self.address}/response",
+            actions=[{**button, "action_ts": self._told_at()}],
+        )
 
     def send_interaction(self, body: bytes, **twists: Any) -> int:
         """Answers the status. `twists`: see `ask_interaction`."""
@@ -456,24 +443,35 @@ class FakeSlack:
         fields: Mapping[str, Any] | None = None,
     ) -> bytes:
         """The body of `submit`. `fields` are laid over the view."""
-        team_id, who = team or self.team_id, user or view.user
         values = {
             block["block_id"]: {block["element"]["action_id"]: {"type": block["element"]["type"], "value": text}}
             for block in view.request["blocks"]
             if block["type"] == "input"
         }
-        shown = {**view.request, "id": view.id, "team_id": team_id, "app_id": "A0FAKE", "state": {"values": values}}
+        shown = {**view.request, "id": view.id, "team_id": team or self.team_id, "app_id": "A0FAKE"}
+        seen = {"state": {"values": values}, "hash": f"{int(time.time())}.fake", "root_view_id": view.id}
+        return self._interaction_body(
+            "view_submission",
+            user=user or view.user,
+            team=team,
+            home=home,
+            trigger_id=f"1.2.{secrets.token_hex(8)}",
+            view={**shown, **seen, **(fields or {})},
+            response_urls=[],
+        )
+
+    def _interaction_body(self, kind: str, *, user: str, team: str, home: str, **fields: Any) -> bytes:
+        """The form in which Slack sends every interaction. `fields` are those of its kind."""
+        team_id, name = team or self.team_id, user.lower()
         payload = {
-            "type": "view_submission",
+            "type": kind,
             "team": {"id": team_id, "domain": "fake"},
-            "user": {"id": who, "username": who.lower(), "name": who.lower(), "team_id": home or team_id},
+            "user": {"id": user, "username": name, "name": name, "team_id": home or team_id},
             "api_app_id": "A0FAKE",
             "token": "unused",
-            "trigger_id": f"1.2.{secrets.token_hex(8)}",
-            "view": {**shown, "hash": f"{int(time.time())}.fake", "root_view_id": view.id, **(fields or {})},
-            "response_urls": [],
             "is_enterprise_install": False,
             "enterprise": None,
+            **fields,
         }
         return urllib.parse.urlencode({"payload": json.dumps(payload, ensure_ascii=False)}).encode()
 
