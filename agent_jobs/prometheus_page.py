@@ -62,6 +62,7 @@ COUNTERS: Mapping[str, Known] = {
         "POSTs with a known Idempotency-Key, and events that a platform sent again.", ("kind",)
     ),
     "deliveries": Known("Delivery attempts by outcome.", ("platform", "outcome", "code")),
+    "webhook_attempts": Known("Attempts to send an event to a webhook endpoint, by outcome.", ("outcome",)),
     "open_answers": Known("Ended event streams and waits, by reason.", ("kind", "end")),
     "platform_429s": Known("Requests that a platform answered with 429.", ("platform",)),
 }

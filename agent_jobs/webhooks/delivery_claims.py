@@ -19,8 +19,8 @@ from django.db import connection, transaction
 from uuid_utils.compat import uuid7
 
 from agent_jobs.models import WebhookDelivery, WebhookEndpoint
-from agent_jobs.specs import Actor
 from agent_jobs.webhooks import endpoints, retry_plan
+from infra import meters
 
 log = logging.getLogger(__name__)
 # Much longer than one attempt may take.
@@ -29,7 +29,6 @@ MOST_OF_ENDPOINT = 8
 MOST_OF_ORG = 16
 MOST_ATTEMPTS_KEPT = 50
 GONE = 410
-_SENDER = Actor("system", "webhooks")
 
 # The recursion steps through the endpoints in the index of pending deliveries, without reading all of them.
 _CLAIM = f"""
@@ -153,6 +152,8 @@ def settle(
             else:
                 delivery.due_at = now + wait
             _note_failure(endpoint, result, now=now)
+        outcome = str(delivery.status) if delivery.ended_at else "put_off"
+        transaction.on_commit(lambda: meters.add("webhook_attempts", outcome=outcome), robust=True)
         delivery.save(update_fields=["attempts", "claim_token", "claimed_until", "status", "ended_at", "due_at"])
     return True
 
@@ -167,13 +168,12 @@ def _note_failure(endpoint: WebhookEndpoint, result: AttemptResult, *, now: date
     endpoint.failing_since = retry_plan.failing_since(endpoint.failing_since, endpoint.last_failed_at, now=now)
     endpoint.last_failed_at = now
     if endpoint.enabled and result.status_code == GONE:
-        endpoints.disable(endpoint, reason="the receiver answered 410 Gone", actor=_SENDER)
+        endpoints.disable(endpoint, reason="the receiver answered 410 Gone")
     elif endpoint.enabled and retry_plan.is_hopeless(endpoint.failing_since, now=now):
         days = retry_plan.DISABLE_AFTER.days
         endpoints.disable(
             endpoint,
             reason=f"every attempt of the last {days} days failed, the last one: {result.error}",
-            actor=_SENDER,
         )
     endpoint.save()
 

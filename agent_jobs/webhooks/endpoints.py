@@ -27,6 +27,9 @@ from infra.egress import requests_client
 MOST_ENDPOINTS = 20
 DEFAULT_OVERLAP_MINUTES = 24 * 60
 MAX_OVERLAP_MINUTES = 7 * 24 * 60
+# A receiver that does not keep up must not fill the disk.
+MOST_PENDING = 100_000
+_SENDER = Actor("system", "webhooks")
 
 
 def create(
@@ -144,13 +147,21 @@ def redeliver(org_id: str, endpoint_id: UUID, delivery_id: UUID, *, actor: Actor
     return delivery
 
 
-def disable(endpoint: WebhookEndpoint, *, reason: str, actor: Actor) -> None:
-    """Stop deliveries because of what the receiver did. The caller has locked the row."""
+def disable(endpoint: WebhookEndpoint, *, reason: str) -> None:
+    """Stop deliveries because of what the receiver did. The caller has locked the row, and saves it."""
     endpoint.enabled = False
     endpoint.disabled_at = Now()
     endpoint.disabled_reason = reason
     endpoint.updated_at = Now()
-    _record(endpoint, "disabled", actor, before={"enabled": True}, after={"enabled": False, "reason": reason})
+    _record(endpoint, "disabled", _SENDER, before={"enabled": True}, after={"enabled": False, "reason": reason})
+
+
+def disable_overfull(endpoint: WebhookEndpoint) -> None:
+    """Disable an endpoint with as many pending deliveries as it may have. The caller has locked the row."""
+    pending = endpoint.deliveries.filter(status=WebhookDelivery.Status.PENDING)
+    if endpoint.enabled and len(pending.order_by("due_at").values_list("due_at")[MOST_PENDING - 1 : MOST_PENDING]):
+        disable(endpoint, reason=f"{MOST_PENDING:,} deliveries are pending, which is the limit")
+        endpoint.save()
 
 
 def endpoint_not_found(endpoint_id: str) -> NotFound:

@@ -21,7 +21,7 @@ from agent_jobs.errors import RetryableError
 from agent_jobs.models import Activity, Announcement, Job, Org, WebhookDelivery, WebhookEndpoint
 from agent_jobs.reads import queries
 from agent_jobs.states import TERMINAL
-from agent_jobs.webhooks import outcome_messages
+from agent_jobs.webhooks import endpoints, outcome_messages
 from agent_jobs.webhooks.event_types import JOB_EVENTS
 from infra import database
 from infra.quarantine import Quarantine
@@ -121,13 +121,12 @@ def _expand(ids: Collection[UUID]) -> int:
         kept = [announcement for announcement in locked if announcement.expanded_at]
         Announcement.objects.bulk_update(kept, ["payload", "expanded_at"])
         # Skips endpoints that were deleted meanwhile.
-        living = set(
-            WebhookEndpoint.objects.select_for_update(no_key=True)
-            .filter(pk__in={delivery.endpoint_id for delivery in deliveries})
-            .order_by("pk")
-            .values_list("pk", flat=True)
-        )
+        wanted = {delivery.endpoint_id for delivery in deliveries}
+        rows = WebhookEndpoint.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk")
+        living = {endpoint.pk: endpoint for endpoint in rows}
         WebhookDelivery.objects.bulk_create([one for one in deliveries if one.endpoint_id in living])
+        for endpoint in living.values():
+            endpoints.disable_overfull(endpoint)
     return len(locked)
 
 
@@ -147,7 +146,7 @@ def _told(found: Sequence[Announcement]) -> Mapping[UUID, _Told]:
 
 
 def _told_of_org(org_id: str, announcements: Sequence[Announcement]) -> dict[UUID, _Told]:
-    endpoints = list(WebhookEndpoint.objects.filter(org_id=org_id, enabled=True).order_by("pk"))
+    enabled = list(WebhookEndpoint.objects.filter(org_id=org_id, enabled=True).order_by("pk"))
     ids = {UUID(one.subject_id) for one in announcements if one.event in JOB_EVENTS}
     shown = _jobs(org_id, ids)
     wants_activity = [one for one in announcements if one.has_outcome_channel or one.event == "job.message"]
@@ -173,7 +172,7 @@ def _told_of_org(org_id: str, announcements: Sequence[Announcement]) -> dict[UUI
         except RetryableError as error:
             log.debug("job %s: its outcome is told later: %s", one.subject_id, error.message)
             continue
-        wanted = tuple(endpoint.pk for endpoint in endpoints if one.event in endpoint.event_types)
+        wanted = tuple(endpoint.pk for endpoint in enabled if one.event in endpoint.event_types)
         told[one.pk] = _Told(payload, wanted, outcome)
     return told
 

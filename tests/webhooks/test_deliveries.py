@@ -214,6 +214,23 @@ def test_410_gone_disables_at_once(admin: factories.Api, receiver: FakeReceiver,
     assert deliveries(admin, endpoint)[0]["status"] == "failed"
 
 
+def test_a_receiver_that_does_not_keep_up_disables_its_endpoint(
+    admin: factories.Api, receiver: FakeReceiver, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "MOST_PENDING", 2)
+    endpoint = make_endpoint(admin, receiver)
+    path = f"{ENDPOINTS}/{endpoint['id']}"
+    for is_enabled in (True, False, False):
+        complete()
+        expansion.expand_some()
+        assert admin.get(path).json()["data"]["enabled"] is is_enabled
+    assert admin.get(path).json()["data"]["disabled_reason"] == "2 deliveries are pending, which is the limit"
+    assert len(deliveries(admin, endpoint)) == 2
+    admin.patch(path, {"enabled": True})
+    send()
+    assert len(receiver.received) == 2
+
+
 def test_a_private_address_is_refused_at_the_attempt_too(
     admin: factories.Api, receiver: FakeReceiver, send: Send, settings: Any
 ) -> None:
