@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('agent_jobs', '0027_console'),
+        ('agent_jobs', '0028_schedules'),
     ]
 
     operations = [
