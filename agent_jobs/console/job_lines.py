@@ -42,12 +42,15 @@ class JobLine:
     can_retry: bool
 
 
-def of(visit: Visit, rows: Sequence[Mapping[str, Any]], *, at: str = "updated_at") -> list[JobLine]:
-    """The lines for these rows, in four statements. `at` names the time to show."""
+def of(
+    visit: Visit, rows: Sequence[Mapping[str, Any]], *, at: str = "updated_at", types: Mapping[str, str] | None = None
+) -> list[JobLine]:
+    """The lines for these rows, in four statements. `at` names the time to show, `types` the job types by key."""
     ids = [row["id"] for row in rows]
     more = job_lists.more(visit.org_id, ids)
     pieces = job_lists.pieces(ids) if ids else {}
-    types = job_lists.type_names(visit.org_id) if ids else {}
+    if types is None:
+        types = job_lists.type_names(visit.org_id) if ids else {}
     places = {(row["platform"], row["channel_code"]) for row in rows if row["platform"] not in ("slack", "null")}
     channels = directory.names(visit.org_id, places) if places else {}
     return [
@@ -62,7 +65,7 @@ def about(params: Mapping[str, Any] | None, tags: Sequence[str]) -> str:
     for value in (params or {}).values():
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             text = " ".join(str(value).split())
-            if text and len(text) <= _MOST_ABOUT and text not in shown:
+            if text and len(text) <= _MOST_ABOUT and not any(text in known for known in shown):
                 shown.append(text)
         if len(shown) == 2:
             break

@@ -1,15 +1,213 @@
-"""One job."""
+"""One job: why it waits, what happened when, what was said, what it cost, and what helps."""
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
 
-from agent_jobs.console import visits
+from agent_jobs.api import job_json
+from agent_jobs.console import clock, conversation_items, job_lines, life_pieces, schema_form, timeline, visits
+from agent_jobs.console.templatetags.console import humanized
 from agent_jobs.console.visits import Visit
-from agent_jobs.reads import queries
+from agent_jobs.reads import explanations, job_life, job_lists, queries
+from agent_jobs.reads.job_life import JobLife, StepLine
+from agent_jobs.states import TERMINAL, JobStatus
+
+_MOST_ACTIVITIES = 500
+_TITLE_LENGTH = 90
+
+
+@dataclass(frozen=True, slots=True)
+class JobTab:
+    key: str
+    label: str
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApproval:
+    row: Mapping[str, Any]
+    seconds_left: float | None
+    share_left: float
+    fields: Sequence[schema_form.FormField]
 
 
 @visits.page
 def job(visit: Visit, job_id: UUID) -> HttpResponse:
-    queries.own_job_id(visit.org_id, job_id)
-    return visit.go(visit.url("jobs", q=str(job_id)))
+    life = job_life.of(visit.org_id, job_id)
+    row = life.job
+    query = visit.request.GET
+    messages = _messages(visit, job_id)
+    approvals = queries.approvals_of(visit.org_id, job_id)
+    tabs = _tabs(life, len(messages))
+    tab = query.get("tab", "") if query.get("tab") in {each.key for each in tabs} else tabs[0].key
+    said = [(each["created_at"], each["is_human"], _said(visit, each, life)) for each in messages]
+    is_true_scale = query.get("scale") == "true"
+    drawn = timeline.of(life, said, now=visit.now, zone=visit.zone, is_true_scale=is_true_scale)
+    explanation = explanations.of(visit.org_id, job_id)
+    context = {
+        "life": life,
+        "job": row,
+        "title": job_lines.about(row["params"], row["tags"]) or life.type_name or humanized(row["job_type_key"]),
+        "type_name": life.type_name or humanized(row["job_type_key"]),
+        "channel": life.channel_name or job_lines.channel_name(row, {}),
+        "timeline": drawn,
+        "is_true_scale": is_true_scale,
+        "tabs": tabs,
+        "tab": tab,
+        "explanation": explanation,
+        "approval": _open_approval(visit, approvals, is_edited=query.get("edit") == "arguments"),
+        "is_editing": query.get("edit") == "arguments",
+        "is_ended": row["status"] in TERMINAL,
+        "can_retry": row["status"] in (JobStatus.FAILED, JobStatus.CANCELED),
+        "can_reply": row["started_at"] is not None and row["status"] not in TERMINAL and row["platform"] != "slack",
+        "cap": _cap(row),
+        "spent": life.cost,
+        "tokens": sum(step.tokens for step in life.steps),
+        "calls": sum(step.kind == "model" for step in life.steps),
+        "failed_step": _failed_step(life),
+        "steps_to_keep": _replayable(life),
+        "alike": job_life.failed_alike(visit.org_id, row) if row["status"] == JobStatus.FAILED else (),
+        "curl": _curl(visit, row),
+        **_tab_content(visit, tab, life, messages),
+    }
+    if context["alike"]:
+        wanted = queries.jobs(visit.org_id).filter(status="FAILED", error_code=row["error_code"])
+        context["alike_count"] = job_lists.numbers([wanted])[0]
+        context["alike"] = [
+            {**each, "about": job_lines.about(each["params"], each["tags"])} for each in context["alike"]
+        ]
+    return visit.render("job.html", context, here="jobs")
+
+
+def _tabs(life: JobLife, messages: int) -> list[JobTab]:
+    conversation = JobTab("conversation", "Conversation", messages)
+    steps = JobTab("steps", "Steps", len(life.steps))
+    first = [steps, conversation] if life.job["status"] == JobStatus.FAILED and life.steps else [conversation, steps]
+    if not messages and not life.steps:
+        first = first[::-1]
+    rest = [JobTab("activities", "Activities", life.activities), JobTab("input", "Input and config")]
+    if life.job["result"] is not None or life.job["result_data"] is not None:
+        rest.append(JobTab("result", "Result"))
+    return [*first, *rest, JobTab("raw", "Raw JSON")]
+
+
+def _tab_content(visit: Visit, tab: str, life: JobLife, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    match tab:
+        case "conversation":
+            stretches = life_pieces.of(life.job, life.claims, now=visit.now)
+            return {"items": conversation_items.of(visit, life, messages, stretches, {})}
+        case "steps":
+            chosen = _chosen_step(visit, life)
+            asked, came = job_life.call(visit.org_id, chosen) if chosen else (None, None)
+            folded = _folded(life, chosen) if "all" not in visit.request.GET else []
+            lives = [(number, [step for step in steps if step not in folded]) for number, steps in _lives(life)]
+            return {"chosen": chosen, "asked": asked, "came": came, "lives": lives, "folded": folded}
+        case "activities":
+            found = queries.activities(visit.org_id).filter(job_id=life.job["id"]).order_by("-number")
+            return {
+                "activities": list(
+                    found.values("number", "code", "status", "note", "actor", "created_at")[:_MOST_ACTIVITIES]
+                )
+            }
+        case "raw":
+            shown = job_json.of([queries.job(visit.org_id, life.job["id"])], is_detail=True)[0]
+            return {"raw": json.dumps(shown, indent=2, ensure_ascii=False)}
+    return {}
+
+
+def _lives(life: JobLife) -> list[tuple[int, list[StepLine]]]:
+    """The steps of each life of the job, the last life first."""
+    numbers = sorted({step.life for step in life.steps}, reverse=True)
+    return [(number, [step for step in life.steps if step.life == number]) for number in numbers]
+
+
+def _folded(life: JobLife, chosen: StepLine | None) -> list[StepLine]:
+    """The steps that went well, long before the one that is shown: they are one row."""
+    if chosen is None:
+        return []
+    before = [step for step in life.steps if step.life == chosen.life and step.number < chosen.number - 3]
+    well = [step for step in before if not step.has_failed and step.ended_at is not None]
+    return well if len(well) > 2 and len(well) == len(before) else []
+
+
+def _chosen_step(visit: Visit, life: JobLife) -> StepLine | None:
+    stated = visit.request.GET.get("step", "")
+    last = life.job["retry_count"]
+    if stated.isascii() and stated.isdigit():
+        return next((step for step in life.steps if step.life == last and step.number == int(stated)), None)
+    return _failed_step(life)
+
+
+def _failed_step(life: JobLife) -> StepLine | None:
+    if life.job["status"] != JobStatus.FAILED:
+        return None
+    last = [step for step in life.steps if step.life == life.job["retry_count"] and step.has_failed]
+    return last[-1] if last else None
+
+
+def _replayable(life: JobLife) -> list[StepLine]:
+    """The steps from which a replay may begin: those of the first turn, up to the first without an outcome."""
+    last = sorted((step for step in life.steps if step.life == life.job["retry_count"]), key=lambda step: step.number)
+    found: list[StepLine] = []
+    for step in last:
+        if step.turn != last[0].turn:
+            break
+        found.append(step)
+        if step.ended_at is None:
+            break
+    return found
+
+
+def _messages(visit: Visit, job_id: UUID) -> list[Mapping[str, Any]]:
+    found = queries.messages(visit.org_id, job_id).order_by("-id").values(*queries.MESSAGE_COLUMNS)
+    return list(found[: job_life.MOST_MESSAGES])[::-1]
+
+
+def _said(visit: Visit, row: Mapping[str, Any], life: JobLife) -> str:
+    who = row["author"] if row["is_human"] else "Agent"
+    at = clock.short(row["created_at"], visit.zone, visit.now, seconds=True)
+    return f"{who}, {at}: {row['text'][:_TITLE_LENGTH]}"
+
+
+def _open_approval(visit: Visit, approvals: Sequence[Mapping[str, Any]], *, is_edited: bool) -> OpenApproval | None:
+    row = next((each for each in reversed(approvals) if each["status"] == "pending"), None)
+    if row is None:
+        return None
+    left = None if row["timer_seconds"] is not None else (row["expires_at"] - visit.now).total_seconds()
+    whole = (row["expires_at"] - row["created_at"]).total_seconds()
+    share = min(max((left or 0.0) / whole, 0.0), 1.0) * 100 if whole > 0 else 0.0
+    schema = queries.approval_schema(visit.org_id, row["id"]) if is_edited else {}
+    return OpenApproval(row, left, share, schema_form.fields(schema, row["arguments"]) if is_edited else ())
+
+
+def _cap(row: Mapping[str, Any]) -> float | None:
+    stated = row["config"].get("max_cost")
+    try:
+        return float(stated) if stated is not None else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _curl(visit: Visit, row: Mapping[str, Any]) -> str:
+    """A command that posts the same job again."""
+    body = {
+        "target_channel": {
+            "org_id": row["org_id"],
+            "platform": row["platform"],
+            "code": row["channel_code"],
+            **({"type": row["channel_type"]} if row["channel_type"] else {}),
+        },
+        "job_type_id": row["job_type_key"],
+        "params": row["params"],
+        "config": row["config"],
+    }
+    address = visit.request.build_absolute_uri("/services/agent-jobs")
+    shown = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
+    return (
+        f'curl -sS -X POST {address} -H "Authorization: Bearer $AGENT_JOBS_TOKEN"'
+        f" -H 'Content-Type: application/json' -d '{shown}'"
+    )

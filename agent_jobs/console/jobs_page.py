@@ -67,7 +67,7 @@ def jobs(visit: Visit) -> HttpResponse:
     sort = _sort(visit.request.GET)
     counts = job_lists.counts(asked.without_status)
     total = sum(number for status, number in counts.items() if not asked.statuses or status in asked.statuses)
-    listed = _listed(visit, asked, sort)
+    listed = _listed(visit, asked, sort, types)
     context = {
         "asked": asked,
         "types": types,
@@ -138,7 +138,7 @@ def remove_view(visit: Visit, view_id: int) -> HttpResponse:
     return visit.said("The view is removed", address=visit.back(visit.url("jobs")))
 
 
-def _listed(visit: Visit, asked: FilteredJobs, sort: str) -> ListedJobs:
+def _listed(visit: Visit, asked: FilteredJobs, sort: str, types: Mapping[str, str]) -> ListedJobs:
     column, _, is_descending = SORTS[sort]
     order = (Order(column, is_descending), Order("id", is_descending))
     wanted = asked.jobs.filter(queue_at__isnull=False) if column == "queue_at" else asked.jobs
@@ -158,7 +158,7 @@ def _listed(visit: Visit, asked: FilteredJobs, sort: str) -> ListedJobs:
         return f"{address}?{query}{'&' if query else ''}{name}={cursor}"
 
     return ListedJobs(
-        job_lines.of(visit, found, at=column),
+        job_lines.of(visit, found, at=column, types=types),
         beyond("before", found[0]) if found and has_newer else "",
         beyond("after", found[-1]) if found and has_older else "",
     )

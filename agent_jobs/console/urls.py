@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from agent_jobs.console import bulk_page, job_page, jobs_page, live_changes, overview_page, signing_in
+from agent_jobs.console import bulk_page, job_actions, job_page, jobs_page, live_changes, overview_page, signing_in
 
 app_name = "console"
 urlpatterns = [
@@ -18,6 +18,11 @@ urlpatterns = [
     path("<str:org_id>/jobs/changes", live_changes.changes, name="changes"),
     path("<str:org_id>/jobs/<uuid:job_id>", job_page.job, name="job"),
     path("<str:org_id>/jobs/<uuid:job_id>/changes", live_changes.job_changes, name="job_changes"),
+    path("<str:org_id>/jobs/<uuid:job_id>/cancel", job_actions.cancel, name="job_cancel"),
+    path("<str:org_id>/jobs/<uuid:job_id>/retry", job_actions.retry, name="job_retry"),
+    path("<str:org_id>/jobs/<uuid:job_id>/replay", job_actions.replay, name="job_replay"),
+    path("<str:org_id>/jobs/<uuid:job_id>/reply", job_actions.reply, name="job_reply"),
+    path("<str:org_id>/jobs/<uuid:job_id>/approvals/<uuid:approval_id>", job_actions.decide, name="job_decide"),
     path("<str:org_id>/views", jobs_page.save_view, name="save_view"),
     path("<str:org_id>/views/<int:view_id>/remove", jobs_page.remove_view, name="remove_view"),
     path("<path:rest>", signing_in.nothing),

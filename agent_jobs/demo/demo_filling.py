@@ -12,11 +12,24 @@ from uuid_utils.compat import uuid7
 from agent_jobs.demo import demo_cast, demo_stories
 from agent_jobs.demo.demo_cast import DemoType
 from agent_jobs.demo.demo_recorder import MODEL, Recorder
-from agent_jobs.models import Activity, Approval, Budget, Job, JobType, Message, Org, Profile, Step, Task, UsageDay
+from agent_jobs.models import (
+    Activity,
+    Approval,
+    AppToken,
+    Budget,
+    Job,
+    JobType,
+    Message,
+    Org,
+    Profile,
+    Step,
+    Task,
+    UsageDay,
+)
 from agent_jobs.models.budgets import Scope
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
-from agent_jobs.tenants import orgs
+from agent_jobs.tenants import app_tokens, orgs
 from channels_integration import directory
 
 ACTOR = Actor("command", "demo_data")
@@ -35,7 +48,8 @@ def fill(org_id: str, *, name: str, password: str, days: int, now: datetime, see
     _make_catalogue(org)
     for code, title in (("finance-desk", "finance-desk"), ("people-desk", "people-desk")):
         directory.register_channel(org_id, platform="web", code=code, name=title)
-    told = [_told(org, kind, at, rng, now) for kind, at, rng in _occasions(days, now, seed)]
+    token, _ = app_tokens.issue(org, name="billing-sync", app="Billing", scopes=("SERVICES:WRITE",))
+    told = [_told(org, token, kind, at, rng, now) for kind, at, rng in _occasions(days, now, seed)]
     for start in range(0, len(told), _BATCH):
         _write(told[start : start + _BATCH])
     _add_usage(org, told, now)
@@ -83,8 +97,9 @@ def _hour(kind: DemoType, rng: Random) -> float:
     return min(max(rng.gauss(10.5, 2.6), 5.0), 17.5)
 
 
-def _told(org: Org, kind: DemoType, at: datetime, rng: Random, now: datetime) -> Recorder:
+def _told(org: Org, token: AppToken, kind: DemoType, at: datetime, rng: Random, now: datetime) -> Recorder:
     job = _job(org, kind, at, rng)
+    job.created_by = token
     rec = Recorder(job, rng, now, at)
     rec.move("job.created", "posted by billing-sync", to="WAITING", actor="token:billing-sync")
     fate = rng.random()

@@ -106,9 +106,10 @@ class Recorder:
         self.activity(
             "tool.call",
             f"called {name}" + (f": {error}" if error else ""),
+            id=step.pk,
             status="failed" if error else "completed",
             source_type="process_module",
-            input={"tool": name, "arguments": arguments},
+            input={"tool": name, "step": step.number, "arguments": arguments},
             output={"text": answer, "seconds": round(seconds, 3)},
         )
 

@@ -343,6 +343,18 @@ def approval_of(org_id: str, job_id: UUID, approval_id: UUID) -> Row | None:
     return found
 
 
+def approval_schema(org_id: str, approval_id: UUID) -> Mapping[str, Any]:
+    """The JSON schema of the arguments that an approval is about; {} if it has none."""
+    found = approvals(org_id).filter(pk=approval_id).values_list("step__input", flat=True).first()
+    schema: Mapping[str, Any] = (found or {}).get("parameters") or {}
+    return schema
+
+
+def job_type_schema(org_id: str, key: str) -> Mapping[str, Any]:
+    """The JSON schema of a job type's params; {} if there is no such type, or it takes anything."""
+    return JobType.objects.filter(org_id=org_id, key=key).values_list("params_schema", flat=True).first() or {}
+
+
 def app_tokens(org_id: str) -> QuerySet[AppToken]:
     return AppToken.objects.filter(org_id=org_id)
 

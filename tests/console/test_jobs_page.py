@@ -1,14 +1,200 @@
+import re
+
+import pytest
+
+from agent_jobs.states import JobStatus
 from tests import rows
 
 JOBS = "/console/acme/jobs"
+POLICY = "default-src 'none'"
+
+
+def ids_in(answer):
+    assert answer.status_code == 200
+    return re.findall(r'id="job-([0-9a-f-]{36})"', answer.content.decode())
 
 
 def test_the_list_shows_jobs_of_the_organisation_only(admin):
-    rows.job_type()
     ours = rows.job(params={"name": "Ann"})
+    rows.job(org_id="rival")
+
+    assert ids_in(admin.get(JOBS)) == [str(ours.pk)]
+
+
+def test_somebody_else_finds_nothing_at_the_address(admin, stranger):
+    rows.job()
+
+    for address in (
+        "",
+        "/jobs",
+        "/jobs/rows",
+        "/jobs.csv",
+        "/jobs/bulk?verb=cancel&ids=x",
+        "/jobs/changes",
+        "/password",
+    ):
+        assert stranger.get(f"/console/acme{address}").status_code == 404, address
+        assert stranger.get(f"/console/nowhere{address}").status_code == 404, address
+
+
+def test_nobody_is_sent_to_the_sign_in_and_back(client, db):
+    answer = client.get(f"{JOBS}?status=failed")
+
+    assert answer.status_code == 302
+    assert answer["Location"] == "/console/?next=%2Fconsole%2Facme%2Fjobs%3Fstatus%3Dfailed"
+
+
+def test_filters_and_sort_are_in_the_address(admin):
+    waiting = rows.job(tags=["q4"])
+    failed = rows.job(JobStatus.FAILED, error_code="model_timeout", params={"invoice": "INV-2041"})
+
+    assert ids_in(admin.get(JOBS, {"status": "failed"})) == [str(failed.pk)]
+    assert ids_in(admin.get(JOBS, {"q": "INV-20"})) == [str(failed.pk)]
+    assert ids_in(admin.get(JOBS, {"tags": "q4", "updated_at_gte": "-1h"})) == [str(waiting.pk)]
+    assert ids_in(admin.get(JOBS, {"sort": "queue"})) == [str(waiting.pk)]
+    assert ids_in(admin.get(JOBS, {"created_at_lte": "-1h"})) == []
+
+
+def test_a_value_that_cannot_be_read_is_said_and_never_widens_the_list(admin):
+    rows.job()
+
+    answer = admin.get(JOBS, {"status": "flying", "created_at_gte": "yesterday"})
+
+    assert ids_in(answer) == []
+    assert "must be one or more of" in answer.content.decode()
+
+
+def test_pages_follow_each_other_both_ways(admin, monkeypatch):
+    monkeypatch.setattr("agent_jobs.console.jobs_page.PAGE", 2)
+    made = [str(rows.job().pk) for _ in range(5)][::-1]
+    link = re.compile(r'href="([^"]*)" data-swap rel="(prev|next)"')
+
+    seen, address = [], JOBS
+    while address:
+        answer = admin.get(address)
+        seen.append(ids_in(answer))
+        links = {rel: href.replace("&amp;", "&") for href, rel in link.findall(answer.content.decode())}
+        address = links.get("next")
+    back = admin.get(links["prev"])
+
+    assert seen == [made[:2], made[2:4], made[4:]]
+    assert ids_in(back) == made[2:4]
+
+
+def test_rows_are_told_as_they_are_now_and_marked_if_they_no_longer_match(admin):
+    waiting, failed = rows.job(), rows.job(JobStatus.FAILED)
     theirs = rows.job(org_id="rival")
 
-    html = admin.get(JOBS).content.decode()
+    html = admin.get(f"{JOBS}/rows", {"ids": f"{waiting.pk},{failed.pk},{theirs.pk},x", "status": "waiting"})
 
-    assert str(ours.pk) in html
-    assert str(theirs.pk) not in html
+    assert set(ids_in(html)) == {str(waiting.pk), str(failed.pk)}
+    assert f'data-job="{failed.pk}" data-ended data-retry class="is-out"' in html.content.decode()
+
+
+def test_a_list_takes_few_queries_however_many_jobs(admin, django_assert_max_num_queries):
+    for _ in range(30):
+        rows.job(JobStatus.RUNNING, lease_until=None, waiting_for="reply", params={"name": "Ann"})
+
+    with django_assert_max_num_queries(12):
+        admin.get(JOBS, {"status": "running"})
+
+
+def test_pages_obey_the_policy(admin, client, db):
+    rows.job(params={"name": "Ann"})
+    for browser, address in ((admin, JOBS), (client, "/console/")):
+        answer = browser.get(address)
+        html = answer.content.decode()
+        assert POLICY in answer["Content-Security-Policy"]
+        assert " style=" not in html
+        assert "<script>" not in html
+        assert " onclick=" not in html
+
+
+# --- Many at once ----------------------------------------------------------------------------------------------
+def test_many_are_canceled_with_a_reason(admin):
+    made = [rows.job() for _ in range(3)]
+    other, ended = rows.job(tags=["keep"]), rows.job(JobStatus.COMPLETED)
+    ids = ",".join(str(job.pk) for job in [*made, ended])
+
+    question = admin.get(f"{JOBS}/bulk", {"verb": "cancel", "ids": ids})
+    answer = admin.post(f"{JOBS}/bulk", {"verb": "cancel", "ids": ids, "expected": "3", "reason": "paused"})
+
+    assert "Cancel 3 jobs?" in question.content.decode()
+    assert answer.status_code == 302
+    for job in (*made, other):
+        job.refresh_from_db()
+    assert [job.status for job in made] == ["CANCELED"] * 3
+    assert other.status == "WAITING"
+    assert "paused" in made[0].activities.get(moved_to="CANCELED").note
+
+
+def test_nothing_is_canceled_if_another_number_matches(admin):
+    jobs = [rows.job(tags=["q4"]) for _ in range(3)]
+    sent = {"verb": "cancel", "scope": "filter", "query": "tags=q4", "expected": "2"}
+
+    page = admin.get(admin.post(f"{JOBS}/bulk", sent)["Location"]).content.decode()
+
+    assert "3 jobs match now; 2 did when you looked" in page
+    for job in jobs:
+        job.refresh_from_db()
+        assert job.status == "WAITING"
+
+
+@pytest.mark.parametrize(
+    "sent", [{"scope": "filter", "query": ""}, {"ids": ""}, {"scope": "filter", "query": "status=flying"}, {}]
+)
+def test_an_action_on_everything_does_not_exist(admin, sent):
+    job = rows.job()
+
+    assert admin.get(f"{JOBS}/bulk", {"verb": "cancel", **sent}).status_code == 400
+    assert admin.post(f"{JOBS}/bulk", {"verb": "cancel", "expected": "1", **sent}).status_code == 400
+    job.refresh_from_db()
+    assert job.status == "WAITING"
+
+
+def test_another_organisations_jobs_are_not_hit(admin):
+    theirs = rows.job(org_id="rival")
+
+    admin.post(f"{JOBS}/bulk", {"verb": "cancel", "ids": str(theirs.pk), "expected": "1"})
+    admin.post(f"{JOBS}/bulk", {"verb": "cancel", "ids": str(theirs.pk), "expected": "0"})
+
+    theirs.refresh_from_db()
+    assert theirs.status == "WAITING"
+
+
+def test_a_member_may_not_act_on_many(member):
+    job = rows.job()
+    sent = {"verb": "cancel", "ids": str(job.pk), "expected": "1"}
+
+    assert member.post(f"{JOBS}/bulk", sent).status_code == 403
+    assert member.get(f"{JOBS}/bulk", sent).status_code == 403
+    job.refresh_from_db()
+    assert job.status == "WAITING"
+
+
+# --- Beside the list -------------------------------------------------------------------------------------------
+def test_the_csv_has_the_matching_jobs_and_no_formula(admin):
+    rows.job(params={"name": "=HYPERLINK(1)"}, tags=["q4"])
+    rows.job()
+
+    answer = admin.get(f"{JOBS}.csv", {"tags": "q4"})
+    lines = answer.content.decode().splitlines()
+
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    assert len(lines) == 2
+    assert "'=HYPERLINK(1)" in lines[1]
+
+
+def test_a_view_is_kept_for_its_person_only(admin, member):
+    sent = {"name": "Open invoices", "query": "status=running&tags=q4&nonsense=1"}
+
+    assert admin.post("/console/acme/views", sent).status_code == 302
+    mine, theirs = admin.get(JOBS).content.decode(), member.get(JOBS).content.decode()
+
+    assert "Open invoices" in mine
+    assert "Open invoices" not in theirs
+    view_id = re.search(r"/views/(\d+)/remove", mine)[1]
+    member.post(f"/console/acme/views/{view_id}/remove")
+    assert "Open invoices" in admin.get(JOBS).content.decode()
+    admin.post(f"/console/acme/views/{view_id}/remove")
+    assert "Open invoices</a>" not in admin.get(JOBS).content.decode()

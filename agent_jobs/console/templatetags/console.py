@@ -1,7 +1,8 @@
 """The parts of which all pages are made: icons, statuses, times, lengths, chips. Each is drawn in one place only."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -10,13 +11,15 @@ from django import template
 from django.conf import settings
 from django.contrib.messages.storage.base import Message
 from django.templatetags.static import static
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 
 from agent_jobs.console import clock, frame
+from agent_jobs.reads.job_life import StepLine
 from agent_jobs.states import WaitingFor
 
 register = template.Library()
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
 # What a job waits for: glyph, class of the colour, word.
 WAITS: Mapping[str, tuple[str, str, str]] = {
     WaitingFor.REPLY: ("reply", "running", "a reply"),
@@ -116,6 +119,17 @@ def count(number: int) -> str:
 
 
 @register.filter
+def number(value: int) -> str:
+    return f"{value:,}"
+
+
+@register.filter
+def sentence(text: str) -> str:
+    """A capital in front and a full stop behind, as errors lack them."""
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?", "…")) else ".")
+
+
+@register.filter
 def percent(share: float) -> str:
     """A coordinate of a drawing."""
     return f"{share:.2f}%"
@@ -124,6 +138,29 @@ def percent(share: float) -> str:
 @register.filter
 def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+@register.filter
+def rough(seconds: float) -> str:
+    return clock.rough(seconds)
+
+
+@register.filter
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+@register.filter
+def timed(text: str, visit: Any) -> str:
+    """A sentence of the core with its times in the viewer's zone: it states them in UTC, as 2026-01-31T09:00:00Z."""
+    parts = _TIME.split(text)
+    return format_html_join(
+        "", "{}", ((_as_time(part, visit) if place % 2 else part,) for place, part in enumerate(parts))
+    )
+
+
+def _as_time(text: str, visit: Any) -> str:
+    return when({"visit": visit}, datetime.fromisoformat(text), "coming")
 
 
 @register.filter
@@ -146,6 +183,21 @@ def doing(what: str) -> str:
 def short_id(value: Any) -> str:
     text = str(value)
     return f"{text[:8]}…{text[-8:]}" if len(text) > 20 else text
+
+
+@register.filter
+def last_number(steps: Sequence[StepLine]) -> int:
+    return steps[-1].number
+
+
+@register.filter
+def seconds_of(steps: Sequence[StepLine]) -> float:
+    return sum(step.seconds or 0.0 for step in steps)
+
+
+@register.filter
+def cost_of(steps: Sequence[StepLine]) -> Decimal:
+    return sum((step.cost for step in steps), Decimal(0))
 
 
 @register.filter

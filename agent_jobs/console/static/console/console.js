@@ -304,12 +304,29 @@
       }
       if (key === "Enter" && here() && event.target === document.body) { location.href = $("a.t", here()).href; return; }
     }
-    var press = { c: "[data-key-cancel]", r: "[data-key-retry]", a: "[data-key-approve]", d: "[data-key-deny]", "[": "[data-key-previous]", "]": "[data-key-next]" }[key] || (/^[1-5]$/.test(key) ? '[data-tab="' + key + '"]' : "");
+    if ((key === "[" || key === "]") && job) { besides(key === "[" ? -1 : 1); return; }
+    var press = { c: "[data-key-cancel]", r: "[data-key-retry]", a: "[data-key-approve]", d: "[data-key-deny]" }[key] || (/^[1-5]$/.test(key) ? '[data-tab="' + key + '"]' : "");
     var button = press && $(press);
     if (button) { event.preventDefault(); button.click(); }
   });
+  function besides(step) {
+    var kept = null, id = location.pathname.split("/").pop();
+    try { kept = JSON.parse(sessionStorage.getItem("list") || "null"); } catch (error) { kept = null; }
+    var next = kept && kept.ids[kept.ids.indexOf(id) + step];
+    if (kept && kept.ids.indexOf(id) >= 0 && next) { location.href = location.pathname.replace(id, next); }
+  }
   addEventListener("popstate", function () { if ($("#list")) { swap(location.href, false); } });
   addEventListener("pageshow", function (event) { if (event.persisted) { location.reload(); } });
+
+  // A changed field of an approval is ringed, and says what the agent asked for.
+  document.addEventListener("input", function (event) {
+    var field = event.target;
+    if (field.dataset.was === undefined) { return; }
+    var is = field.value !== field.dataset.was, told = field.nextElementSibling;
+    field.classList.toggle("changed", is);
+    if (is && !(told && told.dataset.told)) { told = document.createElement("span"); told.className = "was"; told.dataset.told = "1"; field.after(told); }
+    if (told && told.dataset.told) { if (is) { told.textContent = "It was " + (field.dataset.was || "empty") + "."; } else { told.remove(); } }
+  });
 
   // --- Start ---
   passToasts(); showSelection();
@@ -321,6 +338,5 @@
   }
   $$("[data-every]").forEach(function (part) { setInterval(function () { if (!document.hidden) { refreshParts(); } }, 1000 * Number(part.dataset.every)); });
   if (keep("keys") === "off" && $("[data-keys-off]")) { $("[data-keys-off]").checked = true; }
-  var page = $("[data-job-ids]");
   if ($("#rows")) { try { sessionStorage.setItem("list", JSON.stringify({ at: location.href, ids: $$("[data-job]").map(function (row) { return row.dataset.job; }) })); } catch (error) { /* not kept */ } }
 })();

@@ -1,0 +1,75 @@
+import pytest
+
+from agent_jobs.states import JobStatus
+from tests import rows
+
+
+def page(job, org_id="acme"):
+    return f"/console/{org_id}/jobs/{job.pk}"
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_every_status_has_a_page(admin, status):
+    job = rows.job(status, params={"name": "Ann"}, error_code="model_timeout" if status == JobStatus.FAILED else "")
+
+    answer = admin.get(page(job))
+
+    assert answer.status_code == 200
+    assert status.capitalize() in answer.content.decode()
+
+
+@pytest.mark.parametrize("tab", ["conversation", "steps", "activities", "input", "raw", "nothing"])
+def test_every_tab_has_an_address(admin, tab):
+    job = rows.job(params={"name": "Ann"})
+
+    assert admin.get(page(job), {"tab": tab}).status_code == 200
+
+
+def test_a_job_of_another_organisation_is_not_there(admin, stranger):
+    theirs = rows.job(org_id="rival")
+
+    for address in (page(theirs), f"{page(theirs)}/cancel", f"{page(theirs)}/replay", page(theirs, "rival")):
+        assert admin.get(address).status_code == 404
+    assert admin.post(f"{page(theirs)}/cancel").status_code == 404
+    assert admin.post(f"{page(theirs)}/retry").status_code == 404
+
+
+def test_an_admin_cancels_with_a_reason(admin):
+    job = rows.job()
+
+    asked = admin.get(f"{page(job)}/cancel")
+    answer = admin.post(f"{page(job)}/cancel", {"reason": "paid this morning"})
+
+    job.refresh_from_db()
+    assert "Cancel this job" in asked.content.decode()
+    assert answer.status_code == 302
+    assert job.status == JobStatus.CANCELED
+    assert "paid this morning" in job.activities.get(moved_to="CANCELED").note
+
+
+def test_an_admin_retries_a_failed_job(admin):
+    rows.job_type()
+    job = rows.job(JobStatus.FAILED, error_code="model_timeout")
+
+    assert admin.post(f"{page(job)}/retry").status_code == 302
+    job.refresh_from_db()
+    assert (job.status, job.retry_count) == (JobStatus.WAITING, 1)
+
+
+def test_a_member_reads_and_may_not_act(member):
+    job = rows.job()
+
+    html = member.get(page(job)).content.decode()
+
+    assert "Cancel…" not in html
+    for action in ("cancel", "retry", "replay", "reply"):
+        assert member.post(f"{page(job)}/{action}", {"text": "Hi"}).status_code == 403
+    job.refresh_from_db()
+    assert job.status == JobStatus.WAITING
+
+
+def test_a_page_takes_few_queries(admin, django_assert_max_num_queries):
+    job = rows.job(JobStatus.RUNNING, lease_until=None, waiting_for="reply", params={"name": "Ann"})
+
+    with django_assert_max_num_queries(12):
+        admin.get(page(job))
