@@ -61,6 +61,7 @@ bench: env
 	$(BIN)/python -m tests.benchmarks.agents
 	$(BIN)/python -m tests.benchmarks.streams
 	$(BIN)/python -m tests.benchmarks.next_times
+	$(BIN)/python -m tests.benchmarks.schedule_firing
 
 # EXPERIMENT= one or several by comma; all without. A seed that is not given is drawn and printed.
 chaos: env

@@ -43,6 +43,7 @@ KINDS = (
     *_OF_BUDGETS,
     "webhook_deliveries",
     "announcements",
+    "firings",
     *channels.KINDS,
     "idempotency_keys",
     "workers",
@@ -149,6 +150,12 @@ DELETE FROM agent_jobs_idempotencykey WHERE id IN (
 """
 
 
+_OLD_FIRINGS = """
+    FROM agent_jobs_schedulefiring WHERE org_id = %(org_id)s AND created_at < %(before)s AND outcome <> 'queued'
+"""
+_DELETE_FIRINGS = f"DELETE FROM agent_jobs_schedulefiring WHERE id IN (SELECT id {_OLD_FIRINGS} LIMIT {BATCH})"
+
+
 def serve_slice(*, seconds: float = _SLICE_SECONDS, stop: threading.Event | None = None) -> int:
     """The duty: prune for `seconds`, and ring again if work is left. Returns the number of deleted rows.
 
@@ -226,6 +233,8 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
             found["activities"] += cursor.fetchone()[0]
             cursor.execute(f"SELECT count(*) {_OLD_USAGE}", floor)
             found["usage_days"] += cursor.fetchone()[0]
+            cursor.execute(f"SELECT count(*) {_OLD_FIRINGS}", floor)
+            found["firings"] += cursor.fetchone()[0]
             cursor.execute(f"SELECT count(*) {_OLD_ANNOUNCEMENTS}", floor)
             found["announcements"] += cursor.fetchone()[0]
             cursor.execute(
@@ -280,6 +289,7 @@ def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Rand
             yield from _activities_of(org_id, cutoffs[org_id])
             yield from _until_short("usage_days", _DELETE_USAGE, {"org_id": org_id, "before": cutoffs[org_id]})
             yield from _announcements_of(org_id, cutoffs[org_id])
+            yield from _until_short("firings", _DELETE_FIRINGS, {"org_id": org_id, "before": cutoffs[org_id]})
     yield from channels.steps(cutoffs, kept=lambda owners: _kept(owners, cutoffs))
 
 

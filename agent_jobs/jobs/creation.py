@@ -25,7 +25,7 @@ from agent_jobs.webhooks import outcome_messages
 from agent_jobs.work import WorkRules
 from channels_integration import directory
 from channels_integration.messages import Target
-from infra import prepared_sql, tracing
+from infra import bulk_rows, prepared_sql, tracing
 from infra.egress import requests_client
 
 # The default time limit, one day, where neither the job, its type nor the organisation sets one.
@@ -65,7 +65,7 @@ def create_many(
                 made.append(error)
         jobs = [job for job in made if isinstance(job, Job)]
         if jobs:
-            Job.objects.bulk_create(jobs)
+            bulk_rows.insert(jobs)
             lifecycle.record_creations([(job, _note(job)) for job in jobs], actor=actor)
         waiting = Counter(job.lane for job in jobs if job.status == JobStatus.WAITING)
         transaction.on_commit(lambda: queues.ring_all(waiting), robust=True)

@@ -97,7 +97,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='schedulefiring',
-            index=models.Index(fields=['created_at'], name='firing_created'),
+            index=models.Index(fields=['org', 'created_at'], name='firing_created'),
         ),
         migrations.AddConstraint(
             model_name='schedulefiring',

@@ -104,7 +104,7 @@ class ScheduleFiring(models.Model):
         indexes = [
             models.Index("schedule", F("fire_at").desc(), F("id").desc(), name="firing_of_schedule"),
             models.Index(fields=["schedule", "fire_at"], condition=Q(outcome="queued"), name="firing_queued"),
-            models.Index(fields=["created_at"], name="firing_created"),
+            models.Index(fields=["org", "created_at"], name="firing_created"),
         ]
         constraints = [
             # Promise I9: each time of a schedule makes one job.

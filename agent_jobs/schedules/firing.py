@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, QuerySet
 
-from agent_jobs import jobs, recurrence, sealed_work
+from agent_jobs import jobs, recurrence, sealed_work, webhooks
 from agent_jobs.errors import AgentJobsError, IllegalMove
 from agent_jobs.models import Job, Schedule, ScheduleFiring
 from agent_jobs.schedules import definition as definitions
@@ -22,13 +22,24 @@ from agent_jobs.schedules import planning
 from agent_jobs.schedules.planning import Planned
 from agent_jobs.specs import Actor, JobSpec
 from agent_jobs.states import TERMINAL, JobStatus
-from infra import database, prepared_sql
+from infra import bulk_rows, database, prepared_sql
 from infra.quarantine import Quarantine
 
 BATCH = 200
+_MOVE_ON = """
+UPDATE agent_jobs_schedule s SET next_at = moved.next_at, tz_version = %(tz_version)s
+FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[]) AS moved (id, next_at) WHERE s.id = moved.id
+"""
 _ACTIVE = [str(status) for status in JobStatus if status not in TERMINAL]
 _TIMER = Actor("system", "schedules")
 _failed: Quarantine[UUID] = Quarantine("fire_schedules")
+# Skipped is also said of a job that could not be made.
+_EVENTS: Mapping[str, str] = {
+    ScheduleFiring.Outcome.SKIPPED: "schedule.skipped",
+    ScheduleFiring.Outcome.FAILED: "schedule.skipped",
+    ScheduleFiring.Outcome.MISFIRED: "schedule.misfired",
+}
+_MOST_TOLD = 100
 _OUTCOMES = {"run": ScheduleFiring.Outcome.STARTED, "replace": ScheduleFiring.Outcome.STARTED}
 
 
@@ -94,7 +105,8 @@ def fire(locked: Sequence[Schedule]) -> int:
     for one in found:
         one.schedule.next_at = one.plan.next_at
         one.schedule.tz_version = recurrence.tz_version()
-    Schedule.objects.bulk_update([one.schedule for one in found], ["next_at", "tz_version"])
+    moved = {"ids": [one.schedule.pk for one in found], "times": [one.plan.next_at for one in found]}
+    prepared_sql.run(_MOVE_ON, {**moved, "tz_version": recurrence.tz_version()})
     return len(found)
 
 
@@ -140,8 +152,33 @@ def record(
                 firing.outcome, firing.reason = ScheduleFiring.Outcome.FAILED, f"{job.code}: {job.message}"[:1_000]
             else:
                 firing.job_id = job.pk
-    ScheduleFiring.objects.bulk_create(firings)
+    bulk_rows.insert(firings)
+    _announce(firings)
     return firings
+
+
+def _announce(firings: Sequence[ScheduleFiring]) -> None:
+    """Tell the organisation's webhooks of firings that made no job: once for each schedule and outcome."""
+    silent: dict[tuple[Schedule, str], list[ScheduleFiring]] = defaultdict(list)
+    for firing in firings:
+        if firing.outcome in _EVENTS:
+            silent[firing.schedule, firing.outcome].append(firing)
+    wanted = {
+        whose: webhooks.is_wanted(*whose) for whose in {(one.org_id, _EVENTS[outcome]) for one, outcome in silent}
+    }
+    for (schedule, outcome), found in silent.items():
+        if not wanted[schedule.org_id, _EVENTS[outcome]]:
+            continue
+        payload = {
+            "schedule_id": str(schedule.pk),
+            "name": schedule.name,
+            "key": schedule.key,
+            "outcome": outcome,
+            "reason": found[-1].reason,
+            "count": len(found),
+            "fire_at": [f"{one.fire_at:%Y-%m-%dT%H:%M:%SZ}" for one in found[-_MOST_TOLD:]],
+        }
+        webhooks.announce(schedule.org_id, _EVENTS[outcome], str(schedule.pk), payload)
 
 
 def active_jobs(schedule: Schedule) -> int:

@@ -15,6 +15,6 @@ A payload is made when the announcement is expanded, usually within a second. It
 that moment: the API registers its form of a job (`expansion.register_job_form`).
 """
 
-from agent_jobs.webhooks.announcements import announce
+from agent_jobs.webhooks.announcements import announce, is_wanted
 
-__all__ = ["announce"]
+__all__ = ["announce", "is_wanted"]

@@ -9,11 +9,12 @@ from django.db import connection
 
 from agent_jobs.webhooks.event_types import SCHEDULE_EVENTS
 
-_ANNOUNCE = """
+_WANTED = """EXISTS (
+    SELECT FROM agent_jobs_webhookendpoint WHERE org_id = %(org)s AND enabled AND %(event)s = ANY (event_types))"""
+_IS_WANTED = f"SELECT {_WANTED}"
+_ANNOUNCE = f"""
 INSERT INTO agent_jobs_announcement (org_id, event, subject_id, payload)
-SELECT %(org)s, %(event)s, %(subject)s, %(payload)s::json
-WHERE EXISTS (
-    SELECT FROM agent_jobs_webhookendpoint WHERE org_id = %(org)s AND enabled AND %(event)s = ANY (event_types))
+SELECT %(org)s, %(event)s, %(subject)s, %(payload)s::json WHERE {_WANTED}
 """
 
 
@@ -27,6 +28,13 @@ def announce(org_id: str, event: str, subject_id: str, payload: Mapping[str, Any
         announced = {"org": org_id, "event": event, "subject": subject_id[:64], "payload": json.dumps(payload)}
         cursor.execute(_ANNOUNCE, announced)
         return bool(cursor.rowcount)
+
+
+def is_wanted(org_id: str, event: str) -> bool:
+    """Whether an endpoint of the organisation wants the event, so that many announcements can be left out at once."""
+    with connection.cursor() as cursor:
+        cursor.execute(_IS_WANTED, {"org": org_id, "event": event})
+        return bool(cursor.fetchone()[0])
 
 
 def body(event: str, at: datetime, payload: Any) -> dict[str, Any]:
