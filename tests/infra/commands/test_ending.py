@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -142,9 +143,12 @@ WORKER = """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_worker_that_dies_takes_its_commands_with_it(mode: Mode, marker: str, number: signal.Signals) -> None:
+def test_a_worker_that_dies_takes_its_commands_with_it(
+    mode: Mode, marker: str, number: signal.Signals, make_home: Callable[[], Path]
+) -> None:
     lines = [escape.format(marker=f"{marker}.{at}") for at, escape in enumerate(ESCAPES.values())]
-    worker = subprocess.Popen([sys.executable, "-c", textwrap.dedent(WORKER), mode, *lines], cwd=ROOT)
+    line = [sys.executable, "-c", textwrap.dedent(WORKER), mode, *lines]
+    worker = subprocess.Popen(line, cwd=ROOT, env=os.environ | {"TMPDIR": str(make_home())})  # it leaves folders
     try:
         for at, name in enumerate(ESCAPES):
             wait_for(lambda at=at: len(processes_with(f"sleep\0{marker}.{at}")) >= 2, what=f"{name} runs")
