@@ -17,11 +17,12 @@ from channels_integration import directory, outbox
 from channels_integration.messages import Delivery, Receipt
 from channels_integration.models import OutboundMessage
 from tests import factories, rows
-from tests.agents import parts
-from tests.agents.parts import Actor, again, call, done, work
-from tests.channels.conftest import deliver, deliver_all
+from tests.agents import scripted_models
+from tests.agents.scripted_models import Actor, call, done, work
+from tests.channels.sending import deliver, deliver_all
+from tests.conversations import again, let_time_pass
 from tests.fakes.slack import FakeSlack
-from tests.hours.test_deferral import OPEN, closed_now
+from tests.hours.stated import OPEN, closed_now
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -31,8 +32,8 @@ CAREFUL = {"type": "send_message", "requires_approval": True, "approval_minutes"
 def park(platform: str = "slack") -> Job:
     """A job whose question is not out yet (where a platform has to deliver it)."""
     columns = {"platform": "slack", "channel_code": "C0ONE"} if platform == "slack" else {}
-    job = parts.job(tools=[CAREFUL], **columns)
-    with parts.playing(Actor(call("send_message", text="Fire!"))):
+    job = scripted_models.job(tools=[CAREFUL], **columns)
+    with scripted_models.playing(Actor(call("send_message", text="Fire!"))):
         work()
     assert again(job).waiting_for == "approval"
     return again(job)
@@ -63,7 +64,7 @@ def is_an_hour_from(moment: datetime, found: datetime | None) -> bool:
 
 def take_up(job: Job, *replies: Any) -> Actor:
     actor = Actor(*replies)
-    with parts.playing(actor):
+    with scripted_models.playing(actor):
         work()
     return actor
 
@@ -97,7 +98,7 @@ def test_when_it_is_over_it_is_over() -> None:
     job = park()
     is_out(job)
     Approval.objects.update(expires_at=Now())
-    parts.let_time_pass(job)
+    let_time_pass(job)
     actor = take_up(job, done(text=""))
     assert Approval.objects.get(job=job).status == "expired"
     assert "Nobody approved this in time" in actor.turns[0].steps[0].answers["c1"]
@@ -132,7 +133,7 @@ def test_a_second_word_of_its_delivery_gives_no_more_time() -> None:
 def test_who_takes_it_up_while_it_is_on_its_way_asks_nothing_twice_and_looks_again() -> None:
     job = park()
     Job.objects.update(wake_at=Now())
-    parts.let_time_pass(job)
+    let_time_pass(job)
     take_up(job)
     job = again(job)
     assert OutboundMessage.objects.filter(owner_key=str(job.pk)).count() == 1

@@ -16,8 +16,9 @@ from agent_jobs.models import Approval, Job, Message
 from agent_jobs.states import Event, JobStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
-from tests.agents import parts
-from tests.agents.parts import Actor, again, call, done, work
+from tests.agents import scripted_models
+from tests.agents.scripted_models import Actor, call, done, work
+from tests.conversations import again, let_time_pass
 from tests.races import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everywhere")]
@@ -40,9 +41,9 @@ def said(job: Job) -> list[str]:
 def parked(request: pytest.FixtureRequest) -> Any:
     """A job that waits for approval of a message, its agent, and the rest of its part."""
     tool = {**CAREFUL, **getattr(request, "param", {})}
-    job = parts.job(tools=[tool])
+    job = scripted_models.job(tools=[tool])
     actor = Actor(call("send_message", text="Fire!"), done(text=""))
-    with parts.playing(actor):
+    with scripted_models.playing(actor):
         work()
         assert again(job).waiting_for == "approval"
         yield job, actor
@@ -50,7 +51,7 @@ def parked(request: pytest.FixtureRequest) -> Any:
 
 def late(job: Job) -> None:
     Approval.objects.filter(job=job).update(expires_at=Now())
-    parts.let_time_pass(job)
+    let_time_pass(job)
 
 
 def test_it_asks_with_buttons_and_holds_no_worker(parked: Any) -> None:
@@ -73,8 +74,8 @@ def test_it_asks_with_buttons_and_holds_no_worker(parked: Any) -> None:
     ids=["a tool's call", "a question of the agent's own"],
 )
 def test_where_there_are_forms_the_arguments_of_a_call_can_be_edited(tool: Any, reply: Any, labels: list[str]) -> None:
-    job = parts.job(tools=[tool], platform="slack", channel_code="C0ONE")
-    with parts.playing(Actor(reply)):
+    job = scripted_models.job(tools=[tool], platform="slack", channel_code="C0ONE")
+    with scripted_models.playing(Actor(reply)):
         work()
     question = OutboundMessage.objects.get(owner_key=str(job.pk))
     assert [label for label, _ in question.buttons] == labels
@@ -101,8 +102,8 @@ def test_what_is_denied_is_not_done_and_the_agent_hears_why(parked: Any) -> None
 
 
 def test_the_end_of_what_is_approved_is_shown_and_where_the_whole_is() -> None:
-    job = parts.job(tools=[CAREFUL])
-    with parts.playing(Actor(call("send_message", text="x" * 9_000 + "\u202eFire!"))):
+    job = scripted_models.job(tools=[CAREFUL])
+    with scripted_models.playing(Actor(call("send_message", text="x" * 9_000 + "\u202eFire!"))):
         work()
     question, approval = OutboundMessage.objects.get(owner_key=str(job.pk)), asked(job)
 
@@ -131,9 +132,9 @@ def test_the_words_of_an_approval_are_told(parked: Any) -> None:
 
 
 def test_the_words_of_an_approval_that_the_agent_asked_for_are_told() -> None:
-    job = parts.job(tools=[{"type": "ask_approval"}])
+    job = scripted_models.job(tools=[{"type": "ask_approval"}])
     actor = Actor(call("ask_approval", question="Shall I?"), done(text=""))
-    with parts.playing(actor):
+    with scripted_models.playing(actor):
         work()
         decide(job, reason="go, but be quick")
         work()
@@ -191,7 +192,7 @@ def test_nobody_decides_when_the_time_is_over(parked: Any) -> None:
 
 def test_waking_a_moment_too_soon_asks_nothing_twice(parked: Any) -> None:
     job, _ = parked
-    parts.let_time_pass(job)
+    let_time_pass(job)
     work()
     assert again(job).waiting_for == "approval"
     assert len(said(job)) == 1
@@ -203,7 +204,7 @@ def test_waking_a_moment_too_soon_asks_nothing_twice(parked: Any) -> None:
 
 def test_what_people_write_meanwhile_is_kept_for_the_agent(parked: Any) -> None:
     job, actor = parked
-    parts.reply(job, "what is this about?")
+    scripted_models.reply(job, "what is this about?")
     assert work() == 0
     decide(job)
     work()
@@ -214,7 +215,7 @@ def test_a_worker_that_dies_after_the_decision_calls_it_all_the_same_once(parked
     job, _ = parked
     decide(job)
     Job.objects.filter(pk=job.pk).update(queue_at=None, lease_until=in_seconds(30), lease_token=F("lease_token") + 1)
-    parts.crash(job)
+    scripted_models.crash(job)
     work()
     assert said(job)[1:] == ["Fire!"]
 
@@ -235,7 +236,7 @@ def test_one_that_was_being_asked_for_when_its_job_ended_is_withdrawn_too(event:
     job = rows.job(JobStatus.RUNNING, runner="conversation", lane="agents")
     approval = rows.approval(job)
     if is_taken_back:
-        parts.crash(job)
+        scripted_models.crash(job)
     if event == "cancel":
         jobs.cancel("acme", job.pk, actor=rows.TESTER)
     else:
@@ -244,9 +245,9 @@ def test_one_that_was_being_asked_for_when_its_job_ended_is_withdrawn_too(event:
 
 
 def test_an_agent_may_ask_of_its_own_accord() -> None:
-    job = parts.job(tools=[{"type": "ask_approval"}])
+    job = scripted_models.job(tools=[{"type": "ask_approval"}])
     actor = Actor(call("ask_approval", question="Shall I?", details="It costs 3 EUR."), done(text=""))
-    with parts.playing(actor):
+    with scripted_models.playing(actor):
         work()
         assert said(job) == ["Shall I?\nIt costs 3 EUR."]
         decide(job)
@@ -256,8 +257,8 @@ def test_an_agent_may_ask_of_its_own_accord() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_twenty_at_once_decide_once() -> None:
-    job = parts.job(tools=[CAREFUL])
-    with parts.playing(Actor(call("send_message", text="Fire!"))):
+    job = scripted_models.job(tools=[CAREFUL])
+    with scripted_models.playing(Actor(call("send_message", text="Fire!"))):
         work()
     approval = asked(job)
 

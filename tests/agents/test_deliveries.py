@@ -12,10 +12,11 @@ from agent_jobs.models import Activity, Approval, Job, Message
 from agent_jobs.states import ActivityStatus, JobStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
-from tests.agents import parts
-from tests.agents.conftest import Place
-from tests.agents.parts import Actor, again, call, done, work
-from tests.channels.conftest import deliver_all, deliver_now
+from tests.agents import scripted_models
+from tests.agents.places import Place
+from tests.agents.scripted_models import Actor, call, done, work
+from tests.channels.sending import deliver_all, deliver_now
+from tests.conversations import again
 from tests.fakes.slack import Fault
 from tests.fakes.webhook import Reply
 
@@ -28,8 +29,8 @@ def standing(job: Job) -> tuple[str, str, str]:
 
 
 def test_a_silent_ending_waits_until_what_was_said_before_is_delivered(place: Place) -> None:
-    job = parts.job(**place.columns)
-    with parts.playing(Actor(call("send_message", text="Report: all well."), done(text=""))):
+    job = scripted_models.job(**place.columns)
+    with scripted_models.playing(Actor(call("send_message", text="Report: all well."), done(text=""))):
         work()
     assert standing(job) == ("RUNNING", "delivery", "")
     deliver_now()
@@ -39,8 +40,8 @@ def test_a_silent_ending_waits_until_what_was_said_before_is_delivered(place: Pl
 
 
 def test_a_job_that_ends_silently_can_be_canceled_while_its_words_are_on_their_way(place: Place) -> None:
-    job = parts.job(**place.columns)
-    with parts.playing(Actor(call("send_message", text="Report: all well."), done(text=""))):
+    job = scripted_models.job(**place.columns)
+    with scripted_models.playing(Actor(call("send_message", text="Report: all well."), done(text=""))):
         work()
     jobs.cancel("acme", job.pk, actor=rows.TESTER)
     deliver_now()
@@ -49,9 +50,9 @@ def test_a_job_that_ends_silently_can_be_canceled_while_its_words_are_on_their_w
 
 
 def test_a_silent_ending_whose_words_die_is_a_failure(place: Place) -> None:
-    job = parts.job(**place.columns)
+    job = scripted_models.job(**place.columns)
     place.refuse()
-    with parts.playing(Actor(call("send_message", text="Report: all well."), done(text=""))):
+    with scripted_models.playing(Actor(call("send_message", text="Report: all well."), done(text=""))):
         work()
     deliver_now()
     assert standing(job) == ("FAILED", "", "delivery_failed")
@@ -59,14 +60,14 @@ def test_a_silent_ending_whose_words_die_is_a_failure(place: Place) -> None:
 
 
 def test_a_message_that_dies_while_the_model_thinks_ends_the_job(place: Place) -> None:
-    job = parts.job(**place.columns)
+    job = scripted_models.job(**place.columns)
     place.refuse()
 
     def thinks(turn: llm.Turn) -> llm.Reply:
         deliver_now()
         return done(text="Bye.")
 
-    with parts.playing(Actor(call("send_message", text="Report: all well."), thinks)):
+    with scripted_models.playing(Actor(call("send_message", text="Report: all well."), thinks)):
         work()
     assert standing(job) == ("FAILED", "", "delivery_failed")
     deliver_now()
@@ -74,22 +75,22 @@ def test_a_message_that_dies_while_the_model_thinks_ends_the_job(place: Place) -
 
 
 def test_a_silent_ending_completes_at_once_where_all_is_delivered_by_then(place: Place) -> None:
-    job = parts.job(**place.columns)
+    job = scripted_models.job(**place.columns)
 
     def thinks(turn: llm.Turn) -> llm.Reply:
         deliver_now()
         return done(text="")
 
-    with parts.playing(Actor(call("send_message", text="Report: all well."), thinks)):
+    with scripted_models.playing(Actor(call("send_message", text="Report: all well."), thinks)):
         work()
     assert standing(job) == ("COMPLETED", "", "")
 
 
 @pytest.mark.parametrize("ending", [done(text="Bye."), llm.Reply(text="All right?")])
 def test_a_later_message_makes_no_success_of_a_first_one_that_died(webhook: Place, ending: llm.Reply) -> None:
-    job = parts.job(**webhook.columns)
+    job = scripted_models.job(**webhook.columns)
     webhook.refuse()
-    with parts.playing(Actor(call("send_message", text="Report: all well."), ending)):
+    with scripted_models.playing(Actor(call("send_message", text="Report: all well."), ending)):
         work()
     deliver_all()
     assert standing(job) == ("FAILED", "", "delivery_failed")
@@ -97,8 +98,8 @@ def test_a_later_message_makes_no_success_of_a_first_one_that_died(webhook: Plac
 
 
 def test_a_follow_up_is_counted_from_the_delivery_of_a_question_that_a_tool_said(place: Place) -> None:
-    job = parts.job(**place.columns)
-    with parts.playing(Actor(call("send_message", text="How are you?"), llm.Reply(text=""))):
+    job = scripted_models.job(**place.columns)
+    with scripted_models.playing(Actor(call("send_message", text="How are you?"), llm.Reply(text=""))):
         work()
     (question,) = OutboundMessage.objects.all()
     assert (again(job).waiting_for, again(job).wake_at) == ("reply", None)
@@ -115,7 +116,7 @@ def test_a_follow_up_is_counted_from_the_delivery_of_a_question_that_a_tool_said
 def test_a_delivery_just_before_the_turn_is_settled_is_not_missed(
     webhook: Place, monkeypatch: pytest.MonkeyPatch, ending: llm.Reply, is_over: Any
 ) -> None:
-    job = parts.job(**webhook.columns)
+    job = scripted_models.job(**webhook.columns)
     look = agent_messages.undelivered
 
     def looks(*given: Any) -> agent_messages.Undelivered:
@@ -124,7 +125,7 @@ def test_a_delivery_just_before_the_turn_is_settled_is_not_missed(
         return found
 
     monkeypatch.setattr(agent_messages, "undelivered", looks)
-    with parts.playing(Actor(call("send_message", text="Report: all well."), ending)):
+    with scripted_models.playing(Actor(call("send_message", text="Report: all well."), ending)):
         work()
     monkeypatch.undo()
     assert webhook.count_received() == 1
@@ -132,9 +133,9 @@ def test_a_delivery_just_before_the_turn_is_settled_is_not_missed(
 
 
 def test_what_died_in_an_earlier_life_does_not_count(webhook: Place) -> None:
-    job = parts.job(**webhook.columns)
+    job = scripted_models.job(**webhook.columns)
     webhook.refuse()
-    with parts.playing(
+    with scripted_models.playing(
         Actor(call("send_message", text="Lost."), done(text=""), call("send_message", text="Heard."), done(text=""))
     ):
         work()
@@ -148,9 +149,9 @@ def test_what_died_in_an_earlier_life_does_not_count(webhook: Place) -> None:
 
 
 def test_a_question_that_cannot_be_delivered_may_be_decided_over_the_api_and_the_job_completes(webhook: Place) -> None:
-    job = parts.job(tools=[{"type": "ask_approval"}], **webhook.columns)
+    job = scripted_models.job(tools=[{"type": "ask_approval"}], **webhook.columns)
     webhook.refuse()
-    with parts.playing(Actor(call("ask_approval", question="May I?"), done(text="Done."))):
+    with scripted_models.playing(Actor(call("ask_approval", question="May I?"), done(text="Done."))):
         work()
         deliver_now()
         assert again(job).waiting_for == "approval"
@@ -162,14 +163,14 @@ def test_a_question_that_cannot_be_delivered_may_be_decided_over_the_api_and_the
 
 
 def test_what_an_older_release_left_undelivered_fails_the_job_at_its_silent_end(webhook: Place) -> None:
-    job = parts.job(**webhook.columns)
+    job = scripted_models.job(**webhook.columns)
 
     def thinks(turn: llm.Turn) -> llm.Reply:
         OutboundMessage.objects.update(status="dead", error_code="http_410", error_message="gone")
         Activity.objects.filter(code="message.out").update(status=ActivityStatus.CANCELED)
         return done(text="")
 
-    with parts.playing(Actor(call("send_message", text="Report: all well."), thinks)):
+    with scripted_models.playing(Actor(call("send_message", text="Report: all well."), thinks)):
         work()
     assert standing(job) == ("FAILED", "", "delivery_failed")
     assert again(job).error_message == "a message could not be delivered: http_410: gone"
@@ -180,9 +181,9 @@ def test_a_cancel_during_a_send_of_unknown_outcome_tells_what_became_of_the_mess
     slack: Place, settings: Any, fault: Fault, status: str
 ) -> None:
     settings.DELIVERY_GRACE_SECONDS = 0.5
-    job = parts.job(**slack.columns)
+    job = scripted_models.job(**slack.columns)
     slack.server.script(fault)
-    with parts.playing(Actor(llm.Reply(text="How are you?"))):
+    with scripted_models.playing(Actor(llm.Reply(text="How are you?"))):
         work()
     deliver_now()
     jobs.cancel("acme", job.pk, actor=rows.TESTER)
@@ -197,9 +198,9 @@ def test_a_cancel_while_a_webhook_may_have_received_a_message_says_that_nobody_k
     webhook: Place, settings: Any
 ) -> None:
     settings.DELIVERY_GRACE_SECONDS = 0.5
-    job = parts.job(**webhook.columns)
+    job = scripted_models.job(**webhook.columns)
     webhook.server.replies.append(Reply(is_dropped=True))
-    with parts.playing(Actor(llm.Reply(text="How are you?"))):
+    with scripted_models.playing(Actor(llm.Reply(text="How are you?"))):
         work()
     deliver_now()
     jobs.cancel("acme", job.pk, actor=rows.TESTER)

@@ -16,8 +16,8 @@ from agent_jobs.states import JobStatus
 from agent_jobs.tools import tool_secrets
 from channels_integration import directory
 from tests import rows
-from tests.agents import parts
-from tests.channels.conftest import deliver_all
+from tests.agents import scripted_models
+from tests.channels.sending import deliver_all
 from tests.fakes.openai import Answer, FakeOpenAI, completion, says
 from tests.fakes.slack import FakeSlack
 from tests.fakes.webhook import FakeReceiver
@@ -191,11 +191,11 @@ def test_whatever_is_written_no_call_leaves_the_list_and_no_secret_is_shown(
     gullible.attempt = filled(attempt, **ports)
     config = {"profile_id": "mind", "max_follow_ups": 1, "follow_up_interval": 10}
     place = {"platform": "slack", "channel_code": "C0ONE", "channel_data": {"team_id": "T0ACME"}}
-    job = parts.job(agent={"tools": tools_at(good)}, config=config, **place)
-    parts.work()
+    job = scripted_models.job(agent={"tools": tools_at(good)}, config=config, **place)
+    scripted_models.work()
     deliver_all()
-    parts.reply(job, filled(written.encode("utf-8", "replace").decode().replace("\x00", ""), **ports))
-    parts.work()
+    scripted_models.reply(job, filled(written.encode("utf-8", "replace").decode().replace("\x00", ""), **ports))
+    scripted_models.work()
     deliver_all()
 
     job.refresh_from_db()

@@ -26,8 +26,9 @@ from agent_jobs.states import JobStatus
 from agent_jobs.worker import loop
 from channels_integration.models import OutboundMessage
 from tests import rows
-from tests.agents import parts
-from tests.agents.parts import again, work
+from tests.agents import scripted_models
+from tests.agents.scripted_models import work
+from tests.conversations import again, let_time_pass
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, says
 from tests.waiting import PATIENCE
@@ -55,11 +56,11 @@ def hosted(config: dict[str, Any] | None = None) -> Job:
     Profile.objects.get_or_create(
         org_id="acme", key="ann", defaults={"name": "Ann", "model": MODEL, "timeout_seconds": 30}
     )
-    return parts.job(config={"profile_id": "ann", "max_tokens": 6_000, **ASKS, **(config or {})})
+    return scripted_models.job(config={"profile_id": "ann", "max_tokens": 6_000, **ASKS, **(config or {})})
 
 
 def second_turn(job: Job, text: str = "Fine") -> Job:
-    parts.reply(job, text, event_id=text)
+    scripted_models.reply(job, text, event_id=text)
     work()
     return again(job)
 
@@ -126,7 +127,7 @@ def test_the_config_says_who_decides_and_how_long_they_are_waited_for(provider: 
 
 def test_what_people_write_meanwhile_is_kept_for_the_agent(provider: FakeOpenAI) -> None:
     job = parked()
-    parts.reply(job, "Hurry up", event_id="e9")
+    scripted_models.reply(job, "Hurry up", event_id="e9")
     assert work() == 0
     decide(job)
     work()
@@ -204,7 +205,7 @@ def test_a_denial_and_a_time_out_end_it_with_what_it_had(provider: FakeOpenAI, d
         decide(job, "deny", reason="too dear")
     else:
         Approval.objects.update(expires_at=Now())
-        parts.let_time_pass(job)
+        let_time_pass(job)
     work()
     job = again(job)
     assert (job.status, job.error_code, job.result) == (JobStatus.FAILED, "budget_exhausted", "half of it")
@@ -342,7 +343,7 @@ def test_a_fallback_that_is_over_a_cap_takes_no_retry_of_the_first_model_away(
     job = too_dear(provider, settings, openai.error(503), {"on_budget_exhausted": "fail", "max_task_retries": 1})
     assert (job.status, job.waiting_for) == (JobStatus.RUNNING, "retry")
     provider.queue(openai.error(503))
-    parts.let_time_pass(job)
+    let_time_pass(job)
     work()
     assert ended(job) == (JobStatus.FAILED, "budget_exhausted")
 
@@ -354,7 +355,7 @@ class _Killed(BaseException):
 
 def take_up(job: Job) -> None:
     """Its worker has died; another takes the turn up."""
-    parts.crash(job)
+    scripted_models.crash(job)
     work()
 
 
@@ -363,7 +364,7 @@ def test_who_takes_it_up_before_anything_was_asked_asks_once(
 ) -> None:
     job = hosted()
     work()
-    parts.reply(job)
+    scripted_models.reply(job)
     with monkeypatch.context() as patch:
         patch.setattr(budget_requests, "ask", _dies)
         with pytest.raises(_Killed):
@@ -379,7 +380,7 @@ def test_who_takes_it_up_after_it_was_written_down_says_it_once(
 ) -> None:
     job = hosted()
     work()
-    parts.reply(job)
+    scripted_models.reply(job)
     with monkeypatch.context() as patch:
         patch.setattr(loop.outcomes, "settlement", _dies)
         with pytest.raises(_Killed):
@@ -429,7 +430,7 @@ def test_who_takes_it_up_between_the_approval_and_the_call_makes_the_call(
 
 def test_waking_a_moment_too_soon_asks_nothing_twice(provider: FakeOpenAI) -> None:
     job = parked()
-    parts.let_time_pass(job)
+    let_time_pass(job)
     work()
     assert again(job).waiting_for == "approval"
     assert len([text for text in said(job) if "May I have" in text]) == 1

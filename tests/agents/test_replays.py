@@ -8,9 +8,9 @@ from agent_jobs.jobs.repeats import Changes
 from agent_jobs.models import Job, Step
 from agent_jobs.states import Event, JobStatus
 from tests import rows
-from tests.agents import parts
-from tests.agents.parts import Actor, call, done, work
-from tests.agents.test_turns import said, steps
+from tests.agents import scripted_models
+from tests.agents.scripted_models import Actor, call, done, said, steps, work
+from tests.conversations import again
 
 pytestmark = pytest.mark.django_db
 
@@ -23,7 +23,7 @@ def replay(job: Job, from_step: int) -> Job:
 def source() -> Job:
     """A job that has ended: model 1, tool 2, model 3, tool 4, model 5, and a second turn after a reply."""
     rows.job_type(runner="conversation", tools=[{"type": "send_message"}])
-    job = parts.job()
+    job = scripted_models.job()
     actor = Actor(
         call("send_message", text="A"),
         call("send_message", text="B"),
@@ -31,11 +31,11 @@ def source() -> Job:
         call("send_message", text="D"),
         done("the end", text="E"),
     )
-    with parts.playing(actor):
+    with scripted_models.playing(actor):
         work()
-        parts.reply(job)
+        scripted_models.reply(job)
         work()
-    assert parts.again(job).status == JobStatus.COMPLETED
+    assert again(job).status == JobStatus.COMPLETED
     assert [number for number, _ in enumerate(steps(job), 1)] == [1, 2, 3, 4, 5, 6, 7, 8]
     return job
 
@@ -58,12 +58,12 @@ def test_what_is_recorded_below_the_step_is_not_done_again(
     new = [call("send_message", text="new"), call("send_message", text="new"), llm.Reply(text="new?")]
     actor = Actor(*new[3 - asked :])
     job = replay(source, from_step)
-    with parts.playing(actor):
+    with scripted_models.playing(actor):
         work()
     assert len(actor.turns) == asked
     assert said(job) == words
     assert steps(job) == steps(source)[:5]
-    assert parts.again(job).waiting_for == "reply"
+    assert again(job).waiting_for == "reply"
 
 
 def test_only_the_first_turn_can_be_taken_over_for_later_ones_hang_on_what_people_said(source: Job) -> None:
@@ -89,29 +89,29 @@ def test_a_job_that_has_done_nothing_has_nothing_to_take_over() -> None:
 
 
 def test_steps_are_those_of_the_last_life(source: Job) -> None:
-    job = parts.job()
+    job = scripted_models.job()
     failing = Actor(call("send_message", text="old"), ValueError("broken"))
-    with parts.playing(failing):
+    with scripted_models.playing(failing):
         work()
-    assert parts.again(job).status == JobStatus.FAILED
+    assert again(job).status == JobStatus.FAILED
     jobs.retry("acme", job.pk, actor=rows.TESTER)
-    with parts.playing(Actor(call("send_message", text="of the new life"), llm.Reply(text="?"))):
+    with scripted_models.playing(Actor(call("send_message", text="of the new life"), llm.Reply(text="?"))):
         work()
-    lifecycle.move_one(Event.CANCEL, parts.again(job), actor=rows.TESTER)
+    lifecycle.move_one(Event.CANCEL, again(job), actor=rows.TESTER)
     made = replay(job, 2)
     actor = Actor(llm.Reply(text="??"))
-    with parts.playing(actor):
+    with scripted_models.playing(actor):
         work()
     assert said(made) == ["of the new life", "??"]
 
 
 def test_a_retry_does_everything_anew() -> None:
-    job = parts.job()
-    with parts.playing(Actor(call("send_message", text="old"), ValueError("broken"))):
+    job = scripted_models.job()
+    with scripted_models.playing(Actor(call("send_message", text="old"), ValueError("broken"))):
         work()
     jobs.retry("acme", job.pk, actor=rows.TESTER)
     actor = Actor(call("send_message", text="new"), done(text="done"))
-    with parts.playing(actor):
+    with scripted_models.playing(actor):
         work()
     assert len(actor.turns) == 2
     assert said(job) == ["old", "new", "done"]

@@ -15,8 +15,9 @@ from agent_jobs.catalog import model_keys
 from agent_jobs.models import Activity, Job, Message, Profile, Step
 from agent_jobs.states import JobStatus
 from tests import rows
-from tests.agents import parts
-from tests.agents.parts import again, work
+from tests.agents import scripted_models
+from tests.agents.scripted_models import work
+from tests.conversations import again, let_time_pass
 from tests.fakes import openai
 from tests.fakes.openai import Answer, FakeOpenAI, completion, message, says
 
@@ -49,7 +50,7 @@ def provider(settings: Any) -> Iterator[FakeOpenAI]:
 def hosted(model: str = "openai:gpt-fake", *, agent: dict[str, Any] | None = None, **config: Any) -> Job:
     Profile.objects.get_or_create(org_id="acme", key="ann", defaults={"name": "Ann", "model": model})
     default = {"tools": [{"type": "send_message"}, FIND]}
-    return parts.job(agent=default if agent is None else agent, config={"profile_id": "ann", **config})
+    return scripted_models.job(agent=default if agent is None else agent, config={"profile_id": "ann", **config})
 
 
 def said(job: Job) -> list[str]:
@@ -200,7 +201,7 @@ def test_the_third_slip_of_a_turn_fails_it_and_a_retry_asks_anew(
     work()
     assert len(provider.requests) == 3
     assert (again(job).waiting_for, said(job)) == ("retry", [])
-    parts.let_time_pass(job)
+    let_time_pass(job)
     work()
     assert len(provider.requests) == 4
     assert (said(job), again(job).waiting_for) == (["Fine?"], "reply")
@@ -333,7 +334,7 @@ def talked(model: str = "openai:gpt-fake", lines: int = 6) -> Job:
     job = hosted(model)
     work()
     for number in range(lines):
-        assert parts.reply(job, f"{number} " + "word " * 700, event_id=f"e{number}")
+        assert scripted_models.reply(job, f"{number} " + "word " * 700, event_id=f"e{number}")
     return job
 
 
@@ -393,7 +394,7 @@ def test_words_beside_a_call_are_not_said_again_by_the_next_worker(provider: Fak
     job = hosted(agent={"tools": [SEND]}, max_task_retries=1)
     provider.queue(completion("Let me look.", calls=[("send_message", {"text": "Found."})]), openai.error(500))
     work()
-    parts.let_time_pass(job)
+    let_time_pass(job)
     work()
     assert said(job) == ["Let me look.", "Found.", "Fine?"]
 

@@ -1,7 +1,7 @@
 """Questions of agents that stand in Slack."""
 
 from tests import rows
-from tests.channels.conftest import deliver_all
+from tests.channels.sending import deliver_all
 
 PLACE = {"platform": "slack", "channel_code": "C0ONE", "channel_data": {"team_id": "T0ACME"}}
 

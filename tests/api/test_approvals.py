@@ -13,7 +13,7 @@ from agent_jobs.tools.types import Declared
 from channels_integration import directory
 from channels_integration.models import Channel
 from tests import factories, rows
-from tests.channels.conftest import deliver_all
+from tests.channels.sending import deliver_all
 from tests.fakes.webhook import FakeReceiver
 
 pytestmark = pytest.mark.django_db

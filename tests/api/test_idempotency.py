@@ -2,7 +2,6 @@
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -12,6 +11,7 @@ from django.db.models.functions import Now
 from agent_jobs.jobs import idempotency
 from agent_jobs.models import IdempotencyKey, Job, JobType
 from tests import factories, rows
+from tests.api.clients import at_once
 from tests.waiting import PATIENCE
 
 JOBS = "/services/agent-jobs"
@@ -115,21 +115,6 @@ class TestOneAfterTheOther:
             answers = [acme.post(path, body, Idempotency_Key=path[-5:]) for _ in range(2)]
             assert [answer.status_code for answer in answers] == [201, 201]
             assert answers[0].content == answers[1].content
-
-
-def at_once(count, send):
-    """The answers to `count` clients that send at the same moment, each from its own thread and connection."""
-    start = threading.Barrier(count)
-
-    def client(number):
-        try:
-            start.wait(PATIENCE)
-            return send(number)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(client, range(count)))
 
 
 @pytest.mark.django_db(transaction=True)

@@ -34,8 +34,8 @@ from agent_jobs.webhooks import endpoints
 from agent_jobs.worker.loop import Worker
 from channels_integration import directory, outbox, web_messages
 from tests import factories, rows
+from tests.conversations import QuietKeeper
 from tests.fakes.webhook import FakeReceiver
-from tests.worker.test_loop import QuietKeeper
 
 pytestmark = pytest.mark.django_db
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")

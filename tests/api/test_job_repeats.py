@@ -10,7 +10,7 @@ from agent_jobs.jobs import admission
 from agent_jobs.models import Job, Org, Step, WorkerProcess
 from agent_jobs.states import JobStatus
 from tests import factories, rows
-from tests.api.test_idempotency import at_once
+from tests.api.clients import at_once
 
 pytestmark = pytest.mark.django_db
 JOBS = "/services/agent-jobs"

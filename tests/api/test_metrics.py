@@ -20,7 +20,7 @@ from agent_jobs.worker.loop import Worker
 from channels_integration.models import Channel, InboundEvent, OutboundMessage
 from infra import meters, redis
 from tests import factories, rows
-from tests.worker.test_loop import QuietKeeper
+from tests.conversations import QuietKeeper
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from agent_jobs.runners.base import Done
 from agent_jobs.worker.loop import Worker
 from channels_integration.models import OutboundMessage
 from tests import factories, rows
-from tests.worker.test_loop import QuietKeeper, ask, broken
+from tests.conversations import QuietKeeper, ask, broken
 
 pytestmark = pytest.mark.django_db
 JOBS = "/services/agent-jobs"

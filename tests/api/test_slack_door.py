@@ -16,7 +16,7 @@ from channels_integration import directory, inbound
 from channels_integration.models import InboundEvent, OutboundMessage
 from tests import factories, rows
 from tests.api.asking import PLACE, asked
-from tests.channels.conftest import deliver_all
+from tests.channels.sending import deliver_all
 from tests.fakes.slack import FakeSlack
 from tests.waiting import PATIENCE
 

@@ -14,7 +14,7 @@ from channels_integration.models import InboundEvent, Installation
 from channels_integration.platforms import slack as platform
 from tests import factories, rows
 from tests.api.asking import PLACE, asked
-from tests.channels.conftest import deliver_all
+from tests.channels.sending import deliver_all
 from tests.fakes.slack import FakeSlack, Fault, Step
 from tests.waiting import PATIENCE
 

@@ -16,7 +16,7 @@ import pytest
 from agent_jobs import runners
 from channels_integration import platforms
 from tests.architecture import siblings
-from tests.architecture.test_project_rules import ROOT
+from tests.architecture.sources import ROOT
 from tests.waiting import PATIENCE
 
 RUNNER = """

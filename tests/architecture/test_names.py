@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.architecture.test_project_rules import ROOT, SOURCES, parsed
+from tests.architecture.sources import ROOT, SOURCES, parsed
 
 # Django, Celery and Python ask for these names once per app or package, or they mean the same in every package.
 _PER_PACKAGE = {"__init__", "admin", "apps", "base", "errors", "models", "tasks", "urls"}

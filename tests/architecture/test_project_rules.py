@@ -4,23 +4,11 @@ import ast
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted(
-    path
-    for package in ("agent_jobs", "channels_integration", "infra", "config")
-    for path in (ROOT / package).rglob("*.py")
-    if "migrations" not in path.parts
-)
-
-
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+from tests.architecture.sources import ROOT, SOURCES, parsed
 
 
 def calls(source: ast.AST | Path) -> Iterator[ast.Call]:

@@ -12,7 +12,7 @@ from channels_integration import outbox, platforms, send_order, send_results
 from channels_integration.messages import TemporaryDeliveryError
 from channels_integration.models import Lane, OutboundMessage
 from tests.channels import doubles
-from tests.channels.conftest import GRACE, deliver, deliver_all, deliver_now, overdue, post, row
+from tests.channels.sending import GRACE, deliver, deliver_all, deliver_now, overdue, post, row
 from tests.fakes.slack import Fault, Step
 from tests.races import in_threads
 

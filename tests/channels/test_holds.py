@@ -10,7 +10,7 @@ from channels_integration import outbox, send_order
 from channels_integration.messages import Hold
 from channels_integration.models import OutboundMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, deliver_now, overdue, post, row
+from tests.channels.sending import deliver, deliver_all, deliver_now, overdue, post, row
 from tests.fakes.slack import Fault, Step
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -12,7 +12,7 @@ from channels_integration.messages import Incoming
 from channels_integration.models import InboundEvent
 from infra import doorbell
 from tests.channels import doubles
-from tests.channels.conftest import deliver_all, post
+from tests.channels.sending import deliver_all, post
 from tests.races import in_threads
 from tests.waiting import PATIENCE, wait_for
 

@@ -11,7 +11,7 @@ from channels_integration.models import OutboundMessage
 from infra import doorbell
 from infra.egress import requests_client
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, deliver_now, message, post, row
+from tests.channels.sending import deliver, deliver_all, deliver_now, message, post, row
 from tests.fakes.slack import Fault, Step
 from tests.fakes.webhook import Reply
 from tests.races import in_threads

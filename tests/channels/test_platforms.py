@@ -7,7 +7,7 @@ from channels_integration import directory, platforms
 from channels_integration.messages import Lookup, Receipt, Target
 from channels_integration.models import OutboundMessage, WebMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver_all, message, post, row
+from tests.channels.sending import deliver_all, message, post, row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 _INSTALLED = "C0ONE"  # the channel of the fake Slack

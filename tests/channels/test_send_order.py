@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from channels_integration import directory, outbox, send_order
 from channels_integration.models import Lane, OutboundMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, deliver_now, message, post, row
+from tests.channels.sending import deliver, deliver_all, deliver_now, message, post, row
 from tests.fakes.slack import Fault, Step
 from tests.races import in_threads
 

@@ -13,7 +13,7 @@ from channels_integration.messages import Button, Change, Did
 from channels_integration.models import InboundEvent, OutboundMessage
 from channels_integration.platforms import slack_blocks
 from tests.channels import doubles
-from tests.channels.conftest import SIGNING_SECRET, deliver_all, deliver_now, message, post, row
+from tests.channels.sending import SIGNING_SECRET, deliver_all, deliver_now, message, post, row
 from tests.fakes.slack import Fault, Step, sign
 from tests.waiting import wait_for
 

@@ -10,7 +10,7 @@ from django.test import Client
 
 from channels_integration import directory
 from channels_integration.models import InboundEvent, Installation
-from tests.channels.conftest import SIGNING_SECRET, as_json
+from tests.channels.sending import SIGNING_SECRET, as_json
 from tests.fakes.slack import FakeSlack, sign
 
 pytestmark = pytest.mark.django_db(transaction=True)

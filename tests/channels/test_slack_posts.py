@@ -5,7 +5,7 @@ import pytest
 from channels_integration import directory, platforms
 from channels_integration.messages import Target
 from channels_integration.platforms import slack as slack_platform
-from tests.channels.conftest import deliver_all, message, post, row
+from tests.channels.sending import deliver_all, message, post, row
 from tests.fakes.slack import FakeSlack
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -5,7 +5,7 @@ from django.db import OperationalError, connection
 
 from channels_integration import inbound, outbox, tasks, web_messages
 from tests.channels import doubles
-from tests.channels.conftest import deliver_all, post, row
+from tests.channels.sending import deliver_all, post, row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

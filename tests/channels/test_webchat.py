@@ -11,7 +11,7 @@ from channels_integration import directory, inbound, transcript, web_messages
 from channels_integration.errors import InvalidField, UnknownChannel
 from channels_integration.models import Channel, InboundEvent, WebMessage
 from tests.channels import doubles
-from tests.channels.conftest import deliver_all, message, post
+from tests.channels.sending import deliver_all, message, post
 from tests.races import in_threads
 from tests.waiting import PATIENCE
 

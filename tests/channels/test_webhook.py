@@ -14,7 +14,7 @@ from channels_integration.models import Channel, OutboundMessage
 from infra import meters
 from infra.egress import requests_client
 from tests.channels import doubles
-from tests.channels.conftest import deliver, deliver_all, deliver_now, overdue, post, row
+from tests.channels.sending import deliver, deliver_all, deliver_now, overdue, post, row
 from tests.fakes.webhook import Reply
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -21,31 +21,17 @@ from agent_jobs.states import JobStatus
 from agent_jobs.worker.loop import Worker
 from channels_integration import outbox
 from channels_integration.messages import Incoming
-from channels_integration.models import OutboundMessage
+from channels_integration.models import Channel, OutboundMessage
 from tests import rows
-from tests.channels.conftest import message
+from tests.channels.sending import message
+from tests.conversations import QuietKeeper, again, answer, ask, broken, let_time_pass
+from tests.hours.stated import OPEN, clock, closed_now
 from tests.waiting import PATIENCE
-from tests.worker.test_loop import QuietKeeper, again, answer, ask, broken, let_time_pass, nowhere
 
 pytestmark = pytest.mark.django_db
-__all__ = ["nowhere"]
 ORG = Place()
 CHANNEL = Place("channel", "null", "nowhere")
 ANN = Place("person", "null", "Ann")
-OPEN = {"time_zone": "UTC", "quiet": []}
-
-
-def clock(at: datetime) -> str:
-    return f"{at:%H:%M}"
-
-
-def closed_now(minutes: int = 120) -> dict[str, Any]:
-    """Closed since an hour, for `minutes` more."""
-    now = datetime.now(UTC)
-    return {
-        "time_zone": "UTC",
-        "quiet": [f"{clock(now - timedelta(hours=1))}-{clock(now + timedelta(minutes=minutes))}"],
-    }
 
 
 def state(stated: dict[str, Any], place: Place = ORG, org_id: str = "acme") -> None:
@@ -62,6 +48,11 @@ def opening_time_comes() -> None:
     Org.objects.update(hours=OPEN)
     for job in Job.objects.filter(waiting_for="quiet_hours"):
         let_time_pass(job)
+
+
+@pytest.fixture
+def nowhere() -> Channel:
+    return Channel.objects.create(org_id="acme", platform="null", code="nowhere")
 
 
 @pytest.fixture

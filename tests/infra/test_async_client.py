@@ -13,7 +13,7 @@ import pytest
 from infra.egress import addresses, async_client
 from infra.egress.addresses import Rules
 from tests.fakes.openai import FakeOpenAI, completion
-from tests.infra.test_requests_client import HOSTILE
+from tests.infra.hostile_addresses import HOSTILE
 from tests.waiting import PATIENCE
 
 PUBLIC = "93.184.216.34"

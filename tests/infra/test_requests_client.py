@@ -12,6 +12,7 @@ import pytest
 from channels_integration.platforms import slack
 from infra.egress import addresses, requests_client
 from tests.fakes.webhook import Reply
+from tests.infra.hostile_addresses import HOSTILE
 from tests.waiting import PATIENCE, wait_for
 
 PUBLIC = "93.184.216.34"
@@ -48,44 +49,6 @@ def names(monkeypatch):
 
 def post(url, **changes):
     return requests_client.post(url, body=b"{}", headers={}, is_guarded=True, **changes)
-
-
-HOSTILE = [
-    "https://127.0.0.1/",
-    "https://localhost/",
-    "https://[::1]/",
-    "https://0.0.0.0/",
-    "https://10.0.0.1/",
-    "https://172.16.5.5/",
-    "https://192.168.1.1/",
-    "https://169.254.169.254/latest/meta-data/",
-    "https://100.64.0.1/",
-    "https://2130706433/",
-    "https://0x7f000001/",
-    "https://0177.0.0.1/",
-    "https://127.1/",
-    "https://[::ffff:127.0.0.1]/",
-    "https://[::ffff:a9fe:a9fe]/",
-    "https://[64:ff9b::7f00:1]/",
-    "https://[fd00::1]/",
-    "https://[fe80::1]/",
-    "https://168.63.129.16/",
-    "https://224.0.0.1/",
-    "https://255.255.255.255/",
-    "https://[::127.0.0.1]/",
-    "https://[2002:7f00:1::]/",
-    "https://[2001:0:7f00:1::]/",
-    "https://[fec0::1]/",
-    "https://192.0.0.192/",
-    "https://198.18.0.1/",
-    "https://[fd00:ec2::254]/",
-    "https://[64:ff9b:1::a9fe:a9fe]/",
-    "https://100.100.100.200/",
-    "https://LOCALHOST:8443/",
-    "https://inside.example/",
-    "https://mixed.example/",
-    "https://mapped.example/",
-]
 
 
 @pytest.mark.parametrize("url", HOSTILE)

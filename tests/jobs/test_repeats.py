@@ -25,8 +25,8 @@ from channels_integration.messages import Delivery, Receipt
 from channels_integration.models import Channel, OutboundMessage
 from infra import doorbell
 from tests import rows
+from tests.conversations import QuietKeeper, answer, ask
 from tests.races import at_once
-from tests.worker.test_loop import QuietKeeper, answer, ask
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)

@@ -22,10 +22,10 @@ from channels_integration.messages import Hold
 from channels_integration.models import Channel
 from infra import meters
 from tests import rows
-from tests.agents import parts
-from tests.agents.conftest import Place, webhook
-from tests.channels.conftest import message
-from tests.worker.test_loop import QuietKeeper, again
+from tests.agents import scripted_models
+from tests.agents.places import Place, webhook
+from tests.channels.sending import message
+from tests.conversations import QuietKeeper, again
 
 __all__ = ["webhook"]
 pytestmark = pytest.mark.django_db
@@ -106,7 +106,7 @@ def test_a_wait_that_is_not_known_is_explained() -> None:
 
 
 def test_a_worker_says_what_it_can_perform() -> None:
-    keeper = parts.QuietKeeper()
+    keeper = QuietKeeper()
     row = WorkerProcess.objects.get(pk=keeper._insert())
     assert row.runners == runners.names()
 
@@ -121,9 +121,9 @@ def test_a_job_type_of_a_newer_release_takes_no_job_here() -> None:
 
 # --- What is met within a turn ---------------------------------------------------------------------------------
 def test_an_unknown_kind_of_tool_is_left_to_another_worker_and_costs_no_attempt() -> None:
-    row = parts.job(tools=[{"type": "browser", "name": "browse", "description": "Look."}])
-    with parts.playing(parts.Actor()):
-        parts.work()
+    row = scripted_models.job(tools=[{"type": "browser", "name": "browse", "description": "Look."}])
+    with scripted_models.playing(scripted_models.Actor()):
+        scripted_models.work()
     waits = again(row)
     assert (waits.status, waits.waiting_for, waits.failed_attempts) == ("RUNNING", "retry", 0)
     assert Task.objects.get().result == "unsupported: this worker knows no tools of the type 'browser'"

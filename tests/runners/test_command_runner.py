@@ -18,9 +18,9 @@ from agent_jobs.worker import command_readiness
 from agent_jobs.worker.loop import Worker
 from infra import commands
 from tests import factories, rows
+from tests.conversations import QuietKeeper
 from tests.infra.commands.conftest import marker, processes_with
 from tests.waiting import PATIENCE, wait_for
-from tests.worker.test_loop import QuietKeeper
 
 __all__ = ["marker"]
 pytestmark = pytest.mark.django_db

@@ -15,9 +15,9 @@ from agent_jobs.states import JobStatus
 from agent_jobs.turns import calls_in_flight
 from agent_jobs.worker.loop import Worker
 from tests import factories, rows
+from tests.conversations import QuietKeeper
 from tests.fakes.webhook import FakeReceiver, Reply
 from tests.waiting import PATIENCE, wait_for
-from tests.worker.test_loop import QuietKeeper
 
 pytestmark = pytest.mark.django_db
 SECRET = "s3cret-of-acme-42"

@@ -12,9 +12,9 @@ from agent_jobs.states import JobStatus
 from agent_jobs.worker.loop import Worker
 from channels_integration.models import Channel
 from tests import rows
+from tests.conversations import QuietKeeper, again, answer, ask, let_time_pass, texts
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, completion, says
-from tests.worker.test_loop import QuietKeeper, again, answer, ask, let_time_pass, texts
 
 pytestmark = pytest.mark.django_db
 

@@ -17,10 +17,10 @@ from agent_jobs.worker.loop import Worker
 from channels_integration import directory, web_messages
 from channels_integration.models import OutboundMessage
 from tests import factories, rows
-from tests.channels.conftest import deliver_all, deliver_now
+from tests.channels.sending import deliver_all, deliver_now
+from tests.conversations import QuietKeeper
 from tests.fakes.webhook import FakeReceiver, Reply
 from tests.webhooks.conftest import make_endpoint
-from tests.worker.test_loop import QuietKeeper
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LOBBY = {"platform": "web", "code": "results"}

@@ -11,14 +11,14 @@ from django.db import transaction
 from agent_jobs import lifecycle, llm
 from agent_jobs.conversation import replies
 from agent_jobs.errors import RetryableError
-from agent_jobs.models import Job, Profile
+from agent_jobs.models import Job, Message, Profile, Step
 from agent_jobs.states import Event
-from agent_jobs.worker.leases import Keeper
 from agent_jobs.worker.loop import Worker
 from channels_integration.messages import Incoming
 from channels_integration.models import Channel
 from tests import rows
-from tests.channels.conftest import deliver_all
+from tests.channels.sending import deliver_all
+from tests.conversations import QuietKeeper, again
 from tests.waiting import PATIENCE
 
 Part = llm.Reply | Exception | Callable[[llm.Turn], llm.Reply]
@@ -55,14 +55,6 @@ class Dawdler(Actor):
         self.is_thinking.set()
         assert is_given_up.wait(PATIENCE), "nobody gave it up"
         raise RetryableError("given up", code="model_call_canceled")
-
-
-class QuietKeeper(Keeper):
-    """A keeper without its thread: the process is registered, and nothing is renewed."""
-
-    def __init__(self) -> None:
-        super().__init__("test")
-        self.worker_id = 1
 
 
 @contextmanager
@@ -104,10 +96,6 @@ def job(*, tools: list[dict[str, Any]] | None = None, config: dict[str, Any] | N
     return rows.job(**{**defaults, **columns})
 
 
-def again(row: Job) -> Job:
-    return Job.objects.get(pk=row.pk)
-
-
 def work() -> int:
     """Takes all turns that are due, by a worker of its own, and delivers what they said."""
     worker, taken = Worker(QuietKeeper()), 0
@@ -116,11 +104,6 @@ def work() -> int:
         if PLACE["platform"] != "null":
             deliver_all()
     return taken
-
-
-def let_time_pass(row: Job) -> None:
-    Job.objects.filter(pk=row.pk, wake_at__isnull=False).update(wake_at=datetime(2020, 1, 1, tzinfo=UTC))
-    lifecycle.wake_due()
 
 
 def crash(row: Job) -> None:
@@ -141,3 +124,11 @@ def reply(row: Job, text: str = "Fine", *, event_id: str = "e1", author: str = "
     )
     with transaction.atomic():
         return replies.receive(incoming)
+
+
+def said(job: Job) -> list[str]:
+    return list(Message.objects.filter(job=job, is_human=False).order_by("id").values_list("text", flat=True))
+
+
+def steps(job: Job) -> list[tuple[str, str]]:
+    return list(Step.objects.filter(job=job).order_by("number").values_list("kind", "name"))
