@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen, seconds = [BY_NAME[name] for name in names or BY_NAME], given.duration
     if given.smoke:
         chosen, seconds = [SMOKE], SMOKE_SECONDS
+    if lacking := [f"{experiment.name} needs {what}" for experiment in chosen if (what := experiment.missing())]:
+        parser.error(f"{', '.join(lacking)}: nothing was begun")
     results = []
     for experiment in chosen:
         print(f"=== {experiment.name}: {seconds:g} s, seed {given.seed}", flush=True)

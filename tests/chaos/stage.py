@@ -84,7 +84,7 @@ class Experiment:
 
     `make_load` and `rig` (keyword arguments of `Rig`) are for experiments that need another load or other processes.
     `quiet_seconds`: how long after the faults all must have come to its end. `verify` looks, when all is quiet, at what
-    the ledgers do not tell.
+    the ledgers do not tell. `missing` names what this machine lacks for the experiment, if anything.
     """
 
     name: str
@@ -98,6 +98,7 @@ class Experiment:
     load: Mapping[str, Any] = field(default_factory=dict)
     quiet_seconds: float = 120.0
     verify: Callable[[Scene], None] = lambda scene: None
+    missing: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
