@@ -15,6 +15,7 @@ from agent_jobs.models import (
     AuditSeal,
     Budget,
     DutyRun,
+    Executor,
     Job,
     JobType,
     Membership,
@@ -206,4 +207,4 @@ class ReservationAdmin(ReadOnly):
     list_display = ("created_at", "org", "job_id", "model", "status", "reserved_cost", "cost", "closed_at")
 
 
-admin.site.register([WorkerProcess, DutyRun, PlaceHours], ReadOnly)
+admin.site.register([WorkerProcess, DutyRun, Executor, PlaceHours], ReadOnly)

@@ -1,14 +1,26 @@
-"""The scopes of app tokens. A scope is `AREA:LEVEL`; a level implies the levels below it."""
+"""The scopes of app tokens. A scope is `AREA:LEVEL`.
 
-from enum import IntEnum
+WRITE implies READ, and ADMIN implies every level. EXECUTE stands beside them: an executor gets the secrets of the jobs
+that it claims, so a token that only posts jobs must not be able to claim them.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
 
 
-class Level(IntEnum):
-    READ = 1
-    WRITE = 2
-    ADMIN = 3
+class Level(StrEnum):
+    READ = "READ"
+    WRITE = "WRITE"
+    EXECUTE = "EXECUTE"
+    ADMIN = "ADMIN"
 
 
+_IMPLIED: Mapping[Level, frozenset[Level]] = {
+    Level.READ: frozenset({Level.READ}),
+    Level.WRITE: frozenset({Level.READ, Level.WRITE}),
+    Level.EXECUTE: frozenset({Level.EXECUTE}),
+    Level.ADMIN: frozenset(Level),
+}
 SERVICES = "SERVICES"
 AREAS = (SERVICES,)
 ALL_SCOPES = tuple(f"{area}:{level.name}" for area in AREAS for level in Level)
@@ -25,4 +37,4 @@ def parse(scope: str) -> tuple[str, Level]:
 
 
 def allows(scopes: list[str], area: str, level: Level) -> bool:
-    return any(held_area == area and held >= level for held_area, held in map(parse, scopes))
+    return any(held_area == area and level in _IMPLIED[held] for held_area, held in map(parse, scopes))

@@ -62,6 +62,9 @@ class TaskStatus(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
+    # Only of executors: the lease lapsed, or the executor gave the job back.
+    TIMEOUT = "TIMEOUT"
+    RELEASED = "RELEASED"
 
 
 class WaitingFor(StrEnum):

@@ -22,6 +22,10 @@ def _no_destinations(work: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     return ()
 
 
+def _as_it_is(work: Mapping[str, Any]) -> Mapping[str, Any]:
+    return work
+
+
 @dataclass(frozen=True, slots=True)
 class WorkRules:
     """`check` validates a whole work and names fields from "work" on; it renders templates if it gets the params. A
@@ -30,7 +34,7 @@ class WorkRules:
     `secret_paths` lists where the secrets are. `recipient` is the part that decides who gets to see them: a work with
     another recipient inherits no stored secret. `destinations` lists fields with addresses that the settings must
     allow. `longest_attempt_seconds` bounds `attempt_timeout_seconds` of the config. `runs_commands`: the organisation
-    must be allowed to run commands.
+    must be allowed to run commands. `normalized` returns a checked work in the form in which it is stored.
     """
 
     check: Callable[[Mapping[str, Any], Mapping[str, Any] | None], list[FieldError]]
@@ -39,6 +43,7 @@ class WorkRules:
     destinations: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = _no_destinations
     longest_attempt_seconds: float = 604_800.0
     runs_commands: bool = False
+    normalized: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Work:
 
 def split(work: Mapping[str, Any], rules: WorkRules) -> Work:
     """Take the secrets out of a work that `rules.check` accepted."""
+    work = rules.normalized(work)
     shown, secrets = _copied(work), {}
     for path in rules.secret_paths(work):
         holder: Any = shown

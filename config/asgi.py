@@ -23,6 +23,7 @@ from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.urls import Resolver404, resolve
 from uuid_utils import uuid7
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -158,22 +159,34 @@ class Application:
         self._body_bytes += length
         self._running += 1
         try:
-            if length:
-                environ["wsgi.input"] = io.BytesIO(await _body(receive))
-            answer = await self._ask(environ)
+            try:
+                body = await _body(receive) if length else b""
+                answer = await self._ask({**environ, "wsgi.input": io.BytesIO(body)})
+            finally:
+                self._running -= 1
+            if answer.opened is None:
+                await self._send(send, answer)
+            else:
+                await self._keep_open(environ, body, answer, answer.opened, receive, send)
         finally:
             self._body_bytes -= length
-            self._running -= 1
-        if answer.opened is None:
-            await self._send(send, answer)
-            return
-        opened, end = answer.opened, "gone"
+
+    async def _keep_open(
+        self,
+        environ: dict[str, Any],
+        body: bytes,
+        answer: _Answer,
+        opened: OpenAnswer,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        end = "gone"
         try:
             if isinstance(opened, OpenStream):
                 end = await self._while_there(receive, self._stream(opened, answer, send))
             else:
                 end = await self._while_there(receive, self._wait(opened))
-                await self._send(send, await self._ask_again(environ, answer))
+                await self._send(send, await self._ask_again(environ, body, answer))
         finally:
             self._watching.leave(opened)
             opened.place.leave()
@@ -192,11 +205,11 @@ class Application:
     async def _ask(self, environ: dict[str, Any]) -> _Answer:
         return await asyncio.get_running_loop().run_in_executor(self.threads, _ask_django, environ)
 
-    async def _ask_again(self, environ: dict[str, Any], first: _Answer) -> _Answer:
+    async def _ask_again(self, environ: dict[str, Any], body: bytes, first: _Answer) -> _Answer:
         """Runs the request again. Checks its token, but does not count it again, and keeps its rate-limit headers."""
         told = dict(first.headers)
         environ["HTTP_X_REQUEST_ID"] = told["X-Request-ID"]
-        answer = await self._ask({**environ, HAS_WAITED: True, "wsgi.input": io.BytesIO()})
+        answer = await self._ask({**environ, HAS_WAITED: True, "wsgi.input": io.BytesIO(body)})
         limits = {name: value for name, value in told.items() if name.startswith("RateLimit")}
         return _Answer(answer.status, list({**dict(answer.headers), **limits}.items()), answer.body)
 
@@ -279,9 +292,19 @@ def _environ(scope: dict[str, Any]) -> dict[str, Any]:
 def _length_to_read(environ: dict[str, Any]) -> int:
     """The bytes to read; 0 also for a body that Django refuses by its headers: too long, or chunked."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
-    doors = (most for door, most in _MOST_OF_DOORS.items() if environ["PATH_INFO"].startswith(door))
-    most = next(doors, settings.MAX_BODY_BYTES)
-    return length if length <= most and "HTTP_TRANSFER_ENCODING" not in environ else 0
+    is_read = length <= settings.MAX_BODY_BYTES or length <= _most_at(environ["PATH_INFO"])
+    return length if is_read and "HTTP_TRANSFER_ENCODING" not in environ else 0
+
+
+def _most_at(path: str) -> int:
+    """The longest body that is read at this address: its view says so."""
+    if door := next((door for door in _MOST_OF_DOORS if path.startswith(door)), None):
+        return _MOST_OF_DOORS[door]
+    try:
+        found = resolve(path)
+    except Resolver404:
+        return settings.MAX_BODY_BYTES
+    return int(getattr(getattr(found.func, "cls", None), "max_body_bytes", settings.MAX_BODY_BYTES))
 
 
 async def _body(receive: Receive) -> bytes:

@@ -53,7 +53,12 @@ class Api:
     def send(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Any:
         content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
         kind = headers.pop("content_type", "application/json")
-        return self.client.generic(method, path, content, content_type=kind, headers=self._headers(headers))
+        sent: dict[str, Any] = {"content_type": kind, "headers": self._headers(headers)}
+        response: Any = self.client.generic(method, path, content, **sent)
+        if getattr(response, "opened", None) is None:
+            return response
+        open_answers.wait(response)
+        return self.client.generic(method, path, content, **sent, **{HAS_WAITED: True})
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         return self.headers | {name.replace("_", "-"): value for name, value in headers.items()}

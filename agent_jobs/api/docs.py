@@ -82,6 +82,7 @@ _TAGS = {
     "/services/approvals": "Jobs",
     "/services/activities": "Activities",
     "/services/organizations": "Catalogue",
+    "/services/executors": "Executors",
     "/services/usage": "Usage",
     "/services/channels": "Channels",
     "/services/webhook-endpoints": "Webhooks",
@@ -110,7 +111,8 @@ class AppTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped
             "scheme": "bearer",
             "bearerFormat": "ajt_live_…",
             "description": "An app token. GET needs the scope SERVICES:READ, everything else SERVICES:WRITE;"
-            " operations under Administration, and keys for models, need SERVICES:ADMIN.",
+            " calls of executors need SERVICES:EXECUTE; operations under Administration, and keys for models, need"
+            " SERVICES:ADMIN, which implies all others.",
         }
 
 

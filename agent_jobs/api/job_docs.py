@@ -42,6 +42,8 @@ class JobTask(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     status = serializers.ChoiceField(list(TaskStatus))
     result = serializers.CharField(allow_null=True)
+    executor_id = serializers.CharField(required=False, help_text="Of an attempt by an executor.")
+    executor_address = serializers.CharField(required=False)
 
 
 class JobFlags(serializers.Serializer[Any]):
@@ -94,6 +96,10 @@ class JobSerializer(serializers.Serializer[Any]):
     )
     schedule_id = serializers.CharField(required=False, help_text="The schedule that made the job.")
     fire_at = serializers.DateTimeField(required=False, help_text="The time of the firing that made the job.")
+    executor_id = serializers.CharField(required=False, help_text="The executor that claimed it last.")
+    progress_percent = serializers.IntegerField(required=False, help_text="As its executor reported it.")
+    progress_message = serializers.CharField(required=False)
+    progress_at = serializers.DateTimeField(required=False)
     replay_of = serializers.CharField(required=False, help_text="The job that this one replays.")
     retry_count = serializers.IntegerField(required=False, help_text="How many times it was retried, if ever.")
     Activities = ActivitySerializer(many=True, required=False)
@@ -115,8 +121,8 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     state = serializers.CharField(help_text="Why it is not running, or what it waits for: one sentence for people.")
     rule = serializers.CharField(
         help_text="scheduled, cooldown, no_workers, unknown_runner, unknown_wait, org_cap, job_type_cap, channel_cap,"
-        " queue, running, lease_lapsed, waiting_for_reply, retry, delivery, approval, quiet_hours or ended; later"
-        " releases may add more."
+        " queue, executor, running, lease_lapsed, waiting_for_reply, retry, delivery, approval, quiet_hours or ended;"
+        " later releases may add more."
     )
     blocked_by = HolderSerializer(
         many=True, help_text="At most 20: the jobs that use up a cap, or the messages that are not delivered."

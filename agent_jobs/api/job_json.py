@@ -122,6 +122,10 @@ def _answer(
         "outcome_channel": row["outcome_channel"],
         "schedule_id": str(row["schedule_id"]) if row["schedule_id"] else None,
         "fire_at": stamp_or_none(row["fire_at"]),
+        "executor_id": row["executor_id"],
+        "progress_percent": row["progress_percent"],
+        "progress_message": row["progress_message"],
+        "progress_at": stamp_or_none(row["progress_at"]),
     }
     if _is_waiting_outside(row):
         has_value |= {"waiting_for": row["waiting_for"], "wake_at": stamp_or_none(row["wake_at"])}
@@ -148,4 +152,5 @@ def _task(task: queries.Row) -> dict[str, Any]:
         "created_at": stamp(task["created_at"]),
         "status": task["status"],
         "result": task["result"],
+        **filled({"executor_id": task["executor_id"], "executor_address": task["executor_address"]}),
     }

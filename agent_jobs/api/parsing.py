@@ -33,8 +33,10 @@ class LengthRequired(APIException):
 
 class BodyTooLarge(APIException):
     status_code = 413
-    default_detail = f"a body may have at most {settings.MAX_BODY_BYTES} bytes"
     default_code = "body_too_large"
+
+    def __init__(self, most: int = settings.MAX_BODY_BYTES) -> None:
+        super().__init__(f"a body may have at most {most} bytes")
 
 
 class EncodedBody(APIException):
@@ -43,13 +45,15 @@ class EncodedBody(APIException):
     default_code = "unsupported_content_encoding"
 
 
-def check_transfer(request: Request) -> None:
-    """Refuse a body that has no length, is too long or is encoded: the web process reads a body by its length only."""
+def check_transfer(request: Request, *, most: int) -> None:
+    """Refuse a body that has no length, is longer than `most` bytes or is encoded: the web process reads a body by its
+    length only.
+    """
     length = request.META.get("CONTENT_LENGTH") or "0"
     if request.META.get("HTTP_TRANSFER_ENCODING") or not (length.isascii() and length.isdigit()):
         raise LengthRequired
-    if len(length) > 12 or int(length) > settings.MAX_BODY_BYTES:
-        raise BodyTooLarge
+    if len(length) > 12 or int(length) > most:
+        raise BodyTooLarge(most)
     coding = request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if coding not in ("", "identity"):
         raise EncodedBody
@@ -59,23 +63,37 @@ class StrictJSONParser(BaseParser):
     """An object in UTF-8: at most 32 levels, no duplicate keys, no NaN, NUL or lone surrogates, numbers within 2^53."""
 
     media_type = "application/json"
+    max_bytes = settings.MAX_BODY_BYTES
+    replaces_broken_text = False
 
     def parse(
         self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        raw = stream.read(settings.MAX_BODY_BYTES + 1)
-        if len(raw) > settings.MAX_BODY_BYTES:
-            raise BodyTooLarge
-        body = read_json(raw)
+        raw = stream.read(self.max_bytes + 1)
+        if len(raw) > self.max_bytes:
+            raise BodyTooLarge(self.max_bytes)
+        body = read_json(raw, replaces_broken_text=self.replaces_broken_text)
         if not isinstance(body, dict):
             raise Invalid(FieldError("body", "invalid", "must be a JSON object"))
         return body
 
 
-def read_json(raw: bytes) -> Any:
-    """Raises ParseError (not JSON) or Invalid (JSON that we refuse)."""
+class ReportParser(StrictJSONParser):
+    """For the reports of executors: large, and with texts of any program. Lets NUL and lone surrogates pass; the view
+    replaces them.
+    """
+
+    max_bytes = 16 * 1024 * 1024
+    replaces_broken_text = True
+
+
+def read_json(raw: bytes, *, replaces_broken_text: bool = False) -> Any:
+    """Raises ParseError (not JSON) or Invalid (JSON that we refuse).
+
+    With `replaces_broken_text`, broken UTF-8 becomes U+FFFD, and the caller replaces what no text may contain.
+    """
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8", "replace" if replaces_broken_text else "strict")
     except UnicodeDecodeError as error:
         raise ParseError(f"the body is not UTF-8: byte {error.start} is invalid", code="invalid_json") from None
     if _depth(text) > MAX_DEPTH:  # before json.loads, which recurses
@@ -85,14 +103,14 @@ def read_json(raw: bytes) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ParseError(f"the body is not JSON: {error.msg} at {place}", code="invalid_json") from None
-    if "\\u" in text:  # only an escape can contain NUL or half a surrogate pair
+    if "\\u" in text and not replaces_broken_text:  # only an escape can contain NUL or half a surrogate pair
         for path, string in _strings(value, ""):
             if complaint := _unstorable(string):
                 raise Invalid(FieldError(path or "body", "invalid", complaint))
     return value
 
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 
 

@@ -1,8 +1,8 @@
-"""Open answers: event streams of jobs, and requests that wait for a job or a channel. None of them holds a thread.
+"""Open answers: event streams of jobs, and requests that wait for a job, a channel or a claim. None holds a thread.
 
 A view checks such a request like any other and returns an `OpenResponse`. The web process (`config.asgi`) then writes
 the stream, or runs the request again when the wait is over. `look` finds news for all open answers together: in three
-SQL statements if there is none, in five if there is some.
+SQL statements if there is none, in five if there is some, and in one for each organisation whose executors wait.
 
 Each process limits the number of open answers, in total and for each organisation.
 """
@@ -10,7 +10,7 @@ Each process limits the number of open answers, in total and for each organisati
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from rest_framework.exceptions import APIException
 from agent_jobs.api import activities, sse
 from agent_jobs.api.errors import UNAUTHENTICATED
 from agent_jobs.api.formatting import stamp
+from agent_jobs.lifecycle import executor_claims
 from agent_jobs.reads import changed_jobs, queries
 from agent_jobs.states import TERMINAL
 from agent_jobs.tenants import app_tokens, members
@@ -153,6 +154,16 @@ class MessagesWait(OpenAnswer):
         self.place_in_channel = web_messages.Reader(org_id, platform, code, after)
 
 
+class ClaimWait(OpenAnswer):
+    """Waits until there are ready jobs for an executor."""
+
+    kind = "claim"
+
+    def __init__(self, org_id: str, token_pk: int, claimant: executor_claims.Claimant, *, seconds: float) -> None:
+        super().__init__(org_id, token_pk, seconds=seconds)
+        self.claimant = claimant
+
+
 class OpenResponse(HttpResponse):
     """Placeholder until the web process writes the answer: its status and headers count, its content does not."""
 
@@ -205,6 +216,7 @@ def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
     changes = changed_jobs.read([one.changes for one in opened if isinstance(one, OrgChanges)])
     tokens = app_tokens.living({one.token_pk for one in opened if one.token_pk is not None})
     people = members.living({(one.user_pk, one.org_id) for one in opened if one.user_pk is not None})
+    to_claim = _with_ready_jobs([one for one in opened if isinstance(one, ClaimWait)])
     found = [Found() for _ in opened]
     behind: list[tuple[EventStream, queries.JobProgress, Found]] = []
     for one, new in zip(opened, found, strict=True):
@@ -216,6 +228,8 @@ def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
             if news := changes[one.changes]:
                 told = {"job_ids": [str(job_id) for job_id in news.job_ids]}
                 new.frames.append(sse.event("changes", told, number=news.until))
+        elif isinstance(one, ClaimWait):
+            new.end = "changed" if one in to_claim else ""
         elif isinstance(one, OpenJobAnswer):
             standing = standings.get((one.org_id, one.job_id))
             if standing is None:
@@ -236,6 +250,17 @@ def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
     if behind:
         _tell(behind)
     return found
+
+
+def _with_ready_jobs(waiting: Sequence[ClaimWait]) -> set[ClaimWait]:
+    by_org: defaultdict[str, list[ClaimWait]] = defaultdict(list)
+    for one in waiting:
+        by_org[one.org_id].append(one)
+    return {
+        ones[place]
+        for org_id, ones in by_org.items()
+        for place in executor_claims.with_ready_jobs(org_id, [one.claimant for one in ones])
+    }
 
 
 def _tell(behind: Sequence[tuple[EventStream, queries.JobProgress, Found]]) -> None:

@@ -146,7 +146,7 @@ def _job_type_errors(job_type: JobType, changed: Collection[str]) -> list[FieldE
     if not tools_errors and "tools" in changed:  # secrets change independently of the type
         tools_errors = tool_secrets.complaints(job_type.org_id, job_type.tools)
     errors += tools_errors
-    names = [runner.name for runner in runners.RUNNERS]
+    names = runners.names()
     if job_type.runner not in names:
         errors.append(FieldError("runner", "invalid", f"must be one of {', '.join(names)}"))
     prompt = job_type.default_config.get("start_prompt") if isinstance(job_type.default_config, dict) else None

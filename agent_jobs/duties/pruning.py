@@ -28,7 +28,7 @@ from django.db.models.functions import Now
 from agent_jobs import duty_rounds
 from agent_jobs.budgets.limits import ALL_DAYS
 from agent_jobs.lifecycle import queues
-from agent_jobs.models import Job, WorkerProcess
+from agent_jobs.models import Executor, Job, WorkerProcess
 from agent_jobs.models.budgets import Scope
 from agent_jobs.states import TERMINAL
 from channels_integration import retention as channels
@@ -47,6 +47,7 @@ KINDS = (
     *channels.KINDS,
     "idempotency_keys",
     "workers",
+    "executors",
     "sessions",
     "logins",
 )
@@ -57,6 +58,7 @@ _REST = 1.0
 # Longer than for other duties, because the duty pauses between batches; on a slow database the pauses are long.
 _SILENT_SECONDS = 60.0
 _DEAD_WORKER_DAYS = 7
+_LOST_EXECUTOR_DAYS = 7
 # Days to keep failed logins, which count for a quarter of an hour, and successful logins.
 _LOGINS: dict[type[Any], int] = {AccessAttempt: 1, AccessLog: 90}
 _CHANCE = random.SystemRandom()
@@ -254,6 +256,7 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
             cursor.execute(f"SELECT count(*) {_OLD_BUDGETS}")
             found["budgets"] += cursor.fetchone()[0]
         found["workers"] = _dead_workers().count()
+        found["executors"] = _lost_executors().count()
         found["sessions"] = Session.objects.filter(expire_date__lt=Now()).count()
         for model, days in _LOGINS.items():
             found["logins"] += model.objects.filter(attempt_time__lt=Now() - timedelta(days=days)).count()
@@ -277,6 +280,7 @@ def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Rand
             yield from _until_short("reservations", _DELETE_RESERVATIONS, [])
             yield from _until_short("budgets", _DELETE_BUDGETS, [])
             yield "workers", _dead_workers().delete()[0]
+            yield "executors", _lost_executors().delete()[0]
             yield "sessions", Session.objects.filter(expire_date__lt=Now()).delete()[0]
             for model, days in _LOGINS.items():
                 yield "logins", model.objects.filter(attempt_time__lt=Now() - timedelta(days=days)).delete()[0]
@@ -335,6 +339,10 @@ def _until_short(kind: str, statement: str, parameters: Sequence[int] | Mapping[
         yield kind, gone
         if gone < BATCH:
             return
+
+
+def _lost_executors() -> "QuerySet[Executor]":
+    return Executor.objects.filter(last_seen_at__lt=Now() - timedelta(days=_LOST_EXECUTOR_DAYS))
 
 
 def _dead_workers() -> "QuerySet[WorkerProcess]":

@@ -23,7 +23,7 @@ from agent_jobs.hours import deferral
 from agent_jobs.lifecycle import queues, running_caps
 from agent_jobs.models import DutyRun, Job, Message, WorkerProcess
 from agent_jobs.specs import Actor
-from agent_jobs.states import Event, JobStatus
+from agent_jobs.states import Event, JobStatus, TaskStatus
 from infra import meters
 from infra.quarantine import Quarantine
 
@@ -88,20 +88,25 @@ def take_back_lost() -> int:
 def _take_back(job: Job) -> None:
     crashes = job.crash_count + 1
     transaction.on_commit(lambda: meters.add("taken_back", reason="lost"), robust=True)
+    holder = f"executor {job.executor_id}" if job.lane == queues.EXTERNAL_LANE else "worker"
+    left_as = TaskStatus.TIMEOUT if job.lane == queues.EXTERNAL_LANE else TaskStatus.FAILED
     if crashes < MAX_CRASHES:
-        note = f"WAITING: its worker was lost ({crashes} of {MAX_CRASHES})"
-        lifecycle.move_one(Event.TAKE_BACK, job, actor=_SWEEPER, note=note, crash_count=crashes)
+        note = f"WAITING: its {holder} was lost ({crashes} of {MAX_CRASHES})"
+        lifecycle.move_one(Event.TAKE_BACK, job, actor=_SWEEPER, note=note, left_as=left_as, crash_count=crashes)
         queues.ring_on_commit(job.lane)
         return
-    message = f"its worker died {crashes} times"
+    is_external = job.lane == queues.EXTERNAL_LANE
+    code = "executor_lost" if is_external else "worker_lost"
+    message = f"its {'executors were lost' if is_external else 'worker died'} {crashes} times"
     lifecycle.move_one(
         Event.FAIL,
         job,
         actor=_SWEEPER,
-        note=f"FAILED worker_lost: {message}",
+        note=f"FAILED {code}: {message}",
+        left_as=left_as,
         crash_count=crashes,
-        result=job.result or f"worker_lost: {message}",
-        error_code="worker_lost",
+        result=job.result or f"{code}: {message}",
+        error_code=code,
         error_message=message,
     )
     agent_messages.withdraw(job)

@@ -16,7 +16,7 @@ from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Forbidden, I
 from agent_jobs.jobs import admission
 from agent_jobs.lifecycle import queue_order, queues
 from agent_jobs.models import Job, JobType, Org, Profile
-from agent_jobs.runners import Runner, command_runner, prompts
+from agent_jobs.runners import Runner, command_runner, external, prompts
 from agent_jobs.sandbox import json_schema
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec, config_errors
 from agent_jobs.states import JobStatus, WaitingFor
@@ -190,6 +190,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
         agent=_agent(job_type),
         work=dict(split.shown),
         outcome_channel=dict(spec.outcome_channel) or None,
+        placement=external.placement(spec.work, job_type.key) if job_type.runner == external.NAME else "",
         schedule_id=spec.schedule_id,
         fire_at=spec.fire_at,
         tags=list(spec.tags),

@@ -54,6 +54,10 @@ _NEW_LIFE: Mapping[str, Any] = {
     "crash_count": 0,
     "follow_ups_sent": 0,
     "follow_ups_total": 0,
+    "executor_id": "",
+    "progress_percent": None,
+    "progress_message": "",
+    "progress_at": None,
     # The first turn reads the whole transcript, so no message in it is new to a later turn.
     "inbox_seen": F("inbox_count"),
 }

@@ -41,7 +41,8 @@ settlements AS (
         id uuid, token bigint, task_id uuid, status text, task_status text, task_result text, task_report json,
         waiting_for text, wake_seconds float8, timer_message_id uuid, timer_seconds float8, resume text, inbox_seen int,
         follow_ups_sent int, follow_ups_total int, failed_attempts int, result text, result_data json,
-        error_code text, error_message text, note text, outgoing json, lines json, notes json)
+        error_code text, error_message text, note text, outgoing json, lines json, notes json, actor text,
+        request_id text)
     LIMIT {MOST_AT_ONCE}
 ), settled AS (
     UPDATE agent_jobs_job j SET
@@ -56,7 +57,7 @@ settlements AS (
     FROM settlements s
     WHERE j.id = s.id AND j.lease_token = s.token AND j.status = 'RUNNING' AND j.lease_until IS NOT NULL
     RETURNING j.id, j.org_id, j.retry_count, s.task_id, s.status, s.task_status, s.task_result, s.task_report,
-        s.error_code, s.note, s.outgoing, s.lines, s.notes, j.queue_at IS NOT NULL AS is_ready
+        s.error_code, s.note, s.outgoing, s.lines, s.notes, s.actor, s.request_id, j.queue_at IS NOT NULL AS is_ready
 ), ended_tasks AS (
     UPDATE agent_jobs_task t SET status = s.task_status, result = s.task_result, report = s.task_report,
         finished_at = now()
@@ -71,11 +72,11 @@ settlements AS (
     FROM settled s, json_to_recordset(s.lines) AS l(key uuid, text text, is_delivered boolean, heard int)
 ), noted AS (
     INSERT INTO agent_jobs_activity
-        (id, org_id, job_id, code, status, note, actor, moved_from, moved_to, life, source_type, execution_id, input,
-        output, processed_at)
+        (id, org_id, job_id, code, status, note, actor, request_id, moved_from, moved_to, life, source_type,
+        execution_id, input, output, processed_at)
     SELECT coalesce(n.id, uuidv7()), s.org_id, s.id, n.code, coalesce(n.status, '{ActivityStatus.COMPLETED}'), n.note,
-        coalesce(n.actor, ''), coalesce(n.moved_from, ''), coalesce(n.moved_to, ''), s.retry_count, 'process_module',
-        s.task_id, n.input, n.output, CASE WHEN n.status = 'submitted' THEN NULL ELSE now() END
+        coalesce(n.actor, ''), s.request_id, coalesce(n.moved_from, ''), coalesce(n.moved_to, ''), s.retry_count,
+        'process_module', s.task_id, n.input, n.output, CASE WHEN n.status = 'submitted' THEN NULL ELSE now() END
     FROM settled s CROSS JOIN LATERAL (
         SELECT place, id, code, status, note, NULL AS actor, NULL AS moved_from, NULL AS moved_to, input, output
         FROM ROWS FROM (
@@ -83,7 +84,7 @@ settlements AS (
         ) WITH ORDINALITY AS n (id, code, status, note, input, output, place)
         UNION ALL
         SELECT NULL, NULL, CASE s.status WHEN 'COMPLETED' THEN 'job.completed' ELSE 'job.failed' END, NULL, s.note,
-            'system:worker', 'RUNNING', s.status, NULL, NULL
+            s.actor, 'RUNNING', s.status, NULL, NULL
         WHERE s.status <> 'RUNNING'
     ) n
     ORDER BY s.id, n.place NULLS LAST -- the end has the highest number

@@ -35,8 +35,12 @@ _NO_LEASE = {"lease_until": None, "worker_id": None, "lease_token": F("lease_tok
 _NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer_seconds": None, "resume": ""}
 
 
-def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns: Any) -> Job:
+def move_one(
+    event: Event, job: Job, *, actor: Actor, note: str = "", left_as: TaskStatus = TaskStatus.FAILED, **columns: Any
+) -> Job:
     """Apply `event` to `job` and write its activity; `columns` are written with it. Returns the job as it then is.
+
+    A task that was running is then CANCELED if the job is, or else as `left_as` says.
 
     Ends, take-backs and retries raise the fencing token, so a lease holder can write nothing more. Raises IllegalMove
     with the job's actual status.
@@ -60,7 +64,7 @@ def move_one(event: Event, job: Job, *, actor: Actor, note: str = "", **columns:
             # Regardless of `waiting_for`: a turn may have asked for an approval without being settled yet.
             withdrawals.withdraw(job)
         if move.target in TERMINAL or event == Event.TAKE_BACK:
-            left = TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED
+            left = TaskStatus.CANCELED if event == Event.CANCEL else left_as
             prepared_sql.run(_LEAVE_TASKS, {"job": job.pk, "status": left})
         activities.note(job, MOVE_CODES[event], note, actor=actor, moved_from=moved_from, moved_to=job.status)
         if move.target in TERMINAL:

@@ -12,14 +12,19 @@ from agent_jobs import runners
 from infra import doorbell
 
 LANES = runners.lanes()
+# The queue of jobs that executors claim; no worker serves it.
+EXTERNAL_LANE = runners.EXTERNAL.lane
 DUTIES_QUEUE = "duties"
 # More doorbells at once are not needed: a woken thread rings again while there is more work.
 _MOST_RINGS = 4
 
 
 def ring(lane: str, *, times: int = 1) -> None:
-    """Ring now. Never raises, and does not wait if Redis is down."""
-    doorbell.ring(lane, entry_of(lane), times=min(times, _MOST_RINGS))
+    """Ring now. Never raises, and does not wait if Redis is down. Executors
+    ask for their jobs, so for these it rings nothing.
+    """
+    if lane != EXTERNAL_LANE:
+        doorbell.ring(lane, entry_of(lane), times=min(times, _MOST_RINGS))
 
 
 def entry_of(lane: str) -> str:

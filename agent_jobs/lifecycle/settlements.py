@@ -142,6 +142,9 @@ class Settlement:
     notes: Sequence[Note] = ()
     rests_on: UUID | None = None
     if_delivered: Settlement | None = None
+    # Of the activity of the job's end.
+    actor: str = "system:worker"
+    request_id: str = ""
 
 
 @dataclass(slots=True)

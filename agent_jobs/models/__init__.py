@@ -3,6 +3,7 @@
 from agent_jobs.models.audit import AuditEntry, AuditMark, AuditSeal
 from agent_jobs.models.budgets import Budget, Reservation, UsageDay
 from agent_jobs.models.catalog import JobType, ModelKey, Profile
+from agent_jobs.models.executors import Executor
 from agent_jobs.models.jobs import Activity, Job, Message, Task
 from agent_jobs.models.orgs import AppToken, IdempotencyKey, Membership, Org, PlaceHours, SavedView
 from agent_jobs.models.processes import DutyRun, WorkerProcess
@@ -21,6 +22,7 @@ __all__ = [
     "AuditSeal",
     "Budget",
     "DutyRun",
+    "Executor",
     "IdempotencyKey",
     "Job",
     "JobType",

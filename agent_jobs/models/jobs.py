@@ -78,6 +78,14 @@ class Job(models.Model):
     retry_count = models.PositiveIntegerField(default=0)  # explicit retries of an ended job
     turn = models.PositiveIntegerField(default=0, db_default=0)  # settled turns; a retry continues the same turn
 
+    # The executor that holds the job or held it last, and its progress (`agent_jobs.executors`). `placement` says
+    # which executors may claim it (`runners.external`).
+    placement = models.TextField(default="", db_default="", blank=True)
+    executor_id = models.CharField(max_length=255, default="", db_default="", blank=True)
+    progress_percent = models.PositiveSmallIntegerField(null=True, blank=True)
+    progress_message = models.TextField(default="", db_default="", blank=True)
+    progress_at = models.DateTimeField(null=True, blank=True)
+
     # The conversation. Turns have taken in `inbox_seen` of the `inbox_count` human messages.
     thread = models.CharField(max_length=255, default="", blank=True)
     inbox_count = models.PositiveIntegerField(default=0)
@@ -125,6 +133,17 @@ class Job(models.Model):
                 name="job_deadline",
             ),
             models.Index(fields=["worker_id"], condition=Q(lease_until__isnull=False), name="job_leased"),
+            # For claims of executors, and for what each of them holds.
+            models.Index(
+                fields=["org", "placement", "queue_at", "id"],
+                condition=Q(queue_at__isnull=False, lane="external"),
+                name="job_placement",
+            ),
+            models.Index(
+                fields=["org", "executor_id"],
+                condition=Q(lease_until__isnull=False) & ~Q(executor_id=""),
+                name="job_of_executor",
+            ),
             # For counts against caps.
             models.Index(
                 fields=["org", "job_type_key", "platform", "channel_code"],
@@ -220,6 +239,9 @@ class Task(models.Model):
     result = models.TextField(null=True)  # noqa: DJ001 - as for the job
     # The runner's record of the attempt: exit code and output, or request and response (`runners.base.Done.report`).
     report = OrderedJSONField(null=True)
+    # The executor that made the attempt, as it named itself.
+    executor_id = models.CharField(max_length=255, db_default="", default="", blank=True)
+    executor_address = models.CharField(max_length=255, db_default="", default="", blank=True)
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True)
 

@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from agent_jobs.errors import NotFound
+from agent_jobs.lifecycle import queues
 from agent_jobs.lifecycle.queue_order import HEAD_START
 from agent_jobs.models import Approval, DutyRun, Job, JobType, Org, WorkerProcess
 from agent_jobs.states import JobStatus, WaitingFor
@@ -111,6 +112,8 @@ def _scheduled(job: Job, now: datetime) -> Explanation:
 def _in_queue(job: Job, now: datetime) -> Explanation:
     """A ready job. One that has begun keeps its slot under the caps and is not checked against them again."""
     place = _place(job)
+    if job.lane == queues.EXTERNAL_LANE:
+        return _for_executor(job, place)
     works = _works()
     if not works.is_any:
         return replace(_NO_WORKERS, place_in_queue=place)
@@ -126,6 +129,15 @@ def _in_queue(job: Job, now: datetime) -> Explanation:
         found = Explanation(state, "queue", unblocks=("a worker that is free",))
     is_estimated = job.status == JobStatus.WAITING and found.rule in ("queue", "org_cap")
     return replace(found, place_in_queue=place, estimated_start=_estimate(job, place, now) if is_estimated else None)
+
+
+def _for_executor(job: Job, place: int | str) -> Explanation:
+    """A ready job that an executor has to claim. A cap counts for it, as for jobs of workers."""
+    found = _by_caps(job, place) if job.status == JobStatus.WAITING else None
+    if found is None:
+        state = f"It is ready and starts when an executor claims it: it is number {place} in its queue."
+        found = Explanation(state, "executor", unblocks=("an executor that fits its type and labels",))
+    return replace(found, place_in_queue=place)
 
 
 def _by_caps(job: Job, place: int | str) -> Explanation | None:
@@ -165,10 +177,12 @@ def _running(job: Job, now: datetime) -> Explanation:
         return _in_queue(job, now)
     if job.lease_until is None:
         return BY_WAIT.get(job.waiting_for, _for_something_unknown)(job, now)
+    holder = f"executor {job.executor_id}" if job.lane == queues.EXTERNAL_LANE else "worker"
     if job.lease_until <= now:
-        state = "Its worker is not heard of any more: the job is taken back, and goes into the queue again."
+        state = f"Its {holder} is not heard of any more: the job is taken back, and goes into the queue again."
         return _due(job, now, Explanation(state, "lease_lapsed", unblocks=("the next sweep, within seconds",)))
-    return Explanation(f"A worker runs it: attempt {job.attempt}.", "running", unblocks=("the end of its turn",))
+    runs = f"The {holder} has it" if job.lane == queues.EXTERNAL_LANE else "A worker runs it"
+    return Explanation(f"{runs}: attempt {job.attempt}.", "running", unblocks=("the end of its turn",))
 
 
 def _for_reply(job: Job, now: datetime) -> Explanation:

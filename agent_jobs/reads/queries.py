@@ -47,6 +47,10 @@ JOB_COLUMNS = (
         "outcome_channel",
         "schedule_id",
         "fire_at",
+        "executor_id",
+        "progress_percent",
+        "progress_message",
+        "progress_at",
         "finished_at",
         "queue_at",
         "waiting_for",
@@ -122,6 +126,7 @@ PROFILE_COLUMNS = (
     *(*_ENTRY_COLUMNS, "instructions", "model", "base_url", "fallback_model"),
     *("max_output_tokens", "timeout_seconds", "context_tokens", "allowed_tools"),
 )
+TASK_COLUMNS = ("id", "job_id", "created_at", "status", "result", "executor_id", "executor_address")
 MAX_LOG_LINES = 100
 # The size of what an answer shows of a job beside its columns: about 500 bytes for each attempt (a task and log lines)
 # and for each message (log lines).
@@ -176,7 +181,7 @@ def tasks_of(job_ids: Iterable[UUID]) -> Mapping[UUID, list[Row]]:
     """The tasks of each job, oldest first."""
     found: dict[UUID, list[Row]] = defaultdict(list)
     tasks = Task.objects.filter(job_id__in=list(job_ids)).order_by("job_id", "number")
-    for row in tasks.values("id", "job_id", "created_at", "status", "result"):
+    for row in tasks.values(*TASK_COLUMNS):
         found[row["job_id"]].append(row)
     return found
 

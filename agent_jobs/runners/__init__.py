@@ -1,15 +1,20 @@
-"""The runners: one file each, one line in `RUNNERS`. They use no Django, and do not import each other."""
+"""The runners: one file each, one line in `RUNNERS`. They use no Django, and do not import each other.
+
+Workers call those of `RUNNERS`, and serve their lanes. The jobs of `EXTERNAL` are performed by executors.
+"""
 
 from agent_jobs.runners.base import Runner
 from agent_jobs.runners.command_runner import CommandRunner
 from agent_jobs.runners.conversation import ConversationRunner
+from agent_jobs.runners.external import ExternalRunner
 from agent_jobs.runners.message import MessageRunner
 from agent_jobs.runners.webhook_runner import WebhookRunner
 
-__all__ = ["RUNNERS", "Runner", "get", "lanes", "names", "register"]
+__all__ = ["EXTERNAL", "RUNNERS", "Runner", "get", "lanes", "names", "register"]
 
 RUNNERS: tuple[Runner, ...] = (ConversationRunner(), MessageRunner(), WebhookRunner(), CommandRunner())
-_BY_NAME = {runner.name: runner for runner in RUNNERS}
+EXTERNAL: Runner = ExternalRunner()
+_BY_NAME = {runner.name: runner for runner in (*RUNNERS, EXTERNAL)}
 
 
 def get(name: str) -> Runner:
@@ -18,12 +23,12 @@ def get(name: str) -> Runner:
 
 
 def names() -> list[str]:
-    """The runners that this process can call."""
+    """The runners that this release knows."""
     return list(_BY_NAME)
 
 
 def lanes() -> tuple[str, ...]:
-    """The queues in which their jobs wait. Celery's queues, the worker entries and the metrics derive from this."""
+    """The queues that workers serve. Celery's queues, the worker entries and the metrics derive from this."""
     return tuple(dict.fromkeys(runner.lane for runner in RUNNERS))
 
 

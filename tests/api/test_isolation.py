@@ -25,7 +25,19 @@ from agent_jobs.budgets import reservations
 from agent_jobs.catalog import model_keys
 from agent_jobs.hours import quiet_times
 from agent_jobs.hours.quiet_times import Place
-from agent_jobs.models import Approval, AuditEntry, Job, JobType, Message, Org, PlaceHours, Profile, Step
+from agent_jobs.models import (
+    Approval,
+    AuditEntry,
+    Executor,
+    Job,
+    JobType,
+    Message,
+    Org,
+    PlaceHours,
+    Profile,
+    Step,
+    Task,
+)
 from agent_jobs.schedules import editing, requested_runs
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
@@ -39,7 +51,8 @@ from tests.fakes.webhook import FakeReceiver
 
 pytestmark = pytest.mark.django_db
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-ROLES = ("none", "READ", "WRITE", "ADMIN")
+ROLES = ("none", "READ", "WRITE", "EXECUTE", "ADMIN")
+IMPLIED = {"READ": {"READ"}, "WRITE": {"READ", "WRITE"}, "EXECUTE": {"EXECUTE"}, "ADMIN": set(ROLES)}
 HOOK = "http://127.0.0.1:9/in"
 OPEN_HOURS = {"time_zone": "UTC", "quiet": []}
 ENTRY = {"id": "new", "name": "New"}
@@ -58,7 +71,11 @@ class Row:
     by: str = "name"
     body: Callable[[dict[str, str]], dict[str, Any]] | None = None
     level: str = ""
-    writes: bool = True  # a POST that only asks leaves no entry
+    writes: bool = True  # a POST that only asks, or a sign of life, leaves no entry
+
+
+def _held(**fields):
+    return lambda names: {"executor_id": f"executor-of-{names['org']}", "lease_token": 1, **fields}
 
 
 def _hook(names):
@@ -131,6 +148,23 @@ ROWS = {
     (f"{SCHEDULE}/versions", "GET"): Row(f"{OF_SCHEDULE}/versions", (200, 404, 404), "id"),
     (f"{SCHEDULE}/versions/<str:number>", "GET"): Row(f"{OF_SCHEDULE}/versions/1", (200, 404, 404), "id"),
     (f"{SCHEDULE}/rollback/<str:number>", "POST"): Row(f"{OF_SCHEDULE}/rollback/1", (200, 404, 404), "id"),
+    ("executors", "GET"): Row("executors", (200, 200, 200)),
+    ("executors/claim", "POST"): Row(
+        "executors/claim", (200, 200, 200), body=lambda names: {"executor_id": "e1"}, level="EXECUTE"
+    ),
+    # Nobody needs an entry for each sign of life.
+    ("executors/jobs/<str:job_id>/heartbeat", "PUT"): Row(
+        "executors/jobs/{held}/heartbeat", (200, 404, 404), "id", _held(), level="EXECUTE", writes=False
+    ),
+    ("executors/jobs/<str:job_id>/complete", "PUT"): Row(
+        "executors/jobs/{held}/complete", (200, 404, 404), "id", _held(result="r"), level="EXECUTE"
+    ),
+    ("executors/jobs/<str:job_id>/fail", "PUT"): Row(
+        "executors/jobs/{held}/fail", (200, 404, 404), "id", _held(error_message="m"), level="EXECUTE"
+    ),
+    ("executors/jobs/<str:job_id>/release", "PUT"): Row(
+        "executors/jobs/{held}/release", (200, 404, 404), "id", _held(), level="EXECUTE"
+    ),
     ("approvals", "GET"): Row("approvals", (200, 200, 200)),
     ("activities", "GET"): Row("activities?org_id={org}", (200, 403, 403), "org"),
     ("usage", "GET"): Row("usage", (200, 200, 200)),
@@ -278,6 +312,7 @@ UNKNOWN = {
     "ended": "01930000-0000-7000-8000-000000000000",
     "parked": "01930000-0000-7000-8000-000000000001",
     "approval": "01930000-0000-7000-8000-000000000002",
+    "held": "01930000-0000-7000-8000-000000000008",
     "token": "ajt_live_0000000",
     "endpoint": "01930000-0000-7000-8000-000000000003",
     "delivery": "01930000-0000-7000-8000-000000000004",
@@ -344,7 +379,19 @@ def populate(org_id, code, team):
         org_id, url=f"{HOOK}/{canary}", description=canary, actor=Actor("user", canary, canary)
     )
     delivery = endpoints.send_test(org_id, endpoint.pk, actor=Actor("user", canary))
-    made = {"job": job, "ended": ended, "parked": parked, "approval": approval}
+    external = {"org_id": org_id, "runner": "external", "lane": "external", "placement": "\x1fgreet"}
+    rows.job(**external, params={"name": canary})
+    held = rows.job(
+        JobStatus.RUNNING,
+        **external,
+        executor_id=f"executor-of-{org_id}",
+        progress_message=canary,
+        work={"type": canary},
+    )
+    Task.objects.create(job=held, number=1, lease_token=1, executor_id=f"executor-of-{org_id}", executor_address=canary)
+    Executor.objects.create(org_id=org_id, executor_id=f"executor-of-{org_id}", address=canary, labels=[canary])
+    plain = factories.token(org_id, app=canary)
+    made = {"job": job, "ended": ended, "parked": parked, "approval": approval, "held": held}
     made |= {"endpoint": endpoint, "delivery": delivery, "schedule": schedule}
     ids = {name: str(row.pk) for name, row in made.items()}
     return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team}, plain
@@ -389,7 +436,7 @@ def test_the_walk_looks_at_every_table_that_holds_something_of_an_organisation(w
 
 def is_let_in(row, method, role):
     level = row.level or ("READ" if method == "GET" else "WRITE")
-    return role != "none" and ROLES.index(role) >= ROLES.index(level)
+    return role != "none" and level in IMPLIED[role]
 
 
 def stripped(response, names):
@@ -410,7 +457,8 @@ def test_nobody_gets_or_changes_what_is_the_strangers(world, caplog, address, me
         for name in ("Activity", "Approval", "Message", "Channel", "Installation", "WebMessage", "WebhookDelivery")
         for line in before[name]
     }
-    theirs |= {world.names["foreign"][name] for name in ("job", "ended", "parked", "token", "endpoint", "delivery")}
+    made = ("job", "ended", "parked", "held", "token", "endpoint", "delivery")
+    theirs |= {world.names["foreign"][name] for name in made}
     caplog.set_level(logging.DEBUG)
     caplog.clear()
 
@@ -525,12 +573,13 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
 # --- Lists and references --------------------------------------------------------------------------------------
 def test_lists_hold_only_what_is_ours(world):
     for path, count in {
-        "agent-jobs?include=activities,stats": 3,
+        "agent-jobs?include=activities,stats": 6,
         "approvals": 2,
-        "activities": 2,
+        "activities": 3,
         "organizations/acme/agent-jobs-type": 1,
         "organizations/acme/profiles": 1,
-        "app-tokens": 4,
+        "app-tokens": 5,
+        "executors": 1,
         "channels": 2,
         "channels/slack/installations": 1,
         "organizations/acme/model-keys": 1,

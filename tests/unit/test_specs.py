@@ -95,10 +95,14 @@ def test_a_config_is_an_object(config: Any) -> None:
         (["SERVICES:WRITE"], Level.WRITE, True),
         (["SERVICES:WRITE"], Level.ADMIN, False),
         (["SERVICES:ADMIN"], Level.WRITE, True),
+        (["SERVICES:WRITE"], Level.EXECUTE, False),
+        (["SERVICES:EXECUTE"], Level.READ, False),
+        (["SERVICES:EXECUTE"], Level.EXECUTE, True),
+        (["SERVICES:ADMIN"], Level.EXECUTE, True),
         ([], Level.READ, False),
     ],
 )
-def test_a_level_implies_those_below_it(held: list[str], wanted: Level, is_allowed: bool) -> None:
+def test_a_level_implies_what_the_table_says(held: list[str], wanted: Level, is_allowed: bool) -> None:
     assert scopes.allows(held, scopes.SERVICES, wanted) == is_allowed
 
 

@@ -1,0 +1,75 @@
+"""One attempt of an executor at a job: the key that names it, and the refusals for an attempt that is over."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db.models.functions import Now
+
+from agent_jobs.errors import Conflict, NotFound
+from agent_jobs.models import Job, Task
+from agent_jobs.reads import queries
+from agent_jobs.runners import external
+from agent_jobs.states import TERMINAL, JobStatus, TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt as its executor names it."""
+
+    job_id: UUID
+    executor_id: str
+    lease_token: int
+
+
+def newest(org_id: str, job_id: UUID, executor_id: str) -> Attempt:
+    """The newest attempt of this executor at the job, for doors without lease tokens. Raises NotFound."""
+    _require_job(org_id, job_id)
+    tasks = Task.objects.filter(job_id=job_id, executor_id=executor_id).exclude(executor_id="")
+    token = tasks.order_by("-number").values_list("lease_token", flat=True).first()
+    if token is None:
+        raise NotFound(f"the executor {executor_id[:64]!r} has not claimed this job", code="attempt_not_found")
+    return Attempt(job_id, executor_id, token)
+
+
+def locked(org_id: str, attempt: Attempt) -> tuple[Job, Task]:
+    """The job, its row locked, and the task of an attempt that holds its lease; call it in a transaction.
+
+    Raises NotFound, and Conflict with the reason if the attempt is over. `job.database_now` is the database's time.
+    """
+    jobs = Job.objects.filter(org_id=org_id, pk=attempt.job_id, runner=external.NAME)
+    job = jobs.select_for_update().annotate(database_now=Now()).first()
+    if job is None:
+        raise queries.job_not_found(str(attempt.job_id), denied=("job", str(attempt.job_id)))
+    task = Task.objects.filter(job_id=job.pk, lease_token=attempt.lease_token, executor_id=attempt.executor_id).first()
+    is_held = job.lease_token == attempt.lease_token and job.lease_until is not None and job.status == JobStatus.RUNNING
+    if task is None or not is_held:
+        raise refusal(job, task)
+    return job, task
+
+
+def refusal(job: Job, task: Task | None) -> Conflict:
+    """Why an attempt can no longer report. `task` is None if no attempt has this token and executor."""
+    if task is None:
+        return Conflict("this executor does not hold the job under this lease token", code="lease_lost")
+    if task.report is not None:
+        return Conflict("the end of this attempt has been reported already", code="already_reported")
+    if task.status == TaskStatus.CANCELED or job.status == JobStatus.CANCELED:
+        return Conflict("the job is CANCELED", code="job_canceled")
+    if job.status in TERMINAL:
+        why = f": {job.error_code}" if job.error_code else ""
+        return Conflict(f"the job is {job.status}{why}", code="job_ended")
+    return Conflict("the lease of this attempt is over: the job was taken back or released", code="lease_lost")
+
+
+def find(org_id: str, attempt: Attempt) -> tuple[Job, Task | None]:
+    """The job and the task of an attempt, over or not, without a lock. Raises NotFound."""
+    _require_job(org_id, attempt.job_id)
+    task = Task.objects.filter(
+        job_id=attempt.job_id, lease_token=attempt.lease_token, executor_id=attempt.executor_id
+    ).first()
+    return Job.objects.get(pk=attempt.job_id), task
+
+
+def _require_job(org_id: str, job_id: UUID) -> None:
+    if not Job.objects.filter(org_id=org_id, pk=job_id, runner=external.NAME).exists():
+        raise queries.job_not_found(str(job_id), denied=("job", str(job_id)))
