@@ -156,21 +156,23 @@ def serve_second(
     lock (_HANDOVER_SECONDS); otherwise no process would serve that second.
     """
     with alone(duty, patience_seconds=_HANDOVER_SECONDS) as is_alone:
-        if not is_alone:
-            return 0
-        until = time.monotonic() + seconds
-        total = 0
-        while True:
-            wait = seconds_to_next_due()
-            if wait <= 0:
-                total += work()
-                wait = _SHORTEST_WAIT
-            left = until - time.monotonic()
-            if left <= 0:
-                break
-            threading.Event().wait(min(max(wait, _SHORTEST_WAIT), LONGEST_WAIT, left))
-        note_done(duty)
-        return total
+        return _serve(duty, work, seconds_to_next_due, seconds) if is_alone else 0
+
+
+def _serve(duty: str, work: Callable[[], int], seconds_to_next_due: Callable[[], float], seconds: float) -> int:
+    until = time.monotonic() + seconds
+    total = 0
+    while True:
+        wait = seconds_to_next_due()
+        if wait <= 0:
+            total += work()
+            wait = _SHORTEST_WAIT
+        left = until - time.monotonic()
+        if left <= 0:
+            break
+        threading.Event().wait(min(max(wait, _SHORTEST_WAIT), LONGEST_WAIT, left))
+    note_done(duty)
+    return total
 
 
 def note_done(*duties: str) -> None:

@@ -16,7 +16,7 @@ from agent_jobs import duty_rounds
 from agent_jobs.audit import audit_log, verification
 from agent_jobs.duties import duty_table, org_closing
 from agent_jobs.errors import Conflict
-from agent_jobs.models import AuditEntry, AuditSeal, IdempotencyKey, Job, Membership, Org
+from agent_jobs.models import AuditEntry, AuditSeal, IdempotencyKey, Job, Membership, Org, SavedView
 from agent_jobs.states import TERMINAL, JobStatus
 from agent_jobs.tenants import app_tokens, orgs
 from channels_integration import outbox
@@ -54,6 +54,7 @@ def populate(org_id: str, code: str, team: str) -> str:
     rows.approval(rows.parked(org_id))
     user = get_user_model()._default_manager.create(username=f"user-{org_id}")
     Membership.objects.create(org_id=org_id, user=user, role="member")
+    SavedView.objects.create(org_id=org_id, user=user, name="Failed", query="status=FAILED")
     IdempotencyKey.objects.create(org_id=org_id, key="k", fingerprint="f", status_code=201, answer={})
     outbox.enqueue([Outgoing(uuid7(), Target(org_id, "web", code), "Hello", str(job.pk), "thread")])
     Lane.objects.create(org_id=org_id, lane=f"{org_id}/web/{code}")

@@ -79,13 +79,13 @@ def test_a_second_process_leaves_the_second_to_the_first(monkeypatch: pytest.Mon
     is_serving, may_end = threading.Event(), threading.Event()
     served: list[float] = []
 
-    def serve(seconds: float) -> int:
+    def serve(_duty: str, _work: object, _due: object, seconds: float) -> int:
         served.append(seconds)
         is_serving.set()
         assert may_end.wait(PATIENCE)
         return 7
 
-    monkeypatch.setattr(promotion, "_serve", serve)
+    monkeypatch.setattr(duty_rounds, "_serve", serve)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(lambda: (promotion.serve_second(seconds=1.0), connection.close()))
         assert is_serving.wait(PATIENCE)
@@ -100,8 +100,8 @@ def test_a_second_process_leaves_the_second_to_the_first(monkeypatch: pytest.Mon
 def test_the_next_second_is_served_by_whoever_hears_its_bell_while_the_last_one_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(promotion, "_HANDOVER_SECONDS", PATIENCE)
-    monkeypatch.setattr(promotion, "_serve", lambda _seconds: 7)
+    monkeypatch.setattr(duty_rounds, "_HANDOVER_SECONDS", PATIENCE)
+    monkeypatch.setattr(duty_rounds, "_serve", lambda *_: 7)
     with _at_promotion() as last, ThreadPoolExecutor() as pool:
         next_one = pool.submit(lambda: (promotion.serve_second(), connection.close()))
         wait_for(_somebody_tried_promotions_lock, what="the next one tried the lock")
