@@ -9,8 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('agent_jobs', '0028_commands_of_orgs'),
-        ('agent_jobs', '0028_schedules'),
+        ('agent_jobs', '0029_commands_of_orgs'),
     ]
 
     operations = [
