@@ -63,6 +63,19 @@ JOB_TYPES: tuple[dict[str, Any], ...] = (
         "default_config": {"start_prompt": "{{ text }}"},
     },
 )
+SCHEDULE: dict[str, Any] = {
+    "name": "Weekday stand-up",
+    "description": "Announces the stand-up each weekday morning in Berlin.",
+    "cron": "30 9 * * MON-FRI",
+    "time_zone": "Europe/Berlin",
+    "overlap": "forbid",
+    "job": {
+        "job_type_id": "announcement",
+        "target_channel": {"org_id": ORG, "platform": "web", "type": "channel", "code": LOBBY},
+        "params": {"text": "Stand-up in five minutes"},
+    },
+}
+SCHEDULE_PATH = "/services/agent-schedules/by-key/demo/weekday-stand-up"
 ANSWER = "The release notes. They will be out this afternoon."
 READY_SECONDS = 120.0
 COMPLETE_SECONDS = 120.0
@@ -83,6 +96,7 @@ def main(web_url: str) -> int:
             client.token = _new_token(token_file)
         _make_catalogue(client)
         _show_job(client)
+        _show_schedule(client)
     except DemoFailed as error:
         print(f"The demo stops here: {error}")
         return 1
@@ -275,6 +289,14 @@ def _show_job(client: Client) -> None:
         raise DemoFailed("the job should have been COMPLETED")
 
 
+def _show_schedule(client: Client) -> None:
+    """Make the schedule, or leave it as it is, and print its next firings."""
+    schedule = client.want("PUT", SCHEDULE_PATH, SCHEDULE)
+    print(f"\nA schedule: `{schedule['name']}`. {schedule['describes']}. It fires next at")
+    for firing in schedule.get("next_runs", []):
+        print(f"  {firing['local'][:16]} in {schedule['time_zone']}   {firing['at'][:16]} UTC")
+
+
 def _show_ways_on(client: Client) -> None:
     body = {
         "target_channel": {"org_id": ORG, "platform": "web", "type": "channel", "code": LOBBY},
@@ -284,6 +306,7 @@ def _show_ways_on(client: Client) -> None:
     print(
         f"""
 API        {client.web_url}/services/agent-jobs
+Schedules  {client.web_url}/services/agent-schedules
 Docs       {client.web_url}/docs
 Web chat   {client.web_url}{MESSAGES}
 Token      {client.token}   (organisation `{ORG}`, SERVICES:WRITE)

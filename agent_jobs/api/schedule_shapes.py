@@ -11,7 +11,7 @@ from agent_jobs import recurrence
 from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
 from agent_jobs.api.fields import Config, Flag, Moment, Name, Object, StrictSerializer, Tags, Text, Whole
 from agent_jobs.api.formatting import filled, stamp, stamp_or_none
-from agent_jobs.api.jobs import TargetChannel
+from agent_jobs.api.jobs import OutcomeChannel, TargetChannel
 from agent_jobs.reads import schedule_rows
 from agent_jobs.schedules import definition as definitions
 from agent_jobs.specs import MAX_DELAY_MINUTES, PRIORITIES
@@ -66,6 +66,7 @@ class ScheduledJob(StrictSerializer):
     tags = Tags(required=False)
     priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
     delay_minutes = Whole(required=False, min_value=0, max_value=MAX_DELAY_MINUTES)
+    outcome_channel = OutcomeChannel(required=False)
 
 
 class ScheduleTiming(StrictSerializer):
@@ -120,6 +121,7 @@ class RunRequest(StrictSerializer):
     tags = Tags(required=False)
     priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
     target_channel = TargetChannel(required=False)
+    outcome_channel = OutcomeChannel(required=False)
     overlap = Choice(tuple(definitions.Overlap), required=False)
 
 

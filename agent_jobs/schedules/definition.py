@@ -151,6 +151,7 @@ def job_spec(
         tags=tuple(job.get("tags", ())),
         priority=job.get("priority", DEFAULT_PRIORITY),
         work=work.joined(job.get("work", {}), secrets),
+        outcome_channel=job.get("outcome_channel", {}),
         id=None,
         schedule_id=schedule.pk,
         fire_at=fire_at,
