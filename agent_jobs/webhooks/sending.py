@@ -1,7 +1,7 @@
 """Sends claimed deliveries: one thread talks to the database, and a bounded pool of threads to the receivers.
 
 A receiver that hangs keeps one thread of the pool busy, for the seconds that a request may take. The end of a slice
-does not wait for it: its attempt is settled in the next slice.
+does not wait for it: the thread of the attempt then settles it.
 """
 
 import json
@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
+from functools import partial
 
 import standardwebhooks
+from django.db import connection
 
 from agent_jobs.models import WebhookEndpoint
 from agent_jobs.tools import answer_limits
@@ -43,6 +45,7 @@ class DeliverySender:
         self._clock = clock
         self._rng = rng
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="webhook")
+        self._left: set[Future[AttemptResult]] = set()
         self._flying: dict[Future[AttemptResult], tuple[ClaimedDelivery, datetime]] = {}
 
     @property
@@ -55,7 +58,7 @@ class DeliverySender:
         Waits for a fraction of a second if attempts are in flight.
         """
         started = 0
-        if room := THREADS - len(self._flying):
+        if room := max(THREADS - len(self._flying) - len(self._left), 0):
             now = self._clock()
             for claimed in delivery_claims.claim(most=room, now=now):
                 self._flying[self._pool.submit(attempt, claimed, now)] = (claimed, now)
@@ -65,11 +68,30 @@ class DeliverySender:
             self._settle(future)
         return started + len(ended)
 
+    def leave(self) -> None:
+        """End a slice: the attempts in flight are settled by their own threads, whoever serves the next slice."""
+        for future, flight in list(self._flying.items()):
+            if future.done():
+                self._settle(future)
+                continue
+            self._left.add(future)
+            del self._flying[future]
+            future.add_done_callback(partial(self._settle_left, *flight))
+
     def finish(self) -> None:
         """Wait for the attempts in flight and settle them: at most the time of one request."""
         for future in list(self._flying):
             wait([future])
             self._settle(future)
+
+    def _settle_left(self, claimed: ClaimedDelivery, began_at: datetime, future: Future[AttemptResult]) -> None:
+        try:
+            delivery_claims.settle(claimed, future.result(), began_at=began_at, now=self._clock(), rng=self._rng)
+        except Exception:  # its lease ends, and it is sent again
+            log.exception("could not settle the webhook delivery %s", claimed.id)
+        finally:
+            self._left.discard(future)
+            connection.close()
 
     def _settle(self, future: Future[AttemptResult]) -> None:
         claimed, began_at = self._flying.pop(future)
@@ -91,6 +113,7 @@ def deliver(
         done += now_done
     if stop.is_set():
         sender.finish()
+    sender.leave()
     return done, True
 
 

@@ -17,6 +17,7 @@ from agent_jobs.webhooks import delivery_claims, endpoints, expansion, sending
 from agent_jobs.webhooks.sending import DeliverySender
 from tests import factories, rows
 from tests.fakes.webhook import FakeReceiver, Received, Reply
+from tests.waiting import wait_for
 from tests.webhooks.conftest import ENDPOINTS, TurnedClock, deliveries, make_endpoint
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -336,6 +337,20 @@ def test_receivers_that_hang_do_not_delay_another(
     assert took < 4, "half of the time that a request may take"
     held = WebhookDelivery.objects.filter(claimed_until__isnull=False, event="job.completed").count()
     assert held <= delivery_claims.MOST_OF_ORG
+
+
+def test_an_attempt_that_outlasts_its_slice_is_settled_without_another_slice(
+    admin: factories.Api, receiver: FakeReceiver, sender: DeliverySender
+) -> None:
+    endpoint = make_endpoint(admin, receiver)
+    receiver.replies = [Reply(hang=1.5)]
+    complete()
+    slice_ends = time.monotonic() + 0.5
+    done, is_left = sending.deliver(sender, expand=expansion.expand_some, until=slice_ends, stop=threading.Event())
+    assert (done > 0, is_left, sender.is_idle) == (True, True, True)
+    assert deliveries(admin, endpoint)[0]["status"] == "pending"
+    wait_for(lambda: deliveries(admin, endpoint)[0]["status"] == "delivered", what="it is settled")
+    assert len(receiver.received) == 1
 
 
 def test_claims_take_every_endpoints_first_before_anybodys_second(
