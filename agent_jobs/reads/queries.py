@@ -186,15 +186,6 @@ def tasks_of(job_ids: Iterable[UUID]) -> Mapping[UUID, list[Row]]:
     return found
 
 
-def task(org_id: str, job_id: UUID, task_id: UUID) -> Row:
-    """One attempt with its report. Raises NotFound."""
-    columns = ("id", "job_id", "number", "created_at", "finished_at", "status", "result", "report")
-    row: Row | None = Task.objects.filter(pk=task_id, job_id=job_id, job__org_id=org_id).values(*columns).first()
-    if row is None:
-        raise NotFound(f"there is no task {str(task_id)!r} of this job", code="task_not_found")
-    return row
-
-
 _LOGS = """
 SELECT page.job_id, coalesce((SELECT max(number) FROM agent_jobs_activity WHERE job_id = page.job_id), 0),
     said.times, said.notes

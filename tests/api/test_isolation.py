@@ -119,6 +119,10 @@ ROWS = {
         "agent-jobs/{job}/messages", (201, 403, 404), "id", lambda names: {"text": "Hi", "author": "Ann"}
     ),
     ("agent-jobs/<str:job_id>/events", "GET"): Row("agent-jobs/{job}/events", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>/tasks", "GET"): Row("agent-jobs/{ended}/tasks", (200, 403, 404), "id"),
+    ("agent-jobs/<str:job_id>/tasks/<str:task_id>", "GET"): Row(
+        "agent-jobs/{ended}/tasks/{task}", (200, 403, 404), "id"
+    ),
     ("agent-jobs/<str:job_id>/approvals", "GET"): Row("agent-jobs/{parked}/approvals", (200, 403, 404), "id"),
     ("agent-jobs/<str:job_id>/approvals/<str:approval_id>", "GET"): Row(
         "agent-jobs/{parked}/approvals/{approval}", (200, 403, 404), "id"
@@ -310,6 +314,7 @@ UNKNOWN = {
     "org": "unknown",
     "job": "01930000-0000-7000-8000-000000000000",
     "ended": "01930000-0000-7000-8000-000000000000",
+    "task": "01930000-0000-7000-8000-000000000005",
     "parked": "01930000-0000-7000-8000-000000000001",
     "approval": "01930000-0000-7000-8000-000000000002",
     "held": "01930000-0000-7000-8000-000000000008",
@@ -344,6 +349,7 @@ def populate(org_id, code, team):
     )
     Message.objects.create(job=job, is_human=True, author=canary, text=canary)
     ended = rows.job(JobStatus.FAILED, org_id=org_id, params={"name": canary}, prompt=canary, result=canary)
+    task = Task.objects.create(job=ended, number=1, lease_token=1, result=canary, report={"stdout": canary})
     parked = rows.parked(org_id, params={"name": canary})
     asked = {"question": canary, "arguments": {"a": canary}, "tool": canary, "reason": canary}
     approval = rows.approval(parked, **asked)
@@ -392,7 +398,7 @@ def populate(org_id, code, team):
     Executor.objects.create(org_id=org_id, executor_id=f"executor-of-{org_id}", address=canary, labels=[canary])
     plain = factories.token(org_id, app=canary)
     made = {"job": job, "ended": ended, "parked": parked, "approval": approval, "held": held}
-    made |= {"endpoint": endpoint, "delivery": delivery, "schedule": schedule}
+    made |= {"task": task, "endpoint": endpoint, "delivery": delivery, "schedule": schedule}
     ids = {name: str(row.pk) for name, row in made.items()}
     return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team}, plain
 

@@ -271,6 +271,25 @@ class TestTheAnswer:
         assert job.result_data == {"status_code": 201, "body": kept}
 
 
+def test_the_attempts_and_their_reports_can_be_read(acme: factories.Api, receiver: FakeReceiver) -> None:
+    receiver.replies = [Reply(503)]
+    config = {"retry_policy": {"max_attempts": 2, "initial_interval_seconds": 0}}
+    job, first = ran(acme, {"url": receiver.address}, config=config)
+    lifecycle.wake_due()
+    Worker(QuietKeeper()).serve("webhooks")
+
+    listed = acme.get(f"/services/agent-jobs/{job.pk}/tasks", {"limit": 1}).json()
+    assert (listed["meta"]["total"], [task["number"] for task in listed["data"]]) == (2, [1])
+    assert (listed["data"][0]["status"], "report" in listed["data"][0]) == ("FAILED", False)
+    latest = acme.get(f"/services/agent-jobs/{job.pk}/tasks", {"sort": "-number"}).json()["data"][0]
+    assert (latest["number"], latest["status"]) == (2, "COMPLETED")
+    one = acme.get(f"/services/agent-jobs/{job.pk}/tasks/{listed['data'][0]['task_id']}").json()["data"]
+    assert one["report"] == first
+    for unknown in ("x", str(job.pk)):
+        answer = acme.get(f"/services/agent-jobs/{job.pk}/tasks/{unknown}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")
+
+
 class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("work", "field"),

@@ -1,0 +1,95 @@
+"""The attempts of a job: `/services/agent-jobs/{id}/tasks`, and one of them with its report."""
+
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs.api import paging
+from agent_jobs.api.base import Resource, read_job_id
+from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.formatting import filled, stamp, stamp_or_none
+from agent_jobs.errors import NotFound
+from agent_jobs.reads import pages, queries, task_reports
+
+SORTING = paging.Sorting("tasks", {"number": "number"}, default="number:asc", key="number")
+_REPORT_HELP = (
+    "What the attempt did, for runners that say so. A webhook: `request`, `response`, `duration_ms`, `error`. A"
+    " command: `exit_code`, `signal`, `stdout`, `stderr`, `is_stdout_truncated`, `is_stderr_truncated`,"
+    " `duration_ms`, `ended_by`, `message`. Secrets are masked."
+)
+
+
+class JobAttempt(serializers.Serializer[Any]):
+    task_id = serializers.CharField()
+    org_id = serializers.CharField()
+    job_id = serializers.CharField()
+    number = serializers.IntegerField(help_text="1, 2, 3 … within the job, over all its lives.")
+    status = serializers.CharField(help_text="RUNNING, COMPLETED, FAILED or CANCELED.")
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(required=False, help_text="Missing while it runs.")
+    result = serializers.CharField(allow_null=True)
+
+
+class ReportedJobAttempt(JobAttempt):
+    report = serializers.DictField(required=False, help_text=_REPORT_HELP)
+
+
+JobTaskItem = inline_serializer("JobTaskItem", {"data": ReportedJobAttempt(), "meta": ItemMeta()})
+JobTaskPage = inline_serializer("JobTaskPage", {"data": JobAttempt(many=True), "meta": PageMeta()})
+
+
+def answer(org_id: str, row: queries.Row) -> dict[str, Any]:
+    return {
+        "task_id": str(row["id"]),
+        "org_id": org_id,
+        "job_id": str(row["job_id"]),
+        "number": row["number"],
+        "status": row["status"],
+        "created_at": stamp(row["created_at"]),
+        "result": row["result"],
+    } | filled({"finished_at": stamp_or_none(row["finished_at"]), "report": row.get("report")})
+
+
+class JobTasks(Resource):
+    @operation(
+        "job_tasks_list",
+        "List a job's attempts",
+        answers={200: JobTaskPage},
+        refused=(404,),
+        query=SORTING.params(),
+        description="Each turn of a worker is one task, the first one first. A single task has its report, too.",
+    )
+    def get(self, request: Request, job_id: str) -> Response:
+        asked = self.asked(query=SORTING.params())
+        page = self.listed(asked, SORTING)
+        job = queries.job(self.org_id, read_job_id(job_id))
+        tasks = task_reports.tasks(self.org_id, job["id"])
+        rows, has_more = pages.page(tasks, page.window, task_reports.COLUMNS)
+        meta = page.meta(rows, total=tasks.count(), has_more=has_more)
+        return Response({"data": [answer(self.org_id, row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+
+
+class JobTaskDetail(Resource):
+    @operation(
+        "job_tasks_retrieve",
+        "Get an attempt with its report",
+        answers={200: JobTaskItem},
+        refused=(404,),
+        description="The report shows what a webhook or command job did: request and answer, or exit code and output.",
+    )
+    def get(self, request: Request, job_id: str, task_id: str) -> Response:
+        self.asked()
+        job = queries.job(self.org_id, read_job_id(job_id))
+        found = task_reports.task(self.org_id, job["id"], _read_task_id(task_id))
+        return Response({"data": answer(self.org_id, found), "meta": {"org_id": self.org_id, "id": str(found["id"])}})
+
+
+def _read_task_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(f"there is no task {text[:64]!r} of this job", code="task_not_found") from None
