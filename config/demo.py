@@ -8,6 +8,7 @@ its owner only). The demo replaces a token that the service refuses.
 import io
 import json
 import os
+import secrets
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from typing import Any
 from config.embedded import write_private
 
 ORG = "demo"
+ADMIN = "demo"
 LOBBY = "lobby"
 MESSAGES = f"/services/channels/web/{LOBBY}/messages"
 PROFILE: dict[str, Any] = {
@@ -87,9 +89,11 @@ class DemoFailed(Exception):
 
 
 def main(web_url: str) -> int:
-    token_file = Path(os.environ["AGENT_JOBS_DATA_DIR"]) / "demo-token"
+    folder = Path(os.environ["AGENT_JOBS_DATA_DIR"])
+    token_file, password_file = folder / "demo-token", folder / "demo-password"
     try:
         _make_org()
+        _make_admin(password_file)
         client = Client(web_url, _kept_token(token_file))
         client.wait_ready()
         if client.ask("GET", "/services/agent-jobs?limit=1")[0] == 401:
@@ -103,7 +107,7 @@ def main(web_url: str) -> int:
     except OSError as error:
         print(f"The demo stops here: the service at {web_url} does not answer ({error})")
         return 1
-    _show_ways_on(client)
+    _show_ways_on(client, password_file.read_text().strip())
     return 0
 
 
@@ -220,6 +224,14 @@ def _make_org() -> None:
     _command("create_org", [ORG], {"name": "Demo", "allow_commands": True})
 
 
+def _make_admin(password_file: Path) -> None:
+    """An admin for the console. Its password is made once and stays in the data folder, readable by its owner only."""
+    if not password_file.exists():
+        write_private(password_file, secrets.token_urlsafe(12) + "\n")
+    options = {"org": ORG, "username": ADMIN, "role": "admin", "full_name": "Demo Admin"}
+    _command("create_user", [], {**options, "password_file": str(password_file)})
+
+
 def _kept_token(token_file: Path) -> str:
     try:
         return token_file.read_text().strip() or _new_token(token_file)
@@ -297,7 +309,7 @@ def _show_schedule(client: Client) -> None:
         print(f"  {firing['local'][:16]} in {schedule['time_zone']}   {firing['at'][:16]} UTC")
 
 
-def _show_ways_on(client: Client) -> None:
+def _show_ways_on(client: Client, password: str) -> None:
     body = {
         "target_channel": {"org_id": ORG, "platform": "web", "type": "channel", "code": LOBBY},
         "job_type_id": "announcement",
@@ -305,6 +317,7 @@ def _show_ways_on(client: Client) -> None:
     }
     print(
         f"""
+Console    {client.web_url}/console/   (sign in as `{ADMIN}` with the password {password})
 API        {client.web_url}/services/agent-jobs
 Schedules  {client.web_url}/services/agent-schedules
 Docs       {client.web_url}/docs

@@ -38,6 +38,7 @@ class Frame:
     on_phone: Sequence[MenuLink]
     health: console_frame.ProcessHealth
     here: str
+    pending_approvals: int
 
 
 # A page without an address yet is left out.
@@ -86,7 +87,7 @@ def of(visit: "Visit", here: str) -> Frame:
         if links:
             groups.append((title, links))
     on_phone = [link for _, links in groups for link in links if link.place.is_on_phone]
-    return Frame(groups, on_phone, counts.health, here)
+    return Frame(groups, on_phone, counts.health, here, counts.pending_approvals)
 
 
 def capped(number: int) -> str:

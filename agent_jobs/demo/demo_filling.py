@@ -41,15 +41,14 @@ def fill(org_id: str, *, name: str, password: str, days: int, now: datetime, see
     """Make the organisation and its jobs. Returns how many jobs were made. The same seed makes the same stories."""
     org, _ = orgs.create(org_id, name=name, actor=ACTOR, max_cost_per_day="25")
     for username, first, last, role in demo_cast.PEOPLE:
-        user, _ = orgs.create_user(org, username=username, role=role, password=password, actor=ACTOR)
-        person: Any = user
-        person.first_name, person.last_name = first, last
-        person.save(update_fields=["first_name", "last_name"])
+        name_of = f"{first} {last}"
+        orgs.create_user(org, username=username, role=role, password=password, full_name=name_of, actor=ACTOR)
     _make_catalogue(org)
     for code, title in (("finance-desk", "finance-desk"), ("people-desk", "people-desk")):
         directory.register_channel(org_id, platform="web", code=code, name=title)
     token, _ = app_tokens.issue(org, name="billing-sync", app="Billing", scopes=("SERVICES:WRITE",))
     told = [_told(org, token, kind, at, rng, now) for kind, at, rng in _occasions(days, now, seed)]
+    told += _scenes(org, token, now, seed)
     for start in range(0, len(told), _BATCH):
         _write(told[start : start + _BATCH])
     _add_usage(org, told, now)
@@ -77,36 +76,32 @@ def _occasions(days: int, now: datetime, seed: int) -> Iterator[tuple[DemoType, 
     """When which job was created: more on working days and in working hours."""
     rng = Random(seed)  # noqa: S311 - stories, no secrets
     for ago in range(days, -1, -1):
-        day = (now - timedelta(days=ago)).replace(hour=0, minute=0, second=0, microsecond=0)
+        day = now - timedelta(days=ago)
         for kind in demo_cast.TYPES:
             share = 0.3 if day.weekday() >= 5 else rng.uniform(0.85, 1.15)
             for _ in range(max(round(kind.a_day * share), 1)):
-                at = day + timedelta(hours=_hour(kind, rng))
-                if at < now:
-                    yield kind, at, Random(rng.random())  # noqa: S311
+                at = day - timedelta(hours=_hours_before(kind, rng))
+                yield kind, at, Random(rng.random())  # noqa: S311
     for kind in demo_cast.TYPES:  # what is still to come
         for _ in range(rng.randint(1, 4)):
             yield kind, now - timedelta(minutes=rng.uniform(1, 50)), Random(-rng.random())  # noqa: S311
 
 
-def _hour(kind: DemoType, rng: Random) -> float:
+def _hours_before(kind: DemoType, rng: Random) -> float:
+    """How long before this time of day: the demo's working day ends about now, whenever it is made."""
     if kind.story == "report":
-        return 1.0 + rng.uniform(0, 0.1)
+        return 11.0 + rng.uniform(0, 0.1)
     if kind.story in ("sync", "long"):
         return rng.uniform(0, 24)
-    return min(max(rng.gauss(10.5, 2.6), 5.0), 17.5)
+    return abs(rng.gauss(4.0, 3.2))
 
 
 def _told(org: Org, token: AppToken, kind: DemoType, at: datetime, rng: Random, now: datetime) -> Recorder:
-    job = _job(org, kind, at, rng)
-    job.created_by = token
-    rec = Recorder(job, rng, now, at)
-    rec.move("job.created", "posted by billing-sync", to="WAITING", actor="token:billing-sync")
+    rec = _begun(org, token, kind, at, rng, now)
+    job = rec.job
     fate = rng.random()
     if at > now - timedelta(minutes=55) and fate < 0.3:
         return _scheduled(rec, now)
-    if kind.key == "media-transcode" and at > now - timedelta(hours=2):
-        return _queued(rec, now)
     if rng.random() < 0.2:
         job.delay_minutes, job.delay_seconds = 10, rng.randint(20, 600)
         job.scheduled_at = at + timedelta(seconds=job.delay_seconds)
@@ -122,6 +117,14 @@ def _told(org: Org, token: AppToken, kind: DemoType, at: datetime, rng: Random, 
         rec.finish("CANCELED", "paid this morning", actor="user:ben")
     if job.updated_at > now:
         job.updated_at = now
+    return rec
+
+
+def _begun(org: Org, token: AppToken, kind: DemoType, at: datetime, rng: Random, now: datetime) -> Recorder:
+    job = _job(org, kind, at, rng)
+    job.created_by = token
+    rec = Recorder(job, rng, now, at)
+    rec.move("job.created", "posted by billing-sync", to="WAITING", actor="token:billing-sync")
     return rec
 
 
@@ -179,10 +182,26 @@ def _scheduled(rec: Recorder, now: datetime) -> Recorder:
     return rec
 
 
-def _queued(rec: Recorder, now: datetime) -> Recorder:
-    """In the queue behind its type's cap."""
-    rec.job.queue_at = rec.job.created_at
-    return rec
+def _scenes(org: Org, token: AppToken, now: datetime, seed: int) -> Iterator[Recorder]:
+    """Two jobs of a capped type at work, and three in the queue behind them; and a report at work."""
+    kinds = {kind.key: kind for kind in demo_cast.TYPES}
+    scenes = (("media-transcode", 52.0), ("media-transcode", 47.0), ("nightly-report", 0.4))
+    for number, (key, minutes) in enumerate(scenes):
+        rec = _begun(org, token, kinds[key], now - timedelta(minutes=minutes), Random(seed + number), now)  # noqa: S311
+        rec.at = rec.job.scheduled_at
+        rec.job.status = JobStatus.RUNNING
+        rec.begin()
+        if key == "nightly-report":
+            rec.tool("crm.list_regions", {"region": rec.job.params["region"]}, 0.6, "ok")
+            rec.model(2.2, 2_100)
+        _at_work(rec, now)
+        yield rec
+    for number, minutes in enumerate((41.0, 18.0, 6.0)):
+        at = now - timedelta(minutes=minutes)
+        rec = _begun(org, token, kinds["media-transcode"], at, Random(seed + 10 + number), now)  # noqa: S311
+        rec.job.queue_at = rec.job.scheduled_at
+        rec.job.priority = 5
+        yield rec
 
 
 def _at_work(rec: Recorder, now: datetime) -> None:

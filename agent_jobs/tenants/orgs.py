@@ -108,7 +108,14 @@ def _quota(column: str, value: Any) -> int | Decimal:
 
 
 def create_user(
-    org: Org, *, username: str, role: str, password: str, resets_password: bool = False, actor: Actor = _OPERATOR
+    org: Org,
+    *,
+    username: str,
+    role: str,
+    password: str,
+    full_name: str = "",
+    resets_password: bool = False,
+    actor: Actor = _OPERATOR,
 ) -> tuple[AbstractBaseUser, bool]:
     """Create a user with this role in the organisation, or update the role. Returns the user and whether it is new.
 
@@ -135,6 +142,9 @@ def create_user(
             except ValidationError as error:
                 raise Invalid(FieldError("password", "invalid", "; ".join(error.messages))) from None
             user.set_password(password)
+            if is_new:
+                person: Any = user
+                person.first_name, _, person.last_name = full_name.strip()[:150].partition(" ")
             user.save()
         known = Membership.objects.select_for_update().filter(org=org, user=user).first()
         Membership.objects.update_or_create(org=org, user=user, defaults={"role": role})

@@ -130,6 +130,38 @@ def sentence(text: str) -> str:
 
 
 @register.filter
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+@register.filter
+def get(values: Mapping[str, Any], key: str) -> Any:
+    return values.get(key)
+
+
+@register.filter
+def less(one: Any, other: Any) -> Any:
+    return one - other
+
+
+@register.filter
+def age(at: datetime, visit: Any) -> str:
+    return clock.rough((visit.now - at).total_seconds())
+
+
+@register.filter
+def px(place: float, more: float = 0) -> str:
+    """A coordinate of a drawing, in pixels."""
+    return f"{place + more:.1f}"
+
+
+@register.filter
+def share_failed(day: Mapping[str, int]) -> str:
+    total = sum(day.values())
+    return f"{100 * day['failed'] / total:.1f}" if total else "0"
+
+
+@register.filter
 def percent(share: float) -> str:
     """A coordinate of a drawing."""
     return f"{share:.2f}%"
