@@ -15,6 +15,7 @@ MOST_RECORDED = 100
 MICROSECOND = timedelta(microseconds=1)
 OVERLAPS = "an earlier job of the schedule has not ended"
 QUEUE_IS_FULL = "an earlier job of the schedule has not ended, and another firing waits for its end already"
+REPLACED_AT_ONCE = "a later firing was due at the same moment and replaced it"
 _LATE = "it was due while nothing fired schedules"
 
 
@@ -88,6 +89,10 @@ def _recorded_misfires(misfired: list[datetime]) -> Iterator[Planned]:
 def by_overlap(overlap: Overlap, times: Iterable[datetime], *, active: int, queued: int) -> list[Planned]:
     """The outcome of each time, given the unfinished jobs and the queued firings before the first one."""
     planned = []
+    times = list(times)
+    if overlap == Overlap.REPLACE:  # of several due at once, the last replaces the others before they begin
+        planned = [Planned(at, "skipped", REPLACED_AT_ONCE) for at in times[:-1]]
+        times = times[-1:]
     for at in times:
         one = _by_overlap(overlap, at, active=active, queued=queued)
         active = {"run": active + 1, "replace": 1}.get(one.outcome, active)
