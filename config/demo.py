@@ -77,7 +77,7 @@ SCHEDULE: dict[str, Any] = {
         "params": {"text": "Stand-up in five minutes"},
     },
 }
-SCHEDULE_PATH = "/services/agent-schedules/by-key/demo/weekday-stand-up"
+SCHEDULE_PATH = "/services/agent-schedules/by-key/demo-weekday-stand-up"
 ANSWER = "The release notes. They will be out this afternoon."
 READY_SECONDS = 120.0
 COMPLETE_SECONDS = 120.0

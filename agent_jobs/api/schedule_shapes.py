@@ -1,5 +1,6 @@
 """The shapes of schedules in requests and responses, and how a stored schedule becomes JSON."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,21 @@ class Choice(serializers.ChoiceField):
         if not isinstance(data, str) or data not in self.choices:
             self.fail("invalid_choice", words=self.words)
         return data
+
+
+class ScheduleKey(Text):
+    """A client's own name for a schedule. It stands in an address, so it has no slash."""
+
+    FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,254}")
+    COMPLAINT = (
+        "must begin with a letter or digit and have up to 255 letters, digits, dots, colons, dashes, underscores"
+    )
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        if not self.FORM.fullmatch(text):
+            raise serializers.ValidationError(self.COMPLAINT, code="invalid")
+        return text
 
 
 class ScheduleDst(StrictSerializer):
@@ -100,7 +116,7 @@ class ScheduleRequest(ScheduleTiming):
 
 
 class NewSchedule(ScheduleRequest):
-    key = Text(max_length=255, required=False, help_text="Unique in the organization; `by-key` finds it.")
+    key = ScheduleKey(required=False, help_text="Unique in the organization; `by-key` finds it.")
     is_paused = Flag(required=False)
 
 

@@ -16,6 +16,7 @@ from agent_jobs.api.schedule_shapes import (
     NewSchedule,
     RemovedSchedule,
     ScheduleItem,
+    ScheduleKey,
     SchedulePage,
     SchedulePatch,
     ScheduleRequest,
@@ -88,8 +89,8 @@ class ScheduleByKey(ScheduleResource):
     )
     def put(self, request: Request, key: str) -> Response:
         stated = self.definition(self.asked(body=ScheduleRequest).body)
-        if "\x00" in key or len(key) > 255:
-            raise Invalid(FieldError("key", "invalid", "must have at most 255 characters and no NUL"))
+        if not ScheduleKey.FORM.fullmatch(key):
+            raise Invalid(FieldError("key", "invalid", ScheduleKey.COMPLAINT))
         known = schedule_rows.by_key(self.org_id, key)
         if known is None:
             return self.item(editing.create(self.org_id, stated, key=key, actor=self.actor).pk, status=201)

@@ -73,7 +73,7 @@ def _schedules(prefix: str, **kwargs: Any) -> list[URLPattern]:
     return [
         path(prefix, schedules.Schedules.as_view(**kwargs)),
         path(f"{prefix}/preview", schedule_history.PreviewSchedule.as_view(**kwargs)),
-        path(f"{prefix}/by-key/<path:key>", schedules.ScheduleByKey.as_view(**kwargs)),
+        path(f"{prefix}/by-key/<str:key>", schedules.ScheduleByKey.as_view(**kwargs)),
         path(one, schedules.ScheduleDetail.as_view(**kwargs)),
         path(f"{one}/pause", schedule_actions.PauseSchedule.as_view(**kwargs)),
         path(f"{one}/resume", schedule_actions.ResumeSchedule.as_view(**kwargs)),

@@ -135,7 +135,7 @@ ROWS = {
     ("agent-schedules/preview", "POST"): Row(
         "agent-schedules/preview", (200, 200, 200), body=lambda names: {"cron": "@daily"}, writes=False
     ),
-    ("agent-schedules/by-key/<path:key>", "PUT"): Row(
+    ("agent-schedules/by-key/<str:key>", "PUT"): Row(
         "agent-schedules/by-key/{code}", (201, 404, 404), "org", _schedule
     ),
     (SCHEDULE, "GET"): Row(OF_SCHEDULE, (200, 404, 404), "id"),

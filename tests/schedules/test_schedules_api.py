@@ -128,13 +128,13 @@ def test_one_timing_replaces_the_other(acme):
 
 
 def test_a_schedule_is_created_and_replaced_by_its_key(acme):
-    path = f"{BASE}/by-key/report/nightly"
+    path = f"{BASE}/by-key/report:nightly"
     made = acme.put(path, stated())
     again = acme.put(path, stated(name="Other"))
     assert (made.status_code, again.status_code) == (201, 200)
     assert made.json()["data"]["id"] == again.json()["data"]["id"]
-    assert (again.json()["data"]["name"], again.json()["data"]["key"]) == ("Other", "report/nightly")
-    assert acme.post(BASE, stated(key="report/nightly")).status_code == 409
+    assert (again.json()["data"]["name"], again.json()["data"]["key"]) == ("Other", "report:nightly")
+    assert acme.post(BASE, stated(key="report:nightly")).status_code == 409
 
 
 def test_a_paused_schedule_fires_again_from_now_on(acme):
