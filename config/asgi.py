@@ -31,10 +31,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 warnings.filterwarnings("ignore", message="No directory at", category=UserWarning)
 _django = get_wsgi_application()
 
-from agent_jobs.api import sse, streams, throttling  # noqa: E402 - once Django is set up
+from agent_jobs.api import errors, sse, streams, throttling  # noqa: E402 - once Django is set up
 from agent_jobs.api.base import HAS_WAITED  # noqa: E402
 from agent_jobs.api.stream_polling import Watch  # noqa: E402
 from agent_jobs.api.streams import OpenAnswer, OpenStream  # noqa: E402
+from agent_jobs.dialects import urls as dialect_urls  # noqa: E402, F401 - registers their formats of errors
 from agent_jobs.sandbox import pool  # noqa: E402
 from channels_integration import urls  # noqa: E402
 from config import draining, garbage_collection  # noqa: E402
@@ -106,7 +107,7 @@ class Application:
             except _Gone:
                 pass
             except _Refusal as refusal:
-                await self._send(send, _refused(refusal))
+                await self._send(send, _refused(refusal, scope["path"]))
 
     # --- The life of the process ---
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -348,18 +349,20 @@ def _ask_django(environ: dict[str, Any]) -> _Answer:
         return _Answer(began[0], began[1], body, opened)
     except Exception:
         log.exception("request failed outside Django")
-        return _refused(_Refusal(500, "internal_error", "something went wrong here; it has been recorded"))
+        refusal = _Refusal(500, "internal_error", "something went wrong here; it has been recorded")
+        return _refused(refusal, environ["PATH_INFO"])
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------
-def _refused(refusal: _Refusal) -> _Answer:
+def _refused(refusal: _Refusal, path: str) -> _Answer:
     request_id = str(uuid7())
-    meta = {"request_id": request_id}
-    body = json.dumps({"code": refusal.code, "message": refusal.message, "errors": [], "meta": meta}).encode()
+    refused = errors.RefusedRequest(refusal.status, refusal.code, refusal.message, (), request_id)
+    status, shown = errors.enveloped(path, refused)
+    body = json.dumps(shown).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("X-Request-ID", request_id)]
     if refusal.status == 503:
         headers.append(("Retry-After", str(streams.RETRY_AFTER_SECONDS)))
-    return _Answer(refusal.status, [*headers, ("Connection", "close")], body)
+    return _Answer(status, [*headers, ("Connection", "close")], body)
 
 
 async def _write(send: Send, message: dict[str, Any]) -> None:

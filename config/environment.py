@@ -84,6 +84,11 @@ SERVICE = {
             *("AGENT_JOBS_TRUSTED_PROXIES", ""),
             "networks of trusted reverse proxies, whose `X-Forwarded-For` counts; set it if you have one",
         ),
+        Variable(
+            *("ROOT_DIALECT", ""),
+            "`chadburn`, `chronos` or `executr`: this foreign API also stands at `/api/v1`, for clients that cannot "
+            "change their path; see [Dialects](dialects.md#at-the-root)",
+        ),
         Variable("AGENT_JOBS_RATE_TOKEN", "6000/minute", "requests of one token (`off`: no limit)"),
         Variable(
             *("AGENT_JOBS_RATE_ORG", "12000/minute"),

@@ -167,6 +167,8 @@ SPECTACULAR_SETTINGS = {
         for name in ("Jobs", "Activities", "Catalogue", "Channels", "Webhooks", "Usage", "Administration", "Health")
     ],
 }
+# The foreign API (`agent_jobs.dialects`) that is mounted at the root as well; empty: none.
+ROOT_DIALECT = env_choice("ROOT_DIALECT", "", "chadburn", "chronos", "executr")
 # Request limits in a moving window: per token, per organisation (Org.requests_per_minute overrides it), and per address
 # for requests without a valid token.
 RATE_TOKEN = env_rate("AGENT_JOBS_RATE_TOKEN")

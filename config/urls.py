@@ -6,6 +6,7 @@ from django.urls import include, path
 urlpatterns = [
     path("", include("agent_jobs.api.urls")),
     path("", include("channels_integration.urls")),
+    path("", include("agent_jobs.dialects.urls")),
     path("console/", include("agent_jobs.console.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -24,9 +24,13 @@ class AppTokenAuthentication(BaseAuthentication):
     Missing, unknown, expired and revoked tokens all get the same 401, or 429 after too many from one address.
     """
 
-    def authenticate(self, request: Request) -> tuple[Any, Any]:
+    def plain_token(self, request: Request) -> str:
+        """The token that the request carries; "" without one."""
         found = _BEARER.fullmatch(request.META.get("HTTP_AUTHORIZATION") or "")
-        plain = found[1] if found else ""
+        return found[1] if found else ""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any]:
+        plain = self.plain_token(request)
         throttling.check_address(request, plain)
         token = app_tokens.authenticate(plain)
         if token is None:

@@ -89,7 +89,11 @@ class Resource(APIView):
             raise MethodNotAllowed(method.upper())
         if request.method not in SAFE_METHODS:
             parsing.check_transfer(request, most=self.max_body_bytes)
-            request.data  # noqa: B018 - reads and checks the body before the view runs
+            self.read_body(request)
+
+    def read_body(self, request: Request) -> None:
+        """Read and check the body before the view runs."""
+        request.data  # noqa: B018 - reads it
 
     @property
     def token(self) -> Any:

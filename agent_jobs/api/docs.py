@@ -94,10 +94,14 @@ _TAGS = {
 
 
 def put_under_headings(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """drf-spectacular's post-processing hook (settings.SPECTACULAR_SETTINGS): tags each operation with its heading."""
+    """drf-spectacular's post-processing hook (settings.SPECTACULAR_SETTINGS): tags each operation with its heading.
+
+    Dialects state their headings themselves.
+    """
     for address, operations in result["paths"].items():
+        found = [tag for prefix, tag in _TAGS.items() if address.startswith(prefix)]
         for described in operations.values():
-            described["tags"] = [tag for prefix, tag in _TAGS.items() if address.startswith(prefix)]
+            described["tags"] = found or described["tags"]
     return result
 
 

@@ -2,11 +2,14 @@
 
 Only this module turns exceptions into error responses, inside REST framework (`exception_handler`) and outside it
 (`handler404` and its siblings, named in `config/urls.py`).
+
+Addresses of a foreign API (`agent_jobs.dialects`) have another format. `speak` registers the function that knows them.
 """
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -52,6 +55,44 @@ _CODES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """The content of an error response, before it has a format."""
+
+    status: int
+    code: str
+    message: str
+    errors: tuple[FieldError, ...] = ()
+    request_id: str = ""
+
+
+# The status and the JSON body of an error response, in one format.
+Envelope = Callable[[RefusedRequest], tuple[int, dict[str, Any]]]
+
+
+def _native(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
+    return refused.status, {
+        "code": refused.code,
+        "message": refused.message,
+        "errors": [{"field": one.field, "code": one.code, "message": one.message} for one in refused.errors],
+        "meta": {"request_id": refused.request_id},
+    }
+
+
+_envelope_of: Callable[[str], Envelope | None] = lambda path: None  # noqa: E731 - replaced by `speak`
+
+
+def speak(envelope_of: Callable[[str], Envelope | None]) -> None:
+    """Register the function that knows the error format of an address; None: the API's own. Called once per process."""
+    global _envelope_of
+    _envelope_of = envelope_of
+
+
+def enveloped(path: str, refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
+    """The status and the body of an error response at this address."""
+    return (_envelope_of(path) or _native)(refused)
+
+
 def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | None:
     """REST framework's EXCEPTION_HANDLER. Returns None only for our own bugs: Django then logs them and answers 500."""
     request = context["request"]
@@ -82,21 +123,18 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
     return None
 
 
-def body(code: str, message: str, request: HttpRequest | Any, *, errors: Iterable[FieldError] = ()) -> dict[str, Any]:
-    """An error's JSON body: at most 20 errors, long texts cut. A request of 200 KB may have 18,000 unknown fields."""
-    return {
-        "code": code,
-        "message": _cut(message, MAX_MESSAGE),
-        "errors": [
-            {
-                "field": _cut(error.field, MAX_FIELD),
-                "code": _cut(error.code, MAX_FIELD),
-                "message": _cut(error.message, MAX_ERROR),
-            }
-            for error in islice(errors, MAX_REPORTED)
-        ],
-        "meta": {"request_id": getattr(request, "request_id", "")},
-    }
+def body(
+    status: int, code: str, message: str, request: HttpRequest | Any, *, errors: Iterable[FieldError] = ()
+) -> tuple[int, dict[str, Any]]:
+    """An error's status and JSON body: at most 20 errors, long texts cut. A request of 200 KB may have 18,000 unknown
+    fields.
+    """
+    shown = tuple(
+        FieldError(_cut(error.field, MAX_FIELD), _cut(error.code, MAX_FIELD), _cut(error.message, MAX_ERROR))
+        for error in islice(errors, MAX_REPORTED)
+    )
+    request_id = getattr(request, "request_id", "")
+    return enveloped(request.path, RefusedRequest(status, code, _cut(message, MAX_MESSAGE), shown, request_id))
 
 
 def flatten(detail: Any, at: str = "") -> Iterator[FieldError]:
@@ -150,7 +188,8 @@ def throttled(request: HttpRequest, refusal: Any) -> JsonResponse:
 
 
 def plain(status: int, code: str, message: str, request: HttpRequest) -> JsonResponse:
-    return JsonResponse(body(code, message, request), status=status)
+    shown_status, shown = body(status, code, message, request)
+    return JsonResponse(shown, status=shown_status)
 
 
 # --- Private helpers -------------------------------------------------------------------------------------------
@@ -187,7 +226,7 @@ def _framework(exc: exceptions.APIException, request: Any) -> Response:
             "unauthenticated",
             UNAUTHENTICATED,
             request,
-            headers={"WWW-Authenticate": 'Bearer realm="agent-jobs"'},
+            headers={"WWW-Authenticate": getattr(exc, "auth_header", 'Bearer realm="agent-jobs"')},
         )
     code = exc.get_codes()
     message = str(exc.detail)
@@ -221,7 +260,8 @@ def _refusal(
     errors: Iterable[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    return Response(body(code, message, request, errors=errors), status=status, headers=dict(headers or {}))
+    shown_status, shown = body(status, code, message, request, errors=errors)
+    return Response(shown, status=shown_status, headers=dict(headers or {}))
 
 
 def _cut(text: str, most: int) -> str:

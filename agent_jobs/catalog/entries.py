@@ -71,6 +71,24 @@ def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, acto
     return entry
 
 
+def ensure(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
+    """The entry with this key, created privately if it is missing. Calling twice is safe.
+
+    For entries of the service's own making, such as the job types of dialects. An existing entry stays as it is. Raises
+    what `create` raises.
+    """
+    found = kind.model.objects.filter(org_id=org_id, key=key).first()
+    if found is not None:
+        return found
+    try:
+        return create(kind, org_id, key, {"visibility": "private", **values}, actor=actor)
+    except Conflict:
+        found = kind.model.objects.filter(org_id=org_id, key=key).first()
+        if found is None:
+            raise
+        return found
+
+
 def replace(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
     """Replace the whole entry: columns missing from `values` return to their defaults. Raises NotFound, Invalid."""
     blank = kind.model()

@@ -1,0 +1,38 @@
+"""Foreign APIs, spoken over our own core: one module (or package) each, and one line in `DIALECTS`.
+
+A dialect translates words. A table at its top gives our statuses in its own words; it turns a request into a call of a
+service, and plain rows into an answer. It makes no decision about jobs: if it needs one, the core lacks a function.
+Dialects are doors, as `api` is: they touch no tables, and do not import each other.
+
+`base` has their frame: credentials, parsing, errors, documentation. `urls` mounts them and says which addresses are
+whose. The setting ROOT_DIALECT mounts one of them at the root as well, for clients that cannot change their path.
+"""
+
+from django.conf import settings
+
+from agent_jobs.api.errors import Envelope
+from agent_jobs.dialects.base import Dialect
+
+__all__ = ["DIALECTS", "Dialect", "at_root", "envelope_of", "owner"]
+
+DIALECTS: tuple[Dialect, ...] = ()
+
+
+def at_root() -> Dialect | None:
+    """The dialect that is mounted at the root as well."""
+    return next((dialect for dialect in DIALECTS if dialect.name == settings.ROOT_DIALECT), None)
+
+
+def owner(path: str) -> Dialect | None:
+    """The dialect to which an address belongs, also an unknown address below its mount; None: the native API."""
+    below = path.removeprefix("/")
+    for dialect in DIALECTS:
+        if dialect.owns(below):
+            return dialect
+    rooted = at_root()
+    return rooted if rooted and rooted.owns_at_root(below) else None
+
+
+def envelope_of(path: str) -> Envelope | None:
+    dialect = owner(path)
+    return dialect.envelope if dialect else None

@@ -1,0 +1,240 @@
+"""The frame of all dialects: what a `Dialect` states, and the base of its views.
+
+The views differ from those of the native API: they take HTTP Basic and `X-API-Key` as well, they ignore unknown fields
+and parameters, they read a body only where they use it, and they replace characters that cannot be stored.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.conf import settings
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from agent_jobs.api import errors, filters, parsing
+from agent_jobs.api.auth import AppTokenAuthentication
+from agent_jobs.api.base import Resource
+from agent_jobs.api.errors import Envelope
+from agent_jobs.api.parsing import Param
+from agent_jobs.errors import FieldError, Invalid
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_PLAIN = re.compile(r"(?:bearer|apikey) ([0-9A-Za-z_]{1,100})", re.IGNORECASE)
+_BASIC = re.compile(r"basic ([0-9A-Za-z+/]{1,400}={0,2})", re.IGNORECASE)
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_PREFIXED_ID = re.compile(r"[a-z]+-([0-9a-fA-F-]{32,36})")
+
+
+# --- A dialect -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One foreign API. `routes` are its addresses below `mount` (`chadburn/`; "" for the root) and their views.
+
+    `areas` are the beginnings of its addresses at the root: an unknown address there gets its own 404. `envelope` makes
+    its error responses.
+    """
+
+    name: str
+    mount: str
+    routes: tuple[tuple[str, type[APIView]], ...]
+    envelope: Envelope
+    areas: tuple[str, ...] = ("api/v1",)
+
+    def owns(self, path: str) -> bool:
+        """Whether an address, without its leading slash, is the dialect's."""
+        if self.mount:
+            return f"{path}/".startswith(self.mount)
+        return self.owns_at_root(path)
+
+    def owns_at_root(self, path: str) -> bool:
+        is_in_area = any(path == area or path.startswith(f"{area}/") for area in self.areas)
+        return is_in_area or any(path == route for route, _ in self.routes)
+
+
+# --- Credentials -----------------------------------------------------------------------------------------------
+class ForeignAuthentication(AppTokenAuthentication):
+    """An app token as Bearer or ApiKey, as the password of HTTP Basic with any user name, or as X-API-Key.
+
+    Go's clients turn `https://user:token@host/` into HTTP Basic by themselves, and can carry nothing else.
+    """
+
+    def plain_token(self, request: Request) -> str:
+        header = request.META.get("HTTP_AUTHORIZATION") or ""
+        if found := _PLAIN.fullmatch(header):
+            return found[1]
+        if found := _BASIC.fullmatch(header):
+            return _password(found[1])
+        return str(request.META.get("HTTP_X_API_KEY") or "")[:400]
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Basic realm="agent-jobs"'
+
+
+def _password(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode("utf-8", "replace").partition(":")[2]
+    except (ValueError, binascii.Error):
+        return ""
+
+
+class ForeignScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = ForeignAuthentication
+    name = ["bearer", "basic", "apiKey"]
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
+        return [
+            {"type": "http", "scheme": "bearer"},
+            {"type": "http", "scheme": "basic", "description": "Any user; the password is an app token."},
+            {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        ]
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
+        return [{name: []} for name in self.name]
+
+
+# --- Requests --------------------------------------------------------------------------------------------------
+class ForeignJSONParser(BaseParser):
+    """Any JSON value, of at most the view's `max_body_bytes`. Characters that PostgreSQL cannot store become U+FFFD."""
+
+    media_type = "application/json"
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
+        view = (parser_context or {}).get("view")
+        most = getattr(view, "max_body_bytes", settings.MAX_BODY_BYTES)
+        raw = stream.read(most + 1)
+        if len(raw) > most:
+            raise parsing.BodyTooLarge(most)
+        return storable(parsing.read_json(raw, replaces_broken_text=True))
+
+
+def storable(value: Any) -> Any:
+    """The JSON value with U+FFFD in the place of each character that PostgreSQL cannot store."""
+    match value:
+        case str():
+            return _UNSTORABLE.sub("\ufffd", value)
+        case dict():
+            return {storable(key): storable(inner) for key, inner in value.items()}
+        case list():
+            return [storable(inner) for inner in value]
+    return value
+
+
+class DialectResource(Resource):
+    """The base of a dialect's views."""
+
+    authentication_classes = (ForeignAuthentication,)
+    parser_classes = (ForeignJSONParser,)
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
+
+    def read_body(self, request: Request) -> None:
+        """Leave the body to the views that use it: an empty one is no error for the others."""
+
+    def json(self) -> Any:
+        """The body as JSON. Raises ParseError, also for an empty one."""
+        if (self.request.META.get("CONTENT_LENGTH") or "0") == "0":
+            raise ParseError("the body is empty", code="invalid_json")
+        return self.request.data
+
+    def fields(self, kind: type[serializers.Serializer[Any]]) -> dict[str, Any]:
+        """The known fields of the body, checked. Raises ParseError if it is no object, and Invalid."""
+        found = self.json()
+        if not isinstance(found, dict):
+            raise ParseError("the body must be a JSON object", code="invalid_json")
+        return checked(kind, found)
+
+    def query(self, known: Mapping[str, Param]) -> dict[str, Any]:
+        """The values of known parameters, the last of repeated ones. Empty ones count as absent. Raises Invalid."""
+        sent: dict[str, str] = {}
+        for name, value in parsing.query_pairs(self.request.META.get("QUERY_STRING", "")):
+            if name in known and value.strip():
+                repeated = name in sent and known[name].may_repeat
+                sent[name] = f"{sent[name]},{storable(value)}" if repeated else storable(value)
+        values, problems = {}, []
+        for name, param in known.items():
+            try:
+                values[name] = param.parse(sent[name]) if name in sent else param.default
+            except ValueError as error:
+                problems.append(FieldError(name, "invalid", str(error)))
+        if problems:
+            raise Invalid(*problems)
+        return values
+
+
+def checked(kind: type[serializers.Serializer[Any]], value: Any, **options: Any) -> dict[str, Any]:
+    """The fields of a JSON object that the serializer knows. Raises Invalid with the names of wrong ones."""
+    read = kind(data=value, **options)
+    if not read.is_valid():
+        raise Invalid(*errors.flatten(read.errors))
+    found: dict[str, Any] = read.validated_data
+    return found
+
+
+def read_id(text: str) -> UUID | None:
+    """An id with or without a prefix such as `exec-`; None for any other text."""
+    prefixed = _PREFIXED_ID.fullmatch(text)
+    try:
+        return filters.read_uuid(prefixed[1] if prefixed else text)
+    except ValueError:
+        return None
+
+
+# --- Answers ---------------------------------------------------------------------------------------------------
+def instant(at: datetime) -> str:
+    """RFC 3339 in UTC, with a fraction only where there is one: `2026-01-31T09:00:00Z`."""
+    text = at.astimezone(UTC).isoformat(timespec="microseconds")[:-6]
+    return f"{text.rstrip('0').rstrip('.')}Z"
+
+
+def instant_or_none(at: datetime | None) -> str | None:
+    return instant(at) if at is not None else None
+
+
+def renamed(problems: Sequence[FieldError], names: Mapping[str, str]) -> tuple[FieldError, ...]:
+    """Errors with the dialect's names of fields. `names`: the beginnings of ours with those of the dialect."""
+    return tuple(FieldError(_renamed(one.field, names), one.code, one.message) for one in problems)
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    for ours, theirs in names.items():
+        if name == ours or name.startswith(f"{ours}."):
+            return f"{theirs}{name[len(ours) :]}".removeprefix(".")
+    return name
+
+
+# --- Documentation ---------------------------------------------------------------------------------------------
+def documented(
+    tag: str,
+    name: str,
+    summary: str,
+    *,
+    answers: Mapping[int, Any],
+    error: type[serializers.Serializer[Any]],
+    refused: Sequence[int] = (400, 401, 403, 404, 429, 503),
+    request: Any = None,
+    query: Mapping[str, Param] | None = None,
+) -> Callable[[_F], _F]:
+    """Describe one operation of a dialect in the OpenAPI document, under its own heading."""
+    parameters = [
+        OpenApiParameter(key, dict(param.schema), OpenApiParameter.QUERY, description=param.about)
+        for key, param in (query or {}).items()
+    ]
+    return extend_schema(
+        operation_id=name,
+        summary=summary,
+        description=summary,
+        tags=[tag],
+        request=request,
+        parameters=parameters,
+        responses={**answers, **dict.fromkeys(refused, error)},
+    )
