@@ -128,5 +128,4 @@ class RollBackSchedule(ScheduleResource):
 
 
 def _row(firing: Any) -> dict[str, Any]:
-    row = {column: getattr(firing, column) for column in schedule_rows.FIRING_COLUMNS}
-    return {**row, "created_at": row["created_at"] or firing.fire_at}
+    return {column: getattr(firing, column) for column in schedule_rows.FIRING_COLUMNS}

@@ -126,7 +126,7 @@ def record(
     """
     if kind != ScheduleFiring.Kind.MANUAL:
         planned = _unrecorded(planned)
-    firings = []
+    firings, now = [], _now()
     by_org: dict[str, list[tuple[ScheduleFiring, JobSpec]]] = defaultdict(list)
     for schedule, one in planned:
         firing = ScheduleFiring(
@@ -136,6 +136,7 @@ def record(
             kind=kind,
             outcome=_OUTCOMES.get(one.outcome, one.outcome),
             reason=one.reason,
+            created_at=now,
         )
         firings.append(firing)
         if one.outcome == "replace":
