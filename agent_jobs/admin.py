@@ -140,6 +140,7 @@ class AppTokenAdmin(ReadOnly):
 class EntryAdmin(ReadOnly):
     list_display = ("key", "org", "name", "version", "active", "updated_at")
     search_fields = ("key", "name")
+    exclude = ("sealed_work",)
 
 
 @admin.register(ToolSecret)

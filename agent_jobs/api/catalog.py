@@ -67,6 +67,11 @@ class JobTypeRequest(EntryRequest):
     )
     result_schema = Object(required=False, help_text="JSON Schema for the result_data of its jobs.")
     default_config = Config(required=False)
+    work = Object(
+        required=False,
+        help_text="Defaults of its jobs' `work`, which a job's own is laid over key by key. Secrets are masked in"
+        " answers; the mask in an update keeps the stored value.",
+    )
     tools = Tools(
         required=False,
         help_text="Tools that its agents may call, each with a `type`: "
@@ -149,6 +154,7 @@ class JobTypeSerializer(Entry):
     params_schema = serializers.DictField(required=False, help_text="In lists with include=schema.")
     result_schema = serializers.DictField(required=False, help_text="If set; in lists as params_schema.")
     default_config = serializers.DictField()
+    work = serializers.DictField(required=False, help_text="If set, with its secrets masked.")
     tools = serializers.ListField(child=serializers.DictField())
     max_running = serializers.IntegerField(required=False, help_text="If there is a cap.")
     max_running_per_channel = serializers.IntegerField(required=False, help_text="If there is a cap.")
@@ -262,7 +268,7 @@ class _Catalog(Resource):
         for column in ("runner", "default_config", "tools", "instructions", "model"):
             if column in row:
                 shown[column] = row[column]
-        stated = {column: row.get(column) for column in _WHERE_STATED}
+        stated = {column: row.get(column) for column in _WHERE_STATED} | {"work": row.get("work") or None}
         shown |= filled({name: number(cap) if isinstance(cap, Decimal) else cap for name, cap in stated.items()})
         if with_schema and "params_schema" in row:
             shown["params_schema"] = row["params_schema"]

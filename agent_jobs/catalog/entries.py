@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from agent_jobs import runners, tools
 from agent_jobs.audit import audit_log
-from agent_jobs.catalog import model_keys
+from agent_jobs.catalog import model_keys, type_work
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.models import JobType, Profile
 from agent_jobs.runners import prompts
@@ -55,7 +55,9 @@ def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, acto
     """Create an entry with version 1. Raises Invalid, Conflict (`job_type_exists`) if the key is taken, and Conflict
     (`too_many_job_types`) if the organisation has reached its limit.
     """
-    entry = kind.model(org_id=org_id, key=key, **values)
+    stated = dict(values)
+    given_work = stated.pop("work", None)
+    entry = kind.model(org_id=org_id, key=key, **stated)
     _check(kind, entry, kind.columns)
     try:
         with transaction.atomic():
@@ -64,6 +66,8 @@ def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, acto
                 org_id, there, row_limits.MOST_ENTRIES, what=f"{kind.word}s", code=f"too_many_{kind.code}s"
             )
             entry.save(force_insert=True)
+            if given_work and isinstance(entry, JobType) and type_work.store(entry, given_work):
+                entry.save(update_fields=["work", "sealed_work"])
             audit_log.record(org_id, f"{kind.code}.created", kind.code, key, actor=actor, after=_told(kind, entry))
     except IntegrityError:
         raise Conflict(f"there is a {kind.word} {key!r} already", code=f"{kind.code}_exists") from None
@@ -120,9 +124,12 @@ def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: A
         if entry is None:
             raise kind.not_found(key)
         before = _told(kind, entry)
-        changed = {column: value for column, value in values.items() if _differs(getattr(entry, column), value)}
+        stated = {column: value for column, value in values.items() if column != "work"}
+        changed = {column: value for column, value in stated.items() if _differs(getattr(entry, column), value)}
         for column, value in changed.items():
             setattr(entry, column, value)
+        if isinstance(entry, JobType) and type_work.store(entry, values.get("work", type_work.whole(entry))):
+            changed |= {"work": entry.work, "sealed_work": entry.sealed_work}
         _check(kind, entry, changed)
         if changed:
             entry.version += 1
@@ -184,7 +191,7 @@ JOB_TYPES = Kind(
     JobType,
     "job type",
     "job_type",
-    (*_SHARED, "runner", "params_schema", "result_schema", "default_config", "tools", *CAPS),
+    (*_SHARED, "runner", "params_schema", "result_schema", "default_config", "work", "tools", *CAPS),
     _job_type_errors,
 )
 PROFILES = Kind(

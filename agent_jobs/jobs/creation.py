@@ -4,14 +4,15 @@ import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 
-from agent_jobs import lifecycle, runners, sealed_work, timing, work
+from agent_jobs import lifecycle, runners, sealed_work, timing, work, work_checks
+from agent_jobs.catalog import type_work
 from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Forbidden, Invalid, NotFound, PermanentError
 from agent_jobs.jobs import admission
 from agent_jobs.lifecycle import queue_order, queues
@@ -26,7 +27,6 @@ from agent_jobs.work import WorkRules
 from channels_integration import directory
 from channels_integration.messages import Target
 from infra import bulk_rows, prepared_sql, tracing
-from infra.egress import requests_client
 
 # The default time limit, one day, where neither the job, its type nor the organisation sets one.
 _DEFAULT_MINUTES_TO_COMPLETE = 24 * 60
@@ -132,13 +132,14 @@ def check(org_id: str, spec: JobSpec) -> JobType:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A valid spec with what it refers to. `config` is the spec's own with the job type's defaults."""
+    """A valid spec with what it refers to. `config` and `work` are the spec's own with the job type's defaults."""
 
     org: Org
     job_type: JobType
     runner: Runner
     config: Mapping[str, Any]
     prompt: str
+    work: Mapping[str, Any]
 
 
 def _checked(batch: _Batch, spec: JobSpec) -> _Checked:
@@ -154,18 +155,20 @@ def _checked(batch: _Batch, spec: JobSpec) -> _Checked:
     config = {**spec.config, **defaults}  # keeps the order in which the client sent the keys
     batch.require_profile(config)
     prompt = "" if runner.work else config.get("start_prompt") or job_type.description or job_type.name
+    if runner.work and not spec.replay_of:  # a replay repeats what was recorded, whatever the type says now
+        spec = replace(spec, work=type_work.laid_under(job_type, spec.work, runner.work))
     _check(batch, spec, job_type, runner, config, prompt)
-    return _Checked(org, job_type, runner, config, prompt)
+    return _Checked(org, job_type, runner, config, prompt, spec.work)
 
 
 def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
     """The job of a spec, checked and admitted, and not stored yet."""
     found, now = _checked(batch, spec), batch.now
     org, job_type, runner, config, prompt = found.org, found.job_type, found.runner, found.config, found.prompt
-    split = work.split(spec.work, runner.work) if runner.work else work.Work({}, {})
+    split = work.split(found.work, runner.work) if runner.work else work.Work({}, {})
     channel = spec.channel or _NO_CHANNEL
     admission.admit_job(org)
-    stored_bytes.admit(org, _bytes(prompt, spec.params, config, channel.data, spec.work, spec.outcome_channel))
+    stored_bytes.admit(org, _bytes(prompt, spec.params, config, channel.data, found.work, spec.outcome_channel))
     delay_seconds = timing.draw_delay_seconds(spec.delay_minutes, rng)
     due_at = timing.effective_start(spec.scheduled_at, now=now, delay_seconds=delay_seconds)
     held_until = _cooldown_end(batch.org_id, spec, config, now)
@@ -278,7 +281,7 @@ def _work_errors(spec: JobSpec, runner: Runner, config: Mapping[str, Any]) -> li
     if runner.work is None:
         message = f"must be left out: jobs of the {runner.name} runner take none"
         return [FieldError("work", "invalid", message)] if spec.work else []
-    return work_errors(spec.work, runner.work, params=spec.params) + _attempt_errors(config, runner.work)
+    return work_checks.errors(spec.work, runner.work, params=spec.params) + _attempt_errors(config, runner.work)
 
 
 def require_allowed(org: Org, runner: Runner) -> None:
@@ -292,18 +295,6 @@ def require_allowed(org: Org, runner: Runner) -> None:
     if not org.allows_commands:
         message = "the organization may not run commands; the operator of the service can allow it"
         raise Forbidden(message, code=command_runner.NOT_ALLOWED)
-
-
-def work_errors(stated: Mapping[str, Any], rules: WorkRules, *, params: Mapping[str, Any] | None) -> list[FieldError]:
-    """Errors of a work with its secrets in clear. Looks no host name up."""
-    masked = work.masked_fields(stated)
-    if masked:
-        message = f"is {work.MASK}, which only stands for a value that is stored already"
-        return [FieldError(field, "invalid", message) for field in masked]
-    if errors := rules.check(stated, params):
-        return errors
-    refusals = ((field, requests_client.refusal(url)) for field, url in rules.destinations(stated))
-    return [FieldError(field, "invalid", refusal) for field, refusal in refusals if refusal]
 
 
 def _attempt_errors(config: Mapping[str, Any], rules: WorkRules) -> list[FieldError]:

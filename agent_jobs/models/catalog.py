@@ -38,6 +38,9 @@ class JobType(CatalogEntry):
     # JSON Schema of the jobs' `result_data`; empty: anything.
     result_schema = OrderedJSONField(default=dict, db_default={}, blank=True)
     default_config = OrderedJSONField(default=dict, blank=True)
+    # The defaults of its jobs' work; `sealed_work` has the values of its secrets (`catalog.type_work`).
+    work = OrderedJSONField(default=dict, db_default={}, blank=True)
+    sealed_work = models.TextField(default="", db_default="", blank=True, editable=False)
     tools = OrderedJSONField(default=list, db_default=[], blank=True)  # `tools.declarations` has their shapes
     # How many of its jobs may run at once: in total, and in any one channel. Empty: no cap.
     max_running = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])

@@ -115,6 +115,7 @@ JOB_TYPE_COLUMNS = (
     "params_schema",
     "result_schema",
     "default_config",
+    "work",
     "tools",
     "max_running",
     "max_running_per_channel",

@@ -8,7 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from agent_jobs.audit import audit_log
-from agent_jobs.models import Job, ModelKey, Schedule, ScheduleVersion, ToolSecret, WebhookEndpoint
+from agent_jobs.models import Job, JobType, ModelKey, Schedule, ScheduleVersion, ToolSecret, WebhookEndpoint
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import row_limits, stored_bytes
 from channels_integration import directory, rotation, transcript, web_messages
@@ -20,6 +20,7 @@ SEALED: rotation.Sealed = (
     (ToolSecret, ("sealed_value",)),
     (ModelKey, ("sealed_key",)),
     (Job, ("sealed_work",)),
+    (JobType, ("sealed_work",)),
     (WebhookEndpoint, ("sealed_secret", "sealed_previous_secret")),
     (Schedule, ("sealed_work",)),
     (ScheduleVersion, ("sealed_work",)),
