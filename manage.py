@@ -3,6 +3,7 @@
 
     python3 manage.py up        the whole service in this terminal, with its own PostgreSQL and Redis, and a demo
     python3 manage.py test      the whole test suite, with its own PostgreSQL and Redis
+    python3 manage.py run_executor --help    the program that runs jobs on another machine
     python3 manage.py help      Django's commands, and the service's own
 
 If the libraries are missing or out of date, this file makes `.venv` beside itself from `requirements/` and restarts in
@@ -63,6 +64,10 @@ def main(arguments: list[str]) -> int:
         from config import devstack
 
         return devstack.main(arguments[1:])
+    if command == "run_executor":
+        from agent_jobs.executor_program import command_line
+
+        return command_line.main(arguments[1:])
     return run_django()
 
 
