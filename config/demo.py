@@ -306,7 +306,7 @@ def _show_schedule(client: Client) -> None:
     schedule = client.want("PUT", SCHEDULE_PATH, SCHEDULE)
     print(f"\nA schedule: `{schedule['name']}`. {schedule['describes']}. It fires next at")
     for firing in schedule.get("next_runs", []):
-        print(f"  {firing['local'][:16]} in {schedule['time_zone']}   {firing['at'][:16]} UTC")
+        print(f"  {firing['local'][:16]} in {schedule['time_zone']}   {firing['at'][:16].replace('T', ' ')} UTC")
 
 
 def _show_ways_on(client: Client, password: str) -> None:
