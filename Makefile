@@ -60,6 +60,7 @@ bench: env
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.agents
 	$(BIN)/python -m tests.benchmarks.streams
+	$(BIN)/python -m tests.benchmarks.webhook_calls
 	$(BIN)/python -m tests.benchmarks.next_times
 	$(BIN)/python -m tests.benchmarks.schedule_firing
 

@@ -31,7 +31,7 @@ _MAX_TEMPLATES = 20
 _MAX_TEMPLATE_CHARACTERS = 20_000
 _MAX_CREDENTIAL = 4_096
 _LEAST_SIGNING_CHARACTERS = 16
-_KEYS = ("url", "method", "headers", "body", "auth", "success_codes", "sign_with", "header_prefix")
+KEYS = ("url", "method", "headers", "body", "auth", "success_codes", "sign_with", "header_prefix")
 _AUTH_KEYS = {"basic": ("username", "password"), "bearer": ("token",), "api_key": ("key", "header")}
 _AUTH_SECRETS = {"basic": "password", "bearer": "token", "api_key": "key"}
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
@@ -75,9 +75,9 @@ def signing_key(secret: str) -> bytes:
 # --- Checks ----------------------------------------------------------------------------------------------------
 def _check(work: Mapping[str, Any], params: Mapping[str, Any] | None) -> list[FieldError]:
     errors = [
-        FieldError(f"work.{key}", "unknown_field", f"is not a key of a webhook's work; the keys are {', '.join(_KEYS)}")
+        FieldError(f"work.{key}", "unknown_field", f"is not a key of a webhook's work; the keys are {', '.join(KEYS)}")
         for key in work
-        if key not in _KEYS
+        if key not in KEYS
     ]
     checks: Mapping[str, Callable[[Any], Iterable[FieldError]]] = {
         "url": _url_errors,
