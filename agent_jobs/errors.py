@@ -5,7 +5,8 @@ AgentJobsError
 ├── Forbidden           it is there, and not for this caller                 403
 ├── Invalid             what was sent does not hold; names the fields        400
 ├── Conflict            the state of the thing does not allow it             409
-│   └── IllegalMove     a move that the job's status does not allow          409
+│   ├── IllegalMove     a move that the job's status does not allow          409
+│   └── DuplicateJob    another job has the `unique_key`                     409
 ├── KeyReused           an Idempotency-Key with another body                 422
 ├── QuotaReached        the organisation has as much as it may have          429
 ├── LeaseLost           the writer's lease token is stale: stop, write nothing
@@ -45,9 +46,12 @@ def summary(errors: Collection[FieldError]) -> str:
 class AgentJobsError(Exception):
     """`denied` is the kind and id of a requested object that the organisation does not own. The API writes an audit
     entry with it, which must be the same whether the object exists or not.
+
+    `told` names the parts of `context` that the API's answer has in its `meta`.
     """
 
     code = "error"
+    told: tuple[str, ...] = ()
     denied: tuple[str, str] | None = None
 
     def __init__(self, message: str, *, code: str = "", denied: tuple[str, str] | None = None, **context: Any) -> None:
@@ -80,6 +84,13 @@ class Conflict(AgentJobsError):
 
 class IllegalMove(Conflict):
     code = "illegal_move"
+
+
+class DuplicateJob(Conflict):
+    """`job_id` in the context is the other job's."""
+
+    code = "duplicate_job"
+    told = ("job_id",)
 
 
 class KeyReused(AgentJobsError):

@@ -59,7 +59,7 @@ COUNTERS: Mapping[str, Known] = {
     "duty_failures": Known("Errors of periodic duties; other duties continued.", ("duty",)),
     "rows_set_aside": Known("Rows that a duty skips for five minutes after an error.", ("duty",)),
     "duplicates_refused": Known(
-        "POSTs with a known Idempotency-Key, and events that a platform sent again.", ("kind",)
+        "POSTs with a known Idempotency-Key or unique_key, and events that a platform sent again.", ("kind",)
     ),
     "deliveries": Known("Delivery attempts by outcome.", ("platform", "outcome", "code")),
     "webhook_attempts": Known("Attempts to send an event to a webhook endpoint, by outcome.", ("outcome",)),

@@ -21,6 +21,24 @@ MAX_TOKENS = 10**12
 MAX_COST = 10**9
 PRIORITIES = range(10)
 DEFAULT_PRIORITY = 5
+# The words for a priority. Each stands for the number in the middle of its range; the last three are other names.
+PRIORITY_WORDS: Mapping[str, int] = {
+    "urgent": 9,
+    "high": 7,
+    "normal": DEFAULT_PRIORITY,
+    "low": 2,
+    "foreground": 7,
+    "background": DEFAULT_PRIORITY,
+    "best_effort": 2,
+}
+_LOWEST_OF_NAME = {"urgent": 8, "high": 6, "normal": 4, "low": 0}
+UNIQUE_SCOPES = ("type", "org")
+ON_CONFLICT = ("reject", "return", "replace")
+MAX_UNIQUE_KEY = 255
+MAX_UNIQUE_MINUTES = 525_600  # a year
+MAX_METADATA_KEYS = 50
+MAX_METADATA_TEXT = 500
+METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,20 @@ class ChannelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Uniqueness:
+    """A business key that at most one job holds at a time (`jobs.uniqueness`).
+
+    `scope`: among the jobs of the type, or among all of the organisation. `window_minutes`: a COMPLETED job also counts
+    for so long after its creation. `on_conflict`: what becomes of the new job, or (`replace`) of the other one.
+    """
+
+    key: str
+    scope: str = "type"
+    window_minutes: int = 0
+    on_conflict: str = "reject"
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """A requested job. `config` holds only what the client sent; the job type's defaults are added later.
 
@@ -63,6 +95,8 @@ class JobSpec:
     delay_minutes: int = 0
     tags: tuple[str, ...] = ()
     priority: int = DEFAULT_PRIORITY
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    unique: Uniqueness | None = None
     token_pk: int | None = None
     replay_of: UUID | None = None
     work: Mapping[str, Any] = field(default_factory=dict)
@@ -177,6 +211,8 @@ CONFIG_RULES: Mapping[str, Rule] = {
     # For runners without an agent: how long one attempt may take, in seconds.
     "attempt_timeout_seconds": _number(0, 604_800, above=True),
     "max_time_to_complete": _number(0, 525_600, above=True),
+    # A job that is still WAITING after this time has FAILED (`expired`).
+    "queue_ttl_minutes": _number(0, 525_600, above=True),
     "count_quiet_hours": _flag,
     "failure_cooldown_minutes": _number(0, MAX_DELAY_MINUTES),
     "ignore_cooldown": _flag,
@@ -204,4 +240,31 @@ def config_errors(config: Any, *, at: str) -> list[FieldError]:
             errors.append(FieldError(f"{at}.{key}", "unknown_field", f"is not a config key; the keys are {known}"))
         elif complaint := CONFIG_RULES[key](value):
             errors.append(FieldError(f"{at}.{key}", "invalid", complaint))
+    return errors
+
+
+def priority_name(priority: int) -> str:
+    """`urgent` (8 and 9), `high` (6 and 7), `normal` (4 and 5) or `low` (0 to 3)."""
+    return next(name for name, lowest in _LOWEST_OF_NAME.items() if priority >= lowest)
+
+
+def priorities_named(word: str) -> list[int]:
+    """The numbers that have this name, or the name of which this is another one. Raises KeyError."""
+    name = priority_name(PRIORITY_WORDS[word])
+    return [number for number in PRIORITIES if priority_name(number) == name]
+
+
+def metadata_errors(metadata: Mapping[str, Any], *, at: str = "metadata") -> list[FieldError]:
+    """Errors in the metadata of a job: a flat object of texts, numbers and booleans."""
+    if len(metadata) > MAX_METADATA_KEYS:
+        return [FieldError(at, "too_many", f"may have at most {MAX_METADATA_KEYS} keys")]
+    errors = []
+    for key, value in metadata.items():
+        if not METADATA_KEY.fullmatch(key):
+            message = f"has the key {key[:64]!r}; a key has 1 to 64 letters, digits, dots, hyphens or underscores"
+            errors.append(FieldError(at, "invalid", message))
+        elif not isinstance(value, str | int | float | bool):
+            errors.append(FieldError(f"{at}.{key}", "invalid", "must be a text, a number, true or false"))
+        elif isinstance(value, str) and len(value) > MAX_METADATA_TEXT:
+            errors.append(FieldError(f"{at}.{key}", "too_long", f"may have at most {MAX_METADATA_TEXT} characters"))
     return errors

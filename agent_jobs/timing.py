@@ -21,6 +21,18 @@ def effective_start(requested: datetime | None, *, now: datetime, delay_seconds:
     return max(requested or now, now) + timedelta(seconds=delay_seconds)
 
 
+def queue_ttl(config: Mapping[str, Any]) -> timedelta | None:
+    """How long a job may wait for its first start (`queue_ttl_minutes`); None: as long as it takes."""
+    minutes = config.get("queue_ttl_minutes")
+    return timedelta(minutes=minutes) if minutes else None
+
+
+def expiry(config: Mapping[str, Any], due_at: datetime) -> datetime | None:
+    """When a job that is due then fails as `expired` if it was not started."""
+    ttl = queue_ttl(config)
+    return due_at + ttl if ttl else None
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """When a failed attempt is repeated. `max_attempts` counts the first one.

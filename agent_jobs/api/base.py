@@ -124,8 +124,10 @@ class Resource(APIView):
 
         `check` finds errors that the serializer cannot express; it gets the fields that the serializer has accepted.
         """
-        known, by = {**COMMON_QUERY, **(query or {})}, filters.params(filtered) if filtered else {}
         pairs = parsing.query_pairs(self.request.META.get("QUERY_STRING", ""))
+        known, by = {**COMMON_QUERY, **(query or {})}, {}
+        if filtered is not None:
+            by = filters.params(filtered, (name for name, _ in pairs))
         sent, problems = parsing.gather(pairs, {**known, **by})
         values = {}
         for name, param in known.items():

@@ -9,7 +9,7 @@ Addresses of a foreign API (`agent_jobs.dialects`) have another format. `speak` 
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -64,6 +64,7 @@ class RefusedRequest:
     message: str
     errors: tuple[FieldError, ...] = ()
     request_id: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 # The status and the JSON body of an error response, in one format.
@@ -75,7 +76,7 @@ def _native(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
         "code": refused.code,
         "message": refused.message,
         "errors": [{"field": one.field, "code": one.code, "message": one.message} for one in refused.errors],
-        "meta": {"request_id": refused.request_id},
+        "meta": {"request_id": refused.request_id, **refused.meta},
     }
 
 
@@ -124,7 +125,13 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
 
 
 def body(
-    status: int, code: str, message: str, request: HttpRequest | Any, *, errors: Iterable[FieldError] = ()
+    status: int,
+    code: str,
+    message: str,
+    request: HttpRequest | Any,
+    *,
+    errors: Iterable[FieldError] = (),
+    meta: Mapping[str, Any] | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """An error's status and JSON body: at most 20 errors, long texts cut. A request of 200 KB may have 18,000 unknown
     fields.
@@ -133,8 +140,10 @@ def body(
         FieldError(_cut(error.field, MAX_FIELD), _cut(error.code, MAX_FIELD), _cut(error.message, MAX_ERROR))
         for error in islice(errors, MAX_REPORTED)
     )
-    request_id = getattr(request, "request_id", "")
-    return enveloped(request.path, RefusedRequest(status, code, _cut(message, MAX_MESSAGE), shown, request_id))
+    told = RefusedRequest(
+        status, code, _cut(message, MAX_MESSAGE), shown, getattr(request, "request_id", ""), meta or {}
+    )
+    return enveloped(request.path, told)
 
 
 def flatten(detail: Any, at: str = "") -> Iterator[FieldError]:
@@ -214,7 +223,8 @@ def _own(exc: errors.AgentJobsError, request: Any) -> Response | None:
             headers = {}
             if isinstance(exc, errors.QuotaReached | errors.RetryableError):
                 headers["Retry-After"] = str(math.ceil(exc.retry_after or RETRY_AFTER_SECONDS))
-            return _refusal(status, exc.code, message, request, errors=fields, headers=headers)
+            told = {name: exc.context[name] for name in exc.told}
+            return _refusal(status, exc.code, message, request, errors=fields, headers=headers, meta=told)
     return None
 
 
@@ -259,8 +269,9 @@ def _refusal(
     *,
     errors: Iterable[FieldError] = (),
     headers: Mapping[str, str] | None = None,
+    meta: Mapping[str, Any] | None = None,
 ) -> Response:
-    shown_status, shown = body(status, code, message, request, errors=errors)
+    shown_status, shown = body(status, code, message, request, errors=errors, meta=meta)
     return Response(shown, status=shown_status, headers=dict(headers or {}))
 
 

@@ -1,6 +1,6 @@
 """Serializer fields for request bodies, as strict as `parsing`: they convert no types and refuse unknown fields."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +10,17 @@ from rest_framework import serializers
 from agent_jobs import approvers
 from agent_jobs.api import parsing
 from agent_jobs.errors import MAX_REPORTED
-from agent_jobs.specs import CONFIG_RULES, MAX_DELAY_MINUTES, MIN_FOLLOW_UP_MINUTES, money
+from agent_jobs.specs import (
+    CONFIG_RULES,
+    MAX_DELAY_MINUTES,
+    MAX_METADATA_KEYS,
+    MAX_METADATA_TEXT,
+    MIN_FOLLOW_UP_MINUTES,
+    PRIORITIES,
+    PRIORITY_WORDS,
+    metadata_errors,
+    money,
+)
 from infra import invisible_text
 
 
@@ -87,6 +97,43 @@ class Whole(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "integer", "minimum": PRIORITIES.start, "maximum": PRIORITIES.stop - 1},
+            {"type": "string", "enum": list(PRIORITY_WORDS)},
+        ]
+    }
+)
+class Priority(serializers.Field):  # type: ignore[type-arg]
+    """A number from 0 to 9, or a word for one."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, str) and data in PRIORITY_WORDS:
+            return PRIORITY_WORDS[data]
+        if not isinstance(data, int) or isinstance(data, bool) or data not in PRIORITIES:
+            known = ", ".join(PRIORITY_WORDS)
+            message = f"must be a whole number from {PRIORITIES.start} to {PRIORITIES.stop - 1}, or one of {known}"
+            raise serializers.ValidationError(message, code="invalid")
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class Choice(serializers.ChoiceField):
+    default_error_messages = {"invalid_choice": "must be one of {words}"}
+
+    def __init__(self, words: Sequence[str], **kwargs: Any) -> None:
+        self.words = ", ".join(words)
+        super().__init__(list(words), **kwargs)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str) or data not in self.choices:
+            self.fail("invalid_choice", words=self.words)
+        return data
+
+
 @extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string"}]})
 class Money(serializers.Field):  # type: ignore[type-arg]
     """An amount, as a number or a string, with at most six decimal places."""
@@ -126,6 +173,36 @@ class Object(serializers.JSONField):
         if not isinstance(data, dict):
             raise serializers.ValidationError("must be an object", code="invalid")
         return data
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "maxProperties": MAX_METADATA_KEYS,
+        "additionalProperties": {"oneOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]},
+    }
+)
+class Metadata(Object):
+    """The client's own labels: a flat object of texts, numbers and booleans."""
+
+    def __init__(self, **options: Any) -> None:
+        about = (
+            f"Your own labels, as texts (up to {MAX_METADATA_TEXT} characters), numbers and booleans; up to"
+            f" {MAX_METADATA_KEYS}. The list filters by them: `metadata.region=eu`."
+        )
+        super().__init__(**{"help_text": about, **options})
+
+    def to_internal_value(self, data: Any) -> Any:
+        stated = super().to_internal_value(data)
+        if problems := metadata_errors(stated, at=""):
+            found = {
+                error.field.removeprefix(".") or "non_field_errors": [
+                    serializers.ErrorDetail(error.message, error.code)
+                ]
+                for error in problems[:MAX_REPORTED]
+            }
+            raise serializers.ValidationError(found)
+        return stated
 
 
 _CONFIG_HELP = (

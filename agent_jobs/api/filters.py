@@ -1,6 +1,7 @@
 """The filters of lists, one line each. A new one needs a row in the filter test, and an index if it is used often."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -8,10 +9,10 @@ from django import forms
 from django.db.models import Q
 from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
-from agent_jobs.api.parsing import Param, day_param, one_of, text, time_param, until_param, whole
+from agent_jobs.api.parsing import MAX_NUMBER, Param, day_param, one_of, text, time_param, until_param
 from agent_jobs.reads import job_words, schedule_rows
 from agent_jobs.reads.queries import APPROVAL_STATUSES, WEBHOOK_DELIVERY_STATUSES
-from agent_jobs.specs import PRIORITIES
+from agent_jobs.specs import MAX_METADATA_TEXT, METADATA_KEY, PRIORITIES, PRIORITY_WORDS, priorities_named
 from agent_jobs.states import ActivityStatus, JobStatus, SourceType, WaitingFor
 from agent_jobs.webhooks.event_types import EVENT_TYPES, TEST
 
@@ -100,6 +101,23 @@ def _words(value: str) -> str:
     return value.strip()
 
 
+def _priorities(value: str) -> list[int]:
+    found: set[int] = set()
+    for word in value.split(","):
+        stated = word.strip()
+        if stated in _DIGITS:
+            found.add(int(stated))
+        elif stated.lower() in PRIORITY_WORDS:
+            found.update(priorities_named(stated.lower()))
+        else:
+            known = ", ".join(PRIORITY_WORDS)
+            raise ValueError(f"must be one or more whole numbers from {_DIGITS[0]} to {_DIGITS[-1]}, or {known}")
+    return sorted(found)
+
+
+_DIGITS = [str(number) for number in PRIORITIES]
+
+
 class _ByWait(By):
     def filter(self, rows: Any, value: list[str] | None) -> Any:
         if not value:
@@ -130,7 +148,41 @@ class With(By):
         return rows if value is None else self.narrow(rows, value)
 
 
+METADATA = "metadata."
+MOST_METADATA_FILTERS = 10
+
+
+class _ByMetadata(By):
+    """Jobs whose metadata has this value for the key: as a text, or as the number or boolean that it spells."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(text(MAX_METADATA_TEXT))
+        self.key = name.removeprefix(METADATA)
+
+    def filter(self, rows: Any, value: str | None) -> Any:
+        if value is None:
+            return rows
+        matching = Q(metadata__contains={self.key: value})
+        if (spelled := _spelled(value)) is not None:
+            matching |= Q(metadata__contains={self.key: spelled})
+        return rows.filter(matching).exclude(metadata={})  # as the condition of the index
+
+
+def _spelled(value: str) -> int | float | bool | None:
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return None
+    return found if isinstance(found, bool | int | float) and abs(found) <= MAX_NUMBER else None
+
+
 class JobFilters(FilterSet):  # type: ignore[misc]
+    """Beside these, `metadata.<key>`."""
+
+    def __init__(self, sent: Mapping[str, str], *args: Any, **kwargs: Any) -> None:
+        super().__init__(sent, *args, **kwargs)
+        self.filters |= _of_metadata(sent)
+
     status = By(STATUSES, lookup="in")
     scheduled_at = By(time_param("Due at exactly this time."))
     scheduled_at_gte = By(time_param("Due at this time or later."), "scheduled_at", "gte")
@@ -142,7 +194,16 @@ class JobFilters(FilterSet):  # type: ignore[misc]
     job_type_id = By(text(about="Jobs of this type."), "job_type_key")
     channel_code = By(text(about="For this channel."))
     platform = By(text(about="For this platform."))
-    priority = By(whole(PRIORITIES.start, PRIORITIES.stop - 1, about="With this priority."))
+    priority = By(
+        Param(
+            _priorities,
+            f"With one of these priorities, as numbers or words ({', '.join(PRIORITY_WORDS)}). A word means every"
+            " number of this name.",
+            {"type": "string"},
+            may_repeat=True,
+        ),
+        lookup="in",
+    )
     tags = By(TAGS, lookup="contains")
     waiting_for = _ByWait(
         Param(
@@ -220,5 +281,15 @@ class UsageFilters(FilterSet):  # type: ignore[misc]
     model = By(text(128, about="Calls of this model, as `openai:gpt-5-mini`."))
 
 
-def params(filters: type[FilterSet]) -> dict[str, Param]:
-    return {name: by.param for name, by in filters.base_filters.items()}
+def params(filters: type[FilterSet], sent: Iterable[str] = ()) -> dict[str, Param]:
+    """The parameters by which these filters can be asked for; `metadata.<key>` only as far as they are in `sent`."""
+    known = {name: by.param for name, by in filters.base_filters.items()}
+    if issubclass(filters, JobFilters):
+        known |= {name: by.param for name, by in _of_metadata(sent).items()}
+    return known
+
+
+def _of_metadata(sent: Iterable[str]) -> dict[str, _ByMetadata]:
+    stated = sorted({name for name in sent if name.startswith(METADATA)})
+    found = [name for name in stated if METADATA_KEY.fullmatch(name.removeprefix(METADATA))]
+    return {name: _ByMetadata(name) for name in found[:MOST_METADATA_FILTERS]}

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from agent_jobs.api.activities import ActivitySerializer
 from agent_jobs.api.approvals import ApprovalSerializer
 from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
-from agent_jobs.api.fields import Object
+from agent_jobs.api.fields import Metadata, Object
 from agent_jobs.states import JobStatus, TaskStatus
 
 _SCHEDULED_REQUEST = {
@@ -67,6 +67,8 @@ class JobSerializer(serializers.Serializer[Any]):
     job_type_id = serializers.CharField()
     job_status = serializers.ChoiceField(list(JobStatus))
     priority = serializers.IntegerField(min_value=0, max_value=9)
+    priority_name = serializers.ChoiceField(["urgent", "high", "normal", "low"])
+    metadata = Metadata(help_text="The client's own labels.")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
     scheduled_at = serializers.DateTimeField(help_text="The effective time, the drawn delay included.")
@@ -100,6 +102,11 @@ class JobSerializer(serializers.Serializer[Any]):
     progress_percent = serializers.IntegerField(required=False, help_text="As its executor reported it.")
     progress_message = serializers.CharField(required=False)
     progress_at = serializers.DateTimeField(required=False)
+    unique_key = serializers.CharField(required=False, help_text="The client's key, if it sent one.")
+    unique_scope = serializers.ChoiceField(["type", "org"], required=False)
+    expires_at = serializers.DateTimeField(
+        required=False, help_text="With `queue_ttl_minutes`: a job that was not begun by then fails as `expired`."
+    )
     replay_of = serializers.CharField(required=False, help_text="The job that this one replays.")
     retry_count = serializers.IntegerField(required=False, help_text="How many times it was retried, if ever.")
     Activities = ActivitySerializer(many=True, required=False)
@@ -155,6 +162,7 @@ class ActivitiesMeta(serializers.Serializer[Any]):
 
 
 class JobMeta(ItemMeta):
+    is_existing = serializers.BooleanField(required=False, help_text="With a 200: the job was there before.")
     activities_meta = ActivitiesMeta(required=False)
 
 

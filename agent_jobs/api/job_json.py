@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from agent_jobs.api import activities, approvals
 from agent_jobs.api.formatting import filled, number, stamp, stamp_or_none
 from agent_jobs.budgets import limits
 from agent_jobs.reads import explanations, queries
+from agent_jobs.specs import priority_name
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration import directory
 
@@ -33,6 +35,12 @@ def created(job: Any) -> dict[str, Any]:
     row = {column: getattr(job, column) for column in queries.JOB_COLUMNS}
     (shown,) = of([row], is_detail=True, are_new=True)
     return {"data": shown, "meta": {"org_id": shown["org_id"], "id": shown["id"]}}
+
+
+def existing(org_id: str, job_id: str) -> dict[str, Any]:
+    """The answer to a POST whose `unique_key` this job has already."""
+    (shown,) = of([queries.job(org_id, UUID(job_id))], is_detail=True)
+    return {"data": shown, "meta": {"org_id": org_id, "id": shown["id"], "is_existing": True}}
 
 
 def explanation(found: explanations.Explanation) -> dict[str, Any]:
@@ -88,6 +96,8 @@ def _answer(
         "job_type_id": row["job_type_key"],
         "job_status": row["status"],
         "priority": row["priority"],
+        "priority_name": priority_name(row["priority"]),
+        "metadata": dict(sorted(row["metadata"].items())),
         "created_at": stamp(row["created_at"]),
         "updated_at": stamp(row["updated_at"]),
         "scheduled_at": stamp(row["scheduled_at"]),
@@ -122,6 +132,9 @@ def _answer(
         "outcome_channel": row["outcome_channel"],
         "schedule_id": str(row["schedule_id"]) if row["schedule_id"] else None,
         "fire_at": stamp_or_none(row["fire_at"]),
+        "unique_key": row["unique_key"],
+        "unique_scope": row["unique_scope"],
+        "expires_at": stamp_or_none(row["expires_at"]),
         "executor_id": row["executor_id"],
         "progress_percent": row["progress_percent"],
         "progress_message": row["progress_message"],

@@ -11,12 +11,12 @@ from rest_framework.request import Request
 from agent_jobs.api import job_json, jobs
 from agent_jobs.api.base import Resource, read_job_id
 from agent_jobs.api.docs import OpenApiExample, operation
-from agent_jobs.api.fields import Moment, Object, StrictSerializer, Tags, Text, Whole
+from agent_jobs.api.fields import Metadata, Moment, Object, Priority, StrictSerializer, Tags, Text, Whole
 from agent_jobs.api.job_docs import JobInDetail, JobItem
 from agent_jobs.errors import FieldError
 from agent_jobs.jobs import repeats
 from agent_jobs.reads import queries
-from agent_jobs.specs import CONFIG_RULES, PRIORITIES
+from agent_jobs.specs import CONFIG_RULES
 
 
 class RetryRequest(StrictSerializer):
@@ -35,7 +35,8 @@ class ReplayRequest(StrictSerializer):
     )
     scheduled_at = Moment(required=False, help_text="Default: now, even if the old job was scheduled.")
     tags = Tags(required=False)
-    priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
+    priority = Priority(required=False)
+    metadata = Metadata(required=False, help_text="Replaces the old metadata.")
 
 
 class _RetriedMeta(serializers.Serializer[Any]):
@@ -111,6 +112,7 @@ class Replay(Resource):
             delay_minutes=asked.query["delay"],
             tags=tuple(fields["tags"]) if "tags" in fields else None,
             priority=fields.get("priority"),
+            metadata=fields.get("metadata"),
             from_step=fields.get("from_step", 1),
         )
         found = read_job_id(job_id)

@@ -9,16 +9,28 @@ from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs import jobs
+from agent_jobs import jobs, specs
 from agent_jobs.api import activities, job_json, paging, parsing, streams
 from agent_jobs.api.base import HAS_WAITED, Asked, Resource, read_job_id
 from agent_jobs.api.docs import operation
-from agent_jobs.api.fields import Config, Moment, Name, Object, StrictSerializer, Tags, Text, Whole
-from agent_jobs.api.filters import JobFilters
+from agent_jobs.api.fields import (
+    Choice,
+    Config,
+    Metadata,
+    Moment,
+    Name,
+    Object,
+    Priority,
+    StrictSerializer,
+    Tags,
+    Text,
+    Whole,
+)
+from agent_jobs.api.filters import MOST_METADATA_FILTERS, JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
-from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.errors import DuplicateJob, FieldError, Invalid
 from agent_jobs.reads import explanations, pages, queries, statistics
-from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, ChannelSpec, JobSpec
+from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, ChannelSpec, JobSpec, Uniqueness
 from agent_jobs.states import TERMINAL
 from agent_jobs.webhooks import outcome_messages
 
@@ -116,7 +128,30 @@ class JobRequest(StrictSerializer):
     outcome_channel = OutcomeChannel(required=False)
     scheduled_at = Moment(required=False)
     tags = Tags(required=False)
-    priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
+    priority = Priority(required=False)
+    metadata = Metadata(required=False)
+    unique_key = Text(
+        max_length=specs.MAX_UNIQUE_KEY,
+        required=False,
+        help_text="Your own key. While a job with it lives, `on_conflict` decides what becomes of another one.",
+    )
+    unique_scope = Choice(
+        specs.UNIQUE_SCOPES,
+        required=False,
+        help_text="Which jobs count: those of the same type (the default), or all of the organization.",
+    )
+    unique_window_minutes = Whole(
+        required=False,
+        min_value=1,
+        max_value=specs.MAX_UNIQUE_MINUTES,
+        help_text="A COMPLETED job also counts, for so long after its creation. Default: it does not.",
+    )
+    on_conflict = Choice(
+        specs.ON_CONFLICT,
+        required=False,
+        help_text="`reject` (the default): 409 `duplicate_job`, with the other job's id in `meta.job_id`. `return`: 200"
+        " with the other job. `replace`: the other job is canceled; 409 if it is COMPLETED.",
+    )
 
     def get_fields(self) -> dict[str, Any]:
         """A job with work names no channel; whether its runner agrees is decided when the job type is known."""
@@ -131,7 +166,39 @@ class CancelRequest(StrictSerializer):
 
 def problems(fields: Mapping[str, Any]) -> list[FieldError]:
     """A wrong field is a 400 even if the organisation or the job type does not exist."""
-    return jobs.input_errors(fields.get("config", {}), fields.get("scheduled_at"), now=datetime.now(UTC))
+    found = jobs.input_errors(fields.get("config", {}), fields.get("scheduled_at"), now=datetime.now(UTC))
+    if "unique_key" not in fields:
+        alone = (name for name in ("unique_scope", "unique_window_minutes", "on_conflict") if name in fields)
+        found += [FieldError(name, "invalid", "needs unique_key") for name in alone]
+    return found
+
+
+def job_spec(fields: Mapping[str, Any], *, delay_minutes: int, token_pk: int) -> JobSpec:
+    """The spec of a valid JobRequest."""
+    channel = fields.get("target_channel")
+    unique = None
+    if "unique_key" in fields:
+        unique = Uniqueness(
+            fields["unique_key"],
+            fields.get("unique_scope", "type"),
+            fields.get("unique_window_minutes", 0),
+            fields.get("on_conflict", "reject"),
+        )
+    return JobSpec(
+        job_type_id=fields["job_type_id"],
+        channel=channel_spec(channel) if channel else None,
+        work=fields.get("work", {}),
+        outcome_channel=fields.get("outcome_channel", {}),
+        config=fields.get("config", {}),
+        params=fields.get("params", {}),
+        scheduled_at=fields.get("scheduled_at"),
+        delay_minutes=delay_minutes,
+        tags=tuple(fields.get("tags", ())),
+        priority=fields.get("priority", DEFAULT_PRIORITY),
+        metadata=fields.get("metadata", {}),
+        unique=unique,
+        token_pk=token_pk,
+    )
 
 
 def channel_spec(channel: Mapping[str, Any]) -> ChannelSpec:
@@ -147,7 +214,9 @@ class Jobs(Resource):
         query=LIST_QUERY,
         filtered=JobFilters,
         description="The jobs of the token's organization. Times in filters are inclusive; a plain date"
-        " means its midnight in `_gte`, and the end of that day in `_lte`.",
+        " means its midnight in `_gte`, and the end of that day in `_lte`. `metadata.region=eu` keeps the jobs whose"
+        " metadata has this value for this key, as a text, a number or a boolean; up to"
+        f" {MOST_METADATA_FILTERS} such parameters.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=LIST_QUERY, rows=queries.jobs(self.org_id), filtered=JobFilters)
@@ -168,35 +237,29 @@ class Jobs(Resource):
     @operation(
         "jobs_create",
         "Create a job",
-        answers={201: JobItem},
+        answers={201: JobItem, 200: JobItem},
         refused=(404,),
         request=JobRequest,
         query=CREATE_QUERY,
         is_post=True,
         examples=CREATE_EXAMPLES,
-        description="Nothing is stored unless the answer is a 201.",
+        description="Nothing is stored unless the answer is a 201. A 200 (with `on_conflict=return`) shows the job that"
+        " has the `unique_key` already.",
     )
     def post(self, request: Request) -> HttpResponseBase:
         asked = self.asked(query=CREATE_QUERY, body=JobRequest, check=problems)
         fields, channel = asked.body, asked.body.get("target_channel")
         if channel is not None:
             self.require_org(channel["org_id"])
-        spec = JobSpec(
-            job_type_id=fields["job_type_id"],
-            channel=channel_spec(channel) if channel else None,
-            work=fields.get("work", {}),
-            outcome_channel=fields.get("outcome_channel", {}),
-            config=fields.get("config", {}),
-            params=fields.get("params", {}),
-            scheduled_at=fields.get("scheduled_at"),
-            delay_minutes=asked.query["delay"],
-            tags=tuple(fields.get("tags", ())),
-            priority=fields.get("priority", DEFAULT_PRIORITY),
-            token_pk=self.token.pk,
-        )
+        spec = job_spec(fields, delay_minutes=asked.query["delay"], token_pk=self.token.pk)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            return 201, job_json.created(jobs.create(self.org_id, spec, actor=self.actor))
+            try:
+                return 201, job_json.created(jobs.create(self.org_id, spec, actor=self.actor))
+            except DuplicateJob as error:
+                if fields.get("on_conflict") != "return":
+                    raise
+                return 200, job_json.existing(self.org_id, error.context["job_id"])
 
         return self.once(effect)
 

@@ -1,7 +1,7 @@
 """The shapes of schedules in requests and responses, and how a stored schedule becomes JSON."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,12 +10,25 @@ from rest_framework import serializers
 
 from agent_jobs import recurrence
 from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
-from agent_jobs.api.fields import Config, Flag, Moment, Name, Object, StrictSerializer, Tags, Text, Whole
+from agent_jobs.api.fields import (
+    Choice,
+    Config,
+    Flag,
+    Metadata,
+    Moment,
+    Name,
+    Object,
+    Priority,
+    StrictSerializer,
+    Tags,
+    Text,
+    Whole,
+)
 from agent_jobs.api.formatting import filled, stamp, stamp_or_none
 from agent_jobs.api.jobs import OutcomeChannel, TargetChannel
 from agent_jobs.reads import schedule_rows
 from agent_jobs.schedules import definition as definitions
-from agent_jobs.specs import MAX_DELAY_MINUTES, PRIORITIES
+from agent_jobs.specs import MAX_DELAY_MINUTES
 
 MOST_PREVIEWED = 100
 
@@ -25,19 +38,6 @@ class Stamp(Moment):
 
     def to_internal_value(self, value: Any) -> Any:
         return stamp(super().to_internal_value(value))
-
-
-class Choice(serializers.ChoiceField):
-    default_error_messages = {"invalid_choice": "must be one of {words}"}
-
-    def __init__(self, words: Sequence[str], **kwargs: Any) -> None:
-        self.words = ", ".join(words)
-        super().__init__(list(words), **kwargs)
-
-    def to_internal_value(self, data: Any) -> Any:
-        if not isinstance(data, str) or data not in self.choices:
-            self.fail("invalid_choice", words=self.words)
-        return data
 
 
 class ScheduleKey(Text):
@@ -80,7 +80,8 @@ class ScheduledJob(StrictSerializer):
     params = Object(required=False)
     work = Object(required=False)
     tags = Tags(required=False)
-    priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
+    priority = Priority(required=False)
+    metadata = Metadata(required=False)
     delay_minutes = Whole(required=False, min_value=0, max_value=MAX_DELAY_MINUTES)
     outcome_channel = OutcomeChannel(required=False)
 
@@ -135,7 +136,7 @@ class RunRequest(StrictSerializer):
     config = Config(required=False)
     work = Object(required=False)
     tags = Tags(required=False)
-    priority = Whole(required=False, min_value=PRIORITIES.start, max_value=PRIORITIES.stop - 1)
+    priority = Priority(required=False)
     target_channel = TargetChannel(required=False)
     outcome_channel = OutcomeChannel(required=False)
     overlap = Choice(tuple(definitions.Overlap), required=False)

@@ -85,8 +85,8 @@ class FilteredJobs:
 
 
 def read(visit: Visit, query: QueryDict, *, types: Mapping[str, str] | None = None) -> FilteredJobs:
-    known = filters.params(filters.JobFilters)
     pairs = [(name, value) for name, values in query.lists() for value in values if value and name not in _OTHERS]
+    known = filters.params(filters.JobFilters, (name for name, _ in pairs))
     sent, faults = parsing.gather(pairs, known)
     problems = {fault.field: fault.message for fault in faults}
     resolved = {name: _resolved(name, value, visit) for name, value in sent.items()}

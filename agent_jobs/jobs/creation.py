@@ -1,5 +1,6 @@
 """Creates jobs."""
 
+import contextlib
 import json
 import random
 from collections import Counter
@@ -7,14 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
 
 from agent_jobs import lifecycle, runners, sealed_work, timing, work, work_checks
 from agent_jobs.catalog import type_work
-from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Forbidden, Invalid, NotFound, PermanentError
-from agent_jobs.jobs import admission
+from agent_jobs.errors import (
+    AgentJobsError,
+    Conflict,
+    FieldError,
+    Forbidden,
+    IllegalMove,
+    Invalid,
+    NotFound,
+    PermanentError,
+)
+from agent_jobs.jobs import admission, cancellation, uniqueness
 from agent_jobs.lifecycle import queue_order, queues
 from agent_jobs.models import Job, JobType, Org, Profile
 from agent_jobs.runners import Runner, command_runner, external, prompts
@@ -38,8 +49,9 @@ _ACTIVE = "org_id = %(org)s AND key = %(key)s AND active"
 def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CHANCE) -> Job:
     """Store a job, SCHEDULED or WAITING by the database's clock, and ring the doorbell after commit.
 
-    Raises Invalid with the wrong fields, NotFound for a job type or profile that the organisation does not have, and
-    QuotaReached; then nothing is stored. Calling twice creates two jobs: the caller handles idempotency.
+    Raises Invalid with the wrong fields, NotFound for a job type or profile that the organisation does not have,
+    DuplicateJob, and QuotaReached; then nothing is stored. Calling twice creates two jobs: the caller handles
+    idempotency.
     """
     (made,) = create_many(org_id, [spec], actor=actor, rng=rng)
     if isinstance(made, AgentJobsError):
@@ -56,7 +68,8 @@ def create_many(
     raises within its own transaction.
     """
     with transaction.atomic():
-        batch = _Batch(org_id)
+        uniqueness.lock(org_id, (spec.unique.key for spec in specs if spec.unique))
+        batch = _Batch(org_id, specs)
         made: list[Job | AgentJobsError] = []
         for spec in specs:
             try:
@@ -67,6 +80,7 @@ def create_many(
         if jobs:
             bulk_rows.insert(jobs)
             lifecycle.record_creations([(job, _note(job)) for job in jobs], actor=actor)
+            _cancel_replaced(org_id, batch.keys.replaced, actor=actor)
         waiting = Counter(job.lane for job in jobs if job.status == JobStatus.WAITING)
         transaction.on_commit(lambda: queues.ring_all(waiting), robust=True)
     return made
@@ -83,10 +97,11 @@ def input_errors(config: Mapping[str, Any], scheduled_at: datetime | None, *, no
 class _Batch:
     """Shared by the jobs of one transaction: the organisation, the time, and the results of look-ups."""
 
-    def __init__(self, org_id: str) -> None:
+    def __init__(self, org_id: str, specs: Sequence[JobSpec] = ()) -> None:
         self.org_id = org_id
         self.org = prepared_sql.instance(Org, "id = %(id)s", {"id": org_id})
         self.now: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
+        self.keys = uniqueness.KeysOfBatch(org_id, specs, now=self.now)
         self._types: dict[str, JobType | None] = {}
         self._profiles: dict[str, bool] = {}
         self._unreachable: dict[str, tuple[str, str] | None] = {}
@@ -167,8 +182,11 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
     org, job_type, runner, config, prompt = found.org, found.job_type, found.runner, found.config, found.prompt
     split = work.split(found.work, runner.work) if runner.work else work.Work({}, {})
     channel = spec.channel or _NO_CHANNEL
+    replaced = batch.keys.to_replace(spec)
     admission.admit_job(org)
-    stored_bytes.admit(org, _bytes(prompt, spec.params, config, channel.data, found.work, spec.outcome_channel))
+    stored_bytes.admit(
+        org, _bytes(prompt, spec.params, config, channel.data, found.work, spec.outcome_channel, spec.metadata)
+    )
     delay_seconds = timing.draw_delay_seconds(spec.delay_minutes, rng)
     due_at = timing.effective_start(spec.scheduled_at, now=now, delay_seconds=delay_seconds)
     held_until = _cooldown_end(batch.org_id, spec, config, now)
@@ -193,11 +211,14 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
         agent=_agent(job_type),
         work=dict(split.shown),
         outcome_channel=dict(spec.outcome_channel) or None,
-        placement=external.placement(spec.work, job_type.key) if job_type.runner == external.NAME else "",
+        placement=external.placement(found.work, job_type.key) if job_type.runner == external.NAME else "",
         schedule_id=spec.schedule_id,
         fire_at=spec.fire_at,
         tags=list(spec.tags),
         priority=spec.priority,
+        metadata=dict(spec.metadata),
+        unique_key=spec.unique.key if spec.unique else "",
+        unique_scope=spec.unique.scope if spec.unique else "",
         is_new_channel=spec.channel is not None and batch.is_new_channel(spec.channel),
         ignore_cooldown=bool(config.get("ignore_cooldown", False)),
         created_by_id=spec.token_pk,
@@ -209,6 +230,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
         delay_minutes=spec.delay_minutes,
         delay_seconds=delay_seconds,
         scheduled_at=due_at,
+        expires_at=timing.expiry(config, due_at),
         deadline_minutes=config.get("max_time_to_complete") or org.max_time_to_complete or _DEFAULT_MINUTES_TO_COMPLETE,
         queue_at=None if is_scheduled else queue_order.place(now, spec.priority),
         waiting_for=WaitingFor.COOLDOWN if is_held else "",
@@ -216,7 +238,14 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
     if spec.id:
         job.pk = spec.id
     job.sealed_work = sealed_work.seal(split.secrets, org_id=batch.org_id, table=Job._meta.db_table, key=str(job.pk))
+    batch.keys.take(job, replaced)
     return job
+
+
+def _cancel_replaced(org_id: str, replaced: Mapping[UUID, UUID], *, actor: Actor) -> None:
+    for job_id, new_id in sorted(replaced.items()):
+        with contextlib.suppress(IllegalMove):  # it has ended meanwhile
+            cancellation.cancel(org_id, job_id, actor=actor, reason=f"replaced by the job {new_id}")
 
 
 def _note(job: Job) -> str:

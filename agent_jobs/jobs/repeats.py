@@ -22,10 +22,10 @@ from django.db.models import F
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
-from agent_jobs import lifecycle, sealed_work, work
+from agent_jobs import lifecycle, sealed_work, timing, work
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import Conflict, FieldError, IllegalMove, Invalid
-from agent_jobs.jobs import admission, creation
+from agent_jobs.jobs import admission, creation, uniqueness
 from agent_jobs.lifecycle import queues
 from agent_jobs.models import Job, Org, Step
 from agent_jobs.reads import job_rows
@@ -68,7 +68,8 @@ class Changes:
     """The differences between a replay and its original; None keeps the original's value.
 
     `params` and `config` are merged key by key, and a key set to None is removed; for config, the job type's default
-    then holds. `scheduled_at` and the delay are never copied, since their time has passed.
+    then holds. `scheduled_at` and the delay are never copied, since their time has passed, nor the `unique_key`, which
+    the original may still hold.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Changes:
     delay_minutes: int = 0
     tags: tuple[str, ...] | None = None
     priority: int | None = None
+    metadata: Mapping[str, Any] | None = None
     # Recorded model and tool calls with a smaller number are reused instead of repeated.
     from_step: int = 1
 
@@ -87,7 +89,8 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
     WAITING.
 
     Raises NotFound, Forbidden for another organisation's job, IllegalMove if it is not FAILED or CANCELED, Conflict
-    (`channel_unreachable`) if its channel is gone, and QuotaReached.
+    (`channel_unreachable`) if its channel is gone, DuplicateJob if another job has its unique_key by now, and
+    QuotaReached.
     """
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)
@@ -99,6 +102,7 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
             )
         if job.platform and (unreachable := directory.unreachable_reason(agent_messages.target(job))):
             raise Conflict(f"the job's channel cannot be reached: it {unreachable[1]}", code="channel_unreachable")
+        uniqueness.require_free(job)
         admission.admit_job(Org.objects.get(pk=org_id))
         agent_messages.withdraw(job)
         agent_messages.forget_unheard(job)
@@ -108,6 +112,7 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
             actor=actor,
             note=f"WAITING: retried{f': {reason}' if reason else ''}",
             **_NEW_LIFE,
+            expires_at=lifecycle.in_seconds(ttl.total_seconds()) if (ttl := timing.queue_ttl(job.config)) else None,
             trace=tracing.current() or job.trace,
         )
         queues.ring_on_commit(job.lane)
@@ -134,6 +139,7 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
             delay_minutes=changes.delay_minutes,
             tags=tuple(job.tags) if changes.tags is None else changes.tags,
             priority=job.priority if changes.priority is None else changes.priority,
+            metadata=job.metadata if changes.metadata is None else changes.metadata,
             token_pk=token_pk,
             replay_of=job.pk,
             work=work.joined(job.work, secrets),

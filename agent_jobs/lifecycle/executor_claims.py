@@ -26,7 +26,9 @@ _QUEUED = f"queue_at IS NOT NULL AND lane = '{external.LANE}' AND org_id = %(org
 _FITS = f"""(NOT %(binary_only)s::bool OR split_part(placement, chr(31), 1) = '{external.WITH_BINARY}')
     AND (cardinality(%(types)s::text[]) = 0 OR split_part(placement, chr(31), 2) = ANY(%(types)s::text[]))
     AND (string_to_array(placement, chr(31)))[3:] <@ %(labels)s::text[]"""
-_IS_MINE = f"runner = '{external.NAME}' AND {_FITS}"
+# The sweep fails an expired job within a second or so; meanwhile nobody claims it.
+_IS_IN_TIME = "(expires_at IS NULL OR started_at IS NOT NULL OR expires_at > statement_timestamp())"
+_IS_MINE = f"runner = '{external.NAME}' AND {_IS_IN_TIME} AND {_FITS}"
 
 # Walks from one placement to the next: the index is (org, placement, queue_at, id).
 _WALK = f"""
@@ -41,7 +43,7 @@ _BY_PLACEMENT = f"""
 {_WALK}, candidates AS (
     SELECT found.id FROM walk CROSS JOIN LATERAL (
         SELECT id, queue_at FROM agent_jobs_job
-        WHERE {_QUEUED} AND placement = walk.placement AND runner = '{external.NAME}'
+        WHERE {_QUEUED} AND placement = walk.placement AND runner = '{external.NAME}' AND {_IS_IN_TIME}
         ORDER BY queue_at, id LIMIT {{batch}} FOR UPDATE SKIP LOCKED) found
     WHERE walk.placement IS NOT NULL AND {_FITS.replace("placement", "walk.placement")}
     ORDER BY found.queue_at, found.id LIMIT {{batch}}
@@ -54,7 +56,8 @@ candidates AS (
 _UNDER_CAPS = running_caps.CANDIDATES.replace(running_caps.UNDERSTOOD, _IS_MINE)
 _ONE = f"""
 candidates AS (
-    SELECT id FROM agent_jobs_job WHERE {_QUEUED} AND runner = '{external.NAME}' AND id = %(job_id)s FOR UPDATE
+    SELECT id FROM agent_jobs_job
+    WHERE {_QUEUED} AND runner = '{external.NAME}' AND id = %(job_id)s AND {_IS_IN_TIME} FOR UPDATE
 )"""
 
 # As in `claims`: clock_timestamp() is read once per job, so that the deadline is exact.

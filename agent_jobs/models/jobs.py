@@ -5,6 +5,7 @@ queue exactly while `queue_at` is set; claims walk the partial index on it.
 """
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -44,6 +45,11 @@ class Job(models.Model):
     fire_at = models.DateTimeField(null=True, blank=True)
     tags = ArrayField(models.CharField(max_length=64), default=list, blank=True)
     priority = models.SmallIntegerField(default=5)
+    # The client's own labels, which nothing here reads: texts, numbers and booleans.
+    metadata = models.JSONField(default=dict, db_default={}, blank=True)
+    # The business key that only one living job holds, and among which jobs (`jobs.uniqueness`); '' is none.
+    unique_key = models.CharField(max_length=255, default="", db_default="", blank=True)
+    unique_scope = models.CharField(max_length=8, default="", db_default="", blank=True)
     is_new_channel = models.BooleanField(default=False)
     ignore_cooldown = models.BooleanField(default=False)
     created_by = models.ForeignKey(AppToken, null=True, on_delete=models.SET_NULL, db_index=False)
@@ -56,6 +62,8 @@ class Job(models.Model):
     delay_minutes = models.PositiveIntegerField(default=0)
     delay_seconds = models.PositiveIntegerField(default=0)  # drawn once, at random
     scheduled_at = models.DateTimeField()
+    # When it fails if no worker has begun it by then: `queue_ttl_minutes` after the due time.
+    expires_at = models.DateTimeField(null=True, blank=True)
     started_at = models.DateTimeField(null=True, blank=True)
     deadline_minutes = models.FloatField()
     deadline_at = models.DateTimeField(null=True, blank=True)
@@ -124,6 +132,28 @@ class Job(models.Model):
                 name="job_queue",
             ),
             models.Index(fields=["scheduled_at"], condition=Q(status="SCHEDULED"), name="job_due"),
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(status="WAITING", started_at__isnull=True, expires_at__isnull=False),
+                name="job_expiry",
+            ),
+            # Partial, so that jobs without metadata or key cost nothing.
+            GinIndex(
+                fields=["org", "metadata"],
+                opclasses=["varchar_ops", "jsonb_path_ops"],
+                condition=~Q(metadata={}),
+                name="job_metadata",
+            ),
+            models.Index(
+                fields=["org", "unique_key"],
+                condition=~Q(unique_key="") & Q(finished_at__isnull=True),
+                name="job_unique_living",
+            ),
+            models.Index(
+                fields=["org", "unique_key", "created_at"],
+                condition=~Q(unique_key="") & Q(status="COMPLETED"),
+                name="job_unique_completed",
+            ),
             models.Index(
                 fields=["wake_at"], condition=Q(wake_at__isnull=False, queue_at__isnull=True), name="job_wake"
             ),

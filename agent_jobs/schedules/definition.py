@@ -150,6 +150,7 @@ def job_spec(
         delay_minutes=job.get("delay_minutes", 0),
         tags=tuple(job.get("tags", ())),
         priority=job.get("priority", DEFAULT_PRIORITY),
+        metadata=job.get("metadata", {}),
         work=work.joined(job.get("work", {}), secrets),
         outcome_channel=job.get("outcome_channel", {}),
         id=None,

@@ -28,7 +28,7 @@ _RETRY_AFTER_SECONDS = 60
 
 _OF_JOBS = """
 SELECT sum(pg_column_size(prompt) + pg_column_size(params) + pg_column_size(config) + pg_column_size(channel_data)
-    + pg_column_size(agent) + pg_column_size(work)
+    + pg_column_size(agent) + pg_column_size(work) + pg_column_size(metadata)
     + coalesce(pg_column_size(result), 0) + coalesce(pg_column_size(result_data), 0))
 FROM agent_jobs_job WHERE org_id = %(org)s
 """

@@ -34,7 +34,12 @@ _UNCOUNTED_RETRIES = timing.RetryPolicy(sys.maxsize, initial_seconds=30, max_sec
 
 
 def without_runner(claim: Claim) -> Outcome | None:
-    """The outcome of a turn that needs no runner: nobody answered, and there are no follow-ups left."""
+    """The outcome of a turn that needs no runner: the job expired in the queue, or nobody answered and there are no
+    follow-ups left.
+    """
+    # After an outage, a worker may claim a job before the sweep finds it expired.
+    if (ttl := timing.queue_ttl(claim.config)) and claim.seconds_late > ttl.total_seconds():
+        return Failed(endings.EXPIRED, endings.expiry_message(claim.config))
     if claim.wake != Wake.SILENCE:
         return None
     most = claim.config.get("max_follow_ups", 0)
