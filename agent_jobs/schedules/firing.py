@@ -14,9 +14,9 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, QuerySet
 
-from agent_jobs import jobs, recurrence, sealed_work, webhooks
+from agent_jobs import jobs, recurrence, runners, sealed_work, webhooks, work
 from agent_jobs.errors import AgentJobsError, IllegalMove
-from agent_jobs.models import Job, Schedule, ScheduleFiring
+from agent_jobs.models import Job, JobType, Schedule, ScheduleFiring
 from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import planning
 from agent_jobs.schedules.planning import Planned
@@ -201,12 +201,25 @@ def _spec(schedule: Schedule, fire_at: datetime, overrides: Mapping[str, Any], i
     definition = schedule.definition
     secrets = secrets_of(schedule)
     if overrides:
-        definition = {**definition, "job": _laid_over(definition["job"], overrides)}
+        laid = _laid_over(definition["job"], overrides)
+        if overrides.get("work"):
+            _require_same_recipient(schedule, definition["job"], laid, secrets)
+        definition = {**definition, "job": laid}
     jitter = definition["jitter_seconds"]
     due_at = (
         recurrence.jittered(fire_at, key=str(schedule.pk), max_seconds=jitter) if jitter and not is_due_now else None
     )
     return definitions.job_spec(definition, secrets, schedule=schedule, fire_at=fire_at, due_at=due_at)
+
+
+def _require_same_recipient(
+    schedule: Schedule, job: Mapping[str, Any], laid: Mapping[str, Any], secrets: work.Secrets
+) -> None:
+    """Raises Invalid if the overrides would carry the schedule's secrets to another host or command."""
+    job_type = JobType.objects.filter(org_id=schedule.org_id, key=laid["job_type_id"]).first()
+    rules = runners.get(job_type.runner).work if job_type and job_type.runner in runners.names() else None
+    if rules:
+        work.updated(laid.get("work", {}), work.Work(job.get("work", {}), secrets), rules)
 
 
 def _laid_over(job: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent_jobs.models import AuditEntry, Job, Schedule
+from tests import rows
 from tests.schedules.conftest import BASE, make, stated
 
 pytestmark = pytest.mark.django_db
@@ -200,6 +201,17 @@ def test_a_run_by_hand_takes_overrides_and_works_while_paused(acme):
     assert (firing["kind"], firing["outcome"]) == ("manual", "started")
     refused = acme.post(f"{BASE}/{found}/run", {"config": {"max_steps": 0}})
     assert (refused.status_code, errors(refused)) == (400, {"config.max_steps"})
+
+
+def test_a_run_by_hand_carries_no_stored_secret_to_another_host(acme):
+    rows.job_type(key="ping", runner="webhook", default_config={})
+    work = {"url": "https://example.com/a", "auth": {"type": "bearer", "token": "s3cret-of-acme-42"}}
+    found = make(acme, job={"job_type_id": "ping", "work": work})
+    stolen = acme.post(f"{BASE}/{found}/run", {"work": {"url": "https://thief.example/"}})
+    assert (stolen.status_code, Job.objects.count()) == (400, 0)
+    moved = acme.post(f"{BASE}/{found}/run", {"work": {"url": "https://example.com/b"}})
+    assert moved.status_code == 200, moved.content
+    assert Job.objects.get().sealed_work
 
 
 def test_a_backfill_makes_the_jobs_of_past_times_once(acme):
