@@ -9,12 +9,13 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --un
 SETS := base embedded dev container
 
 .DEFAULT_GOAL := help
-.PHONY: help env check format test bench fuzz sbom chaos chaos-smoke lock check-container up
+.PHONY: help env check format test test-browser bench fuzz sbom chaos chaos-smoke lock check-container up
 
 help:
 	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements, a short fuzz,"
 	@echo "                      and make chaos-smoke (SMOKE=0 leaves that out)"
 	@echo "make test             the whole test suite: manage.py test"
+	@echo "make test-browser     the console in Debian's chromium, with pictures in .dev/screens/: apt-get install chromium"
 	@echo "make bench            this service and bare Celery, side by side; conversations; POSTs beside open streams;"
 	@echo "                      next times of schedules"
 	@echo "make chaos            break the service on purpose: DURATION=180 SEED=7 EXPERIMENT=E1,E4 (all of them without)"
@@ -48,6 +49,9 @@ format: env
 
 test:
 	$(PYTHON) manage.py test
+
+test-browser: env
+	$(BIN)/python -m pytest -q -n0 -m browser tests/browser
 
 # What the service is made of, with hashes and licences, as CycloneDX; nothing is asked of the network.
 sbom: env

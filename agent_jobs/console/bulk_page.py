@@ -12,13 +12,15 @@ from uuid import UUID
 
 from django.http import HttpResponse, QueryDict
 
-from agent_jobs.console import job_filters, visits
+from agent_jobs.console import job_filters, life_pieces, visits
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict
 from agent_jobs.jobs import bulk as bulk_jobs
 from agent_jobs.reads import job_lists
 
 _MAX_REASON = 1_000
+# What a job does (`job_lists.wait_counts`): the kind of time that this is.
+_KINDS = {"worker": "work", "quiet_hours": "quiet", "scheduled": "delay", "cooldown": "delay", "": "work"}
 _VERBS = {"cancel": ("Cancel", "canceled"), "retry": ("Retry", "retried")}
 
 
@@ -53,6 +55,7 @@ def _question(visit: Visit, scope: BulkScope, *, complaint: str = "", status: in
         "verb": _VERBS[scope.verb][0],
         "is_cancel": scope.verb == "cancel",
         "waits": waits,
+        "bars": _bars(waits),
         "ids": ",".join(map(str, scope.ids)),
         "most": bulk_jobs.MOST,
         "is_too_many": total > bulk_jobs.MOST,
@@ -63,6 +66,18 @@ def _question(visit: Visit, scope: BulkScope, *, complaint: str = "", status: in
     if visit.request.headers.get("HX-Request"):
         return visit.part("parts/bulk_dialog.html", context, status=status)
     return visit.render("bulk.html", context, here="jobs", status=status)
+
+
+def _bars(waits: Sequence[tuple[str, int]]) -> list[life_pieces.LifeBar]:
+    """What the jobs do now, as shares of a small bar."""
+    total, x, found = sum(number for _, number in waits), 0.0, []
+    for does, number in waits:
+        kind = _KINDS.get(does, does)
+        mark = life_pieces.KINDS[kind][0] if kind in life_pieces.KINDS else f"m-{does}"
+        width = 100 * number / total
+        found.append(life_pieces.LifeBar(kind, mark, x, max(width - 0.6, 0.6)))
+        x += width
+    return found
 
 
 def _done(visit: Visit) -> HttpResponse:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from django.urls import NoReverseMatch
-
 from agent_jobs.reads import console_frame
 
 if TYPE_CHECKING:
@@ -97,8 +95,7 @@ def capped(number: int) -> str:
 
 
 def _link(visit: "Visit", place: MenuPlace, here: str, count: str) -> MenuLink | None:
-    try:
-        address = visit.url(place.name)
-    except NoReverseMatch:
+    address = visit.link(place.name)
+    if not address:
         return None
     return MenuLink(place, address, place.name == here, count, is_for_person=place.name == "approvals")

@@ -80,6 +80,7 @@ def jobs(visit: Visit) -> HttpResponse:
         "tabs": _tabs(visit, asked),
         "drop": _worst(visit, asked) if not listed.lines else None,
         "has_jobs": bool(listed.lines) or asked.is_filtered or bool(asked.problems),
+        "new_job": visit.link("new_job"),
         "export": visit.url("jobs_csv") + (f"?{asked.query()}" if asked.sent else ""),
         "query": asked.query(),
         "waits": [(WORKER, "At work"), *((name, WAITS[name][2].capitalize()) for name in WAITS)],

@@ -87,6 +87,7 @@ def show(visit: Visit) -> HttpResponse:
     failing = sorted((each for each in figures if each.failed), key=lambda each: (-each.failed / each.number, each.key))
     context = {
         "alive": alive,
+        "new_job": visit.link("new_job"),
         "chosen": chosen,
         "ranges": [(name, label) for name, (label, *_) in RANGES.items()],
         "range_words": words,

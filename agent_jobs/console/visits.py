@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 
 from agent_jobs.console import frame
@@ -84,6 +84,13 @@ class Visit:
         address = reverse(f"console:{name}", args=[self.org_id, *arguments])
         stated = {key: value for key, value in query.items() if value not in (None, "")}
         return f"{address}?{urlencode(stated, doseq=True)}" if stated else address
+
+    def link(self, name: str, *arguments: object, **query: Any) -> str:
+        """Like `url`, but empty if there is no such page."""
+        try:
+            return self.url(name, *arguments, **query)
+        except NoReverseMatch:
+            return ""
 
     def render(
         self, template: str, context: Mapping[str, Any] | None = None, *, here: str = "", status: int = 200

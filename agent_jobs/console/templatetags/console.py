@@ -125,8 +125,10 @@ def number(value: int) -> str:
 
 @register.filter
 def sentence(text: str) -> str:
-    """A capital in front and a full stop behind, as errors lack them."""
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?", "…")) else ".")
+    """A capital in front, except of names such as `warehouse.query`, and a full stop behind: errors lack them."""
+    first = text.partition(" ")[0]
+    begins = text if "." in first or "_" in first else f"{text[:1].upper()}{text[1:]}"
+    return begins + ("" if text.endswith((".", "!", "?", "…")) else ".")
 
 
 @register.filter
@@ -209,6 +211,13 @@ def doing(what: str) -> str:
     if what in words:
         return words[what]
     return f"wait for {WAITS[what][2]}" if what in WAITS else what
+
+
+@register.filter
+def deciders(stated: Sequence[str]) -> str:
+    """`mara, ben, the app billing`: approvers as the tool states them (`agent_jobs.approvers`)."""
+    words = [text.removeprefix("user:").replace("token:", "the app ", 1) for text in stated]
+    return ", ".join(words)
 
 
 @register.filter

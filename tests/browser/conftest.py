@@ -1,0 +1,98 @@
+"""A real browser in front of the real service with the demo organisation. Needs Debian's chromium, or another one whose
+path is in CHROMIUM. Without a browser the tests are skipped, except where BROWSER_REQUIRED says that there must be one.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.stack import ROOT, Stack
+
+PASSWORD = "the demo of the browser"
+SCREENS = ROOT / ".dev" / "screens"
+SIZES = {"desk": (1440, 980), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found:
+        return found
+    reason = "no Chromium on this machine: apt-get install chromium, or CHROMIUM=/path/to/one"
+    if os.environ.get("BROWSER_REQUIRED"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def stack(chromium: str, make_home: Callable[[], Path]) -> Iterator[Stack]:
+    stack = Stack(make_home() / "stack")
+    try:
+        stack.wait_ready()
+        stack.manage("demo_data", "--org", "acme", "--password-stdin", stdin=f"{PASSWORD}\n")
+        stack.manage(
+            *("create_user", "--org", "acme", "--username", "mel", "--role", "member", "--password-stdin"),
+            stdin=f"{PASSWORD}\n",
+        )
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.fixture(scope="session")
+def engine(chromium: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """One person's browser. What the console logs as an error, and each violation of the policy, is in `complaints`."""
+
+    def __init__(self, engine: Any, stack: Stack, *, theme: str = "light", size: str = "desk") -> None:
+        width, height = SIZES[size]
+        self.base = stack.record()["web_url"]
+        self.context = engine.new_context(
+            viewport={"width": width, "height": height},
+            device_scale_factor=2 if size == "phone" else 1,
+            timezone_id="Europe/Berlin",
+            color_scheme=theme,
+        )
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def sign_in(self, username: str = "mara") -> None:
+        self.go("/console/")
+        self.page.get_by_label("Name or e-mail").fill(username)
+        self.page.get_by_label("Password").fill(PASSWORD)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.get_by_role("heading", name="Overview").wait_for()
+
+    def go(self, path: str) -> None:
+        answer = self.page.goto(f"{self.base}{path}")
+        assert answer.status == 200, (path, answer.status)
+
+
+@pytest.fixture
+def visitor(engine: Any, stack: Stack) -> Iterator[Callable[..., Visitor]]:
+    made: list[Visitor] = []
+
+    def make(*, username: str = "mara", **options: Any) -> Visitor:
+        made.append(Visitor(engine, stack, **options))
+        made[-1].sign_in(username)
+        return made[-1]
+
+    yield make
+    complaints = [complaint for each in made for complaint in each.complaints]
+    for each in made:
+        each.context.close()
+    assert complaints == []
