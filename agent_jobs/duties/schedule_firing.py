@@ -1,13 +1,7 @@
 """Fires schedules at the moment they fall due, for one second per call (`duty_rounds.serve_second`)."""
 
-from django.db import connection
-
 from agent_jobs import duty_rounds
 from agent_jobs.schedules import firing
-
-_NEXT_DUE = """
-SELECT extract(epoch FROM min(next_at) - now())::float8 FROM agent_jobs_schedule WHERE next_at IS NOT NULL
-"""
 
 
 def serve_second(*, seconds: float = 1.0) -> int:
@@ -24,7 +18,5 @@ def fire_all() -> int:
 
 
 def _seconds_to_next_due() -> float:
-    with connection.cursor() as cursor:
-        cursor.execute(_NEXT_DUE)
-        (seconds,) = cursor.fetchone()
-    return float(duty_rounds.LONGEST_WAIT if seconds is None else seconds)
+    seconds = firing.seconds_to_next_due()
+    return duty_rounds.LONGEST_WAIT if seconds is None else seconds

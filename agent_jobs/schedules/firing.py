@@ -54,14 +54,27 @@ class _Due:
 
 def fire_due(*, batch: int = BATCH) -> int:
     """Fire up to `batch` due schedules in one transaction. Returns how many. Safe to run concurrently."""
-    due = Schedule.objects.filter(next_at__lte=_now()).exclude(pk__in=_failed.rows()).order_by("next_at")
-    return _without_failing_rows(due, fire, batch)
+    return _without_failing_rows(_waiting().filter(next_at__lte=_now()), fire, batch)
+
+
+def seconds_to_next_due() -> float | None:
+    """Seconds until the next schedule is due, negative if one is; None if none is active."""
+    next_at = _waiting().values_list("next_at", flat=True).first()
+    return (next_at - _now()).total_seconds() if next_at else None
+
+
+def _waiting() -> QuerySet[Schedule]:
+    """Those that may fire, the next one first. Schedules of closed organisations wait until they are reopened."""
+    active = Schedule.objects.filter(next_at__isnull=False, org__closed_at__isnull=True)
+    return active.exclude(pk__in=_failed.rows()).order_by("next_at")
 
 
 def release_queued(*, batch: int = BATCH) -> int:
     """Make the jobs of queued firings whose schedules have no unfinished job any more. Returns how many."""
     active = Job.objects.filter(schedule_id=OuterRef("schedule_id"), status__in=_ACTIVE)
-    waiting = ScheduleFiring.objects.filter(~Exists(active), outcome=ScheduleFiring.Outcome.QUEUED)
+    waiting = ScheduleFiring.objects.filter(
+        ~Exists(active), outcome=ScheduleFiring.Outcome.QUEUED, org__closed_at__isnull=True
+    )
     ids = list(waiting.exclude(schedule_id__in=_failed.rows()).values_list("schedule_id", flat=True)[:batch])
     return _without_failing_rows(Schedule.objects.filter(pk__in=ids), _release, batch) if ids else 0
 
@@ -293,7 +306,7 @@ def _without_failing_rows(due: QuerySet[Schedule], work: Callable[[Sequence[Sche
     """Work on the locked rows of `due` in one transaction; if that fails, on each in a transaction of its own."""
     try:
         with transaction.atomic():
-            locked = list(due.select_for_update(skip_locked=True, no_key=True)[:batch])
+            locked = list(due.select_for_update(of=("self",), skip_locked=True, no_key=True)[:batch])
             return work(locked) if locked else 0
     except database.Error as error:
         if database.is_unavailable(error) and not database.is_of_one_statement(error):
@@ -303,7 +316,7 @@ def _without_failing_rows(due: QuerySet[Schedule], work: Callable[[Sequence[Sche
     done = 0
     for schedule_id in due.values_list("pk", flat=True)[:batch]:
         with _failed.row(schedule_id), transaction.atomic():
-            locked = list(due.filter(pk=schedule_id).select_for_update(skip_locked=True, no_key=True))
+            locked = list(due.filter(pk=schedule_id).select_for_update(of=("self",), skip_locked=True, no_key=True))
             done += work(locked) if locked else 0
     return done
 

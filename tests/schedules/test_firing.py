@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connection
 
-from agent_jobs.models import Job, Schedule, ScheduleFiring
+from agent_jobs.models import Announcement, Job, Org, Schedule, ScheduleFiring
 from agent_jobs.schedules import editing, firing
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
+from agent_jobs.webhooks import endpoints
+from agent_jobs.webhooks.event_types import SCHEDULE_EVENTS
 from tests import rows
 from tests.schedules.conftest import BASE, due, make
 
@@ -151,6 +153,23 @@ def test_a_schedule_that_cannot_be_read_does_not_stop_the_others(acme):
     assert firing.fire_due() == 0
 
 
+def test_schedules_of_a_closed_organisation_do_not_fire(acme):
+    due(make(acme))
+    Org.objects.update(closed_at=datetime.now(UTC))
+    assert (firing.fire_due(), firing.seconds_to_next_due()) == (0, None)
+    Org.objects.update(closed_at=None)
+    assert firing.fire_due() == 1
+
+
+def test_a_schedule_that_is_set_aside_does_not_keep_the_duty_busy(acme):
+    broken = make(acme)
+    Schedule.objects.update(definition={**Schedule.objects.get(pk=broken).definition, "overlap": "unknown"})
+    due(broken)
+    assert firing.seconds_to_next_due() < 0
+    firing.fire_due()
+    assert firing.seconds_to_next_due() is None
+
+
 def test_a_change_in_the_moment_of_a_firing_does_not_lose_it(acme):
     found = make(acme)
     at = due(found)
@@ -229,3 +248,16 @@ def test_a_change_races_with_the_firing_and_the_time_fires_at_most_once(acme, ch
         firing.fire_due()
         made = Job.objects.filter(schedule_id=found).count()
         assert made <= 1 if change == "delete" else made == 1
+
+
+def test_webhooks_hear_of_skipped_and_misfired_firings_once_for_each_outcome(acme):
+    endpoints.create("acme", url="https://example.com/hook", event_types=list(SCHEDULE_EVENTS), actor=TESTER)
+    found = make(acme, every_seconds=1200, cron=None, misfire={"policy": "skip"})
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=3000)
+    Schedule.objects.filter(pk=found).update(created_at=start, next_at=start)
+
+    firing.fire_due()
+
+    (told,) = Announcement.objects.all()
+    assert (told.event, told.subject_id, told.payload["count"]) == ("schedule.misfired", found, 3)
+    assert told.payload["name"] == "Hourly greeting"
