@@ -29,7 +29,7 @@ database. SIGTERM or Ctrl-C lets running jobs end; a second one gives them back 
 
 
 def main(arguments: list[str]) -> int:
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     token = os.environ.get(given.token_env, "").strip()
     if not token:
         return _complain(f"the variable {given.token_env} has no app token with the scope SERVICES:EXECUTE.")
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     return loop.run(grace_seconds=given.grace)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="manage.py run_executor", description=DESCRIPTION)
     parser.add_argument("--server", required=True, help="the service, as https://jobs.example.com")
     parser.add_argument("--token-env", required=True, help="the environment variable that holds the app token")
