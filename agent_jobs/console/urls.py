@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from agent_jobs.console import bulk_page, job_actions, job_page, jobs_page, live_changes, overview_page, signing_in
+from agent_jobs.console import (
+    bulk_page,
+    job_actions,
+    job_page,
+    jobs_page,
+    live_changes,
+    overview_page,
+    schedule_actions,
+    schedule_form,
+    schedule_page,
+    schedules_page,
+    signing_in,
+)
 
 app_name = "console"
 urlpatterns = [
@@ -26,5 +38,24 @@ urlpatterns = [
     path("<str:org_id>/jobs/<uuid:job_id>/approvals/<uuid:approval_id>", job_actions.decide, name="job_decide"),
     path("<str:org_id>/views", jobs_page.save_view, name="save_view"),
     path("<str:org_id>/views/<int:view_id>/remove", jobs_page.remove_view, name="remove_view"),
+    path("<str:org_id>/schedules", schedules_page.schedules, name="schedules"),
+    path("<str:org_id>/schedules/new", schedule_form.new, name="schedule_new"),
+    path("<str:org_id>/schedules/preview", schedule_form.preview, name="schedule_preview"),
+    path("<str:org_id>/schedules/<uuid:schedule_id>", schedule_page.schedule, name="schedule"),
+    path("<str:org_id>/schedules/<uuid:schedule_id>/edit", schedule_form.edit, name="schedule_edit"),
+    path("<str:org_id>/schedules/<uuid:schedule_id>/pause", schedule_actions.pause, name="schedule_pause"),
+    path("<str:org_id>/schedules/<uuid:schedule_id>/resume", schedule_actions.resume, name="schedule_resume"),
+    path("<str:org_id>/schedules/<uuid:schedule_id>/run", schedule_actions.run, name="schedule_run"),
+    path("<str:org_id>/schedules/<uuid:schedule_id>/delete", schedule_actions.delete, name="schedule_delete"),
+    path(
+        "<str:org_id>/schedules/<uuid:schedule_id>/versions/<int:old>..<int:new>",
+        schedule_page.compare,
+        name="schedule_versions",
+    ),
+    path(
+        "<str:org_id>/schedules/<uuid:schedule_id>/versions/<int:number>/roll-back",
+        schedule_actions.roll_back,
+        name="schedule_roll_back",
+    ),
     path("<path:rest>", signing_in.nothing),
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import transaction
 from uuid_utils.compat import uuid7
 
-from agent_jobs.demo import demo_cast, demo_stories
+from agent_jobs.demo import demo_cast, demo_schedules, demo_stories
 from agent_jobs.demo.demo_cast import DemoType
 from agent_jobs.demo.demo_recorder import MODEL, Recorder
 from agent_jobs.models import (
@@ -46,9 +46,14 @@ def fill(org_id: str, *, name: str, password: str, days: int, now: datetime, see
     _make_catalogue(org)
     for code, title in (("finance-desk", "finance-desk"), ("people-desk", "people-desk")):
         directory.register_channel(org_id, platform="web", code=code, name=title)
+    for code in ("executor", "command", "wms.kestrelfoods.example"):
+        directory.register_channel(org_id, platform="null", code=code)
     token, _ = app_tokens.issue(org, name="billing-sync", app="Billing", scopes=("SERVICES:WRITE",))
     told = [_told(org, token, kind, at, rng, now) for kind, at, rng in _occasions(days, now, seed)]
     told += _scenes(org, token, now, seed)
+    firings = demo_schedules.fill(org, now=now, seed=seed)
+    told += [_scheduled_story(org, token, one, now) for one in firings if one.row.outcome == "started"]
+    demo_schedules.write(firings)
     for start in range(0, len(told), _BATCH):
         _write(told[start : start + _BATCH])
     _add_usage(org, told, now)
@@ -85,6 +90,17 @@ def _occasions(days: int, now: datetime, seed: int) -> Iterator[tuple[DemoType, 
     for kind in demo_cast.TYPES:  # what is still to come
         for _ in range(rng.randint(1, 4)):
             yield kind, now - timedelta(minutes=rng.uniform(1, 50)), Random(-rng.random())  # noqa: S311
+
+
+def _scheduled_story(org: Org, token: AppToken, one: demo_schedules.DemoFiring, now: datetime) -> Recorder:
+    """The story of the job that a firing made."""
+    told = _told(org, token, one.kind, one.row.fire_at, one.rng, now)
+    job, created = told.job, told.activities[0]
+    job.created_by, job.schedule_id, job.fire_at = None, one.row.schedule_id, one.row.fire_at
+    job.platform, job.channel_code = one.channel
+    created.note, created.actor = "made by a schedule", "system:schedules"
+    one.row.job_id = job.pk
+    return told
 
 
 def _hours_before(kind: DemoType, rng: Random) -> float:

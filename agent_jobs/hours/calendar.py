@@ -78,6 +78,20 @@ class Hours:
             open_time += max(min(closes, until) - max(opens, since), timedelta())
         return open_time
 
+    def closed_between(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """The closed times between `start` and `end`, in order, in UTC."""
+        reached = start.astimezone(UTC)
+        for opens, closes in self._spans(start):
+            if closes <= reached:
+                continue
+            if opens >= end:
+                break
+            if opens > reached:
+                yield reached, opens
+            reached = closes
+        if reached < end:
+            yield reached, end.astimezone(UTC)
+
     def _spans(self, since: datetime) -> Iterator[tuple[datetime, datetime]]:
         """Open spans in UTC, sorted, beginning with the day before `since`."""
         first = since.astimezone(self.time_zone).date() - timedelta(days=1)

@@ -1,11 +1,12 @@
 """The people of an organisation, and the organisations of a person."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent_jobs import models
 
 ADMIN, MEMBER = str(models.Membership.Role.ADMIN), str(models.Membership.Role.MEMBER)
+MOST_SHOWN = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,13 @@ def of_user(user_pk: int) -> Sequence[MemberOf]:
     found = models.Membership.objects.filter(user_id=user_pk, user__is_active=True, org__closed_at__isnull=True)
     rows = found.order_by("org__name", "org_id").values_list("org_id", "org__name", "role")
     return [MemberOf(*row) for row in rows]
+
+
+def full_names(org_id: str) -> Mapping[str, str]:
+    """The names of an organisation's people by user name; those without a name are left out."""
+    found = models.Membership.objects.filter(org_id=org_id)
+    rows = found.values_list("user__username", "user__first_name", "user__last_name")[:MOST_SHOWN]
+    return {username: f"{first} {last}".strip() for username, first, last in rows if first or last}
 
 
 def living(asked: Collection[tuple[int, str]]) -> frozenset[tuple[int, str]]:

@@ -173,3 +173,21 @@ def test_what_does_not_hold_is_named(stated: Any, field: str) -> None:
     found, errors = calendar.parse(stated, at="hours")
     assert field in [error.field for error in errors]
     assert found == calendar.ALWAYS
+
+
+def test_closed_times_of_a_range_begin_and_end_with_it():
+    hours = calendar.parse({"time_zone": "UTC", "quiet": ["18:00-08:00"]}, at="hours")[0]
+    start, end = datetime(2026, 1, 5, 20, tzinfo=UTC), datetime(2026, 1, 7, 6, tzinfo=UTC)
+
+    closed = list(hours.closed_between(start, end))
+
+    assert closed == [
+        (start, datetime(2026, 1, 6, 8, tzinfo=UTC)),
+        (datetime(2026, 1, 6, 18, tzinfo=UTC), end),
+    ]
+
+
+def test_hours_that_are_always_open_are_never_closed():
+    start = datetime(2026, 1, 5, 20, tzinfo=UTC)
+
+    assert list(calendar.ALWAYS.closed_between(start, start + timedelta(days=3))) == []
