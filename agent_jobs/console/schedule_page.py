@@ -30,7 +30,7 @@ _AXIS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 14_
 
 
 @dataclass(frozen=True, slots=True)
-class NextFiring:
+class PreviewedTime:
     at: datetime
     day: str
     time: str
@@ -149,13 +149,13 @@ def compare(visit: Visit, schedule_id: UUID, old: int, new: int) -> HttpResponse
 
 def next_firings(
     visit: Visit, definition: Mapping[str, Any], *, anchor: datetime, after: datetime | None = None
-) -> list[NextFiring]:
+) -> list[PreviewedTime]:
     """The next ten firings on the clocks of the schedule's zone, with each clock change said. Raises BadExpression."""
     timing = definitions.timing(definition, anchor=anchor)
     found = recurrence.within(timing.rule, timing.bounds, after=after or visit.now, limit=_PREVIEWED)
     nominal = _nominal_time(definition)
     return [
-        NextFiring(
+        PreviewedTime(
             at=one.at,
             day=f"{one.local:%a} {clock.day(one.at, timing.rule.zone, visit.now)}",
             time=f"{one.local:%H:%M:%S}" if one.local.second else f"{one.local:%H:%M}",
