@@ -17,6 +17,7 @@ from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
@@ -133,7 +134,7 @@ def storable(value: Any) -> Any:
 class DialectResource(Resource):
     """The base of a dialect's views."""
 
-    authentication_classes = (ForeignAuthentication,)
+    authentication_classes: tuple[type[BaseAuthentication], ...] = (ForeignAuthentication,)
     parser_classes = (ForeignJSONParser,)
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
 

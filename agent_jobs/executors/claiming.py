@@ -79,9 +79,21 @@ def begin(org_id: str, job_id: UUID, claimant: Claimant, *, actor: Actor, lease:
         return _opened(claimed, job, claimant, lease_seconds)
 
 
-def _opened(claimed: ExecutorClaim, job: Job, claimant: Claimant, lease_seconds: float) -> ClaimedJob:
-    """Raises SealingError if the secrets cannot be opened."""
+def whole_work(org_id: str, job_id: UUID) -> Mapping[str, Any]:
+    """The work of a job with its secrets, for a caller that might claim the job. Raises NotFound and SealingError."""
+    job = Job.objects.filter(org_id=org_id, pk=job_id, runner=external.NAME).first()
+    if job is None:
+        raise queries.job_not_found(str(job_id), denied=("job", str(job_id)))
+    return _whole(job)
+
+
+def _whole(job: Job) -> Mapping[str, Any]:
     table = Job._meta.db_table
     secrets = sealed_work.opened(job.sealed_work, org_id=job.org_id, table=table, key=str(job.pk))
+    return work.joined(job.work, secrets)
+
+
+def _opened(claimed: ExecutorClaim, job: Job, claimant: Claimant, lease_seconds: float) -> ClaimedJob:
+    """Raises SealingError if the secrets cannot be opened."""
     attempt = Attempt(job.pk, claimant.executor_id, claimed.lease_token)
-    return ClaimedJob(job, attempt, claimed.task_id, work.joined(job.work, secrets), lease_seconds)
+    return ClaimedJob(job, attempt, claimed.task_id, _whole(job), lease_seconds)

@@ -53,17 +53,21 @@ def rows(org_id: str) -> QuerySet[Executor]:
     return Executor.objects.filter(org_id=org_id)
 
 
-def active_among(org_id: str, executor_ids: Collection[str]) -> set[str]:
+def active(org_id: str) -> QuerySet[Executor]:
     """Those that were seen within ACTIVE_SECONDS, by the database's clock."""
-    since = Now() - timedelta(seconds=ACTIVE_SECONDS)
-    seen = Executor.objects.filter(org_id=org_id, executor_id__in=executor_ids, last_seen_at__gte=since)
+    return rows(org_id).filter(last_seen_at__gte=Now() - timedelta(seconds=ACTIVE_SECONDS))
+
+
+def active_among(org_id: str, executor_ids: Collection[str]) -> set[str]:
+    """Those of these that are active."""
+    seen = active(org_id).filter(executor_id__in=executor_ids)
     return set(seen.values_list("executor_id", flat=True))
 
 
 def held_by(org_id: str, executor_ids: Collection[str]) -> Mapping[str, list[Mapping[str, Any]]]:
     """The jobs that each of these executors holds, newest claim first."""
     held: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    columns = ("id", "job_type_key", "executor_id", "attempt", "started_at", "lease_until")
+    columns = ("id", "job_type_key", "placement", "executor_id", "attempt", "started_at", "lease_until")
     progress = ("progress_percent", "progress_message", "progress_at")
     leased = Job.objects.filter(org_id=org_id, executor_id__in=executor_ids, lease_until__isnull=False)
     for row in leased.exclude(executor_id="").order_by("-started_at", "-id").values(*columns, *progress):

@@ -14,19 +14,27 @@ from agent_jobs.specs import Actor
 from agent_jobs.states import Event
 
 
-def cancel(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", by: str = "") -> Job:
+def cancel(
+    org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", by: str = "", unless_held: bool = False
+) -> Job:
     """Cancel a job that has not ended. Its worker is fenced off, and its unsent messages are dropped.
 
     `by` names who stopped the job in the message to people, if the job's config asks for one; else the actor's name
-    does.
+    does. With `unless_held`, a job that a worker or executor holds at this moment is left alone.
 
-    Raises NotFound, Forbidden for another organisation's job, and IllegalMove if the job has ended.
+    Raises NotFound, Forbidden for another organisation's job, and IllegalMove if the job has ended or is held.
     """
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)
         if job.is_terminal:
             raise IllegalMove(
                 f"the job is already {job.status} and cannot be canceled", job_id=str(job.pk), status=job.status
+            )
+        if unless_held and job.lease_until is not None:
+            raise IllegalMove(
+                "the job is running: only one that still waits can be canceled here",
+                job_id=str(job.pk),
+                status=job.status,
             )
         note = f"CANCELED: {reason}" if reason else "CANCELED"
         lifecycle.move_one(Event.CANCEL, job, actor=actor, note=note)

@@ -21,6 +21,12 @@ class RecentWork:
     is_rung: bool
 
 
+def answers() -> None:
+    """Ask the database for nothing. Raises what the driver raises if it does not answer."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
 def work_lately(*, within_seconds: int) -> RecentWork:
     since = Now() - timedelta(seconds=within_seconds)
     has_worked = WorkerProcess.objects.filter(worked_at__gte=since).exists()

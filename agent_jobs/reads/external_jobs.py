@@ -1,0 +1,84 @@
+"""Reads of jobs that outside programs perform: which of them wait, their attempts, their outputs, and their numbers.
+
+A job of the external runner that is RUNNING without a lease waits for its next attempt.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.models import BooleanField, Count, ExpressionWrapper, Q, QuerySet
+from django.db.models.fields.json import KT
+
+from agent_jobs.models import Job, Task
+from agent_jobs.reads import queries
+from agent_jobs.runners import external
+from agent_jobs.states import JobStatus
+
+Row = Mapping[str, Any]
+COLUMNS = (
+    *("id", "org_id", "status", "job_type_key", "placement", "work", "priority", "executor_id", "error_message"),
+    *("created_at", "started_at", "finished_at", "lease_until"),
+)
+IS_HELD = Q(status=JobStatus.RUNNING, lease_until__isnull=False)
+WAITS = Q(status__in=(JobStatus.SCHEDULED, JobStatus.WAITING)) | Q(status=JobStatus.RUNNING, lease_until__isnull=True)
+
+
+@dataclass(frozen=True, slots=True)
+class JobNumber:
+    """How many jobs have this status and priority, and are held by an executor or not."""
+
+    status: str
+    is_held: bool
+    priority: int
+    jobs: int
+
+
+def with_binary(org_id: str) -> QuerySet[Job]:
+    """The jobs that name a binary for their executor to run."""
+    prefix = f"{external.WITH_BINARY}{external.SEPARATOR}"
+    return Job.objects.filter(org_id=org_id, runner=external.NAME, placement__startswith=prefix)
+
+
+def of_type(jobs: QuerySet[Job], word: str) -> QuerySet[Job]:
+    """Those with a binary and this type, whatever labels they need."""
+    exact = f"{external.WITH_BINARY}{external.SEPARATOR}{word}"
+    return jobs.filter(Q(placement=exact) | Q(placement__startswith=f"{exact}{external.SEPARATOR}"))
+
+
+def type_of(placement: str) -> str:
+    """The type that a placement states."""
+    return placement.split(external.SEPARATOR)[1]
+
+
+def job(jobs: QuerySet[Job], job_id: UUID) -> Row:
+    """One of these jobs. Raises NotFound."""
+    row: Row | None = jobs.filter(pk=job_id).values(*COLUMNS).first()
+    if row is None:
+        raise queries.job_not_found(str(job_id), denied=("job", str(job_id)))
+    return row
+
+
+def attempts_of(job_ids: Iterable[UUID]) -> Mapping[UUID, list[Row]]:
+    """The attempts of executors at each job, newest first. `exit_code` is a text or None."""
+    columns = ("id", "job_id", "number", "status", "executor_id", "executor_address", "created_at", "finished_at")
+    tasks = Task.objects.filter(job_id__in=list(job_ids)).exclude(executor_id="").order_by("job_id", "-number")
+    found: dict[UUID, list[Row]] = defaultdict(list)
+    for row in tasks.annotate(exit_code=KT("report__exit_code")).values(*columns, "exit_code"):
+        found[row["job_id"]].append(row)
+    return found
+
+
+def last_report(job_id: UUID) -> Mapping[str, Any]:
+    """The report of the newest attempt that has one: `stdout`, `stderr` and more; empty if none has."""
+    tasks = Task.objects.filter(job_id=job_id, report__isnull=False).order_by("-number")
+    return tasks.values_list("report", flat=True).first() or {}
+
+
+def numbers(jobs: QuerySet[Job]) -> list[JobNumber]:
+    """The jobs counted by status and priority, in one statement."""
+    is_held = ExpressionWrapper(Q(lease_until__isnull=False), output_field=BooleanField())
+    counted = jobs.order_by().annotate(is_held=is_held).values_list("status", "is_held", "priority")
+    return [JobNumber(*row) for row in counted.annotate(Count("pk"))]
