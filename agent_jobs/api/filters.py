@@ -217,8 +217,9 @@ class JobFilters(FilterSet):  # type: ignore[misc]
     q = _ByWords(
         Param(
             _words,
-            "Words in the params, the result or the error, each or its beginning; or the beginning of the job's id. Of"
-            f" jobs that have not ended, the newest {job_words.MOST_LIVING:,} are searched.",
+            "Words in the params, the result or the error, the last one perhaps cut off; or the beginning of the job's"
+            f" id. Of jobs that have not ended, the newest {job_words.MOST_LIVING:,} are searched; of the others, the"
+            f" newest {job_words.MOST_FOUND:,} with these words are found.",
             {"type": "string", "maxLength": 200},
         )
     )

@@ -1,6 +1,7 @@
 """The overview: four sentences that answer what people come for, then counts, charts and the state of the processes."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -76,13 +77,11 @@ def show(visit: Visit) -> HttpResponse:
     figures = overview.types(visit.org_id, since=visit.now - timedelta(hours=24))
     words, width, buckets, _ = RANGES[chosen]
     since = _start(visit, width, buckets)
-    ended = overview.ended(visit.org_id, since=since, width=width, buckets=buckets)
+    ended = _ended(visit.org_id, since, width, buckets)
     day = (
         ended
         if chosen == "24h"
-        else overview.ended(
-            visit.org_id, since=_start(visit, timedelta(hours=1), 24), width=timedelta(hours=1), buckets=24
-        )
+        else _ended(visit.org_id, _start(visit, timedelta(hours=1), 24), timedelta(hours=1), 24)
     )
     failing = sorted((each for each in figures if each.failed), key=lambda each: (-each.failed / each.number, each.key))
     context = {
@@ -115,6 +114,24 @@ def why_oldest(visit: Visit) -> HttpResponse:
     if oldest is None:
         return visit.part("parts/overview_why.html", {"explanation": None})
     return visit.part("parts/overview_why.html", {"explanation": explanations.of(visit.org_id, oldest.first_job)})
+
+
+# Figures of long periods, with the time at which they were read: they change little and take a while.
+_kept: dict[tuple[str, datetime, timedelta], tuple[float, list[dict[str, int]]]] = {}
+_KEPT_SECONDS = 60.0
+_MOST_KEPT = 500
+
+
+def _ended(org_id: str, since: datetime, width: timedelta, buckets: int) -> list[dict[str, int]]:
+    if width <= timedelta(hours=1):
+        return overview.ended(org_id, since=since, width=width, buckets=buckets)
+    key, now = (org_id, since, width), time.monotonic()
+    known = _kept.get(key)
+    if known is None or now - known[0] > _KEPT_SECONDS:
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        known = _kept[key] = (now, overview.ended(org_id, since=since, width=width, buckets=buckets))
+    return known[1]
 
 
 def _start(visit: Visit, width: timedelta, buckets: int) -> datetime:

@@ -210,6 +210,13 @@ class Job(models.Model):
                 condition=Q(schedule_id__isnull=False, status__in=["SCHEDULED", "WAITING", "RUNNING"]),
                 name="job_active_of_schedule",
             ),
+            # For charts of what ended, without a look at the rows.
+            models.Index(
+                fields=["org", "finished_at"],
+                include=["status"],
+                condition=Q(finished_at__isnull=False),
+                name="job_ended",
+            ),
             models.Index(
                 "org",
                 "error_code",

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from django import template
@@ -33,12 +34,14 @@ _PLATFORM_ICONS = {"slack": "brand-slack", "web": "world", "webhook": "webhook",
 
 
 @register.simple_tag
+@cache
 def sprite(name: str) -> str:
     """The address of one symbol: for `<use href>`."""
     return f"{static('console/icons.svg')}#{name}"
 
 
 @register.simple_tag
+@cache
 def icon(name: str, size: str = "") -> str:
     """An icon that says nothing by itself: beside a word, or in a button with a label. `size` is `s` or `l`."""
     kind = f"i i-{size}" if size else "i"
@@ -46,6 +49,7 @@ def icon(name: str, size: str = "") -> str:
 
 
 @register.simple_tag
+@cache
 def glyph(name: str, colour: str = "") -> str:
     """A status glyph; with `colour` in that status's colour."""
     drawn = format_html('<svg class="g" aria-hidden="true"><use href="{}"/></svg>', sprite(f"g-{name}"))
@@ -58,6 +62,7 @@ def platform_icon(platform: str, size: str = "s") -> str:
 
 
 @register.simple_tag
+@cache
 def badge(status: str) -> str:
     """A job's status: shape, word, colour."""
     name = status.lower()
