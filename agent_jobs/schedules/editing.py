@@ -165,7 +165,12 @@ def _changed(
         before, was_paused = schedule.definition, schedule.is_paused
         if is_paused is not None:
             schedule.is_paused = is_paused
-        _write(schedule, changed(before), firing.secrets_of(schedule), actor=actor, note=note, was_paused=was_paused)
+        secrets, wanted = firing.secrets_of(schedule), changed(before)
+        try:
+            firing.require_same_recipient(schedule, before["job"], wanted["job"], secrets)
+        except Invalid as error:
+            raise Invalid(*(FieldError(f"job.{one.field}", one.code, one.message) for one in error.errors)) from None
+        _write(schedule, wanted, secrets, actor=actor, note=note, was_paused=was_paused)
         _record(schedule, before, actor)
     return schedule
 

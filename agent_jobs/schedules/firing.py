@@ -216,7 +216,7 @@ def _spec(schedule: Schedule, fire_at: datetime, overrides: Mapping[str, Any], i
     if overrides:
         laid = _laid_over(definition["job"], overrides)
         if overrides.get("work"):
-            _require_same_recipient(schedule, definition["job"], laid, secrets)
+            require_same_recipient(schedule, definition["job"], laid, secrets)
         definition = {**definition, "job": laid}
     jitter = definition["jitter_seconds"]
     due_at = (
@@ -225,11 +225,13 @@ def _spec(schedule: Schedule, fire_at: datetime, overrides: Mapping[str, Any], i
     return definitions.job_spec(definition, secrets, schedule=schedule, fire_at=fire_at, due_at=due_at)
 
 
-def _require_same_recipient(
+def require_same_recipient(
     schedule: Schedule, job: Mapping[str, Any], laid: Mapping[str, Any], secrets: work.Secrets
 ) -> None:
-    """Raises Invalid if the overrides would carry the schedule's secrets to another host or command."""
-    job_type = JobType.objects.filter(org_id=schedule.org_id, key=laid["job_type_id"]).first()
+    """Raises Invalid if the new job would carry the schedule's secrets to another host or command."""
+    if not secrets or not isinstance(laid.get("work", {}), Mapping):
+        return
+    job_type = JobType.objects.filter(org_id=schedule.org_id, key=str(laid.get("job_type_id", ""))).first()
     rules = runners.get(job_type.runner).work if job_type and job_type.runner in runners.names() else None
     if rules:
         work.updated(laid.get("work", {}), work.Work(job.get("work", {}), secrets), rules)

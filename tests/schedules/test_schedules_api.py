@@ -209,6 +209,12 @@ def test_a_run_by_hand_carries_no_stored_secret_to_another_host(acme):
     found = make(acme, job={"job_type_id": "ping", "work": work})
     stolen = acme.post(f"{BASE}/{found}/run", {"work": {"url": "https://thief.example/"}})
     assert (stolen.status_code, Job.objects.count()) == (400, 0)
+    job = {
+        "job_type_id": "ping",
+        "work": {**work, "url": "https://thief.example/", "auth": {**work["auth"], "token": "******"}},
+    }
+    edited = acme.patch(f"{BASE}/{found}", {"job": job})
+    assert (edited.status_code, errors(edited)) == (400, {"job.work.auth.token"})
     moved = acme.post(f"{BASE}/{found}/run", {"work": {"url": "https://example.com/b"}})
     assert moved.status_code == 200, moved.content
     assert Job.objects.get().sealed_work
