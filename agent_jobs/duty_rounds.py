@@ -29,7 +29,7 @@ _SHORTEST_INTERVAL = 0.5
 _TRY_AGAIN = 0.02
 _SHORTEST_WAIT = 0.01
 LONGEST_WAIT = 0.1
-_HANDOVER_SECONDS = 0.15
+_HANDOVER_SECONDS = 0.5
 # Advisory lock numbers by duty; worker processes use the positive numbers. `audit` locks within its transaction.
 LOCKS = {"promote": -1, "audit": -2, "prune": -3, "erase": -4, "measure": -5, "fire": -6}
 # Idle time after which a session counts as frozen. A duty pauses for less than a second between two statements.
@@ -152,15 +152,16 @@ def serve_second(
     due time, and looks again at least every LONGEST_WAIT, because something that is due sooner may be stored meanwhile.
     One process at a time serves. This saves work; safety does not need it.
 
-    The next doorbell arrives while the last call ends, perhaps in another process. That process waits a moment for the
-    lock (_HANDOVER_SECONDS); otherwise no process would serve that second.
+    The next doorbell arrives while the last call ends, perhaps in another process. That process waits for the lock, at
+    most _HANDOVER_SECONDS; otherwise no process would serve that second. The second counts from the doorbell, not from
+    the lock: else each call would end a little later after its doorbell than the last one, until a doorbell gives up.
     """
-    with alone(duty, patience_seconds=_HANDOVER_SECONDS) as is_alone:
-        return _serve(duty, work, seconds_to_next_due, seconds) if is_alone else 0
-
-
-def _serve(duty: str, work: Callable[[], int], seconds_to_next_due: Callable[[], float], seconds: float) -> int:
     until = time.monotonic() + seconds
+    with alone(duty, patience_seconds=_HANDOVER_SECONDS) as is_alone:
+        return _serve(duty, work, seconds_to_next_due, until) if is_alone else 0
+
+
+def _serve(duty: str, work: Callable[[], int], seconds_to_next_due: Callable[[], float], until: float) -> int:
     total = 0
     while True:
         wait = seconds_to_next_due()

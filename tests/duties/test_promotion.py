@@ -1,6 +1,7 @@
 """The duties: what falls due is made ready in its moment, by one process at a time, and bells cost nothing twice."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -79,8 +80,8 @@ def test_a_second_process_leaves_the_second_to_the_first(monkeypatch: pytest.Mon
     is_serving, may_end = threading.Event(), threading.Event()
     served: list[float] = []
 
-    def serve(_duty: str, _work: object, _due: object, seconds: float) -> int:
-        served.append(seconds)
+    def serve(_duty: str, _work: object, _due: object, until: float) -> int:
+        served.append(until)
         is_serving.set()
         assert may_end.wait(PATIENCE)
         return 7
@@ -92,7 +93,7 @@ def test_a_second_process_leaves_the_second_to_the_first(monkeypatch: pytest.Mon
         assert promotion.serve_second(seconds=2.0) == 0
         may_end.set()
         assert first.result()[0] == 7
-    assert served == [1.0]
+    assert len(served) == 1
     assert promotion.serve_second(seconds=3.0) == 7, "the first has let go of it"
 
 
@@ -108,6 +109,25 @@ def test_the_next_second_is_served_by_whoever_hears_its_bell_while_the_last_one_
         assert not next_one.done()
         last.execute("SELECT pg_advisory_unlock_all()")
         assert next_one.result()[0] == 7
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_second_counts_from_its_bell_also_when_the_last_one_ends_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    monkeypatch.setattr(duty_rounds, "_HANDOVER_SECONDS", PATIENCE)
+
+    def serve() -> None:
+        duty_rounds.serve_second("promote", lambda: 0, lambda: looks.append(time.monotonic()) or 1.0, seconds=0.5)
+        connection.close()
+
+    with _at_promotion() as last, ThreadPoolExecutor() as pool:
+        next_one = pool.submit(serve)
+        wait_for(_somebody_tried_promotions_lock, what="the next one tried the lock")
+        over_at = time.monotonic() + 0.5
+        wait_for(lambda: time.monotonic() > over_at, what="its second is over")
+        last.execute("SELECT pg_advisory_unlock_all()")
+        next_one.result()
+    assert len(looks) == 1, "it looks once, and leaves the next second to the next bell"
 
 
 def _somebody_tried_promotions_lock() -> bool:
