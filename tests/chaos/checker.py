@@ -128,11 +128,19 @@ def check(
     chains: Sequence[Chain],
     *,
     rules: Rules | None = None,
+    unasked: Sequence[Recorded] = (),
 ) -> Report:
-    """Everything in which the ledgers and the promises disagree. `posted` is in the order in which Slack posted."""
+    """Everything in which the ledgers and the promises disagree. `posted` is in the order in which Slack posted.
+
+    `unasked` are jobs that no client posted, such as those of schedules: only their endings and audit are looked at.
+    """
     rules = rules or Rules()
     found: defaultdict[Breach, list[str]] = defaultdict(list)
-    for kind, example in (*_breaches(sent, posted, recorded, rules), *_of_audit(recorded, chains)):
+    for kind, example in (
+        *_breaches(sent, posted, recorded, rules),
+        *(ending for row in unasked for ending in _of_ending(row, rules)),
+        *_of_audit([*recorded, *unasked], chains),
+    ):
         found[kind].append(example)
     lateness = _lateness(recorded)
     return Report(

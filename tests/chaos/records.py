@@ -46,7 +46,9 @@ SELECT
     (SELECT count(*) FROM agent_jobs_job WHERE status = 'WAITING'),
     (SELECT count(*) FROM agent_jobs_job WHERE status = 'RUNNING'),
     (SELECT count(*) FROM channels_integration_outboundmessage WHERE status IN ('pending', 'sending', 'unknown')),
-    (SELECT count(*) FROM channels_integration_inboundevent WHERE status = 'waiting')
+    (SELECT count(*) FROM channels_integration_inboundevent WHERE status = 'waiting'),
+    (SELECT count(*) FROM agent_jobs_schedule WHERE next_at <= now())
+        + (SELECT count(*) FROM agent_jobs_schedulefiring WHERE outcome = 'queued')
 """
 
 
@@ -59,15 +61,18 @@ class Open:
     running: int
     messages: int
     events: int
+    firings: int
 
     @property
     def is_quiet(self) -> bool:
-        return not (self.scheduled or self.waiting or self.running or self.messages or self.events)
+        jobs = self.scheduled or self.waiting or self.running
+        return not (jobs or self.messages or self.events or self.firings)
 
     def __str__(self) -> str:
         return (
             f"scheduled {self.scheduled} · waiting {self.waiting} · running {self.running}"
             f" · messages under way {self.messages} · events {self.events}"
+            f" · firings {self.firings}"
         )
 
 

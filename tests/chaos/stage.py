@@ -11,17 +11,19 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from tests.chaos import records
-from tests.chaos.checker import Report, Rules, check
+from tests.chaos import records, recurring_load
+from tests.chaos.checker import Report, Rules, Window, check
 from tests.chaos.ledgers import Chain, Sent
 from tests.chaos.load import Load
+from tests.chaos.recurring_checker import Punctuality, RecurringReport, check_recurring
+from tests.chaos.recurring_load import RECURRING_ORG, RecurringLoad
 from tests.chaos.rig import Rig
 from tests.waiting import PATIENCE, wait_for
 
@@ -37,7 +39,8 @@ _CALM_SECONDS = 2.0
 class Scene:
     """The processes and ledgers of an experiment. It ends when `pause` says False. `rules` may change while it runs.
 
-    `sent` takes what an experiment's own clients sent, beside the load's.
+    `sent` takes what an experiment's own clients sent, beside the load's. `outages` takes the times in which nobody
+    could reach the database. `recurring` is the second load, if the experiment has one.
     """
 
     rig: Rig
@@ -48,6 +51,8 @@ class Scene:
     sent: list[Sent] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    outages: list[Window] = field(default_factory=list)
+    recurring: RecurringLoad | None = None
     _over: threading.Event = field(default_factory=threading.Event)
     _began: float = field(default_factory=time.monotonic)
 
@@ -77,6 +82,15 @@ class Scene:
     def over(self) -> None:
         self._over.set()
 
+    @property
+    def unanswered(self) -> int:
+        return self.load.unanswered + (self.recurring.unanswered if self.recurring else 0)
+
+    @property
+    def failures(self) -> list[BaseException]:
+        """What the harness itself stumbled over."""
+        return [*self.load.agenda.failures, *(self.recurring.failures if self.recurring else ())]
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -84,7 +98,8 @@ class Experiment:
 
     `make_load` and `rig` (keyword arguments of `Rig`) are for experiments that need another load or other processes.
     `quiet_seconds`: how long after the faults all must have come to its end. `verify` looks, when all is quiet, at what
-    the ledgers do not tell. `missing` names what this machine lacks for the experiment, if anything.
+    the ledgers do not tell. `missing` names what this machine lacks for the experiment, if anything. `recurring`: the
+    options of the second load; without any, there is none. `latest_firing`: how late a firing may be, outages apart.
     """
 
     name: str
@@ -99,6 +114,8 @@ class Experiment:
     quiet_seconds: float = 120.0
     verify: Callable[[Scene], None] = lambda scene: None
     missing: Callable[[], str] = str
+    recurring: Mapping[str, Any] | None = None
+    latest_firing: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,10 +129,12 @@ class Result:
     broken: tuple[str, ...]
     answers: Mapping[str, int]
     logs: Path | None
+    recurring: RecurringReport | None = None
 
     @property
     def is_clean(self) -> bool:
-        return self.report.is_clean and not self.broken and self.quiet_after is not None
+        is_kept = self.report.is_clean and (self.recurring is None or self.recurring.is_clean)
+        return is_kept and not self.broken and self.quiet_after is not None
 
     def __str__(self) -> str:
         quiet = "never" if self.quiet_after is None else f"after {self.quiet_after:.1f} s"
@@ -125,6 +144,7 @@ class Result:
             f"faults {_listed(self.faults)}",
             f"answers {_listed(self.answers)}",
             str(self.report),
+            *([str(self.recurring)] if self.recurring else ()),
             *(f"  {promise}" for promise in self.broken),
             "clean" if self.is_clean else f"BROKEN: logs and ledgers are in {self.logs}",
         ]
@@ -146,21 +166,40 @@ def run(
     home.chmod(0o711)  # as root, PostgreSQL runs as another account and has to pass through
     is_kept = True
     try:
-        with Rig(home, seed=seed, environment=experiment.environment, **experiment.rig) as rig:
+        environment = dict(experiment.environment)
+        if experiment.recurring is not None:
+            environment |= recurring_load.environment()
+        with Rig(home, seed=seed, environment=environment, **experiment.rig) as rig:
             settings = {"rate": rate, "delays_until": seconds - 60, **experiment.load}
             load = experiment.make_load(rig, rng=random.Random(rng.random()), **settings)
             load.prepare()
-            scene = Scene(rig, load, rng, seconds, rules=experiment.rules)
-            try:
-                quiet_after = _play(experiment, scene, say)
-                result = _judge(experiment, scene, seed, quiet_after, home)
-            finally:
-                load.close()
+            with _second_load(experiment, rig, rng, seconds) as recurring:
+                scene = Scene(rig, load, rng, seconds, rules=experiment.rules, recurring=recurring)
+                try:
+                    quiet_after = _play(experiment, scene, say)
+                    result = _judge(experiment, scene, seed, quiet_after, home)
+                finally:
+                    load.close()
         is_kept = keeps or not result.is_clean
         return result
     finally:
         if not is_kept:
             shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _second_load(
+    experiment: Experiment, rig: Rig, rng: random.Random, seconds: float
+) -> Iterator[RecurringLoad | None]:
+    if experiment.recurring is None:
+        yield None
+        return
+    second = RecurringLoad(rig, rng=random.Random(rng.random()), seconds=seconds, **experiment.recurring)
+    try:
+        second.prepare()
+        yield second
+    finally:
+        second.close()
 
 
 def _play(experiment: Experiment, scene: Scene, say: Callable[[str], None]) -> float | None:
@@ -175,11 +214,15 @@ def _play(experiment: Experiment, scene: Scene, say: Callable[[str], None]) -> f
             scene.over()
 
     scene.load.start()
+    if scene.recurring:
+        scene.recurring.start()
     injector = threading.Thread(target=inject, name=experiment.name, daemon=True)
     injector.start()
     while scene.pause(_PROGRESS_SECONDS):
         say(_progress(experiment, scene))
     scene.load.stop()
+    if scene.recurring:
+        scene.recurring.stop()
     injector.join(PATIENCE)
     if injector.is_alive():
         raise AssertionError(f"{experiment.name} does not stop making faults")
@@ -187,7 +230,7 @@ def _play(experiment: Experiment, scene: Scene, say: Callable[[str], None]) -> f
     over_at = time.monotonic()
     say(f"{_progress(experiment, scene)} · the faults are over")
     quiet_after = _wait_quiet(experiment, scene, over_at, say)
-    for error in (*failures, *scene.load.agenda.failures):
+    for error in (*failures, *scene.failures):
         raise error
     experiment.verify(scene)
     return quiet_after
@@ -198,7 +241,7 @@ def _wait_quiet(experiment: Experiment, scene: Scene, over_at: float, say: Calla
     told_at = quiet_at = 0.0
     while (now := time.monotonic()) < over_at + experiment.quiet_seconds:
         open_rows = scene.still_open()
-        if open_rows is not None and open_rows.is_quiet and not scene.load.unanswered:
+        if open_rows is not None and open_rows.is_quiet and not scene.unanswered:
             quiet_at = quiet_at or now
             if now - quiet_at >= _CALM_SECONDS:
                 return quiet_at - over_at
@@ -206,7 +249,7 @@ def _wait_quiet(experiment: Experiment, scene: Scene, over_at: float, say: Calla
             quiet_at = 0.0
         if now - told_at > _PROGRESS_SECONDS:
             told_at = now
-            say(f"  {now - over_at:.0f} s after the faults: unanswered {scene.load.unanswered} · {open_rows}")
+            say(f"  {now - over_at:.0f} s after the faults: unanswered {scene.unanswered} · {open_rows}")
         look.wait(_LOOK_SECONDS)
     return None
 
@@ -219,11 +262,14 @@ def _judge(experiment: Experiment, scene: Scene, seed: int, quiet_after: float |
         with connection.transaction():
             recorded = records.recorded(connection)
     sent = [*scene.load.ledger(), *scene.sent]
-    report = check(sent, posted, recorded, chains, rules=scene.rules)
+    asked = [row for row in recorded if row.org != RECURRING_ORG]
+    unasked = [row for row in recorded if row.org == RECURRING_ORG]
+    report = check(sent, posted, asked, chains, rules=scene.rules, unasked=unasked)
     broken = [*scene.broken, *scene.load.broken(), *(f"refused: {answer}" for answer in scene.load.refused[:5])]
     for name, ledger in (("sent", sent), ("posted", posted), ("recorded", recorded), ("chains", chains)):
         lines = (json.dumps(dataclasses.asdict(entry)) for entry in ledger)  # type: ignore[call-overload]
         (home / f"{name}.jsonl").write_text("\n".join(lines))
+    second = _judge_recurring(experiment, scene, home)
     return Result(
         experiment=experiment,
         seed=seed,
@@ -234,7 +280,25 @@ def _judge(experiment: Experiment, scene: Scene, seed: int, quiet_after: float |
         broken=tuple(broken),
         answers=dict(scene.load.answers),
         logs=home,
+        recurring=second,
     )
+
+
+def _judge_recurring(experiment: Experiment, scene: Scene, home: Path) -> RecurringReport | None:
+    if scene.recurring is None:
+        return None
+    ledger = scene.recurring.ledger()
+    (home / "recurring.json").write_text(json.dumps(dataclasses.asdict(ledger), indent=1))
+    rules = Punctuality(
+        cancel_seconds=scene.rules.cancel_seconds,
+        latest=experiment.latest_firing,
+        punctual=scene.rules.punctual,
+        outages=tuple(scene.outages),
+    )
+    scene.load.answers.update(
+        {f"executor's {what}": times for what, times in scene.recurring.executors.answers.items()}
+    )
+    return check_recurring(ledger, rules)
 
 
 def _chains(scene: Scene) -> list[Chain]:
@@ -247,7 +311,7 @@ def _chains(scene: Scene) -> list[Chain]:
 
 def _progress(experiment: Experiment, scene: Scene) -> str:
     return (
-        f"{experiment.name} {scene.elapsed:4.0f} s · jobs {scene.load.posted} · unanswered {scene.load.unanswered}"
+        f"{experiment.name} {scene.elapsed:4.0f} s · jobs {scene.load.posted} · unanswered {scene.unanswered}"
         f" · Slack {len(scene.rig.slack.posts)} · {scene.still_open()} · faults {_listed(scene.faults)}"
     )
 

@@ -14,6 +14,7 @@ from tests.chaos.experiments import (
     postgres,
     processes,
     read_only,
+    recurring_faults,
     redis,
     rolling,
     slack,
@@ -40,5 +41,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     strangers.E15,
     links.E16,
     read_only.E17,
+    recurring_faults.E18,
+    recurring_faults.E19,
+    recurring_faults.E20,
 )
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}

@@ -12,7 +12,7 @@ _TICK_SECONDS = 1.0
 _UP_SECONDS = 15.0
 
 
-def _harm(scene: Scene) -> None:
+def harm_beats(scene: Scene) -> None:
     """Four phases: killed all the time but for one; none at all; two; four. What falls due is late only in the second.
 
     Which beat is spared changes, but never to one that has only just been started.
@@ -31,7 +31,7 @@ def _harm(scene: Scene) -> None:
             scene.did("beat killed")
     # What falls due in a beat's last second waits for the bell that it will not ring any more.
     gone_at = time.time() - _TICK_SECONDS
-    _punctual(scene, began, gone_at)
+    is_punctual(scene, began, gone_at)
 
     for beat in beats:
         supervisor.hold(beat)
@@ -46,7 +46,7 @@ def _harm(scene: Scene) -> None:
     scene.rules = replace(scene.rules, due_by=windows)
     scene.did("two beats at once")
     scene.pause(part)
-    _punctual(scene, back_at, time.time())
+    is_punctual(scene, back_at, time.time())
 
     four_at = time.time()
     for beat in beats:
@@ -54,7 +54,7 @@ def _harm(scene: Scene) -> None:
     scene.did("four beats at once")
     while scene.pause(1):
         pass
-    _punctual(scene, four_at, time.time())
+    is_punctual(scene, four_at, time.time())
 
 
 def _next_spared(scene: Scene, spared: str) -> str:
@@ -69,7 +69,7 @@ def _next_spared(scene: Scene, spared: str) -> str:
     return chosen
 
 
-def _punctual(scene: Scene, since: float, until: float) -> None:
+def is_punctual(scene: Scene, since: float, until: float) -> None:
     """Jobs that fell due meanwhile must have started at once, because a beat was alive."""
     scene.rules = replace(scene.rules, punctual=(*scene.rules.punctual, Window(since, until)))
 
@@ -92,7 +92,7 @@ E5 = Experiment(
     "E5",
     "beats killed every 0.4 s; none for 30 s; two; four",
     "I9 I10",
-    _harm,
+    harm_beats,
     # Without a beat nothing starts: how late each window may be is told by the phases.
     rules=Rules(start_slack=None),
     rig={"beats": 4},

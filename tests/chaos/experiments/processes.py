@@ -14,7 +14,7 @@ _STOPPED_SECONDS = 4.0
 _AGENTS = {"agents": 1 / 24}
 
 
-def _kill(scene: Scene) -> None:
+def kill_processes(scene: Scene) -> None:
     """Every 0.3-0.8 s one that works. The last of them is mostly spared: on few cores a worker takes seconds to start,
     and a service in which nobody ever works would show nothing."""
     supervisor = scene.rig.supervisor
@@ -57,7 +57,7 @@ E1 = Experiment(
     "E1",
     "kill -9 of workers, webs and beats, some between claim, send and mark",
     "I1 I2 I5 I6",
-    _kill,
+    kill_processes,
     # Whoever starts a killed process again takes some seconds for it: nothing is promised about a start meanwhile.
     make_load=AgentLoad,
     load=_AGENTS,
