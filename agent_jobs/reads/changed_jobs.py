@@ -22,7 +22,8 @@ SELECT asked.place, job.id, job.updated_at
 FROM unnest(%s::text[], %s::timestamptz[]) WITH ORDINALITY AS asked (org_id, since, place)
 CROSS JOIN LATERAL (
     SELECT id, updated_at FROM agent_jobs_job
-    WHERE org_id = asked.org_id AND updated_at > asked.since ORDER BY updated_at DESC, id DESC LIMIT {MOST}
+    WHERE org_id = asked.org_id AND updated_at > asked.since AND updated_at < 'infinity'
+    ORDER BY updated_at DESC, id DESC LIMIT {MOST}
 ) job
 """  # noqa: S608 - a constant
 

@@ -250,3 +250,22 @@ class TestWhileItIsOpen:
         ((kind, data, _),) = told(api.get(path(job)))
 
         assert (kind, data["code"]) == ("closed", "job_not_found")
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("brief")
+class TestChanges:
+    def test_the_ids_of_changed_jobs_are_told_from_a_place_on(self, reader):
+        ours = rows.job()
+        rows.job(org_id="rival")
+
+        ((kind, data, event_id),) = told(reader.get("/services/agent-jobs/changes", Last_Event_ID="0"))
+
+        assert (kind, data) == ("changes", {"job_ids": [str(ours.pk)]})
+        assert told(reader.get("/services/agent-jobs/changes")) == []
+        assert int(event_id) > 0
+
+    def test_a_wrong_place_is_named(self, reader):
+        answer = reader.get("/services/agent-jobs/changes", {"last_event_id": "x"})
+
+        assert (answer.status_code, factories.fields_of(answer)) == (400, ["last_event_id"])
