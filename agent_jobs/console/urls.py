@@ -3,11 +3,13 @@
 from django.urls import path
 
 from agent_jobs.console import (
+    approvals_page,
     bulk_page,
     job_actions,
     job_page,
     jobs_page,
     live_changes,
+    new_job_page,
     overview_page,
     schedule_actions,
     schedule_form,
@@ -57,5 +59,8 @@ urlpatterns = [
         schedule_actions.roll_back,
         name="schedule_roll_back",
     ),
+    path("<str:org_id>/approvals", approvals_page.approvals, name="approvals"),
+    path("<str:org_id>/approvals/<uuid:approval_id>", approvals_page.approvals, name="approval"),
+    path("<str:org_id>/jobs/new", new_job_page.new_job, name="new_job"),
     path("<path:rest>", signing_in.nothing),
 ]

@@ -328,6 +328,16 @@
     if (told && told.dataset.told) { if (is) { told.textContent = "It was " + (field.dataset.was || "empty") + "."; } else { told.remove(); } }
   });
 
+  // The button of an approval says whether the arguments are the agent's own.
+  function sayChanged(form) {
+    var word = $("[data-approve-word]", form);
+    if (word) { word.textContent = $$("[data-was]", form).some(function (field) { return field.value !== field.dataset.was; }) ? "Approve, changed" : "Approve"; }
+  }
+  document.addEventListener("input", function (event) { var form = event.target.closest("[data-approval]"); if (form) { sayChanged(form); } });
+  document.addEventListener("reset", function (event) {
+    setTimeout(function () { $$("[data-was]", event.target).forEach(function (field) { field.dispatchEvent(new Event("input", { bubbles: true })); }); }, 0);
+  });
+
   // --- Start ---
   passToasts(); showSelection();
   var list = $("#list"), job = $("[data-job-changes]");

@@ -1,0 +1,100 @@
+"""A new job from a form: the type's params, the channel, the time and the random delay."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from django.http import HttpResponse
+
+from agent_jobs import jobs
+from agent_jobs.api.jobs import JobRequest, channel_spec
+from agent_jobs.console import body_checks, job_types_offered, params_form, visits
+from agent_jobs.console.visits import Visit
+from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Forbidden, Invalid, NotFound, QuotaReached
+from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, JobSpec
+from channels_integration.errors import InvalidField, UnknownChannel
+
+_SHOWN = frozenset(
+    {"target_channel.platform", "target_channel.code", "scheduled_at", "delay", "tags", "priority", "params"}
+)
+_REFUSALS = (Conflict, Forbidden, Invalid, NotFound, QuotaReached, InvalidField, UnknownChannel)
+
+
+@visits.form
+def new_job(visit: Visit) -> HttpResponse:
+    if visit.request.method == "POST":
+        return _made(visit)
+    offered = job_types_offered.of(visit.org_id)
+    chosen = visit.request.GET.get("type", "")
+    if chosen not in {each["key"] for each in offered}:
+        context = {"offered": offered, "title": "New job", "back": visit.url("jobs"), "what": "job"}
+        return visit.render("choose_type.html", context, here="jobs")
+    return _form(visit, {"job_type_id": chosen, "platform": "web", "priority": str(DEFAULT_PRIORITY)})
+
+
+def _form(visit: Visit, values: Mapping[str, str], problems: Mapping[str, str] | None = None) -> HttpResponse:
+    sent = values if problems else None
+    told = problems or {}
+    key = values.get("job_type_id", "")
+    context = {
+        "values": values,
+        "job_type": next((each for each in job_types_offered.of(visit.org_id) if each["key"] == key), {"name": key}),
+        "channels": job_types_offered.channels(visit.org_id),
+        "params": params_form.of(visit.org_id, key, {}, sent=sent),
+        "platforms": ("web", "slack", "webhook", "null"),
+        "priorities": list(PRIORITIES),
+        "problems": {**told, **{name.rpartition(".")[2]: message for name, message in told.items()}},
+        "rest": [f"{field}: {message}" for field, message in told.items() if field not in _SHOWN],
+        "back": visit.url("jobs"),
+    }
+    status = HTTPStatus.BAD_REQUEST if problems else HTTPStatus.OK
+    return visit.render("job_new.html", context, here="jobs", status=status)
+
+
+def _made(visit: Visit) -> HttpResponse:
+    sent = visit.request.POST.dict()
+    try:
+        made = jobs.create(visit.org_id, _spec(visit, sent), actor=visit.actor)
+    except _REFUSALS as error:
+        return _form(visit, sent, _told(error))
+    return visit.said("The job is made", address=visit.url("job", made.pk))
+
+
+def _spec(visit: Visit, sent: Mapping[str, str]) -> JobSpec:
+    key = sent.get("job_type_id", "")
+    at = body_checks.moment(sent.get("scheduled_at", ""), "scheduled_at", visit.zone)
+    delay = body_checks.whole(sent.get("delay", ""), "delay") or 0
+    if delay > MAX_DELAY_MINUTES:
+        raise Invalid(FieldError("delay", "invalid", f"must be at most {MAX_DELAY_MINUTES:,} minutes"))
+    body: dict[str, Any] = {
+        "job_type_id": key,
+        "params": params_form.read(visit.org_id, key, sent, {}),
+        "tags": sent.get("tags", "").strip(),
+        "priority": body_checks.whole(sent.get("priority", ""), "priority") or DEFAULT_PRIORITY,
+        "target_channel": {
+            "org_id": visit.org_id,
+            "platform": sent.get("platform", ""),
+            "code": sent.get("code", "").strip(),
+        },
+    }
+    fields = body_checks.checked(JobRequest, body)
+    if errors := jobs.input_errors({}, at, now=visit.now):
+        raise Invalid(*errors)
+    return JobSpec(
+        job_type_id=fields["job_type_id"],
+        channel=channel_spec(fields["target_channel"]),
+        config={},
+        params=fields.get("params", {}),
+        scheduled_at=at,
+        delay_minutes=delay,
+        tags=tuple(fields.get("tags", ())),
+        priority=fields.get("priority", DEFAULT_PRIORITY),
+    )
+
+
+def _told(error: Exception) -> dict[str, str]:
+    if isinstance(error, Invalid):
+        return body_checks.told(error)
+    if isinstance(error, InvalidField):
+        return {error.field: error.message}
+    return {"body": error.message if isinstance(error, AgentJobsError | UnknownChannel) else str(error)}

@@ -1,0 +1,90 @@
+import pytest
+
+from agent_jobs.models import Job, JobType
+from tests import rows
+
+NEW = "/console/acme/jobs/new"
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "times": {"type": "integer", "minimum": 1}},
+    "required": ["name"],
+}
+
+
+@pytest.fixture
+def greet(db):
+    return rows.job_type(params_schema=SCHEMA)
+
+
+def sent(**changes):
+    return {
+        "job_type_id": "greet",
+        "platform": "web",
+        "code": "lobby",
+        "priority": "5",
+        "arg.name": "Ann",
+        "arg.times": "2",
+        **changes,
+    }
+
+
+def test_a_person_chooses_a_type_and_gets_a_form_of_its_schema(admin, greet):
+    rows.job_type("rival", key="theirs")
+
+    chosen = admin.get(NEW).content.decode()
+    form = admin.get(NEW, {"type": "greet"}).content.decode()
+
+    assert "?type=greet" in chosen
+    assert "theirs" not in chosen
+    assert 'name="arg.name"' in form
+    assert 'name="arg.times"' in form
+
+
+def test_the_form_makes_a_job(admin, greet):
+    answer = admin.post(NEW, sent(delay="10", tags="q4, eu", priority="8"))
+
+    job = Job.objects.get()
+    assert answer["Location"] == f"/console/acme/jobs/{job.pk}"
+    assert job.params == {"name": "Ann", "times": 2}
+    assert (job.status, job.delay_minutes, job.tags, job.priority) == ("SCHEDULED", 10, ["q4", "eu"], 8)
+
+
+def test_a_type_without_a_schema_takes_json(admin, greet):
+    JobType.objects.update(params_schema={})
+
+    assert admin.post(NEW, sent(params_json='{"name": "Bo"}')).status_code == 302
+    assert Job.objects.get().params == {"name": "Bo"}
+    answer = admin.post(NEW, sent(params_json="{name"))
+    assert answer.status_code == 400
+    assert "is not JSON" in answer.content.decode() or "Is not JSON" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"arg.times": "0"}, "times"),
+        ({"code": ""}, "blank"),
+        ({"platform": "pigeon"}, "platform"),
+        ({"delay": "soon"}, "whole number"),
+        ({"delay": "99999"}, "at most"),
+        ({"scheduled_at": "tomorrow"}, "date and a time"),
+        ({"job_type_id": "nothing"}, "nothing"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_made(admin, greet, wrong, words):
+    answer = admin.post(NEW, sent(**wrong))
+
+    assert answer.status_code == 400
+    assert words in answer.content.decode()
+    assert not Job.objects.exists()
+
+
+def test_a_member_and_a_stranger_make_no_job(member, stranger, greet):
+    assert member.post(NEW, sent()).status_code == 403
+    assert stranger.post(NEW, sent()).status_code == 404
+    assert not Job.objects.exists()
+
+
+def test_the_form_takes_few_queries(admin, greet, django_assert_max_num_queries):
+    with django_assert_max_num_queries(12):
+        admin.get(NEW, {"type": "greet"})
