@@ -6,7 +6,8 @@ AgentJobsError
 ├── Invalid             what was sent does not hold; names the fields        400
 ├── Conflict            the state of the thing does not allow it             409
 │   ├── IllegalMove     a move that the job's status does not allow          409
-│   └── DuplicateJob    another job has the `unique_key`                     409
+│   ├── DuplicateJob    another job has the `unique_key`                     409
+│   └── CountChanged    not as many jobs as the caller expected              409
 ├── KeyReused           an Idempotency-Key with another body                 422
 ├── QuotaReached        the organisation has as much as it may have          429
 ├── LeaseLost           the writer's lease token is stale: stop, write nothing
@@ -52,6 +53,7 @@ class AgentJobsError(Exception):
 
     code = "error"
     told: tuple[str, ...] = ()
+    errors: tuple[FieldError, ...] = ()
     denied: tuple[str, str] | None = None
 
     def __init__(self, message: str, *, code: str = "", denied: tuple[str, str] | None = None, **context: Any) -> None:
@@ -91,6 +93,13 @@ class DuplicateJob(Conflict):
 
     code = "duplicate_job"
     told = ("job_id",)
+
+
+class CountChanged(Conflict):
+    """`count` in the context is how many there are."""
+
+    code = "count_changed"
+    told = ("count",)
 
 
 class KeyReused(AgentJobsError):

@@ -87,7 +87,7 @@ _WITHDRAW_ALL = f"""{_RECALL}
 WHERE org_id = %s AND status IN ('pending', 'sending', 'unknown') AND NOT is_recalled
 """
 _WITHDRAW = f"""{_RECALL}
-WHERE owner_key = %s AND org_id = %s AND status IN ('pending', 'sending', 'unknown')
+WHERE owner_key = ANY(%s) AND org_id = %s AND status IN ('pending', 'sending', 'unknown')
 RETURNING id, status
 """
 
@@ -154,15 +154,15 @@ def ring() -> None:
     doorbell.ring(QUEUE, TASK)
 
 
-def withdraw(org_id: str, owner_key: str) -> list[UUID]:
-    """Withdraw the messages that an owner has not sent yet. Returns their ids.
+def withdraw(org_id: str, *owner_keys: str) -> list[UUID]:
+    """Withdraw the messages that these owners have not sent yet. Returns their ids.
 
-    Call it with the owner's row locked. A message in flight is out within POST_SECONDS or never: there is no further
+    Call it with the owners' rows locked. A message in flight is out within POST_SECONDS or never: there is no further
     attempt (its owner is then told `withdrawn`). A message that may have been posted is still looked up. Its owner
     then gets sent, `withdrawn`, or `delivery_unknown` if the platform cannot tell.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_WITHDRAW, [owner_key, org_id])
+        cursor.execute(_WITHDRAW, [list(owner_keys), org_id])
         return [row[0] for row in cursor.fetchall() if row[1] == OutboundMessage.Status.WITHDRAWN]
 
 

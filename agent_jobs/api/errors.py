@@ -218,7 +218,7 @@ def _note_denied(exc: errors.AgentJobsError, denied: tuple[str, str], request: A
 def _own(exc: errors.AgentJobsError, request: Any) -> Response | None:
     for kind, status in STATUSES:
         if isinstance(exc, kind):
-            fields = exc.errors if isinstance(exc, errors.Invalid) else ()
+            fields = exc.errors
             message = errors.summary(fields) if isinstance(exc, errors.Invalid) else exc.message
             headers = {}
             if isinstance(exc, errors.QuotaReached | errors.RetryableError):

@@ -21,6 +21,7 @@ from agent_jobs.api import (
     executors,
     health,
     hours,
+    job_bulk,
     job_messages,
     job_repeats,
     job_tasks,
@@ -92,6 +93,9 @@ def _services(**kwargs: Any) -> list[URLPattern]:
     return [
         path("agent-jobs", jobs.Jobs.as_view(**kwargs)),
         path("agent-jobs/", jobs.MissingJobId.as_view()),
+        path("agent-jobs/bulk", job_bulk.BulkJobs.as_view(**kwargs)),
+        path("agent-jobs/bulk/cancel", job_bulk.BulkCancel.as_view(**kwargs)),
+        path("agent-jobs/bulk/retry", job_bulk.BulkRetry.as_view(**kwargs)),
         path("agent-jobs/changes", events.OrgJobChanges.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>", jobs.JobDetail.as_view(**kwargs)),
         path("agent-jobs/<str:job_id>/events", events.JobEvents.as_view(**kwargs)),

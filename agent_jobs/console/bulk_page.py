@@ -14,7 +14,7 @@ from django.http import HttpResponse, QueryDict
 
 from agent_jobs.console import job_filters, life_pieces, visits
 from agent_jobs.console.visits import Visit
-from agent_jobs.errors import Conflict
+from agent_jobs.errors import Conflict, NotFound
 from agent_jobs.jobs import bulk as bulk_jobs
 from agent_jobs.reads import job_lists
 
@@ -91,14 +91,15 @@ def _done(visit: Visit) -> HttpResponse:
     past = _VERBS[scope.verb][1]
     try:
         outcome = act(visit.org_id, ids, expected=int(expected), actor=visit.actor, reason=reason)
-    except Conflict as error:
+    except (Conflict, NotFound) as error:
         return visit.refused(
             f"Nothing was {past}", f"{error.message[:1].upper()}{error.message[1:]}.", address=_list(visit, scope)
         )
-    title = f"{outcome.changed:,} job{'' if outcome.changed == 1 else 's'} {past}"
-    refused = "; ".join(f"{number}: {message}" for message, number in outcome.refused[:3])
+    changed = len(outcome.changed)
+    title = f"{changed:,} job{'' if changed == 1 else 's'} {past}"
+    refused = "; ".join(f"{number}: {message}" for message, number in outcome.reasons[:3])
     result = visit.url("jobs", status="canceled" if scope.verb == "cancel" else "waiting,running", updated_at_gte="-1h")
-    if not outcome.changed:
+    if not changed:
         return visit.refused(f"Nothing was {past}", refused, address=_list(visit, scope))
     return visit.said(title, refused, address=_list(visit, scope), link="See them", target=result)
 

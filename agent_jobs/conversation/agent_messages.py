@@ -114,9 +114,11 @@ def forget_unheard(job: Job) -> None:
     unheard.exclude(key__in=on_its_way).delete()
 
 
-def withdraw(job: Job) -> None:
-    """Withdraw the messages of the job that have not been sent yet."""
-    withdrawn = outbox.withdraw(job.org_id, str(job.pk))
+def withdraw(*jobs: Job) -> None:
+    """Withdraw the messages of these jobs, all of one organisation, that have not been sent yet."""
+    if not jobs:
+        return
+    withdrawn = outbox.withdraw(jobs[0].org_id, *(str(job.pk) for job in jobs))
     Activity.objects.filter(id__in=withdrawn).update(
         status=ActivityStatus.CANCELED, processed_at=Now(), updated_at=Now()
     )

@@ -1,55 +1,152 @@
-"""Cancels or retries many jobs at once. Each job is changed in a transaction of its own; one that refuses stops none.
+"""Cancels or retries many jobs at once: one transaction, in a constant number of statements for most jobs.
 
-The caller says how many jobs it expects. If another number matches, nothing is changed: somebody who has seen 50 jobs
-never cancels 52.
+The caller may say how many jobs it expects. If another number can be changed, nothing is: somebody who has seen 50 jobs
+never cancels 52. A job that refuses for a reason of its own (its channel is gone, its `unique_key` is taken) stops none
+of the others.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
-from agent_jobs.errors import AgentJobsError, Conflict
-from agent_jobs.jobs import cancellation, repeats
-from agent_jobs.models import Job
+from django.db import OperationalError, transaction
+
+from agent_jobs import lifecycle, timing
+from agent_jobs.conversation import agent_messages
+from agent_jobs.errors import AgentJobsError, Conflict, CountChanged, IllegalMove, NotFound
+from agent_jobs.jobs import admission, repeats, uniqueness
+from agent_jobs.lifecycle import queues, running_caps
+from agent_jobs.models import Job, Message, Org
 from agent_jobs.specs import Actor
 from agent_jobs.states import MOVES, Event
 
 MOST = 1_000
 SOURCES = {"cancel": MOVES[Event.CANCEL].sources, "retry": MOVES[Event.RETRY].sources}
+_CHANNEL = ("platform", "channel_code", "channel_type", "channel_data")
+_DEADLOCK = "40P01"
+_MOST_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class BulkOutcome:
-    """`refused`: the first reason of each kind, with how often it was given."""
+    """`changed`: the jobs that were, by id. `refused`: why the others were not."""
 
-    changed: int
-    refused: Sequence[tuple[str, int]] = ()
+    changed: Sequence[UUID] = ()
+    refused: Mapping[UUID, AgentJobsError] = field(default_factory=dict)
 
-
-def cancel(org_id: str, job_ids: Sequence[UUID], *, expected: int, actor: Actor, reason: str = "") -> BulkOutcome:
-    def one(job_id: UUID) -> Job:
-        return cancellation.cancel(org_id, job_id, actor=actor, reason=reason)
-
-    return _each(job_ids, one, expected=expected)
+    @property
+    def reasons(self) -> list[tuple[str, int]]:
+        """Each reason with how often it was given, the most frequent first."""
+        return Counter(error.message for error in self.refused.values()).most_common()
 
 
-def retry(org_id: str, job_ids: Sequence[UUID], *, expected: int, actor: Actor, reason: str = "") -> BulkOutcome:
-    def one(job_id: UUID) -> Job:
-        return repeats.retry(org_id, job_id, actor=actor, reason=reason)
+def cancel(
+    org_id: str, job_ids: Collection[UUID], *, expected: int | None, actor: Actor, reason: str = "", by: str = ""
+) -> BulkOutcome:
+    """Cancel those of the jobs that have not ended; `jobs.cancel` says what that means.
 
-    return _each(job_ids, one, expected=expected)
+    Raises CountChanged if they are not `expected` many, Conflict (`too_many_at_once`), and NotFound if one of them is
+    not the organisation's.
+    """
+
+    def change() -> BulkOutcome:
+        jobs, refused = _movable(Event.CANCEL, org_id, job_ids, expected, "config", "trace", *_CHANNEL)
+        lifecycle.move_many(Event.CANCEL, jobs, actor=actor, note=f"CANCELED: {reason}" if reason else "CANCELED")
+        agent_messages.withdraw(*jobs)
+        for job in _told([job for job in jobs if job.config.get("cancel_note")]):
+            agent_messages.say(job, f"I was stopped by {by or actor.name}{f': {reason}' if reason else ''}.")
+        for job in {job.lane: job for job in jobs}.values():
+            running_caps.ring_for_place(job)
+        return BulkOutcome([job.pk for job in jobs], refused)
+
+    return _patiently(change)
 
 
-def _each(job_ids: Sequence[UUID], one: Callable[[UUID], Job], *, expected: int) -> BulkOutcome:
-    if len(job_ids) != expected:
-        raise Conflict(f"{len(job_ids):,} jobs match now; {expected:,} did when you looked", code="other_count")
+def retry(
+    org_id: str, job_ids: Collection[UUID], *, expected: int | None, actor: Actor, reason: str = ""
+) -> BulkOutcome:
+    """Reopen those of the jobs that are FAILED or CANCELED; `jobs.retry` says what that means. Raises as `cancel`."""
+
+    def change() -> BulkOutcome:
+        columns = ("config", "job_type_key", "unique_key", "unique_scope", "created_at", *_CHANNEL)
+        jobs, refused = _movable(Event.RETRY, org_id, job_ids, expected, *columns)
+        org, reopened = Org.objects.get(pk=org_id), list[Job]()
+        reachable, keys = repeats.Reachability(), uniqueness.KeysOfLiving(org_id, jobs)
+        for job in jobs:
+            try:
+                reachable.require(job)
+                keys.require_free(job)
+                admission.admit_job(org)
+                keys.take(job)
+                reopened.append(job)
+            except AgentJobsError as error:
+                refused[job.pk] = error
+        agent_messages.withdraw(*reopened)
+        for job in _with_unheard(reopened):
+            agent_messages.forget_unheard(job)
+        note = f"WAITING: retried{f': {reason}' if reason else ''}"
+        lifecycle.move_many(Event.RETRY, reopened, actor=actor, note=note, **repeats.new_life())
+        _set_expiry(reopened)
+        by_lane = Counter(job.lane for job in reopened)
+        transaction.on_commit(lambda: queues.ring_all(by_lane), robust=True)
+        return BulkOutcome([job.pk for job in reopened], refused)
+
+    return _patiently(change)
+
+
+def _patiently(change: Callable[[], BulkOutcome]) -> BulkOutcome:
+    """Run the change in a transaction, again if it met a worker's statement that had locked the same rows in another
+    order.
+    """
+    for tries_left in reversed(range(_MOST_TRIES)):
+        try:
+            with transaction.atomic():
+                return change()
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlstate", "") != _DEADLOCK or not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _movable(
+    event: Event, org_id: str, job_ids: Collection[UUID], expected: int | None, *columns: str
+) -> tuple[list[Job], dict[UUID, AgentJobsError]]:
+    """The jobs from whose status the move may start, locked, and why the others are refused."""
     if len(job_ids) > MOST:
         raise Conflict(f"at most {MOST:,} jobs can be changed at once", code="too_many_at_once")
-    changed, refused = 0, dict[str, int]()
-    for job_id in job_ids:
-        try:
-            one(job_id)
-            changed += 1
-        except AgentJobsError as error:
-            refused[error.message] = refused.get(error.message, 0) + 1
-    return BulkOutcome(changed, tuple(refused.items()))
+    movable = lifecycle.lock_many(event, org_id, job_ids, *columns)
+    if expected is not None and len(movable) != expected:
+        message = f"{len(movable):,} jobs match now; {expected:,} did when you looked"
+        raise CountChanged(message, count=len(movable))
+    others = set(job_ids) - {job.pk for job in movable}
+    statuses = dict(Job.objects.filter(org_id=org_id, pk__in=others).values_list("pk", "status"))
+    if missing := sorted(others - statuses.keys()):
+        job_id = str(missing[0])
+        raise NotFound(f"there is no job {job_id!r}", code="job_not_found", denied=("job", job_id))
+    return movable, {
+        job_id: IllegalMove(f"cannot {event} a {status} job", job_id=str(job_id), status=status)
+        for job_id, status in statuses.items()
+    }
+
+
+def _told(jobs: Sequence[Job]) -> list[Job]:
+    """Those of the jobs that have spoken to somebody."""
+    lines = Message.objects.filter(job_id__in=[job.pk for job in jobs], is_human=False, delivered_at__isnull=False)
+    spoke = set(lines.values_list("job_id", flat=True).distinct()) if jobs else set()
+    return [job for job in jobs if job.pk in spoke]
+
+
+def _with_unheard(jobs: Sequence[Job]) -> list[Job]:
+    lines = Message.objects.filter(job_id__in=[job.pk for job in jobs], is_human=False, delivered_at__isnull=True)
+    unheard = set(lines.values_list("job_id", flat=True).distinct()) if jobs else set()
+    return [job for job in jobs if job.pk in unheard]
+
+
+def _set_expiry(jobs: Sequence[Job]) -> None:
+    by_ttl: dict[float, list[UUID]] = {}
+    for job in jobs:
+        if ttl := timing.queue_ttl(job.config):
+            by_ttl.setdefault(ttl.total_seconds(), []).append(job.pk)
+    for seconds, ids in by_ttl.items():
+        Job.objects.filter(pk__in=ids).update(expires_at=lifecycle.in_seconds(seconds))

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import math
 import random
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +45,13 @@ from infra import bulk_rows, prepared_sql, tracing
 _DEFAULT_MINUTES_TO_COMPLETE = 24 * 60
 _CHANCE = random.SystemRandom()
 _NO_CHANNEL = ChannelSpec("", "")
+_TOO_LONG = "was not validated, because the jobs before it took too long: send fewer at once"
+_USED_CHANNELS = """
+SELECT place.platform, place.code FROM unnest(%(platforms)s::text[], %(codes)s::text[]) AS place (platform, code)
+WHERE EXISTS (
+    SELECT FROM agent_jobs_job j
+    WHERE j.org_id = %(org)s AND j.channel_code = place.code AND j.platform = place.platform LIMIT 1)
+"""
 _ACTIVE = "org_id = %(org)s AND key = %(key)s AND active"
 
 
@@ -60,19 +69,27 @@ def create(org_id: str, spec: JobSpec, *, actor: Actor, rng: random.Random = _CH
 
 
 def create_many(
-    org_id: str, specs: Sequence[JobSpec], *, actor: Actor, rng: random.Random = _CHANCE
+    org_id: str,
+    specs: Sequence[JobSpec],
+    *,
+    actor: Actor,
+    rng: random.Random = _CHANCE,
+    seconds: float = math.inf,
 ) -> list[Job | AgentJobsError]:
     """Store those of the jobs that are valid in one transaction, in a constant number of statements for each job type.
 
     The result has, for each spec, its job or the error that `create` would raise. A caller that wants all or none
-    raises within its own transaction.
+    raises within its own transaction. Jobs that are not validated within `seconds` are Invalid (`too_complex`).
     """
+    until = time.monotonic() + seconds
     with transaction.atomic():
         uniqueness.lock(org_id, (spec.unique.key for spec in specs if spec.unique))
         batch = _Batch(org_id, specs)
         made: list[Job | AgentJobsError] = []
         for spec in specs:
             try:
+                if time.monotonic() > until:
+                    raise Invalid(FieldError("params", "too_complex", _TOO_LONG))
                 made.append(_prepared(batch, spec, rng))
             except AgentJobsError as error:
                 made.append(error)
@@ -105,7 +122,8 @@ class _Batch:
         self._types: dict[str, JobType | None] = {}
         self._profiles: dict[str, bool] = {}
         self._unreachable: dict[str, tuple[str, str] | None] = {}
-        self._known_channels: set[tuple[str, str]] = set()
+        self._specs = specs
+        self._known_channels: set[tuple[str, str]] | None = None
 
     def job_type(self, key: str) -> tuple[Org, JobType]:
         if key not in self._types:
@@ -132,12 +150,19 @@ class _Batch:
         return self._unreachable[key]
 
     def is_new_channel(self, channel: ChannelSpec) -> bool:
+        if self._known_channels is None:
+            self._known_channels = self._used_channels()
         place = (channel.platform, channel.code)
-        if place in self._known_channels:
-            return False
+        is_new = place not in self._known_channels
         self._known_channels.add(place)
-        others = Job.objects.filter(org_id=self.org_id, platform=channel.platform, channel_code=channel.code)
-        return not others.exists()
+        return is_new
+
+    def _used_channels(self) -> set[tuple[str, str]]:
+        """Those of the batch's channels that jobs have used before."""
+        places = list({(spec.channel.platform, spec.channel.code) for spec in self._specs if spec.channel})
+        parameters = {"org": self.org_id, "platforms": [place[0] for place in places]}
+        found = prepared_sql.all_rows(_USED_CHANNELS, {**parameters, "codes": [place[1] for place in places]})
+        return {(platform, code) for platform, code in found}
 
 
 def check(org_id: str, spec: JobSpec) -> JobType:

@@ -10,6 +10,7 @@ A *replay* is a new job, made by `jobs.create` and its rules, that records its o
 first steps of the original's journal: these are neither done nor paid for again.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -63,6 +64,29 @@ _NEW_LIFE: Mapping[str, Any] = {
 }
 
 
+def new_life() -> dict[str, Any]:
+    """The columns with which a job begins another life. The request's trace replaces the old one, if it has one."""
+    return {**_NEW_LIFE, "expires_at": None, "trace": tracing.current() or F("trace")}
+
+
+class Reachability:
+    """Whether the channels of jobs can be reached. Remembers the answer for each channel."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, str] | None] = {}
+
+    def require(self, job: Job) -> None:
+        """Raises Conflict (`channel_unreachable`)."""
+        if not job.platform:
+            return
+        target = agent_messages.target(job)
+        key = json.dumps([target.platform, target.code, target.type, dict(target.data)], sort_keys=True)
+        if key not in self._known:
+            self._known[key] = directory.unreachable_reason(target)
+        if unreachable := self._known[key]:
+            raise Conflict(f"the job's channel cannot be reached: it {unreachable[1]}", code="channel_unreachable")
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """The differences between a replay and its original; None keeps the original's value.
@@ -100,20 +124,18 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
                 job_id=str(job.pk),
                 status=job.status,
             )
-        if job.platform and (unreachable := directory.unreachable_reason(agent_messages.target(job))):
-            raise Conflict(f"the job's channel cannot be reached: it {unreachable[1]}", code="channel_unreachable")
-        uniqueness.require_free(job)
+        Reachability().require(job)
+        uniqueness.KeysOfLiving(org_id, [job]).require_free(job)
         admission.admit_job(Org.objects.get(pk=org_id))
         agent_messages.withdraw(job)
         agent_messages.forget_unheard(job)
+        ttl = timing.queue_ttl(job.config)
         lifecycle.move_one(
             Event.RETRY,
             job,
             actor=actor,
             note=f"WAITING: retried{f': {reason}' if reason else ''}",
-            **_NEW_LIFE,
-            expires_at=lifecycle.in_seconds(ttl.total_seconds()) if (ttl := timing.queue_ttl(job.config)) else None,
-            trace=tracing.current() or job.trace,
+            **{**new_life(), "expires_at": lifecycle.in_seconds(ttl.total_seconds()) if ttl else None},
         )
         queues.ring_on_commit(job.lane)
     return job

@@ -25,14 +25,15 @@ from infra import meters, prepared_sql
 _LOCK_NOT_AVAILABLE = "55P03"
 # `unnest` keeps the order of the keys, so two transactions never wait for each other.
 _LOCK = "SELECT count(pg_advisory_xact_lock(key)) FROM unnest(%(keys)s::bigint[]) AS key"
-_HOLDERS = """
+_LIVING = """
 SELECT unique_key, id, job_type_key, status, created_at FROM agent_jobs_job
 WHERE org_id = %(org)s AND unique_key = ANY(%(keys)s::text[]) AND unique_key <> '' AND finished_at IS NULL
-UNION ALL
+"""
+_HOLDERS = f"""{_LIVING} UNION ALL
 SELECT unique_key, id, job_type_key, status, created_at FROM agent_jobs_job
 WHERE org_id = %(org)s AND unique_key = ANY(%(keys)s::text[]) AND unique_key <> '' AND status = 'COMPLETED'
     AND created_at > %(since)s
-"""
+"""  # noqa: S608 - a constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +105,28 @@ class KeysOfBatch:
         return holder.status not in TERMINAL and holder.job_id not in self._of_batch
 
 
-def require_free(job: Job) -> None:
-    """For a job that is about to live again. Raises DuplicateJob if a living job holds its key by now."""
-    if not job.unique_key:
-        return
-    lock(job.org_id, [job.unique_key])
-    living = Job.objects.filter(org_id=job.org_id, unique_key=job.unique_key, finished_at__isnull=True)
-    if job.unique_scope == "type":
-        living = living.filter(job_type_key=job.job_type_key)
-    if other := living.exclude(unique_key="").exclude(pk=job.pk).values_list("pk", "status").first():
-        raise _duplicate(job.unique_key, *other)
+class KeysOfLiving:
+    """The keys of jobs that are about to live again, locked from here on, and the living jobs that hold them."""
+
+    def __init__(self, org_id: str, jobs: Iterable[Job]) -> None:
+        keys = {job.unique_key for job in jobs if job.unique_key}
+        self._holders: dict[str, list[KeyHolder]] = {}
+        if keys:
+            lock(org_id, keys)
+            for key, *holder in prepared_sql.all_rows(_LIVING, {"org": org_id, "keys": sorted(keys)}):
+                self._holders.setdefault(key, []).append(KeyHolder(*holder))
+
+    def require_free(self, job: Job) -> None:
+        """Raises DuplicateJob if a living job holds the job's key by now."""
+        for holder in self._holders.get(job.unique_key, []):
+            if job.unique_scope != "type" or holder.job_type_key == job.job_type_key:
+                raise _duplicate(job.unique_key, holder.job_id, holder.status)
+
+    def take(self, job: Job) -> None:
+        """Note that the job will hold its key."""
+        if job.unique_key:
+            holder = KeyHolder(job.pk, job.job_type_key, JobStatus.WAITING, job.created_at)
+            self._holders.setdefault(job.unique_key, []).append(holder)
 
 
 def _duplicate(key: str, job_id: UUID, status: str) -> DuplicateJob:

@@ -3,7 +3,7 @@
 No code reads a status, decides, and writes later. A move names the statuses that it starts from, and the database
 decides which of two concurrent moves wins. Every move writes one Activity in the same transaction.
 
-moves         applies one event to one job; promotes due jobs in batches (`promote_due`)
+moves         applies one event to one job or to many; promotes due jobs in batches (`promote_due`)
 claims        `settle_and_claim`: ends turns and begins the next ones in one statement and one commit
 settlements   the plain values that a worker and the database exchange
 queue_order   the order of jobs in a queue, and the return of waiting jobs into it; changes no status
@@ -15,7 +15,15 @@ endings       the texts and codes of a job's end
 """
 
 from agent_jobs.lifecycle.claims import settle_and_claim, were_settled
-from agent_jobs.lifecycle.moves import MOVE_CODES, due_to_promote, move_one, promote_due, record_creations
+from agent_jobs.lifecycle.moves import (
+    MOVE_CODES,
+    due_to_promote,
+    lock_many,
+    move_many,
+    move_one,
+    promote_due,
+    record_creations,
+)
 from agent_jobs.lifecycle.queue_order import due_to_wake, in_seconds, ready_again, wake_due
 from agent_jobs.lifecycle.settlements import Claim, ClaimResult, Note, OrgRotation, Settlement, SpokenLine
 
@@ -30,6 +38,8 @@ __all__ = [
     "due_to_promote",
     "due_to_wake",
     "in_seconds",
+    "lock_many",
+    "move_many",
     "move_one",
     "promote_due",
     "ready_again",

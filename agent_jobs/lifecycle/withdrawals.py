@@ -20,11 +20,12 @@ def close(approval: Approval) -> None:
     outbox.change(approval.org_id, approval.message_key, line=line, person=person)
 
 
-def withdraw(job: Job) -> None:
-    """Withdraw the pending approvals of a job that has ended. The caller has locked the job's row."""
-    for approval in Approval.objects.filter(
-        org_id=job.org_id, job_id=job.pk, status=Status.PENDING
-    ).select_for_update():
+def withdraw(*jobs: Job) -> None:
+    """Withdraw the pending approvals of jobs, all of one organisation, that have ended. The caller has locked their
+    rows.
+    """
+    of_jobs = {"org_id": jobs[0].org_id, "job_id__in": [job.pk for job in jobs]}
+    for approval in Approval.objects.filter(**of_jobs, status=Status.PENDING).order_by("pk").select_for_update():
         approval.status = Status.WITHDRAWN
         Approval.objects.filter(pk=approval.pk).update(status=approval.status, decided_at=Now())
         close(approval)

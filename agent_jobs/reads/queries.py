@@ -160,6 +160,12 @@ def own_job_id(org_id: str, job_id: UUID) -> UUID:
     return job_id
 
 
+def require_own_jobs(org_id: str, job_ids: Collection[UUID]) -> None:
+    """Raises NotFound for the first of these that is not a job of the organisation."""
+    if missing := sorted(set(job_ids) - set(jobs(org_id).filter(pk__in=job_ids).values_list("pk", flat=True))):
+        raise job_not_found(str(missing[0]), denied=("job", str(missing[0])))
+
+
 def job_not_found(job_id: str, *, denied: tuple[str, str] | None = None) -> NotFound:
     return NotFound(f"there is no job {job_id[:64]!r}", code="job_not_found", denied=denied)
 

@@ -112,6 +112,15 @@ ROWS = {
     ("agent-jobs/changes", "GET"): Row("agent-jobs/changes", (200, 200, 200)),
     ("agent-jobs/<str:job_id>", "GET"): Row("agent-jobs/{job}?include=activities,explanation", (200, 403, 404), "id"),
     ("agent-jobs/<str:job_id>", "DELETE"): Row("agent-jobs/{job}", (200, 403, 404), "id"),
+    ("agent-jobs/bulk", "POST"): Row(
+        "agent-jobs/bulk", (201, 404, 404), "org", lambda names: {"jobs": [factories.job_request(names["org"])]}
+    ),
+    ("agent-jobs/bulk/cancel", "POST"): Row(
+        "agent-jobs/bulk/cancel", (200, 404, 404), "id", lambda names: {"ids": [names["job"]]}
+    ),
+    ("agent-jobs/bulk/retry", "POST"): Row(
+        "agent-jobs/bulk/retry", (200, 404, 404), "id", lambda names: {"ids": [names["ended"]]}
+    ),
     ("agent-jobs/<str:job_id>/retry", "POST"): Row("agent-jobs/{ended}/retry", (200, 403, 404), "id"),
     ("agent-jobs/<str:job_id>/replay", "POST"): Row("agent-jobs/{ended}/replay", (201, 403, 404), "id"),
     ("agent-jobs/<str:job_id>/messages", "GET"): Row("agent-jobs/{job}/messages", (200, 403, 404), "id"),
