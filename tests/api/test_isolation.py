@@ -389,7 +389,6 @@ def populate(org_id, code, team):
         actor=Actor("user", canary, canary),
     )
     requested_runs.run_now(org_id, schedule.pk, actor=Actor("user", canary, canary))
-    plain = factories.token(org_id, app=canary)
     endpoint, _ = endpoints.create(
         org_id, url=f"{HOOK}/{canary}", description=canary, actor=Actor("user", canary, canary)
     )
