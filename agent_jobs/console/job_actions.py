@@ -64,6 +64,7 @@ def replay(visit: Visit, job_id: UUID) -> HttpResponse:
         "type_name": life.type_name,
         "fields": schema_form.fields(schema, life.job["params"], sent=sent),
         "from_step": (sent or visit.request.GET).get("from_step", "1"),
+        "has_steps": bool(life.steps),
         "complaint": complaint,
         "back": visit.url("job", job_id),
     }
