@@ -281,7 +281,7 @@ def _of_reports(job: MadeJob, claims: Sequence[Claimed], told: Sequence[Told], *
 
 
 def _of_cancels(ledger: RecurringLedger, rules: Punctuality) -> _Found:
-    canceled = {job.id: job.finished_at for job in ledger.jobs if job.status == "CANCELED" and job.finished_at}
+    canceled = {job.id: job.ended_at for job in ledger.jobs if job.status == "CANCELED" and job.ended_at}
     for one in ledger.withdrawn:
         if one.accepted_at is None:
             continue

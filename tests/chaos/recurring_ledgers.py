@@ -48,7 +48,10 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class MadeJob:
-    """A job of a schedule. `others_alive`: how many unfinished jobs its schedule had when it was stored."""
+    """A job of a schedule. `others_alive`: how many unfinished jobs its schedule had when it was stored.
+
+    `ended_at`: when its ending was committed, which others can only know after that.
+    """
 
     id: str
     schedule_id: str
@@ -57,7 +60,7 @@ class MadeJob:
     made_at: float
     status: str
     started_at: float | None
-    finished_at: float | None
+    ended_at: float | None
     others_alive: int
     error_code: str = ""
     result_data: Any = None

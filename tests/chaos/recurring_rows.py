@@ -29,7 +29,10 @@ FROM agent_jobs_schedulefiring WHERE org_id = %s ORDER BY id
 _JOBS = """
 SELECT id::text, schedule_id::text, extract(epoch FROM fire_at)::float8 AS fire_at,
     extract(epoch FROM scheduled_at)::float8 AS due_at, extract(epoch FROM made.made_at)::float8 AS made_at, status,
-    extract(epoch FROM started_at)::float8 AS started_at, extract(epoch FROM finished_at)::float8 AS finished_at,
+    extract(epoch FROM started_at)::float8 AS started_at, (
+        SELECT extract(epoch FROM pg_xact_commit_timestamp(a.xmin))::float8 FROM agent_jobs_activity a
+        WHERE a.job_id = j.id AND a.moved_to = j.status AND a.life = j.retry_count
+            AND j.status IN ('COMPLETED', 'FAILED', 'CANCELED')) AS ended_at,
     made.others_alive, error_code, result_data
 FROM agent_jobs_job j JOIN chaos_made made ON made.job_id = j.id WHERE org_id = %s ORDER BY j.created_at
 """

@@ -108,8 +108,11 @@ class Rig:
         self.slack.__enter__()
         for name, server in (("postgres", self.postgres), ("redis", self.redis_server)):
             server.prepare()
-            if name == "postgres" and self._disk_megabytes:
-                self._move_to_small_disk()
+            if name == "postgres":
+                with (self.postgres.files / "postgresql.auto.conf").open("a") as settings:
+                    settings.write("track_commit_timestamp = on\n")  # for `recurring_rows`
+                if self._disk_megabytes:
+                    self._move_to_small_disk()
             self.supervisor.add(name, lambda name=name, server=server: server.spawn(self._log(name)))
         wait_for(self.postgres.is_ready, what="PostgreSQL answers")
         wait_for(self.redis_server.is_ready, what="Redis answers")

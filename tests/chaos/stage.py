@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -130,6 +131,7 @@ class Result:
     answers: Mapping[str, int]
     logs: Path | None
     recurring: RecurringReport | None = None
+    load: float = 0.0
 
     @property
     def is_clean(self) -> bool:
@@ -141,6 +143,7 @@ class Result:
         lines = [
             f"{self.experiment.name} {self.experiment.title}",
             f"seed {self.seed} · {self.seconds:g} s · quiet {quiet} · promises {self.experiment.promises}",
+            f"load of the machine {self.load:.1f} on {os.cpu_count()} cores",
             f"faults {_listed(self.faults)}",
             f"answers {_listed(self.answers)}",
             str(self.report),
@@ -281,6 +284,7 @@ def _judge(experiment: Experiment, scene: Scene, seed: int, quiet_after: float |
         answers=dict(scene.load.answers),
         logs=home,
         recurring=second,
+        load=max(os.getloadavg()),
     )
 
 

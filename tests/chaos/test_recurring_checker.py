@@ -47,7 +47,7 @@ class Past:
         """The job of this place was canceled by a DELETE, and its attempt with it."""
         job = self.ledger.jobs[place]
         tasks = tuple(replace(task, status="CANCELED") for task in job.tasks)
-        past = self.changed("jobs", place, status="CANCELED", finished_at=at - 0.05, tasks=tasks, result_data=None)
+        past = self.changed("jobs", place, status="CANCELED", ended_at=at - 0.05, tasks=tasks, result_data=None)
         return past.added("withdrawn", Withdrawn(job.id, (Try(at - 0.1, 0.1, 200),)))
 
 
@@ -63,7 +63,7 @@ def _job(kind: str, number: int, result: Any) -> MadeJob:
         made_at=at + 0.02,
         status="COMPLETED",
         started_at=at + 0.03,
-        finished_at=at + 1,
+        ended_at=at + 1,
         others_alive=0,
         result_data=result,
         tasks=(Attempted(f"t-{job_id}", 1, "COMPLETED", executor),),
@@ -146,7 +146,7 @@ PLANTED: dict[str, tuple[Fault, Callable[[Past], Past]]] = {
         lambda p: p.changed("timetables", 0, jitter_seconds=3).changed("jobs", 0, due_at=T0 + 4, started_at=T0 + 5),
     ),
     "started before it was due": (Fault.OUTSIDE_JITTER, lambda p: p.changed("jobs", 0, due_at=T0 + 0.5)),
-    "a job without an end": (Fault.UNFINISHED_JOB, lambda p: p.changed("jobs", 0, status="RUNNING", finished_at=None)),
+    "a job without an end": (Fault.UNFINISHED_JOB, lambda p: p.changed("jobs", 0, status="RUNNING", ended_at=None)),
     "a webhook that never arrived": (Fault.NOT_DELIVERED, lambda p: p.without("arrivals", 0)),
     "a webhook that was answered 500 only": (Fault.NOT_DELIVERED, lambda p: p.changed("arrivals", 0, status=500)),
     "a webhook completed by an attempt that failed": (
