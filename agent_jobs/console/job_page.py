@@ -12,7 +12,7 @@ from agent_jobs.api import job_json
 from agent_jobs.console import clock, conversation_items, job_lines, life_pieces, schema_form, timeline, visits
 from agent_jobs.console.templatetags.console import humanized
 from agent_jobs.console.visits import Visit
-from agent_jobs.reads import explanations, job_life, job_lists, queries
+from agent_jobs.reads import explanations, job_life, job_lists, queries, task_reports
 from agent_jobs.reads.job_life import JobLife, StepLine
 from agent_jobs.states import TERMINAL, JobStatus
 
@@ -89,6 +89,10 @@ def _tabs(life: JobLife, messages: int) -> list[JobTab]:
     first = [steps, conversation] if life.job["status"] == JobStatus.FAILED and life.steps else [conversation, steps]
     if not messages and not life.steps:
         first = first[::-1]
+    if life.claims:
+        attempts = JobTab("attempts", "Attempts", len(life.claims))
+        # Only agents have steps and say something; other runners have attempts.
+        first = [*first, attempts] if life.steps or messages else [attempts]
     rest = [JobTab("activities", "Activities", life.activities), JobTab("input", "Input and config")]
     if life.job["result"] is not None or life.job["result_data"] is not None:
         rest.append(JobTab("result", "Result"))
@@ -106,6 +110,8 @@ def _tab_content(visit: Visit, tab: str, life: JobLife, messages: Sequence[Mappi
             folded = _folded(life, chosen) if "all" not in visit.request.GET else []
             lives = [(number, [step for step in steps if step not in folded]) for number, steps in _lives(life)]
             return {"chosen": chosen, "asked": asked, "came": came, "lives": lives, "folded": folded}
+        case "attempts":
+            return _attempts(visit, life)
         case "activities":
             found = queries.activities(visit.org_id).filter(job_id=life.job["id"]).order_by("-number")
             return {
@@ -117,6 +123,19 @@ def _tab_content(visit: Visit, tab: str, life: JobLife, messages: Sequence[Mappi
             shown = job_json.of([queries.job(visit.org_id, life.job["id"])], is_detail=True)[0]
             return {"raw": json.dumps(shown, indent=2, ensure_ascii=False)}
     return {}
+
+
+def _attempts(visit: Visit, life: JobLife) -> dict[str, Any]:
+    """The attempts, the last first, and what the chosen one did: the last one unless the address names another."""
+    job_id = life.job["id"]
+    found = task_reports.tasks(visit.org_id, job_id).order_by("-number").values(*task_reports.COLUMNS)
+    attempts = list(found[: job_life.MOST_CLAIMS])
+    stated = visit.request.GET.get("attempt", "")
+    chosen = next((each for each in attempts if str(each["number"]) == stated), attempts[0] if attempts else None)
+    report = (task_reports.task(visit.org_id, job_id, chosen["id"])["report"] or {}) if chosen else {}
+    outputs = [(name, report[name]) for name in ("stdout", "stderr") if isinstance(report.get(name), str)]
+    rest = {name: value for name, value in report.items() if name not in ("stdout", "stderr")}
+    return {"attempts": attempts, "attempt": chosen, "outputs": outputs, "report": rest}
 
 
 def _lives(life: JobLife) -> list[tuple[int, list[StepLine]]]:

@@ -35,8 +35,17 @@ COLUMNS = (
         "wake_at",
     ),
     *("lease_until", "attempt", "failed_attempts", "crash_count", "retry_count", "thread", "inbox_count"),
-    *("follow_ups_sent", "follow_ups_total", "result", "result_data", "error_code", "error_message", "replay_of"),
-    *("prompt", "created_by__name", "created_by__public_id"),
+    *(
+        "follow_ups_sent",
+        "follow_ups_total",
+        "result",
+        "result_data",
+        "error_code",
+        "error_message",
+        "replay_of",
+        "schedule_id",
+    ),
+    *("schedule_id", "prompt", "created_by__name", "created_by__public_id"),
 )
 _LIFE = f"""
 SELECT
@@ -48,6 +57,7 @@ SELECT
     (SELECT count(*) FROM agent_jobs_job again WHERE again.org_id = job.org_id AND again.replay_of = job.id),
     (SELECT name FROM channels_integration_channel channel WHERE channel.org_id = job.org_id
         AND channel.platform = job.platform AND channel.code = job.channel_code),
+    (SELECT name FROM agent_jobs_schedule WHERE org_id = job.org_id AND id = job.schedule_id),
     (SELECT reserved_cost FROM agent_jobs_budget WHERE org_id = job.org_id AND scope = 3 AND key = job.id::text
         LIMIT 1),
     coalesce((SELECT json_agg(t ORDER BY t.number) FROM (
@@ -114,6 +124,7 @@ class JobLife:
     messages: int
     replays: int
     channel_name: str
+    schedule_name: str
     reserved: Decimal
     claims: Sequence[ClaimPiece]
     steps: Sequence[StepLine]
@@ -126,7 +137,9 @@ def of(org_id: str, job_id: UUID) -> JobLife:
         raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
     with connection.cursor() as cursor:
         cursor.execute(_LIFE, [job_id])
-        type_name, profile, activities, cost, messages, replays, channel, reserved, claims, steps = cursor.fetchone()
+        type_name, profile, activities, cost, messages, replays, channel, schedule, reserved, claims, steps = (
+            cursor.fetchone()
+        )
     return JobLife(
         job=row,
         type_name=type_name or "",
@@ -136,6 +149,7 @@ def of(org_id: str, job_id: UUID) -> JobLife:
         messages=messages,
         replays=replays,
         channel_name=channel or "",
+        schedule_name=schedule or "",
         reserved=reserved or Decimal(0),
         claims=[
             ClaimPiece(_time(one["created_at"]), _maybe(one["finished_at"]), one["status"], one["result"])

@@ -18,7 +18,7 @@ def test_every_status_has_a_page(admin, status):
     assert status.capitalize() in answer.content.decode()
 
 
-@pytest.mark.parametrize("tab", ["conversation", "steps", "activities", "input", "raw", "nothing"])
+@pytest.mark.parametrize("tab", ["conversation", "steps", "attempts", "activities", "input", "raw", "nothing"])
 def test_every_tab_has_an_address(admin, tab):
     job = rows.job(params={"name": "Ann"})
 
@@ -73,3 +73,22 @@ def test_a_page_takes_few_queries(admin, django_assert_max_num_queries):
 
     with django_assert_max_num_queries(12):
         admin.get(page(job))
+
+
+def test_the_last_attempt_is_shown_with_its_report(admin):
+    job = rows.job(JobStatus.FAILED, runner="command", error_code="exit_code")
+    for number, said in enumerate(("first try", "second <try>"), start=1):
+        job.tasks.create(
+            number=number,
+            lease_token=number,
+            status="FAILED",
+            result="exit_code: 3",
+            report={"exit_code": 3, "stdout": said},
+        )
+
+    html = admin.get(page(job)).content.decode()
+    first = admin.get(page(job), {"tab": "attempts", "attempt": "1"}).content.decode()
+
+    assert "second &lt;try&gt;" in html
+    assert "first try" not in html
+    assert "first try" in first

@@ -104,6 +104,12 @@ def since(context: Mapping[str, Any], at: datetime | None) -> str:
     return f"in {clock.rough(seconds)}" if seconds >= 0 else f"{clock.rough(-seconds)} ago"
 
 
+@register.simple_tag(takes_context=True)
+def took(context: Mapping[str, Any], began: datetime, ended: datetime | None) -> str:
+    """The time between two moments, or until now."""
+    return clock.length(((ended or context["visit"].now) - began).total_seconds())
+
+
 @register.filter
 def length_of(seconds: float | None) -> str:
     return "–" if seconds is None else clock.length(seconds)
