@@ -98,6 +98,7 @@ class JobSpec:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     unique: Uniqueness | None = None
     token_pk: int | None = None
+    user_pk: int | None = None
     replay_of: UUID | None = None
     work: Mapping[str, Any] = field(default_factory=dict)
     outcome_channel: Mapping[str, Any] = field(default_factory=dict)
@@ -213,6 +214,8 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "max_time_to_complete": _number(0, 525_600, above=True),
     # A job that is still WAITING after this time has FAILED (`expired`).
     "queue_ttl_minutes": _number(0, 525_600, above=True),
+    # What the client expects; nothing here reads it.
+    "estimated_duration_seconds": _whole(0, 10**9),
     "count_quiet_hours": _flag,
     "failure_cooldown_minutes": _number(0, MAX_DELAY_MINUTES),
     "ignore_cooldown": _flag,

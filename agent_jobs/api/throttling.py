@@ -68,6 +68,16 @@ class ByToken(BaseThrottle):
         return True
 
 
+class ByPerson(BaseThrottle):
+    """For views where people sign in (`request.auth.user_pk`). Raises TooManyRequests."""
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        login: Any = request.auth
+        if login is not None:
+            _take(request, Limit("token", f"user:{login.user_pk}", settings.RATE_TOKEN))
+        return True
+
+
 class ByAddress(BaseThrottle):
     """For pages that need no token and are costly to make."""
 

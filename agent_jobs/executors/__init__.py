@@ -7,6 +7,7 @@ Every function takes the organisation first; jobs of another one are NotFound.
 claiming         claims ready jobs for an executor, or begins a certain one
 attempts         one attempt of an executor: how to name it, and why it may no longer write
 reporting        heartbeats, results, failures and releases
+hand_moves       people that move jobs by hand
 known_executors  the executors that an organisation has, and what they hold
 
 A door without lease tokens asks `attempts.newest` for the newest attempt of (job, executor).

@@ -19,7 +19,7 @@ from agent_jobs.lifecycle import Claim, Settlement, executor_claims, running_cap
 from agent_jobs.models import Job, Task
 from agent_jobs.runners.base import Done, Failed
 from agent_jobs.specs import Actor
-from agent_jobs.states import TERMINAL, Event, TaskStatus
+from agent_jobs.states import TERMINAL, Event, JobStatus, TaskStatus
 from agent_jobs.turns import outcomes
 from infra import meters
 from infra.commands import cap_text
@@ -111,8 +111,8 @@ def complete(org_id: str, attempt: Attempt, report: AttemptReport, *, actor: Act
     stored = report.stored()
     result = readable(report.result) if report.result is not None else _default_result(stored)
     result_data = readable(report.result_data)
-    _require_size("result", result)
-    _require_size("result_data", result_data)
+    require_size("result", result)
+    require_size("result_data", result_data)
     return settle(org_id, attempt, Done(result, result_data, report=stored), actor=actor)
 
 
@@ -126,14 +126,19 @@ def fail(
     is_retryable: bool = True,
     actor: Actor,
 ) -> Job:
-    """End the attempt. The job's retry policy decides whether another one follows. Returns the job as it then is."""
+    """End the attempt. The job's retry policy decides whether another one follows; if none does, the job keeps the
+    report's `result_data`. Returns the job as it then is.
+    """
     said = readable(message)[:MAX_MESSAGE]
+    result_data = readable(report.result_data)
+    require_size("result_data", result_data)
     stored = report.stored(error_code=code, message=said)
-    return settle(org_id, attempt, Failed(code, said, is_retryable=is_retryable, report=stored), actor=actor)
+    outcome = Failed(code, said, is_retryable=is_retryable, report=stored)
+    return settle(org_id, attempt, outcome, actor=actor, result_data=result_data)
 
 
-def settle(org_id: str, attempt: Attempt, outcome: Done | Failed, *, actor: Actor) -> Job:
-    """Write the end of an attempt and what the job becomes, in one transaction.
+def settle(org_id: str, attempt: Attempt, outcome: Done | Failed, *, actor: Actor, result_data: Any = None) -> Job:
+    """Write the end of an attempt and what the job becomes, in one transaction. `result_data` is that of a failed job.
 
     Raises NotFound, and Conflict if the attempt is over: `lease_lost`, `already_reported`, `job_canceled`, `job_ended`.
     """
@@ -142,6 +147,8 @@ def settle(org_id: str, attempt: Attempt, outcome: Done | Failed, *, actor: Acto
         claim, now = _claim_of(job, task), _now(job)
         seconds_left = (job.deadline_at - now).total_seconds() if job.deadline_at else 0.0
         settlement = outcomes.settlement(claim, outcome, seconds_left=seconds_left, rng=_CHANCE)
+        if settlement.status == JobStatus.FAILED:
+            settlement = replace(settlement, result_data=result_data)
         lifecycle.settle_and_claim([_signed(settlement, actor)])
         is_done = isinstance(outcome, Done)
         known_executors.note_seen(org_id, attempt.executor_id, done=int(is_done), failed=int(not is_done))
@@ -179,15 +186,16 @@ def readable(value: Any) -> Any:
     return value
 
 
-def _default_result(stored: Mapping[str, Any]) -> str:
-    said = cap_text(stored["stdout"].strip(), _MAX_DEFAULT_RESULT_BYTES).text
-    return said or ("done" if stored["exit_code"] is None else f"exit code {stored['exit_code']}")
-
-
-def _require_size(field: str, value: Any) -> None:
+def require_size(field: str, value: Any) -> None:
+    """Raises Invalid if the value, as JSON, has more than MAX_RESULT_BYTES."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text.encode()) > MAX_RESULT_BYTES:
         raise Invalid(FieldError(field, "too_long", f"may have at most {MAX_RESULT_BYTES:,} bytes"))
+
+
+def _default_result(stored: Mapping[str, Any]) -> str:
+    said = cap_text(stored["stdout"].strip(), _MAX_DEFAULT_RESULT_BYTES).text
+    return said or ("done" if stored["exit_code"] is None else f"exit code {stored['exit_code']}")
 
 
 def _counted(code: str) -> str:

@@ -247,6 +247,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
         is_new_channel=spec.channel is not None and batch.is_new_channel(spec.channel),
         ignore_cooldown=bool(config.get("ignore_cooldown", False)),
         created_by_id=spec.token_pk,
+        created_by_user=spec.user_pk,
         replay_of=spec.replay_of,
         trace=tracing.current(),
         created_at=now,

@@ -53,6 +53,8 @@ class Job(models.Model):
     is_new_channel = models.BooleanField(default=False)
     ignore_cooldown = models.BooleanField(default=False)
     created_by = models.ForeignKey(AppToken, null=True, on_delete=models.SET_NULL, db_index=False)
+    # The user who made it, at a door where people sign in; perhaps deleted by now.
+    created_by_user = models.IntegerField(null=True, blank=True)
     replay_of = models.UUIDField(null=True, blank=True)  # a job of the same organisation, perhaps pruned by now
 
     # The due time.

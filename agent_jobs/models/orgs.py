@@ -14,10 +14,20 @@ LEAST_MONEY = Decimal("0.000001")
 ORG_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z"
 
 
+class NextOrgNumber(models.Func):
+    """The next number of an organisation, from a sequence of their own."""
+
+    template = "nextval('agent_jobs_org_number'::regclass)"
+    output_field = models.IntegerField()
+
+
 class Org(models.Model):
-    """A tenant. Its id is the string that clients send as `org_id`."""
+    """A tenant. Its id is the string that clients send as `org_id`; `number` stands for it where a foreign API wants
+    a number.
+    """
 
     id = models.CharField(primary_key=True, max_length=64, validators=[RegexValidator(ORG_ID_PATTERN)])
+    number = models.IntegerField(unique=True, editable=False, db_default=NextOrgNumber())
     name = models.CharField(max_length=200)
     # How many turns the organisation gets in each round of claims (lifecycle).
     weight = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1)])

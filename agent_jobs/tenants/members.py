@@ -14,12 +14,13 @@ class MemberOf:
     org_id: str
     org_name: str
     role: str
+    org_number: int
 
 
 def of_user(user_pk: int) -> Sequence[MemberOf]:
     """The open organisations of an active user, by name."""
     found = models.Membership.objects.filter(user_id=user_pk, user__is_active=True, org__closed_at__isnull=True)
-    rows = found.order_by("org__name", "org_id").values_list("org_id", "org__name", "role")
+    rows = found.order_by("org__name", "org_id").values_list("org_id", "org__name", "role", "org__number")
     return [MemberOf(*row) for row in rows]
 
 

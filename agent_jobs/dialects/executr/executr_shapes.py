@@ -24,13 +24,18 @@ class _Variables(serializers.JSONField):
     pass
 
 
+@extend_schema_field({"type": "string", "description": ", ".join(PRIORITIES)})
+class _ExecutrPriority(serializers.ChoiceField):
+    pass
+
+
 class ExecutrSubmitRequest(serializers.Serializer[Any]):
     type = Text(max_length=external.MAX_TYPE, help_text="No blanks.")
     binary_url = Text(max_length=external.MAX_URL)
     binary_sha256 = Text(max_length=64, help_text="64 hexadecimal digits.")
     arguments = _Arguments(required=False, allow_null=True)
     env_variables = _Variables(required=False, allow_null=True)
-    priority = serializers.ChoiceField(list(PRIORITIES))
+    priority = _ExecutrPriority(list(PRIORITIES))
     max_retries = Whole(
         min_value=0, max_value=99, required=False, allow_null=True, help_text="Further attempts. Not in the original."
     )

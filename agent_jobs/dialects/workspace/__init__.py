@@ -1,0 +1,36 @@
+"""Workspace: people sign in, make jobs in a workspace, and move them by PATCH. Mounted at the root.
+
+A workspace is an organisation, named by its number. Its list shows every job of the organisation. A job made here has
+the external runner; nothing performs it unless an executor claims it.
+
+base    how bodies and queries are read
+words   the tables of statuses and priorities, and the translation of requests, rows and errors
+shapes  the requests and responses
+logins  credentials: `/auth/login`, `/auth/refresh` and their tokens
+views   the nine operations on jobs
+"""
+
+from agent_jobs.dialects.base import Dialect
+from agent_jobs.dialects.workspace import workspace_logins as logins
+from agent_jobs.dialects.workspace import workspace_views as views
+from agent_jobs.dialects.workspace import workspace_words as words
+
+_JOBS = "workspace/<str:workspace_id>/jobs"
+_JOB = f"{_JOBS}/<str:job_id>"
+DIALECT = Dialect(
+    name="workspace",
+    mount="",
+    routes=(
+        ("auth/login", logins.WorkspaceLogin),
+        ("auth/refresh", logins.WorkspaceRefresh),
+        (_JOBS, views.WorkspaceJobs),
+        (_JOB, views.WorkspaceJob),
+        (f"{_JOB}/status", views.WorkspaceJobStatus),
+        (f"{_JOB}/result", views.WorkspaceJobResult),
+        (f"{_JOB}/cancel", views.WorkspaceCancel),
+        (f"{_JOB}/retry", views.WorkspaceRetry),
+        ("jobs", views.WorkspaceAllJobs),
+    ),
+    envelope=words.envelope,
+    areas=("auth", "workspace", "jobs"),
+)

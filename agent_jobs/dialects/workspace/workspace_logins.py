@@ -1,0 +1,118 @@
+"""Credentials of Workspace: name and password for two tokens, and the access token with each request.
+
+Wrong passwords are limited as at the console: by name and address (django-axes), and by address alone.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from axes.handlers.proxy import AxesProxyHandler
+from django.conf import settings
+from django.contrib.auth import authenticate
+from django.utils import timezone
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.response import Response
+from structlog.contextvars import bind_contextvars
+
+from agent_jobs.api import throttling
+from agent_jobs.dialects.base import DialectResource, documented
+from agent_jobs.dialects.workspace import workspace_shapes as shapes
+from agent_jobs.dialects.workspace.workspace_base import fields_of
+from agent_jobs.specs import Actor
+from agent_jobs.tenants import logins
+
+_WRONG = {"detail": "Invalid credentials"}
+_DISABLED = {"detail": "The user is disabled"}
+_LOCKED = {"detail": "Too many wrong tries; try again later"}
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+class PersonAuthentication(BaseAuthentication):
+    """Sets `request.auth` to a Login and `request.user` to an Actor. Anything but a valid access token gets a 401."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any]:
+        scheme, _, token = (request.META.get("HTTP_AUTHORIZATION") or "").partition(" ")
+        login = logins.login_of(token.strip()) if scheme.lower() == "bearer" else None
+        if login is None:
+            throttling.check_address(request, "")
+            throttling.failed(request)
+            raise AuthenticationFailed
+        bind_contextvars(user=login.user_pk)
+        return Actor("user", login.username, getattr(request, "request_id", "")), login
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class IsSignedIn(BasePermission):
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return request.auth is not None
+
+
+class PersonScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = PersonAuthentication
+    name = "workspaceLogin"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "From `/auth/login`."}
+
+
+class _OpenResource(DialectResource):
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+
+
+def _tokens(user: Any, refresh_token: str, now: datetime) -> Response:
+    pair = {"access_token": logins.issue(user, logins.ACCESS, now=now), "refresh_token": refresh_token}
+    return Response({**pair, "token_type": "bearer"}, headers={"Cache-Control": "no-store"})
+
+
+class WorkspaceLogin(_OpenResource):
+    @documented(
+        "Workspace",
+        "workspace_login",
+        "Sign in",
+        answers={200: shapes.WorkspaceTokens},
+        error=shapes.WorkspaceError,
+        refused=(400, 401, 403, 415, 422, 429, 503),
+        request=shapes.WorkspaceCredentials,
+    )
+    def post(self, request: Request) -> Response:
+        stated = fields_of(self, shapes.WorkspaceCredentials)
+        asked = request._request
+        if not AxesProxyHandler.is_allowed(asked, {"username": stated["username"]}):
+            wait = int(settings.AXES_COOLOFF_TIME.total_seconds())
+            return Response(_LOCKED, status=429, headers={"Retry-After": str(wait)})
+        user = authenticate(asked, **stated)
+        asked.axes_locked_out = False  # type: ignore[attr-defined]  # else a page of the console replaces this answer
+        if user is None:
+            if logins.is_disabled(**stated):
+                return Response(_DISABLED, status=403)
+            return Response(_WRONG, status=401, headers=_CHALLENGE)
+        now = timezone.now()
+        return _tokens(user, logins.issue(user, logins.REFRESH, now=now), now)
+
+
+class WorkspaceRefresh(_OpenResource):
+    @documented(
+        "Workspace",
+        "workspace_refresh",
+        "Get a new access token",
+        answers={200: shapes.WorkspaceTokens},
+        error=shapes.WorkspaceError,
+        refused=(400, 401, 415, 422, 429, 503),
+        request=shapes.WorkspaceRefreshRequest,
+    )
+    def post(self, request: Request) -> Response:
+        token = fields_of(self, shapes.WorkspaceRefreshRequest)["refresh_token"]
+        user = logins.user_of(token, logins.REFRESH)
+        if user is None:
+            throttling.check_address(request, "")
+            throttling.failed(request)
+            return Response({"detail": "Invalid refresh token"}, status=401, headers=_CHALLENGE)
+        return _tokens(user, token, timezone.now())

@@ -1,0 +1,236 @@
+"""The operations of Workspace on jobs. A member of the organisation may read, an admin may change."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.db.models import QuerySet
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs import jobs
+from agent_jobs.api import parsing, throttling
+from agent_jobs.catalog import entries
+from agent_jobs.dialects.base import DialectResource, documented, instant_or_none, read_id
+from agent_jobs.dialects.workspace import workspace_shapes as shapes
+from agent_jobs.dialects.workspace import workspace_words as words
+from agent_jobs.dialects.workspace.workspace_base import fields_of, query_of
+from agent_jobs.dialects.workspace.workspace_logins import IsSignedIn, PersonAuthentication
+from agent_jobs.errors import Conflict, FieldError, Forbidden, IllegalMove, Invalid, NotFound
+from agent_jobs.executors import hand_moves, reporting
+from agent_jobs.reads import job_lists, numbered_pages
+from agent_jobs.reads.queries import Row
+from agent_jobs.tenants import members
+from agent_jobs.tenants.logins import Login
+from agent_jobs.tenants.members import MemberOf
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_SORTS = ("created_at", "updated_at", "priority", "status")
+_DIGITS = 9
+# Of the list without a workspace (RFC 9745, RFC 8594).
+_DEPRECATED_AT, _SUNSET_AT = datetime(2026, 11, 1, tzinfo=UTC), datetime(2027, 11, 1, tzinfo=UTC)
+
+
+def _repeated(param: parsing.Param) -> parsing.Param:
+    return replace(param, may_repeat=True)
+
+
+LIST_QUERY = {
+    "status": _repeated(parsing.one_of(*words.STATUSES, *words.SYNONYMS, about="May be repeated: any of them.")),
+    "job_type": _repeated(parsing.text(128, about="May be repeated: any of them.")),
+    "priority": _repeated(parsing.one_of(*words.PRIORITIES, about="May be repeated: any of them.")),
+    "sort": parsing.one_of(*_SORTS, default="created_at"),
+    "order": parsing.one_of("asc", "desc", default="desc"),
+    "page": parsing.whole(1, 10**9, default=1),
+    "limit": parsing.whole(1, 100, default=50),
+}
+LEGACY_QUERY = {**LIST_QUERY, "workspace_id": parsing.whole(0, 10**9)}
+
+
+def _operation(name: str, summary: str, **options: Any) -> Callable[[_F], _F]:
+    refused = (400, 401, 403, 404, 422, 429, 503)
+    return documented(
+        "Workspace", f"workspace_{name}", summary, error=shapes.WorkspaceError, refused=refused, **options
+    )
+
+
+class _WorkspaceResource(DialectResource):
+    authentication_classes = (PersonAuthentication,)
+    permission_classes = (IsSignedIn,)
+    throttle_classes = (throttling.ByPerson,)
+
+    @property
+    def login(self) -> Login:
+        login: Login = self.request.auth  # type: ignore[assignment]
+        return login
+
+    def membership(self, text: str) -> MemberOf | None:
+        """The caller's membership in the workspace of the path. Raises Invalid if its id is no number."""
+        if not (text.isascii() and text.isdigit()):
+            raise Invalid(FieldError("workspace_id", "invalid", "must be a whole number"))
+        number = int(text) if len(text) <= _DIGITS else -1
+        return next((one for one in self.login.memberships if one.org_number == number), None)
+
+    def workspace(self, text: str) -> MemberOf:
+        """Raises Forbidden for every other workspace, whether it exists or not."""
+        found = self.membership(text)
+        if found is None:
+            raise Forbidden("No access to this workspace", denied=self._denied("workspace", text))
+        return found
+
+    def place(self, workspace_id: str, job_id: str, *, writes: bool = False) -> tuple[str, UUID]:
+        """The organisation and the job of the path. Raises NotFound, and Forbidden if the caller may only read."""
+        member, found = self.membership(workspace_id), read_id(job_id)
+        if member is None or found is None or not numbered_pages.of_orgs([member.org_id]).filter(pk=found).exists():
+            raise NotFound("Job not found in specified workspace", denied=self._denied("job", job_id))
+        if writes:
+            self.require_admin(member)
+        return member.org_id, found
+
+    def require_admin(self, member: MemberOf) -> None:
+        if member.role != members.ADMIN:
+            raise Forbidden("Members of this workspace may only read its jobs")
+
+    def _denied(self, kind: str, text: str) -> tuple[str, str] | None:
+        """For the audit of the caller's first organisation."""
+        return (kind, text[:64]) if self.login.org_id else None
+
+    def row(self, org_id: str, job_id: UUID) -> Row:
+        row = numbered_pages.row(numbered_pages.of_orgs([org_id]), job_id)
+        if row is None:
+            raise NotFound("Job not found in specified workspace")
+        return row
+
+    def shown(self, org_id: str, job_id: UUID) -> dict[str, Any]:
+        return _shown([self.row(org_id, job_id)])[0]
+
+    def page_of(self, rows: QuerySet[Any], asked: dict[str, Any]) -> Response:
+        if asked["status"]:
+            rows = rows.filter(words.of_statuses(asked["status"]))
+        if asked["job_type"]:
+            rows = rows.filter(words.of_job_types(asked["job_type"]))
+        if asked["priority"]:
+            rows = rows.filter(words.of_priorities(asked["priority"]))
+        total, page, limit = rows.count(), asked["page"], asked["limit"]
+        ordering = words.ordering(asked["sort"], is_descending=asked["order"] == "desc")
+        pagination = {"page": page, "limit": limit, "total": total, "total_pages": -(-total // limit)}
+        return Response(
+            {"data": _shown(numbered_pages.rows(rows, ordering, page=page, limit=limit)), "pagination": pagination}
+        )
+
+
+def _shown(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    canceled: dict[str, list[UUID]] = {}
+    for row in rows:
+        if words.status_of(row) == "cancelled":
+            canceled.setdefault(row["org_id"], []).append(row["id"])
+    extras = {
+        job_id: extra for org_id, ids in canceled.items() for job_id, extra in job_lists.more(org_id, ids).items()
+    }
+    return [words.job(row, extras[row["id"]].cancel_note if row["id"] in extras else None) for row in rows]
+
+
+class WorkspaceJobs(_WorkspaceResource):
+    @_operation("list_jobs", "List the jobs of a workspace", answers={200: shapes.WorkspacePage}, query=LIST_QUERY)
+    def get(self, request: Request, workspace_id: str) -> Response:
+        member = self.workspace(workspace_id)
+        return self.page_of(numbered_pages.of_orgs([member.org_id]), query_of(self, LIST_QUERY))
+
+    @_operation(
+        "create_job",
+        "Create a job in a workspace",
+        answers={201: shapes.WorkspaceJobShape},
+        request=shapes.WorkspaceCreateRequest,
+    )
+    def post(self, request: Request, workspace_id: str) -> Response:
+        member = self.workspace(workspace_id)
+        self.require_admin(member)
+        fields = fields_of(self, shapes.WorkspaceCreateRequest)
+        if fields["workspace_id"] != member.org_number:
+            raise Invalid(FieldError("workspace_id", "invalid", "must be the workspace of the path"))
+        values = {"name": "Workspace", "runner": "external", "description": "Jobs that came in through Workspace."}
+        entries.ensure(entries.JOB_TYPES, member.org_id, words.JOB_TYPE, values, actor=self.actor)
+        made = jobs.create(member.org_id, words.spec(fields, user_pk=self.login.user_pk), actor=self.actor)
+        return Response(self.shown(member.org_id, made.pk), status=201)
+
+
+class WorkspaceJob(_WorkspaceResource):
+    # A result may have 1 MiB; more is refused below.
+    max_body_bytes = reporting.MAX_RESULT_BYTES + 64 * 1024
+
+    @_operation("get_job", "Get a job", answers={200: shapes.WorkspaceJobShape})
+    def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
+        return Response(self.shown(*self.place(workspace_id, job_id)))
+
+    @_operation(
+        "update_job",
+        "Change the status, progress or result of a job",
+        answers={200: shapes.WorkspaceJobShape},
+        request=shapes.WorkspaceChangeRequest,
+    )
+    def patch(self, request: Request, workspace_id: str, job_id: str) -> Response:
+        org_id, found = self.place(workspace_id, job_id, writes=True)
+        asked = words.change(fields_of(self, shapes.WorkspaceChangeRequest))
+        try:
+            hand_moves.change(org_id, found, asked, actor=self.actor)
+        except Invalid as error:
+            if any(problem.code == "too_long" for problem in error.errors):
+                raise parsing.BodyTooLarge(reporting.MAX_RESULT_BYTES) from None
+            raise
+        return Response(self.shown(org_id, found))
+
+
+class WorkspaceJobStatus(_WorkspaceResource):
+    @_operation("get_status", "Get the status and progress of a job", answers={200: shapes.WorkspaceProgress})
+    def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
+        return Response(words.progress_of(self.row(*self.place(workspace_id, job_id))))
+
+
+class WorkspaceJobResult(_WorkspaceResource):
+    @_operation("get_result", "Get the result of a job", answers={200: shapes.WorkspaceResult})
+    def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
+        row = self.row(*self.place(workspace_id, job_id))
+        (shown,) = _shown([row])
+        told = {key: shown[key] for key in ("job_id", "result", "status")}
+        return Response({**told, "completed_at": instant_or_none(row["finished_at"])})
+
+
+class WorkspaceCancel(_WorkspaceResource):
+    @_operation("cancel_job", "Cancel a pending or running job", answers={200: shapes.WorkspaceJobShape})
+    def post(self, request: Request, workspace_id: str, job_id: str) -> Response:
+        org_id, found = self.place(workspace_id, job_id, writes=True)
+        jobs.cancel(org_id, found, actor=self.actor, reason=words.CANCELED)
+        return Response(self.shown(org_id, found))
+
+
+class WorkspaceRetry(_WorkspaceResource):
+    @_operation("retry_job", "Retry a failed or cancelled job", answers={200: shapes.WorkspaceJobShape})
+    def post(self, request: Request, workspace_id: str, job_id: str) -> Response:
+        org_id, found = self.place(workspace_id, job_id, writes=True)
+        row = self.row(org_id, found)
+        if words.status_of(row) not in ("failed", "cancelled"):
+            raise IllegalMove(f"Only failed or cancelled jobs can be retried; this one is {words.status_of(row)}")
+        if row["retry_count"] >= words.MAX_RETRIES:
+            raise Conflict(f"The job has been retried {words.MAX_RETRIES} times, the most")
+        jobs.retry(org_id, found, actor=self.actor, reason=words.RETRIED)
+        return Response(self.shown(org_id, found))
+
+
+class WorkspaceAllJobs(_WorkspaceResource):
+    """The deprecated list, over all workspaces of the caller."""
+
+    @_operation(
+        "list_all_jobs", "List the caller's jobs (deprecated)", answers={200: shapes.WorkspacePage}, query=LEGACY_QUERY
+    )
+    def get(self, request: Request) -> Response:
+        asked = query_of(self, LEGACY_QUERY)
+        number = asked.pop("workspace_id")
+        ours = self.login.memberships if number is None else [self.workspace(str(number))]
+        response = self.page_of(numbered_pages.of_orgs([one.org_id for one in ours]), asked)
+        response["Deprecation"] = f"@{int(_DEPRECATED_AT.timestamp())}"
+        response["Sunset"] = format_datetime(_SUNSET_AT, usegmt=True)
+        response["Link"] = '</workspace/{workspace_id}/jobs>; rel="successor-version"'
+        return response

@@ -1,0 +1,191 @@
+"""Workspace's words: statuses, priorities, job types, and how requests, rows and errors become each other's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db.models import Q
+
+from agent_jobs.api.errors import RefusedRequest
+from agent_jobs.dialects.base import instant, instant_or_none, renamed
+from agent_jobs.executors.hand_moves import HandChange
+from agent_jobs.reads import external_jobs, numbered_pages
+from agent_jobs.reads.queries import Row
+from agent_jobs.runners import external
+from agent_jobs.specs import PRIORITY_WORDS, JobSpec, metadata_errors, priorities_named, priority_name
+from agent_jobs.states import JobStatus
+
+# A job of executors that nobody holds is pending here, also if it is RUNNING at home until its next attempt.
+_HELD = Q(status=JobStatus.RUNNING) & ~Q(runner=external.NAME, lease_until__isnull=True)
+STATUSES: Mapping[str, Q] = {
+    "pending": Q(status__in=(JobStatus.SCHEDULED, JobStatus.WAITING))
+    | Q(status=JobStatus.RUNNING, runner=external.NAME, lease_until__isnull=True),
+    "running": _HELD,
+    "success": Q(status=JobStatus.COMPLETED),
+    "failed": Q(status=JobStatus.FAILED),
+    "cancelled": Q(status=JobStatus.CANCELED),
+}
+# The document's examples say `completed`, its tables `success`: both are understood, `success` is sent.
+SYNONYMS = {"completed": "success"}
+_ENDED = {JobStatus.COMPLETED: "success", JobStatus.FAILED: "failed", JobStatus.CANCELED: "cancelled"}
+MOVES = {
+    "pending": JobStatus.WAITING,
+    "running": JobStatus.RUNNING,
+    "success": JobStatus.COMPLETED,
+    "failed": JobStatus.FAILED,
+    "cancelled": JobStatus.CANCELED,
+}
+PRIORITIES = ("low", "normal", "high", "urgent")
+JOB_TYPE = "workspace"
+MAX_RETRIES = 3
+CANCELED = "Cancelled via API"
+RETRIED = "Retried via API"
+FAILED = "Failed via API"
+# These jobs wait for people, so they may take long.
+_MINUTES_TO_COMPLETE = 30 * 24 * 60
+_FIELDS = {"work.type": "job_type", "config.estimated_duration_seconds": "estimated_duration", "params": "metadata"}
+_NOT_SIGNED_IN = "Not authenticated"
+
+
+def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
+    """`{"detail": text}`; a 422 for wrong values also lists them, as FastAPI does."""
+    if refused.status == 401:
+        return 401, {"detail": _NOT_SIGNED_IN}
+    if refused.code == "invalid_json" or (refused.status == 400 and not refused.errors):
+        return 400, {"detail": refused.message}
+    if refused.status == 400:
+        problems = renamed(refused.errors, _FIELDS)
+        told = [{"loc": one.field.split("."), "msg": one.message, "type": one.code} for one in problems]
+        return 422, {"detail": "; ".join(f"{one.field}: {one.message}" for one in problems), "errors": told}
+    return 400 if refused.status == 409 else refused.status, {"detail": refused.message}
+
+
+# --- Requests --------------------------------------------------------------------------------------------------
+def spec(fields: Mapping[str, Any], *, user_pk: int) -> JobSpec:
+    """The job that a create asks for. Its metadata are its params; flat values can be searched too."""
+    metadata = fields.get("metadata") or {}
+    flat = {key: value for key, value in metadata.items() if not metadata_errors({key: value})}
+    config: dict[str, Any] = {"max_time_to_complete": _MINUTES_TO_COMPLETE}
+    if fields.get("estimated_duration") is not None:
+        config["estimated_duration_seconds"] = fields["estimated_duration"]
+    return JobSpec(
+        job_type_id=JOB_TYPE,
+        work={"type": fields["job_type"]},
+        config=config,
+        params=metadata,
+        metadata={} if metadata_errors(flat) else flat,
+        priority=PRIORITY_WORDS[fields.get("priority", "normal")],
+        scheduled_at=fields.get("scheduled_at"),
+        user_pk=user_pk,
+    )
+
+
+def change(fields: Mapping[str, Any]) -> HandChange:
+    """What a PATCH asks for. Progress within `result` wins over the fields beside it."""
+    result, status = fields.get("result"), fields.get("status")
+    percent, message = fields.get("progress_percent"), fields.get("progress_message")
+    if result is not None:
+        result = dict(result)
+        within, said = result.get("progress_percent"), result.get("progress_message")
+        if isinstance(within, int) and not isinstance(within, bool) and 0 <= within <= 100:
+            percent = result.pop("progress_percent")
+        if isinstance(said, str):
+            message = result.pop("progress_message")
+    word = SYNONYMS.get(status, status) if status else None
+    note = CANCELED if word == "cancelled" else FAILED
+    return HandChange(MOVES[word] if word else None, percent, message, result, note)
+
+
+def of_statuses(words: Sequence[str]) -> Q:
+    found = Q(pk__in=())
+    for word in words:
+        found |= STATUSES[SYNONYMS.get(word, word)]
+    return found
+
+
+def of_priorities(words: Sequence[str]) -> Q:
+    return Q(priority__in=[number for word in words for number in priorities_named(word)])
+
+
+def of_job_types(types: Sequence[str]) -> Q:
+    """Jobs of executors by the type that their work states, others by their job type."""
+    found = Q(job_type_key__in=types) & ~Q(runner=external.NAME)
+    for word in types:
+        for binary in ("", external.WITH_BINARY):
+            exact = f"{binary}{external.SEPARATOR}{word}"
+            found |= Q(placement=exact) | Q(placement__startswith=f"{exact}{external.SEPARATOR}")
+    return found
+
+
+def ordering(sort: str, *, is_descending: bool) -> list[Any]:
+    """Statuses are ordered as this door spells them, priorities by their meaning."""
+    by = numbered_pages.status_word(_ENDED, running=_HELD) if sort == "status" else numbered_pages.column(sort)
+    last = "-id" if is_descending else "id"
+    return [by.desc() if is_descending else by.asc(), last]
+
+
+# --- Answers ---------------------------------------------------------------------------------------------------
+def status_of(row: Row) -> str:
+    status = JobStatus(row["status"])
+    if status in _ENDED:
+        return _ENDED[status]
+    is_held = row["lease_until"] is not None or row["runner"] != external.NAME
+    return "running" if status == JobStatus.RUNNING and is_held else "pending"
+
+
+def job(row: Row, cancel_note: str | None = None) -> dict[str, Any]:
+    """A job. `cancel_note` is the text of the activity of its cancel."""
+    started, ended = row["started_at"], row["finished_at"]
+    requested = row["requested_at"] if not row["retry_count"] else None
+    is_external = row["runner"] == external.NAME
+    return {
+        "job_id": str(row["id"]),
+        "job_type": external_jobs.type_of(row["placement"]) if is_external else row["job_type_key"],
+        "status": status_of(row),
+        "priority": priority_name(row["priority"]),
+        "workspace_id": row["org__number"],
+        "created_by": row["created_by_user"],
+        "result": result(row, cancel_note),
+        "estimated_duration": row["config"].get("estimated_duration_seconds"),
+        "actual_duration": max(0, int((ended - started).total_seconds())) if started and ended else None,
+        "retry_count": row["retry_count"],
+        "max_retries": MAX_RETRIES,
+        "created_at": instant(row["created_at"]),
+        "updated_at": instant(row["updated_at"]),
+        "started_at": instant_or_none(started),
+        "completed_at": instant_or_none(ended),
+        "scheduled_at": instant_or_none(requested),
+    }
+
+
+def result(row: Row, cancel_note: str | None = None) -> dict[str, Any] | None:
+    """What the document shows as the result: progress while the job goes on, and why it was cancelled or retried."""
+    status = status_of(row)
+    found = row["result_data"] if isinstance(row["result_data"], dict) else {}
+    if row.get("result_bytes") and row["result_data"] is None:
+        found = {"omitted_bytes": row["result_bytes"]}
+    elif row["result_data"] is not None and not found and row["result_data"] != {}:
+        found = {"value": row["result_data"]}
+    match status:
+        case "cancelled":
+            return {"cancelled_reason": (cancel_note or "").partition(": ")[2] or CANCELED, **found}
+        case "pending" | "running":
+            said = {"progress_percent": row["progress_percent"], "progress_message": row["progress_message"] or None}
+            progress = {key: value for key, value in said.items() if value is not None}
+            if status == "pending" and row["retry_count"] and not (progress or found):
+                return {"retry_reason": RETRIED, "previous_attempts": row["attempt"]}
+            return {**progress, **found} or None
+        case "failed":
+            return found or ({"error": row["error_message"]} if row["error_message"] else None)
+    if not found and row["result_data"] is None and row["runner"] != external.NAME and row["result"]:
+        return {"result": row["result"]}
+    return found or row["result_data"]
+
+
+def progress_of(row: Row) -> dict[str, Any]:
+    return {
+        "job_id": str(row["id"]),
+        "status": status_of(row),
+        "progress_percent": row["progress_percent"],
+        "progress_message": row["progress_message"] or None,
+        "updated_at": instant(row["updated_at"]),
+    }

@@ -1,0 +1,56 @@
+"""Numbered pages of jobs, for doors whose lists have pages 1, 2, 3 and an exact total."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db.models import Case, F, Func, IntegerField, Q, QuerySet, TextField, Value, When
+from django.db.models.functions import Cast
+
+from agent_jobs.models import Job
+from agent_jobs.states import JobStatus
+
+Row = Mapping[str, Any]
+COLUMNS = (
+    *("id", "org_id", "org__number", "status", "runner", "job_type_key", "placement", "priority", "created_by_user"),
+    *("config", "progress_percent", "progress_message", "retry_count", "attempt", "requested_at", "created_at"),
+    *("updated_at", "started_at", "finished_at", "lease_until", "result", "error_message"),
+)
+# A page of 100 then has at most 3 MiB of results.
+_MOST_RESULT_BYTES = 32 * 1024
+
+
+def rows(jobs: QuerySet[Job], ordering: Sequence[Any], *, page: int, limit: int) -> list[Row]:
+    """One page with COLUMNS, `result_data` and `result_bytes`. Large results are left out: their `result_data` is None.
+
+    `page` is counted from 1. The ordering must end with a unique column.
+    """
+    ids = list(jobs.order_by(*ordering).values_list("pk", flat=True)[(page - 1) * limit : page * limit])
+    few = Case(When(result_bytes__lte=_MOST_RESULT_BYTES, then=F("result_data")), default=None)
+    shortened = Job.objects.filter(pk__in=ids).annotate(result_bytes=_bytes("result_data"), few_result=few)
+    found = {row["id"]: row for row in shortened.values(*COLUMNS, "result_bytes", "few_result")}
+    return [{**found[job_id], "result_data": found[job_id]["few_result"]} for job_id in ids if job_id in found]
+
+
+def row(jobs: QuerySet[Job], job_id: Any) -> Row | None:
+    """One of these jobs with its whole result."""
+    found: Row | None = jobs.filter(pk=job_id).values(*COLUMNS, "result_data").first()
+    return found
+
+
+def of_orgs(org_ids: Sequence[str]) -> QuerySet[Job]:
+    """All jobs of these organisations, whatever their runner."""
+    return Job.objects.filter(org_id__in=list(org_ids))
+
+
+def column(name: str) -> F:
+    return F(name)
+
+
+def status_word(ended: Mapping[JobStatus, str], *, running: Q) -> Case:
+    """An expression for the word of a door for each status; for those that have not ended: running or pending."""
+    whens = [When(status=status, then=Value(word)) for status, word in ended.items()]
+    return Case(*whens, When(running, then=Value("running")), default=Value("pending"), output_field=TextField())
+
+
+def _bytes(column: str) -> Func:
+    return Func(Cast(column, TextField()), function="octet_length", output_field=IntegerField())
