@@ -4,6 +4,7 @@
 """
 
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 
@@ -11,7 +12,7 @@ from agent_jobs.audit import audit_log
 from agent_jobs.models import Job, JobType, ModelKey, Schedule, ScheduleVersion, ToolSecret, WebhookEndpoint
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import row_limits, stored_bytes
-from channels_integration import directory, rotation, transcript, web_messages
+from channels_integration import directory, overviews, rotation, transcript, web_messages
 from channels_integration.models import Channel, Installation, WebMessage
 
 # Every table that stores secrets: those of the channels and of the core.
@@ -110,6 +111,16 @@ def say(
             after={"message_id": str(message.pk), "author": author, "job_id": owner_key},
         )
     return message
+
+
+def send_again(org_id: str, message_id: UUID, *, actor: Actor) -> UUID:
+    """`overviews.send_again`, with an audit entry."""
+    with transaction.atomic():
+        again = overviews.send_again(org_id, message_id)
+        audit_log.record(
+            org_id, "message.redelivered", "message", str(message_id), actor=actor, after={"message_id": str(again)}
+        )
+    return again
 
 
 def rotate_secrets(*, actor: Actor, batch: int = 100) -> tuple[int, list[rotation.Cell], int]:

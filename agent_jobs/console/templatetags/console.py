@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 from django import template
 from django.conf import settings
@@ -269,3 +270,12 @@ def with_query(context: Mapping[str, Any], **changes: Any) -> str:
             query[name] = str(value)
     address: str = context["visit"].request.path
     return f"{address}?{urlencode(list(query.lists()), doseq=True)}" if query else address
+
+
+@register.filter
+def is_uuid(text: str) -> bool:
+    """Whether a text can be the id of a job in an address."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,124 @@
+"""Channels: conversations that we keep, the outbox with what could not be delivered, and Slack installations."""
+
+from uuid import UUID
+
+from django.http import HttpResponse
+
+from agent_jobs.console import questions, visits
+from agent_jobs.console.questions import Question
+from agent_jobs.console.templatetags.console import sentence
+from agent_jobs.console.visits import Visit
+from agent_jobs.errors import AgentJobsError
+from agent_jobs.tenants import channel_admin
+from channels_integration import directory, overviews
+from channels_integration.errors import InvalidField, UnknownChannel
+
+PAGE = 50
+_MOST_LINES = 200
+_MAX_TEXT = 40_000
+_TABS = (("channels", "Conversations"), ("outbox", "Outbox"), ("installations", "Slack"))
+
+
+@visits.page
+def channels(visit: Visit) -> HttpResponse:
+    context = {"tab": "channels", "tabs": _TABS, "channels": overviews.channels(visit.org_id)}
+    return visit.render("channels.html", context, here="channels")
+
+
+@visits.page
+def channel(visit: Visit, platform: str, code: str) -> HttpResponse:
+    """One conversation, with a box to write in if it is a web chat."""
+    found = directory.names(visit.org_id, {(platform, code)}) if "\x00" not in platform + code else {}
+    if (platform, code) not in found:
+        raise UnknownChannel(f"there is no channel {platform[:32]}:{code[:64]!r}")
+    lines = overviews.lines(visit.org_id, platform, code, most=_MOST_LINES)
+    context = {
+        "platform": platform,
+        "code": code,
+        "name": found[(platform, code)] or code,
+        "lines": [{**each, "initials": visits.initials(each["author"] or "Agent")} for each in lines],
+        "can_write": platform == "web",
+    }
+    return visit.render("channel.html", context, here="channels")
+
+
+@visits.action
+def say(visit: Visit, platform: str, code: str) -> HttpResponse:
+    page = f"{visit.url('channel', platform, code)}#end"
+    text = visit.request.POST.get("text", "").replace("\r\n", "\n").strip()
+    if not text or len(text) > _MAX_TEXT or "\x00" in text:
+        return visit.refused("Nothing was sent", f"Write a text of 1 to {_MAX_TEXT:,} characters.", address=page)
+    try:
+        channel_admin.say(visit.org_id, platform, code, actor=visit.actor, text=text, author=visit.name)
+    except (AgentJobsError, InvalidField) as error:
+        return visit.refused("Nothing was sent", sentence(error.message), address=page)
+    return visit.go(page)
+
+
+@visits.page
+def outbox(visit: Visit) -> HttpResponse:
+    view = visit.request.GET.get("view", "dead")
+    view = view if view in overviews.VIEWS else "dead"
+    rows = list(overviews.messages(visit.org_id, view).values(*overviews.OUTBOX_COLUMNS)[: PAGE + 1])
+    context = {
+        "tab": "outbox",
+        "tabs": _TABS,
+        "view": view,
+        "views": list(overviews.VIEWS),
+        "messages_found": rows[:PAGE],
+        "has_more": len(rows) > PAGE,
+    }
+    return visit.render("channels.html", context, here="channels")
+
+
+@visits.form
+def send_again(visit: Visit, message_id: UUID) -> HttpResponse:
+    page = visit.url("outbox")
+    if visit.request.method == "POST":
+        try:
+            channel_admin.send_again(visit.org_id, message_id, actor=visit.actor)
+        except InvalidField as error:
+            return visit.refused("It was not sent again", sentence(f"it {error.message}"), address=page)
+        return visit.said("It is sent again", "As a new message of the same channel.", address=page)
+    row = overviews.message(visit.org_id, message_id)
+    asked = Question(
+        title="Send this message again?",
+        text="It goes out as a new message. Its job was told that the first one died, and is not changed.",
+        verb="Send it again",
+        action=visit.url("outbox_again", message_id),
+        back=page,
+        facts=[
+            ("Channel", f"{row['platform']} · {row['code']}"),
+            ("Text", row["text"][:200]),
+            ("It died of", row["error_message"] or row["error_code"]),
+        ],
+    )
+    return questions.ask(visit, asked, here="channels")
+
+
+@visits.page
+def installations(visit: Visit) -> HttpResponse:
+    found = directory.installations(visit.org_id).values("team_id", "name", "created_at", "updated_at")
+    context = {"tab": "installations", "tabs": _TABS, "installations": list(found)}
+    return visit.render("channels.html", context, here="channels")
+
+
+@visits.form
+def uninstall(visit: Visit, team_id: str) -> HttpResponse:
+    page = visit.url("installations")
+    row = directory.installations(visit.org_id).filter(team_id=team_id.replace("\x00", "")).values("name").first()
+    if row is None:
+        raise UnknownChannel(f"there is no installation {team_id[:64]!r}")
+    if visit.request.method == "POST":
+        channel_admin.uninstall_slack(visit.org_id, team_id, actor=visit.actor)
+        return visit.said("The workspace is disconnected", row["name"] or team_id, address=page)
+    asked = Question(
+        title=f"Disconnect {row['name'] or team_id}?",
+        text="Agents can say nothing more there, and no message from there arrives. Its secrets are erased.",
+        verb="Disconnect it",
+        action=visit.url("uninstall", team_id),
+        back=page,
+        keep="Keep it",
+        is_danger=True,
+    )
+    return questions.ask(visit, asked, here="channels")

@@ -1,0 +1,92 @@
+"""What people look at: an organisation's channels with their last words, and the messages of its outbox."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from uuid_utils.compat import uuid7
+
+from channels_integration import outbox
+from channels_integration.errors import InvalidField, UnknownChannel
+from channels_integration.messages import Outgoing, Target
+from channels_integration.models import OutboundMessage
+
+Row = Mapping[str, Any]
+MOST_CHANNELS = 200
+_MOST_TEXT = 200
+# The outbox's views: messages in these states.
+VIEWS: Mapping[str, tuple[str, ...]] = {
+    "dead": (OutboundMessage.Status.DEAD,),
+    "waiting": OutboundMessage.UNDELIVERED,
+    "sent": (OutboundMessage.Status.SENT,),
+}
+OUTBOX_COLUMNS = (
+    *("id", "platform", "code", "text", "owner_key", "status", "due_at", "failures", "error_code", "error_message"),
+    *("created_at", "sent_at"),
+)
+_CHANNELS = """
+SELECT c.platform, c.code, c.name, c.address, last.direction, last.author, left(last.text, %(text)s) AS text,
+    last.created_at, c.last_position
+FROM channels_integration_channel c
+LEFT JOIN LATERAL (
+    SELECT direction, author, text, created_at FROM channels_integration_webmessage
+    WHERE channel_id = c.id ORDER BY position DESC LIMIT 1
+) last ON true
+WHERE c.org_id = %(org)s ORDER BY last.created_at DESC NULLS LAST, c.platform, c.code LIMIT %(most)s
+"""
+
+
+def channels(org_id: str) -> list[Row]:
+    """The registered channels with their last line, the newest on top."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CHANNELS, {"org": org_id, "text": _MOST_TEXT, "most": MOST_CHANNELS})
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def messages(org_id: str, view: str) -> QuerySet[OutboundMessage]:
+    """The messages of one view, the newest on top."""
+    return OutboundMessage.objects.filter(org_id=org_id, status__in=VIEWS[view]).order_by("-position")
+
+
+def message(org_id: str, message_id: UUID) -> Row:
+    """Raises UnknownChannel for another organisation's message as for a missing one."""
+    row: Row | None = OutboundMessage.objects.filter(org_id=org_id, pk=message_id).values(*OUTBOX_COLUMNS).first()
+    if row is None:
+        raise UnknownChannel(f"there is no message {message_id}")
+    return row
+
+
+def send_again(org_id: str, message_id: UUID) -> UUID:
+    """Send the words of a dead message as a new one. Returns its id.
+
+    The new message has no owner and no buttons: its owner was told that the old one died, and went on. Raises
+    UnknownChannel for a missing message, and InvalidField for one that is not dead.
+    """
+    with transaction.atomic():
+        found = OutboundMessage.objects.select_for_update().filter(org_id=org_id, pk=message_id).first()
+        if found is None:
+            raise UnknownChannel(f"there is no message {message_id}")
+        if found.status != OutboundMessage.Status.DEAD:
+            raise InvalidField("message", f"is {found.status}, and only a dead message can be sent again")
+        target = Target(org_id, found.platform, found.code, found.type, found.details)
+        again = Outgoing(uuid7(), target, found.text, "", found.thread_key)
+        outbox.enqueue([again])
+    return again.id
+
+
+def lines(org_id: str, platform: str, code: str, *, most: int) -> Sequence[Row]:
+    """The newest lines of a channel whose transcript is kept, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LINES, {"org": org_id, "platform": platform, "code": code, "most": most})
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()][::-1]
+
+
+_LINES = """
+SELECT m.id, m.direction, m.author, m.text, m.owner_key, m.created_at FROM channels_integration_webmessage m
+JOIN channels_integration_channel c ON c.id = m.channel_id
+WHERE c.org_id = %(org)s AND c.platform = %(platform)s AND c.code = %(code)s ORDER BY m.position DESC LIMIT %(most)s
+"""
