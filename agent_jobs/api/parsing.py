@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -281,6 +281,11 @@ def text(max_length: int = MAX_TEXT, *, about: str = "") -> Param:
         return value
 
     return Param(parse, about, {"type": "string", "maxLength": max_length})
+
+
+def repeated(param: Param) -> Param:
+    """A parameter that may be sent several times."""
+    return replace(param, may_repeat=True)
 
 
 def time_param(about: str = "") -> Param:

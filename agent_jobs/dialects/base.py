@@ -155,18 +155,21 @@ class DialectResource(Resource):
         return checked(kind, found)
 
     def query(self, known: Mapping[str, Param]) -> dict[str, Any]:
-        """The values of known parameters, the last of repeated ones. Empty ones count as absent. Raises Invalid."""
-        sent: dict[str, str] = {}
+        """The values of known parameters; a list for one that may be repeated, else the last. Empty ones count as
+        absent. Raises Invalid.
+        """
+        sent: dict[str, list[str]] = {}
         for name, value in parsing.query_pairs(self.request.META.get("QUERY_STRING", "")):
             if name in known and value.strip():
-                repeated = name in sent and known[name].may_repeat
-                sent[name] = f"{sent[name]},{storable(value)}" if repeated else storable(value)
+                sent.setdefault(name, []).append(storable(value))
         values, problems = {}, []
         for name, param in known.items():
             try:
-                values[name] = param.parse(sent[name]) if name in sent else param.default
+                read = [param.parse(value) for value in sent.get(name, ())]
             except ValueError as error:
                 problems.append(FieldError(name, "invalid", str(error)))
+                continue
+            values[name] = read if param.may_repeat else read[-1] if read else param.default
         if problems:
             raise Invalid(*problems)
         return values
@@ -239,3 +242,15 @@ def documented(
         parameters=parameters,
         responses={**answers, **dict.fromkeys(refused, error)},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Documentation:
+    """Describes the operations of one dialect."""
+
+    title: str
+    refusal: type[serializers.Serializer[Any]]
+
+    def __call__(self, name: str, summary: str, answers: Mapping[int, Any], **options: Any) -> Callable[[_F], _F]:
+        whole = f"{self.title.lower()}_{name}"
+        return documented(self.title, whole, summary, answers=answers, error=self.refusal, **options)

@@ -34,6 +34,15 @@ def schedule(org_id: str, schedule_id: UUID) -> Row:
     return row
 
 
+def schedule_of_runner(org_id: str, runner: str, schedule_id: UUID | None, *, shown_id: str) -> Row:
+    """The schedule if this runner performs its jobs. Raises NotFound with `shown_id` otherwise."""
+    found = with_runner(schedules(org_id), runner)
+    row: Row | None = found.filter(pk=schedule_id).values(*COLUMNS).first() if schedule_id else None
+    if row is None:
+        raise not_found(shown_id)
+    return row
+
+
 def by_key(org_id: str, key: str) -> UUID | None:
     return schedules(org_id).filter(key=key).values_list("pk", flat=True).first()
 
@@ -56,6 +65,15 @@ def with_status(rows: QuerySet[Schedule], wanted: str) -> QuerySet[Schedule]:
     if wanted == "paused":
         return rows.filter(is_paused=True)
     return rows.filter(is_paused=False, next_at__isnull=wanted == "completed")
+
+
+def with_any_tag(rows: QuerySet[Schedule], tags: list[str]) -> QuerySet[Schedule]:
+    return rows.filter(tags__overlap=tags)
+
+
+def with_runner(rows: QuerySet[Schedule], runner: str) -> QuerySet[Schedule]:
+    """Those whose jobs this runner performs: the kind of schedules that a dialect speaks of."""
+    return rows.filter(runner=runner)
 
 
 def with_tag(rows: QuerySet[Schedule], tag: str) -> QuerySet[Schedule]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from uuid import uuid4
 
 from agent_jobs import recurrence, work
 from agent_jobs.errors import FieldError
@@ -153,7 +154,8 @@ def job_spec(
         metadata=job.get("metadata", {}),
         work=work.joined(job.get("work", {}), secrets),
         outcome_channel=job.get("outcome_channel", {}),
-        id=None,
+        # Random ids: Chronos' programs show their first characters, which are alike in ids that begin with a time.
+        id=uuid4(),
         schedule_id=schedule.pk,
         fire_at=fire_at,
     )

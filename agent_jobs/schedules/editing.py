@@ -91,14 +91,44 @@ def change(
     return _changed(org_id, schedule_id, merged, actor=actor, is_paused=is_paused, if_version=if_version)
 
 
-def pause(org_id: str, schedule_id: UUID, *, actor: Actor) -> Schedule:
-    """Fire no more until it is resumed. Pausing twice is no error, and no new version."""
-    return _changed(org_id, schedule_id, dict, actor=actor, is_paused=True, note="paused")
+def rewrite(
+    org_id: str,
+    schedule_id: UUID,
+    rewritten: Callable[[Mapping[str, Any]], dict[str, Any]],
+    *,
+    actor: Actor,
+    is_paused: bool | None = None,
+    keeps_environment: bool = False,
+) -> Schedule:
+    """Give it the definition that `rewritten` makes of the present one, while nobody else changes it.
+
+    With `keeps_environment`, another command may keep the masked environment of the present one.
+    """
+    return _changed(
+        org_id,
+        schedule_id,
+        lambda before: definitions.completed(rewritten(before)),
+        actor=actor,
+        is_paused=is_paused,
+        keeps_environment=keeps_environment,
+    )
 
 
-def resume(org_id: str, schedule_id: UUID, *, actor: Actor) -> Schedule:
-    """Fire again, from now on: times that passed meanwhile are not made up for."""
-    return _changed(org_id, schedule_id, dict, actor=actor, is_paused=False, note="resumed")
+def pause(org_id: str, schedule_id: UUID, *, actor: Actor, unless_completed: bool = False) -> Schedule:
+    """Fire no more until it is resumed. Pausing twice is no error, and no new version.
+
+    With `unless_completed`, raises Conflict (`schedule_completed`) if no firing is left.
+    """
+    return _changed(
+        org_id, schedule_id, dict, actor=actor, is_paused=True, note="paused", unless_completed=unless_completed
+    )
+
+
+def resume(org_id: str, schedule_id: UUID, *, actor: Actor, unless_completed: bool = False) -> Schedule:
+    """Fire again, from now on: times that passed meanwhile are not made up for. `unless_completed` as in `pause`."""
+    return _changed(
+        org_id, schedule_id, dict, actor=actor, is_paused=False, note="resumed", unless_completed=unless_completed
+    )
 
 
 def roll_back(org_id: str, schedule_id: UUID, number: int, *, actor: Actor) -> Schedule:
@@ -121,11 +151,15 @@ def roll_back(org_id: str, schedule_id: UUID, number: int, *, actor: Actor) -> S
     return schedule
 
 
-def delete(org_id: str, schedule_id: UUID, *, actor: Actor) -> Schedule:
-    """Delete the schedule with its versions and firings. Its jobs stay, and running ones go on."""
+def delete(org_id: str, schedule_id: UUID, *, actor: Actor, cancels_jobs: bool = False) -> Schedule:
+    """Delete the schedule with its versions and firings. Its jobs stay, and those that have not ended go on, unless
+    `cancels_jobs`.
+    """
     with transaction.atomic():
         schedule = locked(org_id, schedule_id)
         before = schedule.definition
+        if cancels_jobs:
+            firing.cancel_active(schedule, reason="its schedule was deleted", actor=actor)
         Schedule.objects.filter(pk=schedule.pk).delete()
         audit_log.record(org_id, "schedule.deleted", "schedule", str(schedule_id), actor=actor, before=before)
     schedule.pk = schedule_id
@@ -153,6 +187,8 @@ def _changed(
     is_paused: bool | None = None,
     if_version: int | None = None,
     note: str = "",
+    unless_completed: bool = False,
+    keeps_environment: bool = False,
 ) -> Schedule:
     with transaction.atomic():
         schedule = locked(org_id, schedule_id)
@@ -163,11 +199,14 @@ def _changed(
             )
         firing.fire_locked(schedule)
         before, was_paused = schedule.definition, schedule.is_paused
+        if unless_completed and schedule.next_at is None and not was_paused:
+            raise Conflict("the schedule is completed: no firing is left", code="schedule_completed")
         if is_paused is not None:
             schedule.is_paused = is_paused
         secrets, wanted = firing.secrets_of(schedule), changed(before)
         try:
-            firing.require_same_recipient(schedule, before["job"], wanted["job"], secrets)
+            if not keeps_environment:
+                firing.require_same_recipient(schedule, before["job"], wanted["job"], secrets)
         except Invalid as error:
             raise Invalid(*(FieldError(f"job.{one.field}", one.code, one.message) for one in error.errors)) from None
         _write(schedule, wanted, secrets, actor=actor, note=note, was_paused=was_paused)

@@ -153,7 +153,7 @@ def record(
         )
         firings.append(firing)
         if one.outcome == "replace":
-            _cancel_active(schedule, one.fire_at)
+            cancel_active(schedule, reason=f"replaced by the firing at {one.fire_at:%Y-%m-%dT%H:%M:%SZ}")
         if one.makes_job:
             by_org[schedule.org_id].append((firing, _spec(schedule, one.fire_at, overrides or {}, is_due_now)))
     for org_id, made in by_org.items():
@@ -193,6 +193,16 @@ def _announce(firings: Sequence[ScheduleFiring]) -> None:
             "fire_at": [f"{one.fire_at:%Y-%m-%dT%H:%M:%SZ}" for one in found[-_MOST_TOLD:]],
         }
         webhooks.announce(schedule.org_id, _EVENTS[outcome], str(schedule.pk), payload)
+
+
+def cancel_active(schedule: Schedule, *, reason: str, actor: Actor = _TIMER) -> None:
+    """Cancel its jobs that have not ended. Call it in a transaction."""
+    unfinished = Job.objects.filter(schedule_id=schedule.pk, org_id=schedule.org_id, status__in=_ACTIVE)
+    for job_id in unfinished.values_list("pk", flat=True):
+        try:
+            jobs.cancel(schedule.org_id, job_id, actor=actor, reason=reason)
+        except IllegalMove:  # it ended meanwhile
+            continue
 
 
 def active_jobs(schedule: Schedule) -> int:
@@ -260,16 +270,6 @@ def _unrecorded(planned: Sequence[tuple[Schedule, Planned]]) -> list[tuple[Sched
         .values_list("schedule_id", "fire_at")
     )
     return [(schedule, one) for schedule, one in planned if (schedule.pk, one.fire_at) not in known]
-
-
-def _cancel_active(schedule: Schedule, fire_at: datetime) -> None:
-    unfinished = Job.objects.filter(schedule_id=schedule.pk, org_id=schedule.org_id, status__in=_ACTIVE)
-    for job_id in unfinished.values_list("pk", flat=True):
-        reason = f"replaced by the firing at {fire_at:%Y-%m-%dT%H:%M:%SZ}"
-        try:
-            jobs.cancel(schedule.org_id, job_id, actor=_TIMER, reason=reason)
-        except IllegalMove:  # it ended meanwhile
-            continue
 
 
 def _release(locked: Sequence[Schedule]) -> int:

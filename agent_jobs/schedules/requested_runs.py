@@ -28,19 +28,22 @@ def run_now(
     *,
     actor: Actor,
     overrides: Mapping[str, Any] | None = None,
-    overlap: Overlap = Overlap.ALLOW,
+    overlap: Overlap | None = Overlap.ALLOW,
 ) -> ScheduleFiring:
     """Make a job now, also while the schedule is paused or completed. The next firing stays as it is.
 
     `overrides` are laid over `params`, `config` and `work` key by key, and replace the other fields of the job.
-    `overlap` is the policy for this run; the schedule's own is for its timer. Raises NotFound, and what creating the
-    job raises: a run by hand that makes no job is an error of its request.
+    `overlap` is the policy for this run; None means that of the schedule, which is otherwise for its timer only. Raises
+    NotFound, and what creating the job raises: a run by hand that makes no job is an error of its request.
     """
     with transaction.atomic():
         schedule = editing.locked(org_id, schedule_id)
         (now,) = prepared_sql.first("SELECT statement_timestamp()")
         (planned,) = planning.by_overlap(
-            overlap, [now], active=firing.active_jobs(schedule), queued=firing.queued_firings(schedule)
+            overlap or Overlap(schedule.definition["overlap"]),
+            [now],
+            active=firing.active_jobs(schedule),
+            queued=firing.queued_firings(schedule),
         )
         (made,) = firing.record(
             [(schedule, planned)],

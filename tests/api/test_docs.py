@@ -8,6 +8,7 @@ import yaml
 from django.contrib.staticfiles import finders
 from django.core.management import call_command
 
+from agent_jobs import dialects
 from tests.api.test_isolation import ROWS
 
 JOBS = "/services/agent-jobs"
@@ -33,7 +34,15 @@ def test_every_operation_is_described(document):
         if path.startswith("/services/")
     }
 
-    assert described == {row for row in ROWS if row[0] != "agent-jobs/"}
+    foreign = {f"{dialect.mount}{route}" for dialect in dialects.DIALECTS for route, _ in dialect.routes}
+    assert described == {row for row in ROWS if row[0] != "agent-jobs/" and row[0] not in foreign}
+
+
+def test_every_address_of_a_dialect_is_described_under_its_heading(document):
+    for dialect in dialects.DIALECTS:
+        for route, _ in dialect.routes:
+            item = document["paths"][f"/{dialect.mount}{route}".replace("<str:", "{").replace(">", "}")]
+            assert {tag for operation in item.values() for tag in operation["tags"]} == {dialect.name.title()}
 
 
 def test_every_documented_status_of_the_job_endpoints_is_described(document):

@@ -338,6 +338,7 @@ def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:
     decides_nothing = {
         "agent_jobs/tenants/app_tokens.py",  # notes roughly when a token was last used
         "agent_jobs/runners/webhook_request.py",  # the time of a signature, as its receiver checks it
+        "agent_jobs/dialects/chadburn/chadburn_views.py",  # says when a rate limit ends, as its clients read it
         "agent_jobs/console/sessions.py",
         "agent_jobs/console/visits.py",  # says how long ago something was
         "agent_jobs/management/commands/demo_data.py",  # history is written up to now

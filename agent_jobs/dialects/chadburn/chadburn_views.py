@@ -1,0 +1,164 @@
+"""Chadburn's nine endpoints."""
+
+import math
+import time
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs.api import parsing
+from agent_jobs.catalog import entries
+from agent_jobs.dialects.base import DialectResource, Documentation, instant_or_none, read_id
+from agent_jobs.dialects.chadburn import chadburn_shapes as shapes
+from agent_jobs.dialects.chadburn import chadburn_words as words
+from agent_jobs.dialects.chadburn.chadburn_words import EXECUTION_STATUS, JOB_TYPE, RUNNER
+from agent_jobs.reads import executions, schedule_rows
+from agent_jobs.reads.executions import LastAttempt
+from agent_jobs.schedules import editing, requested_runs
+from agent_jobs.states import JobStatus
+
+_MOST_LISTED = 1_000
+_MOST_EXECUTIONS = 100
+_WHOLE = 2**31 - 1
+described = Documentation("Chadburn", shapes.ChadburnRefusal)
+
+
+class _ChadburnResource(DialectResource):
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Adds the rate limit in the headers that Chadburn's clients know."""
+        response = super().finalize_response(request, response, *args, **kwargs)
+        standings = getattr(getattr(request, "_request", request), "rate_standings", ())
+        if standings:
+            nearest = min(standings, key=lambda one: one.remaining)
+            response["X-RateLimit-Limit"] = str(nearest.quota)
+            response["X-RateLimit-Remaining"] = str(nearest.remaining)
+            response["X-RateLimit-Reset"] = str(math.ceil(time.time() + nearest.reset_seconds))
+        return response
+
+    def row(self, job_id: str) -> schedule_rows.Row:
+        return schedule_rows.schedule_of_runner(self.org_id, RUNNER, read_id(job_id), shown_id=job_id)
+
+    def item(self, schedule_id: UUID, *, status: int = 200) -> Response:
+        row = self.row(str(schedule_id))
+        work = row["definition"]["job"].get("work", {})
+        last = self.executions(schedule_id, tuple(JobStatus), 0, 1)
+        keys = ("status", "started_at", "finished_at", "exit_code", "output")
+        body = {
+            **words.listed(row),
+            **words.limits(row["definition"]["job"].get("config", {})),
+            "environment": work.get("environment", {}),
+            "working_directory": work.get("working_directory"),
+            "last_run": {key: last[0][key] for key in keys} if last else None,
+            "next_run": instant_or_none(row["next_at"]),
+        }
+        return Response({"data": body}, status=status)
+
+    def executions(self, schedule_id: UUID, statuses: Any, offset: int, limit: int) -> list[dict[str, Any]]:
+        found = executions.jobs(self.org_id, schedule_id, statuses)[offset : offset + limit]
+        rows = list(found.values(*executions.COLUMNS))
+        attempts = executions.last_attempts(self.org_id, [row["id"] for row in rows])
+        reasons = executions.cancel_reasons(self.org_id, rows)
+        return [
+            words.execution(row, attempts.get(row["id"], LastAttempt()), reasons.get(row["id"], "")) for row in rows
+        ]
+
+
+# --- Views -----------------------------------------------------------------------------------------------------
+PAGE = {"offset": parsing.whole(0, _WHOLE, default=0, about="How many to skip.")}
+JOBS_QUERY = {
+    "limit": parsing.whole(1, _WHOLE, default=100, about=f"At most {_MOST_LISTED:,} are listed."),
+    **PAGE,
+    "status": parsing.one_of(*schedule_rows.STATUSES),
+    "tag": parsing.repeated(parsing.text(about="Jobs with any of the tags, if it is repeated.")),
+}
+EXECUTIONS_QUERY = {
+    "limit": parsing.whole(1, _WHOLE, default=10, about=f"At most {_MOST_EXECUTIONS} are listed."),
+    **PAGE,
+    "status": parsing.one_of(*dict.fromkeys(EXECUTION_STATUS.values())),
+}
+
+
+class ChadburnJobsView(_ChadburnResource):
+    @described("jobs_list", "List jobs", {200: shapes.ChadburnJobs}, query=JOBS_QUERY)
+    def get(self, request: Request) -> Response:
+        query = self.query(JOBS_QUERY)
+        limit, offset = min(query["limit"], _MOST_LISTED), query["offset"]
+        found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), RUNNER)
+        if query["status"]:
+            found = schedule_rows.with_status(found, query["status"])
+        if query["tag"]:
+            found = schedule_rows.with_any_tag(found, query["tag"])
+        rows = found.order_by("created_at", "id").values(*schedule_rows.COLUMNS)[offset : offset + limit]
+        pagination = {"total": found.count(), "limit": limit, "offset": offset}
+        return Response({"data": [words.listed(row) for row in rows], "pagination": pagination})
+
+    @described("jobs_create", "Create a job", {201: shapes.ChadburnItem}, request=shapes.ChadburnJobRequest)
+    def post(self, request: Request) -> Response:
+        fields = self.fields(shapes.ChadburnJobRequest)
+        with transaction.atomic():
+            values = {"name": "Chadburn command", "runner": RUNNER}
+            entries.ensure(entries.JOB_TYPES, self.org_id, JOB_TYPE, values, actor=self.actor)
+            made = editing.create(self.org_id, words.new(fields), actor=self.actor)
+        return self.item(made.pk, status=201)
+
+
+class ChadburnJobView(_ChadburnResource):
+    @described("jobs_retrieve", "Get a job", {200: shapes.ChadburnItem})
+    def get(self, request: Request, job_id: str) -> Response:
+        return self.item(self.row(job_id)["id"])
+
+    @described("jobs_update", "Update a job", {200: shapes.ChadburnItem}, request=shapes.ChadburnJobUpdate)
+    def put(self, request: Request, job_id: str) -> Response:
+        found, fields = self.row(job_id)["id"], self.fields(shapes.ChadburnJobUpdate)
+        is_paused = fields["status"] == "paused" if "status" in fields else None
+        editing.rewrite(
+            self.org_id,
+            found,
+            lambda before: words.rewritten(before, fields),
+            actor=self.actor,
+            is_paused=is_paused,
+            keeps_environment=True,
+        )
+        return self.item(found)
+
+    @described("jobs_delete", "Delete a job", {200: shapes.ChadburnAnswer})
+    def delete(self, request: Request, job_id: str) -> Response:
+        editing.delete(self.org_id, self.row(job_id)["id"], actor=self.actor, cancels_jobs=True)
+        return Response({"data": {"message": "Job deleted successfully"}})
+
+
+class RunChadburnJob(_ChadburnResource):
+    @described("jobs_run", "Run a job immediately", {200: shapes.ChadburnAnswer})
+    def post(self, request: Request, job_id: str) -> Response:
+        made = requested_runs.run_now(self.org_id, self.row(job_id)["id"], actor=self.actor)
+        return Response({"data": {"message": "Job triggered successfully", "execution_id": str(made.job_id)}})
+
+
+class PauseChadburnJob(_ChadburnResource):
+    @described("jobs_pause", "Pause a job", {200: shapes.ChadburnAnswer})
+    def post(self, request: Request, job_id: str) -> Response:
+        found = editing.pause(self.org_id, self.row(job_id)["id"], actor=self.actor, unless_completed=True)
+        return Response({"data": {"message": "Job paused successfully", "id": str(found.pk), "status": "paused"}})
+
+
+class ResumeChadburnJob(_ChadburnResource):
+    @described("jobs_resume", "Resume a job", {200: shapes.ChadburnAnswer})
+    def post(self, request: Request, job_id: str) -> Response:
+        found = editing.resume(self.org_id, self.row(job_id)["id"], actor=self.actor, unless_completed=True)
+        status = "active" if found.next_at else "completed"
+        told = {"id": str(found.pk), "status": status, "next_run": instant_or_none(found.next_at)}
+        return Response({"data": {"message": "Job resumed successfully", **told}})
+
+
+class ChadburnExecutionsView(_ChadburnResource):
+    @described("executions_list", "Get job execution history", {200: shapes.ChadburnExecutions}, query=EXECUTIONS_QUERY)
+    def get(self, request: Request, job_id: str) -> Response:
+        found, query = self.row(job_id)["id"], self.query(EXECUTIONS_QUERY)
+        limit, offset = min(query["limit"], _MOST_EXECUTIONS), query["offset"]
+        statuses = [status for status, word in EXECUTION_STATUS.items() if query["status"] in (None, word)]
+        total = executions.jobs(self.org_id, found, statuses).count()
+        data = self.executions(found, statuses, offset, limit)
+        return Response({"data": data, "pagination": {"total": total, "limit": limit, "offset": offset}})

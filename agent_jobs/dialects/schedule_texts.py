@@ -1,0 +1,55 @@
+"""Texts of schedules as dialects write them, and the timing that they stand for.
+
+A dialect keeps the text that came in as an annotation. It is shown again as long as it says what the definition says: a
+client of another door may have changed that meanwhile.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agent_jobs import recurrence
+from agent_jobs.api import parsing
+from agent_jobs.dialects.base import instant
+from agent_jobs.schedules import definition as definitions
+
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].*")
+_ZONED = re.compile(r"(CRON_)?TZ=", re.IGNORECASE)
+_OFFSET = re.compile(r".*([Zz]|[+-][0-9]{2}:[0-9]{2})")
+
+
+def timing(text: str, time_zone: str) -> dict[str, Any]:
+    """The timing of a definition: cron, or an ISO time for a single run. A time without an offset is UTC.
+
+    Raises BadExpression for a time that does not exist. A cron expression is checked later, with the definition.
+    """
+    if not _TIME.fullmatch(text.strip()):
+        return {"cron": text, "time_zone": time_zone}
+    written = text.strip().replace(" ", "T", 1)
+    try:
+        at = parsing.moment(written if _OFFSET.fullmatch(written) else f"{written}Z")
+    except ValueError as error:
+        raise recurrence.BadExpression("time", str(error)) from None
+    return {"run_at": instant(at), "time_zone": time_zone}
+
+
+def shown(definition: Mapping[str, Any], kept: Any, *, shows_zone: bool) -> str:
+    """`kept`: the text that came in. `shows_zone`: the dialect has a field of its own for the zone."""
+    if isinstance(kept, str) and _says(definition, kept):
+        return kept
+    zone = definition["time_zone"]
+    if "cron" in definition:
+        is_plain = shows_zone or zone == "UTC" or _ZONED.match(definition["cron"])
+        return str(definition["cron"]) if is_plain else f"CRON_TZ={zone} {definition['cron']}"
+    if "every_seconds" in definition:
+        return f"@every {recurrence.format_go_duration(timedelta(seconds=definition['every_seconds']))}"
+    return instant(datetime.fromisoformat(definition["run_at"]).astimezone(UTC))
+
+
+def _says(definition: Mapping[str, Any], text: str) -> bool:
+    try:
+        said = timing(text, definition["time_zone"])
+    except recurrence.BadExpression:
+        return False
+    return {key: definition[key] for key in (*definitions.TIMINGS, "time_zone") if key in definition} == said

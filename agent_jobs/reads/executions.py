@@ -1,0 +1,79 @@
+"""Reads the jobs of a schedule as its executions: when they ran, and what their last attempt did."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from agent_jobs.models import Job
+from agent_jobs.reads import schedule_rows
+from agent_jobs.reads.schedule_rows import Row
+from agent_jobs.states import JobStatus
+
+COLUMNS = (
+    *("id", "schedule_id", "status", "created_at", "scheduled_at", "fire_at", "started_at", "finished_at"),
+    *("error_code", "error_message", "replay_of"),
+)
+MOST_CHARACTERS = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LastAttempt:
+    """The newest attempt of a job, and how many there were. Texts are cut to MOST_CHARACTERS: of outputs the end is
+    kept, of an HTTP answer the beginning.
+
+    The first four fields after the count are for commands, the others for webhooks. They are None while it runs.
+    """
+
+    count: int = 0
+    exit_code: int | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    message: str | None = None
+    status_code: int | None = None
+    body: str | None = None
+    error: str | None = None
+
+
+def jobs(org_id: str, schedule_id: UUID, statuses: Iterable[JobStatus] = tuple(JobStatus)) -> QuerySet[Job]:
+    """Newest first."""
+    found = schedule_rows.jobs(org_id, schedule_id).filter(status__in=[str(status) for status in statuses])
+    return found.order_by("-created_at", "-id")
+
+
+_LAST = """
+SELECT DISTINCT ON (t.job_id) t.job_id, count(*) OVER (PARTITION BY t.job_id), (t.report ->> 'exit_code')::int,
+    right(t.report ->> 'stdout', %(most)s), right(t.report ->> 'stderr', %(most)s), t.report ->> 'message',
+    (t.report -> 'response' ->> 'status_code')::int, left(t.report -> 'response' ->> 'body', %(most)s),
+    t.report ->> 'error'
+FROM agent_jobs_task t JOIN agent_jobs_job j ON j.id = t.job_id
+WHERE t.job_id = ANY(%(ids)s::uuid[]) AND j.org_id = %(org)s
+ORDER BY t.job_id, t.number DESC
+"""
+
+
+def last_attempts(org_id: str, job_ids: Iterable[UUID]) -> Mapping[UUID, LastAttempt]:
+    """Jobs that have not begun are absent."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LAST, {"org": org_id, "ids": list(job_ids), "most": MOST_CHARACTERS})
+        return {job_id: LastAttempt(*told) for job_id, *told in cursor.fetchall()}
+
+
+_REASONS = """
+SELECT DISTINCT ON (job_id) job_id, note FROM agent_jobs_activity
+WHERE job_id = ANY(%(ids)s::uuid[]) AND org_id = %(org)s AND moved_to = 'CANCELED'
+ORDER BY job_id, number DESC
+"""
+
+
+def cancel_reasons(org_id: str, jobs: Iterable[Row]) -> Mapping[UUID, str]:
+    """Why each canceled job was canceled, such as `CANCELED: replaced by the firing at …`."""
+    ids: list[Any] = [row["id"] for row in jobs if row["status"] == JobStatus.CANCELED]
+    if not ids:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_REASONS, {"org": org_id, "ids": ids})
+        return dict(cursor.fetchall())
