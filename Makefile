@@ -68,6 +68,7 @@ bench: env
 	$(BIN)/python -m tests.benchmarks.next_times
 	$(BIN)/python -m tests.benchmarks.schedule_firing
 	$(BIN)/python -m tests.benchmarks.fairness
+	$(BIN)/python -m tests.benchmarks.many_jobs
 
 # EXPERIMENT= one or several by comma; all without. A seed that is not given is drawn and printed.
 chaos: env

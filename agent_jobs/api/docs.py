@@ -84,6 +84,8 @@ _TAGS = {
     "/services/organizations": "Catalogue",
     "/services/executors": "Executors",
     "/services/usage": "Usage",
+    "/services/stats": "Statistics",
+    "/services/workers": "Statistics",
     "/services/channels": "Channels",
     "/services/webhook-endpoints": "Webhooks",
     "/services/app-tokens": "Administration",

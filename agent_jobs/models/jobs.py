@@ -116,6 +116,15 @@ class Job(models.Model):
     class Meta:
         indexes = [
             models.Index("org", F("created_at").desc(), F("id").desc(), name="job_created"),
+            # For `reads.job_statistics`, which scans it without reading a row.
+            models.Index(
+                fields=["org", "created_at"],
+                include=[
+                    *("status", "job_type_key", "platform", "channel_code", "priority", "started_at", "finished_at"),
+                    *("follow_ups_total", "inbox_count"),
+                ],
+                name="job_statistics",
+            ),
             models.Index("org", "status", F("created_at").desc(), F("id").desc(), name="job_status"),
             models.Index("org", "job_type_key", F("created_at").desc(), F("id").desc(), name="job_type"),
             models.Index("org", "channel_code", F("created_at").desc(), F("id").desc(), name="job_channel"),

@@ -180,6 +180,8 @@ ROWS = {
     ),
     ("approvals", "GET"): Row("approvals", (200, 200, 200)),
     ("activities", "GET"): Row("activities?org_id={org}", (200, 403, 403), "org"),
+    ("stats", "GET"): Row("stats?org_id={org}", (200, 403, 403), "org"),
+    ("workers", "GET"): Row("workers", (200, 200, 200)),
     ("usage", "GET"): Row("usage", (200, 200, 200)),
     ("audit", "GET"): Row("audit", (200, 200, 200), level="ADMIN"),
     ("app-tokens", "GET"): Row("app-tokens", (200, 200, 200), level="ADMIN"),
