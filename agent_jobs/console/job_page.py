@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.http import HttpResponse
 
-from agent_jobs.api import job_json
+from agent_jobs.api import job_json, streams
 from agent_jobs.console import clock, conversation_items, job_lines, life_pieces, schema_form, timeline, visits
 from agent_jobs.console.templatetags.console import humanized
 from agent_jobs.console.visits import Visit
@@ -72,6 +72,7 @@ def job(visit: Visit, job_id: UUID) -> HttpResponse:
         "steps_to_keep": _replayable(life),
         "alike": job_life.failed_alike(visit.org_id, row) if row["status"] == JobStatus.FAILED else (),
         "curl": _curl(visit, row),
+        "version": streams.version(row["updated_at"], life.activities),
         **_tab_content(visit, tab, life, messages),
     }
     if context["alike"]:

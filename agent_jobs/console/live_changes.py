@@ -14,7 +14,8 @@ from agent_jobs.reads import changed_jobs, queries
 @visits.page
 def changes(visit: Visit) -> HttpResponseBase:
     try:
-        stated = visit.request.headers.get("Last-Event-ID", "")
+        # The browser sends the header when it reconnects by itself; a script that begins anew can only send a query.
+        stated = visit.request.headers.get("Last-Event-ID", "") or visit.request.GET.get("last", "")
         since = changed_jobs.read_since(stated) if stated else None
     except ValueError:
         since = None

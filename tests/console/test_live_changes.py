@@ -24,6 +24,8 @@ def test_a_page_is_told_of_changed_jobs_of_its_organisation(admin, settings):
 
     assert answer["Content-Type"] == "text/event-stream"
     assert told(answer) == [{"job_ids": [str(ours.pk)]}]
+    assert told(admin.get(CHANGES, {"last": "0"})) == [{"job_ids": [str(ours.pk)]}]
+    assert told(admin.get(CHANGES, {"last": "nonsense"})) == []
 
 
 def test_a_job_tells_its_versions(admin, settings):
@@ -31,6 +33,7 @@ def test_a_job_tells_its_versions(admin, settings):
     job = rows.job()
 
     (event,) = told(admin.get(f"/console/acme/jobs/{job.pk}/changes"))
+    assert f"changes?seen={event['version']}" in admin.get(f"/console/acme/jobs/{job.pk}").content.decode()
     again = told(admin.get(f"/console/acme/jobs/{job.pk}/changes", {"seen": event["version"]}))
 
     assert event["job_status"] == "WAITING"

@@ -150,7 +150,7 @@
   function follow(address, handlers) {
     var source = null, stoppedAt = 0, timer = null, lastId = "";
     function open() {
-      source = new EventSource(address);
+      source = new EventSource(lastId ? address + "?last=" + lastId : address);
       source.onopen = function () { stoppedAt = 0; clearInterval(timer); liveState(true, "Live"); };
       source.onerror = function () {
         if (!stoppedAt) {
