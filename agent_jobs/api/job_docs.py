@@ -124,6 +124,12 @@ class PlaceInQueue(serializers.Field):  # type: ignore[type-arg]
     pass
 
 
+class LeftOutToolSerializer(serializers.Serializer[Any]):
+    server = serializers.CharField()
+    tool = serializers.CharField(allow_blank=True, help_text="Empty: the whole server.")
+    reason = serializers.CharField()
+
+
 class ExplanationSerializer(serializers.Serializer[Any]):
     state = serializers.CharField(help_text="Why it is not running, or what it waits for: one sentence for people.")
     rule = serializers.CharField(
@@ -143,6 +149,9 @@ class ExplanationSerializer(serializers.Serializer[Any]):
         " the queue was last empty (5 minutes at most). null: unknown.",
     )
     unblocks = serializers.ListField(child=serializers.CharField(), help_text="Events that would each let it go on.")
+    left_out_tools = LeftOutToolSerializer(
+        many=True, help_text="Tools of MCP servers that its agent was not offered in this life, at most 50."
+    )
 
 
 class JobInDetail(JobSerializer):

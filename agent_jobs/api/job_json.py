@@ -62,6 +62,7 @@ def explanation(found: explanations.Explanation) -> dict[str, Any]:
         "place_in_queue": found.place_in_queue,
         "estimated_start": stamp_or_none(found.estimated_start),
         "unblocks": list(found.unblocks),
+        "left_out_tools": [dict(one) for one in found.left_out_tools],
     }
 
 

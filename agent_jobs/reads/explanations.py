@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 from agent_jobs.errors import NotFound
 from agent_jobs.lifecycle import queues
 from agent_jobs.lifecycle.queue_order import HEAD_START
-from agent_jobs.models import Approval, DutyRun, Job, JobType, Org, WorkerProcess
+from agent_jobs.models import Activity, Approval, DutyRun, Job, JobType, Org, WorkerProcess
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration import outbox, send_results
 
@@ -87,6 +87,7 @@ class Explanation:
     place_in_queue: int | str | None = None
     estimated_start: datetime | None = None
     unblocks: tuple[str, ...] = ()
+    left_out_tools: tuple[Mapping[str, str], ...] = ()
 
 
 def of(org_id: str, job_id: UUID) -> Explanation:
@@ -94,7 +95,8 @@ def of(org_id: str, job_id: UUID) -> Explanation:
     job = Job.objects.annotate(database_now=Now()).filter(org_id=org_id, pk=job_id).first()
     if job is None:
         raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
-    return BY_STATUS[JobStatus(job.status)](job, job.database_now)
+    found = BY_STATUS[JobStatus(job.status)](job, job.database_now)
+    return replace(found, left_out_tools=_left_out_tools(job))
 
 
 # --- Not begun -------------------------------------------------------------------------------------------------
@@ -290,6 +292,14 @@ def _is_understood(job: Job) -> bool:
     """Whether a recently seen worker process knows the job's runner; also true if none was seen."""
     seen = WorkerProcess.objects.filter(seen_at__gte=Now() - timedelta(seconds=_SEEN_SECONDS), lost_at=None)
     return not seen.exists() or seen.filter(runners__contains=[job.runner]).exists()
+
+
+def _left_out_tools(job: Job) -> tuple[Mapping[str, str], ...]:
+    if not any(tool.get("type") == "mcp" for tool in job.agent.get("tools", [])):
+        return ()
+    found = Activity.objects.filter(org_id=job.org_id, job_id=job.pk, life=job.retry_count, code="tools.left_out")
+    output = found.order_by("-created_at", "-id").values_list("output", flat=True).first()
+    return tuple(output["left_out"]) if output else ()
 
 
 def _due(job: Job, now: datetime, found: Explanation) -> Explanation:

@@ -8,19 +8,20 @@ an outside server, `send_message` and `ask_approval`.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agent_jobs.audit import audit_log
-from agent_jobs.errors import Unsupported
+from agent_jobs.errors import RunError, Unsupported
 from agent_jobs.sandbox import json_schema
 from agent_jobs.tools import http_tool, tool_secrets
 from agent_jobs.tools.declarations import allowed_complaint, check, without_nulls
-from agent_jobs.tools.types import Declared, OnStart, ToolAnswer
+from agent_jobs.tools.types import Declared, LeftOut, OnStart, ToolAnswer
 from infra.egress import addresses
 
 __all__ = [
     "Declared",
+    "LeftOut",
     "OnStart",
     "ToolAnswer",
     "allowed_complaint",
@@ -65,18 +66,22 @@ def offered(
     *,
     allowed: Sequence[str] | None,
     on_start: OnStart | None = None,
+    leave_out: Callable[[LeftOut], object] = lambda left_out: None,
 ) -> tuple[Declared, ...]:
     """The tools that the model may call, in the order of the declarations. `allowed` are names; None allows all.
 
     Lists the tools of MCP servers, cached for a minute. Raises RetryableError if a server is unavailable,
-    PermanentError if it refuses us.
+    PermanentError if it refuses us. `leave_out` is called for each tool of a server that cannot be offered, and for a
+    server with `optional: true` that is unavailable.
     """
     found: dict[str, Declared] = {}
     with addresses.asking_for(org_id):
         for stated in declared:
-            for tool in _offered(org_id, stated, allowed, on_start):
+            for tool in _offered(org_id, stated, allowed, on_start, leave_out):
                 if _is_allowed(tool, allowed):
                     found.setdefault(tool.name, tool)
+    for tool in list(found.values())[MAX_OFFERED:]:
+        leave_out(LeftOut("", tool.name, f"the agent has more than {MAX_OFFERED} tools"))
     return tuple(found.values())[:MAX_OFFERED]
 
 
@@ -125,7 +130,11 @@ def blotted(org_id: str, tool: Declared, arguments: Mapping[str, Any]) -> Any:
 
 
 def _offered(
-    org_id: str, stated: Mapping[str, Any], allowed: Sequence[str] | None, on_start: OnStart | None
+    org_id: str,
+    stated: Mapping[str, Any],
+    allowed: Sequence[str] | None,
+    on_start: OnStart | None,
+    leave_out: Callable[[LeftOut], object],
 ) -> Iterator[Declared]:
     kind = stated["type"]
     if kind == "mcp":
@@ -133,7 +142,18 @@ def _offered(
             return  # no tool of this server is allowed, so skip the listing
         from agent_jobs.tools import mcp_tool
 
-        yield from mcp_tool.listed(org_id, stated, declare=_declared, on_start=on_start)
+        try:
+            listing = mcp_tool.listed(org_id, stated, declare=_declared, on_start=on_start)
+        except RunError as error:
+            is_away = error.code.startswith("tool_server_") and error.code != mcp_tool.CANCELED
+            if not (stated.get("optional") and is_away):
+                raise
+            leave_out(LeftOut(stated["name"], "", error.message))
+            return
+        yield from listing.tools
+        for one in listing.left_out:
+            if allowed is None or stated["name"] in allowed or f"{one.server}.{one.tool}" in allowed:
+                leave_out(one)
     if kind == "http":
         yield _declared(stated, name=stated["name"], parameters=http_tool.parameters(stated))
     elif kind in _BUILT_IN:
@@ -164,4 +184,7 @@ def _is_allowed(tool: Declared, allowed: Sequence[str] | None) -> bool:
     if allowed is None:
         return True
     server, _, rest = tool.name.partition("__")
-    return tool.name in allowed or (tool.kind == "mcp" and (server in allowed or f"{server}.{rest}" in allowed))
+    if tool.kind != "mcp":
+        return tool.name in allowed
+    names = (tool.name, server, f"{server}.{rest}", f"{server}.{tool.settings['tool']}")
+    return any(name in allowed for name in names)

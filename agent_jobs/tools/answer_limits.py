@@ -1,9 +1,15 @@
-"""Limits for answers of all tools: how much the model sees, and how long a server may ask us to wait."""
+"""Reads answers of all tools: their charset, how much the model sees, and how long a server may ask us to wait."""
+
+import codecs
+import re
 
 from infra.egress import retry_after as header
 
 MAX_TEXT = 20_000
 LONGEST_RETRY_AFTER_SECONDS = 3_600.0
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
+# Python's other codecs are no charsets (`zip`), or read escapes (`unicode_escape`).
+_NO_CHARSETS = {"unicode_escape", "raw_unicode_escape", "idna", "punycode", "undefined", "mbcs", "oem"}
 UNKNOWN = "Whether it was done is unknown: check before you do it again."
 
 
@@ -16,3 +22,26 @@ def cut(text: str) -> tuple[str, bool]:
 def retry_after(stated: str) -> float | None:
     """Seconds, at most an hour; None if the header is missing or invalid."""
     return header.seconds(stated, at_most=LONGEST_RETRY_AFTER_SECONDS)
+
+
+def decoded(body: bytes, content_type: str) -> str:
+    """The text of a body, by the charset of its Content-Type, otherwise by its byte order mark, otherwise as UTF-8."""
+    named = _CHARSET.search(content_type)
+    charset = _codec(named[1]) if named else "utf-8"
+    if body.startswith(codecs.BOM_UTF8):
+        charset = "utf-8-sig"
+    elif body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        charset = "utf-16"
+    return body.decode(charset, "replace")
+
+
+def _codec(name: str) -> str:
+    """Python's codec for a charset; UTF-8 for an unknown one. Browsers read latin-1 as windows-1252, and so do we."""
+    try:
+        found = codecs.lookup(name)
+        "".encode(name)
+    except (LookupError, ValueError):
+        return "utf-8"
+    if found.name in _NO_CHARSETS:
+        return "utf-8"
+    return "cp1252" if found.name in ("iso8859-1", "ascii") else found.name

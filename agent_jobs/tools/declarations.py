@@ -55,7 +55,7 @@ _APPROVAL = ("requires_approval", "approvers", "approval_minutes", "on_timeout")
 _CALLED = ("url", "headers", "is_idempotent")
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "http": (*_COMMON, *_APPROVAL, *_CALLED, "method", "methods", "allowed_hosts", "parameters", "body"),
-    "mcp": (*_COMMON, *_APPROVAL, *_CALLED, "allowed"),
+    "mcp": (*_COMMON, *_APPROVAL, *_CALLED, "allowed", "optional"),
     "send_message": ("type", "description", *_APPROVAL),
     "ask_approval": ("type", "description", "approvers", "approval_minutes", "on_timeout"),
 }
@@ -223,6 +223,7 @@ _RULES: Mapping[str, Callable[[Any], str]] = {
     "approval_minutes": _number(MAX_DELAY_MINUTES),
     "on_timeout": _one_of(*ON_TIMEOUT),
     "is_idempotent": _flag,
+    "optional": _flag,
     "headers": _headers,
     "allowed_hosts": hosts_complaint,
     "method": _one_of(*METHODS),

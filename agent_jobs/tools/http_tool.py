@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from agent_jobs.errors import RetryableError
-from agent_jobs.tools.answer_limits import MAX_TEXT, UNKNOWN, cut, retry_after
+from agent_jobs.tools.answer_limits import MAX_TEXT, UNKNOWN, cut, decoded, retry_after
 from agent_jobs.tools.declarations import NO_ARGUMENTS, PLACEHOLDER, is_covered
 from agent_jobs.tools.tool_secrets import Filled
 from agent_jobs.tools.types import Declared, OnStart, ToolAnswer
-from infra.egress import requests_client
+from infra.egress import requests_client, unpacking
 
 _SAFE = ("GET",)
 _WITHOUT_BODY = ("GET", "DELETE")
@@ -164,18 +164,30 @@ def _told(tool: Declared, method: str, answer: requests_client.Answer, filled: F
         lines.append("(Redirects are not followed.)")
     if answer.status >= 500 and method not in _SAFE:
         lines.append(UNKNOWN)
-    text, is_cut = cut(filled.blotted(_text(answer)))
-    if not answer.is_whole:
+    written, is_whole = _text(answer)
+    text, is_cut = cut(filled.blotted(written))
+    if not is_whole:
         lines.append("(The answer is incomplete or too long: this is its beginning.)")
     elif is_cut:
         lines.append(f"(These are the first {MAX_TEXT:,} characters.)")
     return ToolAnswer("\n".join([*lines, "", text]).rstrip(), is_error=not 200 <= answer.status < 300)
 
 
-def _text(answer: requests_client.Answer) -> str:
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    is_packed = answer.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+def _text(answer: requests_client.Answer) -> tuple[str, bool]:
+    """The answer as text, and whether it is whole. Unpacks it, and reads it by the charset that it names."""
+    kind, _, options = answer.headers.get("Content-Type", "").partition(";")
+    kind = kind.strip().lower()
+    coding = answer.headers.get("Content-Encoding", "").strip().lower()
+    body, is_whole = answer.body, answer.is_whole
     is_text = not kind or kind.startswith("text/") or kind.endswith(("json", "xml", "x-www-form-urlencoded", "yaml"))
-    if answer.body and (is_packed or not is_text):
-        return f"({len(answer.body):,} bytes that are not text)"
-    return answer.body.decode("utf-8", "replace")
+    if body and is_text and unpacking.is_supported(coding):
+        try:
+            body, is_all = unpacking.unpacked(body, at_most=requests_client.MAX_ANSWER_BYTES)
+            is_whole = is_whole and is_all
+        except unpacking.Damaged:
+            is_text = False
+    elif coding not in unpacking.IDENTITY:
+        is_text = False
+    if body and not is_text:
+        return f"({len(body):,} bytes that are not text)", is_whole
+    return decoded(body, options), is_whole

@@ -1,9 +1,9 @@
 """Tools of MCP servers, by the official SDK over the guarded client of `infra.egress.async_client`.
 
-A server's descriptions of its tools are untrusted. Names and descriptions are bounded, schemas are validated like those
-of job types, and invalid tools are left out. The SDK's own validation of results is off: it would fetch the references
-in a server's schema and bypass the guard. Each listing and each call is a session of its own. All sessions share one
-event loop in its own thread, so that a waiting caller can abort a call.
+`mcp_listing` judges the tools of a server and reads its results, `mcp_wire` takes both from the wire. The SDK's own
+validation of results is off: it would fetch the references in a server's schema and bypass the guard. Each listing and
+each call is a session of its own. All sessions share one event loop in its own thread, so that a waiting caller can
+abort a call.
 
 For a refused request the SDK reports no status, so this module records the statuses of the answers. It retries a call
 only if that call surely was not made.
@@ -14,12 +14,10 @@ import concurrent.futures
 import hashlib
 import json
 import logging
-import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
@@ -30,32 +28,29 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_jobs.errors import PermanentError, RetryableError, RunError
-from agent_jobs.sandbox import json_schema
-from agent_jobs.tools.answer_limits import UNKNOWN, cut, retry_after
-from agent_jobs.tools.declarations import ARGUMENT, MAX_DESCRIPTION, MAX_PROPERTIES
+from agent_jobs.tools import mcp_listing
+from agent_jobs.tools.answer_limits import UNKNOWN, cut
+from agent_jobs.tools.declarations import MAX_DESCRIPTION
+from agent_jobs.tools.mcp_wire import Seen, tapped
 from agent_jobs.tools.tool_secrets import Filled
-from agent_jobs.tools.types import Declared, OnStart, ToolAnswer
+from agent_jobs.tools.types import Declared, Listing, OnStart, ToolAnswer
 from infra.egress import async_client, requests_client
 
-MAX_TOOLS = 128
 MAX_PAGES = 10
-MAX_SCHEMA = 20_000
-# Characters of all schemas that are validated, including refused ones: it bounds the cost of a listing.
-MAX_JUDGED = 500_000
 MAX_ANSWER_BYTES = 1024 * 1024
 LISTED_SECONDS = 60.0
 _MOST_LISTED = 500
 _PARTING_SECONDS = 1.0
 _SPARE_SECONDS = 5.0
+CANCELED = "tool_server_canceled"
 _SESSION = "mcp-session-id"
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LONGEST_NAME = 64
 # Errors that the SDK invents when no answer came, or none that it could read.
 _NO_ANSWER = {types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.PARSE_ERROR, types.INVALID_REQUEST}
 _FAILURES = (
     *(MCPError, ExceptionGroup, RuntimeError, ValueError, OSError, TimeoutError),
     *(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, *async_client.FAILURES),
 )
+_NOTHING = Listing(())
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
@@ -66,7 +61,7 @@ logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
 # --- Listing ---------------------------------------------------------------------------------------------------
 def listed(
     org_id: str, stated: Mapping[str, Any], *, declare: Callable[..., Declared], on_start: OnStart | None = None
-) -> tuple[Declared, ...]:
+) -> Listing:
     """The server's tools that may be offered, cached for a minute.
 
     Raises RetryableError if the server is unavailable, PermanentError if it refuses us.
@@ -74,104 +69,82 @@ def listed(
     key = hashlib.sha256(json.dumps([org_id, stated], sort_keys=True).encode()).hexdigest()
     if (kept := _Kept.get(key)) is not None:
         return kept
-    name, seen = stated["name"], _Seen()
+    name, seen = stated["name"], Seen()
     filled = Filled(org_id, stated.get("headers", {}), tool=name, url=stated["url"])
+
+    async def ask(session: Client) -> tuple[str, list[Any]]:
+        return await _all_tools(session, seen)
+
     try:
-        mode, found = _run(_asked(stated, filled, seen, _all_tools), stated, on_start)
+        mode, found = _run(_asked(stated, filled, seen, ask), stated, on_start)
     except concurrent.futures.CancelledError:
-        raise RetryableError(f"the listing of the tools of {name} was given up", code="tool_server_canceled") from None
+        raise RetryableError(f"the listing of the tools of {name} was given up", code=CANCELED) from None
     except _FAILURES as error:
-        raise _not_had(name, error, seen) from None
+        raise _not_had(name, error, seen, filled) from None
     _require_listed(stated, found)
-    tools: dict[str, Declared] = {}
-    judged = 0
-    allowed = stated.get("allowed")
-    for tool in found:
-        if allowed is not None and tool.name not in allowed:
-            continue
-        if len(tools) >= MAX_TOOLS or judged > MAX_JUDGED:
-            logger.warning("left out tools of the server %s of %s: it lists too many", name, org_id)
+    listing = mcp_listing.judged(stated, found, mode=mode, declare=declare, blotted=filled.blotted)
+    if listing.left_out:
+        logger.info("left out %s tools of the server %s of %s", len(listing.left_out), name, org_id)
+    return _Kept.put(key, listing)
+
+
+async def _all_tools(session: Client, seen: Seen) -> tuple[str, list[Any]]:
+    """The protocol mode for later requests, and the server's tools as it states them, up to our limits.
+
+    An empty cursor is a cursor, and only its absence ends the list. But servers of older protocols end with an empty
+    one, and begin anew if they get it: so a page that repeats an earlier one ends the list, too.
+    """
+    found: list[Any] = []
+    pages: list[list[Any]] = []
+    asked: set[str | None] = set()
+    cursor: str | None = None
+    seen.expected = "tools/list"
+    while cursor not in asked and len(pages) < MAX_PAGES:
+        asked.add(cursor)
+        try:
+            page = await session.list_tools(cursor=cursor)
+        except MCPError:
+            if cursor != "":
+                raise
             break
-        judged += len(str(tool.input_schema))
-        parameters = _parameters(tool)
-        full_name = f"{name}__{tool.name}"
-        if parameters is None or not _NAME.fullmatch(tool.name) or len(full_name) > _LONGEST_NAME:
-            logger.warning("left out a tool of the server %s of %s: its name or schema does not hold", name, org_id)
-            continue
-        if full_name in tools:
-            continue
-        approval = stated.get("requires_approval", False)
-        tools[full_name] = declare(
-            {
-                **stated,
-                "description": filled.blotted(_plain(tool.description or tool.title or tool.name))[:MAX_DESCRIPTION],
-                "requires_approval": approval if isinstance(approval, bool) else tool.name in approval,
-                "tool": tool.name,
-                "mode": mode,
-            },
-            name=full_name,
-            parameters=parameters,
-        )
-    return _Kept.put(key, tuple(tools.values()))
-
-
-async def _all_tools(session: Client) -> tuple[str, list[types.Tool]]:
-    """The protocol mode for later requests, and the server's tools, up to our limits."""
-    found: list[types.Tool] = []
-    cursor = None
-    for _ in range(MAX_PAGES):
-        page = await session.list_tools(cursor=cursor)
-        found += page.tools
-        cursor = page.next_cursor
-        if not cursor:
+        tools = seen.results[-1]["tools"] if len(seen.results) > len(pages) else []
+        if tools in pages:
+            break
+        pages.append(tools)
+        found += tools
+        if (cursor := page.next_cursor) is None:
             break
     return "auto" if session.protocol_version in MODERN_PROTOCOL_VERSIONS else "legacy", found
 
 
-def _require_listed(stated: Mapping[str, Any], found: list[types.Tool]) -> None:
+def _require_listed(stated: Mapping[str, Any], found: list[Any]) -> None:
     """Raises if a tool that needs approval is not listed: renamed, it would run without a question to anybody."""
     approval = stated.get("requires_approval", False)
-    names = {tool.name for tool in found}
+    names = {mcp_listing.name_of(tool) for tool in found}
     if isinstance(approval, list) and (unknown := sorted(set(approval) - names)):
         said = f"the tool server {stated['name']} does not list {unknown[0]!r}, which requires approval"
         raise RetryableError(said, code="tool_server_invalid")
 
 
-def _parameters(tool: types.Tool) -> Mapping[str, Any] | None:
-    """The schema of the arguments, None if we do not accept it."""
-    # Servers declare any dialect; we validate the schema by ours.
-    schema = {word: value for word, value in tool.input_schema.items() if word != "$schema"}
-    properties = schema.get("properties", {})
-    if len(json.dumps(schema)) > MAX_SCHEMA or schema.get("type") != "object" or json_schema.check_schema(schema):
-        return None
-    if len(properties) > MAX_PROPERTIES or not all(ARGUMENT.fullmatch(name) for name in properties):
-        return None
-    return schema
-
-
-def _plain(text: str) -> str:
-    return cut(" ".join(text.split()))[0]
-
-
 class _Kept:
     """A cache of what servers listed, by declaration."""
 
-    _found: dict[str, tuple[float, tuple[Declared, ...]]] = {}
+    _found: dict[str, tuple[float, Listing]] = {}
     _lock = threading.Lock()
 
     @classmethod
-    def get(cls, key: str) -> tuple[Declared, ...] | None:
-        until, tools = cls._found.get(key, (0.0, ()))
-        return tools if time.monotonic() < until else None
+    def get(cls, key: str) -> Listing | None:
+        until, listing = cls._found.get(key, (0.0, _NOTHING))
+        return listing if time.monotonic() < until else None
 
     @classmethod
-    def put(cls, key: str, tools: tuple[Declared, ...]) -> tuple[Declared, ...]:
+    def put(cls, key: str, listing: Listing) -> Listing:
         with cls._lock:
             cls._found.pop(key, None)
             while len(cls._found) >= _MOST_LISTED:
                 cls._found.pop(next(iter(cls._found)))
-            cls._found[key] = (time.monotonic() + LISTED_SECONDS, tools)
-        return tools
+            cls._found[key] = (time.monotonic() + LISTED_SECONDS, listing)
+        return listing
 
     @classmethod
     def clear(cls) -> None:
@@ -188,14 +161,18 @@ def call(
     org_id: str, tool: Declared, arguments: Mapping[str, Any], *, key: str, on_start: OnStart | None = None
 ) -> ToolAnswer:
     """Make one call. `key` is sent as `_meta` "idempotency-key". Raises as `tools.call` does."""
-    stated, seen = tool.settings, _Seen()
+    stated, seen = tool.settings, Seen()
     filled = Filled(org_id, stated.get("headers", {}), tool=tool.name, url=stated["url"])
     meta: Any = {"idempotency-key": key}
-    params = types.CallToolRequestParams(name=stated["tool"], arguments=dict(arguments), _meta=meta)
+    names = stated.get("arguments", {})
+    given = {names.get(name, name): value for name, value in arguments.items()}
+    params = types.CallToolRequestParams(name=stated["tool"], arguments=given, _meta=meta)
 
-    async def do(session: Client) -> types.CallToolResult:
+    async def do(session: Client) -> Mapping[str, Any]:
         seen.begin_call()
-        return await session.session.send_request(types.CallToolRequest(params=params), types.CallToolResult)
+        seen.expected = "tools/call"
+        result = await session.session.send_request(types.CallToolRequest(params=params), types.CallToolResult)
+        return seen.results[-1] if seen.results else result.model_dump(by_alias=True)
 
     try:
         result = _run(_asked(stated, filled, seen, do), stated, on_start)
@@ -205,15 +182,16 @@ def call(
         return ToolAnswer(f"The call was given up. {UNKNOWN}", is_error=True)
     except _FAILURES as error:
         if not seen.is_calling:
-            raise _not_had(stated["name"], error, seen) from None
+            raise _not_had(stated["name"], error, seen, filled) from None
         return _failed(tool, error, seen, filled)
-    text, is_cut = cut(filled.blotted(_text(result)))
+    text, is_cut = cut(filled.blotted(mcp_listing.result_text(result)))
     note = f"(These are the first {len(text):,} characters.)\n\n" if is_cut else ""
-    failed = "The tool reports an error:\n" if result.is_error else ""
-    return ToolAnswer(failed + note + (text or "(The answer is empty.)"), is_error=bool(result.is_error))
+    is_error = result.get("isError") is True
+    failed = "The tool reports an error:\n" if is_error else ""
+    return ToolAnswer(failed + note + (text or "(The answer is empty.)"), is_error=is_error)
 
 
-def _failed(tool: Declared, error: BaseException, seen: "_Seen", filled: Filled) -> ToolAnswer:
+def _failed(tool: Declared, error: BaseException, seen: Seen, filled: Filled) -> ToolAnswer:
     """The answer for the model after a call that was begun and failed. Raises RetryableError if it surely had no
     effect.
     """
@@ -222,50 +200,25 @@ def _failed(tool: Declared, error: BaseException, seen: "_Seen", filled: Filled)
         raise RetryableError(message, code="tool_busy", retry_after=seen.retry_after)
     if 400 <= seen.status < 500:
         return ToolAnswer(f"The server refused the call: HTTP {seen.status}.", is_error=True)
+    if seen.words:
+        said = cut(filled.blotted(seen.words))[0][:MAX_DESCRIPTION]
+        return ToolAnswer(f"The server answered with an error: {said}", is_error=True)
     for leaf in _leaves(error):
         if reason := async_client.refused(leaf):
-            return ToolAnswer(f"Not sent: the address {reason}.", is_error=True)
+            return ToolAnswer(f"Not sent: the address {filled.blotted(reason)}.", is_error=True)
         if isinstance(leaf, MCPError) and leaf.code not in _NO_ANSWER and seen.status < 400:
             said = cut(filled.blotted(leaf.message))[0][:MAX_DESCRIPTION]
             return ToolAnswer(f"The server answered with the error {leaf.code}: {said}", is_error=True)
+    if seen.trouble:
+        return ToolAnswer(f"The call was sent, and its answer {seen.trouble}. {UNKNOWN}", is_error=True)
+    if seen.is_late:
+        late = f"no whole answer came within {_seconds(tool.settings):g} seconds"
+        return ToolAnswer(f"The call was sent, and {late}. {UNKNOWN}", is_error=True)
     return ToolAnswer(f"The call was sent, and no valid answer came. {UNKNOWN}", is_error=True)
 
 
-def _text(result: types.CallToolResult) -> str:
-    parts = []
-    for block in result.content:
-        if isinstance(block, types.TextContent):
-            parts.append(block.text)
-        elif isinstance(block, types.EmbeddedResource) and isinstance(block.resource, types.TextResourceContents):
-            parts.append(block.resource.text)
-        else:
-            parts.append(f"({block.type}, not shown)")
-    if not parts and result.structured_content is not None:
-        parts.append(json.dumps(result.structured_content, ensure_ascii=False))
-    return "\n".join(parts)
-
-
 # --- Sessions --------------------------------------------------------------------------------------------------
-@dataclass(slots=True)
-class _Seen:
-    """Recorded traffic: the last answer to a POST, and whether the call itself was begun."""
-
-    is_calling: bool = False
-    status: int = 0
-    retry_after: float | None = None
-    session_id: str = ""
-
-    def begin_call(self) -> None:
-        self.is_calling, self.status, self.retry_after = True, 0, None
-
-    async def note(self, response: Any) -> None:
-        if response.request.method == "POST":
-            self.status = response.status_code
-            self.session_id = response.headers.get(_SESSION, self.session_id)
-            self.retry_after = retry_after(response.headers.get("Retry-After", ""))
-
-
-async def _asked(stated: Mapping[str, Any], filled: Filled, seen: _Seen, do: Callable[[Client], Awaitable[_T]]) -> _T:
+async def _asked(stated: Mapping[str, Any], filled: Filled, seen: Seen, do: Callable[[Client], Awaitable[_T]]) -> _T:
     """The result of `do` in a session of its own. Errors while the session closes do not matter."""
     rules = requests_client.rules()
     found: list[_T] = []
@@ -274,11 +227,12 @@ async def _asked(stated: Mapping[str, Any], filled: Filled, seen: _Seen, do: Cal
         client.event_hooks = {"response": [seen.note]}
         # We end the session ourselves: the SDK waits for that without a limit, even after an abort.
         transport = streamable_http_client(stated["url"], http_client=client, terminate_on_close=False)
+        limit = asyncio.timeout(_seconds(stated))
         try:
             async with (
-                asyncio.timeout(_seconds(stated)),
+                limit,
                 Client(
-                    transport,
+                    tapped(transport, seen),
                     mode=stated.get("mode", "auto"),
                     cache=None,
                     client_info=types.Implementation(name="agent-jobs", version="1"),
@@ -286,6 +240,7 @@ async def _asked(stated: Mapping[str, Any], filled: Filled, seen: _Seen, do: Cal
             ):
                 found.append(await do(session))
         except _FAILURES:
+            seen.is_late = limit.expired()
             if not found:
                 raise
         if seen.session_id:
@@ -313,22 +268,26 @@ def _seconds(stated: Mapping[str, Any]) -> float:
     return float(stated.get("timeout_seconds", 10))
 
 
-def _not_had(name: str, error: BaseException, seen: _Seen) -> RunError:
+def _not_had(name: str, error: BaseException, seen: Seen, filled: Filled) -> RunError:
     """The reason why a server's tools are unavailable, for an error before any tool was called."""
     for leaf in _leaves(error):
         if reason := async_client.refused(leaf):
             return PermanentError(
-                f"the address of the tool server {name} is not allowed: it {reason}", code="tool_server_refused"
+                f"the address of the tool server {name} is not allowed: it {filled.blotted(reason)}",
+                code="tool_server_refused",
             )
     if seen.status in (408, 425, 429) or seen.status >= 500:
         said = f"the tool server {name} answered {seen.status}"
         return RetryableError(said, code="tool_server_unavailable", retry_after=seen.retry_after)
     if 400 <= seen.status < 500:
         return PermanentError(f"the tool server {name} answered {seen.status}", code="tool_server_refused")
+    if seen.trouble:
+        return RetryableError(f"the answer of the tool server {name} {seen.trouble}", code="tool_server_invalid")
+    late = " within its timeout_seconds" if seen.is_late else ""
     if seen.status:
-        said = f"the tool server {name} gave no answer that can be read"
+        said = f"the tool server {name} gave no answer that can be read{late}"
         return RetryableError(said, code="tool_server_invalid")
-    return RetryableError(f"the tool server {name} was not reached", code="tool_server_unreachable")
+    return RetryableError(f"the tool server {name} was not reached{late}", code="tool_server_unreachable")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

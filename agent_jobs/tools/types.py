@@ -30,6 +30,23 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A tool of a server that is not offered, or with an empty `tool` the whole server. `reason` is for people."""
+
+    server: str
+    tool: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The tools of a server."""
+
+    tools: tuple[Declared, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ToolAnswer:
     """The model's answer to read. `is_error`: the call failed or its effect is unknown; the text says which."""
 

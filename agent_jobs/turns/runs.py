@@ -1,4 +1,4 @@
-"""Builds the `Run` of a claim and calls the runner with it. Nothing here writes.
+"""Builds the `Run` of a claim and calls the runner with it.
 
 `turns.outcomes` turns the runner's outcome into a settlement.
 """
@@ -17,6 +17,7 @@ from agent_jobs.lifecycle import Claim
 from agent_jobs.models import Job, Profile
 from agent_jobs.runners import command_runner, invocation
 from agent_jobs.runners.base import Failed, Outcome, Run, Runner
+from agent_jobs.turns import left_out_tools
 from agent_jobs.turns.calls_in_flight import CALLS, give_back
 from agent_jobs.turns.database_retries import patiently
 from agent_jobs.turns.journal import TurnJournal
@@ -114,7 +115,7 @@ def _whole_work(claim: Claim) -> Mapping[str, Any]:
 def with_journal(claim: Claim) -> tuple[Run, TurnJournal]:
     """The run of a conversation. Reads the transcript, the profile and the recorded steps of this turn.
 
-    Raises RunError if a tool is unavailable.
+    Records the tools that cannot be offered. Raises RunError if a tool is unavailable.
     """
     profile_id = claim.config.get("profile_id")
     whose = {"org": claim.org_id, "key": profile_id}
@@ -139,6 +140,7 @@ def _offered(
     """The agent's tools. Asks MCP servers for theirs, and aborts those requests if the job is lost meanwhile."""
     if not any(tool["type"] == "mcp" for tool in stated):
         return tools.offered(claim.org_id, stated, allowed=allowed)
+    left_out: list[tools.LeftOut] = []
     give_back()
     with CALLS.call(claim.id, claim.token) as flying:
 
@@ -146,8 +148,10 @@ def _offered(
             flying.give_up = give_up
 
         try:
-            return tools.offered(claim.org_id, stated, allowed=allowed, on_start=on_start)
+            found = tools.offered(claim.org_id, stated, allowed=allowed, on_start=on_start, leave_out=left_out.append)
         except RetryableError:
             if flying.is_lost:
                 raise PermanentError("this worker no longer holds the job", code=LeaseLost.code) from None
             raise
+    left_out_tools.record(claim, left_out)
+    return found

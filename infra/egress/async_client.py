@@ -2,8 +2,8 @@
 
 It looks up the name for each connection, judges every address of it, and connects to one of these, under the name's
 certificate. So a name that changes its address a moment later gains nothing. It follows no redirects, and uses no
-proxies, cookies or passwords of the environment. Answers are limited in size, and uncompressed, because a compressed
-answer has no limit.
+proxies, cookies or passwords of the environment. It asks for uncompressed answers, and unpacks those that come
+compressed all the same. Answers are limited in size, counted after unpacking.
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ from collections.abc import AsyncIterator, Iterable
 from functools import cache
 from http.cookiejar import CookieJar
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import httpcore2
 import httpx2
 
 from infra import threads
-from infra.egress import addresses
+from infra.egress import addresses, unpacking
 from infra.egress.addresses import Rules
 
 CONNECT_SECONDS = 5.0
 _CONNECTIONS = 1_000
 _IDLE_CONNECTIONS = 100
 _IDLE_SECONDS = 30.0
+_MOST_TARGET = 200
 
 Client = httpx2.AsyncClient
+Response = httpx2.Response
+ByteStream = httpx2.AsyncByteStream
 FAILURES = (httpx2.HTTPError, httpx2.InvalidURL)
 
 
@@ -38,7 +42,7 @@ class RefusedByGuard(httpcore2.ConnectError):
 
 
 class Unfit(httpcore2.ReadError):
-    """The answer is longer than allowed, or compressed."""
+    """The answer is longer than allowed, or compressed in a way that we cannot unpack."""
 
 
 _loops: list[asyncio.AbstractEventLoop] = []
@@ -120,15 +124,50 @@ class _Guarded(httpx2.AsyncHTTPTransport):
         response = await super().handle_async_request(request)
         if 300 <= response.status_code < 400:
             await response.aclose()
-            raise httpx2.ReadError("the answer is a redirect") from RefusedByGuard("redirects to another address")
-        if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise httpx2.ReadError("the answer is a redirect") from RefusedByGuard(
+                f"redirects to {_target(response, request)}"
+            )
+        coding = response.headers.pop("Content-Encoding", "").strip().lower()
+        if coding not in unpacking.IDENTITY and not unpacking.is_supported(coding):
             await response.aclose()
             raise httpx2.ReadError("the answer is compressed") from Unfit(
-                "is compressed, although the request forbids that"
+                f"is compressed as {coding[:20]!r}, although the request forbids that"
             )
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Bounded(response.stream, self._max_bytes)
+        is_packed = coding not in unpacking.IDENTITY
+        response.stream = _Bounded(_Unpacked(response.stream) if is_packed else response.stream, self._max_bytes)
         return response
+
+
+def _target(response: httpx2.Response, request: httpx2.Request) -> str:
+    """Where a redirect leads, without its query, which may hold credentials."""
+    try:
+        parts = urlsplit(urljoin(str(request.url), response.headers.get("Location", "")))
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:_MOST_TARGET]
+    except ValueError:
+        return "another address"
+    return shown if response.headers.get("Location") and shown.isprintable() else "another address"
+
+
+class _Unpacked(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        unpacker = unpacking.Unpacker()
+        is_empty = True
+        async for chunk in self._stream:
+            is_empty = is_empty and not chunk
+            try:
+                for piece in unpacker.pieces(chunk):
+                    yield piece
+            except unpacking.Damaged:
+                raise httpx2.ReadError("the answer is damaged") from Unfit("cannot be unpacked")
+        if not (is_empty or unpacker.is_finished):
+            raise httpx2.ReadError("the answer is damaged") from Unfit("is packed, and its end is missing")
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class _Bounded(httpx2.AsyncByteStream):

@@ -254,6 +254,7 @@ class TestExplanation:
             "place_in_queue": 1,
             "estimated_start": None,
             "unblocks": [f"job {holder.pk} ending"],
+            "left_out_tools": [],
         }
         assert "Activities" not in shown
         assert "explanation" not in acme.get(f"{JOBS}/{waiting.pk}").json()["data"]

@@ -22,7 +22,7 @@ class Answer:
     """One answer to one method. `result` and `error` become JSON-RPC, unless `body` goes out as it is.
 
     `hold` waits for the fake to stop, `cut` resets the connection, `sse` sends the result as an event of a stream, and
-    `open` leaves that stream open afterwards.
+    `open` leaves that stream open afterwards. In `body`, `ID` stands for the id of the request; `pack` encodes it.
     """
 
     result: Any = None
@@ -30,6 +30,7 @@ class Answer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    pack: Callable[[bytes], bytes] = bytes
     hold: bool = False
     cut: bool = False
     sse: bool = False
@@ -130,7 +131,8 @@ class FakeMcp:
             def _send(self, asked: Any, answer: Answer) -> None:
                 said = {"error": answer.error} if answer.error is not None else {"result": answer.result}
                 text = json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), **said})
-                body = answer.body if answer.body is not None else text.encode()
+                named = (answer.body or b"").replace(b'"id":ID', b'"id":%d' % asked.get("id", 0))
+                body = text.encode() if answer.body is None else answer.pack(named)
                 kind = "application/json"
                 if answer.sse:
                     note = json.dumps(

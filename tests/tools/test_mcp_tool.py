@@ -1,7 +1,11 @@
 """Tools of MCP servers: what is offered of what they list, and what a call of them does and tells."""
 
+import gzip
+import json
+import re
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -12,7 +16,8 @@ from mcp.server.mcpserver import MCPServer
 
 from agent_jobs import tools
 from agent_jobs.errors import PermanentError, RetryableError
-from agent_jobs.tools import mcp_tool, tool_secrets
+from agent_jobs.sandbox import json_schema
+from agent_jobs.tools import mcp_listing, mcp_tool, tool_secrets
 from tests import rows
 from tests.fakes.mcp import SESSION, Answer, FakeMcp, says, tool
 from tests.sandbox.costing import MOST_SECONDS, spent_on
@@ -98,36 +103,188 @@ def test_a_server_is_asked_once_a_minute_by_each_organisation_and_declaration(fa
 
 
 NESTED = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)} | {"d30": {}}
-BAD_TOOLS = [
-    tool("has space"),
-    tool("has.dot"),
-    tool("x" * 65),
-    tool("crm_" + "x" * 58),  # too long with its server's name
-    tool("\u200bfind"),
-    tool("../find"),
-    tool("reaching_out", properties={"a": {"$ref": "http://169.254.169.254/"}}),
-    tool("reaching_file", properties={"a": {"$ref": "file:///etc/passwd"}}),
-    tool("bomb", properties={"a": {"$ref": "#/$defs/d0"}}, **{"$defs": NESTED}),
-    tool("circle", properties={"a": {"$ref": "#"}}),
-    tool("wrong", properties={"a": {"type": "no-such-type"}}),
-    tool("wide", properties={f"p{n}": {} for n in range(65)}),
-    tool("long", title="x" * 30_000),
-    tool("odd", properties={"a b": {}}),
-    tool("deep", properties={"a": {"allOf": [{"anyOf": [{}] * 60}] * 60}}),
-    tool(
-        "enums",
-        properties={"a": {"allOf": [{"not": {"$ref": "#/$defs/e"}}] * 100}},
-        **{"$defs": {"e": {"enum": [*range(1_000)]}}},
-    ),
-    tool("patterns", properties={"a": {"pattern": r"\w{30000}"}}),
+REASONS = [
+    (tool("\u200bfind"), "printable ASCII"),
+    (tool("x" * 129), "printable ASCII"),
+    (tool(""), "printable ASCII"),
+    ({"name": "no_schema", "description": "x"}, "no inputSchema"),
+    ({"name": "null_schema", "inputSchema": None}, "no inputSchema"),
+    ({"name": "no_type", "inputSchema": {"properties": {}}}, 'is not "object"'),
+    (tool("text", type="string"), 'is not "object"'),
+    (tool("inside", properties={"a": {"type": "string"}, "required": ["a"]}), "'required' is no object"),
+    (tool("listed", properties=["a"]), "properties"),
+    (tool("wide", properties={f"p{n}": {} for n in range(65)}), "more than 64 arguments"),
+    (tool("huge", properties={"a": {"type": "string"}}, required=["a"] * 9_000), "another tool"),
+    (5, "printable ASCII"),
 ]
+# Rules that we cannot validate, each with what is offered of it.
+ODD_SCHEMAS = {
+    "reaching_out": ({"$ref": "http://169.254.169.254/"}, {}),
+    "reaching_file": ({"$ref": "file:///etc/passwd"}, {}),
+    "circle": ({"$ref": "#"}, {}),
+    "dangling": ({"$ref": "#/$defs/nothing"}, {}),
+    "wrong": ({"type": "no-such-type", "title": "A"}, {"title": "A"}),
+    "zod_email": (
+        {"type": "string", "format": "email", "pattern": r"^(?!\.)(?!.*\.\.)([A-Za-z]+)@x$"},
+        {"type": "string", "format": "email"},
+    ),
+    "backref": ({"type": "string", "pattern": r"(a)\1"}, {"type": "string"}),
+    "tuple07": (
+        {"type": "array", "items": [{"type": "string"}, {"type": "number"}], "additionalItems": False},
+        {"type": "array", "prefixItems": [{"type": "string"}, {"type": "number"}], "items": False},
+    ),
+    "exclusive04": (
+        {"type": "number", "minimum": 0, "exclusiveMinimum": True},
+        {"type": "number", "exclusiveMinimum": 0},
+    ),
+    "anchor": ({"type": "string", "$anchor": "here"}, {"type": "string"}),
+    "id_inside": ({"type": "string", "$id": "https://example.com/a"}, {"type": "string"}),
+    "required04": ({"type": "string", "required": True}, {"type": "string"}),
+    "nulls": ({"type": "string", "enum": None, "pattern": None}, {"type": "string"}),
+    "bomb": ({"$ref": "#/$defs/d0", "type": "string"}, {"type": "string"}),
+    "deep": ({"allOf": [{"anyOf": [{}] * 60}] * 60, "description": "D"}, {"description": "D"}),
+    "enums": ({"allOf": [{"not": {"$ref": "#/$defs/e"}}] * 100}, {}),
+    "patterns": ({"pattern": r"\w{30000}"}, {}),
+}
+DEFINITIONS = {
+    "$defs": {**NESTED, "e": {"enum": [*range(1_000)]}},
+}
 
 
-@pytest.mark.parametrize("bad", BAD_TOOLS, ids=lambda bad: bad["name"][:20])
-def test_a_tool_that_does_not_hold_is_left_out_and_the_others_stay(fake, bad):
-    fake.tools = [tool("before"), bad, tool("after")]
+def left_out(stated, allowed=None):
+    found = []
+    offer(stated, allowed, leave_out=found.append)
+    return found
 
-    assert names(crm(fake)) == ["crm__before", "crm__after"]
+
+@pytest.mark.parametrize(("bad", "reason"), REASONS, ids=lambda one: str(one)[:40])
+def test_a_malformed_tool_is_left_out_with_its_reason_and_the_others_stay(fake, bad, reason):
+    huge = [tool("huge")] if "another tool" in reason else []
+    fake.tools = [tool("before"), *huge, bad, tool("after")]
+
+    assert [name for name in names(crm(fake)) if name != "crm__huge"] == ["crm__before", "crm__after"]
+    (told,) = left_out(crm(fake))  # from the cache, too
+    assert told.server == "crm"
+    assert told.tool == (bad["name"] if isinstance(bad, dict) else "")[:128]
+    assert reason in told.reason
+
+
+@pytest.mark.parametrize("odd", ODD_SCHEMAS)
+def test_a_schema_that_we_cannot_validate_is_offered_without_the_odd_keyword(fake, odd):
+    stated, kept = ODD_SCHEMAS[odd]
+    definitions = DEFINITIONS if "$defs" in str(stated) else {}
+    fake.tools = [tool("before"), tool(odd, properties={"a": stated}, **definitions), tool("after")]
+
+    found = {one.name: one for one in offer(crm(fake))}
+
+    assert list(found) == ["crm__before", f"crm__{odd}", "crm__after"]
+    assert found[f"crm__{odd}"].parameters["properties"]["a"] == kept
+    assert json_schema.check_schema(found[f"crm__{odd}"].parameters) == []
+    assert left_out(crm(fake)) == []
+
+
+def test_a_recursive_schema_loses_only_the_reference_that_leads_back(fake):
+    node = {"type": "object", "properties": {"name": {"type": "string"}, "child": {"$ref": "#/$defs/node"}}}
+    fake.tools = [tool("find", properties={"tree": {"$ref": "#/$defs/node"}}, **{"$defs": {"node": node}})]
+
+    (found,) = offer(crm(fake))
+
+    assert found.parameters["properties"]["tree"] == {"$ref": "#/$defs/node"}
+    assert found.parameters["$defs"]["node"]["properties"] == {"name": {"type": "string"}, "child": {}}
+    assert tools.argument_errors(found, {"tree": {"name": 5}})
+    assert not tools.argument_errors(found, {"tree": {"child": {"name": "a"}}})
+
+
+@pytest.mark.parametrize(
+    ("stated", "offered"),
+    [
+        ("calendar.list", "crm__calendar_list"),
+        ("has space", "crm__has_space"),
+        ("../find", "crm_____find"),
+        ("y" * 60, "crm__" + "y" * 50 + "_"),
+    ],
+)
+def test_a_name_that_providers_refuse_is_offered_under_another_and_called_by_its_own(fake, stated, offered):
+    fake.tools = [tool(stated), tool("calendar_lists")]
+    found = {one.name: one for one in offer(crm(fake, requires_approval=[stated]))}
+    (name,) = [one for one in found if one.startswith(offered) and one != "crm__calendar_lists"]
+
+    assert found[name].requires_approval
+    assert re.fullmatch("[A-Za-z0-9_-]{1,64}", name)
+    tools.call("acme", found[name], {"id": "7"}, key="k")
+    assert fake.asked("tools/call")[0]["name"] == stated
+    assert names(crm(fake), allowed=[f"crm.{stated}"]) == [name]
+
+
+def test_two_names_that_become_one_are_told_apart(fake):
+    fake.tools = [tool("a.b"), tool("a_b"), tool("a b")]
+
+    first, second, third = names(crm(fake))
+
+    assert second == "crm__a_b"
+    assert len({first, second, third}) == 3
+    assert names(crm(fake)) == [first, second, third]
+
+
+def test_arguments_with_odd_names_are_offered_under_others_and_sent_under_their_own(fake):
+    odd = {"$top": {"type": "integer"}, "tags[]": {"type": "array"}, "2nd": {"type": "string"}, "_top": {}}
+    fake.tools = [tool("find", properties=odd, required=["$top"], anyOf=[{"required": ["tags[]"]}])]
+    (found,) = offer(crm(fake))
+    ours = list(found.parameters["properties"])
+
+    assert all(re.fullmatch("[a-zA-Z0-9_.-]{1,64}", name) for name in ours)
+    assert (ours[1:], found.parameters["required"]) == (["tags__", "_2nd", "_top"], [ours[0]])
+    assert "'$top'" in found.parameters["properties"][ours[0]]["description"]
+    tools.call("acme", found, dict(zip(ours, [5, ["a"], "b", "c"], strict=True)), key="k")
+    assert fake.asked("tools/call")[0]["arguments"] == {"$top": 5, "tags[]": ["a"], "2nd": "b", "_top": "c"}
+    assert tools.call("acme", found, {ours[0]: "five"}, key="k").is_error
+
+
+def test_an_allowed_tool_that_the_server_does_not_list_is_told(fake):
+    (told,) = left_out(crm(fake, allowed=["find", "serch"]))
+
+    assert (told.tool, told.reason) == ("serch", "the server does not list it")
+    assert left_out(crm(fake, allowed=["find", "serch"]), allowed=["crm.find"]) == []
+
+
+@pytest.mark.parametrize(
+    ("pages", "expected"),
+    [
+        ([(["a"], ""), (["b"], None)], ["a", "b"]),
+        ([(["a"], ""), (["a"], "")], ["a"]),
+        ([(["a"], "x"), (["b"], "x"), (["c"], "x")], ["a", "b"]),
+        ([(["a"], "x"), ([], "y"), (["b"], None)], ["a", "b"]),
+        ([(["a"], 5)], ["a"]),
+    ],
+)
+def test_only_a_missing_cursor_or_a_repetition_ends_the_listing(fake, pages, expected):
+    fake.queue("tools/list", *[Answer({"tools": [*map(tool, page)], "nextCursor": more}) for page, more in pages])
+
+    assert names(crm(fake)) == [f"crm__{name}" for name in expected]
+
+
+def test_an_old_server_that_refuses_its_empty_cursor_has_listed_all(fake):
+    fake.queue(
+        "tools/list",
+        Answer({"tools": [tool("find")], "nextCursor": ""}),
+        Answer(error={"code": -32602, "message": "bad cursor"}),
+    )
+
+    assert names(crm(fake)) == ["crm__find"]
+
+
+def test_an_optional_server_that_is_away_is_left_out_and_the_other_tools_stay(fake):
+    away = {**crm(fake), "name": "away", "url": "http://127.0.0.1:9/mcp", "optional": True}
+    assert tools.check([away, crm(fake)]) == []
+    told = []
+
+    found = tools.offered("acme", [away, crm(fake)], allowed=None, leave_out=told.append)
+
+    assert [one.name for one in found] == ["crm__find", "crm__delete"]
+    assert [(one.server, one.tool) for one in told] == [("away", "")]
+    assert "was not reached" in told[0].reason
+    (error,) = tools.check([{**away, "optional": "yes"}])
+    assert error.field == "tools.0.optional"
 
 
 def test_a_schema_may_name_an_older_dialect(fake):
@@ -139,7 +296,7 @@ def test_a_schema_may_name_an_older_dialect(fake):
 def test_ten_thousand_tools_are_read_to_a_bound(fake):
     fake.tools = [tool(f"t{n}") for n in range(10_000)]
     fake.page = 500
-    assert len(names(crm(fake))) == mcp_tool.MAX_TOOLS == 128
+    assert len(names(crm(fake))) == mcp_listing.MAX_TOOLS == 128
     assert len(fake.asked("tools/list")) == mcp_tool.MAX_PAGES == 10
 
     assert names(crm(fake, allowed=["t4999", "t5000"])) == ["crm__t4999"]
@@ -157,7 +314,7 @@ def test_what_a_listing_costs_is_bounded(fake):
 
     spent = spent_on(lambda: names(crm(fake)))
 
-    assert 20 < len(spent.answer) < mcp_tool.MAX_TOOLS
+    assert 20 < len(spent.answer) < mcp_listing.MAX_TOOLS
     assert spent.here < 1
 
 
@@ -203,7 +360,7 @@ def test_a_description_is_bounded_text(fake):
         (Answer(status=503, body=b"", headers={"Retry-After": "7"}), "tool_server_unavailable", True),
         (Answer(body=b"garbage"), "tool_server_invalid", True),
         (Answer(body=b'{"jsonrpc": "2.0", "id": 1, "result": {"tools": 5}}'), "tool_server_invalid", True),
-        (Answer({"tools": [tool("find"), tool("list", type="array")]}), "tool_server_invalid", True),
+        (Answer({"tools": "find"}), "tool_server_invalid", True),
         (Answer(body=b"<html>", headers={"Content-Type": "text/html"}), "tool_server_invalid", True),
         (Answer(body=b"x" * 2_000_000), "tool_server_invalid", True),
         (Answer(error={"code": -32603, "message": "oh"}), "tool_server_invalid", True),
@@ -221,7 +378,8 @@ def test_a_server_that_is_not_to_be_had_is_told_by_name_and_whether_it_may_be_la
         offer(crm(fake, timeout_seconds=2 if answer.hold or b'"id": 1' in (answer.body or b"") else 30))
 
     assert error.value.code.startswith(code)
-    assert "169.254" not in error.value.message
+    if answer.status == 307:
+        assert "redirects to http://169.254.169.254/" in error.value.message
     if answer.headers.get("Retry-After"):
         assert error.value.retry_after == 7
 
@@ -327,10 +485,41 @@ def test_arguments_that_do_not_fit_are_not_sent(fake):
         (Answer(status=202, body=b""), "unknown", True),
         (Answer(status=307, body=b"", headers={"Location": "http://169.254.169.254/"}), "redirects", True),
         (Answer(body=b"garbage"), "unknown", True),
-        (Answer(body=b"x" * 2_000_000), "unknown", True),
-        (Answer({"content": 5}), "unknown", True),
+        (Answer(body=b"x" * 2_000_000), "its answer is longer than 1,048,576 bytes. Whether", True),
+        (Answer({"content": 5}), "5", False),
+        (Answer({"content": None, "structuredContent": {"a": 1}, "isError": None}), '{"a": 1}', False),
+        (Answer({"structuredContent": [1, 2]}), "[1, 2]", False),
+        (
+            Answer({"content": [{"type": "text", "text": "2 items."}], "structuredContent": {"projects": ["x"]}}),
+            '2 items.\n{"projects": ["x"]}',
+            False,
+        ),
+        (Answer({"content": [{"type": "text", "text": " "}], "structuredContent": {"open": 3}}), '{"open": 3}', False),
+        (
+            Answer(
+                {
+                    "content": [
+                        {"type": "text", "text": "Found:"},
+                        {"type": "resource_link", "uri": "reports://q3", "name": "q3", "mimeType": "application/pdf"},
+                    ]
+                }
+            ),
+            "Found:\n(link: reports://q3, q3, application/pdf)",
+            False,
+        ),
+        (
+            Answer({"content": [{"type": "text", "text": "Hi"}, {"type": "chart", "points": [1]}]}),
+            'Hi\n(chart) {"type": "chart", "points": [1]}',
+            False,
+        ),
+        (
+            Answer({"content": [{"type": "resource", "resource": {"uri": "a://b", "blob": "AAAA"}}]}),
+            "(resource a://b, not shown)",
+            False,
+        ),
+        (Answer(body=b'{"jsonrpc":"2.0","id":ID,"result":null}'), "(The answer is empty.)", False),
         (Answer(cut=True), "unknown", True),
-        (Answer(hold=True), "unknown", True),
+        (Answer(hold=True), "no whole answer came within 3 seconds. Whether", True),
     ],
     ids=str,
 )
@@ -340,8 +529,73 @@ def test_what_the_model_is_told_of_a_call(fake, answer, text, is_error):
 
     assert text in told.text
     assert told.is_error == is_error
-    assert "169.254" not in told.text
     assert len(fake.asked("tools/call")) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"count": 1}', '{\n  "count": 1\n}'],
+)
+def test_structured_content_that_the_text_repeats_is_told_once(fake, text):
+    fake.queue("tools/call", Answer({"content": [{"type": "text", "text": text}], "structuredContent": {"count": 1}}))
+
+    assert call(fake).text == text
+
+
+GZIPPED_EVENTS = {"Content-Type": "text/event-stream", "Content-Encoding": "gzip"}
+ANSWER = b'{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":"Gr\xc3\xbc\xc3\x9fe"}]}}'
+
+
+@pytest.mark.parametrize("method", ["tools/list", "tools/call"])
+@pytest.mark.parametrize(
+    ("pack", "headers"),
+    [
+        (gzip.compress, {"Content-Encoding": "gzip"}),
+        (gzip.compress, {"Content-Encoding": "x-gzip"}),
+        (zlib.compress, {"Content-Encoding": "deflate"}),
+        (lambda body: b"\xef\xbb\xbf" + body, {}),
+        (lambda body: body, {"Content-Type": "text/plain; charset=utf-8"}),
+        (lambda body: body.decode().encode("latin-1"), {"Content-Type": "application/json; charset=iso-8859-1"}),
+        (lambda body: b"[" + body + b"]", {}),
+        (lambda body: b"data: " + body, {"Content-Type": "text/event-stream"}),
+        (lambda body: gzip.compress(b"data: " + body + b"\r\n\r\n"), GZIPPED_EVENTS),
+    ],
+)
+def test_an_answer_may_be_packed_or_written_in_an_unusual_way(fake, method, pack, headers):
+    listing = json.dumps({"jsonrpc": "2.0", "id": 0, "result": {"tools": [tool("find", "Grüße")]}}, ensure_ascii=False)
+    body = listing.encode().replace(b'"id": 0', b'"id":ID') if method == "tools/list" else ANSWER
+    fake.queue(method, Answer(body=body, pack=pack, headers=headers))
+    told = call(fake)
+
+    assert told.text == ("Grüße" if method == "tools/call" else 'find {"id": "7"}')
+    assert not told.is_error
+
+
+@pytest.mark.parametrize("method", ["tools/list", "tools/call"])
+def test_a_small_answer_that_unpacks_to_a_large_one_is_refused_by_its_size(fake, method):
+    fake.queue(method, Answer(body=gzip.compress(bytes(20_000_000)), headers={"Content-Encoding": "gzip"}))
+
+    if method == "tools/call":
+        assert "longer than 1,048,576 bytes" in call(fake).text
+    else:
+        with pytest.raises(RetryableError, match="server crm is longer than 1,048,576 bytes"):
+            call(fake)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"the database is locked", "the database is locked"),
+        (b'{"jsonrpc":"2.0","error":{"code":-1,"message":"no quota"}}', "no quota"),
+        (b'{"message": "no quota"}', "no quota"),
+    ],
+)
+@pytest.mark.parametrize("line", [b"\n", b"\r\n", b"\r"])
+def test_an_error_event_is_told_in_the_servers_own_words(fake, data, words, line):
+    body = line.join([b": hello", b"", b"event: error", b"data: " + data, b"", b""])
+    fake.queue("tools/call", Answer(body=body, headers={"Content-Type": "text/event-stream"}, open=True))
+
+    assert call(fake, timeout_seconds=60).text == f"The server answered with an error: {words}"
 
 
 @pytest.mark.parametrize("status", [429, 503])

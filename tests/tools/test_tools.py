@@ -1,10 +1,12 @@
 """Tools of agents: what a declaration may be, and what one call of a tool does and tells."""
 
 import base64
+import gzip
 import html
 import json
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, quote_plus
 
@@ -129,7 +131,32 @@ def test_arguments_that_do_not_fit_are_told_to_the_model_and_nothing_is_sent(ser
         (Reply(302, {"Location": "http://169.254.169.254/"}, b""), "HTTP 302\n(Redirects are not followed.)", True),
         (Reply(429, {"Retry-After": "soon"}, b""), "HTTP 429", True),
         (Reply(200, {"Content-Type": "image/png"}, b"\x89PNG"), "HTTP 200\n\n(4 bytes that are not text)", False),
-        (Reply(200, {"Content-Encoding": "gzip"}, b"\x1f\x8b"), "HTTP 200\n\n(2 bytes that are not text)", False),
+        (Reply(200, {"Content-Encoding": "gzip"}, b"xx"), "HTTP 200\n\n(2 bytes that are not text)", False),
+        (Reply(200, {"Content-Encoding": "br"}, b"xx"), "HTTP 200\n\n(2 bytes that are not text)", False),
+        (Reply(200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"a": 1}')), 'HTTP 200\n\n{"a": 1}', False),
+        (Reply(200, {"Content-Encoding": "deflate"}, zlib.compress(b"Hi")), "HTTP 200\n\nHi", False),
+        (
+            Reply(200, {"Content-Encoding": "gzip"}, gzip.compress(b"Hello")[:-4]),
+            "HTTP 200\n(The answer is incomplete or too long: this is its beginning.)\n\nHello",
+            False,
+        ),
+        (
+            Reply(200, {"Content-Type": "text/html; charset=iso-8859-1"}, "Prüfung für Ä".encode("latin-1")),
+            "HTTP 200\n\nPrüfung für Ä",
+            False,
+        ),
+        (
+            Reply(200, {"Content-Type": 'text/html; Charset="Shift_JIS"'}, "日本語".encode("shift_jis")),
+            "HTTP 200\n\n日本語",
+            False,
+        ),
+        (
+            Reply(200, {"Content-Type": "text/plain; charset=no-such"}, "Grüße".encode()),
+            "HTTP 200\n\nGrüße",
+            False,
+        ),
+        (Reply(200, {"Content-Type": "text/plain"}, b"\xef\xbb\xbfHi"), "HTTP 200\n\nHi", False),
+        (Reply(200, {"Content-Type": "text/plain; charset=zip"}, b"Hi"), "HTTP 200\n\nHi", False),
         (Reply(200, {"Content-Type": "text/plain"}, b"a\x00b\xff"), "HTTP 200\n\na\ufffdb\ufffd", False),
         (Reply(500, {"Content-Type": "text/plain"}, b"oh"), "HTTP 500\n\noh", True),
     ],
@@ -639,3 +666,12 @@ def test_tools_together_have_bounds_and_names_of_their_own():
     assert tools.check([declared(parameters={"type": "object", "title": "x" * 70_000})])[0].code == "too_large"
     assert [error.field for error in tools.check([declared(), declared()])] == ["tools.1.name"]
     assert [error.field for error in tools.check([{"type": "send_message"}] * 2)] == ["tools.1.name"]
+
+
+def test_a_small_answer_that_unpacks_to_a_large_one_is_read_to_the_bound(server, acme):
+    server.replies = [Reply(200, {"Content-Encoding": "gzip"}, gzip.compress(b"x" * 50_000_000))]
+
+    answer = call(declared(server), id="7")
+
+    assert "incomplete or too long" in answer.text
+    assert 20_000 <= len(answer.text) < 20_200
