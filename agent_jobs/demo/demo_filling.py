@@ -9,7 +9,7 @@ from typing import Any
 from django.db import transaction
 from uuid_utils.compat import uuid7
 
-from agent_jobs.demo import demo_cast, demo_schedules, demo_stories
+from agent_jobs.demo import demo_cast, demo_places, demo_schedules, demo_stories
 from agent_jobs.demo.demo_cast import DemoType
 from agent_jobs.demo.demo_recorder import MODEL, Recorder
 from agent_jobs.models import (
@@ -57,6 +57,7 @@ def fill(org_id: str, *, name: str, password: str, days: int, now: datetime, see
     for start in range(0, len(told), _BATCH):
         _write(told[start : start + _BATCH])
     _add_usage(org, told, now)
+    demo_places.fill(org_id, now=now)
     return len(told)
 
 
@@ -199,9 +200,15 @@ def _scheduled(rec: Recorder, now: datetime) -> Recorder:
 
 
 def _scenes(org: Org, token: AppToken, now: datetime, seed: int) -> Iterator[Recorder]:
-    """Two jobs of a capped type at work, and three in the queue behind them; and a report at work."""
+    """Two jobs of a capped type at work, three in the queue behind them, a report at work, two pending approvals."""
     kinds = {kind.key: kind for kind in demo_cast.TYPES}
-    scenes = (("media-transcode", 52.0), ("media-transcode", 47.0), ("nightly-report", 0.4))
+    scenes = (
+        ("media-transcode", 52.0),
+        ("media-transcode", 47.0),
+        ("nightly-report", 0.4),
+        ("deploy-approval", 0.8),
+        ("deploy-approval", 1.1),
+    )
     for number, (key, minutes) in enumerate(scenes):
         rec = _begun(org, token, kinds[key], now - timedelta(minutes=minutes), Random(seed + number), now)  # noqa: S311
         rec.at = rec.job.scheduled_at
@@ -211,6 +218,12 @@ def _scenes(org: Org, token: AppToken, now: datetime, seed: int) -> Iterator[Rec
             rec.tool("crm.list_regions", {"region": rec.job.params["region"]}, 0.6, "ok")
             rec.model(2.2, 2_100)
         _at_work(rec, now)
+        yield rec
+    for number, minutes in enumerate((0.8, 1.1)):  # so new that nobody has decided yet
+        at = now - timedelta(minutes=minutes)
+        rec = _begun(org, token, kinds["deploy-approval"], at, Random(seed + 20 + number), now)  # noqa: S311
+        rec.at, rec.job.status = rec.job.scheduled_at, JobStatus.RUNNING
+        demo_stories.STORIES["deploy"](rec, kinds["deploy-approval"])
         yield rec
     for number, minutes in enumerate((41.0, 18.0, 6.0)):
         at = now - timedelta(minutes=minutes)

@@ -30,7 +30,35 @@ PAGES = {
     "job-raw": "status=completed&job_type_id=invoice-chase|?tab=raw",
     "job-replay": "status=failed|/replay",
     "password": "/console/acme/password",
+    "schedules": "/console/acme/schedules",
+    "schedule": "schedules|",
+    "schedule-edit": "schedules|/edit",
+    "schedule-versions": "schedules|?tab=versions",
+    "approvals": "/console/acme/approvals",
+    "approvals-decided": "/console/acme/approvals?which=decided",
+    "new-job-type": "/console/acme/jobs/new",
+    "new-job": "/console/acme/jobs/new?type=invoice-chase",
+    "channels": "/console/acme/channels",
+    "channel": "/console/acme/channels/web/finance-desk",
+    "outbox": "/console/acme/channels/outbox",
+    "installations": "/console/acme/channels/installations",
+    "webhooks": "/console/acme/webhooks",
+    "webhook": "webhooks|",
+    "webhook-new": "/console/acme/webhooks/new",
+    "types": "/console/acme/types",
+    "type": "types|",
+    "profiles": "/console/acme/profiles",
+    "tokens": "/console/acme/tokens",
+    "token-new": "/console/acme/tokens/new",
+    "members": "/console/acme/members",
+    "usage": "/console/acme/usage",
+    "hours": "/console/acme/hours",
+    "hours-edit": "/console/acme/hours/edit",
+    "audit": "/console/acme/audit",
+    "processes": "/console/acme/processes",
 }
+# Lists whose first entry is opened; other places are filters of the jobs list.
+LISTS = ("schedules", "webhooks", "types")
 
 
 def open_page(visitor, place):
@@ -38,8 +66,8 @@ def open_page(visitor, place):
         visitor.go(place)
         return
     query, _, more = place.partition("|")
-    visitor.go(f"/console/acme/jobs?{query}")
-    visitor.go(visitor.page.locator("#rows a.t").first.get_attribute("href") + more)
+    visitor.go(f"/console/acme/{query}" if query in LISTS else f"/console/acme/jobs?{query}")
+    visitor.go(visitor.page.locator("main a.t").first.get_attribute("href") + more)
 
 
 def faults(page):
