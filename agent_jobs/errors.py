@@ -13,7 +13,8 @@ AgentJobsError
 ├── LeaseLost           the writer's lease token is stale: stop, write nothing
 └── RunError            a runner could not do its work
     ├── RetryableError  may work later (provider 5xx, 429, time-out)
-    │   └── Unsupported a newer release wrote what this process does not know
+    │   ├── Unsupported a newer release wrote what this process does not know
+    │   └── BudgetReserved  calls under way hold the rest of a cap
     └── PermanentError  will not work as asked
         └── BudgetExhausted  a cap on tokens or money leaves too little
 """
@@ -134,6 +135,12 @@ class Unsupported(RetryableError):
     """A newer process may know it, so the attempt does not count."""
 
     code = "unsupported"
+
+
+class BudgetReserved(RetryableError):
+    """Calls under way have reserved what this call needs of a cap. Most use less, so the attempt does not count."""
+
+    code = "budget_reserved"
 
 
 class PermanentError(RunError):

@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet, Sum
 
 from agent_jobs.budgets.prices import Price
-from agent_jobs.errors import BudgetExhausted
+from agent_jobs.errors import BudgetExhausted, BudgetReserved
 from agent_jobs.llm import Usage
 from agent_jobs.models import Approval, Budget, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
@@ -31,6 +31,8 @@ MIN_OUTPUT_TOKENS = 256
 ASKING_TOKENS = 1_000
 # The day of a job's counter, which spans all days.
 ALL_DAYS = date(1970, 1, 1)
+# A job whose call has to wait for those under way comes back after so long.
+WAIT_SECONDS = 2.0
 _LOCK_SPACE = 0x616B
 
 _CAPS = """
@@ -130,21 +132,30 @@ def affordable(
     """How many output tokens fit under every cap together with that input: at most `output_tokens`.
 
     Raises BudgetExhausted, which names the tightest cap, if they are too few for an answer. Its context has the cap,
-    the amount `left`, and how much more the call needs (`short`).
+    the amount `left`, and how much more the call needs (`short`). Raises BudgetReserved instead if only the calls under
+    way of other jobs leave too little.
     """
-    fits = output_tokens
+
+    def most(left: int | Decimal) -> int | None:
+        return (
+            left - input_tokens if isinstance(left, int) else price.output_tokens_for(left, input_tokens=input_tokens)
+        )
+
+    fits, fits_later = output_tokens, output_tokens
     tightest: Cap | None = None
     for cap in caps:
-        left = _left(cap, counters[cap.scope])
-        if isinstance(left, int):
-            most: int | None = left - input_tokens
-        else:
-            most = price.output_tokens_for(left, input_tokens=input_tokens)
-        if most is not None and most < fits:
-            fits, tightest = most, cap
+        found = most(_left(cap, counters[cap.scope]))
+        if found is not None and found < fits:
+            fits, tightest = found, cap
+        later = most(_left(cap, counters[cap.scope], with_reserved=cap.scope != Scope.JOB))
+        fits_later = fits_later if later is None else min(fits_later, later)
     least = min(MIN_OUTPUT_TOKENS, output_tokens)
     if tightest is None or fits >= least:
         return fits
+    if fits_later >= least:
+        raise BudgetReserved(
+            f"calls under way have reserved the rest of {tightest.name} of {tightest.whose}", retry_after=WAIT_SECONDS
+        )
     meters.add("budget_refusals", scope=Scope(tightest.scope).name.lower())
     left = _left(tightest, counters[tightest.scope])
     call = Usage(input_tokens + ASKING_TOKENS, least)
@@ -158,10 +169,11 @@ def affordable(
     )
 
 
-def _left(cap: Cap, counter: Budget) -> int | Decimal:
+def _left(cap: Cap, counter: Budget, *, with_reserved: bool = False) -> int | Decimal:
+    """What the cap leaves; `with_reserved` also counts the reservations of calls under way as left."""
     if isinstance(cap.limit, int):
-        return cap.limit - counter.used_tokens - counter.reserved_tokens
-    return cap.limit - counter.used_cost - counter.reserved_cost
+        return cap.limit - counter.used_tokens - (0 if with_reserved else counter.reserved_tokens)
+    return cap.limit - counter.used_cost - (0 if with_reserved else counter.reserved_cost)
 
 
 # --- Counters --------------------------------------------------------------------------------------------------

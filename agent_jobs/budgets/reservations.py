@@ -134,7 +134,8 @@ def set_aside(
 ) -> Held:
     """Reserve the most that a call may cost. `config` is the job's (`max_tokens`, `max_cost`).
 
-    Raises BudgetExhausted if a cap leaves too little, and PermanentError (`model_price_missing`). Call it within a
+    Raises BudgetExhausted if a cap leaves too little, BudgetReserved if it does so only because of calls under way, and
+    PermanentError (`model_price_missing`). Call it within a
     transaction; other calls under the same caps wait until it ends.
     """
     if complaint := prices.check(model):

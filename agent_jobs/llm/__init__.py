@@ -11,7 +11,7 @@ This is a package, because the shapes, the double and the providers change for d
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError, RunError
+from agent_jobs.errors import BudgetExhausted, BudgetReserved, PermanentError, RetryableError, RunError
 from agent_jobs.llm import answer_parsing
 from agent_jobs.llm.base import Access, Line, Model, ModelStep, OnStart, Reply, Route, Slip, Tool, ToolCall, Turn, Usage
 from agent_jobs.llm.scripted import ScriptedModel
@@ -106,7 +106,7 @@ def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, ca
         # Another model may answer if this one's account is empty. Other permanent errors would repeat (a refusal, an
         # invalid request), or need a person (a wrong key).
         may_help = isinstance(error, RetryableError) or error.code == "model_quota_exceeded"
-        if error.code == CANCELED or not may_help:
+        if error.code in (CANCELED, BudgetReserved.code) or not may_help:
             raise
         if not others:
             raise
@@ -114,7 +114,7 @@ def ask(routes: Sequence[Route], turn: Turn, on_start: OnStart | None = None, ca
     try:
         return ask(others, turn, on_start, call)
     except RunError as error:
-        if error.code == CANCELED:
+        if error.code in (CANCELED, BudgetReserved.code):
             raise
         raise _both(failed, error) from error
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from agent_jobs.errors import LeaseLost, PermanentError, RetryableError, RunError, Unsupported
+from agent_jobs.errors import BudgetReserved, LeaseLost, PermanentError, RetryableError, RunError, Unsupported
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Run, Runner
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def failure(error: RunError) -> Failed:
     """The outcome for an error that a runner, or a call on its behalf, raised."""
     is_retryable = isinstance(error, RetryableError)
     retry_after = error.retry_after if isinstance(error, RetryableError) else None
-    counts = not isinstance(error, Unsupported)
+    counts = not isinstance(error, Unsupported | BudgetReserved)
     failed = _bounded(Failed(error.code, error.message, is_retryable, retry_after, counts))
     assert isinstance(failed, Failed)
     return failed

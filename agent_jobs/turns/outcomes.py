@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 from agent_jobs import timing
 from agent_jobs.conversation import agent_messages
 from agent_jobs.conversation.agent_messages import Undelivered
-from agent_jobs.errors import LeaseLost
+from agent_jobs.errors import BudgetReserved, LeaseLost
 from agent_jobs.hours.deferral import Deferred
 from agent_jobs.lifecycle import Claim, Note, Settlement, SpokenLine, endings
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Wake
@@ -31,6 +31,8 @@ _NOTHING_UNDELIVERED = Undelivered()
 # The wait before a retry that does not count, so that a worker of another release may take the job. A deploy takes
 # minutes.
 _UNCOUNTED_RETRIES = timing.RetryPolicy(sys.maxsize, initial_seconds=30, max_seconds=30)
+# The wait for other jobs' model calls to be settled. The error itself states a minimum.
+_BUDGET_WAITS = timing.RetryPolicy(sys.maxsize, initial_seconds=3, max_seconds=3)
 
 
 def without_runner(claim: Claim) -> Outcome | None:
@@ -267,7 +269,8 @@ def _failed(
         task_result=f"{outcome.code}: {message}",
         failed_attempts=failed_attempts,
     )
-    policy = timing.RetryPolicy.of(claim.config) if outcome.counts else _UNCOUNTED_RETRIES
+    uncounted = _BUDGET_WAITS if outcome.code == BudgetReserved.code else _UNCOUNTED_RETRIES
+    policy = timing.RetryPolicy.of(claim.config) if outcome.counts else uncounted
     if outcome.is_retryable and failed_attempts < policy.max_attempts:
         wait = policy.wait_seconds(failed_attempts, retry_after=outcome.retry_after, rng=rng)
         if wait < seconds_left:

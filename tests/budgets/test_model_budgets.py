@@ -11,7 +11,7 @@ from agent_jobs.budgets import reservations
 from agent_jobs.catalog import model_keys
 from agent_jobs.jobs import repeats as once_more
 from agent_jobs.llm import Usage
-from agent_jobs.models import Activity, Budget, Job, Org, Profile, Reservation, Step, Task, UsageDay
+from agent_jobs.models import Activity, Approval, Budget, Job, Org, Profile, Reservation, Step, Task, UsageDay
 from agent_jobs.models.budgets import Scope
 from agent_jobs.states import JobStatus
 from agent_jobs.worker.loop import Worker
@@ -102,6 +102,43 @@ def test_the_days_cap_of_the_organisation_holds_for_all_its_jobs(worker: Worker,
     ended = sorted((again(job).status, again(job).error_code) for job in jobs)
     assert ended == [(JobStatus.FAILED, "budget_exhausted")] * 2 + [(JobStatus.RUNNING, "")] * 2
     assert len(provider.requests) == 2
+
+
+@pytest.mark.parametrize("config", [{}, {"on_budget_exhausted": "approve"}])
+@pytest.mark.parametrize("scope", [Scope.ORG, Scope.TYPE])
+def test_a_job_whose_call_fits_when_others_are_settled_waits_for_them(
+    worker: Worker, provider: FakeOpenAI, scope: Scope, config: dict[str, Any]
+) -> None:
+    other = hosted()
+    worker.serve("agents")
+    if scope == Scope.ORG:
+        Org.objects.update(max_tokens_per_day=20_000)
+    else:
+        rows.job_type(max_tokens_per_day=20_000)
+    stake = {"org_id": "acme", "job_type_key": other.job_type_key, "config": {}, "model": MODEL}
+    held = reservations.reserve(**stake, job_id=other.pk, request_bytes=17_000, max_output_tokens=1_000)
+    job = ask(config={"profile_id": "ann", **config})
+
+    for _ in range(2):
+        worker.serve("agents")
+        job = again(job)
+        assert (job.status, job.waiting_for, job.failed_attempts) == (JobStatus.RUNNING, "retry", 0)
+        assert job.lease_until is None  # it holds no worker
+        let_time_pass(job)
+    held.settle(Usage(400, 100))
+    worker.serve("agents")
+
+    assert (again(job).status, again(job).waiting_for) == (JobStatus.RUNNING, "reply")
+    assert not Approval.objects.exists()
+    assert Budget.objects.get(scope=scope).used_tokens == 1_230 + 500 + 1_230
+
+
+def test_a_call_that_fits_nothing_ends_its_job_whatever_is_under_way(worker: Worker, provider: FakeOpenAI) -> None:
+    Org.objects.update(max_tokens_per_day=2_000)
+    job = hosted()
+    worker.serve("agents")
+
+    assert (again(job).status, again(job).error_code) == (JobStatus.FAILED, "budget_exhausted")
 
 
 def test_what_is_left_of_a_cap_bounds_the_output_that_is_asked_for(worker: Worker, provider: FakeOpenAI) -> None:
