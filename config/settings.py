@@ -305,8 +305,10 @@ if 0 < WORKER_MAX_MEMORY_MB < 512:
 
 
 # --- Models of language ----------------------------------------------------------------------------------------
-def _model_prices() -> dict[str, tuple[Decimal, Decimal]]:
-    """Prices per million tokens of input and of output, by the model's name, `provider:*` or `*`."""
+def _model_prices() -> dict[str, tuple[Decimal, ...]]:
+    """Prices per million tokens of input, of output and, if stated, of cached input, by the model's name, `provider:*`
+    or `*`.
+    """
     name, text = "AGENT_JOBS_MODEL_PRICES", env("AGENT_JOBS_MODEL_PRICES")
     try:
         table = json.loads(text, parse_float=Decimal)
@@ -318,9 +320,12 @@ def _model_prices() -> dict[str, tuple[Decimal, Decimal]]:
     for model, price in table.items():
         if not re.fullmatch(r"[a-z]+(:\S+)?|\*", model):
             raise ImproperlyConfigured(f"{name} must name models as provider:model, provider:* or *, not {model!r}")
-        if not isinstance(price, dict) or set(price) != {"input", "output"}:
-            raise ImproperlyConfigured(f"{name} must have an input and an output, and nothing else, for {model}")
-        prices[model] = (_price(name, model, price["input"]), _price(name, model, price["output"]))
+        if not isinstance(price, dict) or set(price) - {"cached_input"} != {"input", "output"}:
+            raise ImproperlyConfigured(
+                f"{name} must have an input and an output, perhaps a cached_input, and nothing else, for {model}"
+            )
+        kinds = ("input", "output", "cached_input")
+        prices[model] = tuple(_price(name, model, price[kind]) for kind in kinds if kind in price)
     return prices
 
 

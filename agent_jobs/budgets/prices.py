@@ -1,5 +1,5 @@
 """Model prices from the operator's table (AGENT_JOBS_MODEL_PRICES): money per million tokens, by name, by provider
-(`openai:*`), or for every hosted model (`*`).
+(`openai:*`), or for every hosted model (`*`). Input that the provider had cached may have a price of its own.
 
 Sums are rounded up to six decimal places, so that many small calls never count as nothing.
 """
@@ -21,9 +21,13 @@ class Price:
 
     input: Decimal = Decimal(0)
     output: Decimal = Decimal(0)
+    cached_input: Decimal | None = None  # the price of input, if it is not stated
 
     def cost(self, usage: llm.Usage) -> Decimal:
-        exact = (usage.input_tokens * self.input + usage.output_tokens * self.output) / _MILLION
+        cached = min(usage.cached_input_tokens, usage.input_tokens)
+        cached_price = self.input if self.cached_input is None else self.cached_input
+        read = (usage.input_tokens - cached) * self.input + cached * cached_price
+        exact = (read + usage.output_tokens * self.output) / _MILLION
         return exact.quantize(PLACES, ROUND_UP)
 
     def output_tokens_for(self, money: Decimal, *, input_tokens: int) -> int | None:
@@ -63,7 +67,7 @@ def check(model: str) -> str:
     return ""
 
 
-def _listed(model: str) -> tuple[Decimal, Decimal] | None:
+def _listed(model: str) -> tuple[Decimal, ...] | None:
     provider = llm.provider_of(model)
     names = (model, f"{provider}:*", "*") if provider else (model,)
     return next((settings.MODEL_PRICES[name] for name in names if name in settings.MODEL_PRICES), None)

@@ -110,7 +110,8 @@ class Held:
 
     def settle(self, usage: Usage, *, model: str = "", output: Mapping[str, Any] | None = None) -> Spent:
         """See `settle`. `output` is the call's result, for its activity."""
-        told = replace(self.told, output=output or {})
+        cached = {"cached_input_tokens": usage.cached_input_tokens} if usage.cached_input_tokens > 0 else {}
+        told = replace(self.told, output={**(output or {}), **cached})
         self.spent = settle(self.id, usage, model=model, told=told, call=self.call)
         return self.spent
 
@@ -262,12 +263,13 @@ def _most(row: Reservation) -> _Use:
 
 
 def _truth(row: Reservation, usage: Usage, model: str) -> _Use:
+    cached = max(usage.cached_input_tokens, 0)
     usage = Usage(*(min(max(tokens, 0), _MOST_TOKENS) for tokens in (usage.input_tokens, usage.output_tokens)))
     if usage == Usage() and llm.provider_of(row.model):
         log.warning("job %s: %s reported no usage, the whole reservation is counted", row.job_id, row.model)
         return _most(row)
     model = (model or row.model)[: Reservation.MODEL_LENGTH]
-    truth = _Use(model, 1, usage, prices.of(model).cost(usage))
+    truth = _Use(model, 1, usage, prices.of(model).cost(replace(usage, cached_input_tokens=cached)))
     if truth.tokens > _most(row).tokens or truth.cost > row.reserved_cost:
         log.warning(
             "job %s: a call of %s used %s tokens and cost %s; no more than %s and %s had been expected",

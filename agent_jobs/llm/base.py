@@ -85,10 +85,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call, as the provider counts them."""
+    """Tokens of one call, as the provider counts them. `input_tokens` include those that it had cached."""
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,9 @@ def _answer(response: ModelResponse, *, model: str, max_output_tokens: int) -> P
         stop=_STOPS.get(finish.lower()) or _KNOWN_STOPS.get(response.finish_reason or "", Stop.END),
         finish=finish,
         refusal=refusal,
-        usage=Usage(response.usage.input_tokens, response.usage.output_tokens),
+        usage=Usage(
+            response.usage.input_tokens, response.usage.output_tokens, max(response.usage.cache_read_tokens or 0, 0)
+        ),
         model=model,
         max_output_tokens=max_output_tokens,
     )

@@ -66,6 +66,30 @@ def test_a_call_leaves_its_credits_and_its_line_in_the_ledger(worker: Worker, pr
     )
 
 
+@pytest.mark.parametrize(
+    ("prices", "cost"),
+    [
+        ((Decimal(1), Decimal(2)), "0.100020"),
+        ((Decimal(1), Decimal(2), Decimal("0.1")), "0.011820"),
+        ((Decimal(1), Decimal(2), Decimal(0)), "0.002020"),
+    ],
+)
+@pytest.mark.parametrize("cached", [98_000, 98_000.0])
+def test_cached_input_has_its_own_price(
+    worker: Worker, provider: FakeOpenAI, settings: Any, prices: tuple[Decimal, ...], cost: str, cached: float
+) -> None:
+    settings.MODEL_PRICES = {MODEL: prices}
+    usage = {"prompt_tokens": 100_000, "completion_tokens": 10, "total_tokens": 100_010}
+    usage |= {"prompt_tokens_details": {"cached_tokens": cached}}
+    provider.answer = lambda request: completion("How are you?", usage=usage)
+    job = hosted()
+    worker.serve("agents")
+
+    call = Activity.objects.get(job=job, code="model.call")
+    assert (call.consumed_credits, call.output["cached_input_tokens"]) == (Decimal(cost), 98_000)
+    assert UsageDay.objects.get().cost == Decimal(cost)
+
+
 def test_a_job_over_its_cap_fails_with_what_it_had_and_asks_nobody(worker: Worker, provider: FakeOpenAI) -> None:
     job = hosted(max_tokens=6_000)
     worker.serve("agents")
