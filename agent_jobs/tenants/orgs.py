@@ -77,6 +77,10 @@ def allow_commands(org_id: str, *, is_allowed: bool, actor: Actor) -> None:
             audit_log.record(org_id, "org.updated", "org", org_id, actor=actor, before=before, after=after)
 
 
+def number_of(org_id: str) -> int:
+    return Org.objects.values_list("number", flat=True).get(pk=org_id)
+
+
 def _closed(org: Org) -> Conflict:
     if org.is_being_erased:
         message = f"the organization {org.pk!r} has been erased; its id is never used again"

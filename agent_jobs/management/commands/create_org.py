@@ -35,4 +35,6 @@ class Command(BaseCommand):
                 **quotas,
             )
         also = ", which may run commands" if org.allows_commands else ""
-        self.stdout.write(f"{'made' if is_new else 'there is already'} organization {org.pk} ({org.name}){also}")
+        made = "made" if is_new else "there is already"
+        number = orgs.number_of(org.pk)  # clients of Workspace's API name the organisation by it
+        self.stdout.write(f"{made} organization {org.pk} ({org.name}), number {number}{also}")
