@@ -289,11 +289,56 @@ for method, action, body in (
     ROWS[f"chadburn/api/v1/jobs/<str:job_id>{action}", method] = Row(
         f"chadburn/api/v1/jobs/{{command}}{action}", (200, 404, 404), "id", body
     )
+EXECUTR_JOB = {
+    "type": "render",
+    "binary_url": "https://example.com/binary",
+    "binary_sha256": "ab" * 32,
+    "priority": "background",
+}
+OF_EXECUTR = "executr/api/v1/jobs/<str:job_id>"
+
+
+def _executr(**fields):
+    return lambda names: {"executor_id": f"executor-of-{names['org']}", **fields}
+
+
+ROWS |= {
+    ("executr/api/v1/jobs", "GET"): Row("executr/api/v1/jobs", (200, 200, 200)),
+    ("executr/api/v1/jobs", "POST"): Row("executr/api/v1/jobs", (201, 201, 201), body=lambda names: EXECUTR_JOB),
+    ("executr/api/v1/jobs/bulk", "POST"): Row(
+        "executr/api/v1/jobs/bulk", (201, 201, 201), body=lambda names: [EXECUTR_JOB]
+    ),
+    ("executr/api/v1/jobs/bulk/cancel", "POST"): Row(
+        *("executr/api/v1/jobs/bulk/cancel", (200, 200, 200)),
+        body=lambda names: {"job_ids": [names["held"]]},
+        writes=False,
+    ),
+    ("executr/api/v1/jobs/claim", "POST"): Row(
+        "executr/api/v1/jobs/claim", (200, 200, 200), body=_executr(executor_ip="h"), level="EXECUTE"
+    ),
+    (OF_EXECUTR, "GET"): Row("executr/api/v1/jobs/{held}", (200, 404, 404), "id"),
+    (OF_EXECUTR, "DELETE"): Row("executr/api/v1/jobs/{held}", (400, 404, 404), "id", writes=False),
+    (f"{OF_EXECUTR}/heartbeat", "PUT"): Row(
+        "executr/api/v1/jobs/{held}/heartbeat", (204, 404, 404), "id", _executr(), level="EXECUTE", writes=False
+    ),
+    (f"{OF_EXECUTR}/complete", "PUT"): Row(
+        "executr/api/v1/jobs/{held}/complete", (204, 404, 404), "id", _executr(), level="EXECUTE"
+    ),
+    (f"{OF_EXECUTR}/fail", "PUT"): Row(
+        "executr/api/v1/jobs/{held}/fail", (204, 404, 404), "id", _executr(error_message="m"), level="EXECUTE"
+    ),
+    ("executr/api/v1/admin/stats", "GET"): Row("executr/api/v1/admin/stats", (200, 200, 200)),
+    ("executr/api/v1/admin/executors", "GET"): Row("executr/api/v1/admin/executors", (200, 200, 200)),
+    ("executr/api/v1/metrics", "GET"): Row("executr/api/v1/metrics", (200, 200, 200)),
+}
 # What is told in the audit as a reach for another organisation's thing: (`by` of the row, whose thing).
 REACHES = {("org", "foreign"), ("org", "unknown"), ("id", "foreign")}
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
-OPEN = ("health/live", "health/ready", "metrics", "schema", "docs")
-OTHER_DOORS = ("admin/", "console/", "channels/slack/events", "channels/slack/interactions", "static/")
+OPEN = ("health/live", "health/ready", "metrics", "schema", "docs", "executr/api/v1/health")
+OTHER_DOORS = (
+    *("admin/", "console/", "channels/slack/events", "channels/slack/interactions", "static/"),
+    *("auth/", "workspace/", "jobs"),  # tests/dialects/test_workspace.py
+)
 PREFIXES = ("services/", "api/v0/services/", "")
 
 
@@ -420,7 +465,7 @@ def populate(org_id, code, team):
         org_id, url=f"{HOOK}/{canary}", description=canary, actor=Actor("user", canary, canary)
     )
     delivery = endpoints.send_test(org_id, endpoint.pk, actor=Actor("user", canary))
-    external = {"org_id": org_id, "runner": "external", "lane": "external", "placement": "\x1fgreet"}
+    external = {"org_id": org_id, "runner": "external", "lane": "external", "placement": "binary\x1fgreet"}
     rows.job(**external, params={"name": canary})
     held = rows.job(
         JobStatus.RUNNING,

@@ -80,7 +80,6 @@ class ExecutrCancelManyRequest(serializers.Serializer[Any]):
 # --- Responses -------------------------------------------------------------------------------------------------
 class ExecutrErrorContext(serializers.Serializer[Any]):
     code = serializers.CharField()
-    request_id = serializers.CharField()
     field = serializers.CharField(required=False)
     job_id = serializers.CharField(required=False)
 

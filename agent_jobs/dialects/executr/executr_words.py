@@ -46,7 +46,7 @@ _STATUS_CODES = {409: 400, 422: 400}
 def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
     """`{"error": text, "context": object}`, with the name of the first wrong field."""
     problems = [_named(one) for one in refused.errors]
-    context: dict[str, Any] = {"code": refused.code, "request_id": refused.request_id}
+    context: dict[str, Any] = {"code": refused.code}
     if problems:
         context["field"] = problems[0].field
         context["errors"] = [{"field": one.field, "message": one.message} for one in problems]
