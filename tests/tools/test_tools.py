@@ -133,10 +133,10 @@ def test_arguments_that_do_not_fit_are_told_to_the_model_and_nothing_is_sent(ser
         (Reply(200, {"Content-Type": "image/png"}, b"\x89PNG"), "HTTP 200\n\n(4 bytes that are not text)", False),
         (Reply(200, {"Content-Encoding": "gzip"}, b"xx"), "HTTP 200\n\n(2 bytes that are not text)", False),
         (Reply(200, {"Content-Encoding": "br"}, b"xx"), "HTTP 200\n\n(2 bytes that are not text)", False),
-        (Reply(200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"a": 1}')), 'HTTP 200\n\n{"a": 1}', False),
+        (Reply(200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"a": 1}', mtime=0)), 'HTTP 200\n\n{"a": 1}', False),
         (Reply(200, {"Content-Encoding": "deflate"}, zlib.compress(b"Hi")), "HTTP 200\n\nHi", False),
         (
-            Reply(200, {"Content-Encoding": "gzip"}, gzip.compress(b"Hello")[:-4]),
+            Reply(200, {"Content-Encoding": "gzip"}, gzip.compress(b"Hello", mtime=0)[:-4]),
             "HTTP 200\n(The answer is incomplete or too long: this is its beginning.)\n\nHello",
             False,
         ),
