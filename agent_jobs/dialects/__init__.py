@@ -11,12 +11,12 @@ whose. The setting ROOT_DIALECT mounts one of them at the root as well, for clie
 from django.conf import settings
 
 from agent_jobs.api.errors import Envelope
-from agent_jobs.dialects import chadburn, executr, workspace
+from agent_jobs.dialects import chadburn, chronos, executr, workspace
 from agent_jobs.dialects.base import Dialect
 
 __all__ = ["DIALECTS", "Dialect", "at_root", "envelope_of", "owner"]
 
-DIALECTS: tuple[Dialect, ...] = (chadburn.DIALECT, executr.DIALECT, workspace.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (chadburn.DIALECT, chronos.DIALECT, executr.DIALECT, workspace.DIALECT)
 
 
 def at_root() -> Dialect | None:

@@ -147,12 +147,16 @@ class DialectResource(Resource):
             raise ParseError("the body is empty", code="invalid_json")
         return self.request.data
 
-    def fields(self, kind: type[serializers.Serializer[Any]]) -> dict[str, Any]:
-        """The known fields of the body, checked. Raises ParseError if it is no object, and Invalid."""
+    def object(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises ParseError."""
         found = self.json()
         if not isinstance(found, dict):
             raise ParseError("the body must be a JSON object", code="invalid_json")
-        return checked(kind, found)
+        return found
+
+    def fields(self, kind: type[serializers.Serializer[Any]]) -> dict[str, Any]:
+        """The known fields of the body, checked. Raises ParseError if it is no object, and Invalid."""
+        return checked(kind, self.object())
 
     def query(self, known: Mapping[str, Param]) -> dict[str, Any]:
         """The values of known parameters; a list for one that may be repeated, else the last. Empty ones count as

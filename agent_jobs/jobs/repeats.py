@@ -104,6 +104,9 @@ class Changes:
     tags: tuple[str, ...] | None = None
     priority: int | None = None
     metadata: Mapping[str, Any] | None = None
+    # The new job's id, drawn if it is None, and whether it belongs to the original's schedule.
+    id: UUID | None = None
+    is_of_schedule: bool = False
     # Recorded model and tool calls with a smaller number are reused instead of repeated.
     from_step: int = 1
 
@@ -166,6 +169,9 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
             replay_of=job.pk,
             work=work.joined(job.work, secrets),
             outcome_channel=job.outcome_channel or {},
+            id=changes.id,
+            schedule_id=job.schedule_id if changes.is_of_schedule else None,
+            fire_at=job.fire_at if changes.is_of_schedule else None,
         )
         steps = _usable_again(job, changes.from_step)
         made = creation.create(org_id, spec, actor=actor)

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import QuerySet
 
-from agent_jobs.models import Job
+from agent_jobs.models import Job, ScheduleFiring
 from agent_jobs.reads import schedule_rows
 from agent_jobs.reads.schedule_rows import Row
 from agent_jobs.states import JobStatus
@@ -42,6 +42,17 @@ def jobs(org_id: str, schedule_id: UUID, statuses: Iterable[JobStatus] = tuple(J
     """Newest first."""
     found = schedule_rows.jobs(org_id, schedule_id).filter(status__in=[str(status) for status in statuses])
     return found.order_by("-created_at", "-id")
+
+
+def silent_firings(org_id: str, schedule_id: UUID) -> QuerySet[ScheduleFiring]:
+    """Firings that made no job because of the overlap policy, or because the job could not be made. Newest first."""
+    silent = (ScheduleFiring.Outcome.SKIPPED, ScheduleFiring.Outcome.FAILED)
+    return schedule_rows.firings(org_id, schedule_id).filter(outcome__in=silent).order_by("-created_at", "-id")
+
+
+def running(org_id: str, runner: str) -> int:
+    """How many jobs of schedules this runner performs now."""
+    return Job.objects.filter(org_id=org_id, runner=runner, schedule_id__isnull=False, status=JobStatus.RUNNING).count()
 
 
 _LAST = """

@@ -33,14 +33,15 @@ class WebhookRequest:
 def build(run: Run) -> WebhookRequest:
     """The request with its secrets. Raises PermanentError, and RetryableError (`busy`)."""
     work = run.work
-    url = _rendered("work.url", work["url"], run.params)
+    params = None if work.get("verbatim") else run.params
+    url = _rendered("work.url", work["url"], params)
     if webhook_work.origin(url) != webhook_work.fixed_origin(work["url"]):
         raise PermanentError("work.url: a placeholder would lead to another host", code="template_invalid")
-    body, kind = _body(work, run.params)
+    body, kind = _body(work, params)
     headers = {} if kind is None else {"Content-Type": kind}
     for name, value in work.get("headers", {}).items():
         if not webhook_work.is_secret_header(name):
-            value = _rendered(f"work.headers.{name}", value, run.params).strip()
+            value = _rendered(f"work.headers.{name}", value, params).strip()
             if complaint := webhook_work.value_complaint(value):
                 raise PermanentError(f"work.headers.{name}: {complaint}", code="template_invalid")
         _put(headers, name, value)
@@ -79,8 +80,9 @@ def blotter_of(work: Mapping[str, Any]) -> Blotter:
     return Blotter(values)
 
 
-def _rendered(field: str, text: str, params: Mapping[str, Any]) -> str:
-    if not webhook_work.is_template(text):
+def _rendered(field: str, text: str, params: Mapping[str, Any] | None) -> str:
+    """Without params, the text as it is."""
+    if params is None or not webhook_work.is_template(text):
         return text
     try:
         return prompts.render(text, params)
@@ -89,7 +91,7 @@ def _rendered(field: str, text: str, params: Mapping[str, Any]) -> str:
         raise PermanentError(f"{field}: {said}", code="template_invalid") from None
 
 
-def _body(work: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
+def _body(work: Mapping[str, Any], params: Mapping[str, Any] | None) -> tuple[bytes | None, str | None]:
     """The body, and the content type that says what it is; None without a body."""
     if "body" not in work:
         return None, None
@@ -102,7 +104,7 @@ def _body(work: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[bytes | N
     return body, "text/plain; charset=utf-8" if is_text and not _is_json(body) else "application/json"
 
 
-def _filled(field: str, value: Any, params: Mapping[str, Any]) -> Any:
+def _filled(field: str, value: Any, params: Mapping[str, Any] | None) -> Any:
     if isinstance(value, str):
         return _rendered(field, value, params)
     if isinstance(value, Mapping):

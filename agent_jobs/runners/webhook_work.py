@@ -4,7 +4,8 @@
      "body": {"name": "{{ name }}"}, "auth": {"type": "bearer", "token": "…"}, "success_codes": [200, 202],
      "sign_with": "whsec_…", "header_prefix": "X-Chronos"}
 
-Texts of the body, of headers that hold no secret, and the part of the address behind its host are templates.
+Texts of the body, of headers that hold no secret, and the part of the address behind its host are templates, unless
+`verbatim` is true.
 """
 
 import base64
@@ -31,7 +32,7 @@ _MAX_TEMPLATES = 20
 _MAX_TEMPLATE_CHARACTERS = 20_000
 _MAX_CREDENTIAL = 4_096
 _LEAST_SIGNING_CHARACTERS = 16
-KEYS = ("url", "method", "headers", "body", "auth", "success_codes", "sign_with", "header_prefix")
+KEYS = ("url", "method", "headers", "body", "auth", "success_codes", "sign_with", "header_prefix", "verbatim")
 _AUTH_KEYS = {"basic": ("username", "password"), "bearer": ("token",), "api_key": ("key", "header")}
 _AUTH_SECRETS = {"basic": "password", "bearer": "token", "api_key": "key"}
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
@@ -88,6 +89,7 @@ def _check(work: Mapping[str, Any], params: Mapping[str, Any] | None) -> list[Fi
         "success_codes": _codes_errors,
         "sign_with": _signing_errors,
         "header_prefix": _prefix_errors,
+        "verbatim": _verbatim_errors,
     }
     if "url" not in work:
         errors.append(FieldError("work.url", "required", "is missing: the address that is called"))
@@ -231,9 +233,16 @@ def _prefix_errors(prefix: Any) -> Iterator[FieldError]:
         yield FieldError("work.header_prefix", "invalid", "must be a name of letters, digits and dashes, as X-Chronos")
 
 
+def _verbatim_errors(is_verbatim: Any) -> Iterator[FieldError]:
+    if not isinstance(is_verbatim, bool):
+        yield FieldError("work.verbatim", "invalid", "must be true or false")
+
+
 # --- Templates -------------------------------------------------------------------------------------------------
 def templates(work: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The texts with placeholders, each with its field: `("work.body.name", "{{ name }}")`."""
+    if work.get("verbatim"):
+        return
     for field, text in _texts(work):
         if is_template(text):
             yield field, text

@@ -71,7 +71,7 @@ def _waiting() -> QuerySet[Schedule]:
 
 def release_queued(*, batch: int = BATCH) -> int:
     """Make the jobs of queued firings whose schedules have no unfinished job any more. Returns how many."""
-    active = Job.objects.filter(schedule_id=OuterRef("schedule_id"), status__in=_ACTIVE)
+    active = Job.objects.filter(schedule_id=OuterRef("schedule_id"), status__in=_ACTIVE, replay_of__isnull=True)
     waiting = ScheduleFiring.objects.filter(
         ~Exists(active), outcome=ScheduleFiring.Outcome.QUEUED, org__closed_at__isnull=True
     )
@@ -153,7 +153,9 @@ def record(
         )
         firings.append(firing)
         if one.outcome == "replace":
-            cancel_active(schedule, reason=f"replaced by the firing at {one.fire_at:%Y-%m-%dT%H:%M:%SZ}")
+            cancel_active(
+                schedule, spares_replays=True, reason=f"replaced by the firing at {one.fire_at:%Y-%m-%dT%H:%M:%SZ}"
+            )
         if one.makes_job:
             by_org[schedule.org_id].append((firing, _spec(schedule, one.fire_at, overrides or {}, is_due_now)))
     for org_id, made in by_org.items():
@@ -195,9 +197,11 @@ def _announce(firings: Sequence[ScheduleFiring]) -> None:
         webhooks.announce(schedule.org_id, _EVENTS[outcome], str(schedule.pk), payload)
 
 
-def cancel_active(schedule: Schedule, *, reason: str, actor: Actor = _TIMER) -> None:
+def cancel_active(schedule: Schedule, *, reason: str, actor: Actor = _TIMER, spares_replays: bool = False) -> None:
     """Cancel its jobs that have not ended. Call it in a transaction."""
     unfinished = Job.objects.filter(schedule_id=schedule.pk, org_id=schedule.org_id, status__in=_ACTIVE)
+    if spares_replays:
+        unfinished = unfinished.filter(replay_of__isnull=True)
     for job_id in unfinished.values_list("pk", flat=True):
         try:
             jobs.cancel(schedule.org_id, job_id, actor=actor, reason=reason)
@@ -293,7 +297,9 @@ def _release(locked: Sequence[Schedule]) -> int:
 
 
 def _active_jobs(schedules: Sequence[Schedule]) -> dict[UUID, int]:
-    active = Job.objects.filter(schedule_id__in=[one.pk for one in schedules], status__in=_ACTIVE)
+    """Replays do not count: they are no firings."""
+    ids = [one.pk for one in schedules]
+    active = Job.objects.filter(schedule_id__in=ids, status__in=_ACTIVE, replay_of__isnull=True)
     return defaultdict(int, active.order_by().values_list("schedule_id").annotate(Count("pk")))
 
 

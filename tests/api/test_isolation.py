@@ -289,6 +289,32 @@ for method, action, body in (
     ROWS[f"chadburn/api/v1/jobs/<str:job_id>{action}", method] = Row(
         f"chadburn/api/v1/jobs/{{command}}{action}", (200, 404, 404), "id", body
     )
+CHRONOS_JOB = {"name": "New", "schedule": "@daily", "webhook": {"url": HOOK}}
+_jobs, _job = "chronos/api/v1/jobs", "chronos/api/v1/jobs/<str:job_id>"
+ROWS |= {
+    (_jobs, "GET"): Row(_jobs, (200, 200, 200)),
+    (_jobs, "POST"): Row(_jobs, (201, 201, 201), body=lambda names: CHRONOS_JOB),
+    ("chronos/api/v1/cluster/status", "GET"): Row("chronos/api/v1/cluster/status", (200, 200, 200)),
+    (f"{_job}/executions/<str:execution_id>", "GET"): Row(
+        f"{_jobs}/{{hook}}/executions/exec-{{hook_run}}", (200, 404, 404), "id"
+    ),
+    (f"{_job}/executions/<str:execution_id>/replay", "POST"): Row(
+        f"{_jobs}/{{hook}}/executions/exec-{{hook_run}}/replay", (200, 404, 404), "id"
+    ),
+    (f"{_job}/versions/<str:number>", "GET"): Row(f"{_jobs}/{{hook}}/versions/1", (200, 404, 404), "id"),
+    (f"{_job}/rollback/<str:number>", "POST"): Row(f"{_jobs}/{{hook}}/rollback/1", (200, 404, 404), "id"),
+}
+for method, action, body in (
+    ("GET", "", None),
+    ("PUT", "", lambda names: CHRONOS_JOB),
+    ("DELETE", "", None),
+    ("POST", "/trigger", None),
+    ("POST", "/enable", None),
+    ("POST", "/disable", None),
+    ("GET", "/executions", None),
+    ("GET", "/versions", None),
+):
+    ROWS[f"{_job}{action}", method] = Row(f"{_jobs}/{{hook}}{action}", (200, 404, 404), "id", body)
 EXECUTR_JOB = {
     "type": "render",
     "binary_url": "https://example.com/binary",
@@ -334,7 +360,7 @@ ROWS |= {
 # What is told in the audit as a reach for another organisation's thing: (`by` of the row, whose thing).
 REACHES = {("org", "foreign"), ("org", "unknown"), ("id", "foreign")}
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
-OPEN = ("health/live", "health/ready", "metrics", "schema", "docs", "executr/api/v1/health")
+OPEN = ("chronos/health", "health/live", "health/ready", "metrics", "schema", "docs", "executr/api/v1/health")
 OTHER_DOORS = (
     *("admin/", "console/", "channels/slack/events", "channels/slack/interactions", "static/"),
     *("auth/", "workspace/", "jobs"),  # tests/dialects/test_workspace.py
@@ -396,6 +422,8 @@ UNKNOWN = {
     "delivery": "01930000-0000-7000-8000-000000000004",
     "schedule": "01930000-0000-4000-8000-000000000003",
     "command": "01930000-0000-4000-8000-000000000004",
+    "hook": "01930000-0000-4000-8000-000000000005",
+    "hook_run": "01930000-0000-4000-8000-000000000006",
     "code": "nobodys",
     "team": "T0NOBODY",
 }
@@ -461,6 +489,13 @@ def populate(org_id, code, team):
         actor=Actor("user", canary),
     )
     requested_runs.run_now(org_id, command.pk, actor=Actor("user", canary))
+    rows.job_type(org_id, "hook", runner="webhook", default_config={})
+    work = {"url": HOOK, "body": canary}
+    hook = editing.create(
+        org_id, {"name": canary, "cron": "@daily", "job": {"job_type_id": "hook", "work": work}}, actor=rows.TESTER
+    )
+    of_hook = {"runner": "webhook", "lane": "webhooks", "job_type_key": "hook", "platform": "", "channel_code": ""}
+    hook_run = rows.job(JobStatus.FAILED, org_id, **of_hook, work=work, schedule_id=hook.pk, prompt="")
     endpoint, _ = endpoints.create(
         org_id, url=f"{HOOK}/{canary}", description=canary, actor=Actor("user", canary, canary)
     )
@@ -479,12 +514,14 @@ def populate(org_id, code, team):
     plain = factories.token(org_id, app=canary)
     made = {"job": job, "ended": ended, "parked": parked, "approval": approval, "held": held}
     made |= {"task": task, "endpoint": endpoint, "delivery": delivery, "schedule": schedule, "command": command}
+    made |= {"hook": hook, "hook_run": hook_run}
     ids = {name: str(row.pk) for name, row in made.items()}
     return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team}, plain
 
 
 @pytest.fixture
-def world(db, settings):
+def world(db, settings, monkeypatch):
+    monkeypatch.setattr("agent_jobs.dialects.chronos.chronos_views.TRIGGER_SECONDS", 0)
     settings.COMMAND_RUNNER = "trusted"
     settings.STREAM_SECONDS = 0  # streams tell what there is, and end
     world = World(names={"unknown": UNKNOWN})

@@ -19,7 +19,7 @@ from config import asgi
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-DOORS = {"chadburn": "/chadburn/api/v1/jobs"}
+DOORS = {"chadburn": "/chadburn/api/v1/jobs", "chronos": "/chronos/api/v1/jobs"}
 
 
 def basic(user: str, password: str) -> str:
@@ -36,6 +36,9 @@ def is_formatted(name: str, body: dict[str, Any]) -> bool:
     match name:
         case "chadburn":
             return set(body) == {"error"} and set(body["error"]) == {"code", "message"}
+        case "chronos":
+            told = (set(body), body["success"], body["data"], set(body["error"]))
+            return told == ({"success", "data", "error"}, False, None, {"code", "message"})
         case "executr":
             return set(body) == {"error", "context"} and isinstance(body["error"], str)
         case "workspace":

@@ -1,0 +1,289 @@
+"""Chronos' sixteen endpoints."""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from django.db import transaction
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent_jobs.api.parsing import Param
+from agent_jobs.catalog import entries
+from agent_jobs.dialects.base import DialectResource, Documentation, checked, instant, instant_or_none, read_id
+from agent_jobs.dialects.chronos import chronos_shapes as shapes
+from agent_jobs.dialects.chronos import chronos_words as words
+from agent_jobs.dialects.chronos.chronos_words import JOB_TYPE, RUNNER
+from agent_jobs.errors import AgentJobsError, FieldError, Forbidden, Invalid, NotFound, QuotaReached, RetryableError
+from agent_jobs.jobs import repeats
+from agent_jobs.reads import executions, queries, schedule_rows, service_state
+from agent_jobs.reads.executions import LastAttempt
+from agent_jobs.schedules import editing, requested_runs
+from agent_jobs.states import TERMINAL
+
+# Its command line gives up after 30 s.
+TRIGGER_SECONDS = 25.0
+BEAT_SECONDS = 15
+_PAUSE = threading.Event()
+_MOST_NEXT = 10
+described = Documentation("Chronos", shapes.ChronosRefusal)
+_SHOWN = {200: shapes.ChronosAnswer}
+
+
+class ExecutionImpossible(APIException):
+    """The documented 500 for a run that could not even be recorded."""
+
+    status_code = 500
+    default_code = "execution_error"
+
+
+def pause() -> None:
+    _PAUSE.wait(0.25)
+
+
+def answered(data: Any, *, status: int = 200) -> Response:
+    return Response({"success": True, "data": data, "error": None}, status=status)
+
+
+def _lenient(default: int | None, most: int) -> Param:
+    """A number. Nonsense is ignored, as upstream does."""
+
+    def parse(text: str) -> int | None:
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+        return min(number, most) if number else default
+
+    return Param(parse, schema={"type": "integer", "maximum": most}, default=default)
+
+
+class ChronosResource(DialectResource):
+    def row(self, job_id: str) -> schedule_rows.Row:
+        return schedule_rows.schedule_of_runner(self.org_id, RUNNER, read_id(job_id), shown_id=job_id)
+
+    def job(self, schedule_id: Any, *, status: int = 200) -> Response:
+        return answered(words.job(self.row(str(schedule_id))), status=status)
+
+    def request_fields(self) -> dict[str, Any]:
+        """The fields of a job. `concurrency_policy` is what Chronos' own example files write."""
+        body = self.object()
+        if "concurrency_policy" in body:
+            body = {"concurrency": body["concurrency_policy"], **body}
+        return checked(shapes.ChronosJobRequest, body)
+
+    def executions(self, schedule: schedule_rows.Row, rows: Sequence[schedule_rows.Row]) -> list[dict[str, Any]]:
+        attempts = executions.last_attempts(self.org_id, [row["id"] for row in rows])
+        reasons = executions.cancel_reasons(self.org_id, rows)
+        return [
+            words.execution(row, attempts.get(row["id"], LastAttempt()), reasons.get(row["id"], ""), schedule)
+            for row in rows
+        ]
+
+    def execution_row(self, schedule: schedule_rows.Row, execution_id: str) -> schedule_rows.Row | None:
+        """The job; None for the execution of a firing without one, or for an unknown id."""
+        found = read_id(execution_id)
+        rows = executions.jobs(self.org_id, schedule["id"])
+        return rows.filter(pk=found).values(*executions.COLUMNS).first() if found else None
+
+    def firing_row(self, schedule: schedule_rows.Row, execution_id: str) -> schedule_rows.Row:
+        """The firing without a job. Raises NotFound."""
+        found = read_id(execution_id)
+        number = words.firing_number(found) if found else 0
+        if found and number < 2**62 and words.firing_uuid(schedule["id"], number) == found:
+            rows = executions.silent_firings(self.org_id, schedule["id"]).filter(pk=number)
+            row: schedule_rows.Row | None = rows.values(*schedule_rows.FIRING_COLUMNS).first()
+            if row is not None:
+                return row
+        raise queries.job_not_found(execution_id, denied=("job", execution_id[:64]))
+
+    def version_number(self, text: str) -> int:
+        if not (text.lstrip("-").isascii() and text.lstrip("-").isdigit()):
+            raise Invalid(FieldError("version", "invalid", "must be a whole number"))
+        number = int(text) if len(text) < 10 else 0
+        return max(number, 0)
+
+
+class ChronosHealth(DialectResource):
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+
+    @described("health", "Health check", _SHOWN, refused=(503,))
+    def get(self, request: Request) -> Response:
+        return answered({"status": "healthy", "timestamp": instant(schedule_rows.clock())})
+
+
+JOBS_QUERY = {"limit": _lenient(None, 20_000), "offset": _lenient(0, 2**31 - 1)}
+EXECUTIONS_QUERY = {"limit": _lenient(20, 100)}
+
+
+class ChronosJobs(ChronosResource):
+    @described("jobs_list", "List jobs", _SHOWN, query=JOBS_QUERY)
+    def get(self, request: Request) -> Response:
+        query = self.query(JOBS_QUERY)
+        found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), RUNNER)
+        end = query["offset"] + query["limit"] if query["limit"] else None
+        rows = found.order_by("created_at", "id").values(*schedule_rows.COLUMNS)[query["offset"] : end]
+        return answered({"jobs": [words.job(row) for row in rows], "total": found.count()})
+
+    @described("jobs_create", "Create a job", {201: shapes.ChronosAnswer}, request=shapes.ChronosJobRequest)
+    def post(self, request: Request) -> Response:
+        fields = self.request_fields()
+        with transaction.atomic():
+            values = {"name": "Chronos webhook", "runner": RUNNER}
+            entries.ensure(entries.JOB_TYPES, self.org_id, JOB_TYPE, values, actor=self.actor)
+            made = editing.create(self.org_id, words.new(fields), is_paused=not fields.get("enabled"), actor=self.actor)
+        return self.job(made.pk, status=201)
+
+
+class ChronosJob(ChronosResource):
+    @described("jobs_retrieve", "Get a job", _SHOWN)
+    def get(self, request: Request, job_id: str) -> Response:
+        return answered(words.job(self.row(job_id)))
+
+    @described("jobs_update", "Update a job", _SHOWN, request=shapes.ChronosJobRequest)
+    def put(self, request: Request, job_id: str) -> Response:
+        found, fields = self.row(job_id)["id"], self.request_fields()
+        enabled = fields.get("enabled")
+        editing.rewrite(
+            self.org_id,
+            found,
+            lambda before: words.rewritten(before, fields),
+            actor=self.actor,
+            is_paused=None if enabled is None else not enabled,
+        )
+        return self.job(found)
+
+    @described("jobs_delete", "Delete a job and its executions", _SHOWN)
+    def delete(self, request: Request, job_id: str) -> Response:
+        removed = editing.delete(self.org_id, self.row(job_id)["id"], actor=self.actor, cancels_jobs=True)
+        return answered({"id": str(removed.pk)})
+
+
+class TriggerChronosJob(ChronosResource):
+    @described("jobs_trigger", "Trigger a job", _SHOWN, refused=(401, 403, 404, 429, 500, 503))
+    def post(self, request: Request, job_id: str) -> Response:
+        """Waits for the end by polling, so it holds a thread for at most TRIGGER_SECONDS."""
+        schedule = self.row(job_id)
+        made = self._run(schedule)
+        if made.job_id is None:
+            silent = executions.silent_firings(self.org_id, schedule["id"]).filter(fire_at=made.fire_at)
+            return answered(words.silent_execution(silent.values(*schedule_rows.FIRING_COLUMNS)[0], schedule))
+        until = time.monotonic() + TRIGGER_SECONDS
+        row = self.execution_row(schedule, str(made.job_id))
+        while row and row["status"] not in TERMINAL and time.monotonic() < until:
+            pause()
+            row = self.execution_row(schedule, str(made.job_id))
+        if row is None:
+            raise schedule_rows.not_found(job_id)
+        (shown,) = self.executions(schedule, [row])
+        return answered({**shown, "status": "running"} if shown["status"] == "pending" else shown)
+
+    def _run(self, schedule: schedule_rows.Row) -> Any:
+        try:
+            return requested_runs.run_now(self.org_id, schedule["id"], actor=self.actor, overlap=None)
+        except (Forbidden, QuotaReached, RetryableError):
+            raise
+        except AgentJobsError as error:
+            if isinstance(error, NotFound) and error.code == "schedule_not_found":
+                raise
+            raise ExecutionImpossible(f"the job cannot be executed: {error.message}") from error
+
+
+class EnableChronosJob(ChronosResource):
+    @described("jobs_enable", "Enable a job", _SHOWN)
+    def post(self, request: Request, job_id: str) -> Response:
+        return self.job(editing.resume(self.org_id, self.row(job_id)["id"], actor=self.actor).pk)
+
+
+class DisableChronosJob(ChronosResource):
+    @described("jobs_disable", "Disable a job", _SHOWN)
+    def post(self, request: Request, job_id: str) -> Response:
+        return self.job(editing.pause(self.org_id, self.row(job_id)["id"], actor=self.actor).pk)
+
+
+class ChronosExecutions(ChronosResource):
+    @described("executions_list", "List executions", _SHOWN, query=EXECUTIONS_QUERY)
+    def get(self, request: Request, job_id: str) -> Response:
+        schedule, limit = self.row(job_id), self.query(EXECUTIONS_QUERY)["limit"]
+        jobs = executions.jobs(self.org_id, schedule["id"])
+        silent = executions.silent_firings(self.org_id, schedule["id"])
+        rows = list(jobs.values(*executions.COLUMNS)[:limit])
+        firings = list(silent.values(*schedule_rows.FIRING_COLUMNS)[:limit])
+        shown = list(zip((row["created_at"] for row in rows), self.executions(schedule, rows), strict=True))
+        shown += [(row["created_at"], words.silent_execution(row, schedule)) for row in firings]
+        shown.sort(key=lambda one: one[0], reverse=True)
+        return answered({"executions": [one for _, one in shown[:limit]], "total": jobs.count() + silent.count()})
+
+
+class ChronosExecution(ChronosResource):
+    @described("executions_retrieve", "Get an execution", _SHOWN)
+    def get(self, request: Request, job_id: str, execution_id: str) -> Response:
+        schedule = self.row(job_id)
+        row = self.execution_row(schedule, execution_id)
+        if row is None:
+            return answered(words.silent_execution(self.firing_row(schedule, execution_id), schedule))
+        return answered(self.executions(schedule, [row])[0])
+
+
+class ReplayChronosExecution(ChronosResource):
+    @described("executions_replay", "Replay an execution", _SHOWN)
+    def post(self, request: Request, job_id: str, execution_id: str) -> Response:
+        """Sends the recorded request of that execution again, as a new execution."""
+        schedule = self.row(job_id)
+        row = self.execution_row(schedule, execution_id) or self.firing_row(schedule, execution_id)
+        if row.get("status") not in TERMINAL:
+            raise Invalid(FieldError("execution", "invalid", "has no ended request that could be replayed"))
+        changes = repeats.Changes(id=uuid4(), is_of_schedule=True)
+        made = repeats.replay(self.org_id, row["id"], changes, actor=self.actor, token_pk=self.token.pk)
+        return answered(
+            {
+                "replay_execution_id": f"exec-{made.pk}",
+                "original_execution_id": f"exec-{row['id']}",
+                "message": "Execution replay triggered",
+            }
+        )
+
+
+class ChronosVersions(ChronosResource):
+    @described("versions_list", "List job versions", _SHOWN)
+    def get(self, request: Request, job_id: str) -> Response:
+        schedule = self.row(job_id)
+        rows = schedule_rows.versions(self.org_id, schedule["id"]).order_by("-number")
+        return answered([words.version(row, schedule) for row in rows.values(*schedule_rows.VERSION_COLUMNS)])
+
+
+class ChronosVersion(ChronosResource):
+    @described("versions_retrieve", "Get a job version", _SHOWN)
+    def get(self, request: Request, job_id: str, number: str) -> Response:
+        schedule, wanted = self.row(job_id), self.version_number(number)
+        rows = schedule_rows.versions(self.org_id, schedule["id"]).filter(number=wanted)
+        row = rows.values(*schedule_rows.VERSION_COLUMNS).first()
+        if row is None:
+            raise editing.version_not_found(number)
+        return answered(words.version(row, schedule))
+
+
+class RollBackChronosJob(ChronosResource):
+    @described("jobs_rollback", "Roll a job back to a version", _SHOWN)
+    def post(self, request: Request, job_id: str, number: str) -> Response:
+        found, wanted = self.row(job_id)["id"], self.version_number(number)
+        made = editing.roll_back(self.org_id, found, wanted, actor=self.actor)
+        job = words.job(self.row(str(found)))
+        return answered({"job": job, "rolled_back_from": wanted, "new_version": made.version})
+
+
+class ChronosCluster(ChronosResource):
+    @described("cluster_status", "Cluster status", _SHOWN)
+    def get(self, request: Request) -> Response:
+        found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), RUNNER)
+        due = found.filter(next_at__isnull=False).order_by("next_at", "id").values_list("id", "next_at")[:_MOST_NEXT]
+        return answered(
+            {
+                "is_leader": service_state.work_lately(within_seconds=BEAT_SECONDS).is_rung,
+                "jobs_total": found.count(),
+                "running": executions.running(self.org_id, RUNNER),
+                "next_runs": [{"job_id": str(job_id), "next_run": instant_or_none(at)} for job_id, at in due],
+            }
+        )
