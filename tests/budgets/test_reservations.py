@@ -188,7 +188,7 @@ def test_an_other_organisation_an_other_type_and_an_other_job_have_budgets_of_th
         rows.org(org_id, max_tokens_per_day=2_000)
         rows.job_type(org_id, max_tokens_per_day=1_000)
     reserve(rows.job(JobStatus.RUNNING))
-    with pytest.raises(BudgetExhausted, match="job type"):
+    with pytest.raises(BudgetReserved, match="job type"):
         reserve(rows.job(JobStatus.RUNNING))
     reserve(rows.job(JobStatus.RUNNING, job_type_key="other"))
     reserve(rows.job(JobStatus.RUNNING, "rival"))
@@ -198,7 +198,7 @@ def test_another_day_begins_at_nothing_and_a_late_settlement_counts_for_its_own(
     rows.org("acme", max_tokens_per_day=1_000)
     job = capped(max_tokens=5_000)
     held = reserve(job)
-    with pytest.raises(BudgetExhausted):
+    with pytest.raises(BudgetReserved):
         reserve(job)
     for model in (Budget.objects.filter(scope=Scope.ORG), Reservation.objects):
         model.update(day=date(2026, 1, 5))
@@ -231,7 +231,7 @@ def test_a_cap_that_is_set_during_the_day_knows_what_was_spent_before() -> None:
     reserve(job).settle(Usage(700, 0))
     under_way = reserve(job)
     Org.objects.update(max_tokens_per_day=2_000)
-    with pytest.raises(BudgetExhausted, match="the 300 that are left"):
+    with pytest.raises(BudgetReserved, match="reserved the rest of max_tokens_per_day"):
         reserve(job)
     under_way.settle(Usage(100, 0))
     reserve(job)
@@ -574,7 +574,7 @@ def test_a_process_that_dies_in_between_leaves_what_it_set_aside_and_nothing_hal
     assert (Budget.objects.count(), Reservation.objects.count()) == (0, 0)
 
     held = reserve(job)
-    with pytest.raises(BudgetExhausted):
+    with pytest.raises(BudgetReserved):
         reserve(job)
     reservations.expire(job.pk)
     held.settle(Usage(1, 1))

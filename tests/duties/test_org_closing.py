@@ -63,7 +63,8 @@ def populate(org_id: str, code: str, team: str) -> str:
 
 
 @pytest.fixture
-def plain() -> str:
+def plain(settings: Any) -> str:
+    settings.COMMAND_RUNNER = "trusted"  # the organisations have a schedule of commands
     populate("rival", "theirs", "T0THEIRS")
     return populate("acme", "ours", "T0OURS")
 

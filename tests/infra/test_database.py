@@ -62,4 +62,4 @@ def test_nobody_else_decides_it() -> None:
                     if words & {"OperationalError", "InternalError"}:
                         named.add(str(path.relative_to(ROOT)))
     # A lock that another request holds is told by its SQLSTATE.
-    assert named == {"agent_jobs/jobs/idempotency.py"}
+    assert named == {f"agent_jobs/jobs/{name}.py" for name in ("bulk", "idempotency", "uniqueness")}

@@ -117,7 +117,7 @@ BAD: dict[str, tuple[Callable[[BinaryServer], dict[str, Any]], str, str]] = {
     "redirect": (
         lambda server: {"binary_url": f"{server.url}/redirect", "binary_sha256": "0" * 64},
         "download_refused",
-        "redirects to another address",
+        "the address redirects to",
     ),
     "ten gigabytes": (
         lambda server: {"binary_url": f"{server.url}/huge", "binary_sha256": "0" * 64},
