@@ -55,7 +55,8 @@ def _lenient(default: int | None, most: int) -> Param:
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
         return min(number, most) if number else default
 
-    return Param(parse, schema={"type": "integer", "maximum": most}, default=default)
+    about = f"A whole number, at most {most:,}. A larger one counts as that, and any other text as the default."
+    return Param(parse, about, {"type": "string"}, default)
 
 
 class ChronosResource(DialectResource):
