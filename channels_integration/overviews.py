@@ -1,4 +1,4 @@
-"""What people look at: an organisation's channels with their last words, and the messages of its outbox."""
+"""Lists for people: an organisation's channels with their last words, and the messages of its outbox."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

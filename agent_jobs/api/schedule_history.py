@@ -1,4 +1,4 @@
-"""What a schedule did and will do: previews, jobs, firings and versions."""
+"""The past and future of a schedule: previews, jobs, firings and versions."""
 
 from rest_framework.request import Request
 from rest_framework.response import Response

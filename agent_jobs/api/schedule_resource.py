@@ -1,4 +1,4 @@
-"""What the views of schedules share: reading ids and bodies, and the answer that shows one schedule."""
+"""The base of the views of schedules: reading ids and bodies, and the answer that shows one schedule."""
 
 import re
 from collections.abc import Callable, Mapping

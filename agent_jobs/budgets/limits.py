@@ -170,7 +170,7 @@ def affordable(
 
 
 def _left(cap: Cap, counter: Budget, *, with_reserved: bool = False) -> int | Decimal:
-    """What the cap leaves; `with_reserved` also counts the reservations of calls under way as left."""
+    """The rest of the cap; `with_reserved` also counts the reservations of calls under way as left."""
     if isinstance(cap.limit, int):
         return cap.limit - counter.used_tokens - (0 if with_reserved else counter.reserved_tokens)
     return cap.limit - counter.used_cost - (0 if with_reserved else counter.reserved_cost)

@@ -69,7 +69,7 @@ def _question(visit: Visit, scope: BulkScope, *, complaint: str = "", status: in
 
 
 def _bars(waits: Sequence[tuple[str, int]]) -> list[life_pieces.LifeBar]:
-    """What the jobs do now, as shares of a small bar."""
+    """The states of the jobs, as shares of a small bar."""
     total, x, found = sum(number for _, number in waits), 0.0, []
     for does, number in waits:
         kind = _KINDS.get(does, does)

@@ -35,7 +35,7 @@ class EntryField:
 
 @dataclass(frozen=True, slots=True)
 class CatalogKind:
-    """What differs between the pages of job types and of profiles. `page` and `entry` name addresses."""
+    """The differences between the pages of job types and of profiles. `page` and `entry` name addresses."""
 
     kind: entries.Kind
     title: str

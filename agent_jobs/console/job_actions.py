@@ -1,4 +1,4 @@
-"""What a person may do with one job: cancel, retry, replay, decide an approval, reply."""
+"""A person's actions on one job: cancel, retry, replay, decide an approval, reply."""
 
 import json
 from http import HTTPStatus

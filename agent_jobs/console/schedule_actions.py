@@ -1,4 +1,4 @@
-"""What admins do with a schedule: pause, resume, run now, roll back, delete. Each asks first."""
+"""An admin's actions on a schedule: pause, resume, run now, roll back, delete. Each asks first."""
 
 from uuid import UUID
 

@@ -168,7 +168,7 @@ def firing_note(line: FiringLine) -> str:
 
 
 def dst_words(note: str, at: datetime, rule_time: str) -> str:
-    """What a clock change does to a firing."""
+    """The effect of a clock change on a firing."""
     if note == "gap":
         return f"{rule_time or 'Its time'} does not exist that day; it runs after the gap"
     if note == "fold_first":

@@ -128,7 +128,7 @@ def schedule(visit: Visit, schedule_id: UUID) -> HttpResponse:
 
 @visits.page
 def compare(visit: Visit, schedule_id: UUID, old: int, new: int) -> HttpResponse:
-    """What differs between two versions."""
+    """The differences between two versions."""
     row = schedule_rows.schedule(visit.org_id, schedule_id)
     found = schedule_rows.versions(visit.org_id, schedule_id)
     kept = {each["number"]: each for each in found.values("number", "definition", "author", "created_at")}

@@ -29,7 +29,7 @@ CANCELED, LOST, STOPPED = "canceled", "lost", "stopped"
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What all attempts of a program share."""
+    """The parts that all attempts of a program share."""
 
     service: Service
     executor_id: str

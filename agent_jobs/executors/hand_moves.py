@@ -32,7 +32,7 @@ _BEYOND_DEADLINE = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class HandChange:
-    """What a person asks for; None keeps what is. `result` is laid over the job's own, key by key.
+    """The changes that a person asks for; None keeps a value. `result` is laid over the job's own, key by key.
 
     `status` is WAITING to give a started job back. `note` says why, for a cancel or a failure.
     """

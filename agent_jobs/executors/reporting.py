@@ -1,4 +1,4 @@
-"""What an executor tells about an attempt: signs of life and progress, its result, its failure, or its release."""
+"""An executor's reports about an attempt: signs of life and progress, its result, its failure, or its release."""
 
 import json
 import random

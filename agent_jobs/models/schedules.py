@@ -76,7 +76,7 @@ class ScheduleVersion(models.Model):
 
 
 class ScheduleFiring(models.Model):
-    """What became of one time at which a schedule was due, or of a run that somebody asked for."""
+    """The outcome of one time at which a schedule was due, or of a run that somebody asked for."""
 
     class Kind(models.TextChoices):
         TIMER = "timer"

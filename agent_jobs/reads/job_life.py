@@ -160,7 +160,7 @@ def of(org_id: str, job_id: UUID) -> JobLife:
 
 
 def call(org_id: str, step: StepLine) -> tuple[Any, Any]:
-    """What a step was asked and what came back, as its activity has it: without secrets, and long texts cut."""
+    """The input and output of a step, as its activity has them: without secrets, and long texts cut."""
     found = Activity.objects.filter(org_id=org_id, pk=step.id).values_list("input", "output").first()
     if found is not None:
         return found

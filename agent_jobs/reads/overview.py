@@ -83,7 +83,7 @@ SELECT
 
 @dataclass(frozen=True, slots=True)
 class Doing:
-    """What RUNNING jobs do: `worker`, `queue`, or what they wait for. `next_at`: when the first goes on by itself."""
+    """The state of RUNNING jobs: `worker`, `queue`, or a wait. `next_at`: when the first goes on by itself."""
 
     what: str
     number: int

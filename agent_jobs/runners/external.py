@@ -55,7 +55,7 @@ class ExternalRunner:
 
 
 def placement(work: Mapping[str, Any], job_type_key: str) -> str:
-    """Who may claim a job: whether it has a binary, its type, and the labels that an executor must have."""
+    """The conditions of a claim: whether the job has a binary, its type, and the labels that an executor must have."""
     binary = WITH_BINARY if work.get("binary_url") else ""
     return SEPARATOR.join([binary, work.get("type") or job_type_key, *sorted(set(work.get("labels") or ()))])
 
@@ -85,7 +85,7 @@ def check(work: Mapping[str, Any], params: Mapping[str, Any] | None = None) -> l
 
 
 def word_complaint(value: Any, most: int) -> str:
-    """What is wrong with a type or a label; "" if nothing is."""
+    """The error in a type or a label; "" if there is none."""
     is_fine = isinstance(value, str) and len(value) <= most and _WORD.fullmatch(value)
     return "" if is_fine else f"must be a text of 1 to {most} characters without blanks"
 

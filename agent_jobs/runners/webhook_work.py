@@ -109,7 +109,7 @@ def _url_errors(url: Any) -> Iterator[FieldError]:
 
 
 def _fixed_part(url: str) -> str:
-    """What stands before the first placeholder of an address if it has scheme and host; "" otherwise."""
+    """The text before the first placeholder of an address if it has scheme and host; "" otherwise."""
     begin = min((place for mark in _TEMPLATE_MARKS if (place := url.find(mark)) >= 0), default=len(url))
     fixed = url[:begin]
     is_whole = begin == len(url) or re.match(r"https?://[^/?#]+[/?]", fixed)

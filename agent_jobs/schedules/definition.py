@@ -1,4 +1,4 @@
-"""What a schedule says. A definition is JSON; clients see it, and versions keep it:
+"""The definition of a schedule. It is JSON; clients see it, and versions keep it:
 
     {"name": "Nightly report", "cron": "30 2 * * *", "time_zone": "Europe/Berlin", "dst": {"gap": "auto", …},
      "job": {"job_type_id": "report", "params": {…}, "work": {… secrets masked …}, …}, "tags": ["nightly"],
@@ -30,7 +30,7 @@ MAX_RUNS = 1_000
 
 
 class Misfire(StrEnum):
-    """What becomes of firings that nobody made in time, because no beat or no worker was there."""
+    """The treatment of firings that nobody made in time, because no beat or no worker was there."""
 
     SKIP = "skip"
     RUN_ONCE = "run_once"
@@ -38,7 +38,7 @@ class Misfire(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What a firing does while an earlier job of the schedule has not ended."""
+    """The behaviour of a firing while an earlier job of the schedule has not ended."""
 
     ALLOW = "allow"
     FORBID = "forbid"

@@ -105,7 +105,7 @@ def _plain(text: str) -> str:
 
 
 def result_text(result: Mapping[str, Any]) -> str:
-    """What a result of `tools/call` says, as text for the model: of an odd one, as much as can be read."""
+    """The content of a result of `tools/call`, as text for the model: of an odd one, as much as can be read."""
     content = result.get("content")
     blocks = content if isinstance(content, list) else [content] if content is not None else []
     texts = [text for text in map(_block_text, blocks) if text.strip()]

@@ -131,7 +131,7 @@ def _expand(ids: Collection[UUID]) -> int:
 
 
 def _told(found: Sequence[Announcement]) -> Mapping[UUID, _Told]:
-    """What each becomes. One that has to wait for its text is left out."""
+    """The products of each announcement. One that has to wait for its text is left out."""
     by_org: dict[str, list[Announcement]] = defaultdict(list)
     for announcement in found:
         by_org[announcement.org_id].append(announcement)

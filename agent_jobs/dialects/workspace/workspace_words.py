@@ -80,7 +80,7 @@ def spec(fields: Mapping[str, Any], *, user_pk: int) -> JobSpec:
 
 
 def change(fields: Mapping[str, Any]) -> HandChange:
-    """What a PATCH asks for. Progress within `result` wins over the fields beside it."""
+    """The changes that a PATCH asks for. Progress within `result` wins over the fields beside it."""
     result, status = fields.get("result"), fields.get("status")
     percent, message = fields.get("progress_percent"), fields.get("progress_message")
     if result is not None:
@@ -158,7 +158,7 @@ def job(row: Row, cancel_note: str | None = None) -> dict[str, Any]:
 
 
 def result(row: Row, cancel_note: str | None = None) -> dict[str, Any] | None:
-    """What the document shows as the result: progress while the job goes on, and why it was cancelled or retried."""
+    """The result as the document shows it: progress while the job goes on, and why it was cancelled or retried."""
     status = status_of(row)
     found = row["result_data"] if isinstance(row["result_data"], dict) else {}
     if row.get("result_bytes") and row["result_data"] is None:
