@@ -127,7 +127,7 @@ class JobChanges(OpenJobAnswer, OpenStream):
 
 
 class OrgChanges(OpenStream):
-    """Tells the ids of an organisation's jobs as they change. `since`: microseconds since 1970; None: from now on."""
+    """Tells the ids of an organisation's jobs as they change. `since`: microseconds since 1970; None starts now."""
 
     def __init__(
         self, org_id: str, token_pk: int | None = None, *, user_pk: int | None = None, since: int | None = None

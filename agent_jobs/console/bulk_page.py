@@ -19,7 +19,7 @@ from agent_jobs.jobs import bulk as bulk_jobs
 from agent_jobs.reads import job_lists
 
 _MAX_REASON = 1_000
-# What a job does (`job_lists.wait_counts`): the kind of time that this is.
+# State of a job (`job_lists.wait_counts`) → the colour of its bar.
 _KINDS = {"worker": "work", "quiet_hours": "quiet", "scheduled": "delay", "cooldown": "delay", "": "work"}
 _VERBS = {"cancel": ("Cancel", "canceled"), "retry": ("Retry", "retried")}
 

@@ -23,7 +23,7 @@ from agent_jobs.reads import queries
 from agent_jobs.states import JobStatus
 
 STATUSES = tuple(status.lower() for status in JobStatus)
-# What is not a filter of jobs.
+# Query parameters that are no filters of jobs.
 _OTHERS = frozenset({"sort", "after", "before", "view", "ids", "org_id"})
 _RELATIVE = re.compile(r"-([1-9][0-9]{0,3})([hd])")
 _LABELS = {

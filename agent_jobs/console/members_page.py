@@ -47,7 +47,7 @@ def change_role(visit: Visit, username: str) -> HttpResponse:
         member_changes.change_role(visit.org_id, username, role, actor=visit.actor)
     except (Invalid, Conflict) as error:
         return visit.refused("The role was not changed", sentence(error.message), address=page)
-    # Who has made themselves a member may still read the page.
+    # An admin who gave up that role may still read the page.
     return visit.said("The role is changed", f"{username} is {role} now.", address=page)
 
 

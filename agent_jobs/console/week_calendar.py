@@ -15,7 +15,7 @@ from agent_jobs.schedules import definition as definitions
 DAYS = 7
 MOST_SCHEDULES = 40
 _MOST_MARKS = 1_000
-# What fires as often as this is a line.
+# A schedule that fires this often is drawn as a line.
 _OFTEN = timedelta(minutes=15)
 _SPEAKING = ("conversation", "message")
 

@@ -16,7 +16,7 @@ from agent_jobs.specs import Actor
 
 _ZONE = "Europe/Berlin"
 _KINDS: Mapping[str, DemoType] = {kind.key: kind for kind in demo_cast.TYPES}
-# Of each schedule as many firings are made as the console shows at once.
+# Number of firings made for each schedule: as many as the console shows at once.
 _MOST_FIRINGS = 26
 
 

@@ -142,7 +142,7 @@ class Settlement:
     notes: Sequence[Note] = ()
     rests_on: UUID | None = None
     if_delivered: Settlement | None = None
-    # Of the activity of the job's end.
+    # The activity that ends the job names these.
     actor: str = "system:worker"
     request_id: str = ""
 

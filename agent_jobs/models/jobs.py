@@ -37,7 +37,7 @@ class Job(models.Model):
     config = OrderedJSONField(default=dict, blank=True)
     # Further parts of the type that an agent uses, if the type has them: `tools`, `result_schema`.
     agent = OrderedJSONField(default=dict, db_default={}, blank=True)
-    # What a runner without an agent performs (`agent_jobs.work`), with masks in place of the sealed secrets.
+    # The definition for a runner without an agent (`agent_jobs.work`), with masks in place of the sealed secrets.
     work = OrderedJSONField(default=dict, db_default={}, blank=True)
     sealed_work = models.TextField(default="", db_default="", blank=True)
     # The schedule that made it, perhaps deleted by now, and the time of that firing.

@@ -38,7 +38,7 @@ class ChangedJobs:
 
 @dataclass(slots=True, eq=False)
 class ChangesReader:
-    """How far one client has been told. `since`: microseconds since 1970, None: from now on."""
+    """The position of one client in the stream. `since`: microseconds since 1970; None starts now."""
 
     org_id: str
     since: int | None

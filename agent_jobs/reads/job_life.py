@@ -1,7 +1,7 @@
 """Everything that happened in one job, for its page: in two statements, however long it lasted.
 
-Of a job with thousands of steps or messages the newest are read. Steps come without their inputs and outputs; those of
-one step are `call`.
+A job may have thousands of steps or messages: only the newest are read. Steps come without their inputs and outputs;
+`call` reads those of one step.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Outcome:
     reason: str = ""
 
 
-class CommandChild:
+class CommandChild(ABC):
     """A started command. `stdout`, `stderr` and `status` are descriptors of pipes to read until their end."""
 
     def __init__(self, spec: CommandSpec, user: JobUser) -> None:
@@ -74,27 +75,27 @@ class CommandChild:
             self._status += chunk
 
     @property
+    @abstractmethod
     def has_ended(self) -> bool:
         """Whether the status says that the command's first process has ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kill(self) -> None:
         """Begin to end all processes of the command. It may be called twice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Wait for the end of the child, by force if it does not come, and close all descriptors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outcome(self, stderr: str) -> Outcome:
         """How the command ended, after `close`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _line(
         self, spec: CommandSpec, user: JobUser, handed: ExitStack, status: int
     ) -> tuple[list[str], tuple[int, ...], dict[str, Any]]:
         """The command line, the descriptors that it names beside `status`, and further arguments of Popen."""
-        raise NotImplementedError
 
     def _pipe(self, handed: ExitStack) -> tuple[int, int]:
         reading, writing = os.pipe()

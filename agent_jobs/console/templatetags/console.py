@@ -22,7 +22,7 @@ from agent_jobs.states import WaitingFor
 
 register = template.Library()
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
-# What a job waits for: glyph, class of the colour, word.
+# Reason of a wait → glyph, class of the colour, word.
 WAITS: Mapping[str, tuple[str, str, str]] = {
     WaitingFor.REPLY: ("reply", "running", "a reply"),
     WaitingFor.APPROVAL: ("approval", "person", "an approval"),

@@ -8,7 +8,7 @@ from agent_jobs.api.fields import Choice, Name, Text, Whole
 from agent_jobs.runners.command_runner import DEFAULT_ATTEMPT_SECONDS
 
 _LONGEST_SECONDS = 604_800
-# Of a job that another door made without a time-out.
+# The time-out shown for a job that another door made without one.
 CORE_TIMEOUT_SECONDS = DEFAULT_ATTEMPT_SECONDS
 DEFAULTS = {"timeout": 3_600, "retries": 0, "retry_delay": 60}
 

@@ -30,7 +30,7 @@ from agent_jobs.tenants.members import MemberOf
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SORTS = ("created_at", "updated_at", "priority", "status")
 _DIGITS = 9
-# Of the list without a workspace (RFC 9745, RFC 8594).
+# Headers of the list without a workspace (RFC 9745, RFC 8594).
 _DEPRECATED_AT, _SUNSET_AT = datetime(2026, 11, 1, tzinfo=UTC), datetime(2027, 11, 1, tzinfo=UTC)
 
 
