@@ -164,13 +164,13 @@ class _Events(_Watched):
     """An event stream. It ends after an `event: error`, whose data is kept."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        rest, kind, data = b"", b"", []
+        rest, kind, data, was_return = b"", b"", [], False
         async for chunk in self._chunks():
             yield chunk
-            whole = rest + chunk
-            held = whole[-1:] if whole.endswith(b"\r") else b""  # its line feed may come next
-            *lines, rest = _LINE_ENDS.split(whole[: len(whole) - len(held)])
-            rest += held
+            # A carriage return ends its line at once; a line feed behind it belongs to the same end.
+            fresh = chunk.removeprefix(b"\n") if was_return else chunk
+            was_return = chunk.endswith(b"\r") if chunk else was_return
+            *lines, rest = _LINE_ENDS.split(rest + fresh)
             for line in lines:
                 name, _, value = line.partition(b":")
                 if name == b"event":

@@ -595,7 +595,7 @@ def test_an_error_event_is_told_in_the_servers_own_words(fake, data, words, line
     body = line.join([b": hello", b"", b"event: error", b"data: " + data, b"", b""])
     fake.queue("tools/call", Answer(body=body, headers={"Content-Type": "text/event-stream"}, open=True))
 
-    assert call(fake, timeout_seconds=60).text == f"The server answered with an error: {words}"
+    assert call(fake, timeout_seconds=5).text == f"The server answered with an error: {words}"
 
 
 @pytest.mark.parametrize("status", [429, 503])
