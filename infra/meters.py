@@ -28,8 +28,9 @@ FLUSH_SECONDS = 1.0
 # Upper bounds of the histograms, in seconds; longer times fall into an unbounded last bucket.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 BOUNDS = [f"{bound:g}" for bound in BUCKETS] + ["+Inf"]
-# Against a label with unlimited values: a process stops counting new combinations, and logs that once.
-_MOST_SERIES = 2_000
+# Against a label with unlimited values: a process stops counting new series of that name, and logs that once.
+# HTTP requests have the most: buckets times methods, routes and statuses.
+_MOST_SERIES = 5_000
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -38,9 +39,9 @@ class _Counters:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.counts: defaultdict[Series, float] = defaultdict(float)
-        self.known: set[Series] = set()  # all series that it has ever counted
+        self.known: defaultdict[str, set[Series]] = defaultdict(set)  # all series that it has ever counted, by name
         self.thread: threading.Thread | None = None
-        self.is_full = False
+        self.full: set[str] = set()  # names with too many series
 
 
 _counters = _Counters()
@@ -104,13 +105,15 @@ def _add(amounts: dict[Series, float]) -> None:
     counters = _counters
     with counters.lock:
         for series, amount in amounts.items():
-            if series not in counters.known:
-                if len(counters.known) >= _MOST_SERIES:
-                    if not counters.is_full:
-                        log.error("too many series: %s is not counted", series[0])
-                    counters.is_full = True
+            name = series[0]
+            known = counters.known[name]
+            if series not in known:
+                if len(known) >= _MOST_SERIES:
+                    if name not in counters.full:
+                        log.error("too many series: new ones of %s are not counted", name)
+                    counters.full.add(name)
                     continue
-                counters.known.add(series)
+                known.add(series)
             counters.counts[series] += amount
         if counters.thread is None:
             counters.thread = threads.start_vital("meters", _flush_for_ever)

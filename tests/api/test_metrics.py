@@ -186,8 +186,11 @@ class TestCounts:
         for number in range(20):
             meters.add("platform_429s", platform=f"p{number}")
             meters.flush()
+        meters.add("retries")
 
-        assert len([name for name, _ in read(client) if name == "platform_429s_total"]) == 5
+        page = read(client)
+        assert len([name for name, _ in page if name == "platform_429s_total"]) == 5
+        assert value(page, "retries_total") == 1
 
     def test_a_cancel_and_a_lost_worker(self, client) -> None:
         rows.job(JobStatus.RUNNING, lease_until=datetime.now(UTC) - timedelta(seconds=1))

@@ -320,6 +320,9 @@ def test_another_organisations_job_is_not_there() -> None:
 
 def test_it_is_quick_whatever_waits(at_work: WorkerProcess) -> None:
     """Bounded looks along indexes: by what PostgreSQL reads, for a clock would tell of the machine."""
+    with connection.cursor() as cursor:
+        # Earlier tests leave holes in the table, and rows that lie in no order make PostgreSQL prefer reading it whole.
+        cursor.execute("TRUNCATE agent_jobs_job CASCADE")
     rows.org("acme", max_running_jobs=100_000)
     rows.job_type(max_running=100_000, max_running_per_channel=100_000)
     with connection.cursor() as cursor:
