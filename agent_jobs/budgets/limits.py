@@ -162,7 +162,7 @@ def affordable(
     needed = call.input_tokens + call.output_tokens if isinstance(left, int) else price.cost(call)
     raise BudgetExhausted(
         f"{tightest.name} of {tightest.whose} is {tightest.limit:,}, and the {max(left, 0):,} that are left are too"
-        f" little for a call with up to {input_tokens:,} tokens of input",
+        f" little for a call with an estimated {input_tokens:,} tokens of input",
         cap=tightest,
         left=left,
         short=needed - left,

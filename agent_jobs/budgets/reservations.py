@@ -1,13 +1,13 @@
 """Budgets of model calls, in tokens and money, per job and, by UTC day, per job type and organisation.
 
-Before a call, `set_aside` reserves the most that it may cost; afterwards `settle` replaces that by the actual cost.
-Both update the counters of capped scopes (`budgets.limits`), and the ledger (UsageDay) records every call. A call
+Before a call, `set_aside` reserves what it is likely to cost at most; afterwards `settle` replaces that by the actual
+cost. Both update the counters of capped scopes (`budgets.limits`), and the ledger (UsageDay) records every call. A call
 counts on the day on which it began. `closing` wraps a whole call.
 
-A reservation is an upper bound. A token is at least one byte of UTF-8, so the input has at most as many tokens as bytes
-are sent (`llm.size`, which adds what providers put around messages). The output has at most `max_output_tokens`, which
-shrinks to what the caps leave if a useful answer still fits. So concurrent calls cannot pass a cap. If a provider
-reports more than the bound, we count its figure and log a warning.
+A reservation has the estimated input (`llm.token_bounds`), which real input rarely exceeds and never by more than
+BYTES_PER_TOKEN times. The output has at most `max_output_tokens`, which shrinks to what the caps leave if a useful
+answer still fits. So concurrent calls pass a cap by at most the estimates of the calls under way when it fills. If a
+provider reports more than the reservation, we count its figure and log a warning.
 
 A reservation that nobody settles (its worker was killed) is closed at its full amount, since the provider may have
 billed it. The next turn of the job closes it (`expire`), or the sweep does (`expire_lost`). If the call returns after
@@ -130,14 +130,14 @@ def set_aside(
     job_type_key: str,
     config: Mapping[str, Any],
     model: str,
-    request_bytes: int,
+    input_tokens: int,
     max_output_tokens: int,
 ) -> Held:
-    """Reserve the most that a call may cost. `config` is the job's (`max_tokens`, `max_cost`).
+    """Reserve what a call is likely to cost at most. `input_tokens` is the estimate of its input, `config` the job's.
 
     Raises BudgetExhausted if a cap leaves too little, BudgetReserved if it does so only because of calls under way, and
-    PermanentError (`model_price_missing`). Call it within a
-    transaction; other calls under the same caps wait until it ends.
+    PermanentError (`model_price_missing`). Call it within a transaction; other calls under the same caps wait until it
+    ends.
     """
     if complaint := prices.check(model):
         raise PermanentError(f"the model {model!r} {complaint}", code="model_price_missing")
@@ -147,13 +147,13 @@ def set_aside(
     limits.share_lock(org_id)
     counters = limits.locked(call)
     output_tokens = limits.affordable(
-        caps, counters, price=price, input_tokens=request_bytes, output_tokens=max_output_tokens
+        caps, counters, price=price, input_tokens=input_tokens, output_tokens=max_output_tokens
     )
-    cost = price.cost(Usage(request_bytes, output_tokens))
-    limits.add(counters, reserved_tokens=request_bytes + output_tokens, reserved_cost=cost)
+    cost = price.cost(Usage(input_tokens, output_tokens))
+    limits.add(counters, reserved_tokens=input_tokens + output_tokens, reserved_cost=cost)
     held = Held(uuid7(), model, output_tokens, cost, call)
     whose = {"id": held.id, "org": org_id, "job": job_id, "type": job_type_key, "model": model, "day": call.day}
-    prepared_sql.run(_RESERVE, {**whose, "input": request_bytes, "output": output_tokens, "cost": cost})
+    prepared_sql.run(_RESERVE, {**whose, "input": input_tokens, "output": output_tokens, "cost": cost})
     return held
 
 

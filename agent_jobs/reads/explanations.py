@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from agent_jobs.errors import NotFound
+from agent_jobs.errors import BudgetReserved, NotFound
 from agent_jobs.lifecycle import queues
 from agent_jobs.lifecycle.queue_order import HEAD_START
 from agent_jobs.models import Activity, Approval, DutyRun, Job, JobType, Org, WorkerProcess
@@ -235,6 +235,14 @@ def _for_approval(job: Job, now: datetime) -> Explanation:
     return _until("approval", state, "an approval or a denial")(job, now)
 
 
+def _for_retry(job: Job, now: datetime) -> Explanation:
+    last = job.tasks.order_by("-number").values_list("result", flat=True).first() or ""
+    waits_for_budget = last.startswith(f"{BudgetReserved.code}: ")
+    state = last.removeprefix(f"{BudgetReserved.code}: ") if waits_for_budget else ""
+    state = f"It waits for budget: {state}" if state else "Its last attempt failed; it waits for the next one"
+    return _until("retry", state)(job, now)
+
+
 def _for_something_unknown(job: Job, now: datetime) -> Explanation:
     state = f"It waits for something that this release does not know: {job.waiting_for}"
     return _until("unknown_wait", state, "a process of a newer release")(job, now)
@@ -260,7 +268,7 @@ BY_STATUS: Mapping[JobStatus, Callable[[Job, datetime], Explanation]] = {
 BY_WAIT: Mapping[str, Callable[[Job, datetime], Explanation]] = {
     "": _until("running", "It is between two steps"),
     WaitingFor.REPLY: _for_reply,
-    WaitingFor.RETRY: _until("retry", "Its last attempt failed; it waits for the next one"),
+    WaitingFor.RETRY: _for_retry,
     WaitingFor.DELIVERY: _for_delivery,
     WaitingFor.COOLDOWN: _until("cooldown", "It is delayed after a failure of its type in this channel"),
     WaitingFor.APPROVAL: _for_approval,

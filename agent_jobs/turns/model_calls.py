@@ -114,7 +114,7 @@ class _Call:
             "job_type_key": self._claim.job_type_key,
             "config": self._claim.config,
             "model": route.model,
-            "request_bytes": token_bounds.request_bytes(turn),
+            "input_tokens": token_bounds.estimate(turn),
             "max_output_tokens": route.access.max_output_tokens,
         }
         held = patiently(lambda: self._open(lambda: reservations.set_aside(**stake)))

@@ -269,7 +269,8 @@ def _failed(
         task_result=f"{outcome.code}: {message}",
         failed_attempts=failed_attempts,
     )
-    uncounted = _BUDGET_WAITS if outcome.code == BudgetReserved.code else _UNCOUNTED_RETRIES
+    waits_for_budget = outcome.code == BudgetReserved.code
+    uncounted = _BUDGET_WAITS if waits_for_budget else _UNCOUNTED_RETRIES
     policy = timing.RetryPolicy.of(claim.config) if outcome.counts else uncounted
     if outcome.is_retryable and failed_attempts < policy.max_attempts:
         wait = policy.wait_seconds(failed_attempts, retry_after=outcome.retry_after, rng=rng)
@@ -286,7 +287,8 @@ def _failed(
                 resume=claim.wake,
                 # The retry takes in the messages that this turn did not.
                 inbox_seen=claim.inbox_seen,
-                notes=[*went_on.notes, note],
+                # A job may wait for budget for hours, every few seconds: its attempts tell it, and no activities.
+                notes=went_on.notes if waits_for_budget else [*went_on.notes, note],
             )
     return replace(
         went_on,

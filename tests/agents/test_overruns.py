@@ -550,6 +550,6 @@ def _call(job: Job) -> dict[str, Any]:
         "job_type_key": job.job_type_key,
         "config": job.config,
         "model": MODEL,
-        "request_bytes": 900,
+        "input_tokens": 900,
         "max_output_tokens": 100,
     }

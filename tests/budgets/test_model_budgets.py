@@ -1,5 +1,7 @@
 """Budgets through a worker's loop, against a provider over a real socket: what a job under a cap says and costs."""
 
+import json
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -13,13 +15,16 @@ from agent_jobs.jobs import repeats as once_more
 from agent_jobs.llm import Usage
 from agent_jobs.models import Activity, Approval, Budget, Job, Org, Profile, Reservation, Step, Task, UsageDay
 from agent_jobs.models.budgets import Scope
+from agent_jobs.reads import explanations
 from agent_jobs.states import JobStatus
 from agent_jobs.worker.loop import Worker
 from channels_integration.models import Channel
 from tests import rows
 from tests.conversations import QuietKeeper, again, answer, ask, let_time_pass, texts
 from tests.fakes import openai
-from tests.fakes.openai import FakeOpenAI, completion
+from tests.fakes.openai import FakeOpenAI, completion, says
+from tests.races import in_threads
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.django_db
 MODEL = "openai:gpt-fake"
@@ -120,7 +125,7 @@ def test_a_retried_job_goes_on_with_what_its_former_life_has_left_of_its_cap(
 
 
 def test_the_days_cap_of_the_organisation_holds_for_all_its_jobs(worker: Worker, provider: FakeOpenAI) -> None:
-    Org.objects.update(max_tokens_per_day=5_000)
+    Org.objects.update(max_tokens_per_day=3_500)
     jobs = [hosted(), *(ask(config={"profile_id": "ann"}) for _ in range(3))]
     worker.serve("agents")
     ended = sorted((again(job).status, again(job).error_code) for job in jobs)
@@ -140,7 +145,7 @@ def test_a_job_whose_call_fits_when_others_are_settled_waits_for_them(
     else:
         rows.job_type(max_tokens_per_day=20_000)
     stake = {"org_id": "acme", "job_type_key": other.job_type_key, "config": {}, "model": MODEL}
-    held = reservations.reserve(**stake, job_id=other.pk, request_bytes=17_000, max_output_tokens=1_000)
+    held = reservations.reserve(**stake, job_id=other.pk, input_tokens=17_000, max_output_tokens=1_000)
     job = ask(config={"profile_id": "ann", **config})
 
     for _ in range(2):
@@ -148,31 +153,101 @@ def test_a_job_whose_call_fits_when_others_are_settled_waits_for_them(
         job = again(job)
         assert (job.status, job.waiting_for, job.failed_attempts) == (JobStatus.RUNNING, "retry", 0)
         assert job.lease_until is None  # it holds no worker
+        assert "It waits for budget: calls under way have reserved" in explanations.of("acme", job.pk).state
         let_time_pass(job)
     held.settle(Usage(400, 100))
     worker.serve("agents")
 
     assert (again(job).status, again(job).waiting_for) == (JobStatus.RUNNING, "reply")
     assert not Approval.objects.exists()
+    assert not Activity.objects.filter(job=job, code="task.failed").exists()
     assert Budget.objects.get(scope=scope).used_tokens == 1_230 + 500 + 1_230
 
 
 def test_a_call_that_fits_nothing_ends_its_job_whatever_is_under_way(worker: Worker, provider: FakeOpenAI) -> None:
-    Org.objects.update(max_tokens_per_day=2_000)
+    Org.objects.update(max_tokens_per_day=1_500)
     job = hosted()
     worker.serve("agents")
 
     assert (again(job).status, again(job).error_code) == (JobStatus.FAILED, "budget_exhausted")
 
 
+@pytest.mark.parametrize("scope", [Scope.ORG, Scope.TYPE])
+@pytest.mark.django_db(transaction=True)
+def test_twenty_jobs_at_once_that_use_half_a_cap_between_them_all_complete(
+    worker: Worker, provider: FakeOpenAI, scope: Scope
+) -> None:
+    """Each call reserves some 6,000 tokens and uses 500, so three fit under the cap at once and the others wait."""
+    if scope == Scope.ORG:
+        Org.objects.update(max_tokens_per_day=20_000)
+    else:
+        rows.job_type(max_tokens_per_day=20_000)
+    somebody_waits = threading.Event()
+
+    def answer_when_somebody_waits(request: Any) -> openai.Answer:
+        assert somebody_waits.wait(PATIENCE)
+        return says("Hello", done=True, result="greeted", tokens=(450, 50))
+
+    provider.answer = answer_when_somebody_waits
+    given = [hosted(), *(ask(config={"profile_id": "ann"}) for _ in range(19))]
+    ended = Job.objects.filter(pk__in=[job.pk for job in given], finished_at__isnull=False)
+    waiting = Job.objects.filter(waiting_for="retry")
+
+    def serve() -> None:
+        own = Worker(QuietKeeper())
+        while ended.count() < len(given):
+            own.serve("agents")
+            for job in waiting:
+                let_time_pass(job)
+
+    def watch() -> None:
+        wait_for(waiting.exists, what="a job waits for the calls under way")
+        somebody_waits.set()
+
+    in_threads(*[serve] * 5, watch)
+    assert {again(job).status for job in given} == {JobStatus.COMPLETED}
+    assert len(provider.requests) == len(given)
+    budget = Budget.objects.get(scope=scope)
+    assert (budget.used_tokens, budget.reserved_tokens) == (20 * 500, 0)
+    assert not Activity.objects.filter(code="task.failed").exists()
+
+
+def test_a_small_cap_makes_calls_for_a_short_prompt(worker: Worker, provider: FakeOpenAI) -> None:
+    provider.answer = lambda request: says("How are you?", tokens=(480, 20))
+    job = hosted(max_tokens=3_000)
+    worker.serve("agents")
+    answer(job)
+    worker.serve("agents")
+
+    assert (again(job).status, again(job).waiting_for) == (JobStatus.RUNNING, "reply")
+    assert len(provider.requests) == 2
+
+
+def test_input_of_a_token_a_byte_passes_a_cap_by_one_estimate_at_most(worker: Worker, provider: FakeOpenAI) -> None:
+    def one_token_a_byte(request: Any) -> openai.Answer:
+        return says("How are you?", tokens=(len(json.dumps([request["messages"], request["tools"]])), 20))
+
+    provider.answer = one_token_a_byte
+    Profile.objects.create(org_id="acme", key="ann", name="Ann", model=MODEL, timeout_seconds=30)
+    job = ask(prompt="x9Qz" * 1_000, config={"profile_id": "ann", "max_tokens": 4_000})
+    worker.serve("agents")
+    answer(job)
+    worker.serve("agents")
+
+    held = Reservation.objects.get()
+    used = Budget.objects.get(scope=Scope.JOB).used_tokens
+    assert 4_000 < used <= 4_000 + held.reserved_input_tokens
+    assert again(job).error_code == "budget_exhausted"
+
+
 def test_what_is_left_of_a_cap_bounds_the_output_that_is_asked_for(worker: Worker, provider: FakeOpenAI) -> None:
-    hosted({"max_output_tokens": 4_000}, max_tokens=6_000)
+    hosted({"max_output_tokens": 4_000}, max_tokens=5_000)
     worker.serve("agents")
     (request,) = provider.requests
     asked = request.get("max_completion_tokens") or request["max_tokens"]
     held = Reservation.objects.get()
     assert 256 <= asked == held.reserved_output_tokens < 4_000
-    assert held.reserved_input_tokens + held.reserved_output_tokens == 6_000
+    assert held.reserved_input_tokens + held.reserved_output_tokens == 5_000
 
 
 def test_a_fallback_has_a_reservation_of_its_own_and_a_refused_call_costs_nothing(
@@ -278,7 +353,7 @@ def test_who_takes_up_the_turn_of_a_dead_worker_closes_what_it_had_set_aside(
         job_type_key="greet",
         config=job.config,
         model=MODEL,
-        request_bytes=4_000,
+        input_tokens=4_000,
         max_output_tokens=1_000,
     )
     worker.serve("agents")

@@ -44,7 +44,7 @@ def call(job: Job, **other: Any) -> dict[str, Any]:
         "job_type_key": job.job_type_key,
         "config": job.config,
         "model": MODEL,
-        "request_bytes": 600,
+        "input_tokens": 600,
         "max_output_tokens": 400,
     }
     return wanted | other
@@ -136,10 +136,10 @@ def test_as_many_calls_are_made_as_every_cap_has_room_for(
 
 def test_the_refusal_says_how_much_was_left() -> None:
     with pytest.raises(BudgetExhausted) as refused:
-        reserve(capped(max_tokens=1_234), request_bytes=1_000)
+        reserve(capped(max_tokens=1_234), input_tokens=1_000)
     assert refused.value.message == (
-        "max_tokens of the job is 1,234, and the 1,234 that are left are too little for a call with up to 1,000 tokens"
-        " of input"
+        "max_tokens of the job is 1,234, and the 1,234 that are left are too little for a call with an estimated 1,000"
+        " tokens of input"
     )
 
 
@@ -150,7 +150,7 @@ def test_what_was_not_used_is_there_for_the_next_call() -> None:
         reserve(job)
     first.settle(Usage(100, 50))
     assert counted() == (150, Decimal("0.000200"), 0, Decimal(0))
-    assert reserve(job, request_bytes=400).max_output_tokens == 400
+    assert reserve(job, input_tokens=400).max_output_tokens == 400
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_twenty_jobs_at_once_set_aside_exactly_what_a_cap_has_room_for(race: str
     rows.job_type(**job_type)
     jobs = [rows.job(JobStatus.RUNNING, config={"max_tokens": 1_000_000}) for _ in range(20)]
     # What is left above seven calls is less than the input of another one.
-    outcomes = at_once(*[lambda job=job: reserve(job, request_bytes=900, max_output_tokens=100) for job in jobs])
+    outcomes = at_once(*[lambda job=job: reserve(job, input_tokens=900, max_output_tokens=100) for job in jobs])
     held = [outcome for outcome in outcomes if isinstance(outcome, reservations.Held)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, BudgetReserved)]
     assert (len(held), len(refused)) == (_room(org, job_type), 20 - _room(org, job_type))
