@@ -34,19 +34,6 @@ class BulkItem(JobRequest):
 
     delay_minutes = Whole(required=False, min_value=0, max_value=MAX_DELAY_MINUTES)
 
-    def get_fields(self) -> dict[str, Any]:
-        found = super().get_fields()
-        found["target_channel"].required = False
-        return found
-
-    def to_internal_value(self, data: Any) -> Any:
-        fields = super().to_internal_value(data)
-        if "target_channel" not in fields and "work" not in fields:
-            raise serializers.ValidationError(
-                {"target_channel": [serializers.ErrorDetail("This field is required.", "required")]}
-            )
-        return fields
-
 
 class Items(serializers.JSONField):
     """A list, whose items the view validates: each has errors of its own."""

@@ -120,6 +120,8 @@ class OutcomeChannel(StrictSerializer):
 
 
 class JobRequest(StrictSerializer):
+    """A job. Its type's runner decides whether it needs a channel or a work (`jobs.creation`)."""
+
     target_channel = TargetChannel(required=False)
     job_type_id = Text(max_length=128)
     config = Config(required=False)
@@ -152,12 +154,6 @@ class JobRequest(StrictSerializer):
         help_text="`reject` (the default): 409 `duplicate_job`, with the other job's id in `meta.job_id`. `return`: 200"
         " with the other job. `replace`: the other job is canceled; 409 if it is COMPLETED.",
     )
-
-    def get_fields(self) -> dict[str, Any]:
-        """A job with work names no channel; whether its runner agrees is decided when the job type is known."""
-        found: dict[str, Any] = super().get_fields()
-        found["target_channel"].required = "work" not in getattr(self, "initial_data", {})
-        return found
 
 
 class CancelRequest(StrictSerializer):

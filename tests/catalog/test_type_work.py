@@ -33,7 +33,7 @@ def define(acme: factories.Api, work: dict[str, Any], **fields: Any) -> Any:
 
 
 def post(acme: factories.Api, **fields: Any) -> Any:
-    return acme.post("/services/agent-jobs", {"job_type_id": "ping", "params": {"name": "Ann"}, "work": {}, **fields})
+    return acme.post("/services/agent-jobs", {"job_type_id": "ping", "params": {"name": "Ann"}, **fields})
 
 
 def test_a_job_needs_only_its_params(acme: factories.Api, receiver: FakeReceiver, work: dict[str, Any]) -> None:
@@ -47,6 +47,31 @@ def test_a_job_needs_only_its_params(acme: factories.Api, receiver: FakeReceiver
     assert Job.objects.get().status == JobStatus.COMPLETED
     assert SECRET not in json.dumps(list(AuditEntry.objects.values_list("before", "after")), default=str)
     assert SECRET not in str(JobType.objects.values().get())
+
+
+@pytest.mark.parametrize("given", [{}, {"work": {}}, {"work": None}], ids=["absent", "empty", "null"])
+def test_a_job_and_a_schedules_job_without_a_work_take_that_of_the_type(
+    acme: factories.Api, work: dict[str, Any], given: dict[str, Any]
+) -> None:
+    define(acme, work)
+    job = {"job_type_id": "ping", "params": {"name": "Ann"}, **given}
+    made = acme.post("/services/agent-schedules", {"name": "Ping", "cron": "@hourly", "job": job})
+    assert made.status_code == 201, made.content
+    run = acme.post(f"/services/agent-schedules/{made.json()['data']['id']}/run", None)
+    assert (run.status_code, post(acme, **given).status_code) == (200, 201)
+    bulk = acme.post("/services/agent-jobs/bulk", {"jobs": [job]})
+    assert bulk.status_code == 201, bulk.content
+    assert {one.work["url"] for one in Job.objects.all()} == {work["url"]}
+    assert Job.objects.count() == 3
+
+
+def test_without_a_work_of_the_type_a_job_must_bring_one(acme: factories.Api, work: dict[str, Any]) -> None:
+    define(acme, {"auth": work["auth"]})
+    answer = post(acme)
+    assert (answer.status_code, factories.fields_of(answer)) == (400, ["work.url"])
+    schedule = {"name": "Ping", "cron": "@hourly", "job": {"job_type_id": "ping"}}
+    answer = acme.post("/services/agent-schedules", schedule)
+    assert (answer.status_code, factories.fields_of(answer)) == (400, ["job.work.url"])
 
 
 def test_a_jobs_own_keys_come_before_the_types(
