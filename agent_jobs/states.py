@@ -78,6 +78,11 @@ class WaitingFor(StrEnum):
     QUIET_HOURS = "quiet_hours"
 
 
+# The kinds of time in a job's life: its waits, and these. `delay`: until its due time. `failed_work`: attempts that
+# came to nothing.
+TIME_KINDS = ("delay", "queue", "work", "failed_work", *WaitingFor)
+
+
 class ActivityStatus(StrEnum):
     SUBMITTED = "submitted"
     COMPLETED = "completed"

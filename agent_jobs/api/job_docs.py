@@ -9,7 +9,7 @@ from agent_jobs.api.activities import ActivitySerializer
 from agent_jobs.api.approvals import ApprovalSerializer
 from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
 from agent_jobs.api.fields import Metadata, Object
-from agent_jobs.states import JobStatus, TaskStatus
+from agent_jobs.states import TIME_KINDS, JobStatus, TaskStatus
 
 _SCHEDULED_REQUEST = {
     "target_channel": {
@@ -92,6 +92,11 @@ class JobSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(), help_text="The notes of the last 100 activities that have one, oldest first."
     )
     activities_count = serializers.IntegerField()
+    time_spent = serializers.DictField(
+        child=serializers.FloatField(),
+        help_text="Seconds by kind of time, the present kind until `state_since` only: " + ", ".join(TIME_KINDS) + ".",
+    )
+    state_since = serializers.DateTimeField(help_text="When the present kind of time began; the end of an ended job.")
     outcome_channel = serializers.DictField(required=False, help_text="The channel that is told the outcome.")
     work = serializers.DictField(
         required=False, help_text="What the job does, where its runner has no agent. Secrets are shown as `******`."

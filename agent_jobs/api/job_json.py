@@ -117,6 +117,8 @@ def _answer(
         },
         "execution_log": [f"{stamp(at)} {note}" for at, note in log.lines],
         "activities_count": log.count,
+        "time_spent": row["time_spent"],
+        "state_since": stamp(row["state_since"]),
     }
     has_value = {
         "channel_type": row["channel_type"],

@@ -11,7 +11,7 @@ from agent_jobs.console import clock, life_pieces
 from agent_jobs.console.templatetags.console import WAITS, humanized
 from agent_jobs.console.visits import Visit
 from agent_jobs.reads import job_lists
-from agent_jobs.reads.job_lists import ClaimPiece, JobExtras
+from agent_jobs.reads.job_lists import JobExtras
 from agent_jobs.specs import DEFAULT_PRIORITY
 from agent_jobs.states import TERMINAL, JobStatus, WaitingFor
 from channels_integration import directory
@@ -45,18 +45,14 @@ class JobLine:
 def of(
     visit: Visit, rows: Sequence[Mapping[str, Any]], *, at: str = "updated_at", types: Mapping[str, str] | None = None
 ) -> list[JobLine]:
-    """The lines for these rows, in four statements. `at` names the time to show, `types` the job types by key."""
+    """The lines for these rows, in three statements. `at` names the time to show, `types` the job types by key."""
     ids = [row["id"] for row in rows]
     more = job_lists.more(visit.org_id, ids)
-    pieces = job_lists.pieces(ids) if ids else {}
     if types is None:
         types = job_lists.type_names(visit.org_id) if ids else {}
     places = {(row["platform"], row["channel_code"]) for row in rows if row["platform"] not in ("slack", "null")}
     channels = directory.names(visit.org_id, places) if places else {}
-    return [
-        _line(visit, row, more.get(row["id"], JobExtras()), pieces.get(row["id"], []), types, channels, at)
-        for row in rows
-    ]
+    return [_line(visit, row, more.get(row["id"], JobExtras()), types, channels, at) for row in rows]
 
 
 def about(params: Mapping[str, Any] | None, tags: Sequence[str]) -> str:
@@ -86,14 +82,12 @@ def _line(
     visit: Visit,
     row: Mapping[str, Any],
     more: JobExtras,
-    pieces: Sequence[ClaimPiece],
     types: Mapping[str, str],
     channels: Mapping[tuple[str, str], str],
     at: str,
 ) -> JobLine:
-    stretches = life_pieces.of(row, pieces, now=visit.now)
-    has_begun = row["started_at"] is not None or row["status"] != JobStatus.SCHEDULED
-    glyph, colour, says = _says(visit, row, more, pieces)
+    spent = life_pieces.kept(row, now=visit.now) if row["status"] != JobStatus.SCHEDULED else {}
+    glyph, colour, says = _says(visit, row, more)
     priority = row["priority"]
     return JobLine(
         id=row["id"],
@@ -107,8 +101,8 @@ def _line(
         says=says,
         is_code=row["status"] == JobStatus.FAILED,
         at=row[at] or row["updated_at"],
-        seconds=sum(each.seconds for each in stretches if each.kind != "delay") if has_begun and stretches else None,
-        bars=life_pieces.bars(stretches) if has_begun else (),
+        seconds=sum(seconds for kind, seconds in spent.items() if kind != "delay") if spent else None,
+        bars=life_pieces.bars_of(spent),
         cost=more.cost,
         priority="urgent" if priority >= _URGENT else "high" if priority > DEFAULT_PRIORITY else "",
         is_ended=row["status"] in TERMINAL,
@@ -116,7 +110,7 @@ def _line(
     )
 
 
-def _says(visit: Visit, row: Mapping[str, Any], more: JobExtras, pieces: Sequence[ClaimPiece]) -> tuple[str, str, str]:
+def _says(visit: Visit, row: Mapping[str, Any], more: JobExtras) -> tuple[str, str, str]:
     """Glyph, colour and words: what the job waits for, or what came of it."""
     match row["status"]:
         case JobStatus.SCHEDULED:
@@ -129,7 +123,7 @@ def _says(visit: Visit, row: Mapping[str, Any], more: JobExtras, pieces: Sequenc
             again = " again" if row["attempt"] else ""
             return "", "", f"In the queue{again} for {clock.rough(waited)}"
         case JobStatus.RUNNING:
-            return _running(visit, row, more, pieces)
+            return _running(visit, row, more)
         case JobStatus.FAILED:
             error = f" · {row['short_error']}" if row["short_error"] else ""
             return "", "", f"{row['error_code']}{error}"
@@ -138,9 +132,7 @@ def _says(visit: Visit, row: Mapping[str, Any], more: JobExtras, pieces: Sequenc
     return "", "", _first_line(row["short_result"]) or "Done"
 
 
-def _running(
-    visit: Visit, row: Mapping[str, Any], more: JobExtras, pieces: Sequence[ClaimPiece]
-) -> tuple[str, str, str]:
+def _running(visit: Visit, row: Mapping[str, Any], more: JobExtras) -> tuple[str, str, str]:
     if row["lease_until"] is not None:
         step = f": step {more.step_number}, {more.step_name}" if more.step_number else ""
         return "running", "running", f"At work{step}"
@@ -158,7 +150,7 @@ def _running(
         says += f" · follow-up {sent + 1} of {most}{at}" if sent < most else f" · until{at}"
     elif waiting_for == WaitingFor.RETRY:
         most = (row["few_config"] or {}).get("max_task_retries", 0)
-        code = pieces[-1].result.partition(":")[0] if pieces else ""
+        code = (more.last_result or "").partition(":")[0]
         says += f" {row['failed_attempts']} of {most}{at}" + (f" · {code}" if code else "")
     elif waiting_for == WaitingFor.APPROVAL:
         expires = more.approval_expires_at

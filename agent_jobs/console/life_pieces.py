@@ -1,4 +1,4 @@
-"""How a job spent its time: stretches of work and of waiting, read off its claims.
+"""How a job spent its time: sums that are kept on the job, for lists; stretches read off its claims, for its own page.
 
 Each claim of a job (a task) says when a worker had it, and what the turn ended with. Between two claims lies the wait
 that the earlier one began.
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent_jobs.reads.job_lists import ClaimPiece
-from agent_jobs.states import JobStatus, TaskStatus, WaitingFor
+from agent_jobs.reads.job_life import ClaimPiece
+from agent_jobs.states import TERMINAL, JobStatus, TaskStatus, WaitingFor
 
 # The kinds of time, in the order of legends: class of the mark, word.
 KINDS: Mapping[str, tuple[str, str]] = {
@@ -24,6 +24,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "queue": ("m-waiting", "In the queue"),
     "delay": ("m-scheduled", "Delay"),
 }
+_ORDER = ("delay", "queue", "work", "failed", "retry", "reply", "approval", "delivery", "quiet")
 _OF_WAITS = {
     WaitingFor.REPLY: "reply",
     WaitingFor.RETRY: "retry",
@@ -32,6 +33,8 @@ _OF_WAITS = {
     WaitingFor.QUIET_HOURS: "quiet",
     WaitingFor.COOLDOWN: "delay",
 }
+# Kinds of time as the core names them (`states.TIME_KINDS`), where the name is another one.
+_OF_SUMS = {"failed_work": "failed", "quiet_hours": "quiet", "cooldown": "delay"}
 _QUIET_MARKS = ("quiet", "hours")
 
 
@@ -87,16 +90,48 @@ def of(job: Mapping[str, Any], pieces: Sequence[ClaimPiece], *, now: datetime) -
 
 def bars(stretches: Sequence[Stretch], *, gap: float = 0.6, least: float = 2.5) -> list[LifeBar]:
     """The stretches side by side. Short ones get at least `least` percent, so that they are seen."""
-    merged = _merged(stretches)
-    total = sum(each.seconds for each in merged)
-    if not merged or total <= 0:
+    return _side_by_side([(each.kind, each.seconds) for each in _merged(stretches)], gap, least)
+
+
+def kept(job: Mapping[str, Any], *, now: datetime) -> dict[str, float]:
+    """Seconds by kind of time as they are kept on the job, the present kind until now, in the order of a life."""
+    spent = {str(kind): float(seconds) for kind, seconds in job["time_spent"].items()}
+    present = time_kind(job)
+    if present:
+        spent[present] = spent.get(present, 0.0) + max((now - job["state_since"]).total_seconds(), 0.0)
+    added: dict[str, float] = {}
+    for kind, seconds in spent.items():
+        name = _OF_SUMS.get(kind, kind)
+        added[name] = added.get(name, 0.0) + seconds
+    return {kind: added[kind] for kind in _ORDER if kind in added}
+
+
+def time_kind(job: Mapping[str, Any]) -> str:
+    """The kind of time that a job spends at present; '' if it has ended."""
+    if job["status"] in TERMINAL:
+        return ""
+    if job["lease_until"] is not None:
+        return "work"
+    if job["queue_at"] is not None:
+        return "queue"
+    return str(job["waiting_for"]) or ("delay" if job["status"] == JobStatus.SCHEDULED else "work")
+
+
+def bars_of(sums: Mapping[str, float], *, gap: float = 0.6, least: float = 2.5) -> list[LifeBar]:
+    """As `bars`, for sums: the share of each kind of time of at least a tenth of a second."""
+    return _side_by_side([(kind, seconds) for kind, seconds in sums.items() if seconds >= 0.1], gap, least)
+
+
+def _side_by_side(lengths: Sequence[tuple[str, float]], gap: float, least: float) -> list[LifeBar]:
+    total = sum(seconds for _, seconds in lengths)
+    if total <= 0:
         return []
-    shares = [max(100 * each.seconds / total, least) for each in merged]
+    shares = [max(100 * seconds / total, least) for _, seconds in lengths]
     scale = 100 / sum(shares)
     found, x = [], 0.0
-    for each, share in zip(merged, shares, strict=True):
+    for (kind, _), share in zip(lengths, shares, strict=True):
         width = share * scale
-        found.append(LifeBar(each.kind, KINDS[each.kind][0], x, max(width - gap, 0.6)))
+        found.append(LifeBar(kind, KINDS[kind][0], x, max(width - gap, 0.6)))
         x += width
     return found
 

@@ -248,6 +248,8 @@ def _at_work(rec: Recorder, now: datetime) -> None:
 
 
 def _write(told: Sequence[Recorder]) -> None:
+    for rec in told:
+        rec.spend_time()
     with transaction.atomic():
         Job.objects.bulk_create([rec.job for rec in told], batch_size=500)
         Task.objects.bulk_create([task for rec in told for task in rec.tasks], batch_size=1_000)

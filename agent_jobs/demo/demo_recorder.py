@@ -10,7 +10,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from agent_jobs.models import Activity, Approval, Job, Message, Step, Task
-from agent_jobs.states import TaskStatus
+from agent_jobs.states import TIME_KINDS, JobStatus, TaskStatus, WaitingFor
 
 MODEL = "openai:gpt-5-mini"
 
@@ -193,6 +193,29 @@ class Recorder:
         self.job.waiting_for, self.job.wake_at, self.job.lease_until = waiting_for, until, None
         self.job.updated_at = min(self.at, self.now)
 
+    def spend_time(self) -> None:
+        """Set the job's sums of time, as the moves of the story would have."""
+        job, spent = self.job, dict.fromkeys(TIME_KINDS, 0.0)
+        due = min(max(job.scheduled_at, job.created_at), self.tasks[0].created_at if self.tasks else self.now)
+        job.state_since = due if job.status != JobStatus.SCHEDULED else job.created_at
+        if job.status != JobStatus.SCHEDULED:
+            spent["delay"] += _seconds(job.created_at, due)
+        if self.tasks:
+            spent["queue"] += _seconds(due, self.tasks[0].created_at)
+        following = [task.created_at for task in self.tasks[1:]] + [job.finished_at]
+        for task, then in zip(self.tasks, following, strict=False):
+            job.state_since = task.created_at
+            if task.finished_at is None:
+                break
+            spent["failed_work" if task.status == TaskStatus.FAILED else "work"] += _seconds(
+                task.created_at, task.finished_at
+            )
+            job.state_since = task.finished_at
+            if then is not None:
+                spent[_wait_after(task)] += _seconds(task.finished_at, then)
+        job.state_since = job.finished_at or job.state_since
+        job.time_spent = {kind: round(seconds, 3) for kind, seconds in spent.items() if seconds > 0}
+
     def _step(self, kind: str, name: str, given: dict[str, Any]) -> Step:
         step = Step(
             id=uuid7(),
@@ -208,3 +231,16 @@ class Recorder:
         )
         self.steps.append(step)
         return step
+
+
+def _seconds(since: datetime, until: datetime) -> float:
+    return max((until - since).total_seconds(), 0.0)
+
+
+def _wait_after(task: Task) -> str:
+    result = task.result or ""
+    if task.status == TaskStatus.FAILED:
+        return WaitingFor.RETRY
+    if "quiet hours" in result:
+        return WaitingFor.QUIET_HOURS
+    return WaitingFor.APPROVAL if "approval" in result else WaitingFor.REPLY

@@ -252,6 +252,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
         trace=tracing.current(),
         created_at=now,
         updated_at=now,
+        state_since=now,
         requested_at=spec.scheduled_at,
         delay_minutes=spec.delay_minutes,
         delay_seconds=delay_seconds,

@@ -70,6 +70,9 @@ class Job(models.Model):
     deadline_minutes = models.FloatField()
     deadline_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    # Seconds by kind of time (`states.TIME_KINDS`), and the begin of the present kind. A trigger keeps both.
+    time_spent = models.JSONField(default=dict, db_default={}, blank=True)
+    state_since = models.DateTimeField(db_default=Now())
 
     # The worker's state. `queue_at` orders the queue within an organisation. `timer_*` is a wait that starts when a
     # message is delivered. `resume` is the wake of the turn that will be retried.

@@ -15,7 +15,6 @@ from django.db import connection
 
 from agent_jobs.errors import NotFound
 from agent_jobs.models import Activity, Job, Step
-from agent_jobs.reads.job_lists import ClaimPiece
 
 Row = Mapping[str, Any]
 MOST_STEPS = 500
@@ -79,6 +78,16 @@ SELECT
         WHERE step.job_id = job.id ORDER BY step.life DESC, step.number DESC LIMIT {MOST_STEPS}) s), '[]')
 FROM agent_jobs_job job WHERE job.id = %s
 """  # noqa: S608 - constants
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPiece:
+    """One claim of a job, and how it ended."""
+
+    began_at: datetime
+    ended_at: datetime | None
+    status: str
+    result: str
 
 
 @dataclass(frozen=True, slots=True)

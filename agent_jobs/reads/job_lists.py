@@ -23,16 +23,16 @@ COLUMNS = (
     *("id", "status", "job_type_key", "platform", "channel_code", "channel_data", "tags", "priority", "runner"),
     *("created_at", "updated_at", "scheduled_at", "started_at", "finished_at", "delay_minutes", "delay_seconds"),
     *("queue_at", "waiting_for", "wake_at", "lease_until", "attempt", "failed_attempts", "inbox_count"),
-    *("follow_ups_sent", "follow_ups_total", "error_code", "replay_of", "retry_count"),
+    *("follow_ups_sent", "follow_ups_total", "error_code", "replay_of", "retry_count", "time_spent", "state_since"),
     *("few_params", "few_config", "short_result", "short_error"),
 )
 _MOST_JSON = 4_000
 _MOST_TEXT = 300
-_MOST_TASKS = 60
 _MOST_CALLS = 500
 _MORE = f"""
 SELECT asked.id, step.number, step.name, approval.tool, approval.expires_at, approval.timer_seconds, note.note,
     note.actor, (
+        SELECT left(result, 200) FROM agent_jobs_task WHERE job_id = asked.id ORDER BY number DESC LIMIT 1), (
         SELECT sum(consumed_credits) FROM (
             SELECT consumed_credits FROM agent_jobs_activity WHERE job_id = asked.id ORDER BY number DESC
             LIMIT {_MOST_CALLS}) calls)
@@ -53,7 +53,8 @@ LEFT JOIN LATERAL (
 
 @dataclass(frozen=True, slots=True)
 class JobExtras:
-    """A job's facts from other tables: its last step, its open approval, who canceled it and why, and its cost."""
+    """A job's facts from other tables: its last step, its open approval, who canceled it and why, how its last claim
+    ended, and its cost."""
 
     step_number: int | None = None
     step_name: str | None = None
@@ -61,17 +62,8 @@ class JobExtras:
     approval_expires_at: datetime | None = None
     cancel_note: str | None = None
     canceled_by: str | None = None
+    last_result: str | None = None
     cost: Decimal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimPiece:
-    """One claim of a job, and how it ended."""
-
-    began_at: datetime
-    ended_at: datetime | None
-    status: str
-    result: str
 
 
 def rows(jobs: QuerySet[Job], window: Window) -> tuple[list[Row], bool]:
@@ -139,28 +131,9 @@ def more(org_id: str, job_ids: Sequence[UUID]) -> Mapping[UUID, JobExtras]:
     with connection.cursor() as cursor:
         cursor.execute(_MORE, [list(job_ids), org_id])
         return {
-            job_id: JobExtras(number, name, tool, None if timer is not None else expires, note, actor, cost)
-            for job_id, number, name, tool, expires, timer, note, actor, cost in cursor.fetchall()
+            job_id: JobExtras(number, name, tool, None if timer is not None else expires, note, actor, result, cost)
+            for job_id, number, name, tool, expires, timer, note, actor, result, cost in cursor.fetchall()
         }
-
-
-def pieces(job_ids: Sequence[UUID]) -> Mapping[UUID, list[ClaimPiece]]:
-    """The newest claims of each job, oldest first."""
-    found: dict[UUID, list[ClaimPiece]] = {job_id: [] for job_id in job_ids}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT asked.id, task.created_at, task.finished_at, task.status, coalesce(task.result, '')
-            FROM unnest(%s::uuid[]) AS asked (id) CROSS JOIN LATERAL (
-                SELECT created_at, finished_at, status, left(result, 200) AS result, number FROM agent_jobs_task
-                WHERE job_id = asked.id ORDER BY number DESC LIMIT {_MOST_TASKS}) task
-            ORDER BY asked.id, task.number
-            """,  # noqa: S608 - a constant
-            [list(job_ids)],
-        )
-        for job_id, *piece in cursor.fetchall():
-            found[job_id].append(ClaimPiece(*piece))
-    return found
 
 
 def type_names(org_id: str) -> Mapping[str, str]:

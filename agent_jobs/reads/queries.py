@@ -46,6 +46,7 @@ JOB_COLUMNS = (
     *("executor_id", "progress_percent", "progress_message", "progress_at"),
     *("finished_at", "queue_at", "waiting_for", "wake_at", "lease_until", "thread", "inbox_count"),
     *("first_reply_at", "result", "result_data", "error_code", "error_message", "replay_of", "retry_count"),
+    *("time_spent", "state_since"),
 )
 ACTIVITY_COLUMNS = (
     *("id", "org_id", "job_id", "number", "code", "status", "note", "actor", "source_type", "execution_id"),

@@ -19,7 +19,7 @@ DOCUMENTED = {
 }
 ALWAYS = DOCUMENTED | {
     *("id", "job_config", "platform", "channel_data", "tags", "flags", "last_task_created_at", "execution_log"),
-    *("activities_count", "priority"),
+    *("activities_count", "priority", "time_spent", "state_since"),
 }
 MAY_BE_NULL = {"result", "last_task_created_at"}
 
