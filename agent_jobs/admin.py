@@ -195,7 +195,10 @@ class AuditSealAdmin(ReadOnly):
 
 @admin.register(UsageDay)
 class UsageDayAdmin(ReadOnly):
-    list_display = ("day", "org", "job_type_key", "model", "calls", "input_tokens", "output_tokens", "cost")
+    list_display = (
+        *("day", "org", "job_type_key", "model", "calls"),
+        *("input_tokens", "cached_input_tokens", "output_tokens", "cost"),
+    )
 
 
 @admin.register(Budget)

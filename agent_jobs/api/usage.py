@@ -16,7 +16,7 @@ from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import queries, statistics
 
 _COLUMNS = {"day": "day", "job_type_id": "job_type_key", "model": "model"}
-_SUMS = ("calls", "input_tokens", "output_tokens", "cost")
+_SUMS = ("calls", "input_tokens", "cached_input_tokens", "output_tokens", "cost")
 SORTING = paging.Sorting("usage", {**_COLUMNS, **{name: f"{name}_sum" for name in _SUMS}}, default="day:desc")
 QUERY = {
     **{name: param for name, param in SORTING.params().items() if name != "cursor"},
@@ -27,6 +27,9 @@ QUERY = {
 class UsageSums(serializers.Serializer[Any]):
     calls = serializers.IntegerField()
     input_tokens = serializers.IntegerField()
+    cached_input_tokens = serializers.IntegerField(
+        help_text="Those of the input that the provider read from its cache."
+    )
     output_tokens = serializers.IntegerField()
     cost = serializers.FloatField(help_text="In the currency of the price table.")
 

@@ -75,11 +75,12 @@ WHERE id = %(id)s
 """
 _BOOK = """
 INSERT INTO agent_jobs_usageday AS u
-    (org_id, day, job_type_key, model, part, calls, input_tokens, output_tokens, cost)
-VALUES (%(org)s, %(day)s, %(type)s, %(model)s, %(part)s, %(calls)s, %(input)s, %(output)s, %(cost)s)
+    (org_id, day, job_type_key, model, part, calls, input_tokens, cached_input_tokens, output_tokens, cost)
+VALUES (%(org)s, %(day)s, %(type)s, %(model)s, %(part)s, %(calls)s, %(input)s, %(cached)s, %(output)s, %(cost)s)
 ON CONFLICT (org_id, day, job_type_key, model, part) DO UPDATE SET calls = u.calls + excluded.calls,
-    input_tokens = u.input_tokens + excluded.input_tokens, output_tokens = u.output_tokens + excluded.output_tokens,
-    cost = u.cost + excluded.cost
+    input_tokens = u.input_tokens + excluded.input_tokens,
+    cached_input_tokens = u.cached_input_tokens + excluded.cached_input_tokens,
+    output_tokens = u.output_tokens + excluded.output_tokens, cost = u.cost + excluded.cost
 """
 
 
@@ -263,13 +264,13 @@ def _most(row: Reservation) -> _Use:
 
 
 def _truth(row: Reservation, usage: Usage, model: str) -> _Use:
-    cached = max(usage.cached_input_tokens, 0)
-    usage = Usage(*(min(max(tokens, 0), _MOST_TOKENS) for tokens in (usage.input_tokens, usage.output_tokens)))
+    read, written = (min(max(tokens, 0), _MOST_TOKENS) for tokens in (usage.input_tokens, usage.output_tokens))
+    usage = Usage(read, written, min(max(usage.cached_input_tokens, 0), read))
     if usage == Usage() and llm.provider_of(row.model):
         log.warning("job %s: %s reported no usage, the whole reservation is counted", row.job_id, row.model)
         return _most(row)
     model = (model or row.model)[: Reservation.MODEL_LENGTH]
-    truth = _Use(model, 1, usage, prices.of(model).cost(replace(usage, cached_input_tokens=cached)))
+    truth = _Use(model, 1, usage, prices.of(model).cost(usage))
     if truth.tokens > _most(row).tokens or truth.cost > row.reserved_cost:
         log.warning(
             "job %s: a call of %s used %s tokens and cost %s; no more than %s and %s had been expected",
@@ -327,9 +328,10 @@ def _book(row: Reservation, use: _Use, sign: int) -> None:
     if not use.calls:
         return
     line = {"org": row.org_id, "day": row.day, "type": row.job_type_key, "model": use.model}
-    usage = {"input": sign * use.usage.input_tokens, "output": sign * use.usage.output_tokens, "cost": sign * use.cost}
+    usage = {"input": sign * use.usage.input_tokens, "cached": sign * use.usage.cached_input_tokens}
+    usage |= {"output": sign * use.usage.output_tokens}
     part = row.pk.int % UsageDay.PARTS
-    prepared_sql.run(_BOOK, {**line, "part": part, "calls": sign * use.calls, **usage})
+    prepared_sql.run(_BOOK, {**line, "part": part, "calls": sign * use.calls, "cost": sign * use.cost, **usage})
 
 
 def _count(use: _Use) -> None:

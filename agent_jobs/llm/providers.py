@@ -1,6 +1,6 @@
 """Creates pydantic-ai models on the providers' own packages, once for each name, address and key.
 
-All use one guarded client (`infra.egress.async_client`), so that connections are reused. Only the turn's own key is
+They share guarded clients (`infra.egress.async_client`), so that connections are reused. Only the turn's own key is
 sent.
 """
 
@@ -8,17 +8,16 @@ import importlib
 import json
 import os
 import threading
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from pydantic_ai.models import Model
 
 from agent_jobs import llm
+from agent_jobs.llm import answer_mending
 from agent_jobs.llm.base import Access
 from infra.egress import async_client
 from infra.egress.addresses import Rules
-from infra.storable_text import storable
 
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
 # Environment variables of the providers' packages. They would send the operator's values to an organisation's address,
@@ -76,54 +75,16 @@ def read(provider: str) -> None:
 
 @lru_cache(maxsize=256)
 def _model(provider: str, name: str, api_key: str, base_url: str, rules: Rules) -> Model:
-    return _made(provider, name, api_key, base_url, _client(rules))
+    return _made(provider, name, api_key, base_url, _client(rules, is_google=provider == "google"))
 
 
 @lru_cache(maxsize=8)
-def _client(rules: Rules) -> async_client.Client:
-    """One client for all providers and keys: these come with each request."""
-    return async_client.client(rules, max_bytes=MAX_ANSWER_BYTES)
-
-
-def _mended(response: Any) -> Any:
-    """An answer of OpenAI's or Anthropic's package, repaired for pydantic-ai.
-
-    Replaces lone surrogates, and drops an invalid usage: a gateway's wrong counts are no reason to lose an answer.
-    """
-    given = storable(response.model_dump(warnings=False, exclude_unset=True))
-    for choice in given.get("choices") or ():
-        for call in (choice.get("message") or {}).get("tool_calls") or ():
-            _mend_call(call)
-    counts = [*_TOKENS_OF_OPENAI, "total_tokens"] if "choices" in given else _TOKENS_OF_ANTHROPIC
-    given["usage"] = _usage(given.get("usage"), counts)
-    if given["usage"] is None and "choices" not in given:
-        given["usage"] = dict.fromkeys(counts, 0)
-    return type(response).construct(**given)
-
-
-def _mend_call(call: dict[str, Any]) -> None:
-    """Gateways omit ids and types of calls, and send arguments as an object instead of text."""
-    call["id"] = call.get("id") or ""
-    call["type"] = call.get("type") or "function"
-    function = call.get("function")
-    if isinstance(function, dict) and not isinstance(function.get("arguments"), str):
-        function["arguments"] = json.dumps(function.get("arguments") or {})
-
-
-_TOKENS_OF_OPENAI = ("prompt_tokens", "completion_tokens")
-_TOKENS_OF_ANTHROPIC = ("input_tokens", "output_tokens")
-
-
-def _usage(given: Any, counts: Sequence[str]) -> dict[str, Any] | None:
-    """The usage with whole numbers, or None. A repaired usage keeps only these counts."""
-    stated: dict[str, Any] = given if isinstance(given, dict) else {}
-    if all(type(stated.get(name)) is int for name in counts):
-        return stated
-    try:
-        tokens = {name: int(float(stated[name])) for name in counts if name != "total_tokens"}
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return {**tokens, "total_tokens": sum(tokens.values())} if "total_tokens" in counts else tokens
+def _client(rules: Rules, *, is_google: bool) -> async_client.Client:
+    """One client for all models and keys: these come with each request."""
+    client = async_client.client(rules, max_bytes=MAX_ANSWER_BYTES)
+    if is_google:
+        client.event_hooks = {"response": [answer_mending.mend_google]}
+    return client
 
 
 def _made(provider: str, name: str, api_key: str, base_url: str, client: async_client.Client) -> Model:
@@ -141,7 +102,7 @@ def _made(provider: str, name: str, api_key: str, base_url: str, client: async_c
 
         class Completions(OpenAIChatModel):
             def _validate_completion(self, response: Any) -> Any:
-                return super()._validate_completion(_mended(response))
+                return super()._validate_completion(answer_mending.mended(response))
 
         return Completions(name, provider=OpenAIProvider(openai_client=AsyncOpenAI(**given, max_retries=0)))
     if provider == "anthropic":
@@ -151,7 +112,7 @@ def _made(provider: str, name: str, api_key: str, base_url: str, client: async_c
 
         class Messages(AnthropicModel):
             def _process_response(self, response: Any, *given: Any, **named: Any) -> Any:
-                return super()._process_response(_mended(response), *given, **named)
+                return super()._process_response(answer_mending.mended(response), *given, **named)
 
         return Messages(name, provider=AnthropicProvider(anthropic_client=AsyncAnthropic(**given, max_retries=0)))
     from pydantic_ai.models.google import GoogleModel

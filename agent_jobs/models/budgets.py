@@ -107,6 +107,8 @@ class UsageDay(models.Model):
     part = models.PositiveSmallIntegerField()
     calls = models.BigIntegerField(default=0)
     input_tokens = models.BigIntegerField(default=0)
+    # Those of the input that the provider read from its cache. The database's default serves processes of before.
+    cached_input_tokens = models.BigIntegerField(default=0, db_default=0)
     output_tokens = models.BigIntegerField(default=0)
     cost = models.DecimalField(max_digits=20, decimal_places=6, default=0)
 

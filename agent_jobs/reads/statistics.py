@@ -20,7 +20,7 @@ _SHOWN = (
     *(JobStatus.WAITING, JobStatus.SCHEDULED, JobStatus.RUNNING),
     *(JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED),
 )
-_USED = ("calls", "input_tokens", "output_tokens", "cost")
+_USED = ("calls", "input_tokens", "cached_input_tokens", "output_tokens", "cost")
 
 
 def usage(rows: QuerySet[UsageDay], by: Sequence[str]) -> QuerySet[Any, dict[str, Any]]:

@@ -31,6 +31,7 @@ def book(org_id, *lines):
             part=part,
             calls=calls,
             input_tokens=input_tokens,
+            cached_input_tokens=input_tokens // 10,
             output_tokens=output_tokens,
             cost=Decimal(cost),
         )
@@ -58,6 +59,7 @@ def test_it_is_told_by_day_type_and_model_the_latest_day_first(api):
             "model": MINI,
             "calls": 4,
             "input_tokens": 40,
+            "cached_input_tokens": 4,
             "output_tokens": 4,
             "cost": 0.1,
         },
@@ -67,6 +69,7 @@ def test_it_is_told_by_day_type_and_model_the_latest_day_first(api):
             "model": MINI,
             "calls": 1,
             "input_tokens": 1,
+            "cached_input_tokens": 0,
             "output_tokens": 1,
             "cost": 0.000001,
         },
@@ -76,6 +79,7 @@ def test_it_is_told_by_day_type_and_model_the_latest_day_first(api):
             "model": CLAUDE,
             "calls": 1,
             "input_tokens": 1000,
+            "cached_input_tokens": 100,
             "output_tokens": 100,
             "cost": 2,
         },
@@ -85,13 +89,20 @@ def test_it_is_told_by_day_type_and_model_the_latest_day_first(api):
             "model": MINI,
             "calls": 3,
             "input_tokens": 150,
+            "cached_input_tokens": 15,
             "output_tokens": 15,
             "cost": 0.00075,
         },
     ]
     assert body["meta"]["org_id"] == "acme"
     assert (body["meta"]["total"], body["meta"]["count"]) == (4, 4)
-    assert body["meta"]["totals"] == {"calls": 9, "input_tokens": 1191, "output_tokens": 120, "cost": 2.100751}
+    assert body["meta"]["totals"] == {
+        "calls": 9,
+        "input_tokens": 1191,
+        "cached_input_tokens": 119,
+        "output_tokens": 120,
+        "cost": 2.100751,
+    }
     assert body["meta"]["sort"] == [{"field": "day", "direction": "desc"}]
 
 
@@ -113,7 +124,7 @@ def test_it_is_added_up_by_what_is_asked_for(api, group_by, names, expected):
     assert response.json()["meta"]["total"] == len(expected)
     assert set(response.json()["data"][0]) == {
         *group_by.split(","),
-        *("calls", "input_tokens", "output_tokens", "cost"),
+        *("calls", "input_tokens", "cached_input_tokens", "output_tokens", "cost"),
     }
 
 
@@ -183,4 +194,6 @@ def test_an_organization_without_any_has_zeros(reader):
     body = reader.get(USAGE).json()
 
     assert body["data"] == []
-    assert body["meta"]["totals"] == {"calls": 0, "input_tokens": 0, "output_tokens": 0, "cost": 0}
+    assert body["meta"]["totals"] == dict.fromkeys(
+        ("calls", "input_tokens", "cached_input_tokens", "output_tokens", "cost"), 0
+    )

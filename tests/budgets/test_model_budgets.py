@@ -92,7 +92,8 @@ def test_cached_input_has_its_own_price(
 
     call = Activity.objects.get(job=job, code="model.call")
     assert (call.consumed_credits, call.output["cached_input_tokens"]) == (Decimal(cost), 98_000)
-    assert UsageDay.objects.get().cost == Decimal(cost)
+    booked = UsageDay.objects.get()
+    assert (booked.cost, booked.input_tokens, booked.cached_input_tokens) == (Decimal(cost), 100_000, 98_000)
 
 
 def test_a_job_over_its_cap_fails_with_what_it_had_and_asks_nobody(worker: Worker, provider: FakeOpenAI) -> None:

@@ -82,11 +82,13 @@ def message(
     return Answer(body=json.dumps(body).encode())
 
 
-def content(text: str = "", *, stop: str = "STOP", parts: list[dict[str, Any]] | None = None) -> Answer:
+def content(
+    text: str = "", *, stop: str = "STOP", parts: list[dict[str, Any]] | None = None, usage: Any = ""
+) -> Answer:
     """Google's. `parts` stand in for the text."""
     said = [{"text": text}] if parts is None else parts
     candidate = {"content": {"role": "model", "parts": said}, "finishReason": stop, "index": 0}
-    usage = {"promptTokenCount": 12, "candidatesTokenCount": 5, "totalTokenCount": 17}
+    usage = {"promptTokenCount": 12, "candidatesTokenCount": 5, "totalTokenCount": 17} if usage == "" else usage
     return Answer(body=json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode())
 
 

@@ -305,6 +305,56 @@ def test_a_provider_is_spoken_to_with_the_turns_own_key_and_nothing_else_of_ours
     assert "canary" not in json.dumps([headers, provider.paths, provider.requests])
 
 
+# Usage as gateways misstate it: the name of a count, and of a part of it, is filled in for each provider.
+USAGE = {
+    "openai": ("prompt_tokens", "completion_tokens", "prompt_tokens_details"),
+    "anthropic": ("input_tokens", "output_tokens", "cache_creation"),
+    "google": ("promptTokenCount", "candidatesTokenCount", "promptTokensDetails"),
+}
+ODD_USAGE: list[tuple[Callable[[str, str, str], Any], llm.Usage]] = [
+    (lambda read, written, part: None, llm.Usage()),
+    (lambda read, written, part: [1, 2], llm.Usage()),
+    (lambda read, written, part: "many", llm.Usage()),
+    (lambda read, written, part: {}, llm.Usage()),
+    (lambda read, written, part: {read: {"a": 1}, written: 5}, llm.Usage()),
+    (lambda read, written, part: {read: -1, written: 5}, llm.Usage()),
+    (lambda read, written, part: {read: None, written: 5}, llm.Usage()),
+    (lambda read, written, part: {read: 12.0, written: 5.0}, llm.Usage(12, 5)),
+    (lambda read, written, part: {read: "12", written: "5"}, llm.Usage(12, 5)),
+    (lambda read, written, part: {read: 10**19, written: 5}, llm.Usage(10**19, 5)),
+    (lambda read, written, part: {read: 12, written: 5, part: "x"}, llm.Usage(12, 5)),
+    (lambda read, written, part: {read: 12, written: 5, part: [7]}, llm.Usage(12, 5)),
+]
+
+
+@each_provider
+@pytest.mark.parametrize(("stated", "usage"), ODD_USAGE)
+def test_an_odd_usage_costs_no_answer(provider: FakeOpenAI, name: str, stated: Any, usage: llm.Usage) -> None:
+    speak = {"openai": completion, "anthropic": openai.message, "google": openai.content}[name]
+    provider.queue(speak("Hello", usage=stated(*USAGE[name])))  # type: ignore[operator]
+    reply = HostedModel(name, "some-model").answer(TURN, access(provider))
+    assert (reply.text, reply.usage) == ("Hello", usage)
+
+
+CACHED = {
+    "openai": completion(
+        "Hello", usage={"prompt_tokens": 21, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}}
+    ),
+    "anthropic": openai.message(
+        "Hello", usage={"input_tokens": 12, "output_tokens": 5, "cache_read_input_tokens": 9.0}
+    ),
+    "google": openai.content(
+        "Hello", usage={"promptTokenCount": 21, "candidatesTokenCount": 5, "cachedContentTokenCount": 9}
+    ),
+}
+
+
+@each_provider
+def test_input_that_was_cached_is_counted_apart(provider: FakeOpenAI, name: str) -> None:
+    provider.queue(CACHED[name])
+    assert HostedModel(name, "some-model").answer(TURN, access(provider)).usage == llm.Usage(21, 5, 9)
+
+
 WAYS: list[tuple[str, openai.Answer, type[RunError], str]] = [
     ("429", openai.error(429, Retry_After="7"), RetryableError, "model_rate_limited"),
     ("503", openai.error(503), RetryableError, "model_unavailable"),
