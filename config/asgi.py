@@ -210,7 +210,7 @@ class Application:
         """Runs the request again. Checks its token, but does not count it again, and keeps its rate-limit headers."""
         told = dict(first.headers)
         environ["HTTP_X_REQUEST_ID"] = told["X-Request-ID"]
-        answer = await self._ask({**environ, HAS_WAITED: True, "wsgi.input": io.BytesIO(body)})
+        answer = await self._ask({**environ, HAS_WAITED: first.opened, "wsgi.input": io.BytesIO(body)})
         limits = {name: value for name, value in told.items() if name.startswith("RateLimit")}
         return _Answer(answer.status, list({**dict(answer.headers), **limits}.items()), answer.body)
 

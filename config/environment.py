@@ -78,7 +78,7 @@ SERVICE = {
         ),
         Variable(
             *("AGENT_JOBS_HTTPS", "0"),
-            "`1` if a proxy terminates TLS: Secure `__Host-` cookies, redirects from http, HSTS",
+            "`1` if a proxy terminates TLS: Secure `__Host-` cookies, HSTS, redirects from http (foreign APIs: 403)",
         ),
         Variable(
             *("AGENT_JOBS_TRUSTED_PROXIES", ""),

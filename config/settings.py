@@ -61,6 +61,7 @@ INSTALLED_APPS = [
     "agent_jobs.console",
 ]
 MIDDLEWARE = [
+    "agent_jobs.api.middleware.TlsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "agent_jobs.api.middleware.RequestIdMiddleware",

@@ -36,7 +36,7 @@ class Api:
         if opened is None or isinstance(opened, streams.OpenStream):
             return response
         open_answers.wait(response)
-        return self.client.get(path, query, headers=self._headers(headers), **{HAS_WAITED: True})
+        return self.client.get(path, query, headers=self._headers(headers), **{HAS_WAITED: opened})
 
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
         return self.send("POST", path, body, **headers)
@@ -55,10 +55,11 @@ class Api:
         kind = headers.pop("content_type", "application/json")
         sent: dict[str, Any] = {"content_type": kind, "headers": self._headers(headers)}
         response: Any = self.client.generic(method, path, content, **sent)
-        if getattr(response, "opened", None) is None:
+        opened = getattr(response, "opened", None)
+        if opened is None:
             return response
         open_answers.wait(response)
-        return self.client.generic(method, path, content, **sent, **{HAS_WAITED: True})
+        return self.client.generic(method, path, content, **sent, **{HAS_WAITED: opened})
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         return self.headers | {name.replace("_", "-"): value for name, value in headers.items()}

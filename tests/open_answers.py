@@ -21,11 +21,15 @@ def frames_of(response: Any) -> bytes:
         opened.place.leave()
 
 
+def pause() -> None:
+    PAUSE.wait(0.05)
+
+
 def wait(response: Any) -> None:
     """Returns when the wait is over."""
     opened = response.opened
     try:
         while not streams.look([opened])[0].end and time.monotonic() < opened.until:
-            PAUSE.wait(0.05)
+            pause()
     finally:
         opened.place.leave()

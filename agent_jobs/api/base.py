@@ -32,7 +32,7 @@ from agent_jobs.jobs import idempotency
 from agent_jobs.reads import queries
 from agent_jobs.specs import Actor
 
-# A key in the WSGI environment: this request has waited and runs again.
+# A key in the WSGI environment: this request runs again, after the wait (an OpenAnswer) that is its value.
 HAS_WAITED = "agent_jobs.has_waited"
 _PREFIXES = ("/api/v0",)
 # Every operation takes these: clients of the document send `org_id` with each request.

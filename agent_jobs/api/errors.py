@@ -89,6 +89,11 @@ def speak(envelope_of: Callable[[str], Envelope | None]) -> None:
     _envelope_of = envelope_of
 
 
+def is_foreign(path: str) -> bool:
+    """Whether the address belongs to a foreign API."""
+    return _envelope_of(path) is not None
+
+
 def enveloped(path: str, refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
     """The status and the body of an error response at this address."""
     return (_envelope_of(path) or _native)(refused)

@@ -1,4 +1,7 @@
-"""Sets X-Request-ID on every response, and gives errors from outside the views the API's error format."""
+"""Sets X-Request-ID on every response, and gives errors from outside the views the API's error format.
+
+`TlsMiddleware` is the only other thing here: plain HTTP, where the service wants HTTPS.
+"""
 
 import logging
 import re
@@ -6,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -21,6 +25,21 @@ access = logging.getLogger("agent_jobs.access")
 _WATCHERS = {"/health/live", "/health/ready", "/metrics"}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+class TlsMiddleware:
+    """Refuses plain HTTP at foreign APIs, where Django would redirect: their clients turn a redirected POST into a GET.
+
+    It stands before Django's SecurityMiddleware.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if settings.SECURE_SSL_REDIRECT and not request.is_secure() and errors.is_foreign(request.path):
+            return errors.plain(403, "https_required", "this API is served over https only", request)
+        return self.get_response(request)
 
 
 class RequestIdMiddleware:

@@ -137,9 +137,9 @@ class OrgChanges(OpenStream):
 
 
 class Wait(OpenJobAnswer):
-    """Waits until the job's version differs from `seen`, the version that the client knows."""
+    """Waits until the job's version differs from `seen`, the version that the client knows; None: until its end."""
 
-    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seen: str, seconds: float) -> None:
+    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seen: str | None, seconds: float) -> None:
         super().__init__(org_id, job_id, token_pk, seconds=seconds)
         self.seen = seen
 
@@ -235,7 +235,8 @@ def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
             if standing is None:
                 _break_off(one, new, "gone", "job_not_found", "the job is no longer there")
             elif isinstance(one, Wait):
-                is_over = standing.status in TERMINAL or version(standing.updated_at, standing.activities) != one.seen
+                now = version(standing.updated_at, standing.activities)
+                is_over = standing.status in TERMINAL or one.seen not in (None, now)
                 new.end = "changed" if is_over else ""
             elif isinstance(one, JobChanges):
                 now = version(standing.updated_at, standing.activities)

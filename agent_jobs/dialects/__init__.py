@@ -26,7 +26,7 @@ def at_root() -> Dialect | None:
 
 def owner(path: str) -> Dialect | None:
     """The dialect to which an address belongs, also an unknown address below its mount; None: the native API."""
-    below = path.removeprefix("/")
+    below = path.lstrip("/")
     for dialect in DIALECTS:
         if dialect.owns(below):
             return dialect

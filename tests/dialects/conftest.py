@@ -33,6 +33,11 @@ def work(lane: str) -> int:
     return Worker(QuietKeeper()).serve(lane)
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a real one takes half a second
+
+
 @pytest.fixture
 def acme(db: None, settings: Any) -> factories.Api:
     """Our organisation, which may run commands."""

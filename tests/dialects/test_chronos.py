@@ -14,7 +14,7 @@ from agent_jobs.dialects.chronos import chronos_views
 from agent_jobs.models import DutyRun, Job, JobType, Schedule
 from agent_jobs.reads import schedule_rows
 from agent_jobs.schedules import firing
-from tests import factories
+from tests import factories, open_answers
 from tests.dialects import documented
 from tests.dialects.conftest import Door, work
 from tests.fakes.webhook import FakeReceiver
@@ -62,7 +62,7 @@ def error(answer: Any, status: int = 400) -> tuple[str, str]:
 def trigger(door: Door, job: str, *, serves: bool = True) -> Any:
     """A trigger, while a worker performs the job or while none does."""
     seconds = mock.patch.object(chronos_views, "TRIGGER_SECONDS", 25.0 if serves else 0.0)
-    with seconds, mock.patch.object(chronos_views, "pause", side_effect=lambda: work("webhooks")):
+    with seconds, mock.patch.object(open_answers, "pause", side_effect=lambda: work("webhooks")):
         return door.post(f"/jobs/{job}/trigger")
 
 

@@ -1,16 +1,17 @@
 """Chronos' sixteen endpoints."""
 
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.http import HttpResponseBase
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from agent_jobs.api import streams
+from agent_jobs.api.base import HAS_WAITED
 from agent_jobs.api.parsing import Param
 from agent_jobs.catalog import entries
 from agent_jobs.dialects.base import DialectResource, Documentation, checked, instant, instant_or_none, read_id
@@ -27,7 +28,6 @@ from agent_jobs.states import TERMINAL
 # Its command line gives up after 30 s.
 TRIGGER_SECONDS = 25.0
 BEAT_SECONDS = 15
-_PAUSE = threading.Event()
 _MOST_NEXT = 10
 described = Documentation("Chronos", shapes.ChronosRefusal)
 _SHOWN = {200: shapes.ChronosAnswer}
@@ -38,10 +38,6 @@ class ExecutionImpossible(APIException):
 
     status_code = 500
     default_code = "execution_error"
-
-
-def pause() -> None:
-    _PAUSE.wait(0.25)
 
 
 def answered(data: Any, *, status: int = 200) -> Response:
@@ -164,20 +160,25 @@ class ChronosJob(ChronosResource):
 
 class TriggerChronosJob(ChronosResource):
     @described("jobs_trigger", "Trigger a job", _SHOWN, refused=(401, 403, 404, 429, 500, 503))
-    def post(self, request: Request, job_id: str) -> Response:
-        """Waits for the end by polling, so it holds a thread for at most TRIGGER_SECONDS."""
-        schedule = self.row(job_id)
+    def post(self, request: Request, job_id: str) -> HttpResponseBase:
+        """Waits for the end without holding a thread. The request then runs again, and shows the execution."""
+        schedule, waited = self.row(job_id), request.META.get(HAS_WAITED)
+        if waited is not None:
+            return self._shown(schedule, waited.job_id)
         made = self._run(schedule)
         if made.job_id is None:
             silent = executions.silent_firings(self.org_id, schedule["id"]).filter(fire_at=made.fire_at)
             return answered(words.silent_execution(silent.values(*schedule_rows.FIRING_COLUMNS)[0], schedule))
-        until = time.monotonic() + TRIGGER_SECONDS
-        row = self.execution_row(schedule, str(made.job_id))
-        while row and row["status"] not in TERMINAL and time.monotonic() < until:
-            pause()
-            row = self.execution_row(schedule, str(made.job_id))
+        try:
+            wait = streams.Wait(self.org_id, made.job_id, self.token.pk, seen=None, seconds=TRIGGER_SECONDS)
+        except streams.TooManyStreams:  # a refusal would hide that the execution was made
+            return self._shown(schedule, made.job_id)
+        return streams.OpenResponse(wait)
+
+    def _shown(self, schedule: schedule_rows.Row, made_id: UUID) -> Response:
+        row = self.execution_row(schedule, str(made_id))
         if row is None:
-            raise schedule_rows.not_found(job_id)
+            raise schedule_rows.not_found(str(schedule["id"]))
         (shown,) = self.executions(schedule, [row])
         return answered({**shown, "status": "running"} if shown["status"] == "pending" else shown)
 
