@@ -98,11 +98,12 @@ def rewrite(
     *,
     actor: Actor,
     is_paused: bool | None = None,
-    keeps_environment: bool = False,
+    author_may_redirect: bool = False,
 ) -> Schedule:
     """Give it the definition that `rewritten` makes of the present one, while nobody else changes it.
 
-    With `keeps_environment`, another command may keep the masked environment of the present one.
+    With `author_may_redirect`, an actor who alone made all its versions, and so knows its secrets, may let another
+    command have the stored environment. Anybody else has to give the variables anew.
     """
     return _changed(
         org_id,
@@ -110,7 +111,7 @@ def rewrite(
         lambda before: definitions.completed(rewritten(before)),
         actor=actor,
         is_paused=is_paused,
-        keeps_environment=keeps_environment,
+        author_may_redirect=author_may_redirect,
     )
 
 
@@ -188,7 +189,7 @@ def _changed(
     if_version: int | None = None,
     note: str = "",
     unless_completed: bool = False,
-    keeps_environment: bool = False,
+    author_may_redirect: bool = False,
 ) -> Schedule:
     with transaction.atomic():
         schedule = locked(org_id, schedule_id)
@@ -205,13 +206,17 @@ def _changed(
             schedule.is_paused = is_paused
         secrets, wanted = firing.secrets_of(schedule), changed(before)
         try:
-            if not keeps_environment:
+            if not (author_may_redirect and _is_sole_author(schedule, actor)):
                 firing.require_same_recipient(schedule, before["job"], wanted["job"], secrets)
         except Invalid as error:
             raise Invalid(*(FieldError(f"job.{one.field}", one.code, one.message) for one in error.errors)) from None
         _write(schedule, wanted, secrets, actor=actor, note=note, was_paused=was_paused)
         _record(schedule, before, actor)
     return schedule
+
+
+def _is_sole_author(schedule: Schedule, actor: Actor) -> bool:
+    return not ScheduleVersion.objects.filter(schedule=schedule).exclude(author=str(actor)).exists()
 
 
 def _record(schedule: Schedule, before: Mapping[str, Any], actor: Actor) -> None:

@@ -407,6 +407,20 @@ def test_a_mask_keeps_the_secret(door: Door) -> None:
     error(door.put(f"/jobs/{job}", {"environment": {"X": "******"}}))
 
 
+def test_another_command_gets_a_stored_secret_from_nobody_but_its_author(door: Door) -> None:
+    job = make(door, command='echo "$K"', environment={"K": "s3cret-value"})
+    other = Door(factories.api("acme", "SERVICES:WRITE"), door.mount)
+    printing = {"command": 'echo "$K" | base64'}
+    for body in (printing, {**printing, "environment": {"K": "******"}}):
+        code, message = error(other.put(f"/jobs/{job}", body))
+        assert (code, "environment.K" in message) == ("invalid_request", True)
+    assert other.put(f"/jobs/{job}", {**printing, "environment": {"K": "its-own"}}).status_code == 200
+    error(door.put(f"/jobs/{job}", {"command": "env"}))  # by now the value is somebody else's
+
+    kept = make(door, command='echo "$K"', environment={"K": "s3cret-value"})
+    assert door.put(f"/jobs/{kept}", printing).json()["data"]["environment"] == {"K": "******"}
+
+
 @pytest.mark.parametrize(
     "body",
     [

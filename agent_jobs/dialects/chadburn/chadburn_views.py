@@ -120,7 +120,7 @@ class ChadburnJobView(_ChadburnResource):
             lambda before: words.rewritten(before, fields),
             actor=self.actor,
             is_paused=is_paused,
-            keeps_environment=True,
+            author_may_redirect=True,
         )
         return self.item(found)
 
