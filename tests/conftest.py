@@ -9,15 +9,21 @@ from typing import Any
 
 import hypothesis
 import pytest
+from django.conf import settings
 from django.db import connection
+from django.test import TransactionTestCase
 
-from tests import replay
+from tests import emptying, replay
 from tests.fakes.webhook import FakeReceiver
 from tests.waiting import PATIENCE
 
 # A machine that is slow for a moment says nothing about an example.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
+
+# Each test client makes a handler of its own, and WhiteNoise would look through all apps for files each time.
+settings.WHITENOISE_AUTOREFRESH = True
+TransactionTestCase._fixture_teardown = lambda self: emptying.empty()
 
 
 @pytest.fixture(scope="session")

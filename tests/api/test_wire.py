@@ -18,13 +18,13 @@ from config import serve
 from tests import factories, rows
 from tests.waiting import PATIENCE, wait_for
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("web process")]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def server():
-    """The port of a web process on the test's own database."""
+@pytest.fixture(scope="module")
+def server(django_db_setup):
+    """The port of a web process on the tests' own database."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,0 +1,34 @@
+"""Leaves the database empty after a test that commits, at a fortieth of the cost of Django's TRUNCATE of all tables.
+
+A TRUNCATE writes new files for each table and index (0.6 s here); a DELETE in the few tables with rows takes 15 ms.
+Its dead rows are given back by a TRUNCATE once a table is large.
+"""
+
+from django.core.management import call_command
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+LARGE = 4 << 20  # bytes of a table
+# Written once by the migrations, and the same in every test.
+_KEPT = {"django_content_type", "auth_permission"}
+
+
+def empty() -> None:
+    """Remove all rows. As PostgreSQL's superuser, for the rules against deletion must not apply."""
+    names = sorted(set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - _KEPT)
+    with connection.cursor() as cursor:
+        if _is_large(cursor, names):
+            call_command("flush", verbosity=0, interactive=False, reset_sequences=False)
+            return
+        cursor.execute(" UNION ALL ".join(f"(SELECT '{name}' WHERE EXISTS (SELECT FROM {name}))" for name in names))
+        found = [name for (name,) in cursor.fetchall()]
+        with transaction.atomic():
+            # Triggers, also those of foreign keys, do not fire.
+            cursor.execute("SET LOCAL session_replication_role = replica")
+            for name in found:
+                cursor.execute(f"DELETE FROM {name}")
+
+
+def _is_large(cursor: CursorWrapper, names: list[str]) -> bool:
+    cursor.execute("SELECT coalesce(max(pg_relation_size(name::regclass)), 0) FROM unnest(%s::text[]) AS name", [names])
+    return bool(cursor.fetchone()[0] > LARGE)
