@@ -44,6 +44,7 @@ from infra import bulk_rows, prepared_sql, tracing
 # The default time limit, one day, where neither the job, its type nor the organisation sets one.
 _DEFAULT_MINUTES_TO_COMPLETE = 24 * 60
 _CHANCE = random.SystemRandom()
+_COMPACT = json.JSONEncoder(ensure_ascii=False, default=dict)
 _NO_CHANNEL = ChannelSpec("", "")
 _TOO_LONG = "was not validated, because the jobs before it took too long: send fewer at once"
 _USED_CHANNELS = """
@@ -285,7 +286,7 @@ def _note(job: Job) -> str:
 
 def _bytes(*values: Any) -> int:
     """Their approximate size as JSON, in bytes."""
-    return sum(len(json.dumps(value, ensure_ascii=False, default=dict)) for value in values)
+    return len(_COMPACT.encode(values))
 
 
 def _agent(job_type: JobType) -> dict[str, Any]:

@@ -13,19 +13,21 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.db.models.functions import Now
 
 from agent_jobs import jobs, recurrence, runners, sealed_work, webhooks, work
 from agent_jobs.errors import AgentJobsError, IllegalMove
 from agent_jobs.models import Job, JobType, Schedule, ScheduleFiring
 from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import planning
+from agent_jobs.schedules.definition import Overlap
 from agent_jobs.schedules.planning import Planned
 from agent_jobs.specs import Actor, JobSpec
 from agent_jobs.states import TERMINAL, JobStatus
 from infra import bulk_rows, database, prepared_sql
 from infra.quarantine import Quarantine
 
-BATCH = 200
+BATCH = 500
 _MOVE_ON = """
 UPDATE agent_jobs_schedule s SET next_at = moved.next_at, tz_version = %(tz_version)s
 FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[]) AS moved (id, next_at) WHERE s.id = moved.id
@@ -48,13 +50,12 @@ class _Due:
     """A locked schedule with the outcome of each of its due times."""
 
     schedule: Schedule
-    timing: definitions.Timing
     plan: planning.Plan
 
 
 def fire_due(*, batch: int = BATCH) -> int:
     """Fire up to `batch` due schedules in one transaction. Returns how many. Safe to run concurrently."""
-    return _without_failing_rows(_waiting().filter(next_at__lte=_now()), fire, batch)
+    return _without_failing_rows(_waiting().filter(next_at__lte=Now()), fire, batch)
 
 
 def seconds_to_next_due() -> float | None:
@@ -101,15 +102,16 @@ def fire_locked(schedule: Schedule) -> None:
 def fire(locked: Sequence[Schedule]) -> int:
     """Fire the due times of schedules whose rows are locked."""
     now = _now()
-    active, queued = _active_jobs(locked), _queued(locked)
+    timings = [definitions.timing(schedule.definition, anchor=schedule.created_at) for schedule in locked]
+    restrained = [one for one, timing in zip(locked, timings, strict=True) if timing.overlap != Overlap.ALLOW]
+    active, queued = _active_jobs(restrained), _queued(restrained)
     found = []
-    for schedule in locked:
+    for schedule, timing in zip(locked, timings, strict=True):
         assert schedule.next_at is not None
-        timing = definitions.timing(schedule.definition, anchor=schedule.created_at)
         plan = planning.plan(
             timing, next_at=schedule.next_at, now=now, active=active[schedule.pk], queued=queued[schedule.pk]
         )
-        found.append(_Due(schedule, timing, plan))
+        found.append(_Due(schedule, plan))
     record(
         [(one.schedule, planned) for one in found for planned in one.plan.planned],
         kind=ScheduleFiring.Kind.TIMER,
@@ -298,12 +300,16 @@ def _release(locked: Sequence[Schedule]) -> int:
 
 def _active_jobs(schedules: Sequence[Schedule]) -> dict[UUID, int]:
     """Replays do not count: they are no firings."""
+    if not schedules:
+        return defaultdict(int)
     ids = [one.pk for one in schedules]
     active = Job.objects.filter(schedule_id__in=ids, status__in=_ACTIVE, replay_of__isnull=True)
     return defaultdict(int, active.order_by().values_list("schedule_id").annotate(Count("pk")))
 
 
 def _queued(schedules: Sequence[Schedule]) -> dict[UUID, int]:
+    if not schedules:
+        return defaultdict(int)
     queued = ScheduleFiring.objects.filter(
         schedule_id__in=[one.pk for one in schedules], outcome=ScheduleFiring.Outcome.QUEUED
     )

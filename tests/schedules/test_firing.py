@@ -78,6 +78,18 @@ def test_the_overlap_policy_decides_while_a_job_has_not_ended(acme, overlap, exp
     assert alive == (1 if overlap == "replace" else jobs)
 
 
+def test_schedules_with_different_policies_that_are_due_together_keep_their_own(acme):
+    found = {overlap: make(acme, overlap=overlap) for overlap in ("allow", "forbid", "queue_one")}
+    for schedule_id in found.values():
+        acme.post(f"{BASE}/{schedule_id}/run", None)
+        due(schedule_id)
+
+    assert firing.fire_due() == 3
+
+    last = {overlap: outcomes(schedule_id)[0] for overlap, schedule_id in found.items()}
+    assert last == {"allow": "started", "forbid": "skipped", "queue_one": "queued"}
+
+
 def test_a_queued_firing_runs_when_the_job_before_it_has_ended(acme):
     found = make(acme, overlap="queue_one")
     acme.post(f"{BASE}/{found}/run", None)
