@@ -1,8 +1,9 @@
 """Every request that a test makes with a token, again with a stranger's, in the state that the test left (promise I13).
 
-The stranger is an organisation of its own, which has nothing but a token that may do everything. So whatever else is in
-the database is not the stranger's: no answer may tell of it, no request that names it may succeed, no row may change.
-What a request tells the service itself (the id in its path, say) may come back to it.
+The stranger is an organisation of its own. It has nothing but a token that may do everything, and an admin, who signs
+in where people do. So whatever else is in the database is not the stranger's: no answer may tell of it, no request that
+names it may succeed, no row may change. What a request tells the service itself (the id in its path, say) may come back
+to it.
 """
 
 import json
@@ -10,17 +11,20 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs
 
+from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from django.test import Client
 from django.test.client import FakePayload
 
-from agent_jobs.models import AppToken, Org
-from agent_jobs.tenants import app_tokens
+from agent_jobs import dialects
+from agent_jobs.models import AppToken, Membership, Org
+from agent_jobs.tenants import app_tokens, logins, members
 
 STRANGER = "stranger"
 _PARTS = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH")
@@ -48,6 +52,12 @@ class Request:
     @property
     def text(self) -> str:
         return f"{self.environ}{self.body.decode(errors='replace')}"
+
+    @property
+    def is_a_persons(self) -> bool:
+        """Whether people sign in at the address; elsewhere programs have app tokens."""
+        owner = dialects.owner(dict(self.environ)["PATH_INFO"])
+        return owner is not None and owner.name == "workspace"
 
     def names(self) -> set[str]:
         """The objects that a request names: parts of its path, and the organisation in its query or target."""
@@ -102,10 +112,19 @@ def replay(asked: Iterable[Request]) -> list[str]:
         with _undone():
             org = Org.objects.create(pk=STRANGER, name="Stranger")
             _, token = app_tokens.issue(org, name="stranger", scopes=["SERVICES:ADMIN"])
+            login = _login(org)
             world = _world()
             for request in different:
-                found += [f"{request}: {breach}" for breach in _replayed(request, token, world)]
+                plain = login if request.is_a_persons else token
+                found += [f"{request}: {breach}" for breach in _replayed(request, plain, world)]
     return found
+
+
+def _login(org: Org) -> str:
+    """The access token of an admin of the organisation."""
+    user = get_user_model()._default_manager.create(username=STRANGER)
+    Membership.objects.create(org=org, user=user, role=members.ADMIN)
+    return logins.issue(user, logins.ACCESS, now=datetime.now(UTC))
 
 
 def _replayed(request: Request, token: str, world: _World) -> list[str]:

@@ -1,7 +1,7 @@
 """No address shows or changes what belongs to another organisation, whoever asks (promise I13).
 
-Every address of the native API has a row here for each method that it takes: what our own, the stranger's and nobody's
-things answer. The walk asks each in every role and under every prefix. An address without a row fails the first test.
+Every address has a row here for each method that it takes: what our own, the stranger's and nobody's things answer. The
+walk asks each in every role and under every prefix. An address without a row fails the first test.
 """
 
 import json
@@ -47,6 +47,7 @@ from agent_jobs.worker.loop import Worker
 from channels_integration import directory, outbox, web_messages
 from tests import factories, rows
 from tests.conversations import QuietKeeper
+from tests.dialects.own_forms import signed_in
 from tests.fakes.webhook import FakeReceiver
 
 pytestmark = pytest.mark.django_db
@@ -72,6 +73,7 @@ class Row:
     body: Callable[[dict[str, str]], dict[str, Any]] | None = None
     level: str = ""
     writes: bool = True  # a POST that only asks, or a sign of life, leaves no entry
+    is_for_people: bool = False  # who sign in: a member may read, an admin may write
 
 
 def _held(**fields):
@@ -357,13 +359,37 @@ ROWS |= {
     ("executr/api/v1/admin/executors", "GET"): Row("executr/api/v1/admin/executors", (200, 200, 200)),
     ("executr/api/v1/metrics", "GET"): Row("executr/api/v1/metrics", (200, 200, 200)),
 }
+_workspace, _jobs = "workspace/<str:workspace_id>/jobs", "workspace/{number}/jobs"
+_of_people = {"by": "id", "is_for_people": True}
+
+
+def _workspace_job(names):
+    return {"job_type": "render", "workspace_id": int(names["number"])}
+
+
+ROWS |= {
+    ("jobs", "GET"): Row("jobs?workspace_id={number}", (200, 403, 403), **_of_people),
+    (_workspace, "GET"): Row(_jobs, (200, 403, 403), **_of_people),
+    (_workspace, "POST"): Row(_jobs, (201, 403, 403), **_of_people, body=_workspace_job),
+}
+for method, thing, action, body in (
+    ("GET", "job", "", None),
+    ("PATCH", "held", "", lambda names: {"status": "failed"}),
+    ("GET", "job", "/status", None),
+    ("GET", "job", "/result", None),
+    ("POST", "job", "/cancel", None),
+    ("POST", "ended", "/retry", None),
+):
+    ROWS[f"{_workspace}/<str:job_id>{action}", method] = Row(
+        f"{_jobs}/{{{thing}}}{action}", (200, 404, 404), **_of_people, body=body
+    )
 # What is told in the audit as a reach for another organisation's thing: (`by` of the row, whose thing).
 REACHES = {("org", "foreign"), ("org", "unknown"), ("id", "foreign")}
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
 OPEN = ("chronos/health", "health/live", "health/ready", "metrics", "schema", "docs", "executr/api/v1/health")
 OTHER_DOORS = (
     *("admin/", "console/", "channels/slack/events", "channels/slack/interactions", "static/"),
-    *("auth/", "workspace/", "jobs"),  # tests/dialects/test_workspace.py
+    "auth/",  # tests/dialects/test_workspace.py
 )
 PREFIXES = ("services/", "api/v0/services/", "")
 
@@ -406,6 +432,7 @@ class World:
 
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     clients: dict[str, factories.Api] = field(default_factory=dict)
+    people: dict[str, factories.Api] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
 
 
@@ -426,6 +453,7 @@ UNKNOWN = {
     "hook_run": "01930000-0000-4000-8000-000000000006",
     "code": "nobodys",
     "team": "T0NOBODY",
+    "number": "999999",
 }
 
 
@@ -516,13 +544,15 @@ def populate(org_id, code, team):
     made |= {"task": task, "endpoint": endpoint, "delivery": delivery, "schedule": schedule, "command": command}
     made |= {"hook": hook, "hook_run": hook_run}
     ids = {name: str(row.pk) for name, row in made.items()}
-    return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team}, plain
+    number = str(Org.objects.get(pk=org_id).number)
+    return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team, "number": number}, plain
 
 
 @pytest.fixture
 def world(db, settings, monkeypatch):
     monkeypatch.setattr("agent_jobs.dialects.chronos.chronos_views.TRIGGER_SECONDS", 0)
     settings.COMMAND_RUNNER = "trusted"
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a real one takes half a second
     settings.STREAM_SECONDS = 0  # streams tell what there is, and end
     world = World(names={"unknown": UNKNOWN})
     for whose, org_id, code, team in (("own", "acme", "ours", "T0OURS"), ("foreign", "rival", "theirs", "T0THEIRS")):
@@ -532,6 +562,7 @@ def world(db, settings, monkeypatch):
         plain = None if role == "none" else factories.token("acme", f"SERVICES:{role}")
         world.clients[role] = factories.Api(plain)
         world.secrets += [plain] if plain else []
+    world.people = {"none": factories.Api(None), "READ": signed_in("bob", "member"), "ADMIN": signed_in("ann", "admin")}
     return world
 
 
@@ -587,7 +618,7 @@ def test_nobody_gets_or_changes_what_is_the_strangers(world, caplog, address, me
     caplog.clear()
 
     for prefix in native()[address, method]:
-        for role in ROLES:
+        for role in world.people if row.is_for_people else ROLES:
             answers = {}
             for whose in world.names:
                 with transaction.atomic():  # each for itself: a second reach within the hour leaves no entry
@@ -616,6 +647,8 @@ def text_of(response):
 def code_of(response):
     """The code of a refusal. Dialects have it elsewhere."""
     told = response.json()
+    if "detail" in told:
+        return {401: "unauthorized", 403: "forbidden"}[response.status_code]
     return str(told.get("code") or (told.get("context") or told["error"])["code"])
 
 
@@ -623,10 +656,13 @@ def ask(world, prefix, row, method, role, whose):
     """One request, its status, and what it leaves in the audit: for writes and for reaches, in our own alone."""
     names = world.names[whose]
     request_id = f"{role}-{whose}"
-    response = world.clients[role].send(
+    clients = world.people if row.is_for_people else world.clients
+    response = clients[role].send(
         method, f"/{prefix}{row.path.format(**names)}", row.body(names) if row.body else None, X_Request_ID=request_id
     )
     may = is_let_in(row, method, role)
+    if row.is_for_people and whose != "own":
+        may = role != "none"  # a role counts in a workspace of one's own only
     status = row.statuses[("own", "foreign", "unknown").index(whose)] if may else 401 if role == "none" else 403
     text = text_of(response)
     assert response.status_code == status, text
@@ -636,7 +672,7 @@ def ask(world, prefix, row, method, role, whose):
     left = list(AuditEntry.objects.filter(request_id=request_id).values_list("org_id", "action"))
     # An answer that is the same for what does not exist leaves the same entry, too.
     is_reach = may and (
-        (row.by, whose) in REACHES or (row.by == "id" and whose == "unknown" and row.statuses[1] == 404)
+        (row.by, whose) in REACHES or (row.by == "id" and whose == "unknown" and row.statuses[1] == row.statuses[2])
     )
     is_write = row.writes and method != "GET" and status < 300
     assert {org_id for org_id, _ in left} == ({"acme"} if is_write or is_reach else set()), "promise I18"
@@ -651,7 +687,8 @@ def test_a_method_that_is_not_served_is_refused_to_everybody(world):
         for method in METHODS:
             if (address, method) not in served:
                 at = f"/{prefixes[0]}{path}"
-                assert world.clients["ADMIN"].send(method, at).status_code == 405, (method, at)
+                asking = world.people if address.startswith(("jobs", "workspace/")) else world.clients
+                assert asking["ADMIN"].send(method, at).status_code == 405, (method, at)
                 assert world.clients["none"].send(method, at).status_code == 401, (method, at)
 
 

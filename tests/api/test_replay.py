@@ -5,10 +5,11 @@ import pytest
 from agent_jobs import jobs, lifecycle
 from agent_jobs.api import base
 from agent_jobs.jobs import idempotency
-from agent_jobs.models import Activity, AppToken, Job, Profile
-from agent_jobs.reads import queries
+from agent_jobs.models import Activity, AppToken, Job, Org, Profile
+from agent_jobs.reads import numbered_pages, queries
 from agent_jobs.states import Event
 from tests import factories, replay, rows
+from tests.dialects.own_forms import signed_in
 
 pytestmark = pytest.mark.django_db
 JOBS = "/services/agent-jobs"
@@ -18,6 +19,11 @@ PROFILES = "/services/organizations/acme/profiles"
 
 def everybodys_jobs(patch):
     patch.setattr(queries, "jobs", lambda org_id: Job.objects.all())
+
+
+def everybodys_workspaces(patch):
+    of_orgs = numbered_pages.of_orgs
+    patch.setattr(numbered_pages, "of_orgs", lambda org_ids: of_orgs(Org.objects.values_list("pk", flat=True)))
 
 
 def everybodys_activities(patch):
@@ -77,6 +83,11 @@ LEAKS = {
         "200, though it names 'acme'",
     ),
     "another's page": (any_organizations_profiles, lambda api, job: api.get(PROFILES), "200 shows 'Be brief, Ann.'"),
+    "a list of everybody's, to a person": (
+        everybodys_workspaces,
+        lambda api, job: signed_in("ann", "admin").get("/jobs"),
+        "200 shows '{job.pk}'",
+    ),
     # Refused to ourselves, so that there is something left to cancel.
     "a cancel": (
         everybodys_cancel,
