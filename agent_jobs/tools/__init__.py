@@ -122,7 +122,9 @@ def call(
 def blotted(org_id: str, tool: Declared, arguments: Mapping[str, Any]) -> Any:
     """The arguments as activities show them: the tool's own secrets and texts under secret-like names are masked."""
     shown = audit_log.masked(dict(arguments))
-    blotter = tool_secrets.blotter(org_id, tool.settings.get("headers", {}))
+    oauth = tool.settings.get("oauth", {})
+    named = {**tool.settings.get("headers", {}), "oauth": oauth.get("client_secret", "")}
+    blotter = tool_secrets.blotter(org_id, named)
     try:
         return json.loads(blotter.blotted(json.dumps(shown))) if blotter else shown
     except ValueError:

@@ -34,6 +34,7 @@ NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _NAME_FORM = "must begin with a letter and have up to {most} letters, digits, dashes and single underscores"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_OAUTH_WORD = re.compile(r"[\x20-\x7e]{1,500}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,1000}")
 # Everybody with READ sees a declaration, and the audit stores it, so credentials must be secrets.
 _CREDENTIAL_HEADER = re.compile(
@@ -55,7 +56,7 @@ _APPROVAL = ("requires_approval", "approvers", "approval_minutes", "on_timeout")
 _CALLED = ("url", "headers", "is_idempotent")
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "http": (*_COMMON, *_APPROVAL, *_CALLED, "method", "methods", "allowed_hosts", "parameters", "body"),
-    "mcp": (*_COMMON, *_APPROVAL, *_CALLED, "allowed", "optional"),
+    "mcp": (*_COMMON, *_APPROVAL, *_CALLED, "allowed", "optional", "oauth"),
     "send_message": ("type", "description", *_APPROVAL),
     "ask_approval": ("type", "description", "approvers", "approval_minutes", "on_timeout"),
 }
@@ -192,6 +193,25 @@ def _headers(value: Any) -> str:
     return "" if len({name.lower() for name in value}) == len(value) else "must name each header once"
 
 
+def _oauth(value: Any) -> str:
+    known = ("issuer", "client_id", "client_secret", "scope")
+    if not isinstance(value, dict) or not set(known[:3]) <= set(value) <= set(known):
+        return "must be an object of issuer, client_id, client_secret and, if wanted, scope"
+    issuer = value["issuer"]
+    if not isinstance(issuer, str) or "?" in issuer or "#" in issuer:
+        return "must have the address of the authorization server as issuer"
+    if reason := requests_client.refusal_of_shape(issuer):
+        return f"has an issuer that {reason}"
+    secret = value["client_secret"]
+    found = SECRET.fullmatch(secret) if isinstance(secret, str) else None
+    if found is None or not SECRET_NAME.fullmatch(found[1]):
+        return "must take client_secret from a secret: {secret:name}"
+    for name in set(value) & {"client_id", "scope"}:
+        if not isinstance(value[name], str) or not _OAUTH_WORD.fullmatch(value[name]):
+            return f"must give {name} as 1 to 500 printable ASCII characters"
+    return ""
+
+
 def hosts_complaint(value: Any) -> str:
     """The error in a list of hosts, as the end of a sentence; empty if there is none."""
     if not isinstance(value, list) or not 0 < len(value) <= 50 or not all(isinstance(host, str) for host in value):
@@ -224,6 +244,7 @@ _RULES: Mapping[str, Callable[[Any], str]] = {
     "on_timeout": _one_of(*ON_TIMEOUT),
     "is_idempotent": _flag,
     "optional": _flag,
+    "oauth": _oauth,
     "headers": _headers,
     "allowed_hosts": hosts_complaint,
     "method": _one_of(*METHODS),
@@ -318,6 +339,9 @@ def _mcp_complaints(tool: Mapping[str, Any]) -> Iterator[Complaint]:
     allowed = tool.get("allowed")
     if allowed is not None and (message := _texts(200, 128)(allowed)):
         yield "allowed", "invalid", f"{message}, or null for all"
+    headers = tool.get("headers")
+    if "oauth" in tool and isinstance(headers, dict) and "authorization" in map(str.lower, headers):
+        yield "oauth", "invalid", "may not stand beside a header Authorization"
     approval = tool.get("requires_approval", False)
     if not isinstance(approval, bool) and _texts(200, 128)(approval):
         yield "requires_approval", "invalid", "must be true, false, or a list of names of the server's tools"

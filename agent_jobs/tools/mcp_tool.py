@@ -28,7 +28,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_jobs.errors import PermanentError, RetryableError, RunError
-from agent_jobs.tools import mcp_listing
+from agent_jobs.tools import mcp_listing, mcp_oauth
 from agent_jobs.tools.answer_limits import UNKNOWN, cut
 from agent_jobs.tools.declarations import MAX_DESCRIPTION
 from agent_jobs.tools.mcp_wire import Seen, tapped
@@ -48,7 +48,8 @@ _SESSION = "mcp-session-id"
 _NO_ANSWER = {types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.PARSE_ERROR, types.INVALID_REQUEST}
 _FAILURES = (
     *(MCPError, ExceptionGroup, RuntimeError, ValueError, OSError, TimeoutError),
-    *(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, *async_client.FAILURES),
+    *(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream),
+    *(*async_client.FAILURES, *mcp_oauth.FAILURES),
 )
 _NOTHING = Listing(())
 _T = TypeVar("_T")
@@ -71,12 +72,13 @@ def listed(
         return kept
     name, seen = stated["name"], Seen()
     filled = Filled(org_id, stated.get("headers", {}), tool=name, url=stated["url"])
+    auth = mcp_oauth.client_credentials(org_id, stated, filled, seen)
 
     async def ask(session: Client) -> tuple[str, list[Any]]:
         return await _all_tools(session, seen)
 
     try:
-        mode, found = _run(_asked(stated, filled, seen, ask), stated, on_start)
+        mode, found = _run(_asked(stated, filled, seen, ask, auth), stated, on_start)
     except concurrent.futures.CancelledError:
         raise RetryableError(f"the listing of the tools of {name} was given up", code=CANCELED) from None
     except _FAILURES as error:
@@ -152,8 +154,9 @@ class _Kept:
 
 
 def forget() -> None:
-    """Drop the cache of listings."""
+    """Drop the caches of listings and tokens."""
     _Kept.clear()
+    mcp_oauth.forget()
 
 
 # --- Calling ---------------------------------------------------------------------------------------------------
@@ -163,6 +166,7 @@ def call(
     """Make one call. `key` is sent as `_meta` "idempotency-key". Raises as `tools.call` does."""
     stated, seen = tool.settings, Seen()
     filled = Filled(org_id, stated.get("headers", {}), tool=tool.name, url=stated["url"])
+    auth = mcp_oauth.client_credentials(org_id, stated, filled, seen)
     meta: Any = {"idempotency-key": key}
     names = stated.get("arguments", {})
     given = {names.get(name, name): value for name, value in arguments.items()}
@@ -175,13 +179,13 @@ def call(
         return seen.results[-1] if seen.results else result.model_dump(by_alias=True)
 
     try:
-        result = _run(_asked(stated, filled, seen, do), stated, on_start)
+        result = _run(_asked(stated, filled, seen, do, auth), stated, on_start)
     except concurrent.futures.CancelledError:
         if not seen.is_calling:
             raise RetryableError(f"the call of {tool.name} was given up", code="tool_call_canceled") from None
         return ToolAnswer(f"The call was given up. {UNKNOWN}", is_error=True)
     except _FAILURES as error:
-        if not seen.is_calling:
+        if not seen.is_calling or seen.refusal or seen.authorizing:
             raise _not_had(stated["name"], error, seen, filled) from None
         return _failed(tool, error, seen, filled)
     text, is_cut = cut(filled.blotted(mcp_listing.result_text(result)))
@@ -218,13 +222,21 @@ def _failed(tool: Declared, error: BaseException, seen: Seen, filled: Filled) ->
 
 
 # --- Sessions --------------------------------------------------------------------------------------------------
-async def _asked(stated: Mapping[str, Any], filled: Filled, seen: Seen, do: Callable[[Client], Awaitable[_T]]) -> _T:
+async def _asked(
+    stated: Mapping[str, Any],
+    filled: Filled,
+    seen: Seen,
+    do: Callable[[Client], Awaitable[_T]],
+    auth: mcp_oauth.ServerAuthorization | None,
+) -> _T:
     """The result of `do` in a session of its own. Errors while the session closes do not matter."""
     rules = requests_client.rules()
     found: list[_T] = []
     async with async_client.client(rules, max_bytes=MAX_ANSWER_BYTES) as client:
         client.headers.update({"User-Agent": "agent-jobs", **filled.headers})
         client.event_hooks = {"response": [seen.note]}
+        if auth is not None:
+            client.auth = auth
         # We end the session ourselves: the SDK waits for that without a limit, even after an abort.
         transport = streamable_http_client(stated["url"], http_client=client, terminate_on_close=False)
         limit = asyncio.timeout(_seconds(stated))
@@ -270,12 +282,16 @@ def _seconds(stated: Mapping[str, Any]) -> float:
 
 def _not_had(name: str, error: BaseException, seen: Seen, filled: Filled) -> RunError:
     """The reason why a server's tools are unavailable, for an error before any tool was called."""
+    if seen.refusal is not None:
+        return seen.refusal
+    who = f"authorization server {seen.authorizing} of {name}" if seen.authorizing else f"tool server {name}"
     for leaf in _leaves(error):
         if reason := async_client.refused(leaf):
             return PermanentError(
-                f"the address of the tool server {name} is not allowed: it {filled.blotted(reason)}",
-                code="tool_server_refused",
+                f"the address of the {who} is not allowed: it {filled.blotted(reason)}", code="tool_server_refused"
             )
+    if seen.authorizing:
+        return RetryableError(f"the {who} was not reached", code="tool_server_unreachable")
     if seen.status in (408, 425, 429) or seen.status >= 500:
         said = f"the tool server {name} answered {seen.status}"
         return RetryableError(said, code="tool_server_unavailable", retry_after=seen.retry_after)

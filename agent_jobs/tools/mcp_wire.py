@@ -16,9 +16,12 @@ from typing import Any
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCResponse
 
+from agent_jobs.errors import RunError
 from agent_jobs.tools.answer_limits import decoded, retry_after
 from infra.egress import async_client
 
+# Marks a request, in its extensions, that goes to an authorization server or asks for the way to it.
+IS_AUTHORIZING = "is_authorizing"
 _SESSION = "mcp-session-id"
 _LINE_ENDS = re.compile(rb"\r\n|\n|\r")
 _NULL_RESULT = re.compile(rb'"result"\s*:\s*null')
@@ -30,7 +33,8 @@ class Seen:
     """Recorded traffic: the last answer to a POST, whether the call itself was begun, and what a server's answer held.
 
     `results` are the results as they came, for each request whose method is `expected`. `trouble` says why an answer
-    was refused on its way, as the end of a sentence. `words` are the data of an `event: error`.
+    was refused on its way, as the end of a sentence. `words` are the data of an `event: error`. `authorizing` is the
+    host that is being asked for a token or the way to one, and `refusal` says why there is no token.
     """
 
     is_calling: bool = False
@@ -42,12 +46,14 @@ class Seen:
     trouble: str = ""
     words: str = ""
     is_late: bool = False
+    authorizing: str = ""
+    refusal: RunError | None = None
 
     def begin_call(self) -> None:
         self.is_calling, self.status, self.retry_after, self.trouble, self.words = True, 0, None, "", ""
 
     async def note(self, response: async_client.Response) -> None:
-        if response.request.method != "POST":
+        if response.request.method != "POST" or response.request.extensions.get(IS_AUTHORIZING):
             return
         self.status = response.status_code
         self.session_id = response.headers.get(_SESSION, self.session_id)

@@ -115,13 +115,29 @@ class Filled:
         self.headers = {
             header: SECRET.sub(lambda found: self._values[found[1]], text) for header, text in headers.items()
         }
-        self._blotter = Blotter(self._values.values())
+        self._masked = set(self._values.values())
+        self._blotter = Blotter(self._masked)
 
     def __repr__(self) -> str:
         return f"Filled({sorted(self.headers)})"
 
+    def mask(self, value: str) -> None:
+        """Another value that answers may not repeat."""
+        if len(value) >= MIN_VALUE and value not in self._masked:
+            self._masked.add(value)
+            self._blotter = Blotter(self._masked)
+
     def blotted(self, text: str) -> str:
-        return self._blotter.blotted(text) if self._values else text
+        return self._blotter.blotted(text) if self._masked else text
+
+
+def opened(org_id: str, name: str, *, tool: str) -> tuple[str, tuple[str, ...]]:
+    """A secret's value, and the hosts to which alone the caller may send it. Raises PermanentError if it is missing or
+    cannot be opened.
+    """
+    secret = ToolSecret.objects.filter(org_id=org_id, name=name).first()
+    values = _values([] if secret is None else [secret], {name}, tool)
+    return values[name], () if secret is None else tuple(secret.hosts)
 
 
 def blotter(org_id: str, headers: Mapping[str, str]) -> Blotter | None:
@@ -150,18 +166,22 @@ def _told(secret: ToolSecret) -> dict[str, Any]:
 
 
 def _opened(org_id: str, names: set[str], tool: str, host: str) -> dict[str, str]:
-    found = {secret.name: secret for secret in ToolSecret.objects.filter(org_id=org_id, name__in=names)}
-    if missing := sorted(names - set(found)):
+    found = list(ToolSecret.objects.filter(org_id=org_id, name__in=names).order_by("name"))
+    for secret in found:
+        if not is_covered(host, secret.hosts):
+            message = f"the tool {tool} {_not_for(secret.name, host, secret.hosts)}"
+            raise PermanentError(message, code="tool_secret_refused")
+    return _values(found, names, tool)
+
+
+def _values(found: Sequence[ToolSecret], names: set[str], tool: str) -> dict[str, str]:
+    if missing := sorted(names - {secret.name for secret in found}):
         raise PermanentError(
             f"the tool {tool} needs the secret {missing[0]!r}, which the organisation does not have",
             code="tool_secret_missing",
         )
-    for name, secret in sorted(found.items()):
-        if not is_covered(host, secret.hosts):
-            message = f"the tool {tool} {_not_for(name, host, secret.hosts)}"
-            raise PermanentError(message, code="tool_secret_refused")
     try:
-        return {name: sealing.open_sealed(secret.sealed_value, **_cell(secret)) for name, secret in found.items()}
+        return {secret.name: sealing.open_sealed(secret.sealed_value, **_cell(secret)) for secret in found}
     except SealingError as error:
         raise PermanentError(
             f"a secret of the tool {tool} cannot be opened: {error}", code="tool_secret_unreadable"

@@ -32,6 +32,7 @@ _IDLE_SECONDS = 30.0
 _MOST_TARGET = 200
 
 Client = httpx2.AsyncClient
+Request = httpx2.Request
 Response = httpx2.Response
 ByteStream = httpx2.AsyncByteStream
 FAILURES = (httpx2.HTTPError, httpx2.InvalidURL)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 VERSION = "2025-06-18"
 SESSION = "session-1"
@@ -53,6 +54,8 @@ class FakeMcp:
         self.tools = list(tools) or [tool("find"), tool("delete")]
         self.page = 1_000
         self.requests: list[tuple[str, Any, dict[str, str]]] = []
+        self.tokens: set[str] | None = None  # the access tokens that it takes; without a set it wants none
+        self.authorized_by: list[str] = []  # the issuers that its metadata names
         self.calls: Callable[[Any], Answer] = lambda params: says(f"{params['name']} {json.dumps(params['arguments'])}")
         self.holding = threading.Semaphore(0)  # released for each request that is held
         self.hung_up = threading.Event()  # set when the other side has closed the connection of one
@@ -64,6 +67,10 @@ class FakeMcp:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}/mcp"
+
+    @property
+    def metadata_url(self) -> str:
+        return self.url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp")
 
     def queue(self, method: str, *answers: Answer) -> None:
         self._queues.setdefault(method, deque()).extend(answers)
@@ -114,6 +121,12 @@ class FakeMcp:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 fake.requests.append((asked["method"], asked.get("params"), headers))
+                if (
+                    fake.tokens is not None
+                    and headers.get("authorization", "").removeprefix("Bearer ") not in fake.tokens
+                ):
+                    self._send_json(401, {}, **{"WWW-Authenticate": f'Bearer resource_metadata="{fake.metadata_url}"'})
+                    return
                 answer = fake._answer(asked["method"], asked.get("params"))
                 if answer.hold:
                     fake.holding.release()
@@ -152,7 +165,19 @@ class FakeMcp:
                     self.close_connection = True
 
             def do_GET(self) -> None:
-                self.send_error(405)
+                if fake.authorized_by and self.path == urlsplit(fake.metadata_url).path:
+                    self._send_json(200, {"resource": fake.url, "authorization_servers": fake.authorized_by})
+                else:
+                    self.send_error(405 if self.path == "/mcp" else 404)
+
+            def _send_json(self, status: int, said: Any, **headers: str) -> None:
+                body = json.dumps(said).encode()
+                self.send_response(status)
+                length = str(len(body))
+                for name, value in {"Content-Type": "application/json", "Content-Length": length, **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
 
             def do_DELETE(self) -> None:
                 fake.requests.append(("DELETE", None, {name.lower(): value for name, value in self.headers.items()}))
