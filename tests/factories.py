@@ -1,12 +1,11 @@
 """Small helpers to make organisations, tokens and clients. `acme` is ours and `rival` is the stranger."""
 
 import json
+from functools import partial
 from typing import Any
 
 from django.test import Client
 
-from agent_jobs.api import streams
-from agent_jobs.api.base import HAS_WAITED
 from agent_jobs.models import Activity, Job, Org
 from agent_jobs.tenants import app_tokens
 from tests import open_answers, rows
@@ -31,12 +30,7 @@ class Api:
 
     def get(self, path: str, query: dict[str, Any] | None = None, **headers: str) -> Any:
         """A request that waits is answered when its wait is over, as the web process does it."""
-        response: Any = self.client.get(path, query, headers=self._headers(headers))
-        opened = getattr(response, "opened", None)
-        if opened is None or isinstance(opened, streams.OpenStream):
-            return response
-        open_answers.wait(response)
-        return self.client.get(path, query, headers=self._headers(headers), **{HAS_WAITED: opened})
+        return open_answers.answered(partial(self.client.get, path, query, headers=self._headers(headers)))
 
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
         return self.send("POST", path, body, **headers)
@@ -54,12 +48,7 @@ class Api:
         content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
         kind = headers.pop("content_type", "application/json")
         sent: dict[str, Any] = {"content_type": kind, "headers": self._headers(headers)}
-        response: Any = self.client.generic(method, path, content, **sent)
-        opened = getattr(response, "opened", None)
-        if opened is None:
-            return response
-        open_answers.wait(response)
-        return self.client.generic(method, path, content, **sent, **{HAS_WAITED: opened})
+        return open_answers.answered(partial(self.client.generic, method, path, content, **sent))
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         return self.headers | {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,9 +1,11 @@
 """Runs answers that stay open in the test's own thread, as the web process does."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from agent_jobs.api import streams
+from agent_jobs.api.base import HAS_WAITED
 from tests.waiting import PAUSE
 
 
@@ -23,6 +25,16 @@ def frames_of(response: Any) -> bytes:
 
 def pause() -> None:
     PAUSE.wait(0.05)
+
+
+def answered(ask: Callable[..., Any]) -> Any:
+    """The answer of a request. One that waits is run again when its wait is over."""
+    response = ask()
+    opened = getattr(response, "opened", None)
+    if opened is None or isinstance(opened, streams.OpenStream):
+        return response
+    wait(response)
+    return ask(**{HAS_WAITED: opened})
 
 
 def wait(response: Any) -> None:

@@ -23,7 +23,7 @@ from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from agent_jobs.api import errors, filters, parsing
+from agent_jobs.api import errors, parsing
 from agent_jobs.api.auth import AppTokenAuthentication
 from agent_jobs.api.base import Resource
 from agent_jobs.api.errors import Envelope
@@ -34,7 +34,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _PLAIN = re.compile(r"(?:bearer|apikey) ([0-9A-Za-z_]{1,100})", re.IGNORECASE)
 _BASIC = re.compile(r"basic ([0-9A-Za-z+/]{1,400}={0,2})", re.IGNORECASE)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_PREFIXED_ID = re.compile(r"[a-z]+-([0-9a-fA-F-]{32,36})")
+_ID = re.compile(r"(?:[a-z]+-)?([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})")
 
 
 # --- A dialect -------------------------------------------------------------------------------------------------
@@ -189,12 +189,9 @@ def checked(kind: type[serializers.Serializer[Any]], value: Any, **options: Any)
 
 
 def read_id(text: str) -> UUID | None:
-    """An id with or without a prefix such as `exec-`; None for any other text."""
-    prefixed = _PREFIXED_ID.fullmatch(text)
-    try:
-        return filters.read_uuid(prefixed[1] if prefixed else text)
-    except ValueError:
-        return None
+    """An id with or without dashes, and with or without a prefix such as `exec-`; None for any other text."""
+    found = _ID.fullmatch(text)
+    return UUID(found[1]) if found else None
 
 
 # --- Answers ---------------------------------------------------------------------------------------------------
