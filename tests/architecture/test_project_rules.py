@@ -361,3 +361,27 @@ def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:
 def test_no_module_has_more_than_400_lines() -> None:
     sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in SOURCES}
     assert {name: size for name, size in sizes.items() if size > 400} == {}
+
+
+def test_the_names_of_tests_are_the_same_in_each_process() -> None:
+    """A text among a test's parameters is part of its name, and pytest's processes must agree on all names."""
+    chance = {"uuid4", "uuid7", "token_hex", "token_urlsafe", "now", "time", "random"}
+    found = [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        for text in _without_dicts(decorator)
+        if isinstance(text, ast.JoinedStr) or (isinstance(text, ast.Call) and ast.unparse(text.func) == "str")
+        for call in ast.walk(text)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in chance
+    ]
+    assert found == []
+
+
+def _without_dicts(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.Dict):
+            yield child
+            yield from _without_dicts(child)
