@@ -169,7 +169,7 @@ def problems(fields: Mapping[str, Any]) -> list[FieldError]:
     return found
 
 
-def job_spec(fields: Mapping[str, Any], *, delay_minutes: int, token_pk: int) -> JobSpec:
+def job_spec(fields: Mapping[str, Any], *, delay_minutes: int, token_pk: int | None) -> JobSpec:
     """The spec of a valid JobRequest."""
     channel = fields.get("target_channel")
     unique = None

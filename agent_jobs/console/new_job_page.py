@@ -7,15 +7,18 @@ from typing import Any
 from django.http import HttpResponse
 
 from agent_jobs import jobs
-from agent_jobs.api.jobs import JobRequest, channel_spec
-from agent_jobs.console import body_checks, job_types_offered, params_form, visits
+from agent_jobs.api.jobs import JobRequest, job_spec, problems
+from agent_jobs.console import body_checks, job_form, job_types_offered, params_form, visits
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Forbidden, Invalid, NotFound, QuotaReached
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, JobSpec
 from channels_integration.errors import InvalidField, UnknownChannel
 
 _SHOWN = frozenset(
-    {"target_channel.platform", "target_channel.code", "scheduled_at", "delay", "tags", "priority", "params"}
+    {
+        *("target_channel.platform", "target_channel.code", "scheduled_at", "delay", "tags", "priority", "params"),
+        *("config", "work"),
+    }
 )
 _REFUSALS = (Conflict, Forbidden, Invalid, NotFound, QuotaReached, InvalidField, UnknownChannel)
 
@@ -32,22 +35,23 @@ def new_job(visit: Visit) -> HttpResponse:
     return _form(visit, {"job_type_id": chosen, "platform": "web", "priority": str(DEFAULT_PRIORITY)})
 
 
-def _form(visit: Visit, values: Mapping[str, str], problems: Mapping[str, str] | None = None) -> HttpResponse:
-    sent = values if problems else None
-    told = problems or {}
+def _form(visit: Visit, values: Mapping[str, str], refused: Mapping[str, str] | None = None) -> HttpResponse:
+    sent = values if refused else None
+    told = refused or {}
     key = values.get("job_type_id", "")
     context = {
         "values": values,
         "job_type": next((each for each in job_types_offered.of(visit.org_id) if each["key"] == key), {"name": key}),
         "channels": job_types_offered.channels(visit.org_id),
         "params": params_form.of(visit.org_id, key, {}, sent=sent),
+        "has_more": any(values.get(name) for name in job_form.values({})),
         "platforms": ("web", "slack", "webhook", "null"),
         "priorities": list(PRIORITIES),
         "problems": {**told, **{name.rpartition(".")[2]: message for name, message in told.items()}},
         "rest": [f"{field}: {message}" for field, message in told.items() if field not in _SHOWN],
         "back": visit.url("jobs"),
     }
-    status = HTTPStatus.BAD_REQUEST if problems else HTTPStatus.OK
+    status = HTTPStatus.BAD_REQUEST if refused else HTTPStatus.OK
     return visit.render("job_new.html", context, here="jobs", status=status)
 
 
@@ -66,30 +70,21 @@ def _spec(visit: Visit, sent: Mapping[str, str]) -> JobSpec:
     delay = body_checks.whole(sent.get("delay", ""), "delay") or 0
     if delay > MAX_DELAY_MINUTES:
         raise Invalid(FieldError("delay", "invalid", f"must be at most {MAX_DELAY_MINUTES:,} minutes"))
+    priority = body_checks.whole(sent.get("priority", ""), "priority")
     body: dict[str, Any] = {
         "job_type_id": key,
         "params": params_form.read(visit.org_id, key, sent, {}),
         "tags": sent.get("tags", "").strip(),
-        "priority": body_checks.whole(sent.get("priority", ""), "priority") or DEFAULT_PRIORITY,
-        "target_channel": {
-            "org_id": visit.org_id,
-            "platform": sent.get("platform", ""),
-            "code": sent.get("code", "").strip(),
-        },
+        "priority": DEFAULT_PRIORITY if priority is None else priority,
+        **job_form.read(sent),
     }
-    fields = body_checks.checked(JobRequest, body)
-    if errors := jobs.input_errors({}, at, now=visit.now):
+    code = sent.get("code", "").strip()
+    if code or "work" not in body:
+        body["target_channel"] = {"org_id": visit.org_id, "platform": sent.get("platform", ""), "code": code}
+    fields = {**body_checks.checked(JobRequest, body), "scheduled_at": at}
+    if errors := problems(fields):
         raise Invalid(*errors)
-    return JobSpec(
-        job_type_id=fields["job_type_id"],
-        channel=channel_spec(fields["target_channel"]),
-        config={},
-        params=fields.get("params", {}),
-        scheduled_at=at,
-        delay_minutes=delay,
-        tags=tuple(fields.get("tags", ())),
-        priority=fields.get("priority", DEFAULT_PRIORITY),
-    )
+    return job_spec(fields, delay_minutes=delay, token_pk=None)
 
 
 def _told(error: Exception) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The form of a schedule, new or known, and the live preview of its next firings."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -9,7 +8,16 @@ from uuid import UUID
 from django.http import HttpResponse
 
 from agent_jobs.api import schedule_shapes
-from agent_jobs.console import body_checks, job_types_offered, params_form, schedule_lines, schedule_page, visits
+from agent_jobs.console import (
+    body_checks,
+    job_form,
+    job_types_offered,
+    params_form,
+    schedule_bounds,
+    schedule_lines,
+    schedule_page,
+    visits,
+)
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
 from agent_jobs.reads import schedule_rows
@@ -52,7 +60,7 @@ def preview(visit: Visit) -> HttpResponse:
     """The next ten firings of what the form states now, or why there are none."""
     sent = visit.request.POST
     try:
-        timing = body_checks.checked(schedule_shapes.ScheduleTiming, _timing(visit, sent))
+        timing = body_checks.checked(schedule_shapes.ScheduleTiming, _timing(visit, sent, {}))
         definition = definitions.completed(timing)
         if errors := definitions.problems(definition, now=visit.now):
             raise Invalid(*errors)
@@ -73,6 +81,7 @@ def _form(
     problems: Mapping[str, str] | None = None,
     sent: Mapping[str, str] | None = None,
 ) -> HttpResponse:
+    told = {field.removeprefix("job."): message for field, message in (problems or {}).items()}
     stored = row["definition"]["job"].get("params", {}) if row else {}
     context = {
         "row": row,
@@ -80,9 +89,11 @@ def _form(
         "timings": _TIMINGS,
         "choices": {name: list(words.items()) for name, words in _CHOICES.items()},
         "params": params_form.of(visit.org_id, values["job_type_id"], stored, sent=sent),
-        "has_work": bool(row and row["definition"]["job"].get("work")),
-        "problems": problems or {},
-        "rest": [f"{field}: {message}" for field, message in (problems or {}).items() if field not in _SHOWN],
+        "pauses": schedule_bounds.rows(values),
+        "has_bounds": any(each.startswith(("starts_at", "ends_at", "pause.")) and values[each] for each in values),
+        "has_more": any(values.get(name) for name in job_form.values({})),
+        "problems": told,
+        "rest": [f"{field}: {message}" for field, message in told.items() if field not in _SHOWN],
         "back": visit.url("schedule", row["id"]) if row else visit.url("schedules"),
     }
     status = HTTPStatus.BAD_REQUEST if problems else HTTPStatus.OK
@@ -99,7 +110,8 @@ def _saved(visit: Visit, row: schedule_rows.Row | None) -> HttpResponse:
         else:
             fields = body_checks.checked(schedule_shapes.SchedulePatch, stated, partial=True)
             version = body_checks.whole(sent.get("version", ""), "version")
-            made = editing.change(visit.org_id, row["id"], _stored(fields), actor=visit.actor, if_version=version)
+            emptied = _emptied(row["definition"], _stored(fields))
+            made = editing.change(visit.org_id, row["id"], emptied, actor=visit.actor, if_version=version)
     except Invalid as error:
         return _form(visit, row, {**_defaults(), **sent}, problems=body_checks.told(error), sent=sent)
     except (Conflict, NotFound) as error:
@@ -117,6 +129,7 @@ def _stated(visit: Visit, sent: Mapping[str, str], row: schedule_rows.Row | None
         "job_type_id": type_id,
         "params": params_form.read(visit.org_id, type_id, sent, known.get("params", {})),
         "delay_minutes": body_checks.whole(sent.get("delay_minutes", ""), "job.delay_minutes") or 0,
+        **job_form.read(sent, kept_outcome=known.get("outcome_channel")),
     }
     if code:
         kept = known.get("target_channel") or {}
@@ -128,7 +141,7 @@ def _stated(visit: Visit, sent: Mapping[str, str], row: schedule_rows.Row | None
             "code": code,
         }
     found: dict[str, Any] = {
-        **_timing(visit, sent),
+        **_timing(visit, sent, row["definition"] if row else {}),
         "name": sent.get("name", ""),
         "job": job,
         "tags": sent.get("tags", "").strip(),
@@ -147,9 +160,16 @@ def _stored(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "job": {**fields["job"], "target_channel": kept}}
 
 
-def _timing(visit: Visit, sent: Mapping[str, str]) -> dict[str, Any]:
+def _emptied(known: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """With None for what the schedule has and the form now leaves empty."""
+    job = {**{name: None for name in (*_OF_JOB, "target_channel") if name in known["job"]}, **fields["job"]}
+    return {**{name: None for name in ("starts_at", "ends_at") if name in known}, **fields, "job": job}
+
+
+def _timing(visit: Visit, sent: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
     how = sent.get("how", "cron")
     found: dict[str, Any] = {"time_zone": sent.get("time_zone", "").strip() or "UTC"}
+    found |= schedule_bounds.read(sent, visit.zone, known)
     if how == "every":
         found["every_seconds"] = body_checks.whole(sent.get("every_seconds", ""), "every_seconds")
         if found["every_seconds"] is None:
@@ -171,15 +191,13 @@ def _values(visit: Visit, definition: Mapping[str, Any]) -> dict[str, str]:
     """A definition as the values of the form's fields."""
     job = definition["job"]
     channel = job.get("target_channel") or {}
-    run_at = definition.get("run_at")
-    local = datetime.fromisoformat(run_at).astimezone(visit.zone) if run_at else None
     return {
         **_defaults(),
         "name": definition["name"],
         "how": {"cron": "cron", "every_seconds": "every", "run_at": "once"}[definitions.stated_timing(definition)],
         "cron": definition.get("cron", ""),
         "every_seconds": str(definition.get("every_seconds", "")),
-        "run_at": f"{local:%Y-%m-%dT%H:%M}" if local else "",
+        "run_at": schedule_bounds.local(definition.get("run_at"), visit.zone),
         "time_zone": definition["time_zone"],
         "gap": definition["dst"]["gap"],
         "fold": definition["dst"]["fold"],
@@ -191,6 +209,8 @@ def _values(visit: Visit, definition: Mapping[str, Any]) -> dict[str, str]:
         "platform": channel.get("platform", ""),
         "code": channel.get("code", ""),
         "delay_minutes": str(job.get("delay_minutes", "") or ""),
+        **schedule_bounds.values(definition, visit.zone),
+        **job_form.values(job),
     }
 
 
@@ -206,4 +226,10 @@ def _complaint(error: Invalid | BadExpression) -> str:
     return "; ".join(each.message for each in error.errors)
 
 
-_SHOWN = frozenset({"name", "cron", "every_seconds", "run_at", "time_zone", "tags", "jitter_seconds", "params"})
+_OF_JOB = ("config", "work", "outcome_channel")
+_SHOWN = frozenset(
+    {
+        *("name", "cron", "every_seconds", "run_at", "time_zone", "tags", "jitter_seconds", "params"),
+        *("starts_at", "ends_at", "config", "work"),
+    }
+)

@@ -18,6 +18,7 @@ from agent_jobs.console import (
     overview_page,
     processes_page,
     schedule_actions,
+    schedule_backfill,
     schedule_form,
     schedule_page,
     schedules_page,
@@ -57,6 +58,7 @@ urlpatterns = [
     path("<str:org_id>/schedules/<uuid:schedule_id>/pause", schedule_actions.pause, name="schedule_pause"),
     path("<str:org_id>/schedules/<uuid:schedule_id>/resume", schedule_actions.resume, name="schedule_resume"),
     path("<str:org_id>/schedules/<uuid:schedule_id>/run", schedule_actions.run, name="schedule_run"),
+    path("<str:org_id>/schedules/<uuid:schedule_id>/backfill", schedule_backfill.backfill, name="schedule_backfill"),
     path("<str:org_id>/schedules/<uuid:schedule_id>/delete", schedule_actions.delete, name="schedule_delete"),
     path(
         "<str:org_id>/schedules/<uuid:schedule_id>/versions/<int:old>..<int:new>",

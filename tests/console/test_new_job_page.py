@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from agent_jobs.models import Job, JobType
@@ -59,6 +61,27 @@ def test_a_type_without_a_schema_takes_json(admin, greet):
     assert "is not JSON" in answer.content.decode() or "Is not JSON" in answer.content.decode()
 
 
+def test_the_form_takes_a_config_and_who_is_told_the_outcome(admin, greet):
+    more = {"config_json": '{"max_task_retries": 3}', "outcome_platform": "web", "outcome_code": "lobby"}
+
+    admin.post(NEW, sent(**more, outcome_template="{{ status }}"))
+
+    job = Job.objects.get()
+    assert job.config["max_task_retries"] == 3
+    told = {name: job.outcome_channel[name] for name in ("platform", "code", "template")}
+    assert told == {"platform": "web", "code": "lobby", "template": "{{ status }}"}
+
+
+def test_a_job_with_work_needs_no_channel(admin, db):
+    rows.job_type(key="probe", runner="webhook", default_config={})
+    work = {"url": "https://shop.example/health", "method": "GET"}
+    answer = admin.post(NEW, {"job_type_id": "probe", "work_json": json.dumps(work), "priority": "0"})
+
+    assert answer.status_code == 302, answer.content.decode()
+    job = Job.objects.get()
+    assert (job.work["url"], job.platform, job.priority) == (work["url"], "", 0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -69,6 +92,10 @@ def test_a_type_without_a_schema_takes_json(admin, greet):
         ({"delay": "99999"}, "at most"),
         ({"scheduled_at": "tomorrow"}, "date and a time"),
         ({"job_type_id": "nothing"}, "nothing"),
+        ({"config_json": '{"max_follow_ups": -1}'}, "config.max_follow_ups"),
+        ({"work_json": "[1]"}, "Must be a JSON object"),
+        ({"work_json": '{"url": "https://shop.example"}'}, "work"),
+        ({"outcome_code": "lobby"}, "outcome_channel.platform"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_made(admin, greet, wrong, words):

@@ -10,7 +10,7 @@ from tests import rows
 from tests.rows import TESTER
 
 LIST = "/console/acme/schedules"
-ACTIONS = ("pause", "resume", "run", "delete", "edit", "versions/1/roll-back")
+ACTIONS = ("pause", "resume", "run", "delete", "edit", "backfill", "versions/1/roll-back")
 
 
 @pytest.fixture
@@ -293,3 +293,100 @@ def test_a_new_schedule_begins_with_its_job_type(admin, schedule):
     assert answer["Location"] == page(found)
     assert found.definition["every_seconds"] == 3600
     assert found.created_by == "user:jane"
+
+
+def test_the_form_states_the_first_and_last_time_and_pauses(admin, schedule):
+    form = {"starts_at": "2030-01-01T08:00", "ends_at": "2030-06-01T08:00", "pause.0.starts_at": "2030-02-01T00:00"}
+    form |= {"pause.0.ends_at": "2030-02-08T00:00", "pause.1.starts_at": "2030-05-01T00:00"}
+
+    admin.post(page(schedule, "edit"), sent(schedule, **form))
+
+    schedule.refresh_from_db()
+    definition = schedule.definition
+    assert (definition["starts_at"][:16], definition["ends_at"][:16]) == ("2030-01-01T08:00", "2030-06-01T08:00")
+    assert [one["starts_at"][:10] for one in definition["pauses"]] == ["2030-02-01", "2030-05-01"]
+    assert 'value="2030-02-08T00:00"' in admin.get(page(schedule, "edit")).content.decode()
+    html = admin.post(f"{LIST}/preview", sent(schedule, **form)).content.decode()
+    assert 'datetime="2030-01-02T' in html
+    assert 'datetime="2030-01-01T' not in html
+
+    admin.post(page(schedule, "edit"), sent(schedule))
+    schedule.refresh_from_db()
+    assert not {"starts_at", "ends_at"} & set(schedule.definition)
+    assert schedule.definition["pauses"] == []
+
+
+def test_a_time_that_nobody_touched_keeps_its_seconds(admin, schedule):
+    editing.change("acme", schedule.pk, {"starts_at": "2030-01-01T08:00:17Z"}, actor=TESTER)
+    schedule.refresh_from_db()
+
+    admin.post(page(schedule, "edit"), sent(schedule, starts_at="2030-01-01T08:00", cron="0 5 * * *"))
+
+    schedule.refresh_from_db()
+    assert (schedule.definition["starts_at"], schedule.definition["cron"]) == ("2030-01-01T08:00:17.000000Z", "0 5 * * *")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"starts_at": "2030-02-01T00:00", "ends_at": "2030-01-01T00:00"}, "Is before starts_at"),
+        ({"pause.0.ends_at": "2030-01-01T00:00"}, "needs a begin"),
+        ({"config_json": '{"max_follow_ups": -1}'}, "config.max_follow_ups"),
+        ({"config_json": "[1]"}, "Must be a JSON object"),
+        ({"outcome_platform": "web"}, "outcome_channel"),
+    ],
+)
+def test_wrong_bounds_and_configs_are_refused(admin, schedule, wrong, words):
+    answer = admin.post(page(schedule, "edit"), sent(schedule, **wrong))
+
+    assert answer.status_code == 400
+    assert words in answer.content.decode()
+
+
+def test_the_form_states_and_removes_the_config_and_the_outcome_channel(admin, schedule):
+    editing.change(
+        "acme", schedule.pk, {"job": {"outcome_channel": {"platform": "web", "code": "lobby"}}}, actor=TESTER
+    )
+    schedule.refresh_from_db()
+    kept = {"outcome_platform": "web", "outcome_code": "lobby", "outcome_template": "It is {{ status }}."}
+
+    admin.post(page(schedule, "edit"), sent(schedule, config_json='{"max_task_retries": 2}', **kept))
+    schedule.refresh_from_db()
+    assert schedule.definition["job"]["config"] == {"max_task_retries": 2}
+    assert schedule.definition["job"]["outcome_channel"]["template"] == "It is {{ status }}."
+
+    admin.post(page(schedule, "edit"), sent(schedule))
+    schedule.refresh_from_db()
+    assert not {"config", "outcome_channel"} & set(schedule.definition["job"])
+
+
+def test_past_firings_are_counted_first_and_then_made_up_for(admin, schedule):
+    address = page(schedule, "backfill")
+    until = datetime.now(UTC) - timedelta(days=1)
+    form = {
+        "start": f"{until - timedelta(days=3):%Y-%m-%dT%H:%M}",
+        "end": f"{until:%Y-%m-%dT%H:%M}",
+        "overlap": "allow",
+    }
+    assert 'name="start"' in admin.get(address).content.decode()
+
+    assert "Make 3 firings" in admin.post(address, form).content.decode()
+    assert "Another number than before" in admin.post(address, {**form, "expected": "2"}).content.decode()
+    assert not Job.objects.exists()
+    told = admin.get(admin.post(address, {**form, "expected": "3"})["Location"]).content.decode()
+
+    assert "3 firings, 3 of them with a job." in told
+    assert Job.objects.filter(schedule_id=schedule.pk).count() == 3
+    assert "Nothing is missing in this range." in admin.post(address, form).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"start": ""}, "date and a time"), ({"end": "2199-01-01T00:00"}, "in the future"), ({"overlap": "x"}, "choices")],
+)
+def test_a_wrong_range_is_refused_beside_its_field(admin, schedule, wrong, words):
+    form = {"start": "2026-01-01T00:00", "end": "2026-01-02T00:00", "overlap": "allow", **wrong}
+    answer = admin.post(page(schedule, "backfill"), form)
+
+    assert answer.status_code == 400
+    assert words in answer.content.decode()
