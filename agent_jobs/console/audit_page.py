@@ -14,7 +14,7 @@ _FILTERS = ("action", "object_type", "object_id", "actor")
 _MOST_TEXT = 255
 
 
-@visits.page
+@visits.admin_page
 def audit(visit: Visit) -> HttpResponse:
     query = visit.request.GET
     asked = {name: query.get(name, "").replace("\x00", "").strip()[:_MOST_TEXT] for name in _FILTERS}

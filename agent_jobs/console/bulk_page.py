@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.http import HttpResponse, QueryDict
 
-from agent_jobs.console import job_filters, life_pieces, visits
+from agent_jobs.console import bulk_batches, job_filters, life_pieces, visits
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, NotFound
 from agent_jobs.jobs import bulk as bulk_jobs
@@ -58,14 +58,16 @@ def _question(visit: Visit, scope: BulkScope, *, complaint: str = "", status: in
         "bars": _bars(waits),
         "ids": ",".join(map(str, scope.ids)),
         "most": bulk_jobs.MOST,
-        "is_too_many": total > bulk_jobs.MOST,
+        "is_too_many": total > bulk_jobs.MOST and not scope.is_filter,
+        "is_in_batches": total > bulk_jobs.MOST and scope.is_filter,
         "complaint": complaint,
         "reason": visit.request.POST.get("reason", ""),
         "back": _list(visit, scope),
     }
     if visit.request.headers.get("HX-Request"):
         return visit.part("parts/bulk_dialog.html", context, status=status)
-    return visit.render("bulk.html", context, here="jobs", status=status)
+    dialog = "console/parts/bulk_dialog.html"
+    return visit.render("bulk.html", {**context, "dialog": dialog}, here="jobs", status=status)
 
 
 def _bars(waits: Sequence[tuple[str, int]]) -> list[life_pieces.LifeBar]:
@@ -83,11 +85,23 @@ def _bars(waits: Sequence[tuple[str, int]]) -> list[life_pieces.LifeBar]:
 def _done(visit: Visit) -> HttpResponse:
     scope = _scope(visit, visit.request.POST)
     expected = visit.request.POST.get("expected", "")
+    if (
+        scope is not None
+        and scope.is_filter
+        and (run := bulk_batches.read(visit.request.POST.get("run", ""), _action(visit, scope)))
+    ):
+        return _next_batch(visit, scope, run)
     if scope is None or not (expected.isascii() and expected.isdigit()):
         return visits.problem(visit, HTTPStatus.BAD_REQUEST, "Nothing was changed", "Nothing was selected.")
+    if scope.is_filter and int(expected) > bulk_jobs.MOST:
+        total = sum(number for _, number in job_lists.wait_counts(scope.jobs))
+        if total != int(expected):
+            text = f"{total:,} jobs match now; {int(expected):,} did when you looked."
+            return visit.refused(f"Nothing was {_VERBS[scope.verb][1]}", text, address=_list(visit, scope))
+        return _next_batch(visit, scope, bulk_batches.begun(total))
     ids = job_lists.ids(scope.jobs, most=bulk_jobs.MOST + 1)
     act = bulk_jobs.cancel if scope.verb == "cancel" else bulk_jobs.retry
-    reason = visit.request.POST.get("reason", "").strip()[:_MAX_REASON]
+    reason = _reason(visit)
     past = _VERBS[scope.verb][1]
     try:
         outcome = act(visit.org_id, ids, expected=int(expected), actor=visit.actor, reason=reason)
@@ -98,10 +112,44 @@ def _done(visit: Visit) -> HttpResponse:
     changed = len(outcome.changed)
     title = f"{changed:,} job{'' if changed == 1 else 's'} {past}"
     refused = "; ".join(f"{number}: {message}" for message, number in outcome.reasons[:3])
-    result = visit.url("jobs", status="canceled" if scope.verb == "cancel" else "waiting,running", updated_at_gte="-1h")
+    result = _result(visit, scope)
     if not changed:
         return visit.refused(f"Nothing was {past}", refused, address=_list(visit, scope))
     return visit.said(title, refused, address=_list(visit, scope), link="See them", target=result)
+
+
+def _next_batch(visit: Visit, scope: BulkScope, run: bulk_batches.BatchRun) -> HttpResponse:
+    run = bulk_batches.step(run, scope.verb, visit.org_id, scope.jobs, actor=visit.actor, reason=_reason(visit))
+    verb, past = _VERBS[scope.verb]
+    if run.is_over:
+        told = bulk_batches.words(run, past)
+        return visit.said(**told, address=_list(visit, scope), link="See them", target=_result(visit, scope))
+    context = {
+        "scope": scope,
+        "run": run,
+        "signed_run": run.signed(_action(visit, scope)),
+        "verb": verb,
+        "past": past,
+        "is_cancel": scope.verb == "cancel",
+        "most": bulk_jobs.MOST,
+        "reason": _reason(visit),
+        "back": _list(visit, scope),
+    }
+    if visit.request.headers.get("HX-Request"):
+        return visit.part("parts/bulk_progress.html", context)
+    return visit.render("bulk.html", {**context, "dialog": "console/parts/bulk_progress.html"}, here="jobs")
+
+
+def _action(visit: Visit, scope: BulkScope) -> str:
+    return f"{visit.org_id}:{scope.verb}:{scope.query}"
+
+
+def _reason(visit: Visit) -> str:
+    return visit.request.POST.get("reason", "").strip()[:_MAX_REASON]
+
+
+def _result(visit: Visit, scope: BulkScope) -> str:
+    return visit.url("jobs", status="canceled" if scope.verb == "cancel" else "waiting,running", updated_at_gte="-1h")
 
 
 def _scope(visit: Visit, sent: QueryDict) -> BulkScope | None:

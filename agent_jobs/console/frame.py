@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MenuPlace:
-    """A page in the navigation. `key` is typed after G on the keyboard."""
+    """A page in the navigation. `key` is typed after G on the keyboard. A page for admins is hidden from others."""
 
     name: str
     label: str
     icon: str
     key: str = ""
     is_on_phone: bool = False
+    is_for_admins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ GROUPS: Sequence[tuple[str, Sequence[MenuPlace]]] = (
             MenuPlace("usage", "Usage", "coin"),
             MenuPlace("hours", "Quiet hours", "moon"),
             MenuPlace("members", "Members", "users"),
-            MenuPlace("tokens", "Tokens", "key"),
-            MenuPlace("audit", "Audit", "history"),
+            MenuPlace("tokens", "Tokens", "key", is_for_admins=True),
+            MenuPlace("audit", "Audit", "history", is_for_admins=True),
             MenuPlace("processes", "Processes", "heartbeat"),
         ),
     ),
@@ -96,6 +97,6 @@ def capped(number: int) -> str:
 
 def _link(visit: "Visit", place: MenuPlace, here: str, count: str) -> MenuLink | None:
     address = visit.link(place.name)
-    if not address:
+    if not address or (place.is_for_admins and not visit.is_admin):
         return None
     return MenuLink(place, address, place.name == here, count, is_for_person=place.name == "approvals")

@@ -86,7 +86,7 @@ def schedule(visit: Visit, schedule_id: UUID) -> HttpResponse:
     row = schedule_rows.schedule(visit.org_id, schedule_id)
     definition = row["definition"]
     tab = visit.request.GET.get("tab", "")
-    tab = tab if tab in dict(TABS) else "firings"
+    tab = tab if tab in dict(TABS) and (tab != "audit" or visit.is_admin) else "firings"
     page = _page(visit.request.GET.get("page", ""))
     newest = schedule_lists.outcomes(visit.org_id, [schedule_id], most=PAGE + 1, after=(page - 1) * PAGE)[schedule_id]
     names = members.full_names(visit.org_id)
@@ -192,7 +192,7 @@ def diff_lines(diff: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def _tabs(visit: Visit, row: Mapping[str, Any]) -> list[tuple[str, str, int | None]]:
     numbers = {"firings": schedule_lists.firing_count(visit.org_id, row["id"]), "versions": row["version"]}
-    return [(key, label, numbers.get(key)) for key, label in TABS]
+    return [(key, label, numbers.get(key)) for key, label in TABS if key != "audit" or visit.is_admin]
 
 
 def _rows(lines: Sequence[FiringLine]) -> list[FiringRow]:

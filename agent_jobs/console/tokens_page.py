@@ -23,7 +23,7 @@ _LEVELS = {
 }
 
 
-@visits.page
+@visits.admin_page
 def tokens(visit: Visit) -> HttpResponse:
     found = queries.app_tokens(visit.org_id).order_by("-created_at", "-id").values(*queries.APP_TOKEN_COLUMNS)
     rows = [{**row, "state": _state(visit, row)} for row in found[:_MOST]]

@@ -1,7 +1,8 @@
 """Checks who looks at a page, and for which organisation. Every page and action of an organisation passes here.
 
 The organisation is in the path. For somebody who is no member of it the page is a 404, like one that does not exist. A
-member may read everything and change nothing; an admin may change everything.
+member may read everything but tokens and audit, and change nothing; an admin may change everything. These are the
+rights of the scopes READ and ADMIN in the API.
 """
 
 import functools
@@ -114,6 +115,9 @@ class Visit:
         return self.go(address)
 
     def go(self, address: str) -> HttpResponse:
+        """Redirect; a script that asked for a part of a page goes there itself."""
+        if self.request.headers.get("HX-Request"):
+            return HttpResponse(status=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": address})
         return redirect(address)
 
     def back(self, default: str) -> str:

@@ -112,6 +112,11 @@ def ids(jobs: QuerySet[Job], *, most: int) -> list[UUID]:
     return list(jobs.order_by("created_at", "id").values_list("pk", flat=True)[:most])
 
 
+def places(jobs: QuerySet[Job], *, most: int) -> list[tuple[datetime, UUID]]:
+    """Time of creation and id of these jobs, oldest first."""
+    return list(jobs.order_by("created_at", "id").values_list("created_at", "pk")[:most])
+
+
 def wait_counts(jobs: QuerySet[Job]) -> list[tuple[str, int]]:
     """The number of jobs by present state: a wait, `worker`, `queue`, or a status in small letters."""
     does = Case(

@@ -2,6 +2,8 @@ import re
 
 import pytest
 
+from agent_jobs.jobs import bulk as bulk_jobs
+from agent_jobs.models import Job
 from agent_jobs.states import JobStatus
 from tests import rows
 
@@ -160,6 +162,53 @@ def test_another_organisations_jobs_are_not_hit(admin):
 
     theirs.refresh_from_db()
     assert theirs.status == "WAITING"
+
+
+def field(html, name):
+    return re.search(rf'name="{name}" value="([^"]*)"', html)[1]
+
+
+def test_more_than_one_transaction_takes_go_in_batches_of_what_was_there(admin, monkeypatch):
+    monkeypatch.setattr(bulk_jobs, "MOST", 2)
+    jobs = [rows.job(tags=["q4"]) for _ in range(5)]
+    sent = {"verb": "cancel", "scope": "filter", "query": "tags=q4", "reason": "paused"}
+
+    assert "They go in batches of 2" in admin.get(f"{JOBS}/bulk", sent).content.decode()
+    first = admin.post(f"{JOBS}/bulk", {**sent, "expected": "5"}).content.decode()
+    assert "2 of 5 jobs canceled" in first
+    late = rows.job(tags=["q4"])
+    second = admin.post(f"{JOBS}/bulk", {**sent, "run": field(first, "run")}, headers={"HX-Request": "true"})
+    assert "4 of 5 jobs canceled" in second.content.decode()
+    last = admin.post(f"{JOBS}/bulk", {**sent, "run": field(second.content.decode(), "run")})
+
+    assert "5 jobs canceled" in admin.get(last["Location"]).content.decode()
+    assert {Job.objects.get(pk=job.pk).status for job in jobs} == {"CANCELED"}
+    assert Job.objects.get(pk=late.pk).status == "WAITING"
+
+
+def test_batches_begin_only_with_the_number_that_was_seen(admin, monkeypatch):
+    monkeypatch.setattr(bulk_jobs, "MOST", 2)
+    for _ in range(5):
+        rows.job(tags=["q4"])
+    sent = {"verb": "cancel", "scope": "filter", "query": "tags=q4"}
+
+    told = admin.post(f"{JOBS}/bulk", {**sent, "expected": "4"}, headers={"HX-Request": "true"})
+
+    assert told.status_code == 204
+    assert "5 jobs match now; 4 did when you looked" in admin.get(told["HX-Redirect"]).content.decode()
+    assert set(Job.objects.values_list("status", flat=True)) == {"WAITING"}
+
+
+def test_a_run_goes_on_for_its_own_action_only(admin, monkeypatch):
+    monkeypatch.setattr(bulk_jobs, "MOST", 2)
+    for tag in ("q4", "keep"):
+        for _ in range(3):
+            rows.job(tags=[tag])
+    sent = {"verb": "cancel", "scope": "filter", "query": "tags=q4"}
+    run = field(admin.post(f"{JOBS}/bulk", {**sent, "expected": "3"}).content.decode(), "run")
+
+    assert admin.post(f"{JOBS}/bulk", {**sent, "query": "tags=keep", "run": run}).status_code == 400
+    assert set(Job.objects.filter(tags=["keep"]).values_list("status", flat=True)) == {"WAITING"}
 
 
 def test_a_member_may_not_act_on_many(member):

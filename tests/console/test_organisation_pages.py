@@ -48,9 +48,9 @@ def filled(db):
 
 
 @pytest.mark.parametrize("page", [*PAGES, "types/of/greet", "profiles/of/polite"])
-def test_members_read_every_page_in_few_queries(member, filled, page, django_assert_max_num_queries):
+def test_every_page_is_read_in_few_queries(admin, filled, page, django_assert_max_num_queries):
     with django_assert_max_num_queries(12):
-        answer = member.get(f"{ORG}/{page}")
+        answer = admin.get(f"{ORG}/{page}")
 
     html = answer.content.decode()
     assert answer.status_code == 200
@@ -58,13 +58,24 @@ def test_members_read_every_page_in_few_queries(member, filled, page, django_ass
         "types": "greet",
         "profiles": "Polite",
         "tokens": "billing-sync",
-        "members": "mel",
+        "members": "jane",
         "usage": "1.50",
         "hours": "quiet 18:00-08:00",
         "audit": "app_token.created",
         "processes": "worker@host",
     }
     assert words.get(page, "") in html
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_members_read_what_a_token_with_read_may(member, filled, page):
+    is_hidden = page in ("tokens", "audit")
+    answer = member.get(f"{ORG}/{page}")
+
+    assert answer.status_code == (403 if is_hidden else 200)
+    assert ("billing-sync" in answer.content.decode()) is False
+    html = member.get(f"{ORG}/members").content.decode()
+    assert (f'href="{ORG}/{page}"' in html) is not is_hidden
 
 
 @pytest.mark.parametrize("change", CHANGES)

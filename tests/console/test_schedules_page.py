@@ -323,7 +323,10 @@ def test_a_time_that_nobody_touched_keeps_its_seconds(admin, schedule):
     admin.post(page(schedule, "edit"), sent(schedule, starts_at="2030-01-01T08:00", cron="0 5 * * *"))
 
     schedule.refresh_from_db()
-    assert (schedule.definition["starts_at"], schedule.definition["cron"]) == ("2030-01-01T08:00:17.000000Z", "0 5 * * *")
+    assert (schedule.definition["starts_at"], schedule.definition["cron"]) == (
+        "2030-01-01T08:00:17.000000Z",
+        "0 5 * * *",
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,22 @@
     }).catch(function () { toast("The server does not answer", "Try again in a moment."); });
   }
 
+  // --- A long bulk action: batch after batch, until it is over or somebody closes the dialog ---
+  function runBatches(form) {
+    var button = $("button[type=submit]", form);
+    if (button) { button.disabled = true; }
+    fetch(form.getAttribute("action"), { method: "POST", headers: { "HX-Request": "true" }, credentials: "same-origin", body: new URLSearchParams(new FormData(form)) }).then(function (answer) {
+      if (answer.headers.get("HX-Redirect")) { location.href = answer.headers.get("HX-Redirect"); return null; }
+      return answer.text().then(function (text) {
+        if (!answer.ok) { $("#toasts").insertAdjacentHTML("beforeend", text); return; }
+        if (!form.closest("dialog").matches(":modal")) { location.reload(); return; }
+        $("#dialog").innerHTML = text;
+        openModal($("#dialog dialog")); say($("#dialog h2").textContent);
+        runBatches($("#dialog form"));
+      });
+    }).catch(function () { toast("The server does not answer", "What was done stays done. Look at the list, and go on."); if (button) { button.disabled = false; } });
+  }
+
   // --- Swapping the list: the address changes, and only what depends on it ---
   var SWAPPED = ["#list", ".quick", ".filters", ".views", ".bulk"];
   function swap(address, push) {
@@ -205,17 +221,35 @@
   }
 
   // --- A live job: its parts are replaced in place; what somebody types or has open stays ---
-  function refreshParts(keepTyped) {
-    return fetch(location.href, { credentials: "same-origin" }).then(function (answer) { return answer.text(); }).then(function (text) {
+  // Somebody else was quicker: the form says so and closes; what was typed stays to be read.
+  function closeForm(part, other) {
+    var closed = $("[data-closed]", other);
+    if (!closed || $("[data-closed]", part)) { return; }
+    $("form > *", part).before(document.importNode(closed, true));
+    $$("button", part).forEach(function (button) { button.disabled = true; });
+  }
+  function refocus(part, held) {
+    var found = held.id ? document.getElementById(held.id) : $$(held.tagName, part).find(function (each) { return each.getAttribute("href") === held.getAttribute("href") && each.textContent === held.textContent; });
+    if (found) { found.focus({ preventScroll: true }); }
+  }
+  function refreshParts() {
+    var from = $("[data-part-from]");
+    return fetch(from ? from.dataset.partFrom : location.href, { credentials: "same-origin" }).then(function (answer) {
+      if (!answer.ok) { throw new Error("parts"); }
+      return answer.text();
+    }).then(function (text) {
       var page = new DOMParser().parseFromString(text, "text/html");
       $$("[data-part]").forEach(function (part) {
         var other = $('[data-part="' + part.dataset.part + '"]', page);
         if (!other || other.innerHTML === part.innerHTML) { return; }
         if (part.contains(document.activeElement) && isTyping(document.activeElement)) { return; }
-        if ($$("input, textarea", part).some(function (field) { return field.type !== "hidden" && field.value !== field.defaultValue; })) { return; }
+        if ($$("input, textarea", part).some(function (field) { return field.type !== "hidden" && field.value !== field.defaultValue; })) { closeForm(part, other); return; }
+        if ($("details.menu[open]", part)) { return; }
+        var held = part.contains(document.activeElement) ? document.activeElement : null;
         var open = new Set($$("details[open][id]", part).map(function (each) { return each.id; }));
         part.innerHTML = other.innerHTML;
         open.forEach(function (id) { var each = document.getElementById(id); if (each) { each.open = true; } });
+        if (held) { refocus(part, held); }
       });
     });
   }
@@ -261,6 +295,8 @@
       showDialog(form.getAttribute("action") + "?" + query);
     } else if (form.matches("[data-search], [data-filter-form]") && $("#list")) {
       event.preventDefault(); closeMenus(); waiting.clear(); swap(queryOf(form), true);
+    } else if (form.matches("[data-batches]") && form.closest("dialog:modal")) {
+      event.preventDefault(); selected.clear(); keepSelection(); runBatches(form);
     } else if (form.method === "post") {
       if (form.dataset.sent) { event.preventDefault(); return; }
       form.dataset.sent = "1";
@@ -346,6 +382,8 @@
     var soon = null;
     follow(job.dataset.jobChanges, { changed: function () { if (!soon) { soon = setTimeout(function () { soon = null; refreshParts().then(function () { say("The job has changed"); }); }, 250); } } });
   }
+  var parts = $("[data-part-changes]"), next = null;
+  if (parts) { follow(parts.dataset.partChanges, { changes: function () { if (!next) { next = setTimeout(function () { next = null; if (!document.hidden) { refreshParts().then(function () { say("The page has changed"); }).catch(function () { /* the next change tries again */ }); } }, 1500); } } }); }
   $$("[data-every]").forEach(function (part) { setInterval(function () { if (!document.hidden) { refreshParts(); } }, 1000 * Number(part.dataset.every)); });
   if (keep("keys") === "off" && $("[data-keys-off]")) { $("[data-keys-off]").checked = true; }
   if ($("#rows")) { try { sessionStorage.setItem("list", JSON.stringify({ at: location.href, ids: $$("[data-job]").map(function (row) { return row.dataset.job; }) })); } catch (error) { /* not kept */ } }
