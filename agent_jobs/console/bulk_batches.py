@@ -6,7 +6,7 @@ concerns the jobs that were there at its begin, oldest first: `after` is the pla
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -58,8 +58,8 @@ def read(text: str, action: str) -> BatchRun | None:
         return None
 
 
-def begun(total: int) -> BatchRun:
-    return BatchRun(total, datetime.now(UTC))
+def begun(total: int, now: datetime) -> BatchRun:
+    return BatchRun(total, now)
 
 
 def step(run: BatchRun, verb: str, org_id: str, jobs: Any, *, actor: Actor, reason: str) -> BatchRun:

@@ -98,7 +98,7 @@ def _done(visit: Visit) -> HttpResponse:
         if total != int(expected):
             text = f"{total:,} jobs match now; {int(expected):,} did when you looked."
             return visit.refused(f"Nothing was {_VERBS[scope.verb][1]}", text, address=_list(visit, scope))
-        return _next_batch(visit, scope, bulk_batches.begun(total))
+        return _next_batch(visit, scope, bulk_batches.begun(total, visit.now))
     ids = job_lists.ids(scope.jobs, most=bulk_jobs.MOST + 1)
     act = bulk_jobs.cancel if scope.verb == "cancel" else bulk_jobs.retry
     reason = _reason(visit)
