@@ -2,19 +2,22 @@
 
 from django.db import migrations, models
 
+from infra.online_indexes import AddIndexOnline, RemoveIndexOnline
+
 
 class Migration(migrations.Migration):
 
+    atomic = False
     dependencies = [
         ('agent_jobs', '0021_message_heard'),
     ]
 
     operations = [
-        migrations.RemoveIndex(
+        RemoveIndexOnline(
             model_name='job',
             name='job_queue',
         ),
-        migrations.AddIndex(
+        AddIndexOnline(
             model_name='job',
             index=models.Index(condition=models.Q(('queue_at__isnull', False)), fields=['lane', 'org', 'queue_at', 'id'], include=('runner', 'waiting_for', 'resume'), name='job_queue'),
         ),

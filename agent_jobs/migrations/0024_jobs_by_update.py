@@ -2,15 +2,18 @@
 
 from django.db import migrations, models
 
+from infra.online_indexes import AddIndexOnline
+
 
 class Migration(migrations.Migration):
 
+    atomic = False
     dependencies = [
         ('agent_jobs', '0023_stored_bytes'),
     ]
 
     operations = [
-        migrations.AddIndex(
+        AddIndexOnline(
             model_name='job',
             index=models.Index(models.F('org'), models.OrderBy(models.F('updated_at'), descending=True), models.OrderBy(models.F('id'), descending=True), name='job_updated'),
         ),

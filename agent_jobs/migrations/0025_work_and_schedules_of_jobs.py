@@ -36,12 +36,4 @@ class Migration(migrations.Migration):
             name='report',
             field=infra.json_column.OrderedJSONField(null=True),
         ),
-        migrations.AddIndex(
-            model_name='job',
-            index=models.Index(models.F('org'), models.F('schedule_id'), models.OrderBy(models.F('created_at'), descending=True), condition=models.Q(('schedule_id__isnull', False)), name='job_of_schedule'),
-        ),
-        migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('schedule_id__isnull', False), ('status__in', ['SCHEDULED', 'WAITING', 'RUNNING'])), fields=['schedule_id'], name='job_active_of_schedule'),
-        ),
     ]

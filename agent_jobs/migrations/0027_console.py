@@ -1,4 +1,4 @@
-"""Indexes and tables of the console: failed jobs by code, words of ended jobs, and people's saved views."""
+"""What the console needs: the function for words of ended jobs, and people's saved views."""
 
 import django.db.models.deletion
 import django.db.models.functions.datetime
@@ -14,11 +14,8 @@ BEGIN
     RETURN to_tsvector('simple', left(params::text, 4000) || ' ' || left(coalesce(result, ''), 4000) || ' '
         || left(error_message, 4000));
 END $$;
-CREATE INDEX job_words ON agent_jobs_job USING gin (org_id, agent_jobs_job_words(params, result, error_message))
-    WHERE finished_at IS NOT NULL;
 """
 _NO_WORDS = """
-DROP INDEX job_words;
 DROP FUNCTION agent_jobs_job_words(json, text, text);
 """
 
@@ -32,10 +29,6 @@ class Migration(migrations.Migration):
 
     operations = [
         BtreeGinExtension(),
-        migrations.AddIndex(
-            model_name='job',
-            index=models.Index(models.F('org'), models.F('error_code'), models.OrderBy(models.F('updated_at'), descending=True), models.OrderBy(models.F('id'), descending=True), condition=models.Q(('status', 'FAILED')), name='job_error'),
-        ),
         migrations.CreateModel(
             name='SavedView',
             fields=[

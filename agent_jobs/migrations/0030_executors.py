@@ -62,14 +62,6 @@ class Migration(migrations.Migration):
             name='executor_id',
             field=models.CharField(blank=True, db_default='', default='', max_length=255),
         ),
-        migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('lane', 'external'), ('queue_at__isnull', False)), fields=['org', 'placement', 'queue_at', 'id'], name='job_placement'),
-        ),
-        migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('lease_until__isnull', False), models.Q(('executor_id', ''), _negated=True)), fields=['org', 'executor_id'], name='job_of_executor'),
-        ),
         migrations.AddField(
             model_name='executor',
             name='org',

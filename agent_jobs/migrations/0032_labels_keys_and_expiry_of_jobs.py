@@ -31,20 +31,4 @@ class Migration(migrations.Migration):
             name='unique_scope',
             field=models.CharField(blank=True, db_default='', default='', max_length=8),
         ),
-        migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('expires_at__isnull', False), ('started_at__isnull', True), ('status', 'WAITING')), fields=['expires_at'], name='job_expiry'),
-        ),
-        migrations.AddIndex(
-            model_name='job',
-            index=django.contrib.postgres.indexes.GinIndex(condition=models.Q(('metadata', {}), _negated=True), fields=['org', 'metadata'], name='job_metadata', opclasses=['varchar_ops', 'jsonb_path_ops']),
-        ),
-        migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(models.Q(('unique_key', ''), _negated=True), ('finished_at__isnull', True)), fields=['org', 'unique_key'], name='job_unique_living'),
-        ),
-        migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(models.Q(('unique_key', ''), _negated=True), ('status', 'COMPLETED')), fields=['org', 'unique_key', 'created_at'], name='job_unique_completed'),
-        ),
     ]

@@ -2,15 +2,18 @@
 
 from django.db import migrations, models
 
+from infra.online_indexes import AddIndexOnline
+
 
 class Migration(migrations.Migration):
 
+    atomic = False
     dependencies = [
         ('agent_jobs', '0034_numbers_of_orgs'),
     ]
 
     operations = [
-        migrations.AddIndex(
+        AddIndexOnline(
             model_name='job',
             index=models.Index(fields=['org', 'created_at'], include=('status', 'job_type_key', 'platform', 'channel_code', 'priority', 'started_at', 'finished_at', 'follow_ups_total', 'inbox_count'), name='job_statistics'),
         ),

@@ -2,15 +2,18 @@
 
 from django.db import migrations, models
 
+from infra.online_indexes import AddIndexOnline
+
 
 class Migration(migrations.Migration):
 
+    atomic = False
     dependencies = [
         ('channels_integration', '0005_changes'),
     ]
 
     operations = [
-        migrations.AddIndex(
+        AddIndexOnline(
             model_name='inboundevent',
             index=models.Index(condition=models.Q(('status', 'waiting')), fields=['org_id', 'platform', 'code', 'thread'], name='channels_inbound_thread'),
         ),
