@@ -1,6 +1,9 @@
 """MCP servers that need a token: how one is had by client credentials, kept, renewed, and who never gets the secret."""
 
 import pytest
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver import MCPServer
 
 from agent_jobs import tools
 from agent_jobs.errors import PermanentError, RetryableError, RunError
@@ -8,6 +11,7 @@ from agent_jobs.tools import mcp_tool, tool_secrets
 from tests import rows
 from tests.fakes.authorization import METADATA, FakeAuthorization
 from tests.fakes.mcp import FakeMcp, says
+from tests.tools.official_server import listening, serving
 
 pytestmark = pytest.mark.django_db
 CLIENT, SECRET = "agent-jobs", "c1ient/s3cret+odd="
@@ -48,9 +52,9 @@ class Granted(set):
         return self.uses >= 0 and token in self.authorization.granted and token not in self.taken_back
 
 
-def declared(fake, authorization, **oauth):
+def declared(fake, authorization, *, url="", **oauth):
     credentials = {"issuer": authorization.issuer, "client_id": CLIENT, "client_secret": "{secret:tickets}", **oauth}
-    return {"type": "mcp", "name": "crm", "url": fake.url, "timeout_seconds": 30, "oauth": credentials}
+    return {"type": "mcp", "name": "crm", "url": url or fake.url, "timeout_seconds": 30, "oauth": credentials}
 
 
 def find(stated, org_id="acme"):
@@ -217,6 +221,30 @@ def test_a_missing_secret_is_told_before_anything_is_sent(fake, authorization):
 
     assert error.code == "tool_secret_missing"
     assert (fake.requests, authorization.paths) == ([], [])
+
+
+def test_the_official_server_takes_the_token(authorization):
+    class Verifier:
+        async def verify_token(self, token):
+            if token not in authorization.granted:
+                return None
+            resource = authorization.asked[authorization.granted.index(token)]["resource"]
+            return AccessToken(token=token, client_id=CLIENT, scopes=["tools.call"], resource=resource)
+
+    bound, url = listening()
+    named = {"issuer_url": authorization.issuer, "resource_server_url": f"{url}/mcp", "required_scopes": ["tools.call"]}
+    named |= {"validate_token_resource": True}
+    official = MCPServer("official", token_verifier=Verifier(), auth=AuthSettings(**named))
+
+    @official.tool()
+    def add(a: int, b: int) -> int:
+        """Adds two numbers."""
+        return a + b
+
+    with serving(official.streamable_http_app(), bound):
+        (tool,) = tools.offered("acme", [declared(None, authorization, url=f"{url}/mcp")], allowed=None)
+        assert tools.call("acme", tool, {"a": 2, "b": 3}, key="step-1").text == "5"
+    assert [form["scope"] for form in authorization.asked] == ["tools.call"]
 
 
 @pytest.mark.parametrize(

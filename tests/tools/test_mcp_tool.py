@@ -7,12 +7,12 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-import uvicorn
 from mcp.server.mcpserver import MCPServer
+from mcp_types import ResourceLink
 
 from agent_jobs import tools
 from agent_jobs.errors import PermanentError, RetryableError
@@ -21,7 +21,8 @@ from agent_jobs.tools import mcp_listing, mcp_tool, tool_secrets
 from tests import rows
 from tests.fakes.mcp import SESSION, Answer, FakeMcp, says, tool
 from tests.sandbox.costing import MOST_SECONDS, spent_on
-from tests.waiting import PATIENCE, wait_for
+from tests.tools.official_server import listening, serving
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
 SECRET = 'k3y/with"odd+chars='
@@ -661,28 +662,30 @@ def test_the_official_server_is_understood(options):
         """Fails."""
         raise ValueError("as asked")
 
-    with _serving(official.streamable_http_app(**options)) as url:
+    @official.tool()
+    def count() -> dict[str, int]:
+        """Counts."""
+        return {"open": 3}
+
+    @official.tool()
+    def point() -> ResourceLink:
+        """Points to a report."""
+        return ResourceLink(type="resource_link", uri="reports://q3", name="q3")
+
+    bound, url = listening()
+    with serving(official.streamable_http_app(**options), bound):
         stated = {"type": "mcp", "name": "sums", "url": f"{url}/mcp"}
         for mode in ("auto", "legacy"):
             mcp_tool.forget()
-            add_tool, fail_tool = offer({**stated, "timeout_seconds": 60} if mode == "auto" else stated)
+            add_tool, fail_tool, count_tool, point_tool = offer(
+                {**stated, "timeout_seconds": 60} if mode == "auto" else stated
+            )
             assert (add_tool.name, add_tool.description) == ("sums__add", "Adds two numbers.")
             add_tool = replace(add_tool, settings={**add_tool.settings, "mode": mode})
             assert tools.call("acme", add_tool, {"a": 2, "b": 3}, key="k").text == "5"
             assert tools.call("acme", fail_tool, {}, key="k").is_error
-
-
-@contextmanager
-def _serving(app):
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_for(lambda: server.started, what="the server has started")
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE)
+            assert json.loads(tools.call("acme", count_tool, {}, key="k").text) == {"open": 3}
+            assert "(link: reports://q3, q3)" in tools.call("acme", point_tool, {}, key="k").text
 
 
 # --- Secrets ---------------------------------------------------------------------------------------------------
