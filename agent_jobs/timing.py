@@ -1,5 +1,6 @@
 """Pure functions of time: the delay, the next attempt, the next follow-up. Time and randomness are arguments."""
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 # A start further ahead than this is probably a typo.
 MAX_AHEAD = timedelta(days=3653)
 DEFAULT_FOLLOW_UP_INTERVAL_MINUTES = 60.0
+LONGEST_DEADLINE_MINUTES = 525_600
 
 
 def draw_delay_seconds(delay_minutes: int, rng: random.Random) -> int:
@@ -19,6 +21,12 @@ def draw_delay_seconds(delay_minutes: int, rng: random.Random) -> int:
 def effective_start(requested: datetime | None, *, now: datetime, delay_seconds: int) -> datetime:
     """When a job is due: a time in the past counts as now."""
     return max(requested or now, now) + timedelta(seconds=delay_seconds)
+
+
+def deadline_minutes(attempts: int, *, attempt_seconds: float, wait_seconds: float) -> int:
+    """A `max_time_to_complete` that leaves all attempts and the waits between them their time, and queues an hour."""
+    minutes = math.ceil((attempts * attempt_seconds + (attempts - 1) * wait_seconds) / 60)
+    return min(minutes + 60, LONGEST_DEADLINE_MINUTES)
 
 
 def queue_ttl(config: Mapping[str, Any]) -> timedelta | None:

@@ -17,7 +17,7 @@ from django.urls import resolve
 from agent_jobs.duties import recovery
 from agent_jobs.lifecycle import queue_order
 from agent_jobs.models import Executor, Job
-from agent_jobs.reads import service_state
+from agent_jobs.reads import pages, service_state
 from tests import factories, rows
 from tests.races import in_threads
 
@@ -195,6 +195,24 @@ def test_the_documents_list_request_works(door: Door) -> None:
     path = "/jobs?status=pending&type=data-processing&priority=background&limit=10&offset=0"
     assert [job["id"] for job in door.json("GET", path)] == [made]
     assert door.json("GET", "/jobs?limit=20&offset=40") == []
+
+
+@pytest.mark.parametrize(("limit", "most_bytes"), [(2, pages.MAX_BYTES), (100, 200)])
+def test_a_list_that_does_not_show_all_has_a_link_to_the_rest(
+    door: Door, monkeypatch: pytest.MonkeyPatch, limit: int, most_bytes: int
+) -> None:
+    """Whether the limit or the bytes of the rows ended it."""
+    monkeypatch.setattr(pages, "MAX_BYTES", most_bytes)
+    ids = [door.submit(arguments=["x" * 100]) for _ in range(5)]
+    door.submit(type="other")
+    path, found, requests = f"/jobs?type=data-processing&limit={limit}", [], 0
+    while path:
+        answer = door.ask("GET", path)
+        found += [job["id"] for job in answer.json()]
+        link = re.fullmatch(rf'<{BASE}(/jobs\?\S+)>; rel="next"', answer.headers.get("Link", ""))
+        path, requests = link[1] if link else "", requests + 1
+    assert found == ids[::-1]
+    assert requests == 3 if limit == 2 else requests > 1
 
 
 def test_a_completed_job_has_its_whole_life(door: Door) -> None:

@@ -14,7 +14,7 @@ from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import schedule_rows
 from agent_jobs.reads.executions import LastAttempt
 from agent_jobs.states import TERMINAL, JobStatus
-from agent_jobs.timing import RetryPolicy
+from agent_jobs.timing import RetryPolicy, deadline_minutes
 
 # A schedule's own statuses are Chadburn's: active, paused, completed.
 EXECUTION_STATUS: Mapping[JobStatus, str] = {
@@ -51,7 +51,6 @@ _NAMES = {
     "job.config.attempt_timeout_seconds": "timeout",
     "job.config.retry_policy": "retries",
 }
-_MOST_MINUTES = 525_600
 
 
 # --- Requests --------------------------------------------------------------------------------------------------
@@ -94,11 +93,10 @@ def _config(before: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, A
     }
     timeout, retries, delay = ({**known, **stated}[name] for name in ("timeout", "retries", "retry_delay"))
     policy = {"max_attempts": retries + 1, "initial_interval_seconds": delay, "max_interval_seconds": delay}
-    minutes = math.ceil(((retries + 1) * timeout + retries * delay) / 60) + 60
     return {
         "attempt_timeout_seconds": timeout,
         "retry_policy": {**policy, "multiplier": 1, "jitter": 0},
-        "max_time_to_complete": min(minutes, _MOST_MINUTES),
+        "max_time_to_complete": deadline_minutes(retries + 1, attempt_seconds=timeout, wait_seconds=delay),
     }
 
 

@@ -15,6 +15,7 @@ from agent_jobs.api.base import HAS_WAITED
 from agent_jobs.api.parsing import Param
 from agent_jobs.catalog import entries
 from agent_jobs.dialects.base import DialectResource, Documentation, checked, instant, instant_or_none, read_id
+from agent_jobs.dialects.chronos import chronos_executions as shown_executions
 from agent_jobs.dialects.chronos import chronos_shapes as shapes
 from agent_jobs.dialects.chronos import chronos_words as words
 from agent_jobs.dialects.chronos.chronos_words import JOB_TYPE, RUNNER
@@ -73,7 +74,7 @@ class ChronosResource(DialectResource):
         attempts = executions.last_attempts(self.org_id, [row["id"] for row in rows])
         reasons = executions.cancel_reasons(self.org_id, rows)
         return [
-            words.execution(row, attempts.get(row["id"], LastAttempt()), reasons.get(row["id"], ""), schedule)
+            shown_executions.of_job(row, attempts.get(row["id"], LastAttempt()), reasons.get(row["id"], ""), schedule)
             for row in rows
         ]
 
@@ -86,8 +87,8 @@ class ChronosResource(DialectResource):
     def firing_row(self, schedule: schedule_rows.Row, execution_id: str) -> schedule_rows.Row:
         """The firing without a job. Raises NotFound."""
         found = read_id(execution_id)
-        number = words.firing_number(found) if found else 0
-        if found and number < 2**62 and words.firing_uuid(schedule["id"], number) == found:
+        number = shown_executions.firing_number(found) if found else 0
+        if found and number < 2**62 and shown_executions.firing_uuid(schedule["id"], number) == found:
             rows = executions.silent_firings(self.org_id, schedule["id"]).filter(pk=number)
             row: schedule_rows.Row | None = rows.values(*schedule_rows.FIRING_COLUMNS).first()
             if row is not None:
@@ -168,7 +169,7 @@ class TriggerChronosJob(ChronosResource):
         made = self._run(schedule)
         if made.job_id is None:
             silent = executions.silent_firings(self.org_id, schedule["id"]).filter(fire_at=made.fire_at)
-            return answered(words.silent_execution(silent.values(*schedule_rows.FIRING_COLUMNS)[0], schedule))
+            return answered(shown_executions.of_firing(silent.values(*schedule_rows.FIRING_COLUMNS)[0], schedule))
         try:
             wait = streams.Wait(self.org_id, made.job_id, self.token.pk, seen=None, seconds=TRIGGER_SECONDS)
         except streams.TooManyStreams:  # a refusal would hide that the execution was made
@@ -214,7 +215,7 @@ class ChronosExecutions(ChronosResource):
         rows = list(jobs.values(*executions.COLUMNS)[:limit])
         firings = list(silent.values(*schedule_rows.FIRING_COLUMNS)[:limit])
         shown = list(zip((row["created_at"] for row in rows), self.executions(schedule, rows), strict=True))
-        shown += [(row["created_at"], words.silent_execution(row, schedule)) for row in firings]
+        shown += [(row["created_at"], shown_executions.of_firing(row, schedule)) for row in firings]
         shown.sort(key=lambda one: one[0], reverse=True)
         return answered({"executions": [one for _, one in shown[:limit]], "total": jobs.count() + silent.count()})
 
@@ -225,7 +226,7 @@ class ChronosExecution(ChronosResource):
         schedule = self.row(job_id)
         row = self.execution_row(schedule, execution_id)
         if row is None:
-            return answered(words.silent_execution(self.firing_row(schedule, execution_id), schedule))
+            return answered(shown_executions.of_firing(self.firing_row(schedule, execution_id), schedule))
         return answered(self.executions(schedule, [row])[0])
 
 

@@ -1,36 +1,21 @@
-"""Chronos' words for ours: statuses, requests, answers and errors."""
+"""Chronos' words for ours: requests, jobs and errors."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from agent_jobs import errors, recurrence
 from agent_jobs.api.errors import RefusedRequest
 from agent_jobs.dialects import schedule_texts
 from agent_jobs.dialects.base import instant, instant_or_none, renamed
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.reads.executions import LastAttempt
 from agent_jobs.runners.webhook_runner import DEFAULT_ATTEMPT_SECONDS
 from agent_jobs.runners.webhook_work import LONGEST_ATTEMPT_SECONDS
-from agent_jobs.states import TERMINAL, JobStatus
-from agent_jobs.timing import RetryPolicy
+from agent_jobs.timing import RetryPolicy, deadline_minutes
 
-# A firing that the overlap policy left out is an execution too: `skipped`.
-EXECUTION_STATUS: Mapping[JobStatus, str] = {
-    JobStatus.SCHEDULED: "pending",
-    JobStatus.WAITING: "pending",
-    JobStatus.RUNNING: "running",
-    JobStatus.COMPLETED: "success",
-    JobStatus.FAILED: "failed",
-    JobStatus.CANCELED: "failed",
-}
-FIRING_STATUS = {"skipped": "skipped", "failed": "failed"}
 RUNNER = "webhook"
 JOB_TYPE = "chronos-webhook"
-NODE = "agent-jobs"
 _CODES = {
     400: "VALIDATION_ERROR",
     401: "UNAUTHORIZED",
@@ -63,7 +48,6 @@ _AUTH_KEYS = {
 }
 _POLICY = {"max_attempts": 3, "initial_interval": "1s", "max_interval": "1m", "multiplier": 2.0}
 _DEFAULT_TIMEOUT = "5m"
-_MOST_MINUTES = 525_600
 _TEXTS = "chronos"
 
 
@@ -150,7 +134,6 @@ def _config(kept: Mapping[str, Any]) -> dict[str, Any]:
     policy = kept["policy"]
     timeout = min(_seconds(kept["timeout"]), LONGEST_ATTEMPT_SECONDS)
     longest = _seconds(policy["max_interval"])
-    minutes = policy["max_attempts"] * (timeout + longest) / 60 + 60
     return {
         "attempt_timeout_seconds": timeout,
         "retry_policy": {
@@ -160,7 +143,7 @@ def _config(kept: Mapping[str, Any]) -> dict[str, Any]:
             "multiplier": policy["multiplier"],
             "jitter": 0,
         },
-        "max_time_to_complete": min(minutes, _MOST_MINUTES),
+        "max_time_to_complete": deadline_minutes(policy["max_attempts"], attempt_seconds=timeout, wait_seconds=longest),
     }
 
 
@@ -253,62 +236,3 @@ def version(row: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, An
         "created_at": instant(row["created_at"]),
         "created_by": row["author"],
     }
-
-
-def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str, schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """`duration` is in nanoseconds, from the first start to the last end; it is missing while it runs."""
-    status, has_ended = EXECUTION_STATUS[row["status"]], row["status"] in TERMINAL
-    at = row["fire_at"] or row["scheduled_at"]
-    started_at = row["started_at"] or row["scheduled_at"]
-    said = reason or row["error_message"] or attempt.error or row["error_code"]
-    shown = {
-        "id": f"exec-{row['id']}",
-        "job_id": str(schedule["id"]),
-        "job_name": schedule["name"],
-        "scheduled_time": instant(at),
-        "started_at": instant(started_at),
-        "completed_at": instant_or_none(row["finished_at"]),
-        "status": status,
-        "attempts": attempt.count,
-        "status_code": attempt.status_code,
-        "response": attempt.body or "",
-        "error": said if status == "failed" else None,
-        "node_id": NODE,
-    }
-    if row["replay_of"]:
-        shown["replay_of"] = f"exec-{row['replay_of']}"
-    if has_ended:
-        shown["duration"] = max((row["finished_at"] - started_at) // timedelta(microseconds=1), 0) * 1_000
-    return shown
-
-
-def silent_execution(row: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """A firing that made no job."""
-    at = instant(row["fire_at"])
-    return {
-        "id": f"exec-{firing_uuid(schedule['id'], row['id'])}",
-        "job_id": str(schedule["id"]),
-        "job_name": schedule["name"],
-        "scheduled_time": at,
-        "started_at": at,
-        "completed_at": at,
-        "status": FIRING_STATUS[row["outcome"]],
-        "attempts": 0,
-        "status_code": None,
-        "response": "",
-        "error": row["reason"],
-        "node_id": NODE,
-        "duration": 0,
-    }
-
-
-def firing_uuid(schedule_id: UUID, number: int) -> UUID:
-    """An id for a firing that has no job. Its first half differs from that of its neighbours, its second half holds the
-    number.
-    """
-    head = hashlib.blake2b(f"{schedule_id}:{number}".encode(), digest_size=8).digest()
-    return UUID(bytes=head[:6] + bytes([0x80 | head[6] & 0x0F, head[7]]) + (1 << 63 | number).to_bytes(8, "big"))
-
-
-def firing_number(execution_id: UUID) -> int:
-    return int.from_bytes(execution_id.bytes[8:], "big") & ~(1 << 63)

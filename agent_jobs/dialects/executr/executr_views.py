@@ -1,8 +1,9 @@
 """The operations of Executr. A status other than the document's is said in `docs/dialects.md`."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
@@ -96,9 +97,13 @@ class ExecutrJobs(_ExecutrResource):
         if asked["priority"]:
             rows = rows.filter(words.of_priority(asked["priority"]))
         window = Window(_NEWEST_FIRST, min(asked["limit"], _MOST_LISTED), asked["offset"])
-        page, _ = pages.page(rows, window, external_jobs.COLUMNS)
+        page, has_more = pages.page(rows, window, external_jobs.COLUMNS)
         attempts_of = external_jobs.attempts_of([row["id"] for row in page])
-        return Response([words.listed(row, attempts_of.get(row["id"], ())) for row in page])
+        response = Response([words.listed(row, attempts_of.get(row["id"], ())) for row in page])
+        if has_more:
+            query = {**{name: value for name, value in asked.items() if value}, "offset": window.offset + len(page)}
+            response["Link"] = f'<{request.path}?{urlencode(query)}>; rel="next"'
+        return response
 
     @_operation(
         "submit_job", "Submit a job", answers={201: shapes.ExecutrWholeJob}, request=shapes.ExecutrSubmitRequest
@@ -216,8 +221,14 @@ class ExecutrHeartbeat(_ExecutrCall):
 class _ExecutrReport(_ExecutrCall):
     max_body_bytes = ReportParser.max_bytes
 
-    def report(self, fields: Mapping[str, Any]) -> AttemptReport:
-        return AttemptReport(fields.get("exit_code"), fields.get("stdout") or "", fields.get("stderr") or "")
+    def reported(
+        self, kind: type[shapes.ExecutrCompleteRequest], job_id: str
+    ) -> tuple[dict[str, Any], Attempt, AttemptReport]:
+        """The fields of the body, the attempt that they are about, and what it did."""
+        fields = self.fields(kind)
+        attempt = self.newest_attempt(self.job_id(job_id), fields["executor_id"])
+        report = AttemptReport(fields.get("exit_code"), fields.get("stdout") or "", fields.get("stderr") or "")
+        return fields, attempt, report
 
 
 class ExecutrComplete(_ExecutrReport):
@@ -228,9 +239,8 @@ class ExecutrComplete(_ExecutrReport):
         request=shapes.ExecutrCompleteRequest,
     )
     def put(self, request: Request, job_id: str) -> HttpResponseBase:
-        fields = self.fields(shapes.ExecutrCompleteRequest)
-        attempt = self.newest_attempt(self.job_id(job_id), fields["executor_id"])
-        reporting.complete(self.org_id, attempt, self.report(fields), actor=self.actor)
+        _, attempt, report = self.reported(shapes.ExecutrCompleteRequest, job_id)
+        reporting.complete(self.org_id, attempt, report, actor=self.actor)
         return self.changed(attempt.job_id, "completed")
 
 
@@ -242,11 +252,8 @@ class ExecutrFail(_ExecutrReport):
         request=shapes.ExecutrFailRequest,
     )
     def put(self, request: Request, job_id: str) -> HttpResponseBase:
-        fields = self.fields(shapes.ExecutrFailRequest)
-        attempt = self.newest_attempt(self.job_id(job_id), fields["executor_id"])
-        job = reporting.fail(
-            self.org_id, attempt, self.report(fields), message=fields["error_message"], actor=self.actor
-        )
+        fields, attempt, report = self.reported(shapes.ExecutrFailRequest, job_id)
+        job = reporting.fail(self.org_id, attempt, report, message=fields["error_message"], actor=self.actor)
         return self.changed(attempt.job_id, words.status_of(job.status, is_held=False))
 
 

@@ -92,11 +92,6 @@ def of_priority(word: str) -> Q:
     return Q(priority__gte=PRIORITIES[word]) & (Q(priority__lt=min(above)) if above else Q())
 
 
-def created(job: Any) -> dict[str, Any]:
-    """A job that was just made."""
-    return listed({column: getattr(job, column) for column in external_jobs.COLUMNS}, ())
-
-
 def listed(row: Row, attempts: Sequence[Row]) -> dict[str, Any]:
     """A job without its attempts and outputs; those of a thousand jobs would be too much for a list."""
     work, last = row["work"], attempts[0] if attempts else None
