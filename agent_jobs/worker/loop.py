@@ -236,9 +236,9 @@ def _fault(claim: Claim, error: Exception) -> Failed:
 def _undelivered(claim: Claim, outcome: Outcome | deferral.Deferred) -> Undelivered:
     """The messages that a turn without a message of its own has to wait for.
 
-    A turn with a message waits for that one, which is sent after all earlier ones.
+    A turn with a message waits for that one, which is sent after all earlier ones. A job without a channel has none.
     """
-    if isinstance(outcome, Done | AwaitReply) and not outcome.say:
+    if claim.platform and isinstance(outcome, Done | AwaitReply) and not outcome.say:
         return patiently(lambda: agent_messages.undelivered(claim.id, claim.life))
     return Undelivered()
 

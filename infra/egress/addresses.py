@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
@@ -119,7 +119,9 @@ def are_allowed(addresses: Sequence[str], rules: Rules) -> bool:
 
 
 async def look_up(host: str, *, seconds: float) -> list[str]:
-    """All addresses of a name, each once, in the system's order. Raises NoAddress."""
+    """All addresses of a name, each once, in the system's order. An address stands for itself. Raises NoAddress."""
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
     try:
         return await asyncio.wait_for(asyncio.wrap_future(_begin(host)), max(seconds, 0))
     except TimeoutError:

@@ -190,8 +190,8 @@ def count_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
 
 
-def drain_rate(done: Callable[[], int], total: int) -> float:
-    """Jobs a second from a tenth of the queue done to the last, watched every 10 ms."""
+def drain_rate(done: Callable[[], int], total: int, *, every: float = 0.01) -> float:
+    """Jobs a second from a tenth of the queue done to the last, watched `every` so many seconds."""
     tenth_at = 0.0
     seen_at_tenth = 0
     until = time.monotonic() + 120
@@ -202,7 +202,7 @@ def drain_rate(done: Callable[[], int], total: int) -> float:
             tenth_at, seen_at_tenth = now, count
         if count >= total:
             return (total - seen_at_tenth) / (now - tenth_at)
-        PAUSE.wait(0.01)
+        PAUSE.wait(every)
     raise SystemExit(f"only {done()} of {total} were done within 120 s")
 
 
