@@ -31,7 +31,7 @@ _SHORTEST_WAIT = 0.01
 LONGEST_WAIT = 0.1
 _HANDOVER_SECONDS = 0.5
 # Advisory lock numbers by duty; worker processes use the positive numbers. `audit` locks within its transaction.
-LOCKS = {"promote": -1, "audit": -2, "prune": -3, "erase": -4, "measure": -5, "fire": -6}
+LOCKS = {"promote": -1, "audit": -2, "prune": -3, "erase": -4, "measure": -5, "fire": -6, "tally": -7}
 # Idle time after which a session counts as frozen. A duty pauses for less than a second between two statements.
 _SILENT_SECONDS = 5.0
 _END_SILENT = f"""

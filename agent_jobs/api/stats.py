@@ -83,6 +83,7 @@ class WorkerItem(serializers.Serializer[Any]):
     last_seen_at = serializers.DateTimeField()
     runners = serializers.ListField(child=serializers.CharField())
     holds = serializers.IntegerField(help_text="The organization's jobs that it works on.")
+    jobs_done = serializers.IntegerField(help_text="The organization's jobs that it has ended, counted every 5 s.")
 
 
 class _WorkersMeta(serializers.Serializer[Any]):
@@ -133,6 +134,7 @@ class Workers(Resource):
                 "last_seen_at": stamp(worker["seen_at"]),
                 "runners": worker["runners"],
                 "holds": worker["holds"],
+                "jobs_done": worker["jobs_done"],
             }
             for worker in found
         ]

@@ -15,6 +15,7 @@ from agent_jobs.duties import (
     queue_expiry,
     recovery,
     schedule_firing,
+    tallying,
     webhook_sending,
 )
 from agent_jobs.duty_rounds import Duty
@@ -57,6 +58,7 @@ DUTIES = (
         notes_itself=True,
         is_polled=False,
     ),
+    Duty("tally", tallying.serve_slice, bell="tally", every=10.0, notes_itself=True, is_polled=False),
     Duty("measure", stored_bytes.measure_due, bell="measure", every=10.0, notes_itself=True, is_polled=False),
     Duty("erase", org_closing.erase_orgs, bell="erase", every=60.0, notes_itself=True, is_polled=False),
 )

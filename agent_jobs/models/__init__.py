@@ -10,6 +10,7 @@ from agent_jobs.models.processes import DutyRun, WorkerProcess
 from agent_jobs.models.schedules import Schedule, ScheduleFiring, ScheduleVersion
 from agent_jobs.models.secrets import ToolSecret
 from agent_jobs.models.steps import Approval, Step
+from agent_jobs.models.tallies import JobTally, JobTallyEntry
 from agent_jobs.models.webhooks import Announcement, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "Executor",
     "IdempotencyKey",
     "Job",
+    "JobTally",
+    "JobTallyEntry",
     "JobType",
     "Membership",
     "Message",

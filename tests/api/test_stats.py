@@ -1,16 +1,22 @@
 """Statistics of jobs and the list of workers: exact, within a range of time, and of the own organisation only."""
 
+import random
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from urllib.parse import urlencode
 
 import pytest
-from django.db import connection
 from django.db.models.functions import Now
 
-from agent_jobs.models import Job, UsageDay, WorkerProcess
-from agent_jobs.reads import job_statistics
-from agent_jobs.states import JobStatus
+from agent_jobs import lifecycle
+from agent_jobs.duties import tallying
+from agent_jobs.models import Job, JobTally, JobTallyEntry, UsageDay, WorkerProcess
+from agent_jobs.specs import priority_name
+from agent_jobs.states import TERMINAL, Event, JobStatus
+from agent_jobs.worker.loop import Worker
 from tests import factories, rows
+from tests.conversations import QuietKeeper
 
 pytestmark = pytest.mark.django_db
 STATS = "/services/stats"
@@ -112,15 +118,100 @@ def test_the_first_and_the_last_times_are_answered(acme):
         assert acme.get(f"{STATS}?{query}").status_code == 200
 
 
-def test_the_covering_index_has_every_column_that_is_read(acme):
-    with connection.cursor() as cursor:
-        for name in ("seqscan", "bitmapscan", "indexscan"):
-            cursor.execute(f"SET LOCAL enable_{name} = off")  # leaves index-only scans
-        asked = {"org": "acme", "since": NOON, "until": NOON + timedelta(days=2)}
-        cursor.execute(f"EXPLAIN {job_statistics._COUNTS}", asked)
-        plan = "\n".join(row[0] for row in cursor.fetchall())
+def test_random_histories_are_counted_as_by_hand(acme):
+    """Jobs end, are retried, reported again and deleted, while tallies lag behind; every range agrees with the rows."""
+    rng = random.Random(15)
+    begin = datetime(2026, 2, 27, 21, 30, tzinfo=UTC)
+    for step in range(120):
+        _change_history(rng, begin)
+        if rng.random() < 0.1:
+            tallying.add_entries()
+        if step % 10 == 9:
+            for _ in range(4):
+                since, until = sorted(_some_time(rng, begin) for _ in range(2))
+                asked = {"created_at_gte": since.isoformat(), "created_at_lte": until.isoformat()}
+                shown = acme.get(f"{STATS}?{urlencode(asked)}").json()["data"]
+                assert {name: shown[name] for name in _by_hand(since, until)} == _by_hand(since, until)
+    assert JobTally.objects.filter(span="day", number__gt=1).exists()
 
-    assert "Index Only Scan using job_statistics" in plan, plan
+
+def test_tallies_keep_no_row_of_deleted_jobs(acme):
+    """Retention deletes jobs; what counted them goes too."""
+    for status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED):
+        rows.job(status, created_at=NOON, started_at=NOON)
+    assert tallying.serve_slice() == 3
+    assert JobTally.objects.filter(kind="status", number=1).count() == 6  # of a day and of an hour
+
+    Job.objects.all().delete()
+
+    assert tallying.serve_slice() == 3
+    assert (JobTally.objects.count(), JobTallyEntry.objects.count()) == (0, 0)
+
+
+def _change_history(rng, begin):
+    """Ten new jobs, and a change of each of some others."""
+    for _ in range(10):
+        created_at = _some_time(rng, begin)
+        started_at = created_at + timedelta(seconds=rng.expovariate(0.1)) if rng.random() < 0.8 else None
+        columns = {"created_at": created_at, "started_at": started_at, "inbox_count": rng.choice((0, 0, 1, 4))}
+        named = {"job_type_key": rng.choice("abc"), "channel_code": rng.choice("xyz"), "priority": rng.randrange(10)}
+        status = rng.choice(list(JobStatus))
+        if status == JobStatus.RUNNING:
+            columns["started_at"] = created_at
+        if status in TERMINAL:
+            columns["finished_at"] = (started_at or created_at) + timedelta(seconds=rng.lognormvariate(2, 3))
+        rows.job(status, follow_ups_total=rng.randrange(3), **columns, **named)
+    for job in rng.sample(list(Job.objects.all()), 8):
+        if job.status in TERMINAL and rng.random() < 0.4:
+            job.delete()
+        elif job.status in (JobStatus.FAILED, JobStatus.CANCELED):
+            lifecycle.move_one(Event.RETRY, job, actor=rows.TESTER, retry_count=job.retry_count + 1, finished_at=None)
+        elif job.status not in TERMINAL:
+            lifecycle.move_one(rng.choice((Event.CANCEL, Event.FAIL)), job, actor=rows.TESTER)
+
+
+def _some_time(rng, begin):
+    """Within three days; often at the full hour or at midnight, where ranges of tallies begin and end."""
+    at = begin + timedelta(seconds=rng.randrange(3 * 86_400))
+    return rng.choice((at, at.replace(minute=0, second=0), at.replace(hour=0, minute=0, second=0)))
+
+
+def _by_hand(since, until):
+    jobs = [job for job in Job.objects.all() if since <= job.created_at <= until]
+    took = sorted(job.finished_at - job.started_at for job in jobs if job.finished_at and job.started_at)
+    return {
+        "total": len(jobs),
+        "by_status": {str(s).lower(): sum(job.status == s for job in jobs) for s in JobStatus},
+        "by_type": _most("job_type_id", Counter(job.job_type_key for job in jobs)),
+        "by_channel": [
+            {"platform": "web", **one} for one in _most("channel_code", Counter(job.channel_code for job in jobs))
+        ],
+        "by_priority": [
+            {"priority": key, "priority_name": priority_name(key), "count": count}
+            for key, count in sorted(Counter(job.priority for job in jobs).items())
+        ],
+        "by_day": [
+            {"day": str(key), "count": count}
+            for key, count in sorted(Counter(job.created_at.date() for job in jobs).items())
+        ],
+        "follow_ups": sum(job.follow_ups_total for job in jobs),
+        "replies": sum(job.inbox_count for job in jobs),
+        "jobs_with_reply": sum(job.inbox_count > 0 for job in jobs),
+        "p50_seconds": _percentile(took, 50),
+        "p95_seconds": _percentile(took, 95),
+    }
+
+
+def _most(name, counts):
+    return [{name: key, "count": count} for key, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))]
+
+
+def _percentile(took, percent):
+    """The smallest duration that at least `percent` % of them do not exceed, with seven significant digits."""
+    if not took:
+        return None
+    seconds = took[-(-len(took) * percent // 100) - 1].total_seconds()
+    return pytest.approx(seconds, rel=1e-6)
 
 
 # --- Workers ---------------------------------------------------------------------------------------------------
@@ -137,5 +228,21 @@ def test_workers_show_how_many_own_jobs_they_hold(acme, rival):
     assert [(worker["worker_id"], worker["holds"]) for worker in ours["data"]] == [(first.pk, 2), (second.pk, 0)]
     assert [worker["holds"] for worker in theirs["data"]] == [0, 1]
     assert ours["meta"] == {"org_id": "acme", "count": 2, "holds": 2}
-    assert set(ours["data"][0]) == {"worker_id", "started_at", "last_seen_at", "runners", "holds"}
+    assert set(ours["data"][0]) == {"worker_id", "started_at", "last_seen_at", "runners", "holds", "jobs_done"}
     assert Job.objects.count() == 3
+
+
+def test_workers_show_how_many_own_jobs_they_have_ended(acme, rival):
+    keeper = QuietKeeper()
+    keeper.worker_id = WorkerProcess.objects.create(name="host", runners=["message"]).pk
+    for org_id in ("acme", "rival", "acme"):
+        rows.job(org_id=org_id, platform="null", channel_code="nowhere")
+    rows.job(platform="null", channel_code="nowhere", prompt="{{ missing }")  # fails, and is ended all the same
+
+    Worker(keeper).serve("messages")
+    keeper._say_seen()
+
+    assert not Job.objects.exclude(status__in=TERMINAL).exists()
+    for api, done in ((acme, 3), (rival, 1)):
+        (worker,) = api.get("/services/workers").json()["data"]
+        assert (worker["worker_id"], worker["jobs_done"], worker["holds"]) == (keeper.worker_id, done, 0)

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs import duty_rounds
 from agent_jobs.audit import audit_log, verification
-from agent_jobs.duties import duty_table, org_closing
+from agent_jobs.duties import duty_table, org_closing, tallying
 from agent_jobs.errors import Conflict
 from agent_jobs.models import AuditEntry, AuditSeal, IdempotencyKey, Job, Membership, Org, SavedView
 from agent_jobs.states import TERMINAL, JobStatus
@@ -58,6 +58,9 @@ def populate(org_id: str, code: str, team: str) -> str:
     IdempotencyKey.objects.create(org_id=org_id, key="k", fingerprint="f", status_code=201, answer={})
     outbox.enqueue([Outgoing(uuid7(), Target(org_id, "web", code), "Hello", str(job.pk), "thread")])
     Lane.objects.create(org_id=org_id, lane=f"{org_id}/web/{code}")
+    rows.job(JobStatus.COMPLETED, org_id)
+    tallying.add_entries()
+    rows.job(JobStatus.COMPLETED, org_id)  # an entry that is not in the tallies yet
     audit_log.seal()
     return plain
 
