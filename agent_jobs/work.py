@@ -7,13 +7,14 @@ client that reads a work, edits it and sends it back keeps the secrets: MASK in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent_jobs.errors import FieldError, Invalid
 
 MASK = "******"
+_LEAST_SECRET = 6
 Path = tuple[str, ...]
 Secrets = Mapping[str, str]
 
@@ -98,11 +99,33 @@ def updated(given: Mapping[str, Any], stored: Work, rules: WorkRules) -> dict[st
     return whole
 
 
+def blotted(value: Any, secrets: Iterable[str]) -> Any:
+    """The same JSON with MASK in place of secrets in its texts. Only exact ones are found, the longest first.
+
+    Values of fewer than 6 characters stay, because they would blot ordinary words.
+    """
+    longest_first = sorted({secret for secret in secrets if len(secret) >= _LEAST_SECRET}, key=len, reverse=True)
+    return _blotted(value, longest_first) if longest_first else value
+
+
 def masked_fields(work: Any, path: Path = ("work",)) -> list[str]:
     """The fields that still hold MASK, as `work.auth.password`: values that nobody has."""
     if isinstance(work, Mapping):
         return [field for key, value in work.items() for field in masked_fields(value, (*path, str(key)))]
     return [".".join(path)] if work == MASK else []
+
+
+def _blotted(value: Any, secrets: Sequence[str]) -> Any:
+    match value:
+        case str():
+            for secret in secrets:
+                value = value.replace(secret, MASK)
+            return value
+        case Mapping():
+            return {_blotted(key, secrets): _blotted(item, secrets) for key, item in value.items()}
+        case list() | tuple():
+            return [_blotted(item, secrets) for item in value]
+    return value
 
 
 def _copied(work: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -11,16 +11,18 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
-from agent_jobs import lifecycle
+from agent_jobs import lifecycle, sealed_work
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.executors import attempts, known_executors
 from agent_jobs.executors.attempts import Attempt
 from agent_jobs.lifecycle import Claim, Settlement, executor_claims, running_caps
 from agent_jobs.models import Job, Task
+from agent_jobs.runners import external
 from agent_jobs.runners.base import Done, Failed
 from agent_jobs.specs import Actor
 from agent_jobs.states import TERMINAL, Event, JobStatus, TaskStatus
 from agent_jobs.turns import outcomes
+from agent_jobs.work import blotted
 from infra import meters
 from infra.commands import cap_text
 
@@ -63,13 +65,13 @@ class AttemptReport:
     result: str | None = None
     result_data: Any = None
 
-    def stored(self, **more: Any) -> dict[str, Any]:
-        """The task's report as JSON."""
+    def stored(self, secrets: Collection[str], **more: Any) -> dict[str, Any]:
+        """The task's report as JSON, without these secrets."""
         out, err = cap_text(self.stdout, MAX_OUTPUT_BYTES), cap_text(self.stderr, MAX_OUTPUT_BYTES)
         return {
             "exit_code": self.exit_code,
-            "stdout": out.text,
-            "stderr": err.text,
+            "stdout": blotted(out.text, secrets),
+            "stderr": blotted(err.text, secrets),
             "stdout_bytes_total": out.total_bytes,
             "stderr_bytes_total": err.total_bytes,
             "is_stdout_truncated": out.is_truncated,
@@ -94,7 +96,7 @@ def heartbeat(
         attempt.lease_token,
         lease_seconds=seconds,
         percent=said.percent,
-        message=None if said.message is None else readable(said.message),
+        message=None if said.message is None else blotted(readable(said.message), _secrets(org_id, attempt)),
     )
     if is_held:
         return Heartbeat(is_canceled=False, lease_seconds=seconds)
@@ -108,12 +110,14 @@ def complete(org_id: str, attempt: Attempt, report: AttemptReport, *, actor: Act
     """End the job COMPLETED, whatever the exit code. Returns it as it then is. Raises what `settle` raises, and Invalid
     if the result is too large.
     """
-    stored = report.stored()
+    secrets = _secrets(org_id, attempt)
+    stored = report.stored(secrets)
     result = readable(report.result) if report.result is not None else _default_result(stored)
     result_data = readable(report.result_data)
     require_size("result", result)
     require_size("result_data", result_data)
-    return settle(org_id, attempt, Done(result, result_data, report=stored), actor=actor)
+    done = Done(blotted(result, secrets), blotted(result_data, secrets), report=stored)
+    return settle(org_id, attempt, done, actor=actor)
 
 
 def fail(
@@ -129,12 +133,13 @@ def fail(
     """End the attempt. The job's retry policy decides whether another one follows; if none does, the job keeps the
     report's `result_data`. Returns the job as it then is.
     """
-    said = readable(message)[:MAX_MESSAGE]
+    secrets = _secrets(org_id, attempt)
+    said = blotted(readable(message)[:MAX_MESSAGE], secrets)
     result_data = readable(report.result_data)
     require_size("result_data", result_data)
-    stored = report.stored(error_code=code, message=said)
+    stored = report.stored(secrets, error_code=code, message=said)
     outcome = Failed(code, said, is_retryable=is_retryable, report=stored)
-    return settle(org_id, attempt, outcome, actor=actor, result_data=result_data)
+    return settle(org_id, attempt, outcome, actor=actor, result_data=blotted(result_data, secrets))
 
 
 def settle(org_id: str, attempt: Attempt, outcome: Done | Failed, *, actor: Actor, result_data: Any = None) -> Job:
@@ -166,12 +171,21 @@ def release(org_id: str, attempt: Attempt, *, reason: str = "", actor: Actor) ->
     """Give the job back to the queue. This counts neither as a failure nor as a crash. Raises what `settle` raises."""
     with transaction.atomic():
         job, _ = attempts.locked(org_id, attempt)
-        why = f": {readable(reason)[:MAX_MESSAGE]}" if reason else ""
+        why = f": {blotted(readable(reason)[:MAX_MESSAGE], _secrets(org_id, attempt))}" if reason else ""
         note = f"WAITING: released by executor {attempt.executor_id}{why}"
         lifecycle.move_one(Event.TAKE_BACK, job, actor=actor, note=note, left_as=TaskStatus.RELEASED)
         known_executors.note_seen(org_id, attempt.executor_id)
         transaction.on_commit(lambda: meters.add("taken_back", reason="released"), robust=True)
     return job
+
+
+def _secrets(org_id: str, attempt: Attempt) -> Collection[str]:
+    """The values of the job's secrets, which its executor got in clear and might print."""
+    jobs = Job.objects.filter(org_id=org_id, pk=attempt.job_id, runner=external.NAME).exclude(sealed_work="")
+    sealed = jobs.values_list("sealed_work", flat=True).first()
+    if sealed is None:
+        return ()
+    return sealed_work.opened(sealed, org_id=org_id, table=Job._meta.db_table, key=str(attempt.job_id)).values()
 
 
 def readable(value: Any) -> Any:

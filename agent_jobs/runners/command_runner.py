@@ -12,7 +12,7 @@ from typing import Any
 from agent_jobs.errors import PermanentError, Unsupported
 from agent_jobs.runners import command_work
 from agent_jobs.runners.base import Done, Failed, Outcome, Run
-from agent_jobs.work import MASK, WorkRules
+from agent_jobs.work import WorkRules, blotted
 from infra import commands
 from infra.storable_text import storable
 
@@ -20,8 +20,6 @@ DEFAULT_ATTEMPT_SECONDS = 600.0
 OFF = "off"
 NOT_ALLOWED = "commands_not_allowed"
 _MAX_RESULT_CHARACTERS = 16 * 1024
-# Shorter values of the environment would blot ordinary words.
-_LEAST_SECRET = 6
 
 
 class CommandRunner:
@@ -83,8 +81,4 @@ def _outcome(result: commands.CommandResult, environment: Mapping[str, str]) -> 
 
 
 def _shown(text: str, environment: Mapping[str, str]) -> str:
-    """The text without the values of the environment. Only exact ones are found, longest first."""
-    for value in sorted(environment.values(), key=len, reverse=True):
-        if len(value) >= _LEAST_SECRET:
-            text = text.replace(value, MASK)
-    return str(storable(text))
+    return str(storable(blotted(text, environment.values())))

@@ -324,6 +324,30 @@ def test_executor_calls_are_exempt_from_the_rate_limits(
     assert [acme.get("/services/executors").status_code for _ in range(2)] == [200, 429]
 
 
+@pytest.mark.parametrize("verb", ["complete", "fail"])
+def test_secrets_of_the_job_are_blotted_from_what_its_executor_says(
+    executor: factories.Api, acme: factories.Api, posted: Posted, verb: str
+) -> None:
+    key, longer = "abc-123-xyz", "abc-123-xyz-long"
+    job_id = posted(work={"environment": {"KEY": key, "LONGER": longer, "SHORT": "abc"}})
+    job = claimed(executor)
+    assert tell(executor, "heartbeat", job, progress_message=f"with {key}").status_code == 200
+    assert acme.get(f"/services/agent-jobs/{job_id}").json()["data"]["progress_message"] == "with ******"
+    result = {"result": f"the abc of {key}", "result_data": {"of": [key, {key: 1}]}}
+    told = {"complete": result, "fail": {"error_message": f"no {key}", "is_retryable": False}}
+    output = {"stdout": f"{longer},{key}", "stderr": f"key={key}!"}
+
+    assert tell(executor, verb, job, **output, **told[verb]).status_code == 200
+
+    (task,) = acme.get(f"/services/agent-jobs/{job_id}/tasks").json()["data"]
+    report = acme.get(f"/services/agent-jobs/{job_id}/tasks/{task['task_id']}").json()["data"]["report"]
+    assert (report["stdout"], report["stderr"]) == ("******,******", "key=******!")
+    shown = acme.get(f"/services/agent-jobs/{job_id}").json()["data"]
+    assert shown.get("result_data") == ({"of": ["******", {"******": 1}]} if verb == "complete" else None)
+    assert shown["result"] == {"complete": "the abc of ******", "fail": "executor_failed: no ******"}[verb]
+    assert key not in str([*Job.objects.values(), *Task.objects.values(), *Activity.objects.values()])
+
+
 def test_a_job_whose_secrets_cannot_be_opened_fails_and_the_next_one_is_given(
     executor: factories.Api, posted: Posted
 ) -> None:
