@@ -18,6 +18,8 @@ class WorkerProcess(models.Model):
     worked_at = models.DateTimeField(null=True)
     # The runners that it can perform. Releases before this column knew the default's two.
     runners = ArrayField(models.CharField(max_length=64), db_default=["conversation", "message"])
+    # The number of jobs that it has ended, by organisation: {"acme": 12}.
+    jobs_done = models.JSONField(db_default={})
     # When a sweep first found its lock free.
     lost_at = models.DateTimeField(null=True)
 

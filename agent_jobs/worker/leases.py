@@ -2,8 +2,8 @@
 
 A lease is a row's `lease_until` and its fencing token `lease_token`. The keeper is one thread per process, with its own
 connection. It holds a session advisory lock, which shows others that the process lives. It renews the leases of the
-jobs in `held` with one UPDATE, and notes when the process last took work. A turn that was given up without settlement
-is no longer in `held`, so its lease lapses and recovery takes the job back.
+jobs in `held` with one UPDATE, and notes when the process last took work and how many jobs it has ended. A turn that
+was given up without settlement is no longer in `held`, so its lease lapses and recovery takes the job back.
 
 On a stop, the process begins no new turn. Running turns have STOP_GRACE_SECONDS to end. Then the keeper gives back the
 other leases, so that another process takes these jobs at once. The process then ends, even if threads still wait.
@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from uuid import UUID
 
@@ -49,6 +50,8 @@ class Keeper:
         self.worker_id: int | None = None
         self._held: dict[UUID, int] = {}
         self._held_lock = threading.Lock()
+        self._done: Counter[str] = Counter()
+        self._done_lock = threading.Lock()
         self._worked = self._has_worked = False
         self._on_overtime = on_overtime
         self._stop = threading.Event()
@@ -86,6 +89,11 @@ class Keeper:
     def note_work(self) -> None:
         """Note that the process received a doorbell, which shows that it consumes messages."""
         self._worked = True
+
+    def note_done(self, org_id: str) -> None:
+        """Note that the process ended a job of this organisation. `_say_seen` stores the numbers, so no job waits."""
+        with self._done_lock:
+            self._done[org_id] += 1
 
     def hold(self, job_id: UUID, token: int) -> None:
         with self._held_lock:
@@ -168,7 +176,9 @@ class Keeper:
 
     def _say_seen(self) -> None:
         assert self.worker_id is not None
-        columns = {"seen_at": Now(), **({"worked_at": Now()} if self._worked else {})}
+        with self._done_lock:
+            done = dict(self._done)
+        columns = {"seen_at": Now(), "jobs_done": done, **({"worked_at": Now()} if self._worked else {})}
         self._has_worked = self._has_worked or self._worked
         self._worked = False
         if not WorkerProcess.objects.filter(pk=self.worker_id).update(**columns):

@@ -63,7 +63,7 @@ class Worker:
         return self._limits[lane].answer(lambda: self._drain(lane))
 
     def _drain(self, lane: str) -> int:
-        taken: dict[UUID, int] = {}
+        taken: dict[UUID, Claim] = {}
         try:
             return self._loop(lane, taken)
         except database.Error as error:
@@ -73,10 +73,10 @@ class Worker:
             database.drop_session()
             return 0
         finally:
-            for job_id, token in taken.items():
-                self.keeper.let_go(job_id, token)
+            for claim in taken.values():
+                self.keeper.let_go(claim.id, claim.token)
 
-    def _loop(self, lane: str, taken: dict[UUID, int]) -> int:
+    def _loop(self, lane: str, taken: dict[UUID, Claim]) -> int:
         batch = max(runner.batch_size for runner in runners.RUNNERS if runner.lane == lane)
         until = time.monotonic() + _SLICE_SECONDS
         settlements: list[Settlement] = []
@@ -104,7 +104,7 @@ class Worker:
                 claimed_at = time.monotonic()
                 _count_claims(answer.claimed, lane)
                 for claim in answer.claimed:
-                    taken[claim.id] = claim.token
+                    taken[claim.id] = claim
                     self.keeper.hold(claim.id, claim.token)
                 for claim in answer.claimed:
                     turns_taken += 1
@@ -201,15 +201,17 @@ class Worker:
                 database.drop_session()
                 threading.Event().wait(self.rng.uniform(0.2, 1.0))
 
-    def _after(self, settlements: Sequence[Settlement], settled: frozenset[UUID], taken: dict[UUID, int]) -> None:
+    def _after(self, settlements: Sequence[Settlement], settled: frozenset[UUID], taken: dict[UUID, Claim]) -> None:
         for settlement in settlements:
-            token = taken.pop(settlement.id, settlement.token)
-            self.keeper.let_go(settlement.id, token)
-            if settlement.id in settled:
+            claim = taken.pop(settlement.id)
+            self.keeper.let_go(claim.id, claim.token)
+            if claim.id in settled:
                 _count_end(settlement)
+                if settlement.status in TERMINAL:
+                    self.keeper.note_done(claim.org_id)
             else:
                 meters.add("lease_losses")
-                log.info("job %s: lease %s was lost, discarded its turn", settlement.id, token)
+                log.info("job %s: lease %s was lost, discarded its turn", claim.id, claim.token)
         if any(
             record["status"] == "pending"
             for settlement in settlements
