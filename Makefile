@@ -60,15 +60,10 @@ sbom: env
 fuzz: env
 	$(BIN)/python -m tests.fuzz --seed=$(or $(SEED),1) --examples=$(or $(EXAMPLES),50)
 
+# BENCHMARK= one or several modules of tests/benchmarks; all without. __main__ compares the service with bare Celery.
+BENCHMARK ?= __main__ agents streams webhook_calls next_times schedule_firing fairness many_jobs job_counts executor_calls
 bench: env
-	$(BIN)/python -m tests.benchmarks
-	$(BIN)/python -m tests.benchmarks.agents
-	$(BIN)/python -m tests.benchmarks.streams
-	$(BIN)/python -m tests.benchmarks.webhook_calls
-	$(BIN)/python -m tests.benchmarks.next_times
-	$(BIN)/python -m tests.benchmarks.schedule_firing
-	$(BIN)/python -m tests.benchmarks.fairness
-	$(BIN)/python -m tests.benchmarks.many_jobs
+	set -e; for name in $(BENCHMARK); do $(BIN)/python -m tests.benchmarks.$$name; done
 
 # EXPERIMENT= one or several by comma; all without. A seed that is not given is drawn and printed.
 chaos: env

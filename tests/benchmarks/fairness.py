@@ -54,19 +54,26 @@ def _add_quiet_org() -> None:
 
 
 def _flood(count: int) -> None:
-    """Copies of one waiting job of organisation A, in one statement."""
-    from django.db import connection
-
-    from agent_jobs.models import Job
     from tests.benchmarks.__main__ import post
 
     job_id, _ = post(0)
+    copy_job(job_id, count - 1)
+
+
+def copy_job(job_id: object, count: int) -> None:
+    """So many copies of a waiting job, in one statement."""
+    from django.db import connection
+
+    from agent_jobs.models import Job
+
     columns = [field.column for field in Job._meta.concrete_fields]
     values = ["uuidv7()" if column == "id" else f"j.{column}" for column in columns]
     statement = _COPY.format(columns=", ".join(columns), values=", ".join(values))
     with connection.cursor() as cursor:
-        cursor.execute(statement, [count - 1, job_id])
+        cursor.execute("SET statement_timeout = 0")
+        cursor.execute(statement, [count, job_id])
         cursor.execute("ANALYZE agent_jobs_job")
+        cursor.execute("SET statement_timeout = '30s'")
 
 
 def _starts(count: int) -> list[float]:
