@@ -1,6 +1,6 @@
-"""Counters of ended jobs for statistics, fed by a trigger, in place of an index over every job.
+"""Counters of ended jobs for statistics, fed by a trigger, in place of an index over every job (0040 drops it).
 
-Jobs that have ended before become entries here, and the duty adds them to the counters.
+Jobs that have ended before get their entries in 0041.
 """
 
 import django.db.models.deletion
@@ -38,8 +38,6 @@ CREATE TRIGGER new_jobs_are_tallied AFTER INSERT ON agent_jobs_job FOR EACH ROW
     WHEN (NEW.finished_at IS NOT NULL) EXECUTE FUNCTION agent_jobs_tally();
 CREATE TRIGGER deleted_jobs_are_tallied AFTER DELETE ON agent_jobs_job FOR EACH ROW
     WHEN (OLD.finished_at IS NOT NULL) EXECUTE FUNCTION agent_jobs_tally();
-INSERT INTO agent_jobs_jobtallyentry ({_COLUMNS})
-    SELECT {_VALUES.format(job="j", sign=1)} FROM agent_jobs_job j WHERE finished_at IS NOT NULL;
 """
 DROP_TRIGGERS = """
 DROP TRIGGER jobs_are_tallied ON agent_jobs_job;
@@ -109,29 +107,5 @@ class Migration(migrations.Migration):
         ),
         migrations.RunSQL(VACUUM_OFTEN, migrations.RunSQL.noop),
         migrations.RunSQL(CREATE_CLASS, "DROP FUNCTION agent_jobs_duration_class"),
-        migrations.RemoveIndex("job", "job_statistics"),
-        migrations.AddIndex(
-            "job",
-            models.Index(
-                condition=models.Q(("finished_at__isnull", True)),
-                fields=["org", "created_at"],
-                include=(
-                    *("status", "job_type_key", "platform", "channel_code", "priority", "follow_ups_total"),
-                    "inbox_count",
-                ),
-                name="job_living",
-            ),
-        ),
-        migrations.AddIndex(
-            "job",
-            models.Index(
-                models.F("org"),
-                models.Func("started_at", "finished_at", function="agent_jobs_duration_class"),
-                models.F("created_at"),
-                condition=models.Q(("finished_at__isnull", False), ("started_at__isnull", False)),
-                include=("started_at", "finished_at"),
-                name="job_duration",
-            ),
-        ),
         migrations.RunSQL(CREATE_TRIGGERS, DROP_TRIGGERS),
     ]

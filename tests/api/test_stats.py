@@ -1,5 +1,6 @@
 """Statistics of jobs and the list of workers: exact, within a range of time, and of the own organisation only."""
 
+import importlib
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,7 @@ from decimal import Decimal
 from urllib.parse import urlencode
 
 import pytest
+from django.db import connection
 from django.db.models.functions import Now
 
 from agent_jobs import lifecycle
@@ -133,6 +135,30 @@ def test_random_histories_are_counted_as_by_hand(acme):
                 shown = acme.get(f"{STATS}?{urlencode(asked)}").json()["data"]
                 assert {name: shown[name] for name in _by_hand(since, until)} == _by_hand(since, until)
     assert JobTally.objects.filter(span="day", number__gt=1).exists()
+
+
+def test_jobs_that_ended_before_the_tallies_were_there_are_counted_once(acme):
+    """The migration counts all anew, while the trigger is at work already."""
+    entries = importlib.import_module("agent_jobs.migrations.0041_entries_of_ended_jobs")
+    rng, begin = random.Random(3), datetime(2026, 2, 27, 21, 30, tzinfo=UTC)
+    for number in range(10):
+        with connection.cursor() as cursor:
+            if number < 5:
+                cursor.execute("SET LOCAL session_replication_role = replica")  # the trigger does not fire
+            for _ in range(4):
+                _change_history(rng, begin)
+            cursor.execute("SET LOCAL session_replication_role = origin")
+    tallying.add_entries()
+    _change_history(rng, begin)
+
+    with connection.cursor() as cursor:
+        cursor.execute(entries.COUNT)
+
+    for _ in range(2):
+        shown = acme.get(f"{STATS}?created_at_gte=2026-02-27&created_at_lte=2026-03-05").json()["data"]
+        by_hand = _by_hand(datetime(2026, 2, 27, tzinfo=UTC), datetime(2026, 3, 5, tzinfo=UTC))
+        assert {name: shown[name] for name in by_hand} == by_hand
+        tallying.add_entries()
 
 
 def test_tallies_keep_no_row_of_deleted_jobs(acme):
