@@ -11,7 +11,7 @@ One folder is one concept, from the entry points down:
     reads                                    everything that only reads, organisation first
     runners, llm, sandbox                    the code that performs a job; language models; tenants' programs
     models                                   tables
-    states, specs, timing, recurrence, errors, scopes, approvers   data and pure rules
+    states, specs, timing, recurrence, errors, scopes, approvers, mentions   data and pure rules
 
 A module imports only from its own folder and from those below it (`pyproject.toml`, contract Floors).
 """

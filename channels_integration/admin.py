@@ -35,7 +35,7 @@ class ChannelAdmin(_ReadOnly):
     list_display = ["org_id", "platform", "code", "name", "address"]
     list_filter = ["platform"]
     search_fields = ["org_id", "code", "name"]
-    exclude = ["sealed_secret"]
+    exclude = ["sealed_secret", "sealed_previous_secret"]
 
 
 @admin.register(OutboundMessage)

@@ -10,9 +10,12 @@ import binascii
 import re
 import secrets
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from datetime import timedelta
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from channels_integration import platforms, transcript
@@ -21,12 +24,16 @@ from channels_integration.messages import Target
 from channels_integration.models import Channel, Installation
 from infra import invisible_text, sealing
 from infra.egress import requests_client
+from infra.sealing import SealingError
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 _CODE = re.compile(r"[^\x00-\x20\x7f/](?:[^\x00-\x1f\x7f/]{0,253}[^\x00-\x20\x7f/])?\Z")
 _TEAM = re.compile(r"[TE][A-Z0-9]{1,30}\Z")
 _BOT_TOKEN = re.compile(r"xox[a-z]-[\x21-\x7e]{1,480}\Z")
+# After a change of a channel's secret, its old secret signs too for this long.
+SECRET_OVERLAP = timedelta(hours=24)
+_REGISTERED = ("name", "address", "sealed_secret", "sealed_previous_secret", "previous_secret_until")
 _WITHOUT_ADDRESS = tuple(platform.name for platform in platforms.PLATFORMS if platform.is_registered_by_name)
 
 
@@ -78,8 +85,8 @@ def register_channel(
 ) -> tuple[Channel, str | None]:
     """Register a channel, or change its registration. Returns the secret only if it was generated here.
 
-    A given secret is `whsec_` and base64 of 24 to 64 bytes. Without one, an existing secret stays. Raises InvalidField,
-    and SealingError where no key is set.
+    A given secret is `whsec_` and base64 of 24 to 64 bytes. Without one, an existing secret stays. A secret that is
+    replaced signs too for SECRET_OVERLAP, if it can be read. Raises InvalidField, and SealingError where no key is set.
     """
     _check_names(platform, code)
     if platform in _WITHOUT_ADDRESS:
@@ -100,9 +107,21 @@ def register_channel(
             if not secret and not channel.sealed_secret:
                 secret = made = _SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
             if secret:
-                channel.sealed_secret = _seal(channel, "sealed_secret", secret)
-        channel.save(update_fields=["name", "address", "sealed_secret", "updated_at"])
+                _replace_secret(channel, secret)
+        channel.save(update_fields=[*_REGISTERED, "updated_at"])
     return channel, made
+
+
+def _replace_secret(channel: Channel, secret: str) -> None:
+    previous = ""
+    if channel.sealed_secret:
+        with suppress(SealingError):
+            previous = channel.opened("sealed_secret")
+    if previous == secret:
+        return
+    channel.sealed_previous_secret = _seal(channel, "sealed_previous_secret", previous) if previous else ""
+    channel.previous_secret_until = Now() + SECRET_OVERLAP if previous else None
+    channel.sealed_secret = _seal(channel, "sealed_secret", secret)
 
 
 def unregister_channel(org_id: str, platform: str, code: str) -> bool:

@@ -57,7 +57,8 @@ class Outgoing:
     `id` is opaque and travels with the message. Messages of one `thread_key` are sent one after the other; the first
     opens the thread on platforms that have threads. `trace` is the traceparent of the cause. Platforms without buttons
     ignore `buttons`, so the text has to be enough. With a `change` this is no new message: it changes an earlier one,
-    whose `text` this is.
+    whose `text` this is. `mentions` are ids of people and channels: where the text writes `<@U0ANN>` or `<#C0ONE>`, it
+    mentions those, on platforms that have mentions.
     """
 
     id: UUID
@@ -68,6 +69,7 @@ class Outgoing:
     trace: str = ""
     buttons: tuple[Button, ...] = ()
     change: Change | None = None
+    mentions: tuple[str, ...] = ()
 
 
 class Did(StrEnum):

@@ -15,11 +15,26 @@ from infra import sealing
 from infra.json_column import OrderedJSONField
 
 
-class Installation(models.Model):
-    """An organisation's right to speak in one Slack workspace (`directory`). Secrets are sealed to this very row."""
+class SealedRow(models.Model):
+    """A row of an organisation with sealed secrets, each sealed to this very row and column."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     org_id = models.TextField()
+
+    class Meta:
+        abstract = True
+
+    def opened(self, column: str) -> str:
+        """The secret in a sealed column. Raises SealingError."""
+        sealed: str = getattr(self, column)
+        return sealing.open_sealed(
+            sealed, org_id=self.org_id, table=self._meta.db_table, column=column, key=str(self.pk)
+        )
+
+
+class Installation(SealedRow):
+    """An organisation's right to speak in one Slack workspace (`directory`)."""
+
     team_id = models.TextField()
     name = models.TextField(blank=True, default="")
     sealed_bot_token = models.TextField()
@@ -35,24 +50,20 @@ class Installation(models.Model):
     def __str__(self) -> str:
         return f"{self.org_id} in {self.name or self.team_id}"
 
-    def opened(self, column: str) -> str:
-        """The secret in a sealed column. Raises SealingError."""
-        sealed: str = getattr(self, column)
-        return sealing.open_sealed(
-            sealed, org_id=self.org_id, table=self._meta.db_table, column=column, key=str(self.pk)
-        )
 
+class Channel(SealedRow):
+    """A place with a registered name: a webhook, a bridge under another platform's name, a web chat (`directory`).
 
-class Channel(models.Model):
-    """A place with a registered name: a webhook, a bridge under another platform's name, a web chat (`directory`)."""
+    After a change of the secret `sealed_previous_secret` signs too, until `previous_secret_until`.
+    """
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    org_id = models.TextField()
     platform = models.TextField()
     code = models.TextField()
     name = models.TextField(blank=True, default="")
     address = models.TextField(blank=True, default="")
     sealed_secret = models.TextField(blank=True, default="")
+    sealed_previous_secret = models.TextField(blank=True, default="", db_default="")
+    previous_secret_until = models.DateTimeField(null=True, blank=True)
     last_position = models.BigIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(auto_now=True)
@@ -150,6 +161,7 @@ class OutboundMessage(models.Model):
     trace = models.CharField(max_length=55, blank=True, db_default="", editable=False)  # its cause's traceparent
     buttons = models.JSONField(blank=True, default=list, db_default=[])  # [label, value] each
     change = models.JSONField(null=True, blank=True, editable=False)  # {"of": id, "line": text, "person": text}
+    mentions = models.JSONField(blank=True, default=list, db_default=[], editable=False)  # ids
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     sent_at = models.DateTimeField(null=True, blank=True)
 

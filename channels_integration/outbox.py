@@ -63,13 +63,13 @@ _waiting = threading.Lock()
 INSERT_FROM_JSON = """
     INSERT INTO channels_integration_outboundmessage
         (id, org_id, platform, code, type, details, text, owner_key, thread_key, lane, status, sent_at,
-        trace, buttons, change)
+        trace, buttons, change, mentions)
     SELECT o.id, o.org_id, o.platform, o.code, o.type, o.details, o.text, o.owner_key, o.thread_key, o.lane, o.status,
         CASE WHEN o.status = 'sent' THEN now() END, coalesce(o.trace, ''), coalesce(o.buttons, '[]'),
-        o.change
+        o.change, coalesce(o.mentions, '[]')
     FROM outgoing_rows, json_to_record(outgoing_rows.record) AS o(
         id uuid, org_id text, platform text, code text, type text, details json, text text, owner_key text,
-        thread_key text, lane text, status text, trace text, buttons jsonb, change jsonb)
+        thread_key text, lane text, status text, trace text, buttons jsonb, change jsonb, mentions jsonb)
     ON CONFLICT (id) DO NOTHING
 """
 _ENQUEUE = f"""
@@ -109,6 +109,7 @@ def as_record(outgoing: Outgoing) -> dict[str, Any]:
         "trace": outgoing.trace,
         "buttons": [[button.label, button.value] for button in outgoing.buttons],
         **({"change": _as_json(outgoing.change)} if outgoing.change else {}),
+        **({"mentions": list(outgoing.mentions)} if outgoing.mentions else {}),
         # One lane per organisation, even if two share a Slack channel: a stranger must not be able to slow ours.
         "lane": "/".join(quote(part, safe="") for part in (target.org_id, target.platform, target.code)),
         "status": OutboundMessage.Status.SENT if is_sent else OutboundMessage.Status.PENDING,
@@ -180,6 +181,12 @@ def look_again(org_id: str) -> int:
     if count:
         transaction.on_commit(ring, robust=True)
     return count
+
+
+def forget_thread(org_id: str, thread_key: str) -> int:
+    """The thread is gone: the next message with this key opens a new one. Returns the number of messages changed."""
+    opened = OutboundMessage.objects.filter(org_id=org_id, thread_key=thread_key, status=OutboundMessage.Status.SENT)
+    return opened.exclude(thread="").update(thread="")
 
 
 def failure_of(message_id: UUID) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from infra.sealing import SealingError
 Sealed = tuple[tuple[type[Any], tuple[str, ...]], ...]
 SEALED: Sealed = (
     (Installation, ("sealed_bot_token", "sealed_signing_secret")),
-    (Channel, ("sealed_secret",)),
+    (Channel, ("sealed_secret", "sealed_previous_secret")),
 )
 
 

@@ -57,13 +57,13 @@ _LANE_AFTER, _LANE_FROM_THE_START = _LANE.replace("{after}", ">"), _LANE.replace
 CLAIM_COLUMNS = """
     m.id, m.org_id, m.platform, m.code, m.type, m.details, m.text, m.owner_key, m.thread_key, m.lane, m.status,
     m.claimed_at, m.first_claimed_at, m.failures, m.unknown_outcomes, m.created_at, m.history_cursor,
-    m.platform_message_id, m.thread, m.trace, m.buttons, m.change, clock_timestamp() AS taken_on, (
+    m.platform_message_id, m.thread, m.trace, m.buttons, m.change, m.mentions, clock_timestamp() AS taken_on, (
         SELECT changed.platform_message_id FROM channels_integration_outboundmessage changed
         WHERE changed.id = (m.change->>'of')::uuid AND changed.org_id = m.org_id) AS changed_id, (
         SELECT opener.thread FROM channels_integration_outboundmessage opener
         WHERE opener.thread_key = m.thread_key AND m.thread_key <> '' AND opener.org_id = m.org_id
             AND opener.status = 'sent' AND opener.thread <> ''
-        ORDER BY opener.position LIMIT 1) AS opened_thread
+        ORDER BY opener.position DESC LIMIT 1) AS opened_thread
 """
 
 # A later statement than the lane's lock, so that it sees messages that entered before the lock was taken.
@@ -192,8 +192,9 @@ def claim_of(row: dict[str, Any], *, token: UUID, taken_at: float) -> SendClaim:
     change = details_of(row["change"])
     if change:
         change = Change(UUID(change["of"]), change["line"], change["person"], row["changed_id"] or "")
+    mentions = tuple(details_of(row["mentions"]))
     outgoing = Outgoing(
-        row["id"], target, row["text"], row["owner_key"], row["thread_key"], row["trace"], buttons, change
+        row["id"], target, row["text"], row["owner_key"], row["thread_key"], row["trace"], buttons, change, mentions
     )
     thread = row["opened_thread"] or ""
     return SendClaim(outgoing=outgoing, token=token, lane=row["lane"], thread=thread, taken_at=taken_at, row=row)

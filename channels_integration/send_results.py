@@ -96,7 +96,7 @@ def sent(claim: send_order.SendClaim, receipt: Receipt) -> None:
             target.code,
             receipt.thread,
             since=claim.row["claimed_at"] - _CLOCK_SLACK,
-            is_opened=not claim.thread,
+            is_opened=receipt.thread != claim.thread,
         )
 
     delivery = Delivery(claim.outgoing.id, claim.outgoing.owner_key, _at(claim), receipt=receipt)

@@ -9,17 +9,18 @@ from uuid import UUID
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
+from agent_jobs import mentions
 from agent_jobs.lifecycle import Claim, activities
 from agent_jobs.models import Activity, Job, Message
 from agent_jobs.runners.base import Said
 from agent_jobs.states import ActivityStatus
-from channels_integration import outbox
+from channels_integration import outbox, platforms
 from channels_integration.messages import Button, Outgoing, Target
 from infra import prepared_sql
 
 # A message of the agent stands before the human messages that the agent had not seen when it wrote it.
 _SAID = """
-SELECT author, text, is_human FROM (
+SELECT author, CASE WHEN deleted_at IS NULL THEN text ELSE '(deleted)' END, is_human FROM (
     SELECT *, count(*) FILTER (WHERE is_human) OVER (ORDER BY id) AS people
     FROM agent_jobs_message WHERE job_id = %(job)s) line
 ORDER BY CASE WHEN is_human THEN people ELSE coalesce(least(heard, people), people) END, NOT is_human, id
@@ -73,14 +74,26 @@ def outgoing(job: Job | Claim, text: str, *, key: UUID, trace: str, buttons: tup
         thread_key=str(job.id),  # one thread per job
         trace=trace,
         buttons=buttons,
+        mentions=mentions.named(text, job.params),
     )
+
+
+def parts(job: Job | Claim, text: str) -> tuple[str, ...]:
+    """The messages into which the job's platform splits a text."""
+    return platforms.get(job.platform).parts(text)
 
 
 def say(job: Job, text: str, *, heard: int | None = None) -> None:
     """Put a message into the job's thread, in the transaction of its cause.
 
-    `heard`: the number of human messages that the agent had seen when it wrote this; None for a message of the service.
+    A text that is too long for the platform becomes several messages. `heard`: the number of human messages that the
+    agent had seen when it wrote this; None for a message of the service.
     """
+    for part in parts(job, text):
+        _say(job, part, heard)
+
+
+def _say(job: Job, text: str, heard: int | None) -> None:
     message = outgoing(job, text, key=uuid7(), trace=job.trace)
     # On a platform with `accepts_on_commit`, the commit itself delivers the message.
     is_delivered = outbox.is_sent_on_commit(message)

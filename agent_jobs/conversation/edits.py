@@ -2,8 +2,11 @@
 
 An edit wakes no job. A message that no turn has taken in yet has woken its job itself, and the turn reads its new text.
 The agent sees an edit of an older message in its next turn. Edits also apply to jobs that have ended, because a person
-who deletes a message wants it gone.
+who deletes a message wants it gone. If our message that opened a job's thread is deleted, the job's next message opens
+a new thread.
 """
+
+from typing import Any
 
 from django.db.models import Q
 from django.db.models.fields.json import KeyTextTransform
@@ -12,7 +15,8 @@ from django.db.models.functions import Now
 from agent_jobs.lifecycle import activities
 from agent_jobs.models import Job, Message
 from agent_jobs.specs import Actor
-from agent_jobs.states import SourceType
+from agent_jobs.states import JobStatus, SourceType
+from channels_integration import outbox
 from channels_integration.messages import Did, Incoming
 
 
@@ -23,7 +27,7 @@ def receive(incoming: Incoming) -> bool:
     """
     found = _line(incoming)
     if found is None:
-        return False
+        return incoming.did == Did.DELETED and _forget_thread(incoming)
     job = Job.objects.select_for_update(no_key=True).get(pk=found.job_id)
     line = Message.objects.select_for_update().get(pk=found.pk)
     if line.deleted_at is not None:
@@ -39,7 +43,7 @@ def receive(incoming: Incoming) -> bool:
 
 
 def _line(incoming: Incoming) -> Message | None:
-    """The transcript line of that message and person. Compares `team`: channels of two workspaces may share a code."""
+    """The transcript line of that message and person."""
     said = Message.objects.filter(
         platform_message_id=incoming.message_id,
         author=incoming.author,
@@ -48,11 +52,48 @@ def _line(incoming: Incoming) -> Message | None:
         job__platform=incoming.platform,
         job__channel_code=incoming.code,
     )
-    if incoming.team:
-        said = said.alias(team_id=KeyTextTransform("team_id", "job__channel_data")).filter(
-            Q(team_id=incoming.team) | Q(team_id=None)
+    return _of_team(incoming, said, "job__").first() if incoming.message_id else None
+
+
+def _forget_thread(incoming: Incoming) -> bool:
+    """False if the message opened the thread of no job that is alive."""
+    if not incoming.message_id:
+        return False
+    job = (
+        _of_team(
+            incoming,
+            Job.objects.filter(
+                org_id=incoming.org_id,
+                platform=incoming.platform,
+                channel_code=incoming.code,
+                thread=incoming.message_id,
+                status__in=(JobStatus.WAITING, JobStatus.RUNNING),
+            ),
+            "",
         )
-    return said.first() if incoming.message_id else None
+        .select_for_update(no_key=True)
+        .first()
+    )
+    if job is None:
+        return False
+    Job.objects.filter(pk=job.pk).update(thread="", updated_at=Now())
+    outbox.forget_thread(job.org_id, job.thread_key)
+    activities.note(
+        job,
+        "thread.deleted",
+        "the message that opened its thread was deleted: its next message opens a new thread",
+        source=SourceType.DIRECT,
+        input={"thread": incoming.message_id},
+    )
+    return True
+
+
+def _of_team(incoming: Incoming, rows: Any, job: str) -> Any:
+    """Channels of two workspaces may share a code; a job without a team belongs to the organisation's only one."""
+    if not incoming.team:
+        return rows
+    named = rows.alias(team_id=KeyTextTransform("team_id", f"{job}channel_data"))
+    return named.filter(Q(team_id=incoming.team) | Q(team_id=None))
 
 
 def _note(job: Job, line: Message, incoming: Incoming, note: str, words: dict[str, str]) -> None:

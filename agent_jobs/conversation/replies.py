@@ -59,7 +59,7 @@ UPDATE agent_jobs_activity SET status = %(status)s, processed_at = statement_tim
 WHERE id = %(message)s RETURNING life
 """
 _BEGIN = """
-UPDATE agent_jobs_job SET thread = CASE WHEN thread = '' THEN %(thread)s ELSE thread END,
+UPDATE agent_jobs_job SET thread = CASE WHEN %(thread)s = '' THEN thread ELSE %(thread)s END,
     wake_at = CASE WHEN %(seconds)s::float8 IS NULL THEN wake_at
         ELSE statement_timestamp() + make_interval(secs => %(seconds)s) END,
     timer_message_id = CASE WHEN %(seconds)s::float8 IS NULL THEN timer_message_id END,
@@ -232,7 +232,8 @@ def _status_of(delivery: Delivery) -> ActivityStatus:
 
 def _sent(job: Job, delivery: Delivery) -> None:
     seconds = _timer(job, delivery)
-    thread = delivery.receipt.thread if delivery.receipt and not job.thread else ""
+    # Another thread than the job's: its first one, or a new one, because the old one is gone.
+    thread = delivery.receipt.thread if delivery.receipt and delivery.receipt.thread != job.thread else ""
     if thread or seconds is not None:
         prepared_sql.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": thread})
     _conclude(job)

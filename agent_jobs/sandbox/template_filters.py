@@ -1,6 +1,7 @@
 """The filters that templates may use, and `range`. Each charges its input and its output to the budget."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -14,10 +15,12 @@ from jinja2.runtime import Context
 from agent_jobs.sandbox.template_budget import MAX_STEPS, charge, spend
 
 MAX_RANGE = 1_000
-MAX_OUTPUT = 40_000  # characters; Slack's limit for one message
+MAX_OUTPUT = 40_000  # characters
 _MAX_ARGUMENT = 200  # characters of a filter's argument
 _MAX_TRIMMED = 10
 _MAX_PRECISION = 15
+_PERSON_ID = re.compile(r"[UW][A-Z0-9]{2,30}\Z")
+_CHANNEL_ID = re.compile(r"[CG][A-Z0-9]{2,30}\Z")
 # Jinja's own filters, each charged for its input and its output.
 WRAPPED_FILTERS = (
     "abs",
@@ -87,6 +90,15 @@ def _join(items: Iterable[Any], separator: str = "") -> str:
     return str(separator).join(pieces)
 
 
+def _mention(value: Any) -> str:
+    """Mention a person or a channel by its id in Slack. Any other name stays a name."""
+    charge(value)
+    named = str(value)
+    if _PERSON_ID.match(named):
+        return f"<@{named}>"
+    return f"<#{named}>" if _CHANNEL_ID.match(named) else f"@{named}"
+
+
 def _round(value: Any, precision: Any = 0, method: Any = "common") -> float:
     if not isinstance(value, int | float) or not isinstance(precision, int):
         raise SecurityError("round works on numbers")
@@ -137,6 +149,7 @@ def _trim(value: Any, chars: str | None = None) -> str:
 _BOUNDED = {name: _bounded(name) for name in (*WRAPPED_FILTERS, "striptags")}
 FILTERS: Mapping[str, Callable[..., Any]] = _BOUNDED | {
     "join": _join,
+    "mention": _mention,
     "round": _round,
     "striptags": _striptags,
     "sum": _sum,

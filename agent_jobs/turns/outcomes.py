@@ -71,7 +71,7 @@ def settlement(
         return _nothing(claim)
     # Built first: activities of one moment are listed by id, and the model calls precede the messages.
     calls = _calls(outcome)
-    say = [storable(text) for text in outcome.say]
+    say = [part for text in outcome.say for part in _parts(claim, storable(text), outcome)]
     outgoing = [outbox.as_record(_outgoing(claim, text, outcome)) for text in say]
     delivered = [record["status"] == "sent" for record in outgoing]
     heard = max(claim.inbox_count, _heard(outcome))
@@ -131,6 +131,11 @@ def unstorable(settlement: Settlement) -> Settlement:
 def _heard(outcome: Outcome | Deferred) -> int:
     """How many human messages the turn took in, including those that came during it."""
     return outcome.heard if isinstance(outcome, Done | AwaitReply) else 0
+
+
+def _parts(claim: Claim, text: str, outcome: Outcome | Deferred) -> tuple[str, ...]:
+    """A question with buttons stays one message; it is worded short enough (`approvals.question_text`)."""
+    return (text,) if isinstance(outcome, AwaitApproval) else agent_messages.parts(claim, text)
 
 
 def _outgoing(claim: Claim, text: str, outcome: Outcome | Deferred) -> Outgoing:

@@ -8,14 +8,15 @@ withdraws it while it is unsent.
 import logging
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
+from agent_jobs import mentions
 from agent_jobs.errors import FieldError, PermanentError
 from agent_jobs.lifecycle import activities
 from agent_jobs.models import Job
 from agent_jobs.runners import prompts
 from agent_jobs.states import ActivityStatus, JobStatus
-from channels_integration import outbox
+from channels_integration import outbox, platforms
 from channels_integration.messages import Outgoing, Target
 from infra.storable_text import storable
 
@@ -65,8 +66,13 @@ def text_of(job: Job) -> str:
 
 
 def send(job: Job, text: str, *, message_id: UUID) -> None:
-    """Put the message into the outbox. The same id again sends nothing more."""
+    """Put the message into the outbox, in parts if it is long. The same id again sends nothing more."""
     target = _target(job.org_id, job.outcome_channel)
+    for number, part in enumerate(platforms.get(target.platform).parts(text)):
+        _send(job, target, part, message_id=uuid5(message_id, str(number)) if number else message_id)
+
+
+def _send(job: Job, target: Target, text: str, *, message_id: UUID) -> None:
     is_same_place = (target.platform, target.code) == (job.platform, job.channel_code)
     outgoing = Outgoing(
         id=message_id,
@@ -76,6 +82,7 @@ def send(job: Job, text: str, *, message_id: UUID) -> None:
         # In the job's own channel it continues the job's thread.
         thread_key=job.thread_key if is_same_place else f"{job.thread_key}:outcome",
         trace=job.trace,
+        mentions=mentions.named(text, job.params),
     )
     is_delivered = outbox.is_sent_on_commit(outgoing)
     activities.note(

@@ -30,6 +30,9 @@ class Platform(Protocol):
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         """Why the organisation cannot reach this place, as (field, sentence); None if it can."""
 
+    def parts(self, text: str) -> tuple[str, ...]:
+        """The messages into which a text without buttons is split, each as long as the platform takes whole."""
+
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         """Post once, with no retry. `thread` is '' for the message that opens it.
 

@@ -25,6 +25,9 @@ class Null:
             return None
         return "target_channel.code", f"there is no registered null channel {target.code!r}"
 
+    def parts(self, text: str) -> tuple[str, ...]:
+        return (text,)
+
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         before_post()
         return Receipt(platform_message_id=str(outgoing.id))

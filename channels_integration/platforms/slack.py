@@ -1,5 +1,5 @@
-"""Sends to Slack: chat.postMessage, chat.update and views.open. `slack_hearing` reads Slack's events, `slack_blocks`
-makes blocks, `slack_forms` makes modals.
+"""Sends to Slack: chat.postMessage, chat.update and views.open. `slack_events` reads Slack's events, `slack_text` and
+`slack_blocks` make texts and blocks, `slack_forms` makes modals.
 
 Each post carries an opaque id in its metadata, by which we find it in the history when its outcome is unknown. The
 whole workspace can read metadata, so it holds nothing else. slack_sdk builds the requests. It would repeat a
@@ -35,7 +35,7 @@ from channels_integration.messages import (
     UnknownOutcome,
 )
 from channels_integration.models import Installation
-from channels_integration.platforms import slack_blocks, slack_events, slack_forms
+from channels_integration.platforms import slack_blocks, slack_events, slack_forms, slack_text
 from channels_integration.platforms.base import Heard
 from infra import prepared_sql
 from infra.egress import requests_client
@@ -63,6 +63,8 @@ _PASSES = {
     "accesslimited",
 }
 _RATE_LIMITS = {"ratelimited", "rate_limited"}
+# Surely not posted, because the thread does not exist any more.
+_THREAD_GONE = {"thread_not_found", "message_not_found", "cannot_reply_to_message"}
 
 
 class Slack:
@@ -89,23 +91,37 @@ class Slack:
             return "target_channel.data.team_id", f"is required: Slack is installed for {len(teams)} teams"
         return None
 
+    def parts(self, text: str) -> tuple[str, ...]:
+        return tuple(slack_text.parts(text))
+
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         if outgoing.change:
             return _change(outgoing, outgoing.change, before_post)
         blocks = slack_blocks.with_buttons(outgoing) if outgoing.buttons else None
+        text = slack_text.short(outgoing.text) if blocks else slack_text.mrkdwn(outgoing.text, outgoing.mentions)
         client = _client(outgoing.target, before_post)
-        answer = _call(
-            lambda: client.chat_postMessage(
-                channel=outgoing.target.code,
-                text=slack_blocks.escaped(outgoing.text),
-                blocks=blocks,
-                thread_ts=thread or None,
-                metadata=_metadata(outgoing.id),
-                unfurl_links=False,
-                unfurl_media=False,
-                link_names=False,
+
+        def post() -> dict[str, Any]:
+            return _call(
+                lambda: client.chat_postMessage(
+                    channel=outgoing.target.code,
+                    text=text,
+                    blocks=blocks,
+                    thread_ts=thread or None,
+                    metadata=_metadata(outgoing.id),
+                    unfurl_links=False,
+                    unfurl_media=False,
+                    link_names=False,
+                )
             )
-        )
+
+        try:
+            answer = post()
+        except PermanentDeliveryError as error:
+            if not thread or error.code not in _THREAD_GONE:
+                raise
+            thread = ""  # open a new one
+            answer = post()
         posted_as = answer.get("ts")
         if not isinstance(posted_as, str) or not posted_as:
             raise UnknownOutcome("Slack answered ok without a time stamp", code="odd_answer")
@@ -197,7 +213,7 @@ def _change(outgoing: Outgoing, change: Change, before_post: Callable[[], None])
         lambda: client.chat_update(
             channel=outgoing.target.code,
             ts=change.posted_as,
-            text=f"{slack_blocks.escaped(outgoing.text)}\n\n{slack_blocks.line(change)}",
+            text=f"{slack_text.short(outgoing.text)}\n\n{slack_blocks.line(change)}",
             blocks=slack_blocks.changed(outgoing, change),
             metadata=_metadata(change.of),
             link_names=False,
@@ -243,7 +259,7 @@ def _refusal(error: SlackApiError) -> DeliveryError:
 
 
 def _page(client: _Client, lookup: Lookup, cursor: str) -> dict[str, Any]:
-    """A page of the channel's history, or of the thread's replies."""
+    """A page of the channel's history, or of the thread's replies; of the history, too, if the thread is gone."""
     asked: dict[str, Any] = {
         "channel": lookup.outgoing.target.code,
         "oldest": f"{lookup.since.timestamp() - 5:.6f}",
@@ -253,7 +269,11 @@ def _page(client: _Client, lookup: Lookup, cursor: str) -> dict[str, Any]:
     }
     try:
         if lookup.thread:
-            return _call(lambda: client.conversations_replies(ts=lookup.thread, **asked))
+            try:
+                return _call(lambda: client.conversations_replies(ts=lookup.thread, **asked))
+            except PermanentDeliveryError as error:
+                if cursor or error.code != "thread_not_found":
+                    raise
         return _call(lambda: client.conversations_history(**asked))
     except TemporaryDeliveryError as error:
         if error.retry_after is None:

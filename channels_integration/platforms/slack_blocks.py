@@ -6,24 +6,20 @@ mention or a link. We make mentions ourselves, from ids only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from channels_integration.messages import Button, Change, Outgoing, PermanentDeliveryError
+from channels_integration.platforms.slack_text import escaped, is_person, longest
 
 MOST_SECTION = 3_000
-_MOST_SECTIONS = 40  # 50 blocks in a message
+# Characters of all sections. Slack refuses more than about 13,000 (`msg_blocks_too_long`, bolt-js#2867), and documents
+# no limit.
+_MOST_OF_ALL = 12_000
 _MOST_BUTTONS = 20  # 25 in one block of them
 _MOST_LABEL = 75
 _MOST_VALUE = 2_000
 _MOST_LINE = 2_000
-_PERSON = re.compile(r"[UW][A-Z0-9]{2,30}\Z")
-
-
-def escaped(text: str) -> str:
-    """Slack reads only <…> as a mention or a link, so an escaped `<!channel>` calls nobody."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def with_buttons(outgoing: Outgoing) -> list[dict[str, Any]]:
@@ -41,7 +37,7 @@ def changed(outgoing: Outgoing, change: Change) -> list[dict[str, Any]]:
 
 def line(change: Change) -> str:
     """The line that a change appends; it mentions the person if their id is known. Slack notifies nobody of an edit."""
-    person = f"<@{change.person}>" if _PERSON.match(change.person) else escaped(change.person)
+    person = f"<@{change.person}>" if is_person(change.person) else escaped(change.person)
     return f"{escaped(change.line)[:_MOST_LINE]} {person}".strip()
 
 
@@ -56,18 +52,21 @@ def _button(number: int, button: Button) -> dict[str, Any]:
 
 
 def _sections(text: str) -> list[dict[str, Any]]:
-    pieces = list(_pieces(text))
-    if len(pieces) > _MOST_SECTIONS:
-        pieces = [*pieces[: _MOST_SECTIONS - 1], "…"]
-    return [{"type": "section", "text": {"type": "mrkdwn", "text": piece, "verbatim": True}} for piece in pieces]
+    shown: list[str] = []
+    room = _MOST_OF_ALL
+    for piece in _pieces(text):
+        room -= len(piece)
+        if room < 0:
+            shown.append("… (the rest is not shown)")
+            break
+        shown.append(piece)
+    return [{"type": "section", "text": {"type": "mrkdwn", "text": piece, "verbatim": True}} for piece in shown]
 
 
 def _pieces(text: str) -> Iterator[str]:
     """The escaped text in pieces that fit into a section, cut at a line's end or a space where there is one."""
     while text:
-        size = min(len(text), MOST_SECTION)
-        while len(escaped(text[:size])) > MOST_SECTION:
-            size -= max(1, (len(escaped(text[:size])) - MOST_SECTION) // 4)
+        size = longest(text, MOST_SECTION)
         if size < len(text):
             breaks = max(text.rfind("\n", 1, size), text.rfind(" ", 1, size))
             size = breaks + 1 if breaks > size // 2 else size

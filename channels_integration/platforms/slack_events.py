@@ -2,6 +2,9 @@
 
 Slack signs the raw bytes of both with the secret of the app that an organisation has installed. A request that no
 secret of its workspace signed is refused, and the refusal does not say why.
+
+In a channel that is shared with another company (Slack Connect), the outer team may be theirs. Slack then names our
+workspace in `authorizations` or beside it; the first one whose app signed is the one that heard.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from uuid import UUID
 
 from channels_integration.messages import OPENS_FORM, Did, FormPress, Incoming, Submission
 from channels_integration.models import Installation, OutboundMessage
-from channels_integration.platforms import slack_forms
+from channels_integration.platforms import slack_forms, slack_words
 from channels_integration.platforms.base import Heard
 from infra.sealing import SealingError
 from infra.storable_text import storable
@@ -31,11 +34,12 @@ _SKEW_SECONDS = 300
 _REFUSED = Heard(401, {"code": "invalid_signature", "message": "the request is not signed by a known Slack app"})
 _TAKEN = Heard(200, {"ok": True})
 # A person's message has no subtype, or one of these. Joins, bots and future subtypes are no person's message.
-_SPOKEN = (None, "file_share", "thread_broadcast")
+_SPOKEN = (None, "file_share", "thread_broadcast", "me_message")
 _EVENT_ID_LENGTH = 200
 # Slack's ids and times are far shorter; the database's indexes refuse long values.
 _LONGEST_NAME = 255
 _MOST_VERIFIABLE = 100
+_MOST_TEAMS = 5
 TEAM = re.compile(r"[TE][A-Z0-9]{1,30}")
 
 
@@ -50,13 +54,12 @@ def events(headers: Mapping[str, str], body: bytes, *, installation_id: UUID | N
         if next(_signers(_verifiable(event, installation_id), headers, body), None) is None:
             return _REFUSED
         return Heard(200, {"challenge": str(event.get("challenge", ""))})
-    team_id = event.get("team_id")
-    org_ids = _org_ids(team_id, headers, body, installation_id)
+    team_id, org_ids = _signed_for(_teams(event), headers, body, installation_id)
     if not org_ids:
         return _REFUSED
     if kind != "event_callback":
         return _TAKEN
-    return Heard(200, _TAKEN.answer, tuple(_done(_sound(event), str(team_id), org_ids)))
+    return Heard(200, _TAKEN.answer, tuple(_done(_sound(event), team_id, org_ids)))
 
 
 def _verifiable(event: Mapping[str, Any], installation_id: UUID | None) -> Iterable[Installation]:
@@ -78,9 +81,9 @@ def _done(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterato
     if not isinstance(happened, dict) or happened.get("type") != "message":
         return
     did, message = _read(happened)
-    if did is None or message.get("bot_id") or message.get("bot_profile") or message.get("app_id"):
+    if did is None or (_is_of_a_bot(message) and not _is_gone_message_of(event, happened, message)):
         return
-    words = {name: message.get(name, "") for name in ("user", "ts", "text", "thread_ts")}
+    words = {name: message.get(name) or "" for name in ("user", "ts", "text", "thread_ts")}
     words["channel"] = happened.get("channel", "")
     words["at"] = words["ts"] if did == Did.SAID else happened.get("ts", "")
     if not all(isinstance(word, str) for word in words.values()) or not words["channel"] or not words["user"]:
@@ -90,15 +93,17 @@ def _done(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterato
     sent_at = _time_of(words["at"])
     if sent_at is None or _time_of(words["ts"]) is None:
         return
-    named = f"{words['channel']}:{words['at']}" if did == Did.SAID else f"{did}:{words['channel']}:{words['at']}"
+    # A reply that is also sent to the channel comes as two events: what was said has one name, by its time.
+    named = f"{did}:{words['channel']}:{words['at']}"
+    event_id = named if did == Did.SAID else str(event.get("event_id") or named)
     for org_id in org_ids:
         yield Incoming(
             org_id=org_id,
             platform=_PLATFORM,
             code=words["channel"],
-            event_id=str(event.get("event_id") or named)[:_EVENT_ID_LENGTH],
+            event_id=event_id[:_EVENT_ID_LENGTH],
             author=words["user"],
-            text="" if did == Did.DELETED else _unescaped(words["text"]),
+            text="" if did == Did.DELETED else slack_words.words(message),
             sent_at=sent_at,
             thread=words["thread_ts"],
             team=team_id,
@@ -121,9 +126,19 @@ def _read(happened: Mapping[str, Any]) -> tuple[Did | None, Mapping[str, Any]]:
         if now.get("subtype") == "tombstone":
             return Did.DELETED, before
         # Without an editor this is no edit: Slack added the preview of a link, say.
-        is_edited = isinstance(now.get("edited"), dict) and now.get("text") != before.get("text")
+        is_edited = isinstance(now.get("edited"), dict) and slack_words.words(now) != slack_words.words(before)
         return (Did.EDITED, now) if is_edited and now.get("subtype") in _SPOKEN else (None, now)
     return (Did.SAID, happened) if subtype in _SPOKEN else (None, happened)
+
+
+def _is_of_a_bot(message: Mapping[str, Any]) -> bool:
+    return bool(message.get("bot_id") or message.get("bot_profile") or message.get("app_id"))
+
+
+def _is_gone_message_of(event: Mapping[str, Any], happened: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
+    """Whether a message of this very app was deleted, and its thread with it. One with replies leaves a tombstone."""
+    is_ours = message.get("app_id") == event.get("api_app_id") is not None
+    return is_ours and happened.get("subtype") == "message_deleted"
 
 
 # --- Buttons ---------------------------------------------------------------------------------------------------
@@ -136,8 +151,7 @@ def presses(headers: Mapping[str, str], body: bytes) -> Heard:
     payload = _json_object(sent)
     if payload is None or not _is_recent(headers):
         return _REFUSED
-    team_id = _id_in(payload, "team")
-    org_ids = _org_ids(team_id, headers, body)
+    team_id, org_ids = _signed_for(_teams_of_press(payload), headers, body)
     if not org_ids:
         return _REFUSED
     payload = _sound(payload)
@@ -254,6 +268,29 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
     return "v0=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
 
 
+def _teams(event: Mapping[str, Any]) -> list[Any]:
+    """The workspaces that may have heard the event, the likeliest first."""
+    authorizations = event.get("authorizations")
+    found = authorizations[:_MOST_TEAMS] if isinstance(authorizations, list) else []
+    named = [one.get(name) for one in found if isinstance(one, dict) for name in ("team_id", "enterprise_id")]
+    return [*named, event.get("context_team_id"), event.get("team_id")]
+
+
+def _teams_of_press(payload: Mapping[str, Any]) -> list[Any]:
+    parts = [found if isinstance(found, dict) else {} for found in map(payload.get, ("view", "message"))]
+    return [parts[0].get("app_installed_team_id"), _id_in(payload, "team"), parts[1].get("team")]
+
+
+def _signed_for(
+    teams: Iterable[Any], headers: Mapping[str, str], body: bytes, installation_id: UUID | None = None
+) -> tuple[str, list[str]]:
+    """The first of these workspaces whose app signed the request, and the organisations that installed it."""
+    for team_id in dict.fromkeys(team for team in teams if isinstance(team, str)):
+        if org_ids := _org_ids(team_id, headers, body, installation_id):
+            return team_id, org_ids
+    return "", []
+
+
 def _org_ids(team_id: Any, headers: Mapping[str, str], body: bytes, installation_id: UUID | None = None) -> list[str]:
     """The organisations whose secret signed this request."""
     if not _is_team(team_id):
@@ -294,10 +331,6 @@ def _time_of(ts: str) -> datetime | None:
     if not re.fullmatch(r"[0-9]{1,10}\.[0-9]{1,6}", ts):
         return None
     return datetime.fromtimestamp(float(ts), UTC)
-
-
-def _unescaped(text: str) -> str:
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def _sound(signed: dict[str, Any]) -> dict[str, Any]:

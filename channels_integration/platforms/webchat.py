@@ -20,6 +20,9 @@ class WebChat:
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         return None
 
+    def parts(self, text: str) -> tuple[str, ...]:
+        return (text,)
+
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         before_post()
         if outgoing.change:

@@ -3,7 +3,7 @@
 Bridges to other platforms (`whatsapp`, say) are webhooks under that platform's name. A bridge registered with the code
 `*` gets the messages to every code that has no registration of its own. The `webhook-id` is the message's own id, and
 the same at each attempt. A receiver that follows Standard Webhooks drops an id that it has seen, so we may repeat an
-attempt of unknown outcome. There is no history to look into.
+attempt of unknown outcome. There is no history to look into. A changed secret and the new one both sign for a day.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from channels_integration.messages import (
     TemporaryDeliveryError,
 )
 from channels_integration.models import Channel
-from infra import sealing
 from infra.egress import addresses, requests_client
 from infra.sealing import SealingError
 
-_LATER = (408, 425, 429)
+# A receiver that is being deployed, or given a new secret, may answer 401 or 404 for some minutes.
+_LATER = (401, 404, 408, 425, 429)
 
 
 class Webhook:
@@ -57,6 +57,9 @@ class Webhook:
             f"the organisation has no way to reach {target.platform!r}: "
             "register a channel under this name, or use slack, web or webhook",
         )
+
+    def parts(self, text: str) -> tuple[str, ...]:
+        return (text,)
 
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         if outgoing.change:
@@ -85,6 +88,10 @@ class Webhook:
                 )
         except requests_client.Refused as error:
             raise PermanentDeliveryError(str(error), code="address_refused") from error
+        except requests_client.SlowAnswer as error:
+            seconds = min(requests_client.READ_SECONDS, requests_client.send_seconds())
+            said = f"the receiver is slow: no answer within {seconds:g} s"
+            raise TemporaryDeliveryError(said, code="receiver_slow", is_doubtful=has_begun) from error
         except requests_client.HttpError as error:
             raise TemporaryDeliveryError(str(error), code="receiver_unreachable", is_doubtful=has_begun) from error
         if not 200 <= answer.status < 300:
@@ -116,21 +123,18 @@ def _payload(outgoing: Outgoing, now: datetime) -> dict[str, object]:
 
 
 def _signature(channel: Channel, message_id: str, now: datetime, body: str) -> Mapping[str, str]:
+    columns = ["sealed_secret"]
+    if channel.sealed_previous_secret and channel.previous_secret_until and channel.previous_secret_until > now:
+        columns.append("sealed_previous_secret")
     try:
-        secret = sealing.open_sealed(
-            channel.sealed_secret,
-            org_id=channel.org_id,
-            table=Channel._meta.db_table,
-            column="sealed_secret",
-            key=str(channel.pk),
-        )
+        secrets = [channel.opened(column) for column in columns]
     except SealingError as error:
         raise TemporaryDeliveryError(error.message, code="secret_unreadable") from error
-    signature = standardwebhooks.Webhook(secret).sign(msg_id=message_id, timestamp=now, data=body)
+    signatures = [standardwebhooks.Webhook(one).sign(msg_id=message_id, timestamp=now, data=body) for one in secrets]
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": signature,
+        "webhook-signature": " ".join(signatures),
     }
 
 

@@ -33,6 +33,7 @@ class HttpError(Exception):
     ├── Refused       the guard refuses this address
     ├── NotConnected  no connection, so nothing was written
     └── NoAnswer      connected, and then no whole answer head: the other side may have acted
+        └── SlowAnswer    none within the time for it
     """
 
 
@@ -45,6 +46,10 @@ class NotConnected(HttpError):
 
 
 class NoAnswer(HttpError):
+    pass
+
+
+class SlowAnswer(NoAnswer):
     pass
 
 
@@ -173,6 +178,8 @@ class _Exchange:
                 await self._unless_given_up(self._receive(stream, sent, heads, body))
             is_whole = len(body) <= self._max_bytes
         except _FAILURES as error:  # a TimeoutError is an OSError
+            if not heads and isinstance(error, TimeoutError | httpcore2.TimeoutException):
+                raise SlowAnswer("no answer in time") from error
             if not heads:
                 raise NoAnswer(f"no answer: {type(error).__name__}") from error
         except asyncio.CancelledError:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from django.conf import settings
 
 from infra.egress import addresses, exchanges
-from infra.egress.exchanges import MAX_ANSWER_BYTES, Answer, HttpError, NoAnswer, NotConnected, Refused
+from infra.egress.exchanges import MAX_ANSWER_BYTES, Answer, HttpError, NoAnswer, NotConnected, Refused, SlowAnswer
 
 __all__ = [
     "MAX_ANSWER_BYTES",
@@ -19,6 +19,7 @@ __all__ = [
     "NoAnswer",
     "NotConnected",
     "Refused",
+    "SlowAnswer",
     "post",
     "refusal",
     "refusal_of_shape",

@@ -10,13 +10,14 @@ from agent_jobs.conversation import agent_messages
 from agent_jobs.jobs import repeats as retrying
 from agent_jobs.models import Activity, Approval, Job, Message
 from agent_jobs.states import ActivityStatus, JobStatus
+from agent_jobs.worker.loop import Worker
 from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.agents import scripted_models
 from tests.agents.places import Place
 from tests.agents.scripted_models import Actor, call, done, work
 from tests.channels.sending import deliver_all, deliver_now
-from tests.conversations import again
+from tests.conversations import QuietKeeper, again
 from tests.fakes.slack import Fault
 from tests.fakes.webhook import Reply
 
@@ -207,3 +208,31 @@ def test_a_cancel_while_a_webhook_may_have_received_a_message_says_that_nobody_k
     deliver_all()
     assert Activity.objects.get(code="message.out").status == "unknown"
     assert webhook.count_received() == 1
+
+
+def test_a_long_text_is_said_in_messages_that_slack_takes_and_the_job_waits_for_the_last(slack: Place) -> None:
+    text = "\n\n".join(f"Paragraph {number}: a < b & c. " + "word " * 100 for number in range(14))
+    job = scripted_models.job(**slack.columns, params={})
+    with scripted_models.playing(Actor(call("send_message", text=text), llm.Reply(text=text))):
+        work()
+    deliver_all()
+
+    posts = slack.server.posts
+    assert len(posts) == len(scripted_models.said(job)) == 4
+    assert all(len(post.request["text"]) <= 4_000 for post in posts)
+    assert " ".join(post.text for post in posts).split() == f"{text} {text}".split()
+    assert {post.thread_ts for post in posts[1:]} == {posts[0].ts}
+    assert standing(job) == ("RUNNING", "reply", "")
+    assert again(job).wake_at is not None
+
+
+def test_people_and_channels_that_the_params_name_are_mentioned_and_no_others(slack: Place) -> None:
+    columns = {"runner": "message", "lane": "messages", **slack.columns}
+    prompt = "{{ person | mention }}, {{ places[0] | mention }}, <@U0OTHER> <!channel>: {{ name | mention }}"
+    params = {"person": "U0ANN", "places": ["C0TWO"], "name": "!here"}
+    scripted_models.job(**columns, prompt=prompt, params=params)
+    Worker(QuietKeeper()).serve("messages")
+    deliver_all()
+
+    (post,) = slack.server.posts
+    assert post.request["text"] == "<@U0ANN>, <#C0TWO>, &lt;@U0OTHER&gt; &lt;!channel&gt;: @!here"

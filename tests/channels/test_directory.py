@@ -1,5 +1,7 @@
 """Which places an organisation can reach, and what may be registered."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from channels_integration import directory
@@ -94,6 +96,26 @@ def test_a_secret_that_is_given_replaces_the_one_that_is_there():
 
     assert told is None
     assert again.sealed_secret != channel.sealed_secret
+
+
+def test_the_replaced_secret_is_kept_for_a_day_and_the_same_one_is_no_change():
+    channel, old = directory.register_channel("acme", **WEBHOOK)
+    new = "whsec_" + "A" * 44
+    for _ in range(2):
+        again, _ = directory.register_channel("acme", **WEBHOOK, secret=new)
+    again.refresh_from_db()
+
+    assert (again.opened("sealed_secret"), again.opened("sealed_previous_secret")) == (new, old)
+    assert timedelta(hours=23) < again.previous_secret_until - datetime.now(UTC) <= timedelta(hours=24)
+    assert not channel.sealed_previous_secret
+
+
+def test_a_secret_that_cannot_be_read_any_more_is_replaced_all_the_same():
+    channel, _ = directory.register_channel("acme", **WEBHOOK)
+    Channel.objects.update(sealed_secret="v1:gone:A:A")
+    again, _ = directory.register_channel("acme", **WEBHOOK, secret="whsec_" + "A" * 44)
+
+    assert (again.pk, again.sealed_previous_secret) == (channel.pk, "")
 
 
 @pytest.mark.parametrize(

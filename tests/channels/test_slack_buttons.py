@@ -11,7 +11,7 @@ from django.test import Client
 from channels_integration import directory, inbound, outbox, platforms, send_order
 from channels_integration.messages import Button, Change, Did
 from channels_integration.models import InboundEvent, OutboundMessage
-from channels_integration.platforms import slack_blocks
+from channels_integration.platforms import slack_blocks, slack_text
 from tests.channels import doubles
 from tests.channels.sending import SIGNING_SECRET, deliver_all, deliver_now, message, post, row
 from tests.fakes.slack import Fault, Step, sign
@@ -59,7 +59,7 @@ def test_a_message_without_buttons_has_no_blocks(slack):
     assert "blocks" not in slack.posts[0].request
 
 
-LONG = ["x" * 9_000, "word " * 3_000, "line\n" * 1_500, "<&>" * 3_000, "&" * 2_999, "é" * 3_001, " \n" * 2_000 + "end"]
+LONG = ["x" * 9_000, "word " * 2_300, "line\n" * 1_500, "<&>" * 900, "&" * 2_300, "é" * 3_001, " \n" * 2_000 + "end"]
 
 
 @pytest.mark.parametrize("text", LONG, ids=lambda text: f"{text[:5]!r}-{len(text)}")
@@ -69,15 +69,30 @@ def test_a_long_text_is_split_into_sections_and_nothing_of_it_is_lost(slack, tex
     *sections, _ = slack.posts[0].request["blocks"]
     pieces = [section["text"]["text"] for section in sections]
     assert all(0 < len(piece) <= 3_000 for piece in pieces)
-    assert "".join("".join(pieces).split()) == "".join(slack_blocks.escaped(text).split())
+    assert "".join("".join(pieces).split()) == "".join(slack_text.escaped(text).split())
     assert all(piece.count("&") == piece.count(";") for piece in pieces), "a piece ends in the middle of an escape"
 
 
-def test_a_text_longer_than_any_message_of_blocks_is_cut_there_and_whole_as_text(slack):
-    ask(slack, "x" * 200_000)
+@pytest.mark.parametrize("text", ["x" * 200_000, "x < y & z; " * 740, "&" * 13_000], ids=lambda text: text[:5])
+def test_a_text_longer_than_any_message_of_blocks_is_cut_and_says_so(slack, text):
+    ask(slack, text)
 
-    assert len(slack.posts[0].request["blocks"]) == 41
-    assert slack.posts[0].request["blocks"][-2]["text"]["text"] == "…"
+    sections = [block["text"]["text"] for block in slack.posts[0].request["blocks"][:-1]]
+    assert sections[-1] == "… (the rest is not shown)"
+    assert sum(map(len, sections)) <= 12_100  # Slack refuses some 13,000 (msg_blocks_too_long)
+
+
+def test_the_text_beside_blocks_is_a_short_notification_also_after_the_press(slack):
+    """chat.update refuses a text of more than 4,000 characters; the buttons would stay."""
+    outgoing, posted = ask(slack, "x < y & z; " * 420)
+    outbox.change("acme", outgoing.id, line="Approved by", person="U0ANN")
+    deliver_all()
+
+    text, buttons = shown(slack, posted)
+    assert len(posted.request["text"]) <= 1_010
+    assert len(text) <= 1_100
+    assert text.endswith("…\n\nApproved by <@U0ANN>")
+    assert buttons == []
 
 
 def test_a_long_label_is_cut(slack):

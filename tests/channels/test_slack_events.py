@@ -45,8 +45,64 @@ def test_a_persons_message_is_kept_with_all_that_routing_needs(slack):
     kept = InboundEvent.objects.get()
     assert (kept.org_id, kept.platform, kept.team, kept.code) == ("acme", "slack", "T0ACME", "C0ONE")
     assert (kept.author, kept.text, kept.thread) == ("U1", "a <b> & c", "1767225000.000001")
-    assert (kept.event_id, kept.is_direct) == (envelope["event_id"], False)
+    assert (kept.event_id, kept.is_direct) == ("said:C0ONE:1767225600.000100", False)
     assert kept.sent_at.isoformat() == "2026-01-01T00:00:00.000100+00:00"
+
+
+HEARD = [
+    ({"subtype": "file_share", "text": "", "files": [{"id": "F1", "name": "q3.pdf"}]}, "(file: q3.pdf)"),
+    ({"subtype": "file_share", "text": None, "files": [{"id": "F1", "name": "q3.pdf"}]}, "(file: q3.pdf)"),
+    ({"text": "", "attachments": [{"is_share": True, "author_name": "Bea", "text": "Hi"}]}, "(forwarded from Bea:) Hi"),
+    ({"subtype": "me_message", "text": "is done"}, "is done"),
+    ({"text": "<@U0BEA> <https://example.com|the page>"}, "@U0BEA the page (https://example.com)"),
+    ({"text": ""}, "(a message without text)"),
+]
+
+
+@pytest.mark.parametrize(("fields", "text"), HEARD, ids=str)
+def test_nothing_that_a_person_says_is_lost(slack, fields, text):
+    knock(a_message(slack, **fields))
+
+    assert InboundEvent.objects.get().text == text
+
+
+def test_a_reply_that_is_also_sent_to_the_channel_is_heard_once(slack):
+    knock(a_message(slack, thread_ts="1767225000.000001"))
+    knock(a_message(slack, thread_ts="1767225000.000001", subtype="thread_broadcast"))
+
+    assert InboundEvent.objects.count() == 1
+
+
+SHARED = [
+    {"authorizations": [{"team_id": "T0ACME", "enterprise_id": None}]},
+    {"authorizations": [{"team_id": "T0NOBODY"}, {"team_id": "T0ACME"}]},
+    {"context_team_id": "T0ACME"},
+    {"authorizations": "x", "context_team_id": "T0ACME"},
+]
+
+
+@pytest.mark.parametrize("fields", SHARED, ids=str)
+def test_a_message_in_a_channel_shared_with_another_company_is_heard(slack, fields):
+    answer = knock({**a_message(slack), "team_id": "T0OTHER", **fields})
+
+    assert answer.status_code == 200
+    assert (InboundEvent.objects.get().team, InboundEvent.objects.get().org_id) == ("T0ACME", "acme")
+
+
+def test_an_event_of_which_no_workspace_is_ours_is_refused(slack):
+    others = {"team_id": "T0OTHER", "context_team_id": "T0OTHER", "authorizations": [{"team_id": "T0OTHER"}]}
+    refused(knock({**a_message(slack), **others}))
+
+
+def test_that_a_message_of_ours_is_gone_is_heard_and_that_of_another_bot_is_not(slack):
+    before = {"type": "message", "user": "U0BOT", "bot_id": "B0BOT", "app_id": "A0FAKE", "ts": "1767225600.000100"}
+    gone = {"type": "message", "subtype": "message_deleted", "channel": "C0ONE", "ts": "1767225800.000000"}
+    knock(slack.envelope({**gone, "previous_message": {**before, "app_id": "A0OTHER"}}))
+    assert not InboundEvent.objects.exists()
+    knock(slack.envelope({**gone, "previous_message": before}))
+
+    kept = InboundEvent.objects.get()
+    assert (kept.did, kept.message_id) == ("deleted", before["ts"])
 
 
 def test_a_direct_message_is_known_as_one(slack):
@@ -249,7 +305,7 @@ def test_forged_events_are_throttled_by_address_and_true_ones_never(slack, setti
     here, elsewhere = {"X-Forwarded-For": f"198.18.{random.randrange(256)}.7"}, {"X-Forwarded-For": "198.19.0.7"}
     settings.TRUSTED_PROXIES = ["127.0.0.1/32"]
     forged = [knock(a_message(slack), secret="another", headers=here) for _ in range(5)]
-    true = [knock(a_message(slack), headers=here) for _ in range(5)]
+    true = [knock(a_message(slack, ts=f"176722560{number}.000100"), headers=here) for number in range(5)]
 
     assert [answer.status_code for answer in forged] == [401, 401, 401, 429, 429]
     assert forged[3].json()["code"] == "throttled"

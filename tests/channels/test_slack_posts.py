@@ -2,11 +2,12 @@
 
 import pytest
 
-from channels_integration import directory, platforms
+from channels_integration import directory, outbox, platforms
 from channels_integration.messages import Target
 from channels_integration.platforms import slack as slack_platform
+from tests.channels import doubles
 from tests.channels.sending import deliver_all, message, post, row
-from tests.fakes.slack import FakeSlack
+from tests.fakes.slack import FakeSlack, Fault, Step
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,6 +31,47 @@ def test_nobody_is_called_and_nothing_is_linked_by_what_an_agent_says(slack, tex
     assert "<" not in sent
     assert ">" not in sent
     assert slack.posts[0].text == text
+
+
+def test_markdown_and_mentions_that_are_allowed_are_shown_as_such(slack):
+    post("**Hi** <@U0ANN>, <@U0BEA>", mentions=("U0ANN",))
+    deliver_all()
+
+    assert slack.posts[0].request["text"] == "*Hi* <@U0ANN>, &lt;@U0BEA&gt;"
+
+
+@pytest.mark.parametrize("error", ["thread_not_found", "message_not_found", "cannot_reply_to_message"])
+def test_a_message_whose_thread_is_gone_opens_a_new_one_which_the_next_continues(slack, error):
+    post("one"), deliver_all()
+    slack.script(Step(Fault.NAMED, error=error))
+    second = post("two")
+    post("three")
+    deliver_all()
+
+    first, new, last = slack.posts
+    assert (new.thread_ts, last.thread_ts) == (None, new.ts)
+    assert row(second).thread == new.ts != first.ts
+    assert [delivery.receipt.thread for delivery in doubles.deliveries] == [first.ts, new.ts, new.ts]
+
+
+def test_a_message_to_a_gone_thread_of_unknown_outcome_is_found_at_the_top_level(slack):
+    post("one"), deliver_all()
+    slack.script(Step(Fault.NAMED, error="thread_not_found"), Fault.DROP_AFTER)
+    slack.drop("C0ONE", slack.posts[0].ts)
+    second = post("two")
+    deliver_all()
+
+    assert [posted.text for posted in slack.posts] == ["one", "two"]
+    assert row(second).thread == slack.posts[1].ts
+
+
+def test_a_thread_that_is_forgotten_is_opened_anew(slack):
+    post("one"), deliver_all()
+    outbox.forget_thread("rival", "owner")
+    assert outbox.forget_thread("acme", "owner") == 1
+    post("two"), deliver_all()
+
+    assert [posted.thread_ts for posted in slack.posts] == [None, None]
 
 
 def test_the_retries_that_slacks_own_library_makes_are_off(slack):

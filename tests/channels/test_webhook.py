@@ -14,7 +14,7 @@ from channels_integration.models import Channel, OutboundMessage
 from infra import meters
 from infra.egress import requests_client
 from tests.channels import doubles
-from tests.channels.sending import deliver, deliver_all, deliver_now, overdue, post, row
+from tests.channels.sending import GRACE, deliver, deliver_all, deliver_now, overdue, post, row
 from tests.fakes.webhook import Reply
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -61,7 +61,7 @@ def test_any_2xx_is_delivered(receiver, secret, status):
     assert row(outgoing).status == "sent"
 
 
-@pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 405, 409, 410, 413, 422])
+@pytest.mark.parametrize("status", [301, 307, 400, 403, 405, 409, 410, 413, 422])
 def test_a_refusal_is_a_dead_letter(receiver, secret, status):
     receiver.replies = [Reply(status, headers={"Location": "http://127.0.0.1:1/"})]
     outgoing = to_crm()
@@ -73,7 +73,20 @@ def test_a_refusal_is_a_dead_letter(receiver, secret, status):
 
 
 @pytest.mark.parametrize(
-    "reply", [Reply(408), Reply(425), Reply(429), Reply(500), Reply(502), Reply(503), Reply(is_dropped=True)], ids=str
+    "reply",
+    # 401 and 404: a receiver that is being deployed, or given its new secret.
+    [
+        Reply(401),
+        Reply(404),
+        Reply(408),
+        Reply(425),
+        Reply(429),
+        Reply(500),
+        Reply(502),
+        Reply(503),
+        Reply(is_dropped=True),
+    ],
+    ids=str,
 )
 def test_a_failure_is_repeated_with_the_same_id_and_a_signature_of_its_own_moment(receiver, secret, reply):
     receiver.replies = [reply]
@@ -85,6 +98,36 @@ def test_a_failure_is_repeated_with_the_same_id_and_a_signature_of_its_own_momen
     assert row(outgoing).status == "sent"
     for received in (first, second):
         standardwebhooks.Webhook(secret).verify(received.body, received.headers)
+
+
+def test_after_a_change_of_the_secret_both_sign_for_a_day(receiver, secret):
+    new = "whsec_" + base64.b64encode(b"n" * 32).decode()
+    directory.register_channel("acme", platform="webhook", code="crm", address=receiver.address, secret=new)
+    to_crm("one")
+    deliver_all()
+    Channel.objects.update(previous_secret_until=datetime.now(UTC) - timedelta(seconds=1))
+    to_crm("two")
+    deliver_all()
+
+    during, after = receiver.received
+    assert len(during.headers["webhook-signature"].split(" ")) == 2
+    for one in (secret, new):
+        standardwebhooks.Webhook(one).verify(during.body, during.headers)
+    standardwebhooks.Webhook(new).verify(after.body, after.headers)
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(secret).verify(after.body, after.headers)
+
+
+def test_a_receiver_that_does_not_answer_in_time_is_called_slow_and_asked_again(receiver, secret, settings):
+    settings.DELIVERY_GRACE_SECONDS = GRACE  # half of it is what an answer may take
+    receiver.replies = [Reply(hang=10)]
+    outgoing = to_crm()
+    deliver_now()
+
+    assert (row(outgoing).status, row(outgoing).error_code) == ("pending", "receiver_slow")
+    assert "slow: no answer within" in row(outgoing).error_message
+    deliver_all()
+    assert [one.headers["webhook-id"] for one in receiver.received] == [str(outgoing.id)] * 2
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from uuid_utils.compat import uuid7
 
-from agent_jobs.conversation import replies
+from agent_jobs.conversation import agent_messages, replies
 from agent_jobs.models import Activity, Job, Message
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration.messages import Did, Incoming
+from channels_integration.models import OutboundMessage
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -39,6 +40,37 @@ def line(job):
 
 def changes(job):
     return list(Activity.objects.filter(job=job, code__in=["message.edited", "message.deleted"]).order_by("id"))
+
+
+def test_the_agent_reads_that_a_message_was_deleted_and_no_empty_one():
+    job = talking()
+    did(Did.DELETED)
+
+    assert [line.text for line in agent_messages.said_in(job.pk)] == ["(deleted)"]
+
+
+def test_a_job_whose_threads_first_message_is_gone_opens_another_thread():
+    job, other = talking(), talking(channel_data={"team_id": "T0OTHER"})
+    stranger = talking(org_id="rival")
+    for key in (job.pk, other.pk):
+        OutboundMessage.objects.create(
+            org_id="acme", platform="slack", code="C0ONE", thread_key=str(key), lane="l", status="sent",
+            sent_at=NOON, thread=THREAD, text="x",
+        )  # fmt: skip
+
+    assert did(Did.DELETED, message_id=THREAD, author="U0BOT")
+    assert not did(Did.DELETED, message_id=THREAD, author="U0BOT"), "it is known by now"
+    assert [Job.objects.get(pk=each.pk).thread for each in (job, other, stranger)] == ["", THREAD, THREAD]
+    assert OutboundMessage.objects.get(thread_key=str(job.pk)).thread == ""
+    assert Activity.objects.get(job=job, code="thread.deleted").input == {"thread": THREAD}
+
+
+@pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED])
+def test_the_thread_of_a_job_that_has_ended_stays_known(status):
+    job = talking(status, waiting_for="", finished_at=NOON)
+
+    assert not did(Did.DELETED, message_id=THREAD, author="U0BOT")
+    assert Job.objects.get(pk=job.pk).thread == THREAD
 
 
 def test_what_is_said_is_kept_with_the_platforms_name_of_it():

@@ -339,6 +339,10 @@ class FakeSlack:
         self._replace(channel, ts, None)
         return self._tell_changed(channel, "message_deleted", {"deleted_ts": ts, "previous_message": before}, **twists)
 
+    def drop(self, channel: str, ts: str) -> None:
+        """Take a message out of the history, of which no event is sent."""
+        self._replace(channel, ts, None)
+
     def _tell_changed(self, channel: str, subtype: str, fields: Mapping[str, Any], **twists: Any) -> int:
         told_at = self._told_at()
         kind = "im" if channel.startswith("D") else "channel"
