@@ -49,6 +49,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.markexpr = " and ".join(f"not {mark}" for mark in ON_DEMAND)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a live module share processes, which start once if one of pytest's processes runs them all."""
+    for item in items:
+        if item.get_closest_marker("live") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def _secrets() -> dict[str, str]:
     """The secrets that a deployment states; new for every run, so that no test depends on a value."""
     return {

@@ -251,7 +251,7 @@ def test_null_for_an_optional_field_is_as_its_absence(acme):
     absent = acme.post(JOBS, {"job_type_id": "plain", "target_channel": channel()})
 
     assert stated.status_code == 201, stated.content
-    different = {"id", "job_id", "created_at", "updated_at", "scheduled_at", "execution_log", "flags"}
+    different = {"id", "job_id", "created_at", "updated_at", "state_since", "scheduled_at", "execution_log", "flags"}
     one, other = (
         {key: value for key, value in answer.json()["data"].items() if key not in different}
         for answer in (stated, absent)

@@ -220,7 +220,7 @@ def test_cancel_does_what_the_cancel_of_one_does(acme):
 
     def told(job):
         found = Job.objects.filter(pk=job.pk).values().get()
-        times = {"id", "created_at", "updated_at", "scheduled_at", "finished_at"}
+        times = {"id", "created_at", "updated_at", "state_since", "time_spent", "scheduled_at", "finished_at"}
         columns = ("code", "status", "note", "moved_from", "moved_to", "life")
         noted = job.activities.order_by("number").values_list(*columns)
         sent = OutboundMessage.objects.filter(owner_key=str(job.pk)).values_list("status", "text", "is_recalled")
@@ -243,7 +243,7 @@ def test_retry_reopens_as_the_retry_of_one_does(acme):
 
     def told(job):
         found = Job.objects.filter(pk=job.pk).values().get()
-        times = {"id", "created_at", "updated_at", "scheduled_at", "queue_at", "expires_at"}
+        times = {"id", "created_at", "updated_at", "state_since", "scheduled_at", "queue_at", "expires_at"}
         assert found["expires_at"] is not None
         pairs = job.activities.order_by("number").values_list("code", "note", "moved_from", "moved_to", "life")
         return {name: value for name, value in found.items() if name not in times}, list(pairs)
