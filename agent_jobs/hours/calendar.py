@@ -5,8 +5,8 @@
      "holidays": ["2026-12-25"]}
 
 `open` lists the open hours of each weekday; a missing day is closed. `quiet` lists closed hours and may cross midnight.
-Holidays are closed all day. When the clock is put forward, a span that begins in the missing hour
-begins at the next existing moment. When it is put back, a repeated hour within open hours is open both times.
+Holidays are closed all day. The clock on the wall decides, also when it is changed: a span that begins in the missing
+hour begins when the clock is put forward, and an hour that comes twice is open, or closed, both times.
 
 Pure functions of aware times; nothing here reads the clock.
 """
@@ -93,35 +93,38 @@ class Hours:
             yield reached, end.astimezone(UTC)
 
     def _spans(self, since: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """Open spans in UTC, sorted, beginning with the day before `since`."""
-        first = since.astimezone(self.time_zone).date() - timedelta(days=1)
-        for number in range(_HORIZON_DAYS):
-            day = first + timedelta(days=number)
-            if day in self.holidays:
-                continue
-            for start, end in self.open[day.weekday()]:
-                # An end within the repeated hour means its second occurrence; an end at its beginning means the first.
-                is_inside = self._instant(day, end - 1, fold=0) != self._instant(day, end - 1, fold=1)
-                yield self._instant(day, start, fold=0), self._instant(day, end, fold=int(is_inside))
+        """Open spans in UTC from `since` on, sorted; two of them may touch."""
+        for begins, ends, offset in self._stretches(since.astimezone(UTC)):
+            day, last = (begins + offset).date(), (ends + offset).date()
+            while day <= last:
+                midnight = datetime.combine(day, time(), UTC) - offset
+                for start, end in () if day in self.holidays else self.open[day.weekday()]:
+                    opens = max(begins, midnight + timedelta(minutes=start))
+                    closes = min(ends, midnight + timedelta(minutes=end))
+                    if opens < closes:
+                        yield opens, closes
+                day += timedelta(days=1)
 
-    def _instant(self, day: date, minute: int, *, fold: int) -> datetime:
-        if minute == _DAY:
-            day, minute = day + timedelta(days=1), 0
-        local = datetime.combine(day, time(minute // 60, minute % 60, fold=fold), tzinfo=self.time_zone)
-        instant = local.astimezone(UTC)
-        if instant.astimezone(self.time_zone).replace(tzinfo=None) != local.replace(tzinfo=None):
-            # This local time does not exist: fold 0 and 1 give two readings, and the clock change lies between them.
-            return self._jump(day)
-        return instant
+    def _stretches(self, since: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
+        """Stretches of time of at most a day, in UTC, each with its only offset from UTC."""
+        begins, horizon = since, since + timedelta(days=_HORIZON_DAYS)
+        while begins < horizon:
+            ends = begins + timedelta(days=1)
+            offset = self._offset(begins)
+            if self._offset(ends) != offset:
+                ends = self._change(begins, ends)
+            yield begins, ends, offset
+            begins = ends
 
-    def _jump(self, day: date) -> datetime:
-        """The instant at which the clock is put forward on `day`."""
-        low = datetime.combine(day - timedelta(days=1), time(), tzinfo=self.time_zone).astimezone(UTC)
-        high = low + timedelta(days=3)
-        before = low.astimezone(self.time_zone).utcoffset()
+    def _offset(self, at: datetime) -> timedelta:
+        return at.astimezone(self.time_zone).utcoffset() or timedelta()
+
+    def _change(self, low: datetime, high: datetime) -> datetime:
+        """The instant in between at which the offset from UTC changes."""
+        before = self._offset(low)
         while high - low > timedelta(seconds=1):
             middle = low + (high - low) / 2
-            if middle.astimezone(self.time_zone).utcoffset() == before:
+            if self._offset(middle) == before:
                 low = middle
             else:
                 high = middle

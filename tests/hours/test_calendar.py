@@ -1,6 +1,7 @@
 """Hours: when one may speak, through nights, weekends, holidays and the two nights on which the clock is changed."""
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent_jobs.hours import calendar
 from agent_jobs.hours.calendar import Hours
+from infra import time_zones
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHTS = {"time_zone": "Europe/Berlin", "quiet": ["22:00-07:00"]}
@@ -116,6 +118,46 @@ def test_a_window_that_ends_in_the_repeated_hour(
 
     assert hours.is_open(last_open)
     assert not hours.is_open(first_closed)
+
+
+WINDOWS = ("02:00-07:00", "01:00-07:00", "00:00-06:00", "22:00-02:30", "23:30-02:15", "01:00-02:00", "02:30-03:00")
+
+
+@lru_cache(maxsize=1)
+def changes_of_clocks() -> dict[tuple[timedelta, timedelta, str], tuple[ZoneInfo, datetime]]:
+    """A zone and an instant for each kind of change in 2026 and 2027: from one offset to another, at a local time."""
+    found = {}
+    for name in sorted(time_zones.names()):
+        zone, at = ZoneInfo(name), datetime(2026, 1, 1, tzinfo=UTC)
+        while at < datetime(2028, 1, 1, tzinfo=UTC):
+            later = at + timedelta(days=7)
+            if at.astimezone(zone).utcoffset() != later.astimezone(zone).utcoffset():
+                change = next(
+                    moment
+                    for moment in (at + timedelta(minutes=15 * step) for step in range(673))
+                    if moment.astimezone(zone).utcoffset() == later.astimezone(zone).utcoffset()
+                )
+                before, after = ((change - timedelta(minutes=1)).astimezone(zone), change.astimezone(zone))
+                found[before.utcoffset(), after.utcoffset(), f"{after:%H:%M}"] = zone, change
+            at = later
+    return found
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_the_clock_on_the_wall_decides_in_every_minute_round_every_change_of_clocks(window: str) -> None:
+    changes = changes_of_clocks()
+    assert len(changes) > 20
+    for zone, change in changes.values():
+        hours = parsed({"time_zone": zone.key, "quiet": [window]})
+        begins, ends = change - timedelta(hours=5), change + timedelta(hours=5)
+        closed = list(hours.closed_between(begins, ends))
+        for minute in range(600):
+            at = begins + timedelta(minutes=minute)
+            stands, (start, end) = f"{at.astimezone(zone):%H:%M}", window.split("-")
+            is_quiet = start <= stands < end if start < end else stands >= start or stands < end
+            assert any(first <= at < last for first, last in closed) == is_quiet, (zone.key, at)
+            if minute % 30 in (0, 1, 29):
+                assert hours.is_open(at) is not is_quiet, (zone.key, at)
 
 
 def test_open_time_is_counted_over_nights_and_weekends() -> None:
