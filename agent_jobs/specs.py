@@ -18,6 +18,7 @@ MAX_DELAY_MINUTES = 10_080  # a week
 MIN_FOLLOW_UP_MINUTES = 0.05  # nobody answers within three seconds, and shorter intervals flood a channel
 # The largest token cap.
 MAX_TOKENS = 10**12
+MOST_APPROVAL_CHANNELS = 5
 MAX_COST = 10**9
 PRIORITIES = range(10)
 DEFAULT_PRIORITY = 5
@@ -177,6 +178,26 @@ def _approvers(value: Any) -> str:
     return _texts(50, 255)(value) or approvers.complaint(value)
 
 
+_CHANNEL_RULES: Mapping[str, Rule] = {
+    "platform": _text(32),
+    "code": _text(255),
+    "type": _text(64),
+    "data": lambda value: "" if isinstance(value, Mapping) else "must be an object",
+}
+
+
+def _channels(value: Any) -> str:
+    if not isinstance(value, list) or not 0 < len(value) <= MOST_APPROVAL_CHANNELS:
+        return f"must be a list of 1 to {MOST_APPROVAL_CHANNELS} channels"
+    for channel in value:
+        if not isinstance(channel, Mapping) or not {"platform", "code"} <= set(channel) <= set(_CHANNEL_RULES):
+            return f"must name channels by platform and code, with {' and '.join(list(_CHANNEL_RULES)[2:])} if needed"
+        for key, part in channel.items():
+            if complaint := _CHANNEL_RULES[key](part):
+                return f"{key} of a channel {complaint}"
+    return ""
+
+
 _RETRY_POLICY_RULES: Mapping[str, Rule] = {
     "max_attempts": _whole(1, 100),
     "initial_interval_seconds": _number(0, MAX_DELAY_MINUTES * 60),
@@ -225,6 +246,8 @@ CONFIG_RULES: Mapping[str, Rule] = {
     # For all model calls of the job together; money is in the currency of the price table.
     "max_tokens": _whole(1, MAX_TOKENS),
     "max_cost": _money,
+    # Where a question about an approval is asked, in this order, if the job's own channel does not get it.
+    "approval_channels": _channels,
     # For a job that reaches a cap: whether it fails or asks, who may approve, and how long it waits for them.
     "on_budget_exhausted": _one_of("fail", "approve"),
     "budget_approvers": _approvers,

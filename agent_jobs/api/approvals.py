@@ -34,6 +34,14 @@ class DecisionRequest(StrictSerializer):
     reason = Text(max_length=MAX_REASON, required=False, allow_blank=True, help_text="The agent sees it.")
 
 
+class LostQuestion(serializers.Serializer[Any]):
+    message_id = serializers.CharField()
+    platform = serializers.CharField()
+    code = serializers.CharField()
+    error_code = serializers.CharField()
+    error_message = serializers.CharField()
+
+
 class ApprovalSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     org_id = serializers.CharField()
@@ -57,6 +65,10 @@ class ApprovalSerializer(serializers.Serializer[Any]):
         " `user:…`. Empty: anybody in the channel who belongs to the workspace.",
     )
     on_timeout = serializers.CharField(help_text="The outcome if nobody decides in time.")
+    asked_in = Object(required=False, help_text="The channel of the question, if it is not the job's own.")
+    undelivered = serializers.ListField(
+        child=LostQuestion(), required=False, help_text="Channels in which the question could not be delivered."
+    )
     status = serializers.ChoiceField(list(queries.APPROVAL_STATUSES))
     decided_by = serializers.CharField(required=False)
     reason = serializers.CharField(required=False)
@@ -81,6 +93,8 @@ def answer(row: queries.Row) -> dict[str, Any]:
     has_value = {
         "question": row["question"],
         "edited_arguments": row["edited_arguments"],
+        "asked_in": row["asked_in"],
+        "undelivered": row["undelivered"] or None,
         "decided_by": row["decided_by"],
         "reason": row["reason"],
         "decided_at": stamp_or_none(row["decided_at"]),

@@ -12,7 +12,7 @@ from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
 from agent_jobs.audit import audit_log
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
-from agent_jobs.lifecycle import activities
+from agent_jobs.lifecycle import activities, withdrawals
 from agent_jobs.models import Activity, Approval
 from agent_jobs.specs import Actor
 from agent_jobs.states import SourceType
@@ -104,8 +104,17 @@ def receive(incoming: Incoming) -> bool:
     except Forbidden:
         note_refused(_read(incoming.text)[1], incoming.author)
     except Conflict as error:
+        if error.code == "approval_closed":
+            _close_again(incoming)
         return error.code != "approval_not_open"
     return True
+
+
+def _close_again(incoming: Incoming) -> None:
+    """Take the buttons off once more: the message still has them, so the first change was lost."""
+    decided = Approval.objects.filter(org_id=incoming.org_id, pk=_read(incoming.text)[1])
+    for approval in decided.exclude(status=Approval.Status.PENDING):
+        withdrawals.close(approval)
 
 
 def person(incoming: Incoming) -> Person:
@@ -123,9 +132,15 @@ def _read(value: str) -> tuple[str, UUID]:
 
 
 def _is_place_of(approval: Approval, platform: str, code: str, team: str) -> bool:
-    job = approval.job
-    stated = job.channel_data.get("team_id")
-    return (job.platform, job.channel_code) == (platform, code) and (not team or stated in (None, team))
+    """Whether the question was asked there: in the job's own channel, or in another one after that failed."""
+    job, elsewhere = approval.job, approval.asked_in
+    places = [(job.platform, job.channel_code, job.channel_data.get("team_id"))]
+    if elsewhere:
+        places.append((elsewhere["platform"], elsewhere["code"], elsewhere["data"].get("team_id")))
+    return any(
+        (asked_on, asked_at) == (platform, code) and (not team or stated in (None, team))
+        for asked_on, asked_at, stated in places
+    )
 
 
 def note_refused(approval_id: UUID, author: str) -> None:

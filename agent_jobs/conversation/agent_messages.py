@@ -30,7 +30,8 @@ _UNDELIVERED = """
 SELECT m.key, a.status FROM agent_jobs_message m JOIN agent_jobs_activity a ON a.id = m.key
 WHERE m.job_id = %(job)s AND NOT m.is_human AND m.delivered_at IS NULL AND a.life = %(life)s
     AND (a.status = 'submitted' OR a.status IN ('canceled', 'unknown') AND NOT EXISTS (
-        SELECT FROM agent_jobs_approval p WHERE p.job_id = m.job_id AND p.message_key = m.key))
+        SELECT FROM agent_jobs_approval p WHERE p.job_id = m.job_id AND (p.message_key = m.key
+            OR p.undelivered @> jsonb_build_array(jsonb_build_object('message_id', m.key)))))
 ORDER BY m.id
 """
 

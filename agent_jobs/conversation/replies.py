@@ -14,7 +14,7 @@ from django.db.models.fields.json import KT
 from uuid_utils.compat import uuid7
 
 from agent_jobs import lifecycle
-from agent_jobs.approvals import button_presses, decisions
+from agent_jobs.approvals import button_presses, decisions, lost_questions
 from agent_jobs.audit import audit_log
 from agent_jobs.conversation import agent_messages, edits
 from agent_jobs.errors import Conflict
@@ -231,9 +231,11 @@ def _status_of(delivery: Delivery) -> ActivityStatus:
 
 
 def _sent(job: Job, delivery: Delivery) -> None:
-    seconds = _timer(job, delivery)
+    seconds = _timer(job, delivery.outgoing_id)
     # Another thread than the job's: its first one, or a new one, because the old one is gone.
     thread = delivery.receipt.thread if delivery.receipt and delivery.receipt.thread != job.thread else ""
+    if thread and (asked := lost_questions.asked_by(job, delivery)) and asked.asked_in:
+        thread = ""  # the question stands in another channel
     if thread or seconds is not None:
         prepared_sql.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": thread})
     _conclude(job)
@@ -251,14 +253,14 @@ def _conclude(job: Job) -> None:
         running_caps.ring_for_place(job)
 
 
-def _timer(job: Job, delivery: Delivery) -> float | None:
+def _timer(job: Job, message_id: UUID) -> float | None:
     """Seconds, from now, that a job waits for an answer to this message (a follow-up or an approval timer).
 
     None if the job does not wait for this message.
     """
-    seconds = job.timer_seconds or 0.0 if job.timer_message_id == delivery.outgoing_id else None
+    seconds = job.timer_seconds or 0.0 if job.timer_message_id == message_id else None
     if job.waiting_for == WaitingFor.APPROVAL:
-        begun = decisions.start_time(job, delivery.outgoing_id)
+        begun = decisions.start_time(job, message_id)
         seconds = seconds if begun is None else begun
     if seconds is None or job.lease_until is not None or job.queue_at is not None:
         return None
@@ -268,12 +270,15 @@ def _timer(job: Job, delivery: Delivery) -> float | None:
 def _given_up(job: Job, delivery: Delivery) -> None:
     """Fail a job whose message was lost, even in the middle of a turn, because it cannot complete any more.
 
-    A lost question about an approval is an exception: people can decide over the API, so its time starts now.
+    A lost question about an approval is an exception: it is asked in another channel, if the job's config names one.
+    If not, people can decide over the API, so its time starts now.
     """
     if not Approval.objects.filter(job_id=job.pk, message_key=delivery.outgoing_id).exists():
         _fail(job, delivery.error_code, delivery.error_message)
         return
-    seconds = _timer(job, delivery)
+    asked = lost_questions.asked_by(job, delivery)
+    begins_with = lost_questions.receive(job, asked, delivery) if asked else delivery.outgoing_id
+    seconds = _timer(job, begins_with) if begins_with else None
     if seconds is not None:
         prepared_sql.run(_BEGIN, {"job": job.pk, "seconds": seconds, "thread": ""})
     _conclude(job)

@@ -80,6 +80,11 @@ class Approval(models.Model):
     decided_by = models.CharField(max_length=255, default="", db_default="", blank=True)
     reason = models.TextField(default="", db_default="", blank=True)
     message_key = models.UUIDField(null=True)  # the outbox id of the message with the buttons
+    # Where the question was asked, if not in the job's channel, and where it could not be delivered
+    # (`approvals.lost_questions`).
+    asked_in = models.JSONField(null=True)  # {"platform", "code", "data"}
+    # [{"message_id", "platform", "code", "error_code", "error_message"}]
+    undelivered = models.JSONField(default=list, db_default=[])
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
     # Length of a timer that has not started, because its question is not delivered. `expires_at` is then far away.
@@ -95,6 +100,19 @@ class Approval(models.Model):
 
     def __str__(self) -> str:
         return f"{self.what} {self.status}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The platform and the code of the channel in which the question was last asked."""
+        if self.asked_in:
+            return self.asked_in["platform"], self.asked_in["code"]
+        return self.job.platform, self.job.channel_code
+
+    @property
+    def is_unasked(self) -> bool:
+        """Whether the question could not be delivered where it was last asked."""
+        lost = self.undelivered[-1:]
+        return bool(lost) and (lost[0]["platform"], lost[0]["code"]) == self.place
 
     @property
     def what(self) -> str:

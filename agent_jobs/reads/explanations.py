@@ -229,6 +229,10 @@ def _for_approval(job: Job, now: datetime) -> Explanation:
         over = asked.arguments
         of = f"{over['cap']} of the {over['of'].replace('_', ' ')}"
         state += f" to go on: {of} is {over['limit']:,}, {over['used']:,} of it are used, and a call takes more"
+    if asked and asked.is_unasked:
+        lost = asked.undelivered[-1]
+        state += f"; its question could not be delivered in {lost['platform']}:{lost['code']} ({lost['error_code']})"
+        return _until("approval", state, "an approval or a denial by API or console")(job, now)
     if asked and asked.timer_seconds is not None:
         found = Explanation(f"{state}; its question is not out yet.", "approval", _undelivered(job))
         return replace(found, unblocks=("an approval or a denial",))

@@ -69,7 +69,7 @@ MESSAGE_COLUMNS = (
 )
 APPROVAL_COLUMNS = (
     *("id", "org_id", "job_id", "kind", "tool", "question", "arguments", "edited_arguments", "approvers"),
-    "on_timeout",
+    *("on_timeout", "asked_in", "undelivered"),
     *("status", "decided_by", "reason", "created_at", "expires_at", "timer_seconds", "decided_at"),
 )
 # Never includes a secret.

@@ -102,7 +102,9 @@ class OpenSteps:
         seconds = Approval.objects.values_list(left, flat=True).get(pk=approval.pk).total_seconds()
         has_begun = approval.timer_seconds is None
         assert approval.message_key is not None
-        is_asked = Message.objects.filter(job_id=self._job_id, key=approval.message_key).exists()
+        is_asked = (
+            bool(approval.asked_in) or Message.objects.filter(job_id=self._job_id, key=approval.message_key).exists()
+        )
         return AwaitApproval(
             message_id=str(approval.message_key),
             seconds=max(seconds, 0.0) if has_begun else approval.timer_seconds or 0.0,

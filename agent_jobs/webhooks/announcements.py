@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connection
 
-from agent_jobs.webhooks.event_types import SCHEDULE_EVENTS
+from agent_jobs.webhooks.event_types import APPROVAL_EVENTS, SCHEDULE_EVENTS
 
 _WANTED = """EXISTS (
     SELECT FROM agent_jobs_webhookendpoint WHERE org_id = %(org)s AND enabled AND %(event)s = ANY (event_types))"""
@@ -19,11 +19,11 @@ SELECT %(org)s, %(event)s, %(subject)s, %(payload)s::json WHERE {_WANTED}
 
 
 def announce(org_id: str, event: str, subject_id: str, payload: Mapping[str, Any]) -> bool:
-    """Announce an event of a schedule, in the transaction of its cause. False if no endpoint wants it.
+    """Announce an event of a schedule or an approval, in the transaction of its cause. False if no endpoint wants it.
 
     `payload` becomes the `data` that endpoints get. Calling twice announces twice.
     """
-    assert event in SCHEDULE_EVENTS
+    assert event in (*SCHEDULE_EVENTS, *APPROVAL_EVENTS)
     with connection.cursor() as cursor:
         announced = {"org": org_id, "event": event, "subject": subject_id[:64], "payload": json.dumps(payload)}
         cursor.execute(_ANNOUNCE, announced)

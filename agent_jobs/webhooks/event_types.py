@@ -2,6 +2,7 @@
 
 JOB_EVENTS = ("job.created", "job.started", "job.message", "job.completed", "job.failed", "job.canceled")
 SCHEDULE_EVENTS = ("schedule.skipped", "schedule.misfired")
-EVENT_TYPES = (*JOB_EVENTS, *SCHEDULE_EVENTS)
+APPROVAL_EVENTS = ("approval.undelivered",)
+EVENT_TYPES = (*JOB_EVENTS, *SCHEDULE_EVENTS, *APPROVAL_EVENTS)
 # Only `POST …/test` makes it. No endpoint asks for it.
 TEST = "webhook.test"
