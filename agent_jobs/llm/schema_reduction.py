@@ -6,6 +6,7 @@ what every one accepts.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,10 @@ from agent_jobs.llm.base import Tool
 _COMBINED = ("allOf", "anyOf", "oneOf")
 _FOLDED = (*_COMBINED, "not", "enum", "const", "if", "then", "else")
 _DEFINITIONS = ("$defs", "definitions")
-_MAX_TOLD = 1_000
+# OpenAI's limit for the description of a tool.
+MAX_DESCRIPTION = 1_024
+# Anthropic's rule for names of arguments.
+_ARGUMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def of_tool(tool: Tool) -> Tool:
@@ -29,17 +33,26 @@ def of_tool(tool: Tool) -> Tool:
         for member in told.get(key) or ():
             member = _without_reference({**_definitions(schema), **member}) if isinstance(member, Mapping) else {}
             for name, value in (member.get("properties") or {}).items():
-                properties.setdefault(name, value)
+                if _ARGUMENT.fullmatch(name):
+                    properties.setdefault(name, value)
             if key == "allOf":
                 required += [name for name in member.get("required") or () if name not in required]
     fitted |= {"type": "object", "properties": properties}
     if required:
         fitted["required"] = required
-    description = tool.description
-    if told:
-        rule = json.dumps(told, ensure_ascii=False, default=str)
-        description += f"\nThe arguments also have to fit: {rule[:_MAX_TOLD]}{'…' if len(rule) > _MAX_TOLD else ''}"
-    return replace(tool, description=description, parameters=fitted)
+    return replace(tool, description=_described(tool.description, told), parameters=fitted)
+
+
+def _described(description: str, told: Mapping[str, Any]) -> str:
+    """The description with these rules. Where both do not fit, each keeps at least half of the room."""
+    rules = json.dumps(told, ensure_ascii=False, default=str)
+    added = f"\nThe arguments also have to fit: {rules}" if told else ""
+    description = _cut(description, max(MAX_DESCRIPTION - len(added), MAX_DESCRIPTION // 2))
+    return description + _cut(added, MAX_DESCRIPTION - len(description))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def below(schema: Mapping[str, Any], *pointer: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 MAX_ARGUMENTS = 100_000
-MAX_OFFERED = 128
+# OpenAI takes 128 tools, and one of them ends the turn.
+MAX_OFFERED = 127
 _BUILT_IN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "send_message": (
         "Say something in the channel now, and go on working.",

@@ -16,7 +16,7 @@ from agent_jobs.tools.answer_limits import cut
 from agent_jobs.tools.declarations import MAX_DESCRIPTION
 from agent_jobs.tools.types import Declared, LeftOut, Listing
 
-MAX_TOOLS = 128
+MAX_TOOLS = 127
 # Characters of all schemas that are validated, including refused ones: it bounds the cost of a listing.
 MAX_JUDGED = 500_000
 _NAME = re.compile(r"[\x20-\x7e]{1,128}")

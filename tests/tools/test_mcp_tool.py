@@ -297,7 +297,7 @@ def test_a_schema_may_name_an_older_dialect(fake):
 def test_ten_thousand_tools_are_read_to_a_bound(fake):
     fake.tools = [tool(f"t{n}") for n in range(10_000)]
     fake.page = 500
-    assert len(names(crm(fake))) == mcp_listing.MAX_TOOLS == 128
+    assert len(names(crm(fake))) == mcp_listing.MAX_TOOLS == 127
     assert len(fake.asked("tools/list")) == mcp_tool.MAX_PAGES == 10
 
     assert names(crm(fake, allowed=["t4999", "t5000"])) == ["crm__t4999"]
