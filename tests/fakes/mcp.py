@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.fakes import limits
+
 VERSION = "2025-06-18"
 SESSION = "session-1"
 
@@ -55,6 +57,7 @@ class FakeMcp:
         self.page = 1_000
         self.requests: list[tuple[str, Any, dict[str, str]]] = []
         self.tokens: set[str] | None = None  # the access tokens that it takes; without a set it wants none
+        self.has_session = False  # whether it has given out the id of one; then requests have to bring it
         self.authorized_by: list[str] = []  # the issuers that its metadata names
         self.calls: Callable[[Any], Answer] = lambda params: says(f"{params['name']} {json.dumps(params['arguments'])}")
         self.holding = threading.Semaphore(0)  # released for each request that is held
@@ -121,6 +124,9 @@ class FakeMcp:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 fake.requests.append((asked["method"], asked.get("params"), headers))
+                if wrong := self._refusal(asked["method"], headers):
+                    self._send_json(wrong, {})
+                    return
                 if (
                     fake.tokens is not None
                     and headers.get("authorization", "").removeprefix("Bearer ") not in fake.tokens
@@ -141,7 +147,19 @@ class FakeMcp:
                     return
                 self._send(asked, answer)
 
+            def _refusal(self, method: str, headers: dict[str, str]) -> int:
+                """The status of a refusal by the protocol; 0 if there is none."""
+                if any(kind not in headers.get("accept", "") for kind in limits.MCP_ACCEPT[0]):
+                    return 406
+                if not headers.get("content-type", "").startswith("application/json"):
+                    return 415
+                session = headers.get("mcp-session-id")
+                if session is None:
+                    return 400 if fake.has_session and method not in ("initialize", "server/discover") else 0
+                return 0 if session == SESSION else 404
+
             def _send(self, asked: Any, answer: Answer) -> None:
+                fake.has_session = fake.has_session or "Mcp-Session-Id" in answer.headers
                 said = {"error": answer.error} if answer.error is not None else {"result": answer.result}
                 text = json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), **said})
                 named = (answer.body or b"").replace(b'"id":ID', b'"id":%d' % asked.get("id", 0))

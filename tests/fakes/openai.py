@@ -1,6 +1,7 @@
 """A server that speaks the chat completions of OpenAI, as far as an agent needs them, and misbehaves on demand.
 
-It says what it is told to say, so it does for other providers, too: `message` and `content` are answers of theirs.
+It says what it is told to say, so it does for other providers, too: `message` and `content` are answers of theirs. It
+refuses what the provider at that address refuses (`provider_rules`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.fakes import provider_rules
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class FakeOpenAI:
         self.keys: list[str] = []
         self.headers: list[dict[str, str]] = []  # by names in small letters
         self.paths: list[str] = []
+        self.refused: list[str] = []  # why requests broke the provider's rules
         self._queue: deque[Answer] = deque()
         self._lock = threading.Lock()
         self.holding = threading.Semaphore(0)  # released for each request that is held
@@ -150,6 +154,9 @@ class FakeOpenAI:
             self.paths.append(path)
             self.headers.append(headers)
             self.keys.append(headers.get("authorization", ""))
+            if wrong := provider_rules.refusal(path, request):
+                self.refused.append(wrong)
+                return Answer(400, json.dumps({"error": {"message": wrong, "type": "invalid_request_error"}}).encode())
             if self._queue:
                 return self._queue.popleft()
         return self.answer(request)

@@ -57,6 +57,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.fakes import limits
+
 
 class Fault(StrEnum):
     """The fate of one chat.postMessage. Each comment says whether the message is posted."""
@@ -550,6 +552,9 @@ class FakeSlack:
             return _refused("no_text")
         if wrong := wrong_with_blocks(given.get("blocks")):
             return _Answer(body={"ok": False, "error": "invalid_blocks", "errors": [wrong]})
+        if characters_of(given.get("blocks")) > limits.SLACK_CHARACTERS_OF_BLOCKS.most:
+            return _refused("msg_blocks_too_long")
+        given = {**given, "text": str(given["text"])[: limits.SLACK_TEXT_KEPT.most]}
         asked_at = time.time()
         with self._lock:
             step = self._next_step()
@@ -606,6 +611,10 @@ class FakeSlack:
             return _Answer(is_dropped=True)
         if wrong := wrong_with_blocks(given.get("blocks")):
             return _Answer(body={"ok": False, "error": "invalid_blocks", "errors": [wrong]})
+        if len(str(given.get("text", ""))) > limits.SLACK_TEXT_OF_UPDATE.most:
+            return _refused("msg_too_long")
+        if characters_of(given.get("blocks")) > limits.SLACK_CHARACTERS_OF_BLOCKS.most:
+            return _refused("msg_blocks_too_long")
         channel, ts = str(given.get("channel")), str(given.get("ts"))
         with self._lock:
             try:
@@ -764,29 +773,43 @@ class FakeSlack:
         return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06d}"
 
 
+def characters_of(blocks: Any) -> int:
+    """The texts of all blocks together, as Slack seems to add them up."""
+    if isinstance(blocks, dict):
+        texts = (len(value) for key, value in blocks.items() if key == "text" and isinstance(value, str))
+        return sum(texts) + sum(map(characters_of, blocks.values()))
+    return sum(map(characters_of, blocks)) if isinstance(blocks, list) else 0
+
+
 def wrong_with_blocks(blocks: Any) -> str:
     """Complaints of Slack about blocks of the kinds that we use. From Slack's reference, not from our own code."""
     if not blocks:
         return ""
-    if len(blocks) > 50:
-        return "no more than 50 items allowed"
+    if len(blocks) > limits.SLACK_BLOCKS.most:
+        return f"no more than {limits.SLACK_BLOCKS.most} items allowed"
     names = [block["block_id"] for block in blocks if "block_id" in block]
-    if len(set(names)) < len(names) or any(len(name) > 255 for name in names):
+    if len(set(names)) < len(names) or any(len(name) > limits.SLACK_BLOCK_ID.most for name in names):
         return "block_id must be unique and at most 255 characters"
     for block in blocks:
-        if block["type"] == "section" and not 1 <= len(block["text"]["text"]) <= 3000:
+        if block["type"] == "section" and not 1 <= len(block["text"]["text"]) <= limits.SLACK_SECTION.most:
             return "a section's text must have 1 to 3000 characters"
-        if block["type"] == "context" and not 1 <= len(block["elements"]) <= 10:
+        if block["type"] == "context" and not 1 <= len(block["elements"]) <= limits.SLACK_CONTEXT.most:
             return "a context must have 1 to 10 elements"
         if block["type"] != "actions":
             continue
         buttons = block["elements"]
-        if not 1 <= len(buttons) <= 25 or len({button["action_id"] for button in buttons}) < len(buttons):
+        if not 1 <= len(buttons) <= limits.SLACK_ACTIONS.most or len({button["action_id"] for button in buttons}) < len(
+            buttons
+        ):
             return "1 to 25 elements, each with an action_id of its own"
         for button in buttons:
-            if button["text"]["type"] != "plain_text" or not 1 <= len(button["text"]["text"]) <= 75:
+            if (
+                button["text"]["type"] != "plain_text"
+                or not 1 <= len(button["text"]["text"]) <= limits.SLACK_BUTTON.most
+            ):
                 return "a button's text must be plain and have 1 to 75 characters"
-            if len(button["value"]) > 2000 or len(button["action_id"]) > 255:
+            is_long = len(button["value"]) > limits.SLACK_BUTTON_VALUE.most
+            if is_long or len(button["action_id"]) > limits.SLACK_ACTION_ID.most:
                 return "a button's value may have 2000 characters, its action_id 255"
     return ""
 
@@ -799,24 +822,28 @@ def wrong_with_view(view: Any) -> str:
         text = view.get(name)
         if name == "title" and text is None:
             return "a title is required"
-        if text is not None and (text["type"] != "plain_text" or not 1 <= len(text["text"]) <= 24):
+        if text is not None and (
+            text["type"] != "plain_text" or not 1 <= len(text["text"]) <= limits.SLACK_VIEW_TITLE.most
+        ):
             return f"{name} must be plain and have 1 to 24 characters"
-    if len(view.get("private_metadata", "")) > 3000 or len(view.get("callback_id", "")) > 255:
+    is_long = len(view.get("private_metadata", "")) > limits.SLACK_VIEW_METADATA.most
+    if is_long or len(view.get("callback_id", "")) > limits.SLACK_VIEW_CALLBACK.most:
         return "private_metadata may have 3000 characters, callback_id 255"
     blocks = view.get("blocks")
-    if not isinstance(blocks, list) or len(blocks) > 100:
+    if not isinstance(blocks, list) or len(blocks) > limits.SLACK_VIEW_BLOCKS.most:
         return "blocks must be a list of at most 100"
     for block in blocks:
-        if block["type"] == "section" and not 1 <= len(block["text"]["text"]) <= 3000:
+        if block["type"] == "section" and not 1 <= len(block["text"]["text"]) <= limits.SLACK_SECTION.most:
             return "a section's text must have 1 to 3000 characters"
         if block["type"] != "input":
             continue
         if "submit" not in view:
             return "submit is required where there is an input"
         element = block["element"]
-        if block["label"]["type"] != "plain_text" or not 1 <= len(block["label"]["text"]) <= 2000:
+        if block["label"]["type"] != "plain_text" or not 1 <= len(block["label"]["text"]) <= limits.SLACK_LABEL.most:
             return "a label must be plain and have 1 to 2000 characters"
-        if not 1 <= element.get("max_length", 3000) <= 3000 or len(element.get("initial_value", "")) > 3000:
+        most = limits.SLACK_INPUT.most
+        if not 1 <= element.get("max_length", most) <= most or len(element.get("initial_value", "")) > most:
             return "a text may have 3000 characters"
     return ""
 
