@@ -154,6 +154,15 @@ def test_a_wrong_request_is_named(acme, body, field):
     assert field in factories.fields_of(response)
 
 
+def test_a_thousand_and_one_jobs_are_refused_with_a_sentence_and_none_is_made(acme):
+    response = post(acme, [item() for _ in range(1_001)])
+
+    assert (response.status_code, response.json()["code"]) == (400, "invalid")
+    (error,) = response.json()["errors"]
+    assert (error["field"], error["message"]) == ("jobs", "must have 1 to 1,000 jobs, and has 1,001")
+    assert Job.objects.count() == 0
+
+
 def test_a_body_may_have_four_mebibytes_and_not_more(acme):
     long = [item(params={"name": "Ann", "text": "x" * 1_000}) for _ in range(1_000)]
     assert len(json.dumps(long)) > 1024 * 1024
@@ -296,6 +305,7 @@ def test_another_count_than_expected_changes_nothing(acme, verb, expected):
     for response in (by_filter, by_ids):
         assert (response.status_code, response.json()["code"]) == (409, "count_changed")
         assert response.json()["meta"]["count"] == 3
+        assert response.json()["message"] == f"3 jobs match now; {expected} did when you looked"
     assert statuses(found) == [status] * 3
 
 

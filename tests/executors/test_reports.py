@@ -186,22 +186,30 @@ def test_clocks_of_executors_do_not_matter(executor: factories.Api, posted: Post
     assert Job.objects.filter(lease_until__lt=Now() + timedelta(seconds=31)).exists()
 
 
-TOO_LATE: dict[str, tuple[Callable[[factories.Api, factories.Api, dict[str, Any]], object], str]] = {
-    "completed twice": (lambda acme, executor, job: tell(executor, "complete", job, result="1"), "already_reported"),
+LEASE_OVER = "the lease of this attempt is over: the job was taken back or released"
+TOO_LATE: dict[str, tuple[Callable[[factories.Api, factories.Api, dict[str, Any]], object], str, str]] = {
+    "completed twice": (
+        lambda acme, executor, job: tell(executor, "complete", job, result="1"),
+        "already_reported",
+        "the end of this attempt has been reported already",
+    ),
     "completed after it failed": (
         lambda acme, executor, job: tell(executor, "fail", job, error_message="x"),
         "already_reported",
+        "the end of this attempt has been reported already",
     ),
     "after a cancel": (
         lambda acme, executor, job: acme.delete(f"/services/agent-jobs/{job['job_id']}"),
         "job_canceled",
+        "the job is CANCELED",
     ),
     "after the deadline": (
         lambda acme, executor, job: (Job.objects.update(deadline_at=Now()), recovery.fail_overdue()),
         "job_ended",
+        "the job is FAILED: deadline_exceeded",
     ),
-    "after a release": (lambda acme, executor, job: tell(executor, "release", job), "lease_lost"),
-    "after the lease": (lambda acme, executor, job: lapse(job["job_id"]), "lease_lost"),
+    "after a release": (lambda acme, executor, job: tell(executor, "release", job), "lease_lost", LEASE_OVER),
+    "after the lease": (lambda acme, executor, job: lapse(job["job_id"]), "lease_lost", LEASE_OVER),
 }
 
 
@@ -210,14 +218,13 @@ TOO_LATE: dict[str, tuple[Callable[[factories.Api, factories.Api, dict[str, Any]
 def test_a_report_that_comes_too_late_is_a_409_and_changes_nothing(
     acme: factories.Api, executor: factories.Api, posted: Posted, case: str, verb: str
 ) -> None:
-    happens, code = TOO_LATE[case]
+    happens, code, sentence = TOO_LATE[case]
     posted()
     job = claimed(executor)
     happens(acme, executor, job)
     before = states()
     answer = tell(executor, verb, job, **({"error_message": "x"} if verb == "fail" else {}))
-    assert (answer.status_code, answer.json()["code"]) == (409, code)
-    assert answer.json()["message"]
+    assert (answer.status_code, answer.json()["code"], answer.json()["message"]) == (409, code, sentence)
     assert states() == before
 
 
@@ -232,6 +239,7 @@ def test_another_executor_or_another_token_changes_nothing(
     other = {**job, "lease_token": job["lease_token"] + shift}
     answer = tell(executor, verb, other, executor_id, **({"error_message": "x"} if verb == "fail" else {}))
     assert (answer.status_code, answer.json()["code"]) == (409, "lease_lost")
+    assert answer.json()["message"] == "this executor does not hold the job under this lease token"
     assert states() == before
 
 
