@@ -430,3 +430,7 @@ def test_every_example_of_the_guide_answers_what_it_shows(db):
         if line.endswith(("/bulk", "agent-jobs")) and response.status_code < 300:
             found = response.json()["data"]
             made += [one["job_id"] for one in (found if isinstance(found, list) else [found]) if "job_id" in one]
+
+    (query,) = re.findall(r"`GET (\S+)`", GUIDE.read_text())
+    (found,) = api.get(query).json()["data"]
+    assert found["metadata"] == {"campaign": "spring", "wave": 2}

@@ -7,6 +7,7 @@ python -m tests.benchmarks.many_jobs [create] [claims] [--jobs 1000000] [--waiti
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -47,6 +48,7 @@ def main() -> None:
     options.add_argument("--orgs", type=int, default=1_000, help="organisations of the waiting jobs")
     options.add_argument("--rounds", type=int, default=500, help="how many claims to time")
     given = options.parse_args()
+    os.environ["AGENT_JOBS_LOG_LEVEL"] = "WARNING"
     with tempfile.TemporaryDirectory(prefix="aj-bench-", dir="/tmp") as folder, servers(Path(folder)):
         prepare()
         if not given.parts or "create" in given.parts:

@@ -180,6 +180,10 @@ def test_the_job_of_a_killed_executor_is_done_by_the_other_once(
     wait_for(lambda: (marks / "begun").exists(), what="the first executor runs it")
     executors.start("e2", "--concurrency", "1")
     os.kill(first.pid, signal.SIGKILL)
+    first.wait(PATIENCE)
+    # The rest of the lease is not waited for: nobody renews it any more.
+    lapsed = "UPDATE agent_jobs_job SET lease_until = now() WHERE id = %s RETURNING executor_id"
+    assert executors.service.sql(lapsed, job_id) == [(f"{executors.job_type}-e1",)]
     wait_for(
         lambda: (marks / "begun").read_text().count("begun") == 2,
         what="the second executor runs it",
