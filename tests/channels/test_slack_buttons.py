@@ -275,6 +275,20 @@ def test_a_press_is_kept_with_who_pressed_what_and_where(slack):
     assert [(heard.did, heard.text) for heard in doubles.heard] == [(Did.PRESSED, "approve:1")]
 
 
+@pytest.mark.parametrize(
+    "fields", [{"message": {"team": "T0ACME"}}, {"view": {"app_installed_team_id": "T0ACME"}}], ids=str
+)
+def test_a_press_in_a_channel_shared_with_another_company_is_heard_as_an_outsiders(slack, fields):
+    _, posted = ask(slack)
+    payload = payload_of(slack.interaction(posted, "approve:1", user="U0THEIRS", team="T0OTHER"))
+    payload["message"] |= fields.get("message", {})
+    answer = knock(form(payload | ({"view": fields["view"]} if "view" in fields else {})))
+
+    assert answer.status_code == 200
+    kept = InboundEvent.objects.get()
+    assert (kept.org_id, kept.team, kept.author, kept.is_outsider) == ("acme", "T0ACME", "U0THEIRS", True)
+
+
 @pytest.mark.parametrize("is_ascii", [True, False])
 def test_a_press_is_heard_whatever_the_message_is_written_in(slack, is_ascii):
     _, posted = ask(slack, "Darf ich Zoë 5 € überweisen?")

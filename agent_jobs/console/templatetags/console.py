@@ -16,6 +16,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 
+from agent_jobs.approvals import question_text
 from agent_jobs.console import clock, frame
 from agent_jobs.reads.job_life import StepLine
 from agent_jobs.states import WaitingFor
@@ -183,7 +184,13 @@ def percent(share: float) -> str:
 
 @register.filter
 def pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return question_text.visible(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@register.filter
+def visible(text: str) -> str:
+    """A text to decide about, with escapes for characters that are invisible or reorder others."""
+    return question_text.visible(text)
 
 
 @register.filter
