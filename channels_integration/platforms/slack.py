@@ -92,7 +92,7 @@ class Slack:
         return None
 
     def parts(self, text: str) -> tuple[str, ...]:
-        return tuple(slack_text.parts(text))
+        return tuple(slack_text.parts(text)) or (text,)  # Slack refuses an empty text, and its sender hears of that
 
     def send(self, outgoing: Outgoing, *, thread: str, before_post: Callable[[], None]) -> Receipt:
         if outgoing.change:

@@ -46,6 +46,14 @@ def test_it_is_found_by_its_name_and_is_no_bridge(platform):
     assert platforms.get("whatsapp").name == "webhook"
 
 
+@pytest.mark.parametrize("text", ["", " ", "Hello", "word " * 10_000], ids=len)
+def test_a_text_is_split_into_one_message_at_least_and_no_word_is_lost(platform, text):
+    parts = platform.parts(text)
+
+    assert parts
+    assert "".join(parts).split() == text.split() or " ".join(parts).split() == text.split()
+
+
 def test_its_place_is_reachable(platform):
     assert platform.unreachable_reason(Target(**place(platform))) is None
 
