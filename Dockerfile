@@ -17,6 +17,12 @@ FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="agent-jobs"
 WORKDIR /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DJANGO_SETTINGS_MODULE=config.settings
+# The sandbox of commands (COMMAND_RUNNER=sandbox). It also needs rights that a container does not have by default:
+# docs/commands.md, "In a container". Debian's security updates change its version, so none is pinned.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends bubblewrap \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 # A number, so that a cluster can see that it is not root. The application writes nothing into its own folders.

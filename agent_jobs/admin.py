@@ -97,6 +97,7 @@ class OrgAdmin(Audited):
         "weight",
         "max_time_to_complete",
         "allows_commands",
+        "allows_command_network",
         "created_at",
         "closed_at",
         "erased_at",

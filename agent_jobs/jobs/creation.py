@@ -198,6 +198,7 @@ def _checked(batch: _Batch, spec: JobSpec) -> _Checked:
     prompt = "" if runner.work else config.get("start_prompt") or job_type.description or job_type.name
     if runner.work and not spec.replay_of:  # a replay repeats what was recorded, whatever the type says now
         spec = replace(spec, work=type_work.laid_under(job_type, spec.work, runner.work))
+    _require_network(org, runner, spec.work)
     _check(batch, spec, job_type, runner, config, prompt)
     return _Checked(org, job_type, runner, config, prompt, spec.work)
 
@@ -352,6 +353,13 @@ def require_allowed(org: Org, runner: Runner) -> None:
     if not org.allows_commands:
         message = "the organization may not run commands; the operator of the service can allow it"
         raise Forbidden(message, code=command_runner.NOT_ALLOWED)
+
+
+def _require_network(org: Org, runner: Runner, stated: Mapping[str, Any]) -> None:
+    """Raises Forbidden if a command asks for the machine's network, which the organisation's commands may not use."""
+    if runner.work and runner.work.runs_commands and stated.get("network") is True and not org.allows_command_network:
+        message = "the organization's commands may not use the network; the operator of the service can allow it"
+        raise Forbidden(message, code=command_runner.NETWORK_NOT_ALLOWED)
 
 
 def _attempt_errors(config: Mapping[str, Any], rules: WorkRules) -> list[FieldError]:

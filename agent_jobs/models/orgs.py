@@ -39,6 +39,8 @@ class Org(models.Model):
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
     # Whether its jobs may run commands on the workers' machines. The operator decides (`manage.py allow_commands`).
     allows_commands = models.BooleanField(default=False, db_default=False)
+    # Whether these commands may ask for the machine's network, its loopback included.
+    allows_command_network = models.BooleanField(default=False, db_default=False)
     # When people may be spoken to (agent_jobs.hours); empty: always. Written by hours.quiet_times.
     hours = OrderedJSONField(null=True, blank=True, editable=False)
     # Caps for all its model calls on a UTC day; empty: no cap. Money is in the currency of the price table.

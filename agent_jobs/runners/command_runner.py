@@ -18,6 +18,7 @@ from infra.storable_text import storable
 
 DEFAULT_ATTEMPT_SECONDS = 600.0
 OFF = "off"
+NETWORK_NOT_ALLOWED = "command_network_not_allowed"
 NOT_ALLOWED = "commands_not_allowed"
 _MAX_RESULT_CHARACTERS = 16 * 1024
 

@@ -67,13 +67,17 @@ def create(
     return org, is_new
 
 
-def allow_commands(org_id: str, *, is_allowed: bool, actor: Actor) -> None:
-    """Let the organisation run commands, or stop it: jobs that wait then fail. Raises NotFound and Conflict."""
+def allow_commands(org_id: str, *, is_allowed: bool, with_network: bool = False, actor: Actor) -> None:
+    """Let the organisation run commands, or stop it: jobs that wait then fail. Raises NotFound and Conflict.
+
+    `with_network`: its commands may ask for the machine's network; otherwise they may not, or not any more.
+    """
+    wanted = {"allows_commands": is_allowed, "allows_command_network": is_allowed and with_network}
     with transaction.atomic():
         org = open_org(org_id)
-        if org.allows_commands != is_allowed:
-            Org.objects.filter(pk=org_id).update(allows_commands=is_allowed)
-            before, after = {"allows_commands": not is_allowed}, {"allows_commands": is_allowed}
+        before, after = audit_log.changes({column: getattr(org, column) for column in wanted}, wanted)
+        if after:
+            Org.objects.filter(pk=org_id).update(**wanted)
             audit_log.record(org_id, "org.updated", "org", org_id, actor=actor, before=before, after=after)
 
 

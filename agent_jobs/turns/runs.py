@@ -93,11 +93,14 @@ def _command_mode(claim: Claim) -> str:
     rules = runners.get(claim.runner).work
     if rules is None or not rules.runs_commands:
         return command_runner.OFF
-    is_allowed = prepared_sql.first(
-        "SELECT allows_commands FROM agent_jobs_org WHERE id = %(id)s", {"id": claim.org_id}
+    is_allowed, may_use_network = prepared_sql.first(
+        "SELECT allows_commands, allows_command_network FROM agent_jobs_org WHERE id = %(id)s", {"id": claim.org_id}
     )
-    if not is_allowed[0]:
+    if not is_allowed:
         raise PermanentError("the organization may not run commands any more", code=command_runner.NOT_ALLOWED)
+    if claim.work.get("network") and not may_use_network:
+        message = "the organization's commands may not use the network any more"
+        raise PermanentError(message, code=command_runner.NETWORK_NOT_ALLOWED)
     return str(settings.COMMAND_RUNNER)
 
 

@@ -112,7 +112,7 @@ class RecurringLoad:
         self._has_stopped = threading.Event()
         self._failures: list[BaseException] = []
         rig.add_org(RECURRING_ORG, team=_TEAM)
-        rig.manage("allow_commands", RECURRING_ORG)
+        rig.manage("allow_commands", RECURRING_ORG, "--network")
         self.client = rig.client(RECURRING_ORG)
         scope = ("--scope", "SERVICES:EXECUTE", "--name", "chaos-executors")
         token = rig.manage("create_token", "--org", RECURRING_ORG, *scope).strip()

@@ -180,6 +180,20 @@ class TestWhatIsRefused:
         changes = AuditEntry.objects.filter(org_id="acme", action="org.updated").order_by("id")
         assert [entry.after for entry in changes] == [{"allows_commands": False}, {"allows_commands": True}]
 
+    def test_the_network_needs_a_permission_of_its_own(self, acme: factories.Api) -> None:
+        work = {"shell": "true", "network": True}
+        answer = post(acme, work)
+        assert (answer.status_code, answer.json()["code"]) == (403, "command_network_not_allowed")
+        schedule = {"name": "s", "cron": "@hourly", "job": {"job_type_id": "run", "work": work}}
+        assert acme.post("/services/agent-schedules", schedule).status_code == 403
+        call_command("allow_commands", "acme", "--network")
+        job = made(acme, work)
+        assert AuditEntry.objects.get(action="org.updated").after == {"allows_command_network": True}
+        call_command("allow_commands", "acme")
+        Worker(QuietKeeper()).serve("commands")
+        job.refresh_from_db()
+        assert (job.status, job.error_code) == (JobStatus.FAILED, "command_network_not_allowed")
+
     def test_create_org_allows_commands_only_if_it_is_told_to(self, db: None) -> None:
         call_command("create_org", "first")
         call_command("create_org", "second", "--allow-commands")

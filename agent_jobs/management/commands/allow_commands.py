@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agent_jobs.management.commands._base import told_plainly
 from agent_jobs.specs import Actor
@@ -16,10 +16,16 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("org_id", metavar="ORG_ID")
+        parser.add_argument(
+            "--network", action="store_true", help="with the machine's network, and what listens on its loopback"
+        )
         parser.add_argument("--undo", action="store_true", help="take it back; commands that run go on to their end")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        is_allowed = not options["undo"]
+        is_allowed, with_network = not options["undo"], options["network"]
+        if options["network"] and options["undo"]:
+            raise CommandError("give either --network or --undo")
         with told_plainly():
-            orgs.allow_commands(options["org_id"], is_allowed=is_allowed, actor=_ACTOR)
-        self.stdout.write(f"organization {options['org_id']} {'may' if is_allowed else 'may not'} run commands")
+            orgs.allow_commands(options["org_id"], is_allowed=is_allowed, with_network=with_network, actor=_ACTOR)
+        what = f"run commands {'with' if with_network else 'without'} the network" if is_allowed else "run commands"
+        self.stdout.write(f"organization {options['org_id']} {'may' if is_allowed else 'may not'} {what}")
