@@ -113,6 +113,17 @@ class TestTheCommand:
         assert (job.error_code, report["is_stdout_truncated"]) == ("output_limit", True)
         assert len(report["stdout"]) < 1_100_000
 
+    def test_a_command_that_forks_for_ever_ends_at_its_time_out_and_the_next_job_runs(
+        self, acme: factories.Api, mode: str, marker: str
+    ) -> None:
+        bomb = f"f() {{ sleep {marker} & f & f; }}; f; while :; do f; done"
+        work = {"argv": ["bash", "-c", bomb], "limits": {"processes": 20}}
+        job, report = ran(acme, work, config={"attempt_timeout_seconds": 1})
+        assert (job.status, report["ended_by"]) == (JobStatus.FAILED, "timeout")
+        assert processes_with(marker) == []
+        neighbour, _ = ran(acme, {"shell": "echo well"})
+        assert neighbour.result_data == {"exit_code": 0, "stdout": "well\n"}
+
     def test_what_no_database_stores_is_replaced(self, acme: factories.Api) -> None:
         job, report = ran(acme, {"shell": r"printf 'a\000b\377'"})
         assert job.status == JobStatus.COMPLETED

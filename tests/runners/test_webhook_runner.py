@@ -241,6 +241,11 @@ class TestTheAnswer:
         assert job.result_data == {"status_code": 200}
         assert (len(report["response"]["body"]), report["response"]["is_truncated"]) == (65_536, True)
 
+    def test_an_answer_of_ten_megabytes_is_cut(self, acme: factories.Api, receiver: FakeReceiver) -> None:
+        receiver.replies = [Reply(body=b"x" * 10_000_000)]
+        job, report = ran(acme, {"url": receiver.address})
+        assert (job.status, len(report["response"]["body"])) == (JobStatus.COMPLETED, 65_536)
+
     def test_a_compressed_answer_is_not_unpacked(self, acme: factories.Api, receiver: FakeReceiver) -> None:
         receiver.replies = [Reply(headers={"Content-Encoding": "gzip"}, body=b"\x1f\x8b" + bytes(60_000))]
         job, report = ran(acme, {"url": receiver.address})
@@ -339,6 +344,10 @@ class TestWhatIsRefused:
         answer = post(acme, given, params={"name": "Ann"})
         assert answer.status_code == 400, answer.content
         assert factories.fields_of(answer) == [field]
+        assert Job.objects.count() == 0
+
+    def test_a_body_of_ten_megabytes_is_refused(self, acme: factories.Api) -> None:
+        assert post(acme, {"url": "https://example.com/", "body": "x" * 10_000_000}).status_code == 413
         assert Job.objects.count() == 0
 
     def test_a_long_body_and_a_long_time_out_are_refused(self, acme: factories.Api) -> None:

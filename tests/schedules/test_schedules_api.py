@@ -239,6 +239,61 @@ def test_a_backfill_makes_the_jobs_of_past_times_once(acme):
     assert (ahead.status_code, errors(ahead)) == (400, {"end"})
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "words"),
+    [
+        ("2026-01-01T00:00:00Z", "2026-01-13T00:00:00Z", "more than 1,000 firings"),  # a million
+        ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "is before start"),
+        ("1970-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "more than 1,000 firings"),
+    ],
+)
+def test_a_bad_range_is_refused_at_once_and_makes_nothing(acme, start, end, words):
+    found = make(acme, cron="* * * * * *")
+    for is_dry_run in (True, False):
+        answer = acme.post(f"{BASE}/{found}/backfill", {"start": start, "end": end, "dry_run": is_dry_run})
+        assert (answer.status_code, errors(answer)) == (400, {"end"})
+        assert words in answer.json()["message"]
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"cron": "0 0 31 2 *"}, "cron"),
+        ({"cron": "0 0 30 2 *"}, "cron"),
+        ({"cron": "0 0 31 4,6,9,11 *"}, "cron"),
+        ({"cron": "*/90 * * * *"}, "cron"),
+        ({"cron": "* * * * *" * 100}, "cron"),
+        ({"cron": "@every 1000000h"}, "cron"),
+        ({"cron": "@daily", "time_zone": "../../etc/passwd"}, "time_zone"),
+        ({"cron": "@daily", "time_zone": "America"}, "time_zone"),
+        ({"cron": "@daily", "starts_at": "2027-01-02T00:00:00Z", "ends_at": "2027-01-01T00:00:00Z"}, "ends_at"),
+    ],
+)
+def test_a_preview_refuses_what_a_schedule_would(acme, fields, field):
+    answer = acme.post(f"{BASE}/preview", fields)
+    assert (answer.status_code, errors(answer)) == (400, {field})
+
+
+def test_a_body_of_ten_megabytes_is_refused(acme):
+    body = stated(description="x" * 10_000_000)
+    for answer in (acme.post(BASE, body), acme.post(f"{BASE}/preview", body), acme.put(f"{BASE}/by-key/k", body)):
+        assert answer.status_code == 413
+    assert not Schedule.objects.exists()
+
+
+def test_the_work_of_a_schedules_job_is_checked_too(acme, settings):
+    settings.ALLOW_PRIVATE_ADDRESSES = False
+    rows.job_type(key="call", runner="webhook", default_config={})
+    for work, field in (
+        ({"url": "https://127.0.0.1/"}, "job.work.url"),
+        ({"url": "https://10.1.2.3/"}, "job.work.url"),
+        ({"url": "https://example.com/", "headers": {"X-A": "a\r\nX-B: b"}}, "job.work.headers.X-A"),
+    ):
+        answer = acme.post(BASE, stated(job={"job_type_id": "call", "work": work}))
+        assert (answer.status_code, errors(answer)) == (400, {field})
+
+
 def test_a_deleted_schedule_leaves_its_jobs(acme):
     found = make(acme)
     acme.post(f"{BASE}/{found}/run", None)

@@ -43,6 +43,14 @@ def test_the_example_accepts_a_delivery_and_nothing_else(
     assert not names["verify"](new, {**received.headers, "webhook-timestamp": "1"}, received.body)
 
 
+@pytest.mark.django_db
+def test_the_example_of_the_page_makes_an_endpoint(admin: factories.Api) -> None:
+    (body,) = re.findall(r"-d '(\{.*?\})'\n", DOCUMENT)
+    answer = admin.post(ENDPOINTS, json.loads(body))
+    assert answer.status_code == 201, answer.content
+    assert answer.json()["data"]["secret"].startswith("whsec_")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_example_of_an_outcome_channel_is_accepted() -> None:
     rows.job_type(key="daily-report")
