@@ -1,10 +1,9 @@
 """What becomes of each firing: jobs, overlaps, misfires, jitter, faults and races."""
 
-import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import transaction
 
 from agent_jobs.models import Announcement, Job, Org, Schedule, ScheduleFiring
 from agent_jobs.schedules import editing, firing
@@ -12,7 +11,7 @@ from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
 from agent_jobs.webhooks import endpoints
 from agent_jobs.webhooks.event_types import SCHEDULE_EVENTS
-from tests import rows
+from tests import races, rows
 from tests.schedules.conftest import BASE, due, make
 
 TESTER = Actor("system", "test")
@@ -203,63 +202,61 @@ def test_next_times_of_an_older_time_zone_database_are_computed_again(acme):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_beats_make_one_job_for_each_time(acme):
+def test_many_beats_make_one_job_for_each_time(acme, caplog):
     ids = [make(acme, name=f"Schedule {number}") for number in range(20)]
     for found in ids:
         due(found)
-    barrier = threading.Barrier(6)
 
     def fire():
-        barrier.wait()
-        try:
-            while firing.fire_due(batch=3):
-                pass
-        finally:
-            connection.close()
+        while firing.fire_due(batch=3):
+            pass
 
-    threads = [threading.Thread(target=fire) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    races.in_threads(*[fire] * 6)
+
     assert sorted(str(job.schedule_id) for job in Job.objects.all()) == sorted(ids)
+    assert "is skipped" not in caplog.text  # no schedule was set aside
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("change", ["pause", "edit", "delete"])
-def test_a_change_races_with_the_firing_and_the_time_fires_at_most_once(acme, change):
+def test_a_schedule_that_somebody_is_changing_is_left_to_the_next_round(acme):
+    held, free = make(acme), make(acme)
+    due(held)
+    due(free)
+    with transaction.atomic():
+        editing.locked("acme", held)
+        assert races.in_threads(firing.fire_due) == [1]
+        assert [str(job.schedule_id) for job in Job.objects.all()] == [free]
+    assert firing.fire_due() == 1
+
+
+def _pause(schedule_id):
+    editing.pause("acme", schedule_id, actor=TESTER)
+
+
+def _edit(schedule_id):
+    editing.change("acme", schedule_id, {"cron": "@yearly"}, actor=TESTER)
+
+
+def _delete(schedule_id):
+    editing.delete("acme", schedule_id, actor=TESTER)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("change", [_pause, _edit, _delete])
+def test_a_change_races_with_the_firing_and_neither_is_lost(acme, change, caplog):
     for _ in range(5):
         found = make(acme)
         due(found)
-        barrier = threading.Barrier(2)
-
-        def changed(found=found, barrier=barrier):
-            barrier.wait()
-            try:
-                if change == "pause":
-                    editing.pause("acme", found, actor=TESTER)
-                elif change == "edit":
-                    editing.change("acme", found, {"cron": "@yearly"}, actor=TESTER)
-                else:
-                    editing.delete("acme", found, actor=TESTER)
-            finally:
-                connection.close()
-
-        def fired(barrier=barrier):
-            barrier.wait()
-            try:
-                firing.fire_due()
-            finally:
-                connection.close()
-
-        threads = [threading.Thread(target=changed), threading.Thread(target=fired)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        firing.fire_due()
+        races.in_threads(lambda found=found: change(found), firing.fire_due)
         made = Job.objects.filter(schedule_id=found).count()
-        assert made <= 1 if change == "delete" else made == 1
+        left = Schedule.objects.filter(pk=found).first()
+        if change is _delete:
+            assert (left, made in (0, 1), ScheduleFiring.objects.filter(schedule_id=found).count()) == (None, True, 0)
+        elif change is _pause:
+            assert (made, left.is_paused, left.next_at) == (1, True, None)
+        else:
+            assert (made, left.definition["cron"], left.next_at.month, left.next_at.day) == (1, "@yearly", 1, 1)
+    assert "is skipped" not in caplog.text  # no schedule was set aside
 
 
 def test_webhooks_hear_of_skipped_and_misfired_firings_once_for_each_outcome(acme):
