@@ -16,6 +16,7 @@ from django.test import TransactionTestCase
 from tests import emptying, replay
 from tests.fakes.webhook import FakeReceiver
 from tests.waiting import PATIENCE
+from tests.web_processes import WebProcess
 
 # A machine that is slow for a moment says nothing about an example.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -68,6 +69,16 @@ def make_home() -> Iterator[Callable[[], Path]]:
 def home(make_home: Callable[[], Path]) -> Path:
     """One such folder."""
     return make_home()
+
+
+@pytest.fixture(scope="session")
+def web_process(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
+    """One for all tests of the group "web process"."""
+    process = WebProcess(tmp_path_factory.mktemp("web"))
+    try:
+        yield process
+    finally:
+        process.stop()
 
 
 @pytest.fixture

@@ -1,9 +1,15 @@
-"""The web process's own application in a test, with threads and polling as it has them."""
+"""Web processes for tests: their application alone (`Web`), or a real one on the tests' database (`WebProcess`)."""
 
 import asyncio
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.db import connection
@@ -11,7 +17,9 @@ from django.db import connection
 from agent_jobs.api import streams
 from agent_jobs.api.stream_polling import Watch
 from config import asgi
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -100,3 +108,38 @@ async def elsewhere(work: Callable[[], Any]) -> Any:
             connection.close()
 
     return await asyncio.to_thread(run)
+
+
+class WebProcess:
+    """A web process on the tests' own database, which a test must commit to."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.address = f"http://127.0.0.1:{self.port}"
+        place = connection.settings_dict
+        user = quote(place["USER"]) + (f":{quote(place['PASSWORD'])}" if place["PASSWORD"] else "")
+        url = f"postgres://{user}@{quote(place['HOST'], safe='')}:{place['PORT']}/{place['NAME']}"
+        stated = {
+            "DATABASE_URL": url,
+            "AGENT_JOBS_WEB_PROCESSES": "1",
+            "DJANGO_SETTINGS_MODULE": "tests.quick_settings",
+        }
+        self.log = folder / "web.log"
+        with self.log.open("wb") as log:
+            command = [sys.executable, "-m", "config.serve", "--port", str(self.port)]
+            self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | stated, stdout=log, stderr=log)
+        wait_for(self._listens, what="it listens")
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(PATIENCE)

@@ -1,58 +1,23 @@
 """Tests that need a real web process: bodies in chunks, heads that cannot be read, clients that are slow."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from django.db import connection
 
 from agent_jobs.models import Job
 from config import serve
 from tests import factories, rows
-from tests.waiting import PATIENCE, wait_for
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("web process")]
-ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def server(django_db_setup):
-    """The port of a web process on the tests' own database."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = connection.settings_dict
-    user = quote(place["USER"]) + (f":{quote(place['PASSWORD'])}" if place["PASSWORD"] else "")
-    host = quote(place["HOST"], safe="")
-    url = f"postgres://{user}@{host}:{place['PORT']}/{place['NAME']}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "config.serve", "--port", str(port)],
-        cwd=ROOT,
-        env=os.environ | {"DATABASE_URL": url, "AGENT_JOBS_WEB_PROCESSES": "1"},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(lambda: listens(process, port), what="it listens")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-
-
-def listens(process, port):
-    assert process.poll() is None
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+@pytest.fixture
+def server(web_process):
+    return web_process.port
 
 
 def exchange(port, head, body=b"", *, host="localhost"):

@@ -1,18 +1,18 @@
 """Executr's API over real connections: bodies that end early, large reports, and a client like Go's."""
 
+import base64
 import http.client
 import json
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.live.stack import Stack
+from tests import factories
+from tests.web_processes import WebProcess
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("web process")]
 BASE = "/executr/api/v1"
 JOB = {
     "type": "render",
@@ -25,10 +25,10 @@ JOB = {
 class GoClient:
     """Sends what Go's client sends: HTTP Basic, a Content-Type also without a body, and no Accept header."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.place = urlsplit(stack.record()["web_url"])
-        self.token = stack.manage("create_token", "--org", "acme", "--scope", "SERVICES:ADMIN", "--name", "go").strip()
+    def __init__(self, web: WebProcess) -> None:
+        self.web = web
+        self.place = urlsplit(web.address)
+        self.token = factories.token("acme", "SERVICES:ADMIN")
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         connection = http.client.HTTPConnection(self.place.hostname or "", self.place.port or 0, timeout=30)
@@ -43,7 +43,8 @@ class GoClient:
         return answer.status, json.loads(text) if text else None
 
     def headers(self, length: int) -> dict[str, str]:
-        return {"X-API-Key": self.token, "Content-Type": "application/json", "Content-Length": str(length)}
+        basic = base64.b64encode(f"any:{self.token}".encode()).decode()
+        return {"Authorization": f"Basic {basic}", "Content-Type": "application/json", "Content-Length": str(length)}
 
     def claimed(self) -> str:
         assert self.ask("POST", "/jobs", JOB)[0] == 201
@@ -52,14 +53,9 @@ class GoClient:
         return str(job["id"])
 
 
-@pytest.fixture(scope="module")
-def go(make_home: Callable[[], Path]) -> Iterator[GoClient]:
-    stack = Stack(make_home() / "data", AGENT_JOBS_SEALING_KEYS="")
-    try:
-        stack.wait_ready()
-        yield GoClient(stack)
-    finally:
-        stack.stop()
+@pytest.fixture
+def go(web_process: WebProcess) -> GoClient:
+    return GoClient(web_process)
 
 
 def test_a_body_that_ends_early_changes_nothing(go: GoClient) -> None:
@@ -73,7 +69,7 @@ def test_a_body_that_ends_early_changes_nothing(go: GoClient) -> None:
             connection.shutdown(socket.SHUT_WR)
             connection.recv(1_000)
     assert go.ask("GET", f"/jobs/{job_id}")[1]["status"] == "running"
-    assert "Traceback" not in go.stack.log.read_text()
+    assert "Traceback" not in go.web.log.read_text()
 
 
 def test_a_large_report_is_taken_and_answered_with_204(go: GoClient) -> None:

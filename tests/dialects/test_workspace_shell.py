@@ -8,21 +8,23 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.stack import Stack
+from agent_jobs.models import Org
+from tests import rows
+from tests.dialects.workspace_clients import PASSWORD, Workspace
 from tests.waiting import PATIENCE
+from tests.web_processes import WebProcess
 
 pytestmark = [
-    pytest.mark.live,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.xdist_group("web process"),
     pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="needs curl and jq: apt install them"),
 ]
 DOCUMENT = (Path(__file__).parent / "documents" / "workspace.md").read_text()
-PASSWORD = "correct horse battery"
 # Blocks that only list addresses, words or headers are no programs. The names are ours, in the document's order.
 NAMES = (
     *("login", "token", "list", "filters", "create", "job", "status", "result", "update", "cancel", "retry", "legacy"),
@@ -37,9 +39,10 @@ PROGRAMS = dict(
 class Shell:
     """Runs blocks of the document in a folder of its own, signed in."""
 
-    def __init__(self, stack: Stack, folder: Path) -> None:
-        self.stack, self.folder = stack, folder
-        self.address = stack.record()["web_url"]
+    def __init__(self, address: str, folder: Path) -> None:
+        self.address, self.folder = address, folder
+        Org.objects.filter(pk=rows.org("acme").pk).update(number=1)  # the document's workspace
+        self.ann = Workspace()
         self.environment = {**os.environ, "TOKEN": ""}
         (login,) = self.run("login")
         self.environment["TOKEN"] = login["access_token"]
@@ -72,30 +75,15 @@ class Shell:
 
     def job(self, *statuses: str) -> str:
         """A new job that was moved through these statuses."""
-        headers = {"Authorization": f"Bearer {self.environment['TOKEN']}"}
-        made = self.stack.ok("POST", "/workspace/1/jobs", {"job_type": "data_analysis", "workspace_id": 1}, **headers)
-        path = f"/workspace/1/jobs/{made['job_id']}"
+        job_id = self.ann.made(job_type="data_analysis")
         for status in statuses:
-            self.stack.ok("PATCH", path, {"status": status, "result": {"at": status}}, **headers)
-        return str(made["job_id"])
-
-    def shown(self, job_id: str) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self.environment['TOKEN']}"}
-        return self.stack.ok("GET", f"/workspace/1/jobs/{job_id}", **headers)
+            self.ann.moved(job_id, status, result={"at": status})
+        return job_id
 
 
-@pytest.fixture(scope="module")
-def shell(make_home: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    stack = Stack(make_home() / "data")
-    try:
-        stack.wait_ready()
-        stack.manage(
-            *("create_user", "--org", "acme", "--username", "ann", "--role", "admin", "--password-stdin"),
-            stdin=PASSWORD,
-        )
-        yield Shell(stack, tmp_path_factory.mktemp("shell"))
-    finally:
-        stack.stop()
+@pytest.fixture
+def shell(web_process: WebProcess, tmp_path: Path) -> Shell:
+    return Shell(web_process.address, tmp_path)
 
 
 def test_the_token_is_exported(shell: Shell) -> None:
@@ -155,7 +143,7 @@ def test_the_batch(shell: Shell) -> None:
     assert [job["job_type"] for job in told[:5]] == ["batch_analysis"] * 5
     assert told[5]["pagination"]["total"] == 5
     assert failed in [job["job_id"] for job in told[6:]]
-    assert shell.shown(failed)["status"] == "pending"
+    assert shell.ann.asked("GET", f"/{failed}")["status"] == "pending"
 
 
 def test_the_status_code_is_checked(shell: Shell) -> None:
