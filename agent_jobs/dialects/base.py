@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
+from django.http import QueryDict
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -21,6 +22,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from agent_jobs.api import errors, parsing
@@ -177,6 +179,13 @@ class DialectResource(Resource):
         if problems:
             raise Invalid(*problems)
         return values
+
+    def with_rest(self, response: Response, offset: int) -> Response:
+        """Names the address of the rest of a list, which ended at its limit or at the bytes of its rows."""
+        query = QueryDict(self.request.META.get("QUERY_STRING", ""), mutable=True)
+        query["offset"] = str(offset)
+        response["Link"] = f'<{self.request.path}?{query.urlencode()}>; rel="next"'
+        return response
 
 
 def checked(kind: type[serializers.Serializer[Any]], value: Any, **options: Any) -> dict[str, Any]:

@@ -21,6 +21,9 @@ class Order:
     is_descending: bool = False
 
 
+OLDEST_FIRST = (Order("created_at"), Order("id"))
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """A range of a sorted list. `after` holds the sort values of the last row seen."""
@@ -31,11 +34,13 @@ class Window:
     after: tuple[Any, ...] | None = None
 
 
-def page(rows: QuerySet[Any], window: Window, columns: Sequence[str], *, more_bytes: Any = 0) -> tuple[list[Row], bool]:
+def page(
+    rows: QuerySet[Any], window: Window, columns: Sequence[str], *, more_bytes: Any = 0, most_bytes: int | None = None
+) -> tuple[list[Row], bool]:
     """The window's rows, and whether there are more after them. `columns` include those of the order.
 
-    The page ends early, after at least one row, once its rows reach MAX_BYTES. `more_bytes` is an expression for the
-    size of what else the answer shows of a row.
+    The page ends early, after at least one row, once its rows reach `most_bytes` (MAX_BYTES). `more_bytes` is an
+    expression for the size of what else the answer shows of a row.
     """
     # Select ids first: skipped rows are then read from the index alone, and only the window's rows are measured.
     ids = ordered(rows, window).values("pk")[window.offset : window.offset + window.limit + 1]
@@ -48,7 +53,7 @@ def page(rows: QuerySet[Any], window: Window, columns: Sequence[str], *, more_by
         return [], False
     bounded = _bounded(model, tuple(columns), window.order).format(rows=sql)
     with connections[rows.db].cursor() as cursor:
-        cursor.execute(bounded, [*parameters, MAX_BYTES, window.limit])
+        cursor.execute(bounded, [*parameters, most_bytes or MAX_BYTES, window.limit])
         fetched = cursor.fetchall()
     found: list[Row] = [dict(zip(columns, row, strict=False)) for row in compiler.results_iter([fetched])]
     return found, bool(found) and fetched[0][-1] > len(found)

@@ -1,5 +1,6 @@
 """Edge cases of the two dialects whose jobs are schedules: changes while something runs, and races."""
 
+import re
 from typing import Any
 from unittest import mock
 
@@ -9,6 +10,7 @@ from django.db import connection
 from agent_jobs.dialects.chadburn import chadburn_views
 from agent_jobs.dialects.chronos import chronos_views
 from agent_jobs.models import Job, Schedule, ScheduleVersion
+from agent_jobs.reads import pages
 from agent_jobs.schedules import editing, requested_runs
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
@@ -70,6 +72,27 @@ def test_pages_of_jobs_and_of_executions_tell_the_true_total(chadburn: Door) -> 
         assert ([job["id"] for job in told["data"]], told["pagination"]["total"]) == (found, 3)
     told = chadburn.get(f"/jobs/{jobs[0]}/executions").json()
     assert told == {"data": [], "pagination": {"total": 0, "limit": 10, "offset": 0}}
+
+
+@pytest.mark.parametrize("name", ["chadburn", "chronos"])
+def test_a_list_that_the_bytes_of_its_rows_end_has_a_link_to_the_rest(
+    acme: factories.Api, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(pages, "MAX_BYTES", 500)
+    monkeypatch.setattr(chronos_views, "_MOST_LISTED_BYTES", 500)
+    client = Door(acme, f"/{name}/api/v1")
+    make = {"chadburn": test_chadburn.make, "chronos": test_chronos.make}[name]
+    jobs, found, path, requests = [make(client) for _ in range(4)], [], "/jobs", 0
+    while path:
+        answer = client.get(path)
+        told = answer.json()
+        listed = told["data"] if name == "chadburn" else told["data"]["jobs"]
+        assert (told["pagination"] if name == "chadburn" else told["data"])["total"] == 4
+        found += [job["id"] for job in listed]
+        link = re.fullmatch(rf'<{client.mount}(/jobs\?\S+)>; rel="next"', answer.headers.get("Link", ""))
+        path, requests = link[1] if link else "", requests + 1
+    assert found == jobs
+    assert requests > 1
 
 
 # --- Chronos ---------------------------------------------------------------------------------------------------

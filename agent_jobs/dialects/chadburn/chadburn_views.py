@@ -15,8 +15,9 @@ from agent_jobs.dialects.base import DialectResource, Documentation, instant_or_
 from agent_jobs.dialects.chadburn import chadburn_shapes as shapes
 from agent_jobs.dialects.chadburn import chadburn_words as words
 from agent_jobs.dialects.chadburn.chadburn_words import EXECUTION_STATUS, JOB_TYPE, RUNNER
-from agent_jobs.reads import executions, schedule_rows
+from agent_jobs.reads import executions, pages, schedule_rows
 from agent_jobs.reads.executions import LastAttempt
+from agent_jobs.reads.pages import OLDEST_FIRST, Window
 from agent_jobs.schedules import editing, requested_runs
 from agent_jobs.states import JobStatus
 
@@ -85,15 +86,16 @@ class ChadburnJobsView(_ChadburnResource):
     @described("jobs_list", "List jobs", {200: shapes.ChadburnJobs}, query=JOBS_QUERY)
     def get(self, request: Request) -> Response:
         query = self.query(JOBS_QUERY)
-        limit, offset = min(query["limit"], _MOST_LISTED), query["offset"]
+        window = Window(OLDEST_FIRST, min(query["limit"], _MOST_LISTED), query["offset"])
         found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), RUNNER)
         if query["status"]:
             found = schedule_rows.with_status(found, query["status"])
         if query["tag"]:
             found = schedule_rows.with_any_tag(found, query["tag"])
-        rows = found.order_by("created_at", "id").values(*schedule_rows.COLUMNS)[offset : offset + limit]
-        pagination = {"total": found.count(), "limit": limit, "offset": offset}
-        return Response({"data": [words.listed(row) for row in rows], "pagination": pagination})
+        rows, has_more = pages.page(found, window, schedule_rows.COLUMNS)
+        pagination = {"total": found.count(), "limit": window.limit, "offset": window.offset}
+        response = Response({"data": [words.listed(row) for row in rows], "pagination": pagination})
+        return self.with_rest(response, window.offset + len(rows)) if has_more else response
 
     @described("jobs_create", "Create a job", {201: shapes.ChadburnItem}, request=shapes.ChadburnJobRequest)
     def post(self, request: Request) -> Response:

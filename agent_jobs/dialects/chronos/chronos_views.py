@@ -21,8 +21,9 @@ from agent_jobs.dialects.chronos import chronos_words as words
 from agent_jobs.dialects.chronos.chronos_words import JOB_TYPE, RUNNER
 from agent_jobs.errors import AgentJobsError, FieldError, Forbidden, Invalid, NotFound, QuotaReached, RetryableError
 from agent_jobs.jobs import repeats
-from agent_jobs.reads import executions, queries, schedule_rows, service_state
+from agent_jobs.reads import executions, pages, queries, schedule_rows, service_state
 from agent_jobs.reads.executions import LastAttempt
+from agent_jobs.reads.pages import OLDEST_FIRST, Order, Window
 from agent_jobs.schedules import editing, requested_runs
 from agent_jobs.states import TERMINAL
 
@@ -30,6 +31,9 @@ from agent_jobs.states import TERMINAL
 TRIGGER_SECONDS = 25.0
 BEAT_SECONDS = 15
 _MOST_NEXT = 10
+_MOST_LISTED = 20_000
+# Its clients know no pages: so much is shown at once.
+_MOST_LISTED_BYTES = 8 * 1024 * 1024
 described = Documentation("Chronos", shapes.ChronosRefusal)
 _SHOWN = {200: shapes.ChronosAnswer}
 
@@ -112,7 +116,7 @@ class ChronosHealth(DialectResource):
         return answered({"status": "healthy", "timestamp": instant(schedule_rows.clock())})
 
 
-JOBS_QUERY = {"limit": _lenient(None, 20_000), "offset": _lenient(0, 2**31 - 1)}
+JOBS_QUERY = {"limit": _lenient(None, _MOST_LISTED), "offset": _lenient(0, 2**31 - 1)}
 EXECUTIONS_QUERY = {"limit": _lenient(20, 100)}
 
 
@@ -121,9 +125,10 @@ class ChronosJobs(ChronosResource):
     def get(self, request: Request) -> Response:
         query = self.query(JOBS_QUERY)
         found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), RUNNER)
-        end = query["offset"] + query["limit"] if query["limit"] else None
-        rows = found.order_by("created_at", "id").values(*schedule_rows.COLUMNS)[query["offset"] : end]
-        return answered({"jobs": [words.job(row) for row in rows], "total": found.count()})
+        window = Window(OLDEST_FIRST, query["limit"] or _MOST_LISTED, query["offset"])
+        rows, has_more = pages.page(found, window, schedule_rows.COLUMNS, most_bytes=_MOST_LISTED_BYTES)
+        response = answered({"jobs": [words.job(row) for row in rows], "total": found.count()})
+        return self.with_rest(response, window.offset + len(rows)) if has_more else response
 
     @described("jobs_create", "Create a job", {201: shapes.ChronosAnswer}, request=shapes.ChronosJobRequest)
     def post(self, request: Request) -> Response:
@@ -253,8 +258,10 @@ class ChronosVersions(ChronosResource):
     @described("versions_list", "List job versions", _SHOWN)
     def get(self, request: Request, job_id: str) -> Response:
         schedule = self.row(job_id)
-        rows = schedule_rows.versions(self.org_id, schedule["id"]).order_by("-number")
-        return answered([words.version(row, schedule) for row in rows.values(*schedule_rows.VERSION_COLUMNS)])
+        found = schedule_rows.versions(self.org_id, schedule["id"])
+        window = Window((Order("number", is_descending=True),), _MOST_LISTED)
+        rows, _ = pages.page(found, window, schedule_rows.VERSION_COLUMNS, most_bytes=_MOST_LISTED_BYTES)
+        return answered([words.version(row, schedule) for row in rows])
 
 
 class ChronosVersion(ChronosResource):

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
@@ -100,10 +99,7 @@ class ExecutrJobs(_ExecutrResource):
         page, has_more = pages.page(rows, window, external_jobs.COLUMNS)
         attempts_of = external_jobs.attempts_of([row["id"] for row in page])
         response = Response([words.listed(row, attempts_of.get(row["id"], ())) for row in page])
-        if has_more:
-            query = {**{name: value for name, value in asked.items() if value}, "offset": window.offset + len(page)}
-            response["Link"] = f'<{request.path}?{urlencode(query)}>; rel="next"'
-        return response
+        return self.with_rest(response, window.offset + len(page)) if has_more else response
 
     @_operation(
         "submit_job", "Submit a job", answers={201: shapes.ExecutrWholeJob}, request=shapes.ExecutrSubmitRequest
