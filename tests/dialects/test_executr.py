@@ -641,6 +641,20 @@ def test_of_many_executors_each_gets_another_job(door: Door) -> None:
     assert Executor.objects.count() == 10
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_cancel_and_a_claim_at_once_have_one_winner(door: Door) -> None:
+    """Either the cancel finds the job claimed, or the claim finds none."""
+    paths = {"DELETE": f"/jobs/{door.submit()}", "POST": "/jobs/claim"}
+
+    def ask(method: str) -> int:
+        client = factories.Api(None)
+        client.headers = {**door.api.headers, "Accept": "*/*"}
+        return int(client.send(method, BASE + paths[method], CLAIM if method == "POST" else None).status_code)
+
+    canceled, claimed = in_threads(lambda: ask("DELETE"), lambda: ask("POST"))
+    assert (canceled, claimed) in {(200, 204), (400, 200)}
+
+
 # --- The other doors -------------------------------------------------------------------------------------------
 def test_another_organizations_job_is_not_found(door: Door, stranger: Door) -> None:
     job_id = stranger.submit()
