@@ -111,13 +111,13 @@ class Changes:
     from_step: int = 1
 
 
-def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
+def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", most: int | None = None) -> Job:
     """Reopen an ended job: WAITING, in its next life. Of several concurrent retries one succeeds; the others find it
     WAITING.
 
     Raises NotFound, Forbidden for another organisation's job, IllegalMove if it is not FAILED or CANCELED, Conflict
-    (`channel_unreachable`) if its channel is gone, DuplicateJob if another job has its unique_key by now, and
-    QuotaReached.
+    (`channel_unreachable`) if its channel is gone or (`too_many_retries`) if it was retried `most` times, DuplicateJob
+    if another job has its unique_key by now, and QuotaReached.
     """
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)
@@ -127,6 +127,8 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "") -> Job:
                 job_id=str(job.pk),
                 status=job.status,
             )
+        if most is not None and job.retry_count >= most:
+            raise Conflict(f"the job was retried {job.retry_count} times, the most", code="too_many_retries")
         Reachability().require(job)
         uniqueness.KeysOfLiving(org_id, [job]).require_free(job)
         admission.admit_job(Org.objects.get(pk=org_id))

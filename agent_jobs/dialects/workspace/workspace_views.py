@@ -19,7 +19,7 @@ from agent_jobs.dialects.workspace import workspace_shapes as shapes
 from agent_jobs.dialects.workspace import workspace_words as words
 from agent_jobs.dialects.workspace.workspace_base import fields_of, query_of
 from agent_jobs.dialects.workspace.workspace_logins import IsSignedIn, PersonAuthentication
-from agent_jobs.errors import Conflict, FieldError, Forbidden, IllegalMove, Invalid, NotFound
+from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.executors import hand_moves, reporting
 from agent_jobs.reads import job_lists, numbered_pages
 from agent_jobs.reads.queries import Row
@@ -210,12 +210,7 @@ class WorkspaceRetry(_WorkspaceResource):
     @_operation("retry_job", "Retry a failed or cancelled job", answers={200: shapes.WorkspaceJobShape})
     def post(self, request: Request, workspace_id: str, job_id: str) -> Response:
         org_id, found = self.place(workspace_id, job_id, writes=True)
-        row = self.row(org_id, found)
-        if words.status_of(row) not in ("failed", "cancelled"):
-            raise IllegalMove(f"Only failed or cancelled jobs can be retried; this one is {words.status_of(row)}")
-        if row["retry_count"] >= words.MAX_RETRIES:
-            raise Conflict(f"The job has been retried {words.MAX_RETRIES} times, the most")
-        jobs.retry(org_id, found, actor=self.actor, reason=words.RETRIED)
+        jobs.retry(org_id, found, actor=self.actor, reason=words.RETRIED, most=words.MAX_RETRIES)
         return Response(self.shown(org_id, found))
 
 
