@@ -39,6 +39,27 @@ def test_every_status_has_the_form_of_the_dialect(name: str, status: int) -> Non
     assert is_in_form(name, json.loads(before_django.body))
 
 
+CODES = {
+    "chadburn": {401: "unauthorized", 403: "forbidden", 404: "not_found", 409: "conflict", 429: "rate_limit_exceeded"},
+    "chronos": {
+        400: "VALIDATION_ERROR",
+        401: "UNAUTHORIZED",
+        403: "FORBIDDEN",
+        404: "NOT_FOUND",
+        429: "RATE_LIMITED",
+        500: "INTERNAL_ERROR",
+        503: "STORE_ERROR",
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "status"), [(name, status) for name, codes in CODES.items() for status in codes])
+def test_statuses_have_the_codes_that_upstream_gives_them(name: str, status: int) -> None:
+    refused = errors.RefusedRequest(status, "a_code_of_ours", "the message")
+    _, shown = errors.enveloped(f"/{name}/api/v1/jobs", refused)
+    assert shown["error"] == {"code": CODES[name][status], "message": "the message"}
+
+
 @pytest.mark.parametrize(
     ("method", "more", "options", "status"),
     [

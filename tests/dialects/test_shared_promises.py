@@ -7,9 +7,10 @@ from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 
 from agent_jobs import dialects
+from agent_jobs.dialects.chronos import chronos_views
 from agent_jobs.models import Job, Schedule
 from tests import factories
-from tests.dialects.own_forms import NAMES, OwnDoor, door
+from tests.dialects.own_forms import NAMES, OwnDoor, door, own_door
 
 __all__ = ["door"]
 pytestmark = pytest.mark.django_db
@@ -77,6 +78,30 @@ def test_a_mask_is_no_secret_of_a_new_job(acme: factories.Api, name: str) -> Non
 def test_a_key_that_appears_twice_is_refused(door: OwnDoor) -> None:
     body = b'{"name": "a", "name": "b"}'
     door.refusal(door.writer.send("POST", door.path, raw=body), 422 if door.name == "workspace" else 400)
+
+
+@pytest.mark.parametrize("kind", ["", "application/json", "application/x-www-form-urlencoded", "text/plain"])
+@pytest.mark.parametrize(
+    ("name", "actions"),
+    [
+        ("chadburn", ["POST /run", "POST /pause", "POST /resume", "DELETE "]),
+        ("chronos", ["POST /enable", "POST /disable", "POST /trigger", "POST /rollback/1", "DELETE "]),
+        ("executr", ["DELETE "]),
+        ("workspace", ["POST /cancel", "POST /retry"]),
+    ],
+)
+def test_actions_need_no_body_and_no_content_type(
+    acme: factories.Api, monkeypatch: pytest.MonkeyPatch, name: str, actions: list[str], kind: str
+) -> None:
+    """Go states JSON also with an empty body, and axios a form."""
+    monkeypatch.setattr(chronos_views, "TRIGGER_SECONDS", 0)
+    door = own_door(name)
+    told = create(door).json()
+    job = told["job_id"] if name == "workspace" else told["id"] if name == "executr" else told["data"]["id"]
+    for action in actions:
+        method, _, path = action.partition(" ")
+        answer = door.writer.send(method, f"{door.path}/{job}{path}", raw=b"", content_type=kind)
+        assert answer.status_code in {200, 204}, (action, answer.content)
 
 
 def test_calls_of_executors_are_not_throttled(acme: factories.Api, settings: Any) -> None:
