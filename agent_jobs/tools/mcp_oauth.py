@@ -2,8 +2,9 @@
 
 The official SDK finds the authorization server by the standard metadata (RFC 9728, RFC 8414) and asks it for a token.
 This module bounds where the client's secret may go: only to the declared issuer, and there only to a token endpoint on
-one of the secret's hosts. All requests pass the guarded client of the session. Tokens are cached in this process by
-organisation and server; the SDK fetches another one when the server answers 401.
+one of the secret's hosts. A token opens what the secret opens, so it goes only to servers on these hosts. All requests
+pass the guarded client of the session. Tokens are cached in this process by organisation and server; the SDK fetches
+another one when the server answers 401.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from agent_jobs.tools import tool_secrets
 from agent_jobs.tools.declarations import SECRET, is_covered
 from agent_jobs.tools.mcp_wire import IS_AUTHORIZING, Seen
 from agent_jobs.tools.tool_secrets import Filled
-from infra.egress import async_client
+from infra.egress import addresses, async_client
 
 FAILURES = (OAuthFlowError,)
 _MOST_TOKENS = 500
@@ -42,12 +43,12 @@ def client_credentials(
 ) -> "ServerAuthorization | None":
     """The authorization of one session with a server; None if the declaration has no `oauth`.
 
-    Raises PermanentError if the secret is missing or cannot be opened.
+    Raises PermanentError if the secret is missing, cannot be opened or does not allow the server's host.
     """
     if (oauth := stated.get("oauth")) is None:
         return None
     (name,) = SECRET.findall(oauth["client_secret"])
-    secret, hosts = tool_secrets.opened(org_id, name, tool=stated["name"])
+    secret, hosts = tool_secrets.opened(org_id, name, tool=stated["name"], host=addresses.host_of(stated["url"]))
     filled.mask(secret)
     mark = hashlib.sha256(secret.encode()).hexdigest()
     key = hashlib.sha256(json.dumps([org_id, stated["url"], oauth, mark], sort_keys=True).encode()).hexdigest()

@@ -88,14 +88,18 @@ def complaints(org_id: str, declared: Sequence[Mapping[str, Any]], *, at: str = 
     """Errors where valid declarations would send a secret to a host outside its list. A secret that is not stored yet
     is checked at the call.
     """
-    named = [(place, tool, _names(tool.get("headers", {}))) for place, tool in enumerate(declared)]
+    named = [
+        (f"{place}.{field}", tool, _names(texts))
+        for place, tool in enumerate(declared)
+        for field, texts in (("headers", tool.get("headers", {})), ("oauth", tool.get("oauth", {})))
+    ]
     wanted = {name for _, _, names in named for name in names}
     if not wanted:
         return []
     stored = ToolSecret.objects.filter(org_id=org_id, name__in=wanted).values_list("name", "hosts")
     hosts = {name: tuple(stated) for name, stated in stored}
     return [
-        FieldError(f"{at}.{place}.headers", "secret_not_for_host", _not_for(name, host, hosts[name]))
+        FieldError(f"{at}.{place}", "secret_not_for_host", _not_for(name, host, hosts[name]))
         for place, tool, names in named
         for name in sorted(names & set(hosts))
         for host in destinations(tool)
@@ -111,7 +115,8 @@ class Filled:
         cannot be opened.
         """
         names = _names(headers)
-        self._values = _opened(org_id, names, tool, addresses.host_of(url)) if names else {}
+        found = list(ToolSecret.objects.filter(org_id=org_id, name__in=names).order_by("name")) if names else []
+        self._values = _opened(found, names, tool, addresses.host_of(url)) if names else {}
         self.headers = {
             header: SECRET.sub(lambda found: self._values[found[1]], text) for header, text in headers.items()
         }
@@ -131,13 +136,13 @@ class Filled:
         return self._blotter.blotted(text) if self._masked else text
 
 
-def opened(org_id: str, name: str, *, tool: str) -> tuple[str, tuple[str, ...]]:
-    """A secret's value, and the hosts to which alone the caller may send it. Raises PermanentError if it is missing or
-    cannot be opened.
+def opened(org_id: str, name: str, *, tool: str, host: str) -> tuple[str, tuple[str, ...]]:
+    """A secret's value for a tool at this host, and the hosts to which alone the caller may send it. Raises
+    PermanentError if it is missing, does not allow this host or cannot be opened.
     """
-    secret = ToolSecret.objects.filter(org_id=org_id, name=name).first()
-    values = _values([] if secret is None else [secret], {name}, tool)
-    return values[name], () if secret is None else tuple(secret.hosts)
+    found = list(ToolSecret.objects.filter(org_id=org_id, name=name))
+    value = _opened(found, {name}, tool, host)[name]
+    return value, tuple(found[0].hosts)
 
 
 def blotter(org_id: str, headers: Mapping[str, str]) -> Blotter | None:
@@ -165,21 +170,16 @@ def _told(secret: ToolSecret) -> dict[str, Any]:
     return {"value": audit_log.MASK, "hosts": secret.hosts}
 
 
-def _opened(org_id: str, names: set[str], tool: str, host: str) -> dict[str, str]:
-    found = list(ToolSecret.objects.filter(org_id=org_id, name__in=names).order_by("name"))
-    for secret in found:
-        if not is_covered(host, secret.hosts):
-            message = f"the tool {tool} {_not_for(secret.name, host, secret.hosts)}"
-            raise PermanentError(message, code="tool_secret_refused")
-    return _values(found, names, tool)
-
-
-def _values(found: Sequence[ToolSecret], names: set[str], tool: str) -> dict[str, str]:
+def _opened(found: Sequence[ToolSecret], names: set[str], tool: str, host: str) -> dict[str, str]:
     if missing := sorted(names - {secret.name for secret in found}):
         raise PermanentError(
             f"the tool {tool} needs the secret {missing[0]!r}, which the organisation does not have",
             code="tool_secret_missing",
         )
+    for secret in found:
+        if not is_covered(host, secret.hosts):
+            message = f"the tool {tool} {_not_for(secret.name, host, secret.hosts)}"
+            raise PermanentError(message, code="tool_secret_refused")
     try:
         return {secret.name: sealing.open_sealed(secret.sealed_value, **_cell(secret)) for secret in found}
     except SealingError as error:

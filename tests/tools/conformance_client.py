@@ -26,7 +26,7 @@ def main(url: str, context: dict[str, Any]) -> None:
     stated: dict[str, Any] = {"type": "mcp", "name": SERVER, "url": url, "timeout_seconds": 20}
     if "client_secret" in context:
         # There is no database here: the secret comes from the test.
-        tool_secrets.opened = lambda org_id, name, *, tool: (context["client_secret"], ("localhost", "127.0.0.1"))
+        tool_secrets.opened = lambda org_id, name, *, tool, host: (context["client_secret"], ("localhost", "127.0.0.1"))
         credentials = {"client_id": context["client_id"], "client_secret": "{secret:test}"}
         stated["oauth"] = {"issuer": _issuer(url), **credentials}
     assert tools.check([stated]) == []

@@ -148,6 +148,18 @@ def test_the_secret_is_sent_to_no_token_endpoint_outside_its_hosts(fake, authori
     assert authorization.asked == []
 
 
+def test_a_token_is_sent_to_no_server_outside_the_secrets_hosts(fake, authorization):
+    """Else a declaration would turn the secret into a token for a server of its choice."""
+    stated = declared(fake, authorization, url=fake.url.replace("127.0.0.1", "localhost"))
+    error = refusal(stated)
+
+    assert (type(error), error.code) == (PermanentError, "tool_secret_refused")
+    assert (fake.requests, authorization.paths) == ([], [])
+    (complaint,) = tool_secrets.complaints("acme", [stated])
+    assert (complaint.field, complaint.code) == ("tools.0.oauth", "secret_not_for_host")
+    assert tool_secrets.complaints("acme", [declared(fake, authorization)]) == []
+
+
 def test_a_server_that_names_another_issuer_gets_no_token(fake, authorization):
     with FakeAuthorization(CLIENT, SECRET) as thief:
         fake.authorized_by = [thief.issuer]
