@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db.models.fields.json import KT
+from django.db.models.functions import Now
 
 from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
@@ -17,6 +19,9 @@ from agent_jobs.models import Activity, Approval
 from agent_jobs.specs import Actor
 from agent_jobs.states import SourceType
 from channels_integration.messages import Incoming
+
+# Longer than people who press at the same moment are apart.
+_TIME_TO_CLOSE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +116,9 @@ def receive(incoming: Incoming) -> bool:
 
 
 def _close_again(incoming: Incoming) -> None:
-    """Take the buttons off once more: the message still has them, so the first change was lost."""
+    """Take the buttons off once more: the message still has them after a while, so the first change was lost."""
     decided = Approval.objects.filter(org_id=incoming.org_id, pk=_read(incoming.text)[1])
-    for approval in decided.exclude(status=Approval.Status.PENDING):
+    for approval in decided.filter(decided_at__lt=Now() - _TIME_TO_CLOSE):
         withdrawals.close(approval)
 
 

@@ -16,7 +16,7 @@ _MOST_FILES = 10
 _MOST_ATTACHMENTS = 10
 _MOST_PREVIEW = 4_000
 _MOST_BLOCKS = 200
-_MARKUP = re.compile(r"<([^<>\n]+)>")
+_MARKUP = re.compile(r"<([^<>\s][^<>\n]*)>")
 _UNITS = ("bytes", "kB", "MB", "GB")
 
 

@@ -1,6 +1,6 @@
 """A question that could not be delivered is told, and asked in the next channel that the job's config names."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -113,13 +113,14 @@ def test_a_channel_that_does_not_exist_is_no_end(slack: Place) -> None:
     assert "webhook:nobody" in explanations.of("acme", job.pk).state
 
 
-def test_a_press_on_a_button_that_should_be_gone_takes_it_off_again(slack: Place) -> None:
+def test_a_press_on_a_button_that_should_be_gone_for_a_while_takes_it_off_again(slack: Place) -> None:
     _, approval, _ = asking(slack, lost=0)
     (posted,) = slack.server.posts
     slack.server.script_updates(Step(Fault.NAMED, error="edit_window_closed"))
     press(approval, platform="slack", code="C0ONE", author="U0ANN")
     deliver_all()
     assert slack.server.message("C0ONE", posted.ts)["blocks"][-1]["type"] == "actions"
+    Approval.objects.update(decided_at=datetime.now(UTC) - timedelta(minutes=2))
     press(approval, platform="slack", code="C0ONE", author="U0BEA", event_id="f")
     deliver_all()
 
