@@ -14,6 +14,7 @@ It knows neither Django nor the database. docs/commands.md says what each mode g
     trusted_supervisor  the program that is the parent of a trusted command
     spawner        the thread that starts all children
     job_user       the account that commands run as
+    memory_use     adds up the memory of a command's processes
     work_folder    makes, reads and removes the folder of a command
 """
 

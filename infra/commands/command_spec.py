@@ -18,7 +18,7 @@ MAX_STDIN_BYTES = 16 * MIB
 MAX_OUTPUT_BYTES = 64 * MIB
 MAX_TIMEOUT = timedelta(days=7)
 
-EndedBy = Literal["exit", "timeout", "canceled", "output_limit", "setup_error"]
+EndedBy = Literal["exit", "timeout", "canceled", "output_limit", "memory_limit", "setup_error"]
 
 
 class Mode(StrEnum):
@@ -42,6 +42,8 @@ class SandboxUnavailable(Exception):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`memory_bytes`, `cpu_seconds` and `file_bytes` hold for each process; `processes` for all, threads included.
+
+    `memory_bytes` also holds for the memory that all of them use together, looked at five times a second.
 
     `folder_bytes` limits the fresh work folder of a sandbox. A folder that the caller gives is not limited.
     """

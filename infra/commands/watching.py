@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from infra.commands import children
+from infra.commands import children, memory_use
 from infra.commands.capped_output import CappedOutput
 from infra.commands.command_spec import CommandResult, CommandSpec, EndedBy
 
@@ -72,6 +72,10 @@ class CommandWatch:
             reason = self._should_stop()
             if reason is not None:
                 self._end("canceled", reason)
+                return 0
+            most = self._spec.limits.memory_bytes
+            if memory_use.of_descendants(self._child.process.pid, most=most) > most:
+                self._end("memory_limit", f"The command's processes used more than {most} bytes of memory together.")
                 return 0
             self._next_poll = time.monotonic() + _POLL_SECONDS
         return max(0.0, min(deadline, self._next_poll) - now)

@@ -19,6 +19,20 @@ def test_memory_is_limited(mode: Mode) -> None:
     assert "memory exhausted" in limited.stderr
 
 
+def test_memory_of_all_processes_together_is_limited(mode: Mode, marker: str) -> None:
+    holding = f"{{ head -c 60000000 /dev/zero; sleep {marker}; }} | tail -c 60000000 & "  # tail keeps all of it
+    line = holding * 4 + "wait"
+    limited = run_in(mode, line, limits=Limits(memory_bytes=200 * MIB))
+    assert (limited.ended_by, limited.exit_code) == ("memory_limit", None)
+    assert "together" in limited.message
+
+
+def test_memory_that_forked_processes_share_counts_once(mode: Mode) -> None:
+    line = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); for i in 1 2 3 4 5; do ( sleep 1; : ) & done; wait; echo well"
+    result = run_in(mode, line, limits=Limits(memory_bytes=300 * MIB))
+    assert (result.ended_by, result.stdout) == ("exit", "well\n")
+
+
 def test_cpu_time_is_limited(mode: Mode) -> None:
     result = run_in(mode, "while :; do :; done", limits=Limits(cpu_seconds=1))
     assert (result.ended_by, result.signal, result.exit_code) == ("exit", "SIGXCPU", 152)
