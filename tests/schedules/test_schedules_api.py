@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent_jobs.models import AuditEntry, Job, Schedule
+from agent_jobs.schedules import firing
 from tests import rows
 from tests.schedules.conftest import BASE, make, stated
 
@@ -109,6 +110,28 @@ def test_a_rollback_makes_a_new_version_of_the_old_configuration(acme):
 
     assert (rolled["version"], rolled["name"], rolled["cron"]) == (3, "Hourly greeting", "0 * * * *")
     assert acme.get(f"{path}/versions/3").json()["data"]["note"] == "rolled back to version 1"
+
+
+def test_the_mask_keeps_a_secret_and_a_rollback_brings_back_the_old_one(acme):
+    rows.job_type(key="call", runner="webhook", default_config={})
+    auth = {"type": "bearer", "token": "first-secret"}
+    work = {"url": "https://example.com/", "auth": auth}
+    found = make(acme, job={"job_type_id": "call", "work": work})
+    path = f"{BASE}/{found}"
+    masked = acme.get(path).json()["data"]["job"]
+    assert masked["work"]["auth"]["token"] == "******"
+
+    kept = acme.put(path, stated(name="Other", job=masked))
+    assert kept.status_code == 200, kept.content
+    assert firing.secrets_of(Schedule.objects.get()) == {"/auth/token": "first-secret"}
+    acme.patch(path, {"job": {"work": {**work, "auth": {**auth, "token": "second-secret"}}}})
+    assert firing.secrets_of(Schedule.objects.get()) == {"/auth/token": "second-secret"}
+    versions = acme.get(f"{path}/versions")
+    assert [one["number"] for one in versions.json()["data"]] == [3, 2, 1]
+    assert b"-secret" not in versions.content.replace(b"other secrets", b"")
+
+    assert acme.post(f"{path}/rollback/2", None).status_code == 200
+    assert firing.secrets_of(Schedule.objects.get()) == {"/auth/token": "first-secret"}
 
 
 def test_if_match_refuses_a_change_of_another_version(acme):
