@@ -41,7 +41,8 @@ def job(visit: Visit, job_id: UUID) -> HttpResponse:
     row = life.job
     query = visit.request.GET
     messages = _messages(visit, job_id)
-    approvals = queries.approvals_of(visit.org_id, job_id)
+    is_ended = row["status"] in TERMINAL
+    approvals = [] if is_ended else queries.approvals_of(visit.org_id, job_id, is_pending=True)
     tabs = _tabs(life, len(messages))
     tab = query.get("tab", "") if query.get("tab") in {each.key for each in tabs} else tabs[0].key
     said = [(each["created_at"], each["is_human"], _said(visit, each, life)) for each in messages]
@@ -61,7 +62,7 @@ def job(visit: Visit, job_id: UUID) -> HttpResponse:
         "explanation": explanation,
         "approval": _open_approval(visit, approvals, is_edited=query.get("edit") == "arguments"),
         "is_editing": query.get("edit") == "arguments",
-        "is_ended": row["status"] in TERMINAL,
+        "is_ended": is_ended,
         "can_retry": row["status"] in (JobStatus.FAILED, JobStatus.CANCELED),
         "can_reply": row["started_at"] is not None and row["status"] not in TERMINAL and row["platform"] != "slack",
         "cap": _cap(row),
@@ -194,9 +195,9 @@ def _said(visit: Visit, row: Mapping[str, Any], life: JobLife) -> str:
 
 
 def _open_approval(visit: Visit, approvals: Sequence[Mapping[str, Any]], *, is_edited: bool) -> OpenApproval | None:
-    row = next((each for each in reversed(approvals) if each["status"] == "pending"), None)
-    if row is None:
+    if not approvals:
         return None
+    row = approvals[-1]
     left = None if row["timer_seconds"] is not None else (row["expires_at"] - visit.now).total_seconds()
     whole = (row["expires_at"] - row["created_at"]).total_seconds()
     share = min(max((left or 0.0) / whole, 0.0), 1.0) * 100 if whole > 0 else 0.0

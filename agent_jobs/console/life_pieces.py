@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.utils.html import escape
+from django.utils.safestring import mark_safe
+
 from agent_jobs.reads.job_life import ClaimPiece
 from agent_jobs.states import TERMINAL, JobStatus, TaskStatus, WaitingFor
 
@@ -181,3 +184,20 @@ def _merged(stretches: Sequence[Stretch], most: int = 14) -> list[Stretch]:
         shortest = min(range(len(found)), key=lambda place: found[place].seconds)
         del found[shortest]
     return found
+
+
+def drawn(bars: Iterable[LifeBar], label: str, *, height: int, css_class: str = "") -> str:
+    """The bars as SVG. Lists have hundreds of them, which a template would draw five times slower."""
+    kind = f' class="{css_class}"' if css_class else ""
+    parts = [f'<svg{kind} role="img" aria-label="{escape(label)} in all">']
+    for bar in bars:
+        place = f'x="{bar.x:.2f}%" width="{bar.width:.2f}%"'
+        if bar.kind == "quiet":
+            parts.append(f'<rect class="{bar.mark}" {place} y="{height // 2 - 1}" height="2"/>')
+        elif bar.kind in ("reply", "delay"):
+            parts.append(f'<rect class="{bar.mark}" {place} y="1" height="{height - 2}" rx="1"/>')
+        else:
+            parts.append(f'<rect class="{bar.mark}" {place} height="{height}" rx="1.5"/>')
+            if bar.kind == "failed":
+                parts.append(f'<rect fill="url(#hatch)" {place} height="{height}"/>')
+    return mark_safe("".join([*parts, "</svg>"]))  # noqa: S308 - numbers and our own names; the label is escaped

@@ -17,7 +17,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 
 from agent_jobs.approvals import question_text
-from agent_jobs.console import clock, frame
+from agent_jobs.console import clock, frame, life_pieces
 from agent_jobs.reads.job_life import StepLine
 from agent_jobs.states import WaitingFor
 
@@ -174,6 +174,12 @@ def px(place: float, more: float = 0) -> str:
 def share_failed(day: Mapping[str, int]) -> str:
     total = sum(day.values())
     return f"{100 * day['failed'] / total:.1f}" if total else "0"
+
+
+@register.simple_tag
+def lifebar(bars: Sequence[life_pieces.LifeBar], label: str, height: int = 8, css_class: str = "") -> str:
+    """Where a job's time went, as a small bar."""
+    return life_pieces.drawn(bars, label, height=height, css_class=css_class)
 
 
 @register.filter
