@@ -6,7 +6,7 @@ The two tables of messages have no foreign keys: they are on the hot path, and a
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Func, Q, Value
+from django.db.models import F, Func, Q, Value
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
@@ -199,6 +199,8 @@ class OutboundMessage(models.Model):
                 condition=Q(status="sent") & ~Q(thread=""),
                 name="channels_outbound_opened",
             ),
+            # For lists of what could not be delivered.
+            models.Index("org_id", F("position").desc(), condition=Q(status="dead"), name="channels_outbound_dead"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -292,6 +294,8 @@ class InboundEvent(models.Model):
                 condition=Q(status="routed", is_matched=False),
                 name="channels_inbound_unmatched",
             ),
+            # For the last event of a workspace.
+            models.Index("org_id", "team", F("id").desc(), condition=~Q(team=""), name="channels_inbound_team"),
         ]
 
     def __str__(self) -> str:

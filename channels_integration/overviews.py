@@ -1,4 +1,4 @@
-"""Lists for people: an organisation's channels with their last words, and the messages of its outbox."""
+"""Lists for people: an organisation's channels with their last words, its outbox, and its Slack workspaces."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +16,7 @@ from channels_integration.models import OutboundMessage
 Row = Mapping[str, Any]
 MOST_CHANNELS = 200
 _MOST_TEXT = 200
+_MOST_FAILED = 1_000
 # The outbox's views: messages in these states.
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "dead": (OutboundMessage.Status.DEAD,),
@@ -37,13 +38,36 @@ LEFT JOIN LATERAL (
 WHERE c.org_id = %(org)s ORDER BY last.created_at DESC NULLS LAST, c.platform, c.code LIMIT %(most)s
 """
 
+_WORKSPACES = """
+SELECT i.team_id, i.name, i.created_at, i.updated_at, heard.received_at AS heard_at, coalesce(dead.number, 0) AS failed,
+    dead.code AS error_code, dead.message AS error_message, dead.at AS failed_at
+FROM channels_integration_installation i
+LEFT JOIN LATERAL (
+    SELECT received_at FROM channels_integration_inboundevent
+    WHERE org_id = i.org_id AND team = i.team_id AND team <> '' ORDER BY id DESC LIMIT 1
+) heard ON true
+LEFT JOIN LATERAL (
+    SELECT count(*) AS number, (array_agg(error_code ORDER BY position DESC))[1] AS code,
+        (array_agg(left(error_message, %(text)s) ORDER BY position DESC))[1] AS message, max(created_at) AS at
+    FROM (
+        SELECT position, error_code, error_message, created_at FROM channels_integration_outboundmessage
+        WHERE org_id = i.org_id AND status = 'dead' AND platform = 'slack'
+            AND coalesce(details ->> 'team_id', '') IN ('', i.team_id) AND created_at > now() - interval '1 day'
+        ORDER BY position DESC LIMIT %(most)s
+    ) lately
+) dead ON true
+WHERE i.org_id = %(org)s ORDER BY i.name, i.team_id
+"""
+
+
+def workspaces(org_id: str) -> list[Row]:
+    """The connected Slack workspaces: when something was heard from each last, and what failed in the last day."""
+    return _rows(_WORKSPACES, {"org": org_id, "text": _MOST_TEXT, "most": _MOST_FAILED})
+
 
 def channels(org_id: str) -> list[Row]:
     """The registered channels with their last line, the newest on top."""
-    with connection.cursor() as cursor:
-        cursor.execute(_CHANNELS, {"org": org_id, "text": _MOST_TEXT, "most": MOST_CHANNELS})
-        names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return _rows(_CHANNELS, {"org": org_id, "text": _MOST_TEXT, "most": MOST_CHANNELS})
 
 
 def messages(org_id: str, view: str) -> QuerySet[OutboundMessage]:
@@ -90,3 +114,10 @@ SELECT m.id, m.direction, m.author, m.text, m.owner_key, m.created_at FROM chann
 JOIN channels_integration_channel c ON c.id = m.channel_id
 WHERE c.org_id = %(org)s AND c.platform = %(platform)s AND c.code = %(code)s ORDER BY m.position DESC LIMIT %(most)s
 """
+
+
+def _rows(statement: str, parameters: Mapping[str, Any]) -> list[Row]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -16,6 +16,8 @@ from channels_integration.errors import InvalidField, UnknownChannel
 PAGE = 50
 _MOST_LINES = 200
 _MAX_TEXT = 40_000
+# Slack's errors that mean the workspace has taken back what it gave us.
+_REFUSALS = ("invalid_auth", "account_inactive", "token_revoked", "not_authed", "team_access_not_granted")
 _TABS = (("channels", "Conversations"), ("outbox", "Outbox"), ("installations", "Slack"))
 
 
@@ -98,9 +100,19 @@ def send_again(visit: Visit, message_id: UUID) -> HttpResponse:
 
 @visits.page
 def installations(visit: Visit) -> HttpResponse:
-    found = directory.installations(visit.org_id).values("team_id", "name", "created_at", "updated_at")
-    context = {"tab": "installations", "tabs": _TABS, "installations": list(found)}
+    found = [{**row, "state": _workspace_state(row)} for row in overviews.workspaces(visit.org_id)]
+    context = {"tab": "installations", "tabs": _TABS, "installations": found}
     return visit.render("channels.html", context, here="channels")
+
+
+def _workspace_state(row: overviews.Row) -> tuple[str, str, str]:
+    """Glyph, colour and words."""
+    if row["failed"]:
+        is_refused = row["error_code"] in _REFUSALS and (row["heard_at"] is None or row["failed_at"] > row["heard_at"])
+        return "failed", "failed", "Slack refuses our token" if is_refused else f"{row['failed']:,} failed in 24 h"
+    if row["heard_at"] is None:
+        return "waiting", "waiting", "Nothing heard yet"
+    return "completed", "completed", "Connected"
 
 
 @visits.form

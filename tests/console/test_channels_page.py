@@ -1,9 +1,12 @@
+import re
+from datetime import UTC, datetime
+
 import pytest
 from uuid_utils.compat import uuid7
 
 from agent_jobs.models import AuditEntry
 from channels_integration import directory, web_messages
-from channels_integration.models import Installation, OutboundMessage
+from channels_integration.models import InboundEvent, Installation, OutboundMessage
 from tests import rows
 
 PLACES = ("channels", "channels/outbox", "channels/installations")
@@ -25,6 +28,12 @@ def dead(org_id="acme", **columns):
         **columns,
     }
     return OutboundMessage.objects.create(**fields)
+
+
+def heard(team, org_id="acme"):
+    at = datetime.now(UTC)
+    ids = {"event_id": str(uuid7()), "lane": f"{org_id}/slack/C1", "code": "C1", "author": "U1", "text": "Hi"}
+    return InboundEvent.objects.create(org_id=org_id, platform="slack", team=team, sent_at=at, **ids)
 
 
 @pytest.fixture
@@ -95,6 +104,27 @@ def test_a_slack_workspace_is_shown_and_disconnected_without_its_secrets(admin, 
     assert admin.get("/console/acme/channels/installations/T0ACME1/remove").status_code == 200
     admin.post("/console/acme/channels/installations/T0ACME1/remove")
     assert not Installation.objects.exists()
+
+
+def test_a_slack_workspace_says_whether_it_is_heard_and_what_failed(admin, db, django_assert_max_num_queries):
+    rows.org()
+    for org_id, team in (("acme", "T0ACME1"), ("acme", "T0ACME2"), ("rival", "T0ACME1")):
+        directory.install_slack(org_id, team_id=team, bot_token="xoxb-secret", signing_secret="e" * 32, name=team)
+
+    def shown():
+        with django_assert_max_num_queries(12):
+            html = admin.get("/console/acme/channels/installations").content.decode()
+        return dict(re.findall(r"<b>(T0\w+)</b>.*?</svg>([^<]*)</span>", html))
+
+    assert shown() == {"T0ACME1": "Nothing heard yet", "T0ACME2": "Nothing heard yet"}
+    heard("T0ACME1")
+    heard("T0ACME2", org_id="rival")
+    assert shown() == {"T0ACME1": "Connected", "T0ACME2": "Nothing heard yet"}
+    dead("rival", platform="slack", error_code="channel_not_found")
+    dead(platform="slack", details={"team_id": "T0ACME1"}, error_code="channel_not_found")
+    assert shown() == {"T0ACME1": "1 failed in 24 h", "T0ACME2": "Nothing heard yet"}
+    dead(platform="slack", details={"team_id": "T0ACME1"}, error_code="token_revoked")
+    assert shown()["T0ACME1"] == "Slack refuses our token"
 
 
 def test_a_member_reads_channels_and_may_not_act(member, lobby):
