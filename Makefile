@@ -51,7 +51,7 @@ test:
 	$(PYTHON) manage.py test
 
 test-browser: env
-	$(BIN)/python -m pytest -q -n0 -m browser tests/browser
+	PICTURES=1 $(BIN)/python -m pytest -q -n0 -m browser tests/browser
 
 # What the service is made of, with hashes and licences, as CycloneDX; nothing is asked of the network.
 sbom: env

@@ -1,5 +1,6 @@
 """A real browser in front of the real service with the demo organisation. Needs Debian's chromium, or another one whose
 path is in CHROMIUM. Without a browser the tests are skipped, except where BROWSER_REQUIRED says that there must be one.
+With PICTURES, the tests of how pages look write them to `.dev/screens/`.
 """
 
 import os
@@ -14,7 +15,8 @@ from tests.live.stack import ROOT, Stack
 
 PASSWORD = "the demo of the browser"
 SCREENS = ROOT / ".dev" / "screens"
-SIZES = {"desk": (1440, 980), "phone": (390, 844)}
+PICTURES = bool(os.environ.get("PICTURES"))
+SIZES = {"desk": {"width": 1440, "height": 980}, "phone": {"width": 390, "height": 844}}
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +35,7 @@ def stack(chromium: str, make_home: Callable[[], Path]) -> Iterator[Stack]:
     stack = Stack(make_home() / "stack")
     try:
         stack.wait_ready()
-        stack.manage("demo_data", "--org", "acme", "--password-stdin", stdin=f"{PASSWORD}\n")
+        stack.manage("demo_data", "--org", "acme", "--days", "14", "--password-stdin", stdin=f"{PASSWORD}\n")
         stack.manage(
             *("create_user", "--org", "acme", "--username", "mel", "--role", "member", "--password-stdin"),
             stdin=f"{PASSWORD}\n",
@@ -56,14 +58,10 @@ def engine(chromium: str) -> Iterator[Any]:
 class Visitor:
     """One person's browser. What the console logs as an error, and each violation of the policy, is in `complaints`."""
 
-    def __init__(self, engine: Any, stack: Stack, *, theme: str = "light", size: str = "desk") -> None:
-        width, height = SIZES[size]
+    def __init__(self, engine: Any, stack: Stack, *, signed_in: Any = None) -> None:
         self.base = stack.record()["web_url"]
         self.context = engine.new_context(
-            viewport={"width": width, "height": height},
-            device_scale_factor=2 if size == "phone" else 1,
-            timezone_id="Europe/Berlin",
-            color_scheme=theme,
+            viewport=SIZES["desk"], timezone_id="Europe/Berlin", color_scheme="light", storage_state=signed_in
         )
         self.page = self.context.new_page()
         self.complaints: list[str] = []
@@ -77,19 +75,40 @@ class Visitor:
         self.page.get_by_role("button", name="Sign in").click()
         self.page.get_by_role("heading", name="Overview").wait_for()
 
+    def wear(self, theme: str) -> None:
+        """Switch the page between light and dark, as the viewer's choice does."""
+        self.page.evaluate(f"document.documentElement.dataset.theme = {theme!r}")
+
+    def picture(self, name: str) -> None:
+        if PICTURES:
+            SCREENS.mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=SCREENS / f"{name}.png", full_page=True)
+
     def go(self, path: str) -> None:
-        answer = self.page.goto(f"{self.base}{path}")
+        answer = self.page.goto(f"{self.base}{path}", wait_until="domcontentloaded")
         assert answer.status == 200, (path, answer.status)
 
 
+@pytest.fixture(scope="session")
+def sign_ins() -> dict[str, Any]:
+    """The cookies of each person who has signed in already."""
+    return {}
+
+
 @pytest.fixture
-def visitor(engine: Any, stack: Stack) -> Iterator[Callable[..., Visitor]]:
+def visitor(engine: Any, stack: Stack, sign_ins: dict[str, Any]) -> Iterator[Callable[..., Visitor]]:
     made: list[Visitor] = []
 
-    def make(*, username: str = "mara", **options: Any) -> Visitor:
-        made.append(Visitor(engine, stack, **options))
-        made[-1].sign_in(username)
-        return made[-1]
+    def make(*, username: str = "mara") -> Visitor:
+        """A browser of its own, on the overview. Each person signs in once in a run."""
+        me = Visitor(engine, stack, signed_in=sign_ins.get(username))
+        made.append(me)
+        if username in sign_ins:
+            me.go("/console/acme/")
+        else:
+            me.sign_in(username)
+            sign_ins[username] = me.context.storage_state()
+        return me
 
     yield make
     complaints = [complaint for each in made for complaint in each.complaints]
