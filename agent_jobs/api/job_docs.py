@@ -194,6 +194,10 @@ class StatusCounts(serializers.Serializer[Any]):
 
 class JobStats(serializers.Serializer[Any]):
     status = StatusCounts()
+    waiting_for = serializers.DictField(
+        child=serializers.IntegerField(),
+        help_text="RUNNING jobs by what they wait for; `worker`: at work, `queue`: ready for their next turn.",
+    )
 
 
 class JobPageMeta(PageMeta):

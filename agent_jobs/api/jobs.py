@@ -29,9 +29,9 @@ from agent_jobs.api.fields import (
 from agent_jobs.api.filters import MOST_METADATA_FILTERS, JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import DuplicateJob, FieldError, Invalid
-from agent_jobs.reads import explanations, pages, queries, statistics
+from agent_jobs.reads import explanations, job_lists, pages, queries, statistics
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, ChannelSpec, JobSpec, Uniqueness
-from agent_jobs.states import TERMINAL
+from agent_jobs.states import TERMINAL, JobStatus
 from agent_jobs.webhooks import outcome_messages
 
 SORTING = paging.Sorting(
@@ -225,7 +225,8 @@ class Jobs(Resource):
         shown = job_json.of(rows)
         meta = {"org_id": self.org_id, **page.meta(rows, total=total, has_more=has_more)}
         if counts is not None:
-            meta["stats"] = {"status": counts}
+            waits = job_lists.wait_counts(asked.rows.filter(status=JobStatus.RUNNING))
+            meta["stats"] = {"status": counts, "waiting_for": dict(waits)}
         if "activities" in include:
             meta |= _add_activities(rows, shown, asked.query)
         return Response({"data": shown, "meta": meta})

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from agent_jobs.api import jobs, paging
 from agent_jobs.models import Activity, Task
@@ -270,6 +271,20 @@ def test_statistics_count_every_status_under_the_same_filters(five):
     assert counts("&channel_code=C1&limit=1&offset=1") == none | {"scheduled": 1, "running": 1, "completed": 1}
     assert counts("&status=failed") == none | {"failed": 1}
     assert "stats" not in five.get(JOBS).json()["meta"]
+
+
+def test_statistics_count_what_running_jobs_wait_for(acme):
+    for columns in (
+        {},
+        {"queue_at": Now(), "lease_until": None},
+        *({"waiting_for": "reply", "lease_until": None},) * 2,
+    ):
+        rows.job(JobStatus.RUNNING, **columns)
+    rows.job(JobStatus.RUNNING, "rival")
+
+    stats = acme.get(f"{JOBS}?include=stats").json()["meta"]["stats"]
+
+    assert stats["waiting_for"] == {"worker": 1, "queue": 1, "reply": 2}
 
 
 def test_activities_are_added_within_their_limits(acme):
