@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.waiting import PATIENCE, wait_for
 
@@ -36,8 +37,11 @@ def post(stack, kind, name, **fields):
     return stack.post_job(kind, channel=LOBBY, params={"name": name}, **fields)
 
 
-def test_from_the_overview_to_the_last_error_of_what_fails_most(visitor):
+def test_the_overview_answers_and_leads_to_the_last_error_of_what_fails_most(visitor):
     page = visitor().page
+    asks = page.get_by_label("Needs attention")
+    expect(asks).to_contain_text("may run at a time, and as many do.")  # why the oldest in the queue waits
+    expect(asks.get_by_text(re.compile(r"Yesterday cost \$\d"))).to_be_visible()
 
     page.get_by_role("link", name=re.compile("See the .* jobs?")).click()
     page.get_by_role("heading", name="Jobs", exact=True).wait_for()
@@ -73,12 +77,12 @@ def test_a_job_is_canceled_retried_answered_and_seen_to_end_live(visitor, stack,
     assert stack.job(job_id)["job_status"] == "COMPLETED"
 
 
-def test_fifty_jobs_are_canceled_and_no_other(visitor, stack, types):
-    bulk = [post(stack, "announcement", f"No. {n}", tags=["fifty"], scheduled_at=next_year()) for n in range(50)]
-    other = post(stack, "announcement", "Keep me", tags=["other"], scheduled_at=next_year())
+def test_fifty_jobs_of_a_type_are_canceled_from_the_overview_and_no_other(visitor, stack, types):
+    bulk = [post(stack, "standup", f"No. {n}", scheduled_at=next_year()) for n in range(50)]
+    other = post(stack, "announcement", "Keep me", scheduled_at=next_year())
     page = visitor().page
 
-    page.goto(f"{stack.record()['web_url']}/console/acme/jobs?tags=fifty")
+    page.get_by_role("link", name="Stand-up", exact=True).click()
     page.get_by_label("Select all on this page").check()
     page.get_by_text("50 selected").wait_for()
     page.get_by_role("button", name="Cancel 50…").click()
