@@ -49,6 +49,18 @@ def _config(**more: Any) -> Mapping[str, Any]:
     return {"profile_id": "finance-assistant", "max_time_to_complete": 7_200, **more}
 
 
+def _schema(**fields: Any) -> Mapping[str, Any]:
+    """Of params that are texts: a hint, or the choices."""
+    rules = {
+        name: {"type": "string", "description": rule} if isinstance(rule, str) else {"type": "string", "enum": [*rule]}
+        for name, rule in fields.items()
+    }
+    return {"params_schema": {"type": "object", "properties": rules}}
+
+
+_INVOICE = _schema(
+    invoice="Its number, such as INV-2041", customer="Whose invoice it is", name="Whom to ask", amount="As it is said"
+)
 TYPES: Sequence[DemoType] = (
     DemoType(
         key="invoice-chase",
@@ -66,7 +78,7 @@ TYPES: Sequence[DemoType] = (
         config=_config(
             max_follow_ups=3, follow_up_interval=120, max_cost="0.50", start_prompt="Ask about {{ invoice }}."
         ),
-        columns={"max_cost_per_day": "10"},
+        columns={"max_cost_per_day": "10", **_INVOICE},
     ),
     DemoType(
         key="standup",
@@ -79,7 +91,7 @@ TYPES: Sequence[DemoType] = (
         errors=(("channel_unreachable", "Slack: the bot is not in #team-atlas"),),
         story="standup",
         config=_config(max_follow_ups=2, follow_up_interval=30, start_prompt="Ask {{ name }}."),
-        columns={},
+        columns=_schema(name="Whom to ask"),
     ),
     DemoType(
         key="nightly-report",
@@ -94,7 +106,7 @@ TYPES: Sequence[DemoType] = (
         config=_config(
             max_task_retries=3, task_retry_interval=10, max_cost="1.00", start_prompt="Report on {{ region }}."
         ),
-        columns={"max_cost_per_day": "8"},
+        columns={"max_cost_per_day": "8", **_schema(title="Of the report", region=REGIONS)},
     ),
     DemoType(
         key="inventory-sync",
@@ -120,7 +132,7 @@ TYPES: Sequence[DemoType] = (
         errors=(("approval_expired", "the approval of deploy.release has expired"),),
         story="deploy",
         config=_config(max_follow_ups=1, start_prompt="Release {{ release }}."),
-        columns={},
+        columns=_schema(release=RELEASES),
     ),
     DemoType(
         key="contract-renewal",
@@ -135,7 +147,7 @@ TYPES: Sequence[DemoType] = (
         config=_config(
             max_follow_ups=3, follow_up_interval=240, max_task_retries=3, start_prompt="Renew {{ customer }}."
         ),
-        columns={},
+        columns=_INVOICE,
     ),
     DemoType(
         key="onboarding-checkin",
