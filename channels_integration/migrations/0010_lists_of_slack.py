@@ -7,7 +7,7 @@ from infra.online_indexes import AddIndexOnline
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("channels_integration", "0008_json_in_its_order")]
+    dependencies = [("channels_integration", "0009_mentions_and_secrets")]
     operations = [
         AddIndexOnline(
             model_name="outboundmessage",
