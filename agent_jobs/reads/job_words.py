@@ -8,8 +8,8 @@ most the newest `MOST_FOUND` ended jobs are found.
 import re
 from uuid import UUID
 
-from django.db.models import BooleanField, F, Func, QuerySet, TextField, Value
-from django.db.models.expressions import RawSQL
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import BooleanField, F, Func, QuerySet, TextField, UUIDField, Value
 
 from agent_jobs.models import Job
 from agent_jobs.states import TERMINAL, JobStatus
@@ -41,6 +41,19 @@ class _Query(Func):
     output_field = TextField()
 
 
+class _IsOneOf(Func):
+    """`id = ANY (array)`"""
+
+    template = "%(expressions)s"
+    arg_joiner = " = ANY "
+    output_field = BooleanField()
+
+
+class _Array(Func):
+    template = "(%(expressions)s)"
+    output_field = ArrayField(UUIDField())
+
+
 def matching(jobs: QuerySet[Job], text: str) -> QuerySet[Job]:
     """Those of these jobs, all of one organisation, that have every word of the text, or the beginning of it."""
     if _ID_START.fullmatch(text):
@@ -54,7 +67,7 @@ def matching(jobs: QuerySet[Job], text: str) -> QuerySet[Job]:
     # Found once: the caller counts and lists the same jobs in several statements. As one array, because thousands of
     # parameters take longer than the search.
     found = list(living.union(ended.values_list("pk", flat=True)[:MOST_FOUND], all=True))
-    return jobs.filter(pk__in=RawSQL("SELECT unnest(%s::uuid[])", [found]))
+    return jobs.filter(_IsOneOf(F("pk"), _Array(Value(found, output_field=ArrayField(UUIDField())))))
 
 
 def _tsquery(text: str) -> str:

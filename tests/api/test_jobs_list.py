@@ -323,7 +323,7 @@ def test_a_page_of_20_costs_as_many_statements_as_one_of_1(acme, django_assert_n
     acme.get(JOBS)  # notes the use of the token
     with django_assert_num_queries(7):  # token, count, page, channels, tasks, activities
         acme.get(JOBS)
-    with django_assert_num_queries(9) as one:
+    with django_assert_num_queries(10) as one:
         acme.get(f"{JOBS}?include=activities,stats")
     fill(19)
     with django_assert_num_queries(7):

@@ -58,7 +58,10 @@ def test_the_preview_follows_what_one_types(visitor):
     expect(page.locator("#preview time")).to_have_count(0)
 
 
-def test_a_tool_call_is_approved_with_other_arguments(visitor):
+def test_a_tool_call_is_approved_with_other_arguments_and_the_form_of_another_viewer_closes(visitor):
+    other = visitor()
+    other.go("/console/acme/approvals")
+    other.page.get_by_label("Reason, told to the agent").fill("wait for the demo")
     me = visitor()
     page = me.page
     me.go("/console/acme/approvals")
@@ -73,6 +76,9 @@ def test_a_tool_call_is_approved_with_other_arguments(visitor):
     told(page, "Approved")
     page.get_by_role("link", name="Decided", exact=True).click()
     expect(page.get_by_text("Approved, changed · Mara Lindqvist").first).to_be_visible()
+    expect(other.page.locator("[data-closed]")).to_contain_text("Approved, changed by Mara Lindqvist", timeout=PATIENT)
+    expect(other.page.locator("[data-key-approve]")).to_be_disabled()
+    expect(other.page.get_by_label("Reason, told to the agent")).to_have_value("wait for the demo")
 
 
 def test_a_token_is_made_shown_once_and_revoked(visitor):

@@ -96,6 +96,30 @@ def test_fifty_jobs_of_a_type_are_canceled_from_the_overview_and_no_other(visito
     assert stack.job(other)["job_status"] == "SCHEDULED"
 
 
+def test_more_jobs_than_one_transaction_takes_are_canceled_in_batches(visitor, stack, types):
+    job = {
+        "job_type_id": "announcement",
+        "target_channel": {"org_id": "acme", **LOBBY},
+        "params": {"name": "Many"},
+        "tags": ["many"],
+        "scheduled_at": next_year(),
+    }
+    for number in (1_000, 100):
+        stack.ok("POST", "/services/agent-jobs/bulk", {"jobs": [job] * number})
+    page = visitor().page
+
+    page.goto(f"{stack.record()['web_url']}/console/acme/jobs?tags=many")
+    page.get_by_label("Select all on this page").check()
+    page.get_by_role("button", name="Select all 1,100").click()
+    page.locator("[data-verb=cancel]").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("They go in batches of 1,000")
+    dialog.get_by_role("button", name="Cancel 1,100 jobs").click()
+    expect(page.locator("#toasts")).to_contain_text("1,100 jobs canceled", timeout=PATIENT)
+
+    expect(page.get_by_role("button", name=re.compile("^Canceled"))).to_contain_text("1,100")
+
+
 def test_filters_are_kept_in_the_address_and_by_back(visitor, stack, types):
     post(stack, "announcement", "Needle 4711", tags=["haystack"], scheduled_at=next_year())
     page = visitor().page

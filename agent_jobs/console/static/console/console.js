@@ -242,7 +242,7 @@
       $$("[data-part]").forEach(function (part) {
         var other = $('[data-part="' + part.dataset.part + '"]', page);
         if (!other || other.innerHTML === part.innerHTML) { return; }
-        if (part.contains(document.activeElement) && isTyping(document.activeElement)) { return; }
+        if (part.contains(document.activeElement) && isTyping(document.activeElement)) { closeForm(part, other); return; }
         if ($$("input, textarea", part).some(function (field) { return field.type !== "hidden" && field.value !== field.defaultValue; })) { closeForm(part, other); return; }
         if ($("details.menu[open]", part)) { return; }
         var held = part.contains(document.activeElement) ? document.activeElement : null;
