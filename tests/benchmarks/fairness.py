@@ -7,7 +7,6 @@ is measured with two worker processes: first on an idle system, then beside the 
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -29,7 +28,6 @@ def main() -> None:
     given = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="aj-bench-", dir="/tmp") as folder, servers(Path(folder)):
         prepare()
-        os.environ["BENCH_GIVES_WAY"] = "1"  # workers leave the processors to posts and the database, as they do
         _add_quiet_org()
         fresh_starts()
         with workers("tests.benchmarks.service", 2, ["-P", "threads", "-c", "32"]):

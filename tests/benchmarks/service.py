@@ -36,6 +36,6 @@ MessageRunner.run = _noting_run  # type: ignore[method-assign]
 psycopg.Cursor.execute = _counting_execute  # type: ignore[method-assign]
 atexit.register(_write_count)
 
-if "BENCH_GIVES_WAY" not in os.environ:  # bare Celery's workers do not give way either
-    celery.give_way = lambda: None
+# Bare Celery's workers do not give way either.
+celery.give_way = lambda: None
 app = celery.app
