@@ -30,6 +30,7 @@ from agent_jobs.models import (
     AuditEntry,
     Executor,
     Job,
+    JobTally,
     JobType,
     Message,
     Org,
@@ -484,6 +485,8 @@ def populate(org_id, code, team):
     asked = {"question": canary, "arguments": {"a": canary}, "tool": canary, "reason": canary}
     approval = rows.approval(parked, **asked)
     factories.activity(job, note=canary, input={"a": canary}, output={"a": canary}, actor=canary)
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    JobTally.objects.create(org_id=org_id, span="hour", start_at=hour, kind="type", key=canary, number=7)
     PlaceHours.objects.create(org_id=org_id, kind="person", platform="web", name=canary, hours={"a": canary})
     of_job = {"org_id": org_id, "job": job}
     told = {"input": {"a": canary}, "output": {"a": canary}}
@@ -598,7 +601,8 @@ def stripped(response, names):
     """The answer without its request's id, and with the asked-for names as one and the same."""
     text = json.dumps({**response.json(), "meta": None})
     for name in sorted(names.values(), key=len, reverse=True):
-        text = text.replace(name, "X")
+        if not name.isdigit():  # a number may be part of anything
+            text = text.replace(name, "X")
     return text
 
 
