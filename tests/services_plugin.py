@@ -49,12 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.markexpr = " and ".join(f"not {mark}" for mark in ON_DEMAND)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a live module share processes, which start once if one of pytest's processes runs them all."""
-    for item in items:
-        if item.get_closest_marker("live") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Live tests come first: they wait for processes, while others compute, and the longest must not come last."""
+    items.sort(key=lambda item: item.get_closest_marker("live") is None)
 
 
 def _secrets() -> dict[str, str]:

@@ -12,7 +12,7 @@ from config import serve
 from tests import factories, rows
 from tests.waiting import PATIENCE
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("web process")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture

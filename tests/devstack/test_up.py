@@ -19,7 +19,7 @@ from config.embedded import child_processes
 from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("up")]
+pytestmark = pytest.mark.live
 # What the test run itself was given must not reach the stack under test.
 OURS = ("DATABASE_URL", "REDIS_URL", "AGENT_JOBS_", "PYTEST_", "DJANGO_")
 

@@ -12,7 +12,7 @@ import pytest
 from tests import factories
 from tests.web_processes import WebProcess
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("web process")]
+pytestmark = pytest.mark.django_db(transaction=True)
 BASE = "/executr/api/v1"
 JOB = {
     "type": "render",

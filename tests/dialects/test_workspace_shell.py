@@ -21,7 +21,6 @@ from tests.web_processes import WebProcess
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.xdist_group("web process"),
     pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="needs curl and jq: apt install them"),
 ]
 DOCUMENT = (Path(__file__).parent / "documents" / "workspace.md").read_text()

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import redis
 
 from tests.waiting import PATIENCE, wait_for
@@ -136,6 +138,34 @@ class Stack:
             return wait_for(look, what=f"{job_id} is {statuses}")
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {self.job(job_id)}") from None
+
+    @contextmanager
+    def paused(self, word: str) -> Iterator[None]:
+        """Processes that stand still, none of them in the middle of a transaction: its locks would hold others up."""
+
+        def pause() -> bool:
+            self._signal(word, signal.SIGSTOP)
+            if not self._is_in_transaction():
+                return True
+            self._signal(word, signal.SIGCONT)
+            return False
+
+        wait_for(pause, what="a moment between their transactions")
+        try:
+            yield
+        finally:
+            self._signal(word, signal.SIGCONT)
+
+    def _signal(self, word: str, number: int) -> None:
+        for pid in self.pids(word):
+            os.kill(pid, number)
+
+    def _is_in_transaction(self) -> bool:
+        with psycopg.connect(self.record()["environment"]["DATABASE_URL"], autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() LIMIT 1"
+            )
+            return found.rowcount > 0
 
     def pids(self, word: str) -> list[int]:
         """Processes of this stack whose command line has `word` in it."""

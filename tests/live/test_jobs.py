@@ -150,18 +150,13 @@ def test_a_job_is_canceled_in_each_status_and_says_nothing_after(stack: Stack) -
     running = ask(stack, {**WEB, "code": "cancel"}, follow_up_interval=60)
     wait_for(lambda: stack.job(running).get("waiting_for") == "reply", what="it waits for a reply")
     wait_for(lambda: stack.ok("GET", chat)["data"], what="its question is delivered: it waits from before that")
-    for worker in stack.pids("celery"):
-        os.kill(worker, signal.SIGSTOP)
-    try:
+    with stack.paused("celery"):
         waiting = ask(stack, {**WEB, "code": "cancel"})
         assert stack.job(waiting)["job_status"] == "WAITING"
         for job_id in (scheduled, running, waiting):
             answer = stack.ok("DELETE", f"/services/agent-jobs/{job_id}", {"reason": "no longer needed"})
             assert answer["message"] == f"Job with ID '{job_id}' successfully canceled"
             assert stack.request("DELETE", f"/services/agent-jobs/{job_id}")[0] == 409
-    finally:
-        for worker in stack.pids("celery"):
-            os.kill(worker, signal.SIGCONT)
     done = stack.post_job("say", channel={**WEB, "code": "cancel"}, params={"n": 0})
     stack.wait_status(done, "COMPLETED")
     assert [stack.job(job_id)["job_status"] for job_id in (scheduled, running, waiting)] == ["CANCELED"] * 3
