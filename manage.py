@@ -31,7 +31,8 @@ TEST_USAGE = """\
 usage: manage.py test [pytest arguments]
 
 Runs pytest against a PostgreSQL and a Redis that are started for the run, in parallel (`-n`, by default two processes
-a core, because many tests wait for other processes). DATABASE_URL and REDIS_URL are used instead where they are set. Without `-m` everything runs but the tests marked chaos, bench and browser; name them to run them:
+a core, because many tests wait for other processes). DATABASE_URL and REDIS_URL are used instead where they are set.
+Without `-m` everything runs but the tests marked chaos, bench and browser; name them to run them:
 `manage.py test -m chaos`.
 """
 

@@ -11,6 +11,7 @@ Tests marked chaos, bench or browser run only when `-m` asks for them.
 import atexit
 import base64
 import fcntl
+import itertools
 import os
 import secrets
 import shutil
@@ -50,8 +51,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Live tests come first: they wait for processes, while others compute, and the longest must not come last."""
-    items.sort(key=lambda item: item.get_closest_marker("live") is None)
+    """Spreads the files of live tests over the run: they wait for processes while others compute, and few at a time.
+
+    The last quarter has none, so that no long one ends alone.
+    """
+    files: dict[bool, list[list[pytest.Item]]] = {True: [], False: []}
+    for _, tests in itertools.groupby(items, key=lambda item: item.path):
+        of_file = list(tests)
+        files[of_file[0].get_closest_marker("live") is not None].append(of_file)
+    places = [(number + 1) / len(files[False]) for number in range(len(files[False]))]
+    places += [0.75 * number / len(files[True]) for number in range(len(files[True]))]
+    ordered = sorted(zip(places, [*files[False], *files[True]], strict=True), key=lambda placed: placed[0])
+    items[:] = [item for _, of_file in ordered for item in of_file]
 
 
 def _secrets() -> dict[str, str]:
