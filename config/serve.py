@@ -32,7 +32,7 @@ def main() -> None:
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     garbage_collection.look_rarely()
-    os.register_at_fork(after_in_child=_end_on_term)
+    os.register_at_fork(before=_hold_term, after_in_parent=_release_term, after_in_child=_end_on_term)
     Server(
         "config.asgi:application",
         given.host,
@@ -56,9 +56,18 @@ def _end_on_term() -> None:
     """A worker process that is still loading ends at once.
 
     It inherits granian's handler, which stops the main process only: the worker would begin to serve, and be killed
-    after STOP_SECONDS.
+    after STOP_SECONDS. A signal that comes before this is held until here.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release_term()
+
+
+def _hold_term() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _release_term() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 if __name__ == "__main__":
