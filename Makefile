@@ -9,12 +9,13 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --un
 SETS := base embedded dev container
 
 .DEFAULT_GOAL := help
-.PHONY: help env check format test test-browser bench fuzz sbom chaos chaos-smoke lock check-container up
+.PHONY: help env check format test test-live test-browser bench fuzz sbom chaos chaos-smoke lock check-container up
 
 help:
 	@echo "make check            format, lint, types, import contracts, migrations, OpenAPI schema, requirements, a short fuzz,"
 	@echo "                      and make chaos-smoke (SMOKE=0 leaves that out)"
-	@echo "make test             the whole test suite: manage.py test"
+	@echo "make test             the test suite: manage.py test"
+	@echo "make test-live        the tests with real processes, which wait for seconds: manage.py test -m live"
 	@echo "make test-browser     the console in Debian's chromium, with pictures in .dev/screens/: apt-get install chromium"
 	@echo "make bench            this service and bare Celery, side by side; conversations; POSTs beside open streams;"
 	@echo "                      next times of schedules"
@@ -49,6 +50,9 @@ format: env
 
 test:
 	$(PYTHON) manage.py test
+
+test-live:
+	$(PYTHON) manage.py test -m live
 
 test-browser: env
 	PICTURES=1 $(BIN)/python -m pytest -q -n0 -m browser tests/browser

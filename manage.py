@@ -2,7 +2,7 @@
 """Every command of the project, on a machine that has only Python 3.11.
 
     python3 manage.py up        the whole service in this terminal, with its own PostgreSQL and Redis, and a demo
-    python3 manage.py test      the whole test suite, with its own PostgreSQL and Redis
+    python3 manage.py test      the test suite, with its own PostgreSQL and Redis
     python3 manage.py run_executor --help    the program that runs jobs on another machine
     python3 manage.py help      Django's commands, and the service's own
 
@@ -32,8 +32,8 @@ usage: manage.py test [pytest arguments]
 
 Runs pytest against a PostgreSQL and a Redis that are started for the run, in parallel (`-n`, by default two processes
 a core, because many tests wait for other processes). DATABASE_URL and REDIS_URL are used instead where they are set.
-Without `-m` everything runs but the tests marked chaos, bench and browser; name them to run them:
-`manage.py test -m chaos`.
+Without `-m` everything runs but the tests marked live, chaos, bench and browser; name them to run them:
+`manage.py test -m live`.
 """
 
 

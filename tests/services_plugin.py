@@ -5,13 +5,12 @@ from the environment are used instead, where they are set. The servers start bef
 with xdist only the controller starts them and the workers inherit the addresses (pytest-django then gives each worker
 a database, this plugin gives each a Redis number).
 
-Tests marked chaos, bench or browser run only when `-m` asks for them.
+Tests marked chaos, bench or browser run only when `-m` asks for them; those marked live also when their file is named.
 """
 
 import atexit
 import base64
 import fcntl
-import itertools
 import os
 import secrets
 import shutil
@@ -47,22 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Nobody runs collectstatic for tests.
     config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
     if not config.option.markexpr:
-        config.option.markexpr = " and ".join(f"not {mark}" for mark in ON_DEMAND)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spreads the files of live tests over the run: they wait for processes while others compute, and few at a time.
-
-    The last quarter has none, so that no long one ends alone.
-    """
-    files: dict[bool, list[list[pytest.Item]]] = {True: [], False: []}
-    for _, tests in itertools.groupby(items, key=lambda item: item.path):
-        of_file = list(tests)
-        files[of_file[0].get_closest_marker("live") is not None].append(of_file)
-    places = [(number + 1) / len(files[False]) for number in range(len(files[False]))]
-    places += [0.75 * number / len(files[True]) for number in range(len(files[True]))]
-    ordered = sorted(zip(places, [*files[False], *files[True]], strict=True), key=lambda placed: placed[0])
-    items[:] = [item for _, of_file in ordered for item in of_file]
+        is_whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+        config.option.markexpr = " and ".join(f"not {mark}" for mark in (*ON_DEMAND, *(["live"] if is_whole else [])))
 
 
 def _secrets() -> dict[str, str]:
