@@ -30,9 +30,9 @@ NEEDED = ("django", "rest_framework", "celery", "psycopg")
 TEST_USAGE = """\
 usage: manage.py test [pytest arguments]
 
-Runs pytest against a PostgreSQL and a Redis that are started for the run, in parallel (`-n`, by default two processes
-a core, because many tests wait for other processes). DATABASE_URL and REDIS_URL are used instead where they are set.
-Without `-m` everything runs but the tests marked live, chaos, bench and browser; name them to run them:
+Runs pytest against a PostgreSQL and a Redis that are started for the run, in parallel (`-n`, by default one process
+more than cores, because many tests wait for other processes). DATABASE_URL and REDIS_URL are used instead where they
+are set. Without `-m` everything runs but the tests marked live, chaos, bench and browser; name them to run them:
 `manage.py test -m live`.
 """
 
@@ -201,7 +201,7 @@ def run_tests(arguments: list[str]) -> int:
         )
     os.chdir(ROOT)
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "no:xdist")) for argument in arguments):
-        arguments = ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadfile", "--no-loadscope-reorder", *arguments]
+        arguments = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile", "--no-loadscope-reorder", *arguments]
     return os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])  # noqa: S606
 
 
