@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import redis
@@ -161,11 +161,13 @@ class Stack:
             os.kill(pid, number)
 
     def _is_in_transaction(self) -> bool:
+        open_now = "SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() LIMIT 1"
+        return self.sql(open_now) > 0
+
+    def sql(self, statement: LiteralString) -> int:
+        """How many rows the statement found or changed."""
         with psycopg.connect(self.record()["environment"]["DATABASE_URL"], autocommit=True) as connection:
-            found = connection.execute(
-                "SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() LIMIT 1"
-            )
-            return found.rowcount > 0
+            return connection.execute(statement).rowcount
 
     def pids(self, word: str) -> list[int]:
         """Processes of this stack whose command line has `word` in it."""

@@ -44,6 +44,8 @@ def test_workers_that_are_killed_while_they_send_lose_no_event(stack: Stack, rec
     wait_for(lambda: receiver.received, what="a first delivery is in flight", pause=0.01)
     for pid in stack.pids("worker1@")[:1] + stack.pids("worker2@")[:1] + stack.pids("beat")[:1]:
         os.kill(pid, signal.SIGKILL)
+    # The rest of their leases is not waited for.
+    stack.sql("UPDATE agent_jobs_webhookdelivery SET claimed_until = now(), due_at = now() WHERE claimed_until > now()")
 
     def told() -> dict[tuple[str, str], set[str]]:
         found = defaultdict(set)
