@@ -235,7 +235,7 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "max_time_to_complete": _number(0, 525_600, above=True),
     # A job that is still WAITING after this time has FAILED (`expired`).
     "queue_ttl_minutes": _number(0, 525_600, above=True),
-    # What the client expects; nothing here reads it.
+    # The client's own estimate; the service does not use it.
     "estimated_duration_seconds": _whole(0, 10**9),
     "count_quiet_hours": _flag,
     "failure_cooldown_minutes": _number(0, MAX_DELAY_MINUTES),

@@ -105,7 +105,7 @@ def recording() -> Iterator[list[Request]]:
 
 
 def replay(asked: Iterable[Request]) -> list[str]:
-    """In what each different request, made by the stranger, breaks the promise. Leaves nothing of it behind."""
+    """Make each different request as the stranger, and list the broken promises. Everything is rolled back."""
     different = list(dict.fromkeys(asked))
     found: list[str] = []
     if different:

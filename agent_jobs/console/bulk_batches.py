@@ -20,7 +20,7 @@ from agent_jobs.specs import Actor
 
 @dataclass(frozen=True, slots=True)
 class BatchRun:
-    """How far a run has come. `total` is the number that the person confirmed."""
+    """The state of a bulk action that runs in batches. `total` is the number of jobs that the person confirmed."""
 
     total: int
     until: datetime

@@ -19,7 +19,7 @@ def values(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read(sent: Mapping[str, str], *, kept_outcome: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What the fields state; empty ones are left out. Raises Invalid.
+    """Read the form's fields into a job request. Leaves out empty fields. Raises Invalid.
 
     The outcome channel keeps those of its parts that the form does not show.
     """

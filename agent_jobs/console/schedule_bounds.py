@@ -28,7 +28,10 @@ def rows(fields: Mapping[str, str]) -> list[tuple[int, str, str]]:
 
 
 def read(sent: Mapping[str, str], zone: ZoneInfo, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What the form states, as a definition has it. A time that was not touched keeps its seconds. Raises Invalid."""
+    """Read start, end and pauses from the form. A time that the person did not change keeps its seconds.
+
+    Raises Invalid.
+    """
     times = [known.get(name) for name in _EDGES]
     times += [pause.get(name) for pause in known.get("pauses", ()) for name in _EDGES]
     whole = {local(at, zone): at for at in times if at}

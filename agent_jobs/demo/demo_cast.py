@@ -50,7 +50,7 @@ def _config(**more: Any) -> Mapping[str, Any]:
 
 
 def _schema(**fields: Any) -> Mapping[str, Any]:
-    """Of params that are texts: a hint, or the choices."""
+    """The JSON Schema of params that are all texts. A string is a description, a tuple lists the allowed values."""
     rules = {
         name: {"type": "string", "description": rule} if isinstance(rule, str) else {"type": "string", "enum": [*rule]}
         for name, rule in fields.items()

@@ -22,7 +22,7 @@ from agent_jobs.specs import Actor, JobSpec
 MOST = 1_000
 # Costly schemas and templates are judged one by one, in a transaction. What a batch has left after this is refused.
 _SECONDS = 10.0
-# Which of several errors gives the answer its status.
+# If jobs fail with several statuses, the answer takes the first of these.
 _GRAVEST = (NotFound, Forbidden, Conflict, QuotaReached)
 Made = Job | UUID | AgentJobsError
 

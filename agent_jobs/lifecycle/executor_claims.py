@@ -194,7 +194,7 @@ FROM walk WHERE placement IS NOT NULL
 
 
 def with_ready_jobs(org_id: str, claimants: Sequence[Claimant]) -> list[int]:
-    """Which of these waiting executors, by their places in the list, should claim now.
+    """Choose the waiting executors that should claim now, as their places in the list.
 
     No more of them than there are ready jobs for them, so that one new job does not wake all. Ignores caps.
     """

@@ -1,4 +1,4 @@
-"""What the console needs: the function for words of ended jobs, and people's saved views."""
+"""Adds for the console: a function that collects the words of ended jobs for search, and people's saved views."""
 
 import django.db.models.deletion
 import django.db.models.functions.datetime

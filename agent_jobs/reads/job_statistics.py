@@ -71,7 +71,7 @@ class JobStatistics:
 
 
 def of(org_id: str, *, since: datetime, until: datetime, lanes: Sequence[str]) -> JobStatistics:
-    """Of the jobs created from `since` on and before `until`. The queues are those of now."""
+    """Count the jobs created from `since` on and before `until`. The queues are counted as they are now."""
     found = job_tallies.count(org_id, since=since, until=until)
     with connection.cursor() as cursor:
         cursor.execute(_QUEUES, {"org": org_id, "lanes": list(lanes)})
@@ -123,6 +123,6 @@ def _largest(rows: Any) -> list[Any]:
 
 
 def _cost(org_id: str, since: datetime, until: datetime) -> Decimal:
-    """Of the model calls on the days of the range, both included."""
+    """Sum the model calls from the first to the last day of the range."""
     days = UsageDay.objects.filter(org_id=org_id, day__gte=since.date(), day__lte=until.date())
     return days.aggregate(total=Sum("cost"))["total"] or Decimal(0)

@@ -130,7 +130,7 @@ def problems(definition: Mapping[str, Any], *, now: datetime) -> list[FieldError
 
 
 def stated_timing(definition: Mapping[str, Any]) -> str:
-    """Which of TIMINGS it uses."""
+    """The one field of TIMINGS that the definition uses."""
     return next(key for key in TIMINGS if key in definition)
 
 

@@ -1,4 +1,7 @@
-"""Which error wins: 401, 403 scope, 411/413/415, 400 JSON, 400 fields, 404 org and type, 403/404 object, 409/422."""
+"""A request with several errors gets the first of this order:
+
+401, 403 scope, 411/413/415, 400 JSON, 400 fields, 404 org and type, 403/404 object, 409/422.
+"""
 
 import pytest
 

@@ -363,6 +363,19 @@ def test_no_module_has_more_than_400_lines() -> None:
     assert {name: size for name, size in sizes.items() if size > 400} == {}
 
 
+def test_a_docstring_begins_with_its_subject() -> None:
+    """A text that begins in the middle of a sentence makes its reader guess what it speaks of."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    found = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in (*SOURCES, *sorted((ROOT / "tests").rglob("*.py")))
+        for node in ast.walk(parsed(path))
+        if isinstance(node, documented) and (text := ast.get_docstring(node))
+        if text.partition(" ")[0] in {"Of", "In", "What", "Which", "Who", "Whose"}
+    ]
+    assert found == []
+
+
 def test_the_names_of_tests_are_the_same_in_each_process() -> None:
     """A text among a test's parameters is part of its name, and pytest's processes must agree on all names."""
     chance = {"uuid4", "uuid7", "token_hex", "token_urlsafe", "now", "time", "random"}

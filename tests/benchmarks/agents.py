@@ -150,7 +150,7 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _overheads(spans: Iterable[tuple[float, float]]) -> list[float]:
-    """Of turns that began and finished then, in ms, the least first."""
+    """Durations in ms of the turns that began and finished then, the shortest first."""
     return sorted((finished - begun - _MODEL_SECONDS) * 1000 for begun, finished in spans)
 
 

@@ -1,4 +1,4 @@
-"""What an admin does beside jobs: schedules, approvals, tokens."""
+"""An admin works in the console with schedules, approvals and tokens."""
 
 import re
 

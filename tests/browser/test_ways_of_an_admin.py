@@ -1,4 +1,4 @@
-"""What an admin does in the console, from the sign-in on, with real workers behind it."""
+"""An admin works in the console with jobs, from the sign-in on; real workers perform them."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Which key is used for a model, and where it goes: an organisation's to its own host, the operator's to no other."""
+"""An organisation's model key goes to its own host only, and the operator's key to no other host than its own."""
 
 from typing import Any
 

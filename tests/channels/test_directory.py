@@ -1,4 +1,4 @@
-"""Which places an organisation can reach, and what may be registered."""
+"""An organisation reaches the channels that it registered, and only valid ones can be registered."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""What an agent reads of a person's message in Slack: text, markup, files, forwarded messages."""
+"""The agent reads a person's Slack message as plain text: markup, files and forwarded messages become words."""
 
 from typing import Any
 

@@ -89,7 +89,7 @@ class Asked:
     tries: list[Try] = field(default_factory=list)
     cancels: list[Try] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
-    # Of these nobody waits for an answer, and whether the job still listens is open.
+    # Nobody waits for an answer to these, and the job may no longer listen.
     overheard: list[Said] = field(default_factory=list)
 
     def sent(self, org: str) -> Sent:

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# Of each such stretch of a connection's bytes, in either direction, the stated share is cut at a random byte.
+# A connection's bytes are divided into stretches. The stated share of them is cut at a random byte.
 STRETCH_BYTES = 32 * 1024
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -84,7 +84,7 @@ def command_mode() -> commands.Mode:
 
 
 def environment() -> Mapping[str, str]:
-    """What the processes of the rig need."""
+    """Environment variables for the processes of the rig."""
     return {"COMMAND_RUNNER": str(command_mode())}
 
 

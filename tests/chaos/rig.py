@@ -146,7 +146,7 @@ class Rig:
         subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(self.disk)], check=True)
         files = self.postgres.files
         subprocess.run(["cp", "-a", str(files), str(self.disk)], check=True)
-        # Of a disk this small, the logs of many changes would not leave enough.
+        # The disk is small, and the logs of many changes would fill it.
         with (self.disk / files.name / "postgresql.auto.conf").open("a") as settings:
             settings.write("max_wal_size = '64MB'\nmin_wal_size = '32MB'\n")
         shutil.rmtree(files)
@@ -176,7 +176,7 @@ class Rig:
 
     @property
     def web_ports(self) -> list[int]:
-        """Of the webs themselves, past the proxies."""
+        """Addresses of the web processes themselves, without the proxies."""
         return list(self._web_ports.values())
 
     def answers(self, web: str) -> bool:

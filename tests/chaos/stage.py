@@ -89,7 +89,7 @@ class Scene:
 
     @property
     def failures(self) -> list[BaseException]:
-        """What the harness itself stumbled over."""
+        """Errors of the harness itself."""
         return [*self.load.agenda.failures, *(self.recurring.failures if self.recurring else ())]
 
 

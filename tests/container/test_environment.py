@@ -12,7 +12,7 @@ SERVICE, COMPOSE = (
 )
 # Only of use on a developer's machine.
 NOT_HANDED_ON = {"AGENT_JOBS_DATA_DIR"}
-# What commands and executors' programs find in their own environment.
+# Variables that we set for commands and for the programs of executors.
 GIVEN_TO_PROGRAMS = {f"AGENT_JOBS_{name}" for name in ("ATTEMPT", "JOB_ID", "PARAMS", "TYPE")}
 # `${NAME}` in Compose, `NAME=` or a quoted AGENT_JOBS_NAME anywhere.
 NAMED = re.compile(r"\bAGENT_JOBS_[A-Z_]+\b|\$\{([A-Z_]+)")

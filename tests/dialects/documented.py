@@ -41,7 +41,7 @@ def _whole(text: str) -> str:
 
 
 def differences(documented: Any, actual: Any, at: str = "answer") -> list[str]:
-    """What the example has and the answer has not, key by key and type by type. The answer may have more keys."""
+    """List the keys and types of the example that the answer lacks. The answer may have more keys."""
     if documented is None:
         return []  # the document shows that there may be nothing
     if isinstance(documented, dict):

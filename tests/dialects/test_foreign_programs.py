@@ -1,4 +1,4 @@
-"""What the upstreams' own programs do, from first to last, against our answers (`foreign_programs`)."""
+"""Stand-ins for the upstreams' own clients (`foreign_programs`) call our dialects, from create to delete."""
 
 from typing import Any
 from unittest import mock

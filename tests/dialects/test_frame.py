@@ -1,4 +1,4 @@
-"""What all dialects share: credentials, and addresses of their own."""
+"""All dialects take the same credentials, and answer only below their own addresses."""
 
 import base64
 

@@ -1,4 +1,4 @@
-"""What each dialect does alike with texts, names, masks, unknown keys and its part of the OpenAPI document."""
+"""All dialects treat texts, names, masks and unknown keys alike, and each describes itself in the OpenAPI document."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which jobs an executor gets, in which order, and what it gets to see of them."""
+"""An executor claims the jobs that fit it, in their order, and sees only what it needs of them."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What model providers refuse in a request, as the messages of their errors; empty if it is taken."""
+"""Checks a request as model providers do, and returns the messages of their errors; none if they take it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

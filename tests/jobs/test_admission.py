@@ -20,7 +20,7 @@ _names = (f"capped{number}" for number in itertools.count())
 
 @pytest.fixture
 def org_id(db):
-    """Of its own, since processes remember counts by organisation."""
+    """An organisation of its own, because processes remember counts by organisation."""
     org_id = next(_names)
     rows.job_type(org_id)
     return org_id

@@ -1,4 +1,4 @@
-"""Which failures of a model another one may answer for, and what a job hears where neither can."""
+"""After some failures of a model another one answers. If neither can, the job is told why."""
 
 from dataclasses import dataclass, field
 

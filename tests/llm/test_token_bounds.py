@@ -41,7 +41,7 @@ def provider() -> Iterator[FakeOpenAI]:
 
 @pytest.mark.parametrize("name", TURNS)
 def test_what_is_sent_is_never_more_than_was_said(provider: FakeOpenAI, name: str) -> None:
-    """Of the request, the texts that a model gets to see: contents, calls and tools, each with room for its role."""
+    """The texts of a request that a model gets to see: contents, calls and tools, each with room for its role."""
     access = llm.Access(api_key="k", base_url=provider.base_url, timeout_seconds=60, allow_private=True)
     HostedModel("openai", "gpt-fake").answer(TURNS[name], access)
     (request,) = provider.requests

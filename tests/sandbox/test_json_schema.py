@@ -1,4 +1,4 @@
-"""Which schemas are taken, and how params that break one are named."""
+"""The service takes cheap JSON Schemas, refuses others, and names the params that break one."""
 
 import pytest
 

@@ -19,7 +19,7 @@ PARAMS = {
     "d": {"b": 1, "a": 2},
 }
 
-# What each filter answers.
+# Each filter with its answer.
 FILTERS = {
     "abs": ("{{ n|abs }}", "2.5"),
     "capitalize": ("{{ name|capitalize }}", "Ann lee"),

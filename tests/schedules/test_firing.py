@@ -1,4 +1,4 @@
-"""What becomes of each firing: jobs, overlaps, misfires, jitter, faults and races."""
+"""Schedules fire: they make jobs, or skip them for overlaps and misfires, with jitter, beside faults and races."""
 
 from datetime import UTC, datetime, timedelta
 

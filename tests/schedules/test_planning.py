@@ -1,4 +1,4 @@
-"""Which due times make a job: misfire and overlap policies, as sums."""
+"""Misfire and overlap policies decide for each due time whether it makes a job."""
 
 from datetime import UTC, datetime, timedelta
 

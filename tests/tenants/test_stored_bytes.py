@@ -17,7 +17,7 @@ _names = (f"stores{number}" for number in itertools.count())
 
 @pytest.fixture
 def org_id():
-    """Of its own, since processes remember what they admitted by organisation."""
+    """An organisation of its own, because processes remember by organisation what they admitted."""
     org_id = next(_names)
     rows.job_type(org_id)
     return org_id

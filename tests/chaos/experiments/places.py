@@ -9,7 +9,7 @@ from tests.chaos.stage import Scene
 from tests.fakes.slack import Post
 
 _CHANNEL = "chaos_claims"
-# Which worker claimed is told by its connection's name, and told when the claim is committed.
+# The connection's name tells which worker claimed, once the claim is committed.
 _TELL_OF_CLAIMS = f"""
 CREATE FUNCTION chaos_tell() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

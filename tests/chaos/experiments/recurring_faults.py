@@ -6,7 +6,7 @@ from tests.chaos.checker import Rules
 from tests.chaos.experiments import beats, clients, postgres, processes
 from tests.chaos.stage import Experiment, Scene
 
-# Of the time, this share has the faults of E5; then come those of E1, whose backlog would make E5's jobs late.
+# The faults of E5 take this share of the time. Those of E1 follow, because their backlog would make E5's jobs late.
 _BEATS_SHARE = 0.6
 # The base's jobs only keep the processes busy.
 _CALM = {"rate": 2.0, "delayed": 0.0}

@@ -4,7 +4,7 @@ from tests.chaos.checker import Rules
 from tests.chaos.experiments import poison, processes, redis, slack
 from tests.chaos.stage import Experiment, Scene
 
-# Of the time of the whole.
+# Shares of the whole time.
 _PARTS = ((processes.E1, 0.25), (redis.E3, 0.35), (slack.E6, 0.2), (poison.E8, 0.2))
 _NEVER = 1_000_000_000
 
