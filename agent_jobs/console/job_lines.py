@@ -70,7 +70,12 @@ def about(params: Mapping[str, Any] | None, tags: Sequence[str]) -> str:
 
 
 def channel_name(row: Mapping[str, Any], names: Mapping[tuple[str, str], str]) -> str:
-    """The channel's name as people know it: from our register, else from what the client sent, else its code."""
+    """The channel's name as people know it: from our register, else from the client's data, else its code.
+
+    A job that needs no channel has "none".
+    """
+    if not row["platform"]:
+        return "none"
     stated = row["channel_data"].get("name") if isinstance(row["channel_data"], Mapping) else None
     name = names.get((row["platform"], row["channel_code"])) or (stated if isinstance(stated, str) else "")
     if name and row["platform"] == "slack" and name[0] not in "#@":

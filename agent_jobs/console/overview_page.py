@@ -83,7 +83,7 @@ def show(visit: Visit) -> HttpResponse:
         if chosen == "24h"
         else _ended(visit.org_id, _start(visit, timedelta(hours=1), 24), timedelta(hours=1), 24)
     )
-    failing = sorted((each for each in figures if each.failed), key=lambda each: (-each.failed / each.number, each.key))
+    failing = sorted((each for each in figures if each.failed), key=lambda each: (-each.failed, each.number, each.key))
     context = {
         "alive": alive,
         "new_job": visit.link("new_job"),
@@ -97,7 +97,7 @@ def show(visit: Visit) -> HttpResponse:
         "oldest_queue": min(alive.queues, key=lambda each: each.oldest_at, default=None),
         "queues": [(_LANES.get(each.lane, humanized(each.lane)), each) for each in alive.queues],
         "doing": _doing(visit, alive),
-        "failing": sorted(failing, key=lambda each: -each.failed)[:6],
+        "failing": failing[:6],
         "worst": failing[0] if failing else None,
         "durations": _durations(figures),
         "spend": overview.spend(visit.org_id, today=visit.now.astimezone(UTC).date()),

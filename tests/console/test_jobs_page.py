@@ -247,3 +247,10 @@ def test_a_view_is_kept_for_its_person_only(admin, member):
     assert "Open invoices" in admin.get(JOBS).content.decode()
     admin.post(f"/console/acme/views/{view_id}/remove")
     assert "Open invoices</a>" not in admin.get(JOBS).content.decode()
+
+
+def test_a_job_without_a_channel_is_listed_as_such(admin):
+    rows.job(platform="", channel_code="")
+
+    (cell,) = re.findall(r'<td role="cell" class="clip soft">(.*?)</td>', admin.get(JOBS).content.decode())
+    assert cell.strip() == "none"

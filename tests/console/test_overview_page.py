@@ -23,6 +23,7 @@ def test_the_type_that_fails_most_is_named_with_its_last_error(admin):
             JobStatus.FAILED, job_type_key="report", error_code="tool_unreachable", error_message=f"no answer {number}"
         )
     rows.job(JobStatus.COMPLETED, job_type_key="report")
+    rows.job(JobStatus.FAILED, error_code="tool_unreachable")  # all of its type, and still fewer
     rows.job(JobStatus.FAILED, org_id="rival", job_type_key="report", error_code="secret_of_rival")
 
     html = admin.get(OVERVIEW).content.decode()

@@ -60,7 +60,7 @@ def glyph(name: str, colour: str = "") -> str:
 
 @register.simple_tag
 def platform_icon(platform: str, size: str = "s") -> str:
-    return icon(_PLATFORM_ICONS.get(platform, "messages"), size)
+    return icon(_PLATFORM_ICONS.get(platform, "messages"), size) if platform else ""
 
 
 @register.simple_tag
