@@ -5,6 +5,8 @@ if it fails; so a second run drops that and builds it again, and leaves a valid 
 service's time-outs allow.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently
@@ -27,7 +29,7 @@ class AddIndexOnline(AddIndexConcurrently):
         if is_valid:
             return
         model = to_state.apps.get_model(app_label, self.model_name)
-        with _Unlimited(schema_editor):
+        with _unlimited(schema_editor):
             if is_valid is False:
                 schema_editor.remove_index(model, self.index, concurrently=True)  # type: ignore[call-arg]
             super().database_forwards(app_label, schema_editor, from_state, to_state)
@@ -38,7 +40,7 @@ class RemoveIndexOnline(RemoveIndexConcurrently):
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
     ) -> None:
         if _is_valid(schema_editor, self.name) is not None:
-            with _Unlimited(schema_editor):
+            with _unlimited(schema_editor):
                 super().database_forwards(app_label, schema_editor, from_state, to_state)
 
 
@@ -51,16 +53,13 @@ class AddRawIndexOnline(RunSQL):
             f'CREATE INDEX CONCURRENTLY "{name}" {definition}', f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"'
         )
 
-    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
-        return type(self).__name__, [self.name, self.definition], {}
-
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
     ) -> None:
         is_valid = _is_valid(schema_editor, self.name)
         if is_valid:
             return
-        with _Unlimited(schema_editor):
+        with _unlimited(schema_editor):
             if is_valid is False:
                 schema_editor.execute(f'DROP INDEX CONCURRENTLY "{self.name}"')
             super().database_forwards(app_label, schema_editor, from_state, to_state)
@@ -69,19 +68,16 @@ class AddRawIndexOnline(RunSQL):
 ONLINE: tuple[type[Operation], ...] = (AddIndexOnline, RemoveIndexOnline, AddRawIndexOnline)
 
 
-class _Unlimited:
-    """Time-outs of statements and locks are off within."""
-
-    def __init__(self, schema_editor: BaseDatabaseSchemaEditor) -> None:
-        self._editor = schema_editor
-
-    def __enter__(self) -> None:
+@contextmanager
+def _unlimited(schema_editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
+    """Switch off the time-outs of statements and locks within."""
+    for limit in _LIMITS:
+        schema_editor.execute(f"SET {limit} = 0")
+    try:
+        yield
+    finally:
         for limit in _LIMITS:
-            self._editor.execute(f"SET {limit} = 0")
-
-    def __exit__(self, *_: object) -> None:
-        for limit in _LIMITS:
-            self._editor.execute(f"RESET {limit}")
+            schema_editor.execute(f"RESET {limit}")
 
 
 def _is_valid(schema_editor: BaseDatabaseSchemaEditor, name: str) -> bool | None:

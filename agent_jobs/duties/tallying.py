@@ -7,7 +7,7 @@ Jobs append entries and touch no counter, so they never wait for each other.
 from django.db import connection, transaction
 
 from agent_jobs import duty_rounds
-from agent_jobs.reads.job_tallies import KINDS
+from agent_jobs.reads.job_tallies import KINDS, OF_ENTRIES
 
 BATCH = 20_000
 _BATCHES = 5
@@ -15,9 +15,7 @@ _TAKE = f"""
 WITH taken AS (
     DELETE FROM agent_jobs_jobtallyentry WHERE id IN (
         SELECT id FROM agent_jobs_jobtallyentry ORDER BY id LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
-    RETURNING org_id, created_at, status, job_type_key, platform, channel_code, priority, duration_class,
-        sign AS number, sign * follow_ups AS follow_ups, sign * replies AS replies,
-        CASE WHEN replies > 0 THEN sign ELSE 0 END AS with_reply
+    RETURNING org_id, {OF_ENTRIES}
 ), added AS (
     INSERT INTO agent_jobs_jobtally AS t (org_id, span, start_at, kind, key, number)
     SELECT org_id, span, date_trunc(span, created_at, 'UTC'), kind, key, sum(count)

@@ -39,10 +39,11 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7
 _CLASS = "agent_jobs_duration_class(started_at, finished_at)"
 _LIVING = _JOBS.format(duration_class="NULL::smallint", since="since", until="until", which="finished_at IS NULL")
 _CLASS_IF_STARTED = f"CASE WHEN started_at IS NOT NULL THEN {_CLASS} END"
+# The columns of an entry, which takes a job out of the counts if its sign is -1.
+OF_ENTRIES = f"""{_COLUMNS}, created_at, duration_class, sign AS number, sign * follow_ups AS follow_ups,
+    sign * replies AS replies, CASE WHEN replies > 0 THEN sign ELSE 0 END AS with_reply"""
 _ENTRIES = f"""
-SELECT {_COLUMNS}, created_at, duration_class, sign AS number, sign * follow_ups AS follow_ups,
-    sign * replies AS replies,
-    CASE WHEN replies > 0 THEN sign ELSE 0 END AS with_reply
+SELECT {OF_ENTRIES}
 FROM agent_jobs_jobtallyentry WHERE org_id = %(org)s AND created_at >= %(first_hour)s AND created_at < %(last_hour)s
 """  # noqa: S608 - constants
 _TALLIES = """

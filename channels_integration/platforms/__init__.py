@@ -18,7 +18,3 @@ _by_name = {platform.name: platform for platform in PLATFORMS}
 def get(name: str) -> Platform:
     """The platform of that name; any other name is that of a bridge, which is a webhook."""
     return _by_name.get(name, _bridge)
-
-
-def is_built_in(name: str) -> bool:
-    return name in _by_name

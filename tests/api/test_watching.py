@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError
 from django.db.models.functions import Now
 
 from agent_jobs.api import sse, streams
@@ -15,8 +15,10 @@ from agent_jobs.models import AppToken
 from config import asgi
 from tests import factories, rows
 from tests.waiting import PATIENCE
+from tests.web_processes import elsewhere, sessions_end_with_their_threads
 
-pytestmark = pytest.mark.django_db(transaction=True)
+__all__ = ["sessions_end_with_their_threads"]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sessions_end_with_their_threads")]
 
 
 class Client:
@@ -96,34 +98,6 @@ def run(script: Script, token: str, job: Any) -> None:
                 pool.shutdown()
 
     asyncio.run(live())
-
-
-@pytest.fixture(autouse=True)
-def _sessions_end_with_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test's database can only be emptied when no thread of a pool holds a session."""
-    ask, look = asgi._ask_django, streams.look
-
-    def closing(work: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
-            try:
-                return work(*arguments)
-            finally:
-                connection.close()
-
-        return run
-
-    monkeypatch.setattr(asgi, "_ask_django", closing(ask))
-    monkeypatch.setattr(streams, "look", closing(look))
-
-
-async def elsewhere(work: Callable[[], Any]) -> Any:
-    def run() -> Any:
-        try:
-            return work()
-        finally:
-            connection.close()
-
-    return await asyncio.to_thread(run)
 
 
 def places() -> int:

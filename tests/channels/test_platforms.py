@@ -41,8 +41,6 @@ def place(platform, **changes):
 
 def test_it_is_found_by_its_name_and_is_no_bridge(platform):
     assert platforms.get(platform.name) is platform
-    assert platforms.is_built_in(platform.name)
-    assert not platforms.is_built_in("whatsapp")
     assert platforms.get("whatsapp").name == "webhook"
 
 
