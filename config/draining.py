@@ -59,7 +59,7 @@ def refuse_connections(listener: socket.socket) -> bool:
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
         )
     except OSError as error:
-        log.warning("this kernel takes no socket filter (%s): stopping may reset new connections", error)
+        log.warning("this process may set no socket filter (%s): stopping may reset new connections", error)
         return False
     return True
 
