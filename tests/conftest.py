@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import connection
 from django.test import TransactionTestCase
 
-from tests import emptying, replay
+from tests import emptying, replay, unordered
 from tests.fakes.webhook import FakeReceiver
 from tests.waiting import PATIENCE
 from tests.web_processes import WebProcess
@@ -25,6 +25,7 @@ hypothesis.settings.load_profile("patient")
 # Each test client makes a handler of its own, and WhiteNoise would look through all apps for files each time.
 settings.WHITENOISE_AUTOREFRESH = True
 TransactionTestCase._fixture_teardown = lambda self: emptying.empty()
+unordered.reverse()
 
 
 @pytest.fixture(scope="session")
