@@ -52,8 +52,9 @@ def _heard(request: HttpRequest, *, is_press: bool, installation_id: UUID | None
     except database.Error as error:
         if not database.is_unavailable(error):
             raise
-        database.drop_session_after_request()
-        answer = _refused(503, "unavailable", "the database does not answer")
+        if not database.is_of_one_statement(error):
+            database.drop_session_after_request()
+        answer = _refused(503, *database.for_clients(error))
         answer["Retry-After"] = "5"
         return answer
     if heard.status == 401:

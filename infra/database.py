@@ -1,11 +1,19 @@
-"""Decides when the database counts as unavailable, and drops broken sessions.
+"""Decides when the database counts as unavailable, words that for clients, and drops broken sessions.
 
 Web, workers, duties and channels all ask `is_unavailable`, so that they agree on an outage.
 """
 
 from django.db import Error, InterfaceError, InternalError, OperationalError, connection
 
-__all__ = ["Error", "drop_session", "drop_session_after_request", "is_of_one_statement", "is_unavailable", "reason"]
+__all__ = [
+    "Error",
+    "drop_session",
+    "drop_session_after_request",
+    "for_clients",
+    "is_of_one_statement",
+    "is_unavailable",
+    "reason",
+]
 
 # psycopg raises InternalError for the whole class 25. These codes mean an outage or an ended session, not a mistake.
 _OUTAGES_OF_CLASS_25 = frozenset(
@@ -16,8 +24,8 @@ _OUTAGES_OF_CLASS_25 = frozenset(
     }
 )
 
-# query_canceled (statement_timeout), lock_not_available (lock_timeout), deadlock_detected
-_OF_ONE_STATEMENT = frozenset({"57014", "55P03", "40P01"})
+_BEHIND_LOCKS = frozenset({"55P03", "40P01"})  # lock_not_available (lock_timeout), deadlock_detected
+_OF_ONE_STATEMENT = _BEHIND_LOCKS | {"57014"}  # query_canceled (statement_timeout)
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -30,6 +38,15 @@ def is_unavailable(error: BaseException) -> bool:
 def is_of_one_statement(error: BaseException) -> bool:
     """Whether one statement timed out, in its work or waiting for a lock, while the database itself answers."""
     return getattr(error.__cause__, "sqlstate", "") in _OF_ONE_STATEMENT
+
+
+def for_clients(error: BaseException) -> tuple[str, str]:
+    """The code and the message for a client whose request met an `is_unavailable` error."""
+    if not is_of_one_statement(error):
+        return "unavailable", "the database cannot be reached; try again soon"
+    if getattr(error.__cause__, "sqlstate", "") in _BEHIND_LOCKS:
+        return "busy", "another request has been changing the same rows for too long; try again soon"
+    return "busy", "the database did not finish this request in time; try again soon"
 
 
 def drop_session() -> None:

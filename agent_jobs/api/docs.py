@@ -34,8 +34,8 @@ REFUSALS: Mapping[int, tuple[str, str, str]] = {
     503: (
         "unavailable",
         "unavailable",
-        "The database cannot be reached, or too many costly schemas and templates wait (`busy`). `Retry-After` says "
-        "when to try again.",
+        "The database cannot be reached. Or (`busy`) other requests hold the same rows, the database is slow, or too "
+        "many costly schemas and templates wait. `Retry-After` says when to try again.",
     ),
 }
 _READING = (400, 401, 403, 429, 503)

@@ -124,8 +124,7 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
         logger.warning("the database refused a value that the parsers accepted: %s", exc)
         return _refusal(400, "invalid", "a value cannot be stored", request)
     if database.is_unavailable(exc):
-        logger.error("database unavailable: %s", exc)
-        return _unavailable(request)
+        return _unavailable(exc, request)
     return None
 
 
@@ -188,9 +187,10 @@ def method_not_allowed(request: HttpRequest, allowed: str) -> JsonResponse:
     return answer
 
 
-def unavailable(request: HttpRequest) -> JsonResponse:
-    database.drop_session_after_request()
-    answer = plain(503, "unavailable", "the database cannot be reached; try again soon", request)
+def unavailable(request: HttpRequest, error: Exception) -> JsonResponse:
+    """The answer to a request whose database error `database.is_unavailable`."""
+    _note_unavailable(error)
+    answer = plain(503, *database.for_clients(error), request)
     answer["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer
 
@@ -259,11 +259,17 @@ def _framework(exc: exceptions.APIException, request: Any) -> Response:
     return _refusal(status, known or str(code), message, request, errors=fields, headers=headers)
 
 
-def _unavailable(request: Any) -> Response:
-    database.drop_session_after_request()
+def _unavailable(error: Exception, request: Any) -> Response:
+    _note_unavailable(error)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    message = "the database cannot be reached; try again soon"
-    return _refusal(503, "unavailable", message, request, headers=headers)
+    return _refusal(503, *database.for_clients(error), request, headers=headers)
+
+
+def _note_unavailable(error: Exception) -> None:
+    code, _ = database.for_clients(error)
+    logger.error("database %s: %s", code, database.reason(error))
+    if not database.is_of_one_statement(error):
+        database.drop_session_after_request()
 
 
 def _refusal(

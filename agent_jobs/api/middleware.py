@@ -84,7 +84,7 @@ class RequestIdMiddleware:
         """For views outside REST framework: answer a database outage with 503, too many log-ins with 429."""
         if isinstance(exception, TooManyRequests):
             return errors.throttled(request, exception)
-        return errors.unavailable(request) if database.is_unavailable(exception) else None
+        return errors.unavailable(request, exception) if database.is_unavailable(exception) else None
 
 
 def _tell(traced: Any, request: HttpRequest, response: HttpResponse) -> None:

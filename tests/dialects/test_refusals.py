@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection, transaction
 from django.test import Client
 
 from agent_jobs import dialects
@@ -134,6 +134,31 @@ def test_outages_and_faults_are_told_in_it(door: OwnDoor, monkeypatch: pytest.Mo
             answer = door.writer.send(method, door.path)
         door.refusal(answer, status)
         assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+def test_a_lock_that_another_request_holds_is_told_as_such(
+    door: OwnDoor, acme: factories.Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = connection.copy()
+
+    def wait_for_it(*_: Any) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '20ms'")
+            cursor.execute("SELECT pg_advisory_xact_lock(16)")
+
+    try:
+        other.cursor().execute("SELECT pg_advisory_lock(16)")
+        monkeypatch.setattr(Resource, "check_permissions", wait_for_it)
+        native = acme.get("/services/agent-jobs")
+        foreign = [door.writer.send(method, door.path) for method in ("GET", "POST")]
+    finally:
+        other.close()
+    assert (native.status_code, native.json()["code"]) == (503, "busy")
+    for refused in (native, *foreign):
+        assert "another request has been changing the same rows" in refused.content.decode()
+        assert int(refused["Retry-After"]) > 0
+    for refused in foreign:
+        door.refusal(refused, 503)
 
 
 def test_conflicts_are_told_in_it(acme: factories.Api) -> None:

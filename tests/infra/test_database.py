@@ -39,6 +39,23 @@ def test_an_outage_is_told_from_a_mistake(error: Exception, expected: bool) -> N
     assert database.is_unavailable(error) is expected
 
 
+@pytest.mark.parametrize(
+    ("cause", "code", "said"),
+    [
+        (psycopg.errors.LockNotAvailable(), "busy", "another request has been changing the same rows"),
+        (psycopg.errors.DeadlockDetected(), "busy", "another request has been changing the same rows"),
+        (psycopg.errors.QueryCanceled(), "busy", "did not finish this request in time"),
+        (psycopg.errors.AdminShutdown(), "unavailable", "cannot be reached"),
+        (psycopg.OperationalError("connection refused"), "unavailable", "cannot be reached"),
+    ],
+)
+def test_clients_are_told_an_outage_from_a_busy_database(cause: Exception, code: str, said: str) -> None:
+    told = database.for_clients(caused(OperationalError(str(cause)), cause))
+
+    assert told[0] == code
+    assert said in told[1]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_statement_refused_by_a_read_only_database_is_an_outage() -> None:
     with connection.cursor() as cursor:

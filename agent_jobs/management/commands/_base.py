@@ -28,6 +28,8 @@ def told_plainly() -> Iterator[None]:
 
 
 def _why_unreachable(error: Exception) -> str:
+    if database.is_of_one_statement(error):
+        return f"{database.for_clients(error)[1]} ({database.reason(error)})"
     if not settings.DATABASE_URL:
         return (
             f"no DATABASE_URL and no running stack in {settings.DATA_DIR}:"
