@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from agent_jobs import lifecycle
+from agent_jobs.audit import audit_log
 from agent_jobs.errors import IllegalMove
 from agent_jobs.executors import claiming, reporting
 from agent_jobs.executors.attempts import Attempt
@@ -28,6 +29,7 @@ from agent_jobs.states import Event, JobStatus
 
 # A lease outlasts the deadline, so that the deadline ends the job and not a lost lease.
 _BEYOND_DEADLINE = timedelta(hours=1)
+_MOST_KEYS_TOLD = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def change(org_id: str, job_id: UUID, asked: HandChange, *, actor: Actor) -> Non
             raise IllegalMove(f"the job is {job.status} and cannot be changed", status=job.status)
         if moves and asked.status == JobStatus.RUNNING:
             _start(job, actor)
-        _keep(job, asked)
+        if asked.tells:
+            _keep(job, asked, actor)
         if moves and asked.status != JobStatus.RUNNING:
             _leave(job, standing, asked, actor)
 
@@ -88,8 +91,10 @@ def _start(job: Job, actor: Actor) -> None:
     job.refresh_from_db()
 
 
-def _keep(job: Job, asked: HandChange) -> None:
+def _keep(job: Job, asked: HandChange, actor: Actor) -> None:
+    """Keep what it tells. The audit gets the keys of a result without its values, which may be large or secret."""
     columns: dict[str, Any] = {}
+    told: dict[str, Any] = {"progress_percent": asked.percent, "progress_message": asked.message}
     if asked.percent is not None:
         columns |= {"progress_percent": asked.percent, "progress_at": Now()}
     if asked.message is not None:
@@ -99,8 +104,10 @@ def _keep(job: Job, asked: HandChange) -> None:
         job.result_data = {**known, **asked.result}
         reporting.require_size("result", job.result_data)
         columns["result_data"] = job.result_data
-    if columns:
-        Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
+        told["result_keys"] = sorted(asked.result)[:_MOST_KEYS_TOLD]
+    Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
+    after = {name: value for name, value in told.items() if value is not None}
+    audit_log.record(job.org_id, "job.updated", "job", str(job.pk), actor=actor, after=after)
 
 
 def _leave(job: Job, standing: JobStatus, asked: HandChange, actor: Actor) -> None:

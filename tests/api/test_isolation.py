@@ -42,6 +42,7 @@ from agent_jobs.models import (
 from agent_jobs.schedules import editing, requested_runs
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
+from agent_jobs.tenants import logins
 from agent_jobs.tools import tool_secrets
 from agent_jobs.webhooks import endpoints
 from agent_jobs.worker.loop import Worker
@@ -49,6 +50,7 @@ from channels_integration import directory, outbox, web_messages
 from tests import factories, rows
 from tests.conversations import QuietKeeper
 from tests.dialects.own_forms import signed_in
+from tests.dialects.workspace_clients import person
 from tests.fakes.webhook import FakeReceiver
 
 pytestmark = pytest.mark.django_db
@@ -375,7 +377,7 @@ ROWS |= {
 }
 for method, thing, action, body in (
     ("GET", "job", "", None),
-    ("PATCH", "held", "", lambda names: {"status": "failed"}),
+    ("PATCH", "held", "", lambda names: {"progress_percent": 50}),
     ("GET", "job", "/status", None),
     ("GET", "job", "/result", None),
     ("POST", "job", "/cancel", None),
@@ -388,10 +390,12 @@ for method, thing, action, body in (
 REACHES = {("org", "foreign"), ("org", "unknown"), ("id", "foreign")}
 # Shows nothing of any organisation, or belongs to another door, with isolation tests of its own.
 OPEN = ("chronos/health", "health/live", "health/ready", "metrics", "schema", "docs", "executr/api/v1/health")
-OTHER_DOORS = (
-    *("admin/", "console/", "channels/slack/events", "channels/slack/interactions", "static/"),
-    "auth/",  # tests/dialects/test_workspace.py
-)
+OTHER_DOORS = ("admin/", "console/", "channels/slack/events", "channels/slack/interactions", "static/")
+# Name no organisation, because they ask who a person is. Tokens count for nothing there: nobody learns who exists.
+WITHOUT_ORG = {
+    "auth/login": lambda names: {"username": names["person"], "password": "a wrong one"},
+    "auth/refresh": lambda names: {"refresh_token": names["access_token"]},
+}
 PREFIXES = ("services/", "api/v0/services/", "")
 
 
@@ -409,7 +413,7 @@ def native():
     """(address without its prefix, method) → the prefixes, of all that the URLconf serves and that is not open."""
     served = {}
     for route, view in addresses():
-        if route in OPEN or route.startswith(OTHER_DOORS):
+        if route in OPEN or route in WITHOUT_ORG or route.startswith(OTHER_DOORS):
             continue
         prefix = next(prefix for prefix in PREFIXES if route.startswith(prefix))
         assert view is not None, f"{route} is no view of REST framework: what does it show, and to whom?"
@@ -424,6 +428,8 @@ def test_every_address_has_a_row():
 
     assert served - set(ROWS) == set(), "an address without a row: say what a stranger gets there"
     assert set(ROWS) - served == set(), "a row without an address"
+    open_to_all = {route for route, view in addresses() if view and not view.authentication_classes}
+    assert open_to_all - set(OPEN) == set(WITHOUT_ORG), "takes no credentials: say what it shows, and to whom"
 
 
 # --- The world -------------------------------------------------------------------------------------------------
@@ -455,6 +461,8 @@ UNKNOWN = {
     "code": "nobodys",
     "team": "T0NOBODY",
     "number": "999999",
+    "person": "nobody",
+    "access_token": "ey.no.token",
 }
 
 
@@ -548,7 +556,10 @@ def populate(org_id, code, team):
     made |= {"hook": hook, "hook_run": hook_run}
     ids = {name: str(row.pk) for name, row in made.items()}
     number = str(Org.objects.get(pk=org_id).number)
-    return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team, "number": number}, plain
+    user = person(f"person-of-{org_id}", org_id)
+    access = logins.issue(user, logins.ACCESS, now=datetime.now(UTC))
+    of_person = {"number": number, "person": user.username, "access_token": access}
+    return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team, **of_person}, plain
 
 
 @pytest.fixture
@@ -694,6 +705,24 @@ def test_a_method_that_is_not_served_is_refused_to_everybody(world):
                 asking = world.people if address.startswith(("jobs", "workspace/")) else world.clients
                 assert asking["ADMIN"].send(method, at).status_code == 405, (method, at)
                 assert world.clients["none"].send(method, at).status_code == 401, (method, at)
+
+
+@pytest.mark.parametrize("address", sorted(WITHOUT_ORG))
+def test_who_a_person_is_can_be_told_by_nobody_else(world, address):
+    before = all_of("rival")
+    answers = []
+    for role in ROLES:
+        for whose in world.names:
+            with transaction.atomic():  # each for itself: wrong tries are counted
+                answer = world.clients[role].post(f"/{address}", WITHOUT_ORG[address](world.names[whose]))
+                answers.append((answer.status_code, answer.json()))
+                assert all_of("rival") == before
+                transaction.set_rollback(True)
+
+    assert answers == [answers[0]] * len(answers)
+    assert answers[0][0] == 401
+    methods = {method for method in METHODS if world.clients["ADMIN"].send(method, f"/{address}").status_code != 405}
+    assert methods == {"POST"}
 
 
 def test_open_pages_show_nothing_of_anybody(world, client, settings):

@@ -5,13 +5,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.db.models import F
 from django.test import Client
 from django.urls import resolve
 
-from agent_jobs.models import Activity, Job, Membership
+from agent_jobs.models import Activity, AuditEntry, Job, Membership
 from agent_jobs.states import JobStatus
 from agent_jobs.tenants import logins
 from tests import factories, races, rows
@@ -434,6 +435,22 @@ def test_moves_set_the_times_and_are_recorded(ann: Workspace) -> None:
     assert (ended["actual_duration"], ended["result"]) == (0, None)
     actors = Activity.objects.filter(job_id=job_id, moved_to__gt="").order_by("number").values_list("actor", flat=True)
     assert set(actors) == {"user:ann"}
+
+
+def test_each_change_is_in_the_audit_without_the_values_of_its_result(ann: Workspace) -> None:
+    job_id = ann.made()
+    ann.moved(job_id, "running", progress_percent=5, result={"a": "a secret"})
+    for body in ({}, {"status": "running"}, {"progress_message": "half"}):
+        ann.asked("PATCH", f"/{job_id}", body)
+
+    entries = AuditEntry.objects.filter(object_id=job_id, actor="user:ann").order_by("id")
+    assert list(entries.values_list("action", "after")) == [
+        ("job.created", mock.ANY),
+        ("job.started", mock.ANY),
+        ("job.updated", {"progress_percent": 5, "result_keys": ["a"]}),
+        ("job.updated", {"progress_message": "half"}),
+    ]
+    assert "a secret" not in str(list(entries.values("after")))
 
 
 def test_an_empty_change_changes_nothing(ann: Workspace) -> None:
