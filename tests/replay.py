@@ -28,6 +28,7 @@ from agent_jobs.tenants import app_tokens, logins, members
 
 STRANGER = "stranger"
 _PARTS = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH")
+_TOKEN_HEADERS = ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY")
 _WAIT = re.compile(r"\bwait=\d+")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Shorter texts may be anybody's, and so is a day; words like `process_module` are the service's own.
@@ -37,10 +38,11 @@ _WORD = re.compile(r"\w+([.:]\w+)*|\d{4}-\d{2}-\d{2}")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`environ`: the parts of it that say what is asked for; the token is not among them."""
+    """`environ`: the parts of it that say what is asked for, without the token, which was in `token_header`."""
 
     environ: tuple[tuple[str, str], ...]
     body: bytes
+    token_header: str = "HTTP_AUTHORIZATION"
 
     def __str__(self) -> str:
         parts = dict(self.environ)
@@ -89,15 +91,15 @@ def recording() -> Iterator[list[Request]]:
 
     def request(self: Client, **environ: Any) -> Any:
         body = environ.get("wsgi.input", FakePayload())
-        is_ours = "HTTP_AUTHORIZATION" in environ and not isinstance(self, _Stranger)
-        if is_ours and isinstance(body, FakePayload):
+        header = next((name for name in _TOKEN_HEADERS if name in environ), "")
+        if header and isinstance(body, FakePayload) and not isinstance(self, _Stranger):
             content = body.read()
             environ["wsgi.input"] = FakePayload(content)
             parts = {name: str(part) for name, part in environ.items() if name in _PARTS or name.startswith("HTTP_")}
-            del parts["HTTP_AUTHORIZATION"]
+            parts = {name: part for name, part in parts.items() if name not in _TOKEN_HEADERS}
             # The stranger does not wait for messages: nobody will write any.
             parts["QUERY_STRING"] = _WAIT.sub("wait=0", parts.get("QUERY_STRING", ""))
-            asked.append(Request(tuple(sorted(parts.items())), content))
+            asked.append(Request(tuple(sorted(parts.items())), content, header))
         return send(self, **environ)
 
     with mock.patch.object(Client, "request", request):
@@ -129,8 +131,9 @@ def _login(org: Org) -> str:
 
 def _replayed(request: Request, token: str, world: _World) -> list[str]:
     environ = {**dict(request.environ), "wsgi.input": FakePayload(request.body)}
+    environ[request.token_header] = f"Bearer {token}" if request.token_header == "HTTP_AUTHORIZATION" else token
     with _undone():
-        answer = _Stranger(raise_request_exception=False).request(**environ, HTTP_AUTHORIZATION=f"Bearer {token}")
+        answer = _Stranger(raise_request_exception=False).request(**environ)
         return [*_breaches(request, answer, world), *_changes(world)]
 
 

@@ -6,7 +6,7 @@ from agent_jobs import jobs, lifecycle
 from agent_jobs.api import base
 from agent_jobs.jobs import idempotency
 from agent_jobs.models import Activity, AppToken, Job, Org, Profile
-from agent_jobs.reads import numbered_pages, queries
+from agent_jobs.reads import external_jobs, numbered_pages, queries
 from agent_jobs.states import Event
 from tests import factories, replay, rows
 from tests.dialects.own_forms import signed_in
@@ -24,6 +24,10 @@ def everybodys_jobs(patch):
 def everybodys_workspaces(patch):
     of_orgs = numbered_pages.of_orgs
     patch.setattr(numbered_pages, "of_orgs", lambda org_ids: of_orgs(Org.objects.values_list("pk", flat=True)))
+
+
+def everybodys_programs(patch):
+    patch.setattr(external_jobs, "with_binary", lambda org_id: Job.objects.all())
 
 
 def everybodys_activities(patch):
@@ -65,6 +69,11 @@ def broken(patch):
     patch.setattr(queries, "activities", fail)
 
 
+def ask_with_api_key(_, job):
+    Job.objects.filter(pk=job.pk).update(runner="external", placement="binary\x1fgreet")
+    factories.Api(None).get("/executr/api/v1/jobs", X_API_Key=factories.token("acme"))
+
+
 LEAKS = {
     "a list of everybody's": (everybodys_jobs, lambda api, job: api.get(JOBS), "200 shows '{job.pk}'"),
     "one's words": (
@@ -86,6 +95,11 @@ LEAKS = {
     "a list of everybody's, to a person": (
         everybodys_workspaces,
         lambda api, job: signed_in("ann", "admin").get("/jobs"),
+        "200 shows '{job.pk}'",
+    ),
+    "a list of everybody's, to a token in X-API-Key": (
+        everybodys_programs,
+        ask_with_api_key,
         "200 shows '{job.pk}'",
     ),
     # Refused to ourselves, so that there is something left to cancel.
