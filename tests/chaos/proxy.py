@@ -262,7 +262,8 @@ class _End(asyncio.Protocol):
         self.transport = transport
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self is self.link.client:
-            self.link.opened()
+            # Python 3.11.2 begins to read after this method, also from what was paused in it.
+            asyncio.get_running_loop().call_soon(self.link.opened)
         elif self.link.client.is_lost:
             transport.abort()
         else:
