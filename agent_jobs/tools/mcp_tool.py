@@ -44,8 +44,6 @@ _PARTING_SECONDS = 1.0
 _SPARE_SECONDS = 5.0
 CANCELED = "tool_server_canceled"
 _SESSION = "mcp-session-id"
-# Errors that the SDK invents when no answer came, or none that it could read.
-_NO_ANSWER = {types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.PARSE_ERROR, types.INVALID_REQUEST}
 _FAILURES = (
     *(MCPError, ExceptionGroup, RuntimeError, ValueError, OSError, TimeoutError),
     *(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream),
@@ -210,7 +208,7 @@ def _failed(tool: Declared, error: BaseException, seen: Seen, filled: Filled) ->
     for leaf in _leaves(error):
         if reason := async_client.refused(leaf):
             return ToolAnswer(f"Not sent: the address {filled.blotted(reason)}.", is_error=True)
-        if isinstance(leaf, MCPError) and leaf.code not in _NO_ANSWER and seen.status < 400:
+        if isinstance(leaf, MCPError) and leaf.code == seen.error_code and seen.status < 400:
             said = cut(filled.blotted(leaf.message))[0][:MAX_DESCRIPTION]
             return ToolAnswer(f"The server answered with the error {leaf.code}: {said}", is_error=True)
     if seen.trouble:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCResponse
+from mcp_types import INVALID_REQUEST, PARSE_ERROR, JSONRPCError, JSONRPCResponse
 
 from agent_jobs.errors import RunError
 from agent_jobs.tools.answer_limits import decoded, retry_after
@@ -26,6 +26,8 @@ _SESSION = "mcp-session-id"
 _LINE_ENDS = re.compile(rb"\r\n|\n|\r")
 _NULL_RESULT = re.compile(rb'"result"\s*:\s*null')
 _MOST_WORDS = 4_000
+# Codes of errors that the SDK's transport invents for answers that it cannot read.
+_INVENTED = (INVALID_REQUEST, PARSE_ERROR)
 
 
 @dataclass(slots=True)
@@ -33,8 +35,9 @@ class Seen:
     """Recorded traffic: the last answer to a POST, whether the call itself was begun, and what a server's answer held.
 
     `results` are the results as they came, for each request whose method is `expected`. `trouble` says why an answer
-    was refused on its way, as the end of a sentence. `words` are the data of an `event: error`. `authorizing` is the
-    host that is being asked for a token or the way to one, and `refusal` says why there is no token.
+    was refused on its way, as the end of a sentence. `words` are the data of an `event: error`. `error_code` is that of
+    a JSON-RPC error. `authorizing` is the host that is being asked for a token or the way to one, and `refusal` says
+    why there is no token.
     """
 
     is_calling: bool = False
@@ -45,12 +48,14 @@ class Seen:
     results: list[dict[str, Any]] = field(default_factory=list)
     trouble: str = ""
     words: str = ""
+    error_code: int | None = None
     is_late: bool = False
     authorizing: str = ""
     refusal: RunError | None = None
 
     def begin_call(self) -> None:
         self.is_calling, self.status, self.retry_after, self.trouble, self.words = True, 0, None, "", ""
+        self.error_code = None
 
     async def note(self, response: async_client.Response) -> None:
         if response.request.method != "POST" or response.request.extensions.get(IS_AUTHORIZING):
@@ -116,6 +121,9 @@ class _Tap:
     def _taken(self, item: Any) -> Any:
         if isinstance(item, SessionMessage) and isinstance(item.message, JSONRPCResponse):
             item.message.result = self._seen.take(item.message.result)
+        elif isinstance(item, SessionMessage) and isinstance(item.message, JSONRPCError):
+            code = item.message.error.code
+            self._seen.error_code = None if code in _INVENTED else code
         return item
 
 

@@ -480,6 +480,8 @@ def test_arguments_that_do_not_fit_are_not_sent(fake):
         ),
         (says("a\x00b"), "a\ufffdb", False),
         (Answer(error={"code": -32602, "message": "no such id"}), "error -32602: no such id", True),
+        (Answer(error={"code": -32000, "message": "no such table"}), "error -32000: no such table", True),
+        (Answer(error={"code": -32001, "message": "busy"}, sse=True), "error -32001: busy", True),
         (Answer(status=401, body=b""), "refused the call: HTTP 401", True),
         (Answer(status=404, body=b""), "refused the call: HTTP 404", True),
         (Answer(status=500, body=b""), "unknown", True),
