@@ -17,7 +17,12 @@ _FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL)
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _FUNCTION = re.compile(r"<function=([\w.-]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([\w.-]+)>(.*?)</parameter>", re.DOTALL)
-_MARKUP = re.compile(r"<tool_calls?>|<function=|<function_calls>|<invoke name=|<\|tool_call|\[TOOL_CALLS\]")
+# The tokens with which Mistral, Llama 3 and others begin calls, and those that end Llama's.
+_OPENING = re.compile(r"\A(?:\[TOOL_CALLS\]|<\|(?:python_tag|tool_call)\|>)|<\|(?:eom_id|eot_id|/tool_call)\|>\Z")
+_MARKUP = re.compile(
+    r"<tool_calls?>|<function=|<function_calls>|<invoke name=|\[TOOL_CALLS\]"
+    r"|<[|｜](?:tool[_▁]call|python_tag|channel[|])"  # DeepSeek, Kimi and gpt-oss among them
+)
 _RESPONSE = {"say", "next", "result", "result_data"}
 _ARGUMENTS = ("arguments", "parameters", "input")
 _BESIDE_ARGUMENTS = {"name", "id", "type"}
@@ -84,7 +89,7 @@ def calls(text: str, offered: Collection[str]) -> tuple[TextToolCall, ...]:
     if not text:
         return ()
     fenced = _FENCE.fullmatch(text)
-    found = _tagged(text) or _bare(fenced[1] if fenced else text)
+    found = _tagged(text) or _bare(fenced[1] if fenced else _OPENING.sub("", text))
     if found:
         for call in found:
             if call.name not in offered:

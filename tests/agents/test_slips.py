@@ -103,6 +103,16 @@ MENDED: list[tuple[str, Answer, list[str]]] = [
         completion('<tool_call>{"name":"respond","arguments":{"say":"Hi Ann","next":"wait"}}</tool_call>'),
         ["Hi Ann"],
     ),
+    (
+        "a call of Mistral",
+        completion('[TOOL_CALLS] [{"name":"respond","arguments":{"say":"Hi","next":"wait"}}]'),
+        ["Hi"],
+    ),
+    (
+        "a call of Llama",
+        completion('<|python_tag|>{"name":"respond","parameters":{"say":"Hi","next":"wait"}}<|eom_id|>'),
+        ["Hi"],
+    ),
     ("a call as a function", completion('<function=respond>{"say":"Hi Ann","next":"wait"}</function>'), ["Hi Ann"]),
     (
         "a call with parameters",
@@ -161,6 +171,15 @@ TOLD: list[tuple[str, Answer, str]] = [
     ("cut before a word", completion("", finish="length"), "cut off at max_output_tokens"),
     ("half a call", completion(calls=[("respond", '{"say":"1. Op')], finish="length"), "cut off"),
     ("a call among words", completion('Sure! <tool_call>{"name":"find"}</tool_call>'), "written as text"),
+    *[
+        (f"a call of {family}", completion(text), "written as text")
+        for family, text in {
+            "DeepSeek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>respond",
+            "Kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.respond:0",
+            "gpt-oss": "<|channel|>commentary to=functions.respond <|message|>{}",
+            "newer Mistral": '[TOOL_CALLS]respond[ARGS]{"say":"Hi"}',
+        }.items()
+    ],
     ("a broken call as text", completion('{"say": "Hi", "next": "wait"'), "written as text"),
     ("a tool as text that is not there", completion('{"name":"drop","arguments":{}}'), "there is no tool"),
 ]
