@@ -203,7 +203,7 @@ def _span(text: Any) -> _Span | None:
     if not isinstance(text, str) or not text.isascii():  # other scripts have digits, too
         return None
     minutes = [_minute(part) for part in text.split("-")]
-    if len(minutes) != 2 or None in minutes:
+    if len(minutes) != 2 or None in minutes or minutes[0] == _DAY:
         return None
     return minutes[0] or 0, minutes[1] or 0
 

@@ -202,6 +202,7 @@ def test_open_time_passes_only_while_it_is_open(at: datetime, minutes: int, stat
         ({**NIGHTS, "quiet": ["22:00-25:00"]}, "hours.quiet.0"),
         ({**NIGHTS, "quiet": ["22:60-23:00"]}, "hours.quiet.0"),
         ({**NIGHTS, "quiet": ["08:00-08:00"]}, "hours.quiet.0"),
+        ({**NIGHTS, "quiet": ["24:00-07:00"]}, "hours.quiet.0"),
         ({**NIGHTS, "quiet": ["00:00-24:00"]}, "hours"),
         ({**OFFICE, "open": {"mon": ["17:00-09:00"]}}, "hours.open.mon.0"),
         ({**OFFICE, "open": {"monday": ["09:00-17:00"]}}, "hours.open.monday"),
