@@ -110,7 +110,7 @@ def _bounded(given: Any) -> Outcome:
             outcome = given
         case _:
             return Failed("runner_error", f"the runner returned {type(given).__name__}, which is not an outcome")
-    size = len(result) + sum(map(len, outcome.say))
+    size = sum(map(len, outcome.say)) + (0 if result in outcome.say else len(result))
     if size <= MAX_OUTCOME_CHARACTERS:
         try:
             size += len(json.dumps([result_data, [(call.input, call.output) for call in outcome.calls]], default=str))

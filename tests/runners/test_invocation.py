@@ -57,6 +57,12 @@ def test_a_result_just_under_the_bound_is_taken(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(invocation.call(PoisonRunner(), poisoned("")), Failed)
 
 
+def test_a_result_that_repeats_what_is_said_counts_once(monkeypatch: pytest.MonkeyPatch):
+    said = "x" * (invocation.MAX_OUTCOME_CHARACTERS * 2 // 3)
+    monkeypatch.setattr(PoisonRunner, "run", lambda self, run: Done(say=(said,), result=said))
+    assert isinstance(invocation.call(PoisonRunner(), poisoned("")), Done)
+
+
 @pytest.mark.parametrize(
     ("raised", "outcome"),
     [
