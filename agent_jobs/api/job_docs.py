@@ -122,6 +122,7 @@ class HolderSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     state = serializers.CharField(help_text="The job's status, or the message's status in the outbox.")
     next_try_at = serializers.DateTimeField(required=False, help_text="For a message.")
+    error_code = serializers.CharField(required=False, help_text="For a message: why its last try failed.")
 
 
 @extend_schema_field({"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string"}], "nullable": True})

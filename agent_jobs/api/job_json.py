@@ -55,6 +55,7 @@ def explanation(found: explanations.Explanation) -> dict[str, Any]:
                     "id": holder.id,
                     "state": holder.state,
                     "next_try_at": stamp_or_none(holder.next_try_at),
+                    "error_code": holder.error_code or None,
                 }
             )
             for holder in found.blocked_by

@@ -65,13 +65,15 @@ FROM lately LEFT JOIN agent_jobs_job j ON j.id = lately.job_id AND lately.code =
 class Holder:
     """An obstacle: a job that fills a slot under a cap, or a message that is not sent yet.
 
-    `state` is the job's status, or the message's state in the outbox; `next_try_at` is the message's.
+    `state` is the job's status, or the message's state in the outbox. `next_try_at` is the message's, and so is
+    `error_code`: why its last try failed.
     """
 
     kind: str
     id: str
     state: str
     next_try_at: datetime | None = None
+    error_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +343,7 @@ def _estimate(job: Job, place: int | str, now: datetime) -> datetime | None:
 
 def _undelivered(job: Job) -> tuple[Holder, ...]:
     return tuple(
-        Holder("message", str(message.id), _state(message), message.due_at)
+        Holder("message", str(message.id), _state(message), message.due_at, message.error_code)
         for message in outbox.undelivered(job.org_id, str(job.pk), most=MOST_HOLDERS)
         if not message.is_recalled
     )

@@ -302,6 +302,9 @@ def test_a_delivery_tells_of_the_message_and_its_next_try(at_work: WorkerProcess
     OutboundMessage.objects.filter(pk=second.pk).update(is_recalled=True)
     told = explained(job)
     (message,) = told.blocked_by
+    assert message.error_code == ""
+    OutboundMessage.objects.filter(pk=first.pk).update(error_code="receiver_slow")
+    assert explained(job).blocked_by[0].error_code == "receiver_slow"
     OutboundMessage.objects.filter(pk=first.pk).update(error_code=send_results.HELD)
     assert explained(job).blocked_by[0].state == "held"
     assert (message.kind, message.id, message.state, message.next_try_at) == (
