@@ -1,19 +1,18 @@
 """Closes a web process to new connections, and waits until it has read those that it has. Linux only.
 
 A socket that stops listening resets the connections that it has not yet accepted. granian also closes those from which
-it has read nothing. Both would cut off clients whose request is on its way. So a socket filter first drops the SYN of
-each new connection. The client's kernel repeats the SYN after a second: then another process listens on the port, or
-the connection is refused, and nothing was sent. Meanwhile granian accepts and reads what is left.
+it has read nothing. Both would cut off clients whose request is on its way. So the listening socket first moves to a
+network interface that does not exist, where no new connection finds it: another process that listens on the port gets
+it, or it is refused, and nothing was sent. Meanwhile granian accepts and reads what is left. An ordinary user may do
+this since Linux 5.7; a socket filter does the same and is refused to them by newer kernels.
 """
 
 import asyncio
-import ctypes
 import fcntl
 import logging
 import os
 import socket
 import stat
-import struct
 import sys
 import termios
 from collections.abc import Iterator
@@ -25,12 +24,8 @@ _ROUND_TRIP_SECONDS = 0.3
 # For clients that connect and send nothing, and for large bodies (granian waits for their requests in any case).
 _MOST_SECONDS = 3.0
 _LOOK_SECONDS = 0.05
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket module does not name it
-# Classic BPF on a TCP header: load the flags, drop the segment if SYN is set, else let it pass whole.
-_DROP_SYN = b"".join(
-    struct.pack("HBBI", *instruction)
-    for instruction in ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-)
+_SO_BINDTOIFINDEX = 62  # asm-generic/socket.h; the socket module of Python 3.11 does not name it
+_NO_INTERFACE = 2**31 - 1
 # Fields of `struct tcp_info`. `tcpi_unacked` of a listening socket counts the connections that wait to be accepted.
 _STATE, _ESTABLISHED = 0, 1
 _UNACKED = slice(24, 28)
@@ -52,14 +47,11 @@ async def drain() -> None:
 
 
 def refuse_connections(listener: socket.socket) -> bool:
-    """Drop the first segment of new connections; those that wait to be accepted stay. False if the kernel cannot."""
-    program = ctypes.create_string_buffer(_DROP_SYN)
+    """Be found by no new connection; those that wait to be accepted stay. False if the kernel cannot."""
     try:
-        listener.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
-        )
+        listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
     except OSError as error:
-        log.warning("this process may set no socket filter (%s): stopping may reset new connections", error)
+        log.warning("the listening socket cannot be moved (%s): stopping may reset new connections", error)
         return False
     return True
 
