@@ -40,8 +40,6 @@ from tests.benchmarks.__main__ import (
 _PROCESSES = 2
 _MODEL_SECONDS = 2.0
 _QUIET_SECONDS = 15.0  # for a worker's start, and for what it reads when it has nothing to do
-# What a worker process keeps for deliveries, duties and messages (`worker.loop.Worker`).
-_OTHER_THREADS = 9
 _PARK = """
 INSERT INTO agent_jobs_job (id, org_id, status, job_type_key, runner, lane, platform, channel_code, channel_type,
     channel_data, prompt, params, config, tags, priority, is_new_channel, ignore_cooldown, delay_minutes, delay_seconds,
@@ -58,7 +56,7 @@ FROM generate_series(1, %s) n
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--conversations", type=int, default=500)
-    options.add_argument("--threads", type=int, default=41, help="of a worker process; 9 of them are for other work")
+    options.add_argument("--threads", type=int, default=41, help="of a worker process, for all its queues")
     options.add_argument("--parked", type=int, default=100_000)
     options.add_argument("--starts", type=int, default=200)
     options.add_argument("--folder", default="/tmp")
@@ -102,10 +100,11 @@ def beat() -> Iterator[None]:
 def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     from django.db import transaction
 
-    from agent_jobs import jobs
+    from agent_jobs import jobs, runners
     from agent_jobs.catalog import model_keys
     from agent_jobs.models import Job, JobType, Org, Profile, Task
     from agent_jobs.specs import Actor, ChannelSpec, JobSpec
+    from agent_jobs.worker import lane_threads
 
     org = Org.objects.get(id="bench")
     model_keys.put_key("bench", "openai", key="bench", base_url=base_url, actor=Actor("system", "bench"))
@@ -132,7 +131,7 @@ def conversations(base_url: str, given: argparse.Namespace) -> dict[str, Any]:
     tasks = Task.objects.filter(job__job_type_key="talk", finished_at__isnull=False)
     times = tasks.values_list("created_at", "finished_at")
     spans = sorted((begun.timestamp(), finished.timestamp()) for begun, finished in times if finished)
-    threads = _PROCESSES * (given.threads - _OTHER_THREADS)
+    threads = _PROCESSES * lane_threads.shares(runners.RUNNERS, threads=given.threads)["agents"]
     overheads, later = _overheads(spans), _overheads(spans[threads:])
     rate = _rate(spans, since=spans[threads - 1][0], until=spans[-1][0])
     return {
