@@ -16,7 +16,6 @@ from agent_jobs.work import MASK
 from infra.redaction import Blotter
 from infra.storable_text import storable
 
-MAX_RECORDED_BYTES = 64 * 1024
 # Shorter secrets would blot ordinary words.
 _LEAST_SECRET = 4
 _LEAST_WORD = 8
@@ -53,13 +52,13 @@ def build(run: Run) -> WebhookRequest:
 
 
 def record(request: WebhookRequest, work: Mapping[str, Any], blotter: Blotter) -> dict[str, Any]:
-    """The request as the task's report shows it."""
+    """The whole request, as the task's report shows it."""
     hidden = {name.lower() for name in _auth_headers(work)}
     headers = {
         name: MASK if name.lower() in hidden or webhook_work.is_secret_header(name) else blotter.blotted(value)
         for name, value in request.headers.items()
     }
-    body = (request.body or b"")[:MAX_RECORDED_BYTES].decode("utf-8", "replace")
+    body = (request.body or b"").decode("utf-8", "replace")
     return {
         "method": request.method,
         "url": storable(blotter.blotted(request.url)),

@@ -73,6 +73,11 @@ class TestTheRequest:
         assert report["error"] is None
         assert report["duration_ms"] >= 0
 
+    def test_all_of_a_long_body_is_recorded(self, acme: factories.Api, receiver: FakeReceiver) -> None:
+        body = "long " * 40_000
+        _, report = ran(acme, {"url": receiver.address, "body": body})
+        assert (receiver.received[0].body.decode(), report["request"]["body"]) == (body, body)
+
     @pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE", "HEAD"])
     def test_every_method_is_sent_without_a_body(
         self, acme: factories.Api, receiver: FakeReceiver, method: str
