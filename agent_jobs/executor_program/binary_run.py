@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
 import time
@@ -19,6 +20,8 @@ from infra.commands import work_folder as folders
 from infra.egress.downloads import DownloadFailed
 
 BINARY = "binary"
+# How files begin that Linux can start: ELF programs, and scripts that name their interpreter.
+_BEGINNINGS = (b"\x7fELF", b"#!")
 _BEATS_A_LEASE = 3
 _RETRY_BEAT_SECONDS = 1.0
 # How long a stopping program tries to give a job back. The lease then lapses.
@@ -71,6 +74,9 @@ class BinaryRun:
         folder = Path(tempfile.mkdtemp(prefix="agent-jobs-executor-"))
         try:
             self._fetch(folder / BINARY)
+            if not _is_executable(folder / BINARY):
+                said = "The binary cannot be executed: it is neither an ELF program nor a script that begins with #!."
+                return "fail", _failure("not_executable", said, is_retryable=False)
             return self._executed(folder)
         except DownloadFailed as error:
             return "fail", _failure(error.code, f"{error}.", is_retryable=error.may_work_later)
@@ -213,6 +219,12 @@ class BinaryRun:
 
     def _body(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {"executor_id": self._with.executor_id, "lease_token": self._job["lease_token"], **fields}
+
+
+def _is_executable(binary: Path) -> bool:
+    """Some shells would run any other file line by line."""
+    with binary.open("rb") as file:
+        return sys.platform != "linux" or file.read(4).startswith(_BEGINNINGS)
 
 
 def _failure(code: str, message: str, *, is_retryable: bool) -> dict[str, Any]:

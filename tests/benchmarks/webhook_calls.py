@@ -4,10 +4,11 @@ The ideal is that all threads of the queue wait all the time. Shown is the share
 client reaches in the same run.
 
 The goal is 90 %, and it was seen when this benchmark came first on the machine; the bare client reached 98 %. With a
-load of 6 beside it there were 77 to 85 %, and 94 to 97 % for the bare client. A job then took 27 ms beyond the 100. By /proc/*/schedstat, nearly all of this was waiting for a CPU: 10 ms in the worker and 16 ms
-in PostgreSQL, which need 2.4 ms and less than 4 ms of CPU for it. Tried: no query for undelivered messages of jobs
-without a channel, no look-up thread for hosts that are addresses, a rarer count by this benchmark. Each saves a round
-trip or a thread, and none is resolved at that load. A loop per thread instead of one per request would save 5 % of CPU.
+load of 6 beside it there were 77 to 85 %, and 94 to 97 % for the bare client. A job then took 27 ms beyond the 100. By
+/proc/*/schedstat, nearly all of this was waiting for a CPU: 10 ms in the worker and 16 ms in PostgreSQL, which need 2.4
+ms and less than 4 ms of CPU for it. Tried: no query for undelivered messages of jobs without a channel, no look-up
+thread for hosts that are addresses, a rarer count by this benchmark. Each saves a round trip or a thread, and none is
+resolved at that load. A loop per thread instead of one per request would save 5 % of CPU.
 
     python -m tests.benchmarks.webhook_calls [--jobs 1000]
 """

@@ -139,7 +139,8 @@ BAD: dict[str, tuple[Callable[[BinaryServer], dict[str, Any]], str, str]] = {
         "download_failed",
         "answered 503",
     ),
-    "not executable": (lambda server: server.add("noise", b"\x00\x01\x02" * 100), "setup_error", ""),
+    "noise": (lambda server: server.add("noise", b"\x00\x01\x02" * 100), "not_executable", "cannot be executed"),
+    "no #!": (lambda server: server.add("lines", b"echo must never run\n"), "not_executable", "begins with #!"),
 }
 
 
@@ -150,11 +151,10 @@ def test_a_bad_binary_fails_its_job_with_a_code_and_a_sentence(executors: Execut
         job = executors.service.wait_job(job_id, status="FAILED")
         _, code, said = BAD[case]
         assert said in job["result"], case
-        if case != "not executable":  # the shell's exit code or the kernel's refusal
-            assert job["error_code"] == code, case
+        assert job["error_code"] == code, case
         assert "must never run" not in str(executors.report(job_id))
     kept = list((executors.service.folder / "cache" / executors.job_type).iterdir())
-    assert len(kept) == 1, "only the binary with the right hash is kept"
+    assert len(kept) == 2, "only the binaries with the right hash are kept"
 
 
 def test_endless_output_ends_at_the_time_limit_with_head_and_tail(executors: Executors, binaries: BinaryServer) -> None:
