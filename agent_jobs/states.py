@@ -62,6 +62,8 @@ class TaskStatus(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
+    # Waited for a budget: no failure, and no attempt that counts.
+    WAITED = "WAITED"
     # Only of executors: the lease lapsed, or the executor gave the job back.
     TIMEOUT = "TIMEOUT"
     RELEASED = "RELEASED"

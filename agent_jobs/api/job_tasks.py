@@ -28,7 +28,10 @@ class JobAttempt(serializers.Serializer[Any]):
     org_id = serializers.CharField()
     job_id = serializers.CharField()
     number = serializers.IntegerField(help_text="1, 2, 3 … within the job, over all its lives.")
-    status = serializers.CharField(help_text="RUNNING, COMPLETED, FAILED or CANCELED.")
+    status = serializers.CharField(
+        help_text="RUNNING, COMPLETED, FAILED or CANCELED; TIMEOUT or RELEASED for an attempt by an executor; WAITED"
+        " for a wait for a budget, which is no attempt."
+    )
     created_at = serializers.DateTimeField()
     finished_at = serializers.DateTimeField(required=False, help_text="Missing while it runs.")
     result = serializers.CharField(allow_null=True)
@@ -61,7 +64,8 @@ class JobTasks(Resource):
         answers={200: JobTaskPage},
         refused=(404,),
         query=SORTING.params(),
-        description="Each turn of a worker is one task, the first one first. A single task has its report, too.",
+        description="Each turn of a worker is one task, the first one first. A wait for a budget is one, too, with the"
+        " status WAITED. A single task has its report.",
     )
     def get(self, request: Request, job_id: str) -> Response:
         asked = self.asked(query=SORTING.params())

@@ -147,6 +147,8 @@ def sums(stretches: Iterable[Stretch]) -> list[tuple[str, str, float]]:
 
 
 def _kind(piece: ClaimPiece, job: Mapping[str, Any], *, is_last: bool) -> str:
+    if piece.status == TaskStatus.WAITED:
+        return "retry"
     has_failed = piece.status == TaskStatus.FAILED
     return "failed" if has_failed or (is_last and job["status"] == JobStatus.FAILED and has_failed) else "work"
 
@@ -164,7 +166,7 @@ def _last_wait(piece: ClaimPiece, job: Mapping[str, Any]) -> str:
         return "reply"
     if piece.result == "waiting for approval":
         return "approval"
-    if piece.status == TaskStatus.FAILED:
+    if piece.status in (TaskStatus.FAILED, TaskStatus.WAITED):
         return "retry"
     if all(mark in piece.result.lower() for mark in _QUIET_MARKS):
         return "quiet"

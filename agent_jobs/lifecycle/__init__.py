@@ -10,10 +10,12 @@ queue_order   the order of jobs in a queue, and the return of waiting jobs into 
 queues        rings the doorbell of a queue
 running_caps  limits on RUNNING jobs
 activities    writes one activity of a job
+budget_waits  joins a job's turns that found no room in a budget into one task
 withdrawals   closes the pending approvals of a job that has ended
 endings       the texts and codes of a job's end
 """
 
+from agent_jobs.lifecycle import budget_waits
 from agent_jobs.lifecycle.claims import settle_and_claim, were_settled
 from agent_jobs.lifecycle.moves import (
     MOVE_CODES,
@@ -35,6 +37,7 @@ __all__ = [
     "OrgRotation",
     "Settlement",
     "SpokenLine",
+    "budget_waits",
     "due_to_promote",
     "due_to_wake",
     "in_seconds",

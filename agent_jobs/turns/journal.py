@@ -21,7 +21,7 @@ from agent_jobs import llm, tools
 from agent_jobs.approvals import budget_requests
 from agent_jobs.budgets import reservations
 from agent_jobs.conversation import agent_messages, human_messages
-from agent_jobs.errors import BudgetExhausted, PermanentError, RetryableError
+from agent_jobs.errors import BudgetExhausted, BudgetReserved, PermanentError, RetryableError
 from agent_jobs.lifecycle import Claim
 from agent_jobs.llm import answer_parsing, context
 from agent_jobs.models import Approval, Step
@@ -152,7 +152,8 @@ class TurnJournal:
                 end=lambda reply: self._answer(step, reply),
             )
         except (RetryableError, PermanentError) as error:
-            self._open.begin(step)  # if the reservation failed, the step has not been written yet
+            if error.code != BudgetReserved.code:  # a call that waits for a budget is no step yet
+                self._open.begin(step)  # if the reservation failed, the step has not been written yet
             if error.code == BudgetExhausted.code and (approval := self._open.ask_for_more(step, error)):
                 return patiently(lambda: self._open.park(approval))
             self._open.end(step, {"error": error.code, "message": error.message})

@@ -287,12 +287,13 @@ def _failed(
             )
             return replace(
                 went_on,
+                task_status=TaskStatus.WAITED if waits_for_budget else TaskStatus.FAILED,
                 waiting_for=WaitingFor.RETRY,
                 wake_seconds=wait,
                 resume=claim.wake,
                 # The retry takes in the messages that this turn did not.
                 inbox_seen=claim.inbox_seen,
-                # A job may wait for budget for hours, every few seconds: its attempts tell it, and no activities.
+                # A job may wait for budget for hours, every few seconds: one task tells it, and no activities.
                 notes=went_on.notes if waits_for_budget else [*went_on.notes, note],
             )
     return replace(

@@ -212,6 +212,7 @@ class Worker:
             else:
                 meters.add("lease_losses")
                 log.info("job %s: lease %s was lost, discarded its turn", claim.id, claim.token)
+        lifecycle.budget_waits.join([settlement for settlement in settlements if settlement.id in settled])
         if any(
             record["status"] == "pending"
             for settlement in settlements

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -149,20 +150,47 @@ def test_a_job_whose_call_fits_when_others_are_settled_waits_for_them(
     held = reservations.reserve(**stake, job_id=other.pk, input_tokens=17_000, max_output_tokens=1_000)
     job = ask(config={"profile_id": "ann", **config})
 
-    for _ in range(2):
+    for _ in range(3):
         worker.serve("agents")
         job = again(job)
         assert (job.status, job.waiting_for, job.failed_attempts) == (JobStatus.RUNNING, "retry", 0)
         assert job.lease_until is None  # it holds no worker
+        Job.objects.filter(pk=job.pk).update(wake_at=datetime.now(UTC) + timedelta(hours=1))  # on slow machines
         assert "It waits for budget: calls under way have reserved" in explanations.of("acme", job.pk).state
         let_time_pass(job)
     held.settle(Usage(400, 100))
     worker.serve("agents")
 
     assert (again(job).status, again(job).waiting_for) == (JobStatus.RUNNING, "reply")
+    waited, answered = job.tasks.order_by("number")
+    assert (waited.number, waited.status, answered.number, answered.status) == (1, "WAITED", 2, "COMPLETED")
+    assert "calls under way have reserved" in waited.result
+    assert Step.objects.get(job=job).number == 1
     assert not Approval.objects.exists()
     assert not Activity.objects.filter(job=job, code="task.failed").exists()
     assert Budget.objects.get(scope=scope).used_tokens == 1_230 + 500 + 1_230
+
+
+def test_a_turn_that_did_work_before_it_waited_stays_a_task_of_its_own(worker: Worker, provider: FakeOpenAI) -> None:
+    other = hosted()
+    worker.serve("agents")
+    Org.objects.update(max_tokens_per_day=20_000)
+    stake = {"org_id": "acme", "job_type_key": other.job_type_key, "config": {}, "model": MODEL, "job_id": other.pk}
+    job = ask(config={"profile_id": "ann"})
+
+    def serve(*, under_way: int) -> None:
+        held = reservations.reserve(**stake, input_tokens=under_way, max_output_tokens=1_000)
+        worker.serve("agents")
+        held.settle(Usage(1, 1))
+        let_time_pass(job)
+
+    serve(under_way=17_000)
+    provider.queue(completion(None, tokens=(12_000, 5)))  # a slip: the turn calls the model again
+    serve(under_way=4_000)
+    serve(under_way=1)
+
+    tasks = job.tasks.order_by("number").values_list("number", "status")
+    assert list(tasks) == [(1, "WAITED"), (2, "WAITED"), (3, "COMPLETED")]
 
 
 def test_a_call_that_fits_nothing_ends_its_job_whatever_is_under_way(worker: Worker, provider: FakeOpenAI) -> None:

@@ -30,6 +30,7 @@ ATTEMPT_STATUSES: Mapping[str, str] = {
     TaskStatus.COMPLETED: "completed",
     TaskStatus.FAILED: "failed",
     TaskStatus.CANCELED: "failed",
+    TaskStatus.WAITED: "failed",
     TaskStatus.RELEASED: "failed",
     TaskStatus.TIMEOUT: "timeout",
 }
