@@ -150,7 +150,7 @@ def _fraction(text: str) -> float:
 
 
 def _constant(text: str) -> Any:
-    raise Invalid(FieldError("body", "invalid", f"{text} is not a JSON number"))
+    raise Invalid(FieldError("body", "invalid_json", f"{text} is not a JSON number"))
 
 
 def _out_of_range(text: str) -> Invalid:

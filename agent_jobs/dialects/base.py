@@ -27,7 +27,7 @@ from rest_framework.views import APIView
 
 from agent_jobs.api import errors, parsing
 from agent_jobs.api.auth import AppTokenAuthentication
-from agent_jobs.api.base import Resource
+from agent_jobs.api.base import JsonOnly, Resource
 from agent_jobs.api.errors import Envelope
 from agent_jobs.api.parsing import Param
 from agent_jobs.errors import FieldError, Invalid
@@ -133,9 +133,17 @@ def storable(value: Any) -> Any:
     return value
 
 
+class _JsonIfUnnamed(JsonOnly):
+    """Takes a body without a Content-Type for JSON, as the upstreams do."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return super().select_parser(request, parsers) if request.content_type else parsers[0]
+
+
 class DialectResource(Resource):
     """The base of a dialect's views."""
 
+    content_negotiation_class = _JsonIfUnnamed
     authentication_classes: tuple[type[BaseAuthentication], ...] = (ForeignAuthentication,)
     parser_classes = (ForeignJSONParser,)
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]

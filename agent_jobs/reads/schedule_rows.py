@@ -35,11 +35,11 @@ def schedule(org_id: str, schedule_id: UUID) -> Row:
 
 
 def schedule_of_runner(org_id: str, runner: str, schedule_id: UUID | None, *, shown_id: str) -> Row:
-    """The schedule if this runner performs its jobs. Raises NotFound with `shown_id` otherwise."""
+    """The schedule if this runner performs its jobs. Raises NotFound otherwise, which calls it a job as dialects do."""
     found = with_runner(schedules(org_id), runner)
     row: Row | None = found.filter(pk=schedule_id).values(*COLUMNS).first() if schedule_id else None
     if row is None:
-        raise not_found(shown_id)
+        raise not_found(shown_id, word="job")
     return row
 
 
@@ -47,10 +47,10 @@ def by_key(org_id: str, key: str) -> UUID | None:
     return schedules(org_id).filter(key=key).values_list("pk", flat=True).first()
 
 
-def not_found(schedule_id: str) -> NotFound:
+def not_found(schedule_id: str, *, word: str = "schedule") -> NotFound:
     """The same, and with the same audit entry, for a missing schedule and for another organisation's."""
     return NotFound(
-        f"there is no schedule {schedule_id[:64]!r}", code="schedule_not_found", denied=("schedule", schedule_id[:64])
+        f"there is no {word} {schedule_id[:64]!r}", code="schedule_not_found", denied=("schedule", schedule_id[:64])
     )
 
 

@@ -25,6 +25,7 @@ MOUNT = "/chronos"
 ENDPOINTS = documented.endpoints("chronos.md")
 EXAMPLES = {(one.method, one.route.removeprefix("/api/v1")): one.examples for one in ENDPOINTS}
 CREATE = EXAMPLES["POST", "/jobs"][0]
+OPTIONAL = ("description", "timezone", "retry_policy", "timeout", "concurrency", "tags", "enabled")
 # The replay by a stranger takes the plain type, which every answer has, for a text of ours.
 HEADERS = {**CREATE["webhook"]["headers"], "Content-Type": "application/json; charset=utf-8"}
 
@@ -133,8 +134,9 @@ def test_every_example_of_the_document_is_answered_as_documented(door: Door, rec
         assert error(door.get(f"{path}{gone}"), 404)[0] == "NOT_FOUND"
 
 
-def test_the_defaults_are_those_of_the_document(door: Door) -> None:
-    job = data(door.get(f"/jobs/{make(door)}"))
+@pytest.mark.parametrize("stated", [{}, dict.fromkeys(OPTIONAL)], ids=["left out", "null"])
+def test_the_defaults_are_those_of_the_document(door: Door, stated: dict[str, None]) -> None:
+    job = data(door.get(f"/jobs/{make(door, **stated)}"))
     expected = {
         "description": "",
         "timezone": "UTC",
@@ -147,6 +149,12 @@ def test_the_defaults_are_those_of_the_document(door: Door) -> None:
         "webhook": {"url": "http://127.0.0.1:9/in", "method": "GET"},
     }
     assert {key: job[key] for key in expected} == expected
+
+
+def test_what_is_not_there_has_the_name_of_the_document(door: Door) -> None:
+    job = make(door)
+    assert error(door.get("/jobs/one"), 404)[1] == "there is no job 'one'"
+    assert error(door.get(f"/jobs/{job}/executions/one"), 404)[1] == "there is no execution 'one'"
 
 
 # --- Requests --------------------------------------------------------------------------------------------------
@@ -170,6 +178,7 @@ def test_the_defaults_are_those_of_the_document(door: Door) -> None:
         ({"timeout": "0"}, "INVALID_TIMEOUT", "timeout"),
         ({"timeout": "-5m"}, "INVALID_TIMEOUT", "timeout"),
         ({"timeout": 300}, "INVALID_TIMEOUT", "timeout"),
+        ({"timeout": True}, "INVALID_TIMEOUT", "timeout"),
         ({"retry_policy": {"initial_interval": "x"}}, "VALIDATION_ERROR", "retry_policy"),
         ({"retry_policy": {"max_attempts": 0}}, "VALIDATION_ERROR", "retry_policy"),
         ({"retry_policy": {"multiplier": 0.5}}, "VALIDATION_ERROR", "retry_policy"),
@@ -192,7 +201,7 @@ def test_what_cannot_be_is_named_and_nothing_is_stored(
     assert not JobType.objects.exists()
 
 
-@pytest.mark.parametrize("raw", [b"", b"[", b"[]", b"1"])
+@pytest.mark.parametrize("raw", [b"", b"[", b"[]", b"1", b'{"timeout": NaN}'])
 def test_what_is_no_json_object_is_invalid_json(door: Door, raw: bytes) -> None:
     assert error(door.post("/jobs", raw=raw))[0] == "INVALID_JSON"
 
@@ -319,7 +328,9 @@ def test_enabling_twice_makes_one_version_and_no_catching_up(door: Door) -> None
         assert error(door.post(f"/jobs/{uuid4()}/{action}"), 404)[0] == "NOT_FOUND"
 
 
-@pytest.mark.parametrize(("number", "status"), [("0", 404), ("-1", 404), ("99", 404), ("abc", 400)])
+@pytest.mark.parametrize(
+    ("number", "status"), [("0", 404), ("-1", 404), ("99", 404), ("abc", 400), ("--1", 400), ("-", 400)]
+)
 def test_versions_that_are_none(door: Door, number: str, status: int) -> None:
     job = make(door)
     code = {404: "NOT_FOUND", 400: "VALIDATION_ERROR"}[status]

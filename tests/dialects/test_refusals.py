@@ -74,6 +74,7 @@ def test_statuses_have_the_codes_that_upstream_gives_them(name: str, status: int
         ("BREW", "", {}, 405),
         ("POST", "", {"raw": b"{"}, 400),
         ("POST", "", {"raw": b""}, 400),
+        ("POST", "", {"raw": b'{"a": NaN}'}, 400),
         ("POST", "", {"raw": b"[]"}, 400),
         ("POST", "", {"raw": b'"text"'}, 400),
         ("POST", "", {"raw": b"{}"}, 400),

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 MASK = "******"
 
 
-def create(door: OwnDoor, text: str = "a", secret: str = "s3cret") -> Any:
+def create(door: OwnDoor, text: str = "a", secret: str = "s3cret", **headers: str) -> Any:
     """A job whose texts are this one."""
     bodies: dict[str, dict[str, Any]] = {
         "chadburn": {"schedule": "@daily", "command": text, "tags": [text], "environment": {"K": secret}},
@@ -42,7 +42,7 @@ def create(door: OwnDoor, text: str = "a", secret: str = "s3cret") -> Any:
         body["workspace_id"] = int(door.path.split("/")[2])
     elif door.name != "executr":
         body["name"] = text
-    return door.writer.post(door.path, body)
+    return door.writer.post(door.path, body, **headers)
 
 
 def made() -> int:
@@ -73,6 +73,12 @@ def test_a_mask_is_no_secret_of_a_new_job(acme: factories.Api, name: str) -> Non
     door = OwnDoor(name, f"/{name}/api/v1/jobs", admin, admin)
     door.refusal(create(door, secret=MASK), 400)
     assert made() == 0
+
+
+def test_a_body_without_a_content_type_is_json(door: OwnDoor) -> None:
+    answer = create(door, content_type="")
+    assert answer.status_code == 201, answer.content
+    door.refusal(create(door, content_type="text/plain"), 415)
 
 
 def test_a_key_that_appears_twice_is_refused(door: OwnDoor) -> None:

@@ -43,6 +43,8 @@ _CODES = {
     500: "internal_error",
     503: "service_unavailable",
 }
+# Errors of fields that have a code of their own.
+_TOLD = ("invalid_schedule", "invalid_json")
 # Our names of fields and those of Chadburn.
 _NAMES = {
     **dict.fromkeys(("cron", "every_seconds", "run_at", "time_zone"), "schedule"),
@@ -165,9 +167,6 @@ def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str) -> dict
 def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
     """`{"error": {"code": "invalid_schedule", "message": "schedule: …"}}`"""
     problems = renamed(refused.errors, _NAMES)
-    code = _CODES.get(refused.status, refused.code)
-    if any(one.code == "invalid_schedule" for one in problems):
-        code = "invalid_schedule"
-    elif refused.code == "invalid_json":
-        code = "invalid_json"
+    known = _CODES.get(refused.status, refused.code)
+    code = next((one.code for one in problems if one.code in _TOLD), known)
     return refused.status, {"error": {"code": code, "message": errors.summary(problems) or refused.message}}

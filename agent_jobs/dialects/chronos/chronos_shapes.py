@@ -61,7 +61,9 @@ class ChronosJobRequest(serializers.Serializer[Any]):
     timezone = Text(max_length=64, required=False, allow_null=True, allow_blank=True)
     webhook = ChronosWebhook()
     retry_policy = ChronosRetryPolicy(required=False, allow_null=True)
-    timeout = serializers.JSONField(required=False, help_text="A Go duration; bounds one attempt, at most 5m.")
+    timeout = serializers.JSONField(
+        required=False, allow_null=True, help_text="A Go duration; bounds one attempt, at most 5m."
+    )
     concurrency = Choice(("allow", "forbid", "replace"), required=False, allow_null=True)
     tags = serializers.DictField(child=Text(max_length=128, allow_blank=True), required=False, allow_null=True)
     enabled = Flag(required=False, allow_null=True)

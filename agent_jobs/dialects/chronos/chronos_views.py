@@ -1,5 +1,6 @@
 """Chronos' sixteen endpoints."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,7 +22,7 @@ from agent_jobs.dialects.chronos import chronos_words as words
 from agent_jobs.dialects.chronos.chronos_words import JOB_TYPE, RUNNER
 from agent_jobs.errors import AgentJobsError, FieldError, Forbidden, Invalid, NotFound, QuotaReached, RetryableError
 from agent_jobs.jobs import repeats
-from agent_jobs.reads import executions, pages, queries, schedule_rows, service_state
+from agent_jobs.reads import executions, pages, schedule_rows, service_state
 from agent_jobs.reads.executions import LastAttempt
 from agent_jobs.reads.pages import OLDEST_FIRST, Order, Window
 from agent_jobs.schedules import editing, requested_runs
@@ -97,10 +98,11 @@ class ChronosResource(DialectResource):
             row: schedule_rows.Row | None = rows.values(*schedule_rows.FIRING_COLUMNS).first()
             if row is not None:
                 return row
-        raise queries.job_not_found(execution_id, denied=("job", execution_id[:64]))
+        said = f"there is no execution {execution_id[:64]!r}"
+        raise NotFound(said, code="execution_not_found", denied=("job", execution_id[:64]))
 
     def version_number(self, text: str) -> int:
-        if not (text.lstrip("-").isascii() and text.lstrip("-").isdigit()):
+        if not re.fullmatch("-?[0-9]+", text):
             raise Invalid(FieldError("version", "invalid", "must be a whole number"))
         number = int(text) if len(text) < 10 else 0
         return max(number, 0)

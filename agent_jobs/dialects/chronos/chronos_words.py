@@ -31,6 +31,8 @@ _CODES = {
     500: "INTERNAL_ERROR",
     503: "STORE_ERROR",
 }
+# Errors of fields that have a code of their own.
+_TOLD = ("invalid_timeout", "invalid_json")
 # Our names of fields and those of Chronos.
 _NAMES = {
     **dict.fromkeys(("cron", "every_seconds", "run_at"), "schedule"),
@@ -54,11 +56,8 @@ _TEXTS = "chronos"
 def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
     """`{"success": false, "data": null, "error": {"code": "NOT_FOUND", "message": "…"}}`"""
     problems = renamed(refused.errors, _NAMES)
-    code = _CODES.get(refused.status, refused.code.upper())
-    if refused.code in ("invalid_json", "execution_error"):
-        code = refused.code.upper()
-    elif any(one.code == "invalid_timeout" for one in problems):
-        code = "INVALID_TIMEOUT"
+    known = refused.code if refused.code == "execution_error" else _CODES.get(refused.status, refused.code)
+    code = next((one.code for one in problems if one.code in _TOLD), known).upper()
     message = errors.summary(problems) or refused.message
     return refused.status, {"success": False, "data": None, "error": {"code": code, "message": message}}
 

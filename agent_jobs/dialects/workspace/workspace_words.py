@@ -50,7 +50,7 @@ def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
     """`{"detail": text}`; a 422 for wrong values also lists them, as FastAPI does."""
     if refused.status == 401:
         return 401, {"detail": _NOT_SIGNED_IN}
-    if refused.code == "invalid_json" or (refused.status == 400 and not refused.errors):
+    if refused.status == 400 and all(one.code == "invalid_json" for one in refused.errors):
         return 400, {"detail": refused.message}
     if refused.status == 400:
         problems = renamed(refused.errors, _FIELDS)
