@@ -23,12 +23,6 @@ def effective_start(requested: datetime | None, *, now: datetime, delay_seconds:
     return max(requested or now, now) + timedelta(seconds=delay_seconds)
 
 
-def deadline_minutes(attempts: int, *, attempt_seconds: float, wait_seconds: float) -> int:
-    """A `max_time_to_complete` that leaves all attempts and the waits between them their time, and queues an hour."""
-    minutes = math.ceil((attempts * attempt_seconds + (attempts - 1) * wait_seconds) / 60)
-    return min(minutes + 60, LONGEST_DEADLINE_MINUTES)
-
-
 def queue_ttl(config: Mapping[str, Any]) -> timedelta | None:
     """How long a job may wait for its first start (`queue_ttl_minutes`); None: as long as it takes."""
     minutes = config.get("queue_ttl_minutes")
@@ -71,6 +65,24 @@ class RetryPolicy:
             known["multiplier"],
             known["jitter"],
         )
+
+    def config(self, *, attempt_seconds: float) -> dict[str, Any]:
+        """The config of a job with this policy and time-out, and a deadline that leaves its attempts and the waits
+        between them their time, and queues an hour.
+        """
+        waits = (self.max_attempts - 1) * self.max_seconds
+        minutes = math.ceil((self.max_attempts * attempt_seconds + waits) / 60)
+        return {
+            "attempt_timeout_seconds": attempt_seconds,
+            "retry_policy": {
+                "max_attempts": self.max_attempts,
+                "initial_interval_seconds": self.initial_seconds,
+                "max_interval_seconds": self.max_seconds,
+                "multiplier": self.multiplier,
+                "jitter": self.jitter,
+            },
+            "max_time_to_complete": min(minutes + 60, LONGEST_DEADLINE_MINUTES),
+        }
 
     def wait_seconds(self, failed_attempts: int, *, retry_after: float | None, rng: random.Random) -> float:
         """Seconds from the failure number `failed_attempts` to the next attempt; a later Retry-After wins."""

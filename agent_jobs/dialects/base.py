@@ -7,16 +7,15 @@ and parameters, they read a body only where they use it, and they replace charac
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.http import QueryDict
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import ParseError
@@ -30,9 +29,9 @@ from agent_jobs.api.auth import AppTokenAuthentication
 from agent_jobs.api.base import JsonOnly, Resource
 from agent_jobs.api.errors import Envelope
 from agent_jobs.api.parsing import Param
+from agent_jobs.catalog import entries
 from agent_jobs.errors import FieldError, Invalid
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _PLAIN = re.compile(r"(?:bearer|apikey) ([0-9A-Za-z_]{1,100})", re.IGNORECASE)
 _BASIC = re.compile(r"basic ([0-9A-Za-z+/]{1,400}={0,2})", re.IGNORECASE)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -148,6 +147,11 @@ class DialectResource(Resource):
     parser_classes = (ForeignJSONParser,)
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
 
+    def ensure_job_type(self, org_id: str, key: str, name: str, runner: str) -> None:
+        """The job type of jobs that come in here is made at its first use."""
+        values = {"name": name, "runner": runner, "description": "Jobs that came in through a foreign API."}
+        entries.ensure(entries.JOB_TYPES, org_id, key, values, actor=self.actor)
+
     def read_body(self, request: Request) -> None:
         """Leave the body to the views that use it: an empty one is no error for the others."""
 
@@ -196,6 +200,14 @@ class DialectResource(Resource):
         return response
 
 
+class OpenResource(DialectResource):
+    """The base of views that need no credentials: health checks and log-ins."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+
+
 def checked(kind: type[serializers.Serializer[Any]], value: Any, **options: Any) -> dict[str, Any]:
     """The fields of a JSON object that the serializer knows. Raises Invalid with the names of wrong ones."""
     read = kind(data=value, **options)
@@ -209,6 +221,21 @@ def read_id(text: str) -> UUID | None:
     """An id with or without dashes, and with or without a prefix such as `exec-`; None for any other text."""
     found = _ID.fullmatch(text)
     return UUID(found[1]) if found else None
+
+
+# Codes of errors by their status, where a dialect has no other one.
+ERROR_CODES: Mapping[int, str] = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    411: "length_required",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    422: "unprocessable_entity",
+    500: "internal_error",
+}
 
 
 # --- Answers ---------------------------------------------------------------------------------------------------
@@ -232,43 +259,3 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
         if name == ours or name.startswith(f"{ours}."):
             return f"{theirs}{name[len(ours) :]}".removeprefix(".")
     return name
-
-
-# --- Documentation ---------------------------------------------------------------------------------------------
-def documented(
-    tag: str,
-    name: str,
-    summary: str,
-    *,
-    answers: Mapping[int, Any],
-    error: type[serializers.Serializer[Any]],
-    refused: Sequence[int] = (400, 401, 403, 404, 429, 503),
-    request: Any = None,
-    query: Mapping[str, Param] | None = None,
-) -> Callable[[_F], _F]:
-    """Describe one operation of a dialect in the OpenAPI document, under its own heading."""
-    parameters = [
-        OpenApiParameter(key, dict(param.schema), OpenApiParameter.QUERY, description=param.about)
-        for key, param in (query or {}).items()
-    ]
-    return extend_schema(
-        operation_id=name,
-        summary=summary,
-        description=summary,
-        tags=[tag],
-        request=request,
-        parameters=parameters,
-        responses={**answers, **dict.fromkeys(refused, error)},
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Documentation:
-    """Describes the operations of one dialect."""
-
-    title: str
-    refusal: type[serializers.Serializer[Any]]
-
-    def __call__(self, name: str, summary: str, answers: Mapping[int, Any], **options: Any) -> Callable[[_F], _F]:
-        whole = f"{self.title.lower()}_{name}"
-        return documented(self.title, whole, summary, answers=answers, error=self.refusal, **options)

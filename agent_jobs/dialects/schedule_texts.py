@@ -12,6 +12,7 @@ from typing import Any
 from agent_jobs import recurrence
 from agent_jobs.api import parsing
 from agent_jobs.dialects.base import instant
+from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.schedules import definition as definitions
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].*")
@@ -34,8 +35,24 @@ def timing(text: str, time_zone: str) -> dict[str, Any]:
     return {"run_at": instant(at), "time_zone": time_zone}
 
 
+def rescheduled(before: Mapping[str, Any], text: str, kept: Any, zone: str | None) -> dict[str, Any]:
+    """The definition with the timing of this text; as it is, if it shows the text already. Raises Invalid.
+
+    `kept`: the text that came in before. `zone`: of the dialect's own field for it; None if it has none.
+    """
+    if text == shown(before, kept, shows_zone=zone is not None) and zone in (None, before["time_zone"]):
+        return dict(before)
+    others = {key: value for key, value in before.items() if key not in definitions.TIMINGS}
+    try:
+        return others | timing(text, zone or "UTC")
+    except recurrence.BadExpression as error:
+        raise Invalid(FieldError("schedule", "invalid_schedule", str(error))) from None
+
+
 def shown(definition: Mapping[str, Any], kept: Any, *, shows_zone: bool) -> str:
-    """`kept`: the text that came in. `shows_zone`: the dialect has a field of its own for the zone."""
+    """The text of a definition; "" for one without timing. `shows_zone`: the dialect has its own field for the zone."""
+    if not any(key in definition for key in definitions.TIMINGS):
+        return ""
     if isinstance(kept, str) and _says(definition, kept):
         return kept
     zone = definition["time_zone"]

@@ -22,7 +22,7 @@ from agent_jobs.executors.reporting import AttemptReport
 from agent_jobs.lifecycle import queue_order, running_caps
 from agent_jobs.lifecycle.executor_claims import Claimant
 from agent_jobs.models import Job
-from agent_jobs.reads import job_rows
+from agent_jobs.reads import external_jobs, job_rows
 from agent_jobs.runners import external
 from agent_jobs.specs import Actor
 from agent_jobs.states import Event, JobStatus
@@ -58,7 +58,7 @@ def change(org_id: str, job_id: UUID, asked: HandChange, *, actor: Actor) -> Non
     """
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)
-        standing = _standing(job)
+        standing = external_jobs.status_outside(job.status, runner=job.runner, is_held=job.lease_until is not None)
         moves = asked.status is not None and asked.status != standing
         if not moves and not asked.tells:
             return
@@ -72,13 +72,6 @@ def change(org_id: str, job_id: UUID, asked: HandChange, *, actor: Actor) -> Non
             _keep(job, asked, actor)
         if moves and asked.status != JobStatus.RUNNING:
             _leave(job, standing, asked, actor)
-
-
-def _standing(job: Job) -> JobStatus:
-    """WAITING for every job of executors that has not ended and that nobody holds."""
-    if job.is_terminal or job.lease_until is not None or (job.runner != external.NAME and job.started_at):
-        return JobStatus(job.status)
-    return JobStatus.WAITING
 
 
 def _start(job: Job, actor: Actor) -> None:

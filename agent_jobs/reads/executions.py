@@ -50,6 +50,14 @@ def silent_firings(org_id: str, schedule_id: UUID) -> QuerySet[ScheduleFiring]:
     return schedule_rows.firings(org_id, schedule_id).filter(outcome__in=silent).order_by("-created_at", "-id")
 
 
+def newest(org_id: str, schedule_id: UUID, limit: int) -> tuple[list[Row], int]:
+    """Jobs (with COLUMNS) and silent firings (with FIRING_COLUMNS) together, newest first, and the number of all."""
+    made, silent = jobs(org_id, schedule_id), silent_firings(org_id, schedule_id)
+    rows = [*made.values(*COLUMNS)[:limit], *silent.values(*schedule_rows.FIRING_COLUMNS)[:limit]]
+    rows.sort(key=lambda row: row["created_at"], reverse=True)
+    return rows[:limit], made.count() + silent.count()
+
+
 def running(org_id: str, runner: str) -> int:
     """How many jobs of schedules this runner performs now."""
     return Job.objects.filter(org_id=org_id, runner=runner, schedule_id__isnull=False, status=JobStatus.RUNNING).count()

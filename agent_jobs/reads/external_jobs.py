@@ -1,6 +1,7 @@
 """Reads of jobs that outside programs perform: which of them wait, their attempts, their outputs, and their numbers.
 
-A job of the external runner that is RUNNING without a lease waits for its next attempt.
+To them a job of the external runner waits while nobody holds it, also when it is RUNNING until its next attempt:
+`status_outside` and `with_status_outside` say so.
 """
 
 from collections import defaultdict
@@ -15,25 +16,37 @@ from django.db.models.fields.json import KT
 from agent_jobs.models import Job, Task
 from agent_jobs.reads import queries
 from agent_jobs.runners import external
-from agent_jobs.states import JobStatus
+from agent_jobs.states import TERMINAL, JobStatus
 
 Row = Mapping[str, Any]
 COLUMNS = (
     *("id", "org_id", "status", "job_type_key", "placement", "work", "priority", "executor_id", "error_message"),
     *("created_at", "started_at", "finished_at", "lease_until"),
 )
-IS_HELD = Q(status=JobStatus.RUNNING, lease_until__isnull=False)
-WAITS = Q(status__in=(JobStatus.SCHEDULED, JobStatus.WAITING)) | Q(status=JobStatus.RUNNING, lease_until__isnull=True)
+_WAITS_FOR_AN_ATTEMPT = Q(status=JobStatus.RUNNING, runner=external.NAME, lease_until__isnull=True)
 
 
 @dataclass(frozen=True, slots=True)
 class JobNumber:
-    """How many jobs have this status and priority, and are held by an executor or not."""
+    """How many jobs have this status, as seen from outside, and this priority."""
 
-    status: str
-    is_held: bool
+    status: JobStatus
     priority: int
     jobs: int
+
+
+def status_outside(status: str, *, runner: str, is_held: bool) -> JobStatus:
+    """WAITING, RUNNING, or how it ended."""
+    if status in TERMINAL:
+        return JobStatus(status)
+    is_at_work = status == JobStatus.RUNNING and (is_held or runner != external.NAME)
+    return JobStatus.RUNNING if is_at_work else JobStatus.WAITING
+
+
+def with_status_outside(status: JobStatus) -> Q:
+    if status == JobStatus.WAITING:
+        return Q(status__in=(JobStatus.SCHEDULED, JobStatus.WAITING)) | _WAITS_FOR_AN_ATTEMPT
+    return Q(status=status) & ~_WAITS_FOR_AN_ATTEMPT if status == JobStatus.RUNNING else Q(status=status)
 
 
 def with_binary(org_id: str) -> QuerySet[Job]:
@@ -78,7 +91,10 @@ def last_report(job_id: UUID) -> Mapping[str, Any]:
 
 
 def numbers(jobs: QuerySet[Job]) -> list[JobNumber]:
-    """The jobs counted by status and priority, in one statement."""
+    """The jobs of executors counted by status and priority, in one statement."""
     is_held = ExpressionWrapper(Q(lease_until__isnull=False), output_field=BooleanField())
     counted = jobs.order_by().annotate(is_held=is_held).values_list("status", "is_held", "priority")
-    return [JobNumber(*row) for row in counted.annotate(Count("pk"))]
+    return [
+        JobNumber(status_outside(status, runner=external.NAME, is_held=is_held), priority, number)
+        for status, is_held, priority, number in counted.annotate(Count("pk"))
+    ]

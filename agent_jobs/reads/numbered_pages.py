@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.db.models import Case, F, Func, IntegerField, Q, QuerySet, TextField, Value, When
+from django.db.models import Case, F, Func, IntegerField, QuerySet, TextField, Value, When
 from django.db.models.functions import Cast
 
 from agent_jobs.models import Job
+from agent_jobs.reads import external_jobs
 from agent_jobs.states import JobStatus
 
 Row = Mapping[str, Any]
@@ -46,10 +47,10 @@ def column(name: str) -> F:
     return F(name)
 
 
-def status_word(ended: Mapping[JobStatus, str], *, running: Q) -> Case:
-    """An expression for the word of a door for each status; for those that have not ended: running or pending."""
-    whens = [When(status=status, then=Value(word)) for status, word in ended.items()]
-    return Case(*whens, When(running, then=Value("running")), default=Value("pending"), output_field=TextField())
+def status_word(words: Mapping[JobStatus, str]) -> Case:
+    """An expression for the word of a door for each status seen from outside."""
+    whens = [When(external_jobs.with_status_outside(status), then=Value(word)) for status, word in words.items()]
+    return Case(*whens, output_field=TextField())
 
 
 def _bytes(column: str) -> Func:

@@ -279,6 +279,7 @@ def some(ann: Workspace) -> dict[str, str]:
         ("?status=success", ["urgent"]),
         ("?status=completed", ["urgent"]),
         ("?status=failed", []),
+        ("?status=&job_type=&page=&status=pending", ["normal"]),
         ("?status=cancelled&status=success", ["urgent", "low"]),
         ("?job_type=low", ["low"]),
         ("?job_type=low&job_type=high", ["high", "low"]),

@@ -1,8 +1,7 @@
 """Chadburn: a job is a schedule whose firings run a shell line, an execution is a job of ours.
 
-chadburn_words   statuses, requests, answers and errors, in its words and in ours
-chadburn_shapes  the fields of its requests and answers
-chadburn_views   its nine endpoints
+chadburn_words  the table of statuses; requests, answers and errors, in its words and in ours
+chadburn_views  its nine endpoints
 
 docs/dialects.md says what its document leaves open, and what we do about it.
 """

@@ -5,18 +5,16 @@ import time
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import parsing
-from agent_jobs.catalog import entries
-from agent_jobs.dialects.base import DialectResource, Documentation, instant_or_none, read_id
-from agent_jobs.dialects.chadburn import chadburn_shapes as shapes
+from agent_jobs.dialects.base import instant_or_none
 from agent_jobs.dialects.chadburn import chadburn_words as words
-from agent_jobs.dialects.chadburn.chadburn_words import EXECUTION_STATUS, JOB_TYPE, RUNNER
+from agent_jobs.dialects.chadburn.chadburn_words import EXECUTION_STATUS
+from agent_jobs.dialects.documentation import Documentation
+from agent_jobs.dialects.schedule_door import ScheduleDoor
 from agent_jobs.reads import executions, pages, schedule_rows
-from agent_jobs.reads.executions import LastAttempt
 from agent_jobs.reads.pages import OLDEST_FIRST, Window
 from agent_jobs.schedules import editing, requested_runs
 from agent_jobs.states import JobStatus
@@ -24,10 +22,12 @@ from agent_jobs.states import JobStatus
 _MOST_LISTED = 1_000
 _MOST_EXECUTIONS = 100
 _WHOLE = 2**31 - 1
-described = Documentation("Chadburn", shapes.ChadburnRefusal)
+described = Documentation("Chadburn", words.ChadburnRefusal)
 
 
-class _ChadburnResource(DialectResource):
+class _ChadburnResource(ScheduleDoor):
+    runner, job_type, job_type_name = "command", "chadburn-command", "Chadburn command"
+
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Adds the rate limit in the headers that Chadburn's clients know."""
         response = super().finalize_response(request, response, *args, **kwargs)
@@ -39,32 +39,16 @@ class _ChadburnResource(DialectResource):
             response["X-RateLimit-Reset"] = str(math.ceil(time.time() + nearest.reset_seconds))
         return response
 
-    def row(self, job_id: str) -> schedule_rows.Row:
-        return schedule_rows.schedule_of_runner(self.org_id, RUNNER, read_id(job_id), shown_id=job_id)
-
     def item(self, schedule_id: UUID, *, status: int = 200) -> Response:
-        row = self.row(str(schedule_id))
-        work = row["definition"]["job"].get("work", {})
-        last = self.executions(schedule_id, tuple(JobStatus), 0, 1)
-        keys = ("status", "started_at", "finished_at", "exit_code", "output")
-        body = {
-            **words.listed(row),
-            **words.limits(row["definition"]["job"].get("config", {})),
-            "environment": work.get("environment", {}),
-            "working_directory": work.get("working_directory"),
-            "last_run": {key: last[0][key] for key in keys} if last else None,
-            "next_run": instant_or_none(row["next_at"]),
-        }
-        return Response({"data": body}, status=status)
+        last_run = next(iter(self.executions(schedule_id, tuple(JobStatus), 0, 1)), None)
+        return Response({"data": words.job(self.row(str(schedule_id)), last_run)}, status=status)
 
     def executions(self, schedule_id: UUID, statuses: Any, offset: int, limit: int) -> list[dict[str, Any]]:
         found = executions.jobs(self.org_id, schedule_id, statuses)[offset : offset + limit]
-        rows = list(found.values(*executions.COLUMNS))
-        attempts = executions.last_attempts(self.org_id, [row["id"] for row in rows])
-        reasons = executions.cancel_reasons(self.org_id, rows)
-        return [
-            words.execution(row, attempts.get(row["id"], LastAttempt()), reasons.get(row["id"], "")) for row in rows
-        ]
+        return [words.execution(*known) for known in self.with_attempts(list(found.values(*executions.COLUMNS)))]
+
+    def done(self, message: str, **told: Any) -> Response:
+        return Response({"data": {"message": f"Job {message} successfully", **told}})
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
@@ -83,11 +67,11 @@ EXECUTIONS_QUERY = {
 
 
 class ChadburnJobsView(_ChadburnResource):
-    @described("jobs_list", "List jobs", {200: shapes.ChadburnJobs}, query=JOBS_QUERY)
+    @described("jobs_list", "List jobs", words.ChadburnJobs, query=JOBS_QUERY)
     def get(self, request: Request) -> Response:
         query = self.query(JOBS_QUERY)
         window = Window(OLDEST_FIRST, min(query["limit"], _MOST_LISTED), query["offset"])
-        found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), RUNNER)
+        found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), self.runner)
         if query["status"]:
             found = schedule_rows.with_status(found, query["status"])
         if query["tag"]:
@@ -97,24 +81,20 @@ class ChadburnJobsView(_ChadburnResource):
         response = Response({"data": [words.listed(row) for row in rows], "pagination": pagination})
         return self.with_rest(response, window.offset + len(rows)) if has_more else response
 
-    @described("jobs_create", "Create a job", {201: shapes.ChadburnItem}, request=shapes.ChadburnJobRequest)
+    @described("jobs_create", "Create a job", {201: words.ChadburnItem}, request=words.ChadburnJobRequest)
     def post(self, request: Request) -> Response:
-        fields = self.fields(shapes.ChadburnJobRequest)
-        with transaction.atomic():
-            values = {"name": "Chadburn command", "runner": RUNNER}
-            entries.ensure(entries.JOB_TYPES, self.org_id, JOB_TYPE, values, actor=self.actor)
-            made = editing.create(self.org_id, words.new(fields), actor=self.actor)
-        return self.item(made.pk, status=201)
+        fields = self.fields(words.ChadburnJobRequest)
+        return self.item(self.made(words.new(self.job_type, fields)), status=201)
 
 
 class ChadburnJobView(_ChadburnResource):
-    @described("jobs_retrieve", "Get a job", {200: shapes.ChadburnItem})
+    @described("jobs_retrieve", "Get a job", words.ChadburnItem)
     def get(self, request: Request, job_id: str) -> Response:
         return self.item(self.row(job_id)["id"])
 
-    @described("jobs_update", "Update a job", {200: shapes.ChadburnItem}, request=shapes.ChadburnJobUpdate)
+    @described("jobs_update", "Update a job", words.ChadburnItem, request=words.ChadburnJobUpdate)
     def put(self, request: Request, job_id: str) -> Response:
-        found, fields = self.row(job_id)["id"], self.fields(shapes.ChadburnJobUpdate)
+        found, fields = self.row(job_id)["id"], self.fields(words.ChadburnJobUpdate)
         is_paused = fields["status"] == "paused" if "status" in fields else None
         editing.rewrite(
             self.org_id,
@@ -126,37 +106,36 @@ class ChadburnJobView(_ChadburnResource):
         )
         return self.item(found)
 
-    @described("jobs_delete", "Delete a job", {200: shapes.ChadburnAnswer})
+    @described("jobs_delete", "Delete a job", words.ChadburnAnswer)
     def delete(self, request: Request, job_id: str) -> Response:
         editing.delete(self.org_id, self.row(job_id)["id"], actor=self.actor, cancels_jobs=True)
-        return Response({"data": {"message": "Job deleted successfully"}})
+        return self.done("deleted")
 
 
 class RunChadburnJob(_ChadburnResource):
-    @described("jobs_run", "Run a job immediately", {200: shapes.ChadburnAnswer})
+    @described("jobs_run", "Run a job immediately", words.ChadburnAnswer)
     def post(self, request: Request, job_id: str) -> Response:
         made = requested_runs.run_now(self.org_id, self.row(job_id)["id"], actor=self.actor)
-        return Response({"data": {"message": "Job triggered successfully", "execution_id": str(made.job_id)}})
+        return self.done("triggered", execution_id=str(made.job_id))
 
 
 class PauseChadburnJob(_ChadburnResource):
-    @described("jobs_pause", "Pause a job", {200: shapes.ChadburnAnswer})
+    @described("jobs_pause", "Pause a job", words.ChadburnAnswer)
     def post(self, request: Request, job_id: str) -> Response:
         found = editing.pause(self.org_id, self.row(job_id)["id"], actor=self.actor, unless_completed=True)
-        return Response({"data": {"message": "Job paused successfully", "id": str(found.pk), "status": "paused"}})
+        return self.done("paused", id=str(found.pk), status="paused")
 
 
 class ResumeChadburnJob(_ChadburnResource):
-    @described("jobs_resume", "Resume a job", {200: shapes.ChadburnAnswer})
+    @described("jobs_resume", "Resume a job", words.ChadburnAnswer)
     def post(self, request: Request, job_id: str) -> Response:
         found = editing.resume(self.org_id, self.row(job_id)["id"], actor=self.actor, unless_completed=True)
         status = "active" if found.next_at else "completed"
-        told = {"id": str(found.pk), "status": status, "next_run": instant_or_none(found.next_at)}
-        return Response({"data": {"message": "Job resumed successfully", **told}})
+        return self.done("resumed", id=str(found.pk), status=status, next_run=instant_or_none(found.next_at))
 
 
 class ChadburnExecutionsView(_ChadburnResource):
-    @described("executions_list", "Get job execution history", {200: shapes.ChadburnExecutions}, query=EXECUTIONS_QUERY)
+    @described("executions_list", "Get job execution history", words.ChadburnExecutions, query=EXECUTIONS_QUERY)
     def get(self, request: Request, job_id: str) -> Response:
         found, query = self.row(job_id)["id"], self.query(EXECUTIONS_QUERY)
         limit, offset = min(query["limit"], _MOST_EXECUTIONS), query["offset"]

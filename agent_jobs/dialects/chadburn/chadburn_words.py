@@ -3,18 +3,22 @@
 import math
 import shlex
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from agent_jobs import errors, recurrence
+from rest_framework import serializers
+
+from agent_jobs import errors
 from agent_jobs.api.errors import RefusedRequest
+from agent_jobs.api.fields import Choice, Name, Text, Whole
 from agent_jobs.dialects import schedule_texts
-from agent_jobs.dialects.base import instant, instant_or_none, renamed
-from agent_jobs.dialects.chadburn import chadburn_shapes as shapes
-from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.dialects.base import ERROR_CODES, instant, instant_or_none, renamed
+from agent_jobs.dialects.documentation import MayLack, shape
 from agent_jobs.reads import schedule_rows
 from agent_jobs.reads.executions import LastAttempt
+from agent_jobs.runners.command_runner import DEFAULT_ATTEMPT_SECONDS
 from agent_jobs.states import TERMINAL, JobStatus
-from agent_jobs.timing import RetryPolicy, deadline_minutes
+from agent_jobs.timing import RetryPolicy
 
 # A schedule's own statuses are Chadburn's: active, paused, completed.
 EXECUTION_STATUS: Mapping[JobStatus, str] = {
@@ -25,24 +29,10 @@ EXECUTION_STATUS: Mapping[JobStatus, str] = {
     JobStatus.FAILED: "failure",
     JobStatus.CANCELED: "failure",
 }
-RUNNER = "command"
-JOB_TYPE = "chadburn-command"
 _TEXT = "chadburn.schedule"
-_CODES = {
-    400: "invalid_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    409: "conflict",
-    411: "length_required",
-    413: "payload_too_large",
-    415: "unsupported_media_type",
-    422: "unprocessable_entity",
-    429: "rate_limit_exceeded",
-    500: "internal_error",
-    503: "service_unavailable",
-}
+_DEFAULTS = {"timeout": 3_600, "retries": 0, "retry_delay": 60}
+_LONGEST_SECONDS = 604_800
+_CODES = {**ERROR_CODES, 400: "invalid_request", 429: "rate_limit_exceeded", 503: "service_unavailable"}
 # Errors of fields that have a code of their own.
 _TOLD = ("invalid_schedule", "invalid_json")
 # Our names of fields and those of Chadburn.
@@ -56,6 +46,31 @@ _NAMES = {
 
 
 # --- Requests --------------------------------------------------------------------------------------------------
+class ChadburnJobRequest(serializers.Serializer[Any]):
+    """A null means the default."""
+
+    name = Name(max_length=255)
+    schedule = Text(max_length=300, help_text="Cron with 5 or 6 fields, `@daily`, `@every 5m`, or an ISO time (once).")
+    command = Text(max_length=100_000, help_text="A line for /bin/sh.")
+    tags = serializers.ListField(child=Text(max_length=160), required=False, allow_null=True, max_length=50)
+    timeout = Whole(required=False, allow_null=True, min_value=1, max_value=_LONGEST_SECONDS)
+    retries = Whole(required=False, allow_null=True, min_value=0, max_value=99)
+    retry_delay = Whole(required=False, allow_null=True, min_value=0, max_value=_LONGEST_SECONDS)
+    environment = serializers.DictField(
+        child=Text(max_length=65_536, allow_blank=True), required=False, allow_null=True
+    )
+    working_directory = Text(max_length=4_096, required=False, allow_null=True, allow_blank=True)
+
+
+class ChadburnJobUpdate(ChadburnJobRequest):
+    """Fields that are left out stay as they are."""
+
+    name = Name(max_length=255, required=False)
+    schedule = Text(max_length=300, required=False)
+    command = Text(max_length=100_000, required=False)
+    status = Choice(("active", "paused"), required=False)
+
+
 def rewritten(before: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The definition with the fields of a request. None is the default; what is left out stays."""
     found, job = dict(before), dict(before["job"])
@@ -65,13 +80,8 @@ def rewritten(before: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
     if "tags" in fields:
         found["tags"] = fields["tags"] or []
     if "schedule" in fields and fields["schedule"] != _schedule_text(before):
-        text = fields["schedule"]
-        found = {key: value for key, value in found.items() if key not in ("cron", "every_seconds", "run_at")}
-        try:
-            found |= schedule_texts.timing(text, "UTC")
-        except recurrence.BadExpression as error:
-            raise Invalid(FieldError("schedule", "invalid_schedule", str(error))) from None
-        found["annotations"] = {**found.get("annotations", {}), _TEXT: text}
+        found = schedule_texts.rescheduled(found, fields["schedule"], None, zone=None)
+        found["annotations"] = {**found.get("annotations", {}), _TEXT: fields["schedule"]}
     if "command" in fields and fields["command"] != _command(work):
         work.pop("argv", None)
         work["shell"] = fields["command"]
@@ -80,37 +90,62 @@ def rewritten(before: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
             work[name] = fields[name]
         elif name in fields:
             work.pop(name, None)
-    if any(name in fields for name in shapes.DEFAULTS):
-        job["config"] = {**job.get("config", {}), **_config(before, fields)}
+    stated = {name: fields[name] for name in _DEFAULTS if name in fields}
+    if stated:
+        known = {**limits(job.get("config", {})), **stated}
+        timeout, retries, delay = (_DEFAULTS[name] if known[name] is None else known[name] for name in _DEFAULTS)
+        policy = RetryPolicy(retries + 1, delay, delay, multiplier=1)
+        job["config"] = {**job.get("config", {}), **policy.config(attempt_seconds=timeout)}
     return {**found, "job": {**job, "work": work}}
 
 
-def _config(before: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Time-out and retries, and a deadline of the whole job that leaves them their time."""
-    known = limits(before["job"].get("config", {}))
-    stated = {
-        name: shapes.DEFAULTS[name] if fields[name] is None else fields[name]
-        for name in shapes.DEFAULTS
-        if name in fields
-    }
-    timeout, retries, delay = ({**known, **stated}[name] for name in ("timeout", "retries", "retry_delay"))
-    policy = {"max_attempts": retries + 1, "initial_interval_seconds": delay, "max_interval_seconds": delay}
-    return {
-        "attempt_timeout_seconds": timeout,
-        "retry_policy": {**policy, "multiplier": 1, "jitter": 0},
-        "max_time_to_complete": deadline_minutes(retries + 1, attempt_seconds=timeout, wait_seconds=delay),
-    }
-
-
-def new(fields: Mapping[str, Any]) -> dict[str, Any]:
-    blank = {"overlap": "forbid", "job": {"job_type_id": JOB_TYPE}}
-    return rewritten(blank, {**dict.fromkeys(shapes.DEFAULTS), **fields})
+def new(job_type: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    blank = {"overlap": "forbid", "job": {"job_type_id": job_type}}
+    return rewritten(blank, {**dict.fromkeys(_DEFAULTS), **fields})
 
 
 # --- Answers ---------------------------------------------------------------------------------------------------
+ChadburnRefusal = shape("ChadburnRefusal", error=shape("ChadburnError", code=str, message=str))
+_listed: dict[str, Any] = {
+    **dict.fromkeys(("id", "name", "schedule", "command"), str),
+    "status": (str, "active, paused or completed"),
+    "tags": [str],
+    "created_at": datetime,
+    "updated_at": datetime,
+}
+_run: dict[str, Any] = {
+    "status": (str, "success, failure or in_progress"),
+    "started_at": datetime,
+    "finished_at": datetime | None,
+    "exit_code": int | None,
+    "output": str,
+}
+_execution = shape(
+    "ChadburnExecution",
+    **_run,
+    **dict.fromkeys(("id", "job_id"), str),
+    duration=(int | None, "Seconds from the first start to the last end."),
+    error=str | None,
+    retry_count=(int, "Attempts after the first one."),
+)
+_job = shape(
+    "ChadburnJob",
+    **_listed,
+    **dict.fromkeys(_DEFAULTS, int),
+    environment=(dict[str, str], "Values are masked."),
+    working_directory=str | None,
+    last_run=shape("ChadburnRun", **_run) | None,
+    next_run=datetime | None,
+)
+_done = dict.fromkeys(("id", "execution_id", "status", "next_run"), MayLack(str))
+_pagination = shape("ChadburnPagination", total=int, limit=int, offset=int)
+ChadburnJobs = shape("ChadburnJobs", data=[shape("ChadburnListed", **_listed)], pagination=_pagination)
+ChadburnExecutions = shape("ChadburnExecutions", data=[_execution], pagination=_pagination)
+ChadburnItem = shape("ChadburnItem", data=_job)
+ChadburnAnswer = shape("ChadburnAnswer", data=shape("ChadburnDone", message=str, **_done))
+
+
 def _schedule_text(definition: Mapping[str, Any]) -> str:
-    if not any(key in definition for key in ("cron", "every_seconds", "run_at")):
-        return ""
     return schedule_texts.shown(definition, definition.get("annotations", {}).get(_TEXT), shows_zone=False)
 
 
@@ -120,8 +155,9 @@ def _command(work: Mapping[str, Any]) -> str:
 
 
 def limits(config: Mapping[str, Any]) -> dict[str, int]:
+    """Another door may have made the job without a time-out: then it shows the runner's."""
     policy = RetryPolicy.of(config)
-    seconds = config.get("attempt_timeout_seconds", shapes.CORE_TIMEOUT_SECONDS)
+    seconds = config.get("attempt_timeout_seconds", DEFAULT_ATTEMPT_SECONDS)
     return {
         "timeout": math.ceil(seconds),
         "retries": policy.max_attempts - 1,
@@ -140,6 +176,18 @@ def listed(row: Mapping[str, Any]) -> dict[str, Any]:
         "tags": row["tags"],
         "created_at": instant(row["created_at"]),
         "updated_at": instant(row["updated_at"]),
+    }
+
+
+def job(row: Mapping[str, Any], last_run: Mapping[str, Any] | None) -> dict[str, Any]:
+    work = row["definition"]["job"].get("work", {})
+    return {
+        **listed(row),
+        **limits(row["definition"]["job"].get("config", {})),
+        "environment": work.get("environment", {}),
+        "working_directory": work.get("working_directory"),
+        "last_run": {key: last_run[key] for key in _run} if last_run else None,
+        "next_run": instant_or_none(row["next_at"]),
     }
 
 
@@ -163,7 +211,7 @@ def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str) -> dict
     }
 
 
-# --- Errors ---
+# --- Errors ----------------------------------------------------------------------------------------------------
 def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
     """`{"error": {"code": "invalid_schedule", "message": "schedule: …"}}`"""
     problems = renamed(refused.errors, _NAMES)

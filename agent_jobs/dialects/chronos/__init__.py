@@ -1,9 +1,7 @@
 """Chronos: a job is a schedule whose firings call a webhook, an execution is a job of ours or a skipped firing.
 
-chronos_executions  statuses of executions, and how jobs and firings are shown as such
-chronos_words       requests, jobs and errors, in its words and in ours
-chronos_shapes      the fields of its requests and answers
-chronos_views       its sixteen endpoints
+chronos_words  the table of statuses; requests, jobs, executions and errors, in its words and in ours
+chronos_views  its sixteen endpoints
 
 docs/dialects.md says what its document leaves open, and what we do about it.
 """

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import transaction
 from django.http import HttpResponseBase
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
@@ -14,17 +13,15 @@ from rest_framework.response import Response
 from agent_jobs.api import streams
 from agent_jobs.api.base import HAS_WAITED
 from agent_jobs.api.parsing import Param
-from agent_jobs.catalog import entries
-from agent_jobs.dialects.base import DialectResource, Documentation, checked, instant, instant_or_none, read_id
-from agent_jobs.dialects.chronos import chronos_executions as shown_executions
-from agent_jobs.dialects.chronos import chronos_shapes as shapes
+from agent_jobs.dialects.base import OpenResource, checked, instant, instant_or_none, read_id
 from agent_jobs.dialects.chronos import chronos_words as words
-from agent_jobs.dialects.chronos.chronos_words import JOB_TYPE, RUNNER
+from agent_jobs.dialects.documentation import Documentation
+from agent_jobs.dialects.schedule_door import ScheduleDoor
 from agent_jobs.errors import AgentJobsError, FieldError, Forbidden, Invalid, NotFound, QuotaReached, RetryableError
 from agent_jobs.jobs import repeats
 from agent_jobs.reads import executions, pages, schedule_rows, service_state
-from agent_jobs.reads.executions import LastAttempt
 from agent_jobs.reads.pages import OLDEST_FIRST, Order, Window
+from agent_jobs.reads.schedule_rows import Row
 from agent_jobs.schedules import editing, requested_runs
 from agent_jobs.states import TERMINAL
 
@@ -35,8 +32,8 @@ _MOST_NEXT = 10
 _MOST_LISTED = 20_000
 # Its clients know no pages: so much is shown at once.
 _MOST_LISTED_BYTES = 8 * 1024 * 1024
-described = Documentation("Chronos", shapes.ChronosRefusal)
-_SHOWN = {200: shapes.ChronosAnswer}
+described = Documentation("Chronos", words.ChronosRefusal)
+_SHOWN = words.ChronosAnswer
 
 
 class ExecutionImpossible(APIException):
@@ -61,11 +58,10 @@ def _lenient(default: int | None, most: int) -> Param:
     return Param(parse, about, {"type": "string"}, default)
 
 
-class ChronosResource(DialectResource):
-    def row(self, job_id: str) -> schedule_rows.Row:
-        return schedule_rows.schedule_of_runner(self.org_id, RUNNER, read_id(job_id), shown_id=job_id)
+class ChronosResource(ScheduleDoor):
+    runner, job_type, job_type_name = "webhook", "chronos-webhook", "Chronos webhook"
 
-    def job(self, schedule_id: Any, *, status: int = 200) -> Response:
+    def job(self, schedule_id: UUID, *, status: int = 200) -> Response:
         return answered(words.job(self.row(str(schedule_id))), status=status)
 
     def request_fields(self) -> dict[str, Any]:
@@ -73,33 +69,30 @@ class ChronosResource(DialectResource):
         body = self.object()
         if "concurrency_policy" in body:
             body = {"concurrency": body["concurrency_policy"], **body}
-        return checked(shapes.ChronosJobRequest, body)
+        return checked(words.ChronosJobRequest, body)
 
-    def executions(self, schedule: schedule_rows.Row, rows: Sequence[schedule_rows.Row]) -> list[dict[str, Any]]:
-        attempts = executions.last_attempts(self.org_id, [row["id"] for row in rows])
-        reasons = executions.cancel_reasons(self.org_id, rows)
-        return [
-            shown_executions.of_job(row, attempts.get(row["id"], LastAttempt()), reasons.get(row["id"], ""), schedule)
-            for row in rows
-        ]
+    def shown(self, schedule: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """The executions of these jobs and silent firings."""
+        jobs = [row for row in rows if "status" in row]
+        shown = {one[0]["id"]: words.execution(*one, schedule) for one in self.with_attempts(jobs)}
+        return [shown[row["id"]] if "status" in row else words.silent_execution(row, schedule) for row in rows]
 
-    def execution_row(self, schedule: schedule_rows.Row, execution_id: str) -> schedule_rows.Row | None:
-        """The job; None for the execution of a firing without one, or for an unknown id."""
+    def execution(self, schedule: Row, execution_id: str) -> Row:
+        """The job, or the firing without a job. Raises NotFound."""
         found = read_id(execution_id)
-        rows = executions.jobs(self.org_id, schedule["id"])
-        return rows.filter(pk=found).values(*executions.COLUMNS).first() if found else None
+        row: Row | None = None
+        if found:
+            row = executions.jobs(self.org_id, schedule["id"]).filter(pk=found).values(*executions.COLUMNS).first()
+        if found and row is None and (number := words.firing_number(schedule["id"], found)):
+            row = self.silent_firings(schedule, pk=number).first()
+        if row is None:
+            said = f"there is no execution {execution_id[:64]!r}"
+            raise NotFound(said, code="execution_not_found", denied=("job", execution_id[:64]))
+        return row
 
-    def firing_row(self, schedule: schedule_rows.Row, execution_id: str) -> schedule_rows.Row:
-        """The firing without a job. Raises NotFound."""
-        found = read_id(execution_id)
-        number = shown_executions.firing_number(found) if found else 0
-        if found and number < 2**62 and shown_executions.firing_uuid(schedule["id"], number) == found:
-            rows = executions.silent_firings(self.org_id, schedule["id"]).filter(pk=number)
-            row: schedule_rows.Row | None = rows.values(*schedule_rows.FIRING_COLUMNS).first()
-            if row is not None:
-                return row
-        said = f"there is no execution {execution_id[:64]!r}"
-        raise NotFound(said, code="execution_not_found", denied=("job", execution_id[:64]))
+    def silent_firings(self, schedule: Row, **of: Any) -> Any:
+        found = executions.silent_firings(self.org_id, schedule["id"]).filter(**of)
+        return found.values(*schedule_rows.FIRING_COLUMNS)
 
     def version_number(self, text: str) -> int:
         if not re.fullmatch("-?[0-9]+", text):
@@ -108,11 +101,7 @@ class ChronosResource(DialectResource):
         return max(number, 0)
 
 
-class ChronosHealth(DialectResource):
-    authentication_classes = ()
-    permission_classes = ()
-    throttle_classes = ()
-
+class ChronosHealth(OpenResource):
     @described("health", "Health check", _SHOWN, refused=(503,))
     def get(self, request: Request) -> Response:
         return answered({"status": "healthy", "timestamp": instant(schedule_rows.clock())})
@@ -126,20 +115,17 @@ class ChronosJobs(ChronosResource):
     @described("jobs_list", "List jobs", _SHOWN, query=JOBS_QUERY)
     def get(self, request: Request) -> Response:
         query = self.query(JOBS_QUERY)
-        found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), RUNNER)
+        found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), self.runner)
         window = Window(OLDEST_FIRST, query["limit"] or _MOST_LISTED, query["offset"])
         rows, has_more = pages.page(found, window, schedule_rows.COLUMNS, most_bytes=_MOST_LISTED_BYTES)
         response = answered({"jobs": [words.job(row) for row in rows], "total": found.count()})
         return self.with_rest(response, window.offset + len(rows)) if has_more else response
 
-    @described("jobs_create", "Create a job", {201: shapes.ChronosAnswer}, request=shapes.ChronosJobRequest)
+    @described("jobs_create", "Create a job", {201: words.ChronosAnswer}, request=words.ChronosJobRequest)
     def post(self, request: Request) -> Response:
         fields = self.request_fields()
-        with transaction.atomic():
-            values = {"name": "Chronos webhook", "runner": RUNNER}
-            entries.ensure(entries.JOB_TYPES, self.org_id, JOB_TYPE, values, actor=self.actor)
-            made = editing.create(self.org_id, words.new(fields), is_paused=not fields.get("enabled"), actor=self.actor)
-        return self.job(made.pk, status=201)
+        made = self.made(words.new(self.job_type, fields), is_paused=not fields.get("enabled"))
+        return self.job(made, status=201)
 
 
 class ChronosJob(ChronosResource):
@@ -147,7 +133,7 @@ class ChronosJob(ChronosResource):
     def get(self, request: Request, job_id: str) -> Response:
         return answered(words.job(self.row(job_id)))
 
-    @described("jobs_update", "Update a job", _SHOWN, request=shapes.ChronosJobRequest)
+    @described("jobs_update", "Update a job", _SHOWN, request=words.ChronosJobRequest)
     def put(self, request: Request, job_id: str) -> Response:
         found, fields = self.row(job_id)["id"], self.request_fields()
         enabled = fields.get("enabled")
@@ -175,19 +161,15 @@ class TriggerChronosJob(ChronosResource):
             return self._shown(schedule, waited.job_id)
         made = self._run(schedule)
         if made.job_id is None:
-            silent = executions.silent_firings(self.org_id, schedule["id"]).filter(fire_at=made.fire_at)
-            return answered(shown_executions.of_firing(silent.values(*schedule_rows.FIRING_COLUMNS)[0], schedule))
+            return answered(words.silent_execution(self.silent_firings(schedule, fire_at=made.fire_at)[0], schedule))
         try:
             wait = streams.Wait(self.org_id, made.job_id, self.token.pk, seen=None, seconds=TRIGGER_SECONDS)
         except streams.TooManyStreams:  # a refusal would hide that the execution was made
             return self._shown(schedule, made.job_id)
         return streams.OpenResponse(wait)
 
-    def _shown(self, schedule: schedule_rows.Row, made_id: UUID) -> Response:
-        row = self.execution_row(schedule, str(made_id))
-        if row is None:
-            raise schedule_rows.not_found(str(schedule["id"]))
-        (shown,) = self.executions(schedule, [row])
+    def _shown(self, schedule: Row, made_id: UUID) -> Response:
+        (shown,) = self.shown(schedule, [self.execution(schedule, str(made_id))])
         return answered({**shown, "status": "running"} if shown["status"] == "pending" else shown)
 
     def _run(self, schedule: schedule_rows.Row) -> Any:
@@ -217,32 +199,22 @@ class ChronosExecutions(ChronosResource):
     @described("executions_list", "List executions", _SHOWN, query=EXECUTIONS_QUERY)
     def get(self, request: Request, job_id: str) -> Response:
         schedule, limit = self.row(job_id), self.query(EXECUTIONS_QUERY)["limit"]
-        jobs = executions.jobs(self.org_id, schedule["id"])
-        silent = executions.silent_firings(self.org_id, schedule["id"])
-        rows = list(jobs.values(*executions.COLUMNS)[:limit])
-        firings = list(silent.values(*schedule_rows.FIRING_COLUMNS)[:limit])
-        shown = list(zip((row["created_at"] for row in rows), self.executions(schedule, rows), strict=True))
-        shown += [(row["created_at"], shown_executions.of_firing(row, schedule)) for row in firings]
-        shown.sort(key=lambda one: one[0], reverse=True)
-        return answered({"executions": [one for _, one in shown[:limit]], "total": jobs.count() + silent.count()})
+        rows, total = executions.newest(self.org_id, schedule["id"], limit)
+        return answered({"executions": self.shown(schedule, rows), "total": total})
 
 
 class ChronosExecution(ChronosResource):
     @described("executions_retrieve", "Get an execution", _SHOWN)
     def get(self, request: Request, job_id: str, execution_id: str) -> Response:
         schedule = self.row(job_id)
-        row = self.execution_row(schedule, execution_id)
-        if row is None:
-            return answered(shown_executions.of_firing(self.firing_row(schedule, execution_id), schedule))
-        return answered(self.executions(schedule, [row])[0])
+        return answered(self.shown(schedule, [self.execution(schedule, execution_id)])[0])
 
 
 class ReplayChronosExecution(ChronosResource):
     @described("executions_replay", "Replay an execution", _SHOWN)
     def post(self, request: Request, job_id: str, execution_id: str) -> Response:
         """Sends the recorded request of that execution again, as a new execution."""
-        schedule = self.row(job_id)
-        row = self.execution_row(schedule, execution_id) or self.firing_row(schedule, execution_id)
+        row = self.execution(self.row(job_id), execution_id)
         if row.get("status") not in TERMINAL:
             raise Invalid(FieldError("execution", "invalid", "has no ended request that could be replayed"))
         changes = repeats.Changes(id=uuid4(), is_of_schedule=True)
@@ -289,13 +261,13 @@ class RollBackChronosJob(ChronosResource):
 class ChronosCluster(ChronosResource):
     @described("cluster_status", "Cluster status", _SHOWN)
     def get(self, request: Request) -> Response:
-        found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), RUNNER)
+        found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), self.runner)
         due = found.filter(next_at__isnull=False).order_by("next_at", "id").values_list("id", "next_at")[:_MOST_NEXT]
         return answered(
             {
                 "is_leader": service_state.work_lately(within_seconds=BEAT_SECONDS).is_rung,
                 "jobs_total": found.count(),
-                "running": executions.running(self.org_id, RUNNER),
+                "running": executions.running(self.org_id, self.runner),
                 "next_runs": [{"job_id": str(job_id), "next_run": instant_or_none(at)} for job_id, at in due],
             }
         )

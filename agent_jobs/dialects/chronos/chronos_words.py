@@ -1,36 +1,39 @@
-"""Chronos' words for ours: requests, jobs and errors."""
+"""Chronos' words for ours: statuses, requests, jobs, executions and errors."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
 
 from agent_jobs import errors, recurrence
 from agent_jobs.api.errors import RefusedRequest
+from agent_jobs.api.fields import Choice, Flag, Name, Text, Whole
 from agent_jobs.dialects import schedule_texts
-from agent_jobs.dialects.base import instant, instant_or_none, renamed
+from agent_jobs.dialects.base import ERROR_CODES, instant, instant_or_none, renamed
+from agent_jobs.dialects.documentation import shape
 from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.reads.executions import LastAttempt
 from agent_jobs.runners.webhook_runner import DEFAULT_ATTEMPT_SECONDS
 from agent_jobs.runners.webhook_work import LONGEST_ATTEMPT_SECONDS
-from agent_jobs.timing import RetryPolicy, deadline_minutes
+from agent_jobs.states import TERMINAL, JobStatus
+from agent_jobs.timing import RetryPolicy
 
-RUNNER = "webhook"
-JOB_TYPE = "chronos-webhook"
-_CODES = {
-    400: "VALIDATION_ERROR",
-    401: "UNAUTHORIZED",
-    403: "FORBIDDEN",
-    404: "NOT_FOUND",
-    405: "METHOD_NOT_ALLOWED",
-    409: "CONFLICT",
-    411: "LENGTH_REQUIRED",
-    413: "PAYLOAD_TOO_LARGE",
-    415: "UNSUPPORTED_MEDIA_TYPE",
-    422: "UNPROCESSABLE_ENTITY",
-    429: "RATE_LIMITED",
-    500: "INTERNAL_ERROR",
-    503: "STORE_ERROR",
+# A firing that the overlap policy left out is an execution too: `skipped`.
+EXECUTION_STATUS: Mapping[JobStatus, str] = {
+    JobStatus.SCHEDULED: "pending",
+    JobStatus.WAITING: "pending",
+    JobStatus.RUNNING: "running",
+    JobStatus.COMPLETED: "success",
+    JobStatus.FAILED: "failed",
+    JobStatus.CANCELED: "failed",
 }
+FIRING_STATUS = {"skipped": "skipped", "failed": "failed"}
+_CODES = {**ERROR_CODES, 400: "validation_error", 429: "rate_limited", 503: "store_error"}
 # Errors of fields that have a code of their own.
 _TOLD = ("invalid_timeout", "invalid_json")
 # Our names of fields and those of Chronos.
@@ -51,30 +54,74 @@ _AUTH_KEYS = {
 _POLICY = {"max_attempts": 3, "initial_interval": "1s", "max_interval": "1m", "multiplier": 2.0}
 _DEFAULT_TIMEOUT = "5m"
 _TEXTS = "chronos"
-
-
-def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
-    """`{"success": false, "data": null, "error": {"code": "NOT_FOUND", "message": "…"}}`"""
-    problems = renamed(refused.errors, _NAMES)
-    known = refused.code if refused.code == "execution_error" else _CODES.get(refused.status, refused.code)
-    code = next((one.code for one in problems if one.code in _TOLD), known).upper()
-    message = errors.summary(problems) or refused.message
-    return refused.status, {"success": False, "data": None, "error": {"code": code, "message": message}}
+_NODE = "agent-jobs"
 
 
 # --- Requests --------------------------------------------------------------------------------------------------
+@extend_schema_field({"type": "string", "example": "1m30s"})
+class GoInterval(serializers.Field):  # type: ignore[type-arg]
+    """A Go duration, or a whole number of nanoseconds. It becomes a text."""
+
+    def to_internal_value(self, data: Any) -> str:
+        try:
+            if isinstance(data, int) and not isinstance(data, bool) and data >= 0:
+                data = recurrence.format_go_duration(timedelta(microseconds=data // 1_000))
+            if isinstance(data, str):
+                recurrence.parse_go_duration(data)
+                return data
+        except (recurrence.BadExpression, OverflowError) as error:
+            raise serializers.ValidationError(str(error), code="invalid") from None
+        raise serializers.ValidationError("must be a Go duration such as 1s, 5m or 1h30m", code="invalid")
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class ChronosAuth(serializers.Serializer[Any]):
+    type = Choice(("basic", "bearer", "api_key"))
+    username = Text(max_length=4_096, required=False, allow_null=True, allow_blank=True)
+    password = Text(max_length=4_096, required=False, allow_null=True, allow_blank=True)
+    token = Text(max_length=4_096, required=False, allow_null=True, allow_blank=True)
+    api_key = Text(max_length=4_096, required=False, allow_null=True, allow_blank=True)
+    header = Text(max_length=128, required=False, allow_null=True, allow_blank=True)
+
+
+class ChronosWebhook(serializers.Serializer[Any]):
+    url = Text(max_length=2_000)
+    method = Text(max_length=16, required=False, allow_null=True, allow_blank=True, help_text="GET if left out.")
+    headers = serializers.DictField(child=Text(max_length=16_384, allow_blank=True), required=False, allow_null=True)
+    body = Text(max_length=200_000, required=False, allow_null=True, allow_blank=True)
+    auth = ChronosAuth(required=False, allow_null=True)
+    success_codes = serializers.ListField(child=Whole(), required=False, allow_null=True)
+
+
+class ChronosRetryPolicy(serializers.Serializer[Any]):
+    max_attempts = Whole(required=False, allow_null=True, min_value=1, max_value=100, help_text="With the first one.")
+    initial_interval = GoInterval(required=False, allow_null=True)
+    max_interval = GoInterval(required=False, allow_null=True)
+    multiplier = serializers.FloatField(required=False, allow_null=True, min_value=1, max_value=100)
+
+
+class ChronosJobRequest(serializers.Serializer[Any]):
+    name = Name(max_length=255)
+    description = Text(max_length=2_000, required=False, allow_null=True, allow_blank=True)
+    schedule = Text(max_length=300)
+    timezone = Text(max_length=64, required=False, allow_null=True, allow_blank=True)
+    webhook = ChronosWebhook()
+    retry_policy = ChronosRetryPolicy(required=False, allow_null=True)
+    timeout = serializers.JSONField(
+        required=False, allow_null=True, help_text="A Go duration; bounds one attempt, at most 5m."
+    )
+    concurrency = Choice(("allow", "forbid", "replace"), required=False, allow_null=True)
+    tags = serializers.DictField(child=Text(max_length=128, allow_blank=True), required=False, allow_null=True)
+    enabled = Flag(required=False, allow_null=True)
+
+
 def rewritten(before: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The definition that a request states. Only `auth`, `success_codes` and `tags` stay if they are left out."""
-    found = {key: value for key, value in before.items() if key not in ("cron", "every_seconds", "run_at")}
-    job, kept = dict(before["job"]), dict(before.get("annotations", {}).get(_TEXTS, {}))
+    job, kept = dict(before["job"]), dict(_texts(before))
     zone = fields.get("timezone") or "UTC"
-    if before.get("time_zone") == zone and fields["schedule"] == _schedule_text(before):
-        found |= {key: before[key] for key in ("cron", "every_seconds", "run_at") if key in before}
-    else:
-        try:
-            found |= schedule_texts.timing(fields["schedule"], zone)
-        except recurrence.BadExpression as error:
-            raise Invalid(FieldError("schedule", "invalid_schedule", str(error))) from None
+    found = schedule_texts.rescheduled(before, fields["schedule"], kept.get("schedule"), zone)
     kept |= {"schedule": fields["schedule"], "timeout": _timeout_text(fields), "policy": _policy_texts(fields)}
     if "tags" in fields:
         kept["tags"] = fields["tags"] or {}
@@ -86,9 +133,9 @@ def rewritten(before: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
     return {**found, "job": job, "annotations": {**before.get("annotations", {}), _TEXTS: kept}}
 
 
-def new(fields: Mapping[str, Any]) -> dict[str, Any]:
+def new(job_type: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     work = {"header_prefix": "X-Chronos", "verbatim": True}
-    return rewritten({"job": {"job_type_id": JOB_TYPE, "work": work}}, fields)
+    return rewritten({"job": {"job_type_id": job_type, "work": work}}, fields)
 
 
 def _work(before: Mapping[str, Any], webhook: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,21 +176,10 @@ def _policy_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Time-out and retries, and a deadline of the whole job that leaves them their time."""
-    policy = kept["policy"]
-    timeout = min(_seconds(kept["timeout"]), LONGEST_ATTEMPT_SECONDS)
-    longest = _seconds(policy["max_interval"])
-    return {
-        "attempt_timeout_seconds": timeout,
-        "retry_policy": {
-            "max_attempts": policy["max_attempts"],
-            "initial_interval_seconds": _seconds(policy["initial_interval"]),
-            "max_interval_seconds": longest,
-            "multiplier": policy["multiplier"],
-            "jitter": 0,
-        },
-        "max_time_to_complete": deadline_minutes(policy["max_attempts"], attempt_seconds=timeout, wait_seconds=longest),
-    }
+    stated = kept["policy"]
+    intervals = (_seconds(stated["initial_interval"]), _seconds(stated["max_interval"]))
+    policy = RetryPolicy(stated["max_attempts"], *intervals, multiplier=stated["multiplier"], jitter=0)
+    return policy.config(attempt_seconds=min(_seconds(kept["timeout"]), LONGEST_ATTEMPT_SECONDS))
 
 
 def _seconds(text: str) -> float:
@@ -155,16 +191,16 @@ def _tag_list(tags: Mapping[str, str]) -> list[str]:
 
 
 # --- Answers ---------------------------------------------------------------------------------------------------
+ChronosAnswer = shape("ChronosAnswer", success=bool, data=object, error=object | None)
+ChronosRefusal = shape(
+    "ChronosRefusal", success=bool, data=object | None, error=shape("ChronosError", code=str, message=str)
+)
+
+
 def _texts(definition: Mapping[str, Any]) -> Mapping[str, Any]:
     """The texts that came in, as long as they say what the definition says."""
     kept = definition.get("annotations", {}).get(_TEXTS)
     return kept if isinstance(kept, Mapping) else {}
-
-
-def _schedule_text(definition: Mapping[str, Any]) -> str:
-    if not any(key in definition for key in ("cron", "every_seconds", "run_at")):
-        return ""
-    return schedule_texts.shown(definition, _texts(definition).get("schedule"), shows_zone=True)
 
 
 def _go(seconds: float) -> str:
@@ -192,7 +228,7 @@ def job(row: Mapping[str, Any]) -> dict[str, Any]:
         "id": str(row["id"]),
         "name": row["name"],
         "description": definition.get("description", ""),
-        "schedule": _schedule_text(definition),
+        "schedule": schedule_texts.shown(definition, kept.get("schedule"), shows_zone=True),
         "timezone": definition["time_zone"],
         "webhook": _webhook(definition["job"].get("work", {})),
         "retry_policy": shown,
@@ -235,3 +271,74 @@ def version(row: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, An
         "created_at": instant(row["created_at"]),
         "created_by": row["author"],
     }
+
+
+def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str, schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """`duration` is in nanoseconds, from the first start to the last end; it is missing while it runs."""
+    status, has_ended = EXECUTION_STATUS[row["status"]], row["status"] in TERMINAL
+    at = row["fire_at"] or row["scheduled_at"]
+    started_at = row["started_at"] or row["scheduled_at"]
+    said = reason or row["error_message"] or attempt.error or row["error_code"]
+    shown = {
+        "id": f"exec-{row['id']}",
+        "job_id": str(schedule["id"]),
+        "job_name": schedule["name"],
+        "scheduled_time": instant(at),
+        "started_at": instant(started_at),
+        "completed_at": instant_or_none(row["finished_at"]),
+        "status": status,
+        "attempts": attempt.count,
+        "status_code": attempt.status_code,
+        "response": attempt.body or "",
+        "error": said if status == "failed" else None,
+        "node_id": _NODE,
+    }
+    if row["replay_of"]:
+        shown["replay_of"] = f"exec-{row['replay_of']}"
+    if has_ended:
+        shown["duration"] = max((row["finished_at"] - started_at) // timedelta(microseconds=1), 0) * 1_000
+    return shown
+
+
+def silent_execution(row: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """A firing that made no job."""
+    at = instant(row["fire_at"])
+    return {
+        "id": f"exec-{_firing_uuid(schedule['id'], row['id'])}",
+        "job_id": str(schedule["id"]),
+        "job_name": schedule["name"],
+        "scheduled_time": at,
+        "started_at": at,
+        "completed_at": at,
+        "status": FIRING_STATUS[row["outcome"]],
+        "attempts": 0,
+        "status_code": None,
+        "response": "",
+        "error": row["reason"],
+        "node_id": _NODE,
+        "duration": 0,
+    }
+
+
+def _firing_uuid(schedule_id: UUID, number: int) -> UUID:
+    """An id for a firing that has no job. Its first half differs from that of its neighbours, its second half holds the
+    number.
+    """
+    head = hashlib.blake2b(f"{schedule_id}:{number}".encode(), digest_size=8).digest()
+    return UUID(bytes=head[:6] + bytes([0x80 | head[6] & 0x0F, head[7]]) + (1 << 63 | number).to_bytes(8, "big"))
+
+
+def firing_number(schedule_id: UUID, execution_id: UUID) -> int:
+    """The number of the firing that has this `_firing_uuid`; 0 if the id is none."""
+    number = int.from_bytes(execution_id.bytes[8:], "big") & ~(1 << 63)
+    return number if number < 2**62 and _firing_uuid(schedule_id, number) == execution_id else 0
+
+
+# --- Errors ----------------------------------------------------------------------------------------------------
+def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
+    """`{"success": false, "data": null, "error": {"code": "NOT_FOUND", "message": "…"}}`"""
+    problems = renamed(refused.errors, _NAMES)
+    known = refused.code if refused.code == "execution_error" else _CODES.get(refused.status, refused.code)
+    code = next((one.code for one in problems if one.code in _TOLD), known).upper()
+    message = errors.summary(problems) or refused.message
+    return refused.status, {"success": False, "data": None, "error": {"code": code, "message": message}}

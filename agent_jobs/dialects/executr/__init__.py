@@ -3,9 +3,8 @@
 Its job is a job of the external runner with a binary, whoever made it; its attempt is a task. An executor names itself
 and knows no lease token: its newest attempt at a job counts (`executors.attempts.newest`).
 
-words   the tables of statuses and priorities, and the translation of requests, rows and errors
-shapes  the requests and responses
-views   its fourteen operations
+executr_words  the tables of statuses and priorities; requests, rows and errors, in its words and in ours
+executr_views  its fourteen operations
 """
 
 from agent_jobs.dialects.base import Dialect

@@ -1,8 +1,7 @@
 """The operations of Executr. A status other than the document's is said in `docs/dialects.md`."""
 
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
@@ -14,9 +13,8 @@ from rest_framework.response import Response
 from agent_jobs import jobs, scopes
 from agent_jobs.api import errors, parsing
 from agent_jobs.api.parsing import ReportParser
-from agent_jobs.catalog import entries
-from agent_jobs.dialects.base import DialectResource, checked, documented, read_id
-from agent_jobs.dialects.executr import executr_shapes as shapes
+from agent_jobs.dialects.base import DialectResource, OpenResource, checked, read_id
+from agent_jobs.dialects.documentation import Documentation
 from agent_jobs.dialects.executr import executr_words as words
 from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Invalid, NotFound
 from agent_jobs.executors import attempts, claiming, known_executors, reporting
@@ -26,26 +24,23 @@ from agent_jobs.executors.reporting import AttemptReport
 from agent_jobs.jobs import whole_batches
 from agent_jobs.reads import external_jobs, pages, queries, service_state
 from agent_jobs.reads.pages import Order, Window
+from agent_jobs.runners import external
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
-_TAG = "Executr"
+described = Documentation("Executr", words.ExecutrError)
 _NO_BODY = OpenApiResponse(description="The same, for a request without an `Accept` header.")
+_CHANGED = {200: words.ExecutrChanged, 204: _NO_BODY}
 _MOST_LISTED = 1_000
 _MOST_BULK = 1_000
 _BULK_BYTES = 4 * 1024 * 1024
 _NEWEST_FIRST = (Order("created_at", is_descending=True), Order("id", is_descending=True))
 LIST_QUERY = {
-    "status": parsing.one_of(*words.STATUSES),
+    "status": parsing.one_of(*words.STATUS.values()),
     "type": parsing.text(128),
     "priority": parsing.one_of(*words.PRIORITIES),
     "limit": parsing.whole(1, 2**31 - 1, default=100, about=f"More than {_MOST_LISTED:,} counts as {_MOST_LISTED:,}."),
     "offset": parsing.whole(0, 2**31 - 1, default=0),
 }
-
-
-def _operation(name: str, summary: str, **options: Any) -> Callable[[_F], _F]:
-    return documented(_TAG, f"executr_{name}", summary, error=shapes.ExecutrError, **options)
 
 
 class _ExecutrResource(DialectResource):
@@ -72,10 +67,6 @@ class _ExecutrResource(DialectResource):
             row = {**row, "work": claiming.whole_work(self.org_id, job_id)}
         return words.shown(row, external_jobs.attempts_of([job_id]).get(job_id, ()), external_jobs.last_report(job_id))
 
-    def ensure_job_type(self) -> None:
-        values = {"name": "Executr", "runner": "external", "description": "Jobs that came in through Executr's API."}
-        entries.ensure(entries.JOB_TYPES, self.org_id, words.JOB_TYPE, values, actor=self.actor)
-
     def changed(self, job_id: UUID, status: str) -> HttpResponseBase:
         """200 as documented. Executr's own client accepts only 204, and is the only one without an Accept header."""
         if "HTTP_ACCEPT" not in self.request.META:
@@ -85,38 +76,36 @@ class _ExecutrResource(DialectResource):
 
 # --- Jobs ------------------------------------------------------------------------------------------------------
 class ExecutrJobs(_ExecutrResource):
-    @_operation("list_jobs", "List jobs", answers={200: shapes.ExecutrListedJob(many=True)}, query=LIST_QUERY)
+    @described("list_jobs", "List jobs", words.ExecutrListedJob(many=True), query=LIST_QUERY)
     def get(self, request: Request) -> Response:
         asked = self.query(LIST_QUERY)
         rows = external_jobs.with_binary(self.org_id)
         if asked["type"]:
             rows = external_jobs.of_type(rows, asked["type"])
         if asked["status"]:
-            rows = rows.filter(words.STATUSES[asked["status"]])
+            rows = rows.filter(words.with_status(asked["status"]))
         if asked["priority"]:
-            rows = rows.filter(words.of_priority(asked["priority"]))
+            rows = rows.filter(words.with_priority(asked["priority"]))
         window = Window(_NEWEST_FIRST, min(asked["limit"], _MOST_LISTED), asked["offset"])
         page, has_more = pages.page(rows, window, external_jobs.COLUMNS)
         attempts_of = external_jobs.attempts_of([row["id"] for row in page])
         response = Response([words.listed(row, attempts_of.get(row["id"], ())) for row in page])
         return self.with_rest(response, window.offset + len(page)) if has_more else response
 
-    @_operation(
-        "submit_job", "Submit a job", answers={201: shapes.ExecutrWholeJob}, request=shapes.ExecutrSubmitRequest
-    )
+    @described("submit_job", "Submit a job", {201: words.ExecutrWholeJob}, request=words.ExecutrSubmitRequest)
     def post(self, request: Request) -> Response:
-        fields = self.fields(shapes.ExecutrSubmitRequest)
-        self.ensure_job_type()
+        fields = self.fields(words.ExecutrSubmitRequest)
+        self.ensure_job_type(self.org_id, words.JOB_TYPE, "Executr", external.NAME)
         job = jobs.create(self.org_id, words.spec(fields, token_pk=self.token.pk), actor=self.actor)
         return Response(self.whole(job.pk), status=201)
 
 
 class ExecutrJob(_ExecutrResource):
-    @_operation("get_job", "Get a job", answers={200: shapes.ExecutrWholeJob})
+    @described("get_job", "Get a job", words.ExecutrWholeJob)
     def get(self, request: Request, job_id: str) -> Response:
         return Response(self.whole(self.job_id(job_id)))
 
-    @_operation("cancel_job", "Cancel a pending job", answers={200: shapes.ExecutrChanged, 204: _NO_BODY})
+    @described("cancel_job", "Cancel a pending job", _CHANGED)
     def delete(self, request: Request, job_id: str) -> HttpResponseBase:
         job = jobs.cancel(self.org_id, self.job_id(job_id), actor=self.actor, unless_held=True)
         return self.changed(job.pk, "cancelled")
@@ -125,11 +114,11 @@ class ExecutrJob(_ExecutrResource):
 class ExecutrBulk(_ExecutrResource):
     max_body_bytes = _BULK_BYTES
 
-    @_operation(
+    @described(
         "submit_jobs",
         "Submit up to 1,000 jobs, all or none",
-        answers={201: shapes.ExecutrChanged(many=True)},
-        request=shapes.ExecutrSubmitRequest(many=True),
+        {201: words.ExecutrChanged(many=True)},
+        request=words.ExecutrSubmitRequest(many=True),
     )
     def post(self, request: Request) -> Response:
         items = self.json()
@@ -138,25 +127,25 @@ class ExecutrBulk(_ExecutrResource):
         specs, problems = [], []
         for place, item in enumerate(items):
             try:
-                specs.append(words.spec(checked(shapes.ExecutrSubmitRequest, item), token_pk=self.token.pk))
+                specs.append(words.spec(checked(words.ExecutrSubmitRequest, item), token_pk=self.token.pk))
             except Invalid as error:
                 problems += [FieldError(f"{place}.{one.field}", one.code, one.message) for one in error.errors]
         if problems:
             raise Invalid(*problems)
-        self.ensure_job_type()
+        self.ensure_job_type(self.org_id, words.JOB_TYPE, "Executr", external.NAME)
         made = whole_batches.create_all(self.org_id, specs, actor=self.actor)
         return Response([{"id": str(job.pk), "status": "pending"} for job in made], status=201)
 
 
 class ExecutrBulkCancel(_ExecutrResource):
-    @_operation(
+    @described(
         "cancel_jobs",
         "Cancel pending jobs, each on its own",
-        answers={200: shapes.ExecutrCanceledMany},
-        request=shapes.ExecutrCancelManyRequest,
+        words.ExecutrCanceledMany,
+        request=words.ExecutrCancelManyRequest,
     )
     def post(self, request: Request) -> Response:
-        asked = self.fields(shapes.ExecutrCancelManyRequest)["job_ids"]
+        asked = self.fields(words.ExecutrCancelManyRequest)["job_ids"]
         refused = []
         for text in asked:
             try:
@@ -182,28 +171,23 @@ class _ExecutrCall(_ExecutrResource):
 
 
 class ExecutrClaim(_ExecutrCall):
-    @_operation(
+    @described(
         "claim_job",
         "Claim the next job",
-        answers={200: shapes.ExecutrWholeJob, 204: OpenApiResponse(description="There is no job.")},
-        request=shapes.ExecutrClaimRequest,
+        {200: words.ExecutrWholeJob, 204: OpenApiResponse(description="There is no job.")},
+        request=words.ExecutrClaimRequest,
     )
     def post(self, request: Request) -> HttpResponseBase:
-        fields = self.fields(shapes.ExecutrClaimRequest)
+        fields = self.fields(words.ExecutrClaimRequest)
         claimant = Claimant(fields["executor_id"], fields["executor_ip"], binary_only=True)
         claimed = claiming.claim(self.org_id, claimant, actor=self.actor)
         return Response(self.whole(claimed[0].job.pk)) if claimed else HttpResponse(status=204)
 
 
 class ExecutrHeartbeat(_ExecutrCall):
-    @_operation(
-        "heartbeat",
-        "Extend the lease of a running job",
-        answers={200: shapes.ExecutrChanged, 204: _NO_BODY},
-        request=shapes.ExecutrBeatRequest,
-    )
+    @described("heartbeat", "Extend the lease of a running job", _CHANGED, request=words.ExecutrBeatRequest)
     def put(self, request: Request, job_id: str) -> HttpResponseBase:
-        fields = self.fields(shapes.ExecutrBeatRequest)
+        fields = self.fields(words.ExecutrBeatRequest)
         found = self.job_id(job_id)
         try:
             beat = reporting.heartbeat(self.org_id, self.newest_attempt(found, fields["executor_id"]))
@@ -218,7 +202,7 @@ class _ExecutrReport(_ExecutrCall):
     max_body_bytes = ReportParser.max_bytes
 
     def reported(
-        self, kind: type[shapes.ExecutrCompleteRequest], job_id: str
+        self, kind: type[words.ExecutrCompleteRequest], job_id: str
     ) -> tuple[dict[str, Any], Attempt, AttemptReport]:
         """The fields of the body, the attempt that they are about, and what it did."""
         fields = self.fields(kind)
@@ -228,41 +212,31 @@ class _ExecutrReport(_ExecutrCall):
 
 
 class ExecutrComplete(_ExecutrReport):
-    @_operation(
-        "complete_job",
-        "Report a result",
-        answers={200: shapes.ExecutrChanged, 204: _NO_BODY},
-        request=shapes.ExecutrCompleteRequest,
-    )
+    @described("complete_job", "Report a result", _CHANGED, request=words.ExecutrCompleteRequest)
     def put(self, request: Request, job_id: str) -> HttpResponseBase:
-        _, attempt, report = self.reported(shapes.ExecutrCompleteRequest, job_id)
+        _, attempt, report = self.reported(words.ExecutrCompleteRequest, job_id)
         reporting.complete(self.org_id, attempt, report, actor=self.actor)
         return self.changed(attempt.job_id, "completed")
 
 
 class ExecutrFail(_ExecutrReport):
-    @_operation(
-        "fail_job",
-        "Report a failure",
-        answers={200: shapes.ExecutrChanged, 204: _NO_BODY},
-        request=shapes.ExecutrFailRequest,
-    )
+    @described("fail_job", "Report a failure", _CHANGED, request=words.ExecutrFailRequest)
     def put(self, request: Request, job_id: str) -> HttpResponseBase:
-        fields, attempt, report = self.reported(shapes.ExecutrFailRequest, job_id)
+        fields, attempt, report = self.reported(words.ExecutrFailRequest, job_id)
         job = reporting.fail(self.org_id, attempt, report, message=fields["error_message"], actor=self.actor)
         return self.changed(attempt.job_id, words.status_of(job.status, is_held=False))
 
 
 # --- Administration --------------------------------------------------------------------------------------------
 class ExecutrStats(_ExecutrResource):
-    @_operation("stats", "Count the organization's jobs", answers={200: shapes.ExecutrNumbers})
+    @described("stats", "Count the organization's jobs", words.ExecutrNumbers)
     def get(self, request: Request) -> Response:
         numbers = external_jobs.numbers(external_jobs.with_binary(self.org_id))
         return Response(words.stats(numbers, active_executors=known_executors.active(self.org_id).count()))
 
 
 class ExecutrExecutors(_ExecutrResource):
-    @_operation("executors", "List active executors", answers={200: shapes.ExecutrActive(many=True)})
+    @described("executors", "List active executors", words.ExecutrActive(many=True))
     def get(self, request: Request) -> Response:
         rows = list(known_executors.active(self.org_id).order_by("executor_id").values(*known_executors.COLUMNS))
         held = known_executors.held_by(self.org_id, [row["executor_id"] for row in rows])
@@ -270,19 +244,15 @@ class ExecutrExecutors(_ExecutrResource):
 
 
 class ExecutrMetrics(_ExecutrResource):
-    @_operation("metrics", "The organization's metrics, for Prometheus", answers={(200, "text/plain"): str})
+    @described("metrics", "The organization's metrics, for Prometheus", {(200, "text/plain"): str})
     def get(self, request: Request) -> HttpResponse:
         numbers = external_jobs.numbers(external_jobs.with_binary(self.org_id))
         page = words.metrics(numbers, active_executors=known_executors.active(self.org_id).count())
         return HttpResponse(page, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-class ExecutrHealth(_ExecutrResource):
-    authentication_classes = ()
-    permission_classes = ()
-    throttle_classes = ()
-
-    @_operation("health", "Whether the database answers", answers={200: shapes.ExecutrState, 503: shapes.ExecutrState})
+class ExecutrHealth(OpenResource):
+    @described("health", "Whether the database answers", {200: words.ExecutrState, 503: words.ExecutrState})
     def get(self, request: Request) -> Response:
         try:
             service_state.answers()

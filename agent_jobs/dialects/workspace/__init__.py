@@ -3,11 +3,9 @@
 A workspace is an organisation, named by its number. Its list shows every job of the organisation. A job made here has
 the external runner; nothing performs it unless an executor claims it.
 
-base    how bodies and queries are read
-words   the tables of statuses and priorities, and the translation of requests, rows and errors
-shapes  the requests and responses
-logins  credentials: `/auth/login`, `/auth/refresh` and their tokens
-views   the nine operations on jobs
+workspace_words   the tables of statuses and priorities; requests, rows and errors, in its words and in ours
+workspace_logins  credentials: `/auth/login`, `/auth/refresh` and their tokens
+workspace_views   the nine operations on jobs
 """
 
 from agent_jobs.dialects.base import Dialect

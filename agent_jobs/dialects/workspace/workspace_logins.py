@@ -19,12 +19,14 @@ from rest_framework.response import Response
 from structlog.contextvars import bind_contextvars
 
 from agent_jobs.api import throttling
-from agent_jobs.dialects.base import DialectResource, documented
-from agent_jobs.dialects.workspace import workspace_shapes as shapes
-from agent_jobs.dialects.workspace.workspace_base import fields_of
+from agent_jobs.dialects.base import DialectResource, OpenResource
+from agent_jobs.dialects.documentation import Documentation
+from agent_jobs.dialects.workspace import workspace_words as words
+from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import logins
 
+described = Documentation("Workspace", words.WorkspaceError, refused=(400, 401, 403, 404, 422, 429, 503))
 _WRONG = {"detail": "Invalid credentials"}
 _DISABLED = {"detail": "The user is disabled"}
 _LOCKED = {"detail": "Too many wrong tries; try again later"}
@@ -61,10 +63,13 @@ class PersonScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
         return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "From `/auth/login`."}
 
 
-class _OpenResource(DialectResource):
-    authentication_classes = ()
-    permission_classes = ()
-    throttle_classes = ()
+class WorkspaceResource(DialectResource):
+    def object(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises ParseError if it is not JSON, and Invalid for another value: a 422."""
+        found = self.json()
+        if not isinstance(found, dict):
+            raise Invalid(FieldError("body", "invalid", "must be a JSON object"))
+        return found
 
 
 def _tokens(user: Any, refresh_token: str, now: datetime) -> Response:
@@ -72,18 +77,16 @@ def _tokens(user: Any, refresh_token: str, now: datetime) -> Response:
     return Response({**pair, "token_type": "bearer"}, headers={"Cache-Control": "no-store"})
 
 
-class WorkspaceLogin(_OpenResource):
-    @documented(
-        "Workspace",
-        "workspace_login",
+class WorkspaceLogin(WorkspaceResource, OpenResource):
+    @described(
+        "login",
         "Sign in",
-        answers={200: shapes.WorkspaceTokens},
-        error=shapes.WorkspaceError,
+        words.WorkspaceTokens,
         refused=(400, 401, 403, 415, 422, 429, 503),
-        request=shapes.WorkspaceCredentials,
+        request=words.WorkspaceCredentials,
     )
     def post(self, request: Request) -> Response:
-        stated = fields_of(self, shapes.WorkspaceCredentials)
+        stated = self.fields(words.WorkspaceCredentials)
         asked = request._request
         if not AxesProxyHandler.is_allowed(asked, {"username": stated["username"]}):
             wait = int(settings.AXES_COOLOFF_TIME.total_seconds())
@@ -98,18 +101,16 @@ class WorkspaceLogin(_OpenResource):
         return _tokens(user, logins.issue(user, logins.REFRESH, now=now), now)
 
 
-class WorkspaceRefresh(_OpenResource):
-    @documented(
-        "Workspace",
-        "workspace_refresh",
+class WorkspaceRefresh(WorkspaceResource, OpenResource):
+    @described(
+        "refresh",
         "Get a new access token",
-        answers={200: shapes.WorkspaceTokens},
-        error=shapes.WorkspaceError,
+        words.WorkspaceTokens,
         refused=(400, 401, 415, 422, 429, 503),
-        request=shapes.WorkspaceRefreshRequest,
+        request=words.WorkspaceRefreshRequest,
     )
     def post(self, request: Request) -> Response:
-        token = fields_of(self, shapes.WorkspaceRefreshRequest)["refresh_token"]
+        token = self.fields(words.WorkspaceRefreshRequest)["refresh_token"]
         user = logins.user_of(token, logins.REFRESH)
         if user is None:
             throttling.check_address(request, "")

@@ -1,10 +1,9 @@
 """The operations of Workspace on jobs. A member of the organisation may read, an admin may change."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -13,35 +12,33 @@ from rest_framework.response import Response
 
 from agent_jobs import jobs
 from agent_jobs.api import parsing, throttling
-from agent_jobs.catalog import entries
-from agent_jobs.dialects.base import DialectResource, documented, instant_or_none, read_id
-from agent_jobs.dialects.workspace import workspace_shapes as shapes
+from agent_jobs.dialects.base import instant_or_none, read_id
 from agent_jobs.dialects.workspace import workspace_words as words
-from agent_jobs.dialects.workspace.workspace_base import fields_of, query_of
-from agent_jobs.dialects.workspace.workspace_logins import IsSignedIn, PersonAuthentication
+from agent_jobs.dialects.workspace.workspace_logins import (
+    IsSignedIn,
+    PersonAuthentication,
+    WorkspaceResource,
+    described,
+)
 from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.executors import hand_moves, reporting
 from agent_jobs.reads import job_lists, numbered_pages
 from agent_jobs.reads.queries import Row
+from agent_jobs.runners import external
 from agent_jobs.tenants import members
 from agent_jobs.tenants.logins import Login
 from agent_jobs.tenants.members import MemberOf
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _SORTS = ("created_at", "updated_at", "priority", "status")
 _DIGITS = 9
 # Headers of the list without a workspace (RFC 9745, RFC 8594).
 _DEPRECATED_AT, _SUNSET_AT = datetime(2026, 11, 1, tzinfo=UTC), datetime(2027, 11, 1, tzinfo=UTC)
 
 
-def _repeated(param: parsing.Param) -> parsing.Param:
-    return replace(param, may_repeat=True)
-
-
 LIST_QUERY = {
-    "status": _repeated(parsing.one_of(*words.STATUSES, *words.SYNONYMS, about="May be repeated: any of them.")),
-    "job_type": _repeated(parsing.text(128, about="May be repeated: any of them.")),
-    "priority": _repeated(parsing.one_of(*words.PRIORITIES, about="May be repeated: any of them.")),
+    "status": parsing.repeated(parsing.one_of(*words.STATUS_WORDS, about="May be repeated: any of them.")),
+    "job_type": parsing.repeated(parsing.text(128, about="May be repeated: any of them.")),
+    "priority": parsing.repeated(parsing.one_of(*words.PRIORITIES, about="May be repeated: any of them.")),
     "sort": parsing.one_of(*_SORTS, default="created_at"),
     "order": parsing.one_of("asc", "desc", default="desc"),
     "page": parsing.whole(1, 10**9, default=1),
@@ -50,14 +47,7 @@ LIST_QUERY = {
 LEGACY_QUERY = {**LIST_QUERY, "workspace_id": parsing.whole(0, 10**9)}
 
 
-def _operation(name: str, summary: str, **options: Any) -> Callable[[_F], _F]:
-    refused = (400, 401, 403, 404, 422, 429, 503)
-    return documented(
-        "Workspace", f"workspace_{name}", summary, error=shapes.WorkspaceError, refused=refused, **options
-    )
-
-
-class _WorkspaceResource(DialectResource):
+class _WorkspaceJobResource(WorkspaceResource):
     authentication_classes = (PersonAuthentication,)
     permission_classes = (IsSignedIn,)
     throttle_classes = (throttling.ByPerson,)
@@ -133,47 +123,46 @@ def _shown(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [words.job(row, extras[row["id"]].cancel_note if row["id"] in extras else None) for row in rows]
 
 
-class WorkspaceJobs(_WorkspaceResource):
-    @_operation("list_jobs", "List the jobs of a workspace", answers={200: shapes.WorkspacePage}, query=LIST_QUERY)
+class WorkspaceJobs(_WorkspaceJobResource):
+    @described("list_jobs", "List the jobs of a workspace", words.WorkspacePage, query=LIST_QUERY)
     def get(self, request: Request, workspace_id: str) -> Response:
         member = self.workspace(workspace_id)
-        return self.page_of(numbered_pages.of_orgs([member.org_id]), query_of(self, LIST_QUERY))
+        return self.page_of(numbered_pages.of_orgs([member.org_id]), self.query(LIST_QUERY))
 
-    @_operation(
+    @described(
         "create_job",
         "Create a job in a workspace",
-        answers={201: shapes.WorkspaceJobShape},
-        request=shapes.WorkspaceCreateRequest,
+        {201: words.WorkspaceJobShape},
+        request=words.WorkspaceCreateRequest,
     )
     def post(self, request: Request, workspace_id: str) -> Response:
         member = self.workspace(workspace_id)
         self.require_admin(member)
-        fields = fields_of(self, shapes.WorkspaceCreateRequest)
+        fields = self.fields(words.WorkspaceCreateRequest)
         if fields["workspace_id"] != member.org_number:
             raise Invalid(FieldError("workspace_id", "invalid", "must be the workspace of the path"))
-        values = {"name": "Workspace", "runner": "external", "description": "Jobs that came in through Workspace."}
-        entries.ensure(entries.JOB_TYPES, member.org_id, words.JOB_TYPE, values, actor=self.actor)
+        self.ensure_job_type(member.org_id, words.JOB_TYPE, "Workspace", external.NAME)
         made = jobs.create(member.org_id, words.spec(fields, user_pk=self.login.user_pk), actor=self.actor)
         return Response(self.shown(member.org_id, made.pk), status=201)
 
 
-class WorkspaceJob(_WorkspaceResource):
+class WorkspaceJob(_WorkspaceJobResource):
     # A result may have 1 MiB; more is refused below.
     max_body_bytes = reporting.MAX_RESULT_BYTES + 64 * 1024
 
-    @_operation("get_job", "Get a job", answers={200: shapes.WorkspaceJobShape})
+    @described("get_job", "Get a job", words.WorkspaceJobShape)
     def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
         return Response(self.shown(*self.place(workspace_id, job_id)))
 
-    @_operation(
+    @described(
         "update_job",
         "Change the status, progress or result of a job",
-        answers={200: shapes.WorkspaceJobShape},
-        request=shapes.WorkspaceChangeRequest,
+        words.WorkspaceJobShape,
+        request=words.WorkspaceChangeRequest,
     )
     def patch(self, request: Request, workspace_id: str, job_id: str) -> Response:
         org_id, found = self.place(workspace_id, job_id, writes=True)
-        asked = words.change(fields_of(self, shapes.WorkspaceChangeRequest))
+        asked = words.change(self.fields(words.WorkspaceChangeRequest))
         try:
             hand_moves.change(org_id, found, asked, actor=self.actor)
         except Invalid as error:
@@ -183,14 +172,14 @@ class WorkspaceJob(_WorkspaceResource):
         return Response(self.shown(org_id, found))
 
 
-class WorkspaceJobStatus(_WorkspaceResource):
-    @_operation("get_status", "Get the status and progress of a job", answers={200: shapes.WorkspaceProgress})
+class WorkspaceJobStatus(_WorkspaceJobResource):
+    @described("get_status", "Get the status and progress of a job", words.WorkspaceProgress)
     def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
         return Response(words.progress_of(self.row(*self.place(workspace_id, job_id))))
 
 
-class WorkspaceJobResult(_WorkspaceResource):
-    @_operation("get_result", "Get the result of a job", answers={200: shapes.WorkspaceResult})
+class WorkspaceJobResult(_WorkspaceJobResource):
+    @described("get_result", "Get the result of a job", words.WorkspaceResult)
     def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
         row = self.row(*self.place(workspace_id, job_id))
         (shown,) = _shown([row])
@@ -198,30 +187,28 @@ class WorkspaceJobResult(_WorkspaceResource):
         return Response({**told, "completed_at": instant_or_none(row["finished_at"])})
 
 
-class WorkspaceCancel(_WorkspaceResource):
-    @_operation("cancel_job", "Cancel a pending or running job", answers={200: shapes.WorkspaceJobShape})
+class WorkspaceCancel(_WorkspaceJobResource):
+    @described("cancel_job", "Cancel a pending or running job", words.WorkspaceJobShape)
     def post(self, request: Request, workspace_id: str, job_id: str) -> Response:
         org_id, found = self.place(workspace_id, job_id, writes=True)
         jobs.cancel(org_id, found, actor=self.actor, reason=words.CANCELED)
         return Response(self.shown(org_id, found))
 
 
-class WorkspaceRetry(_WorkspaceResource):
-    @_operation("retry_job", "Retry a failed or cancelled job", answers={200: shapes.WorkspaceJobShape})
+class WorkspaceRetry(_WorkspaceJobResource):
+    @described("retry_job", "Retry a failed or cancelled job", words.WorkspaceJobShape)
     def post(self, request: Request, workspace_id: str, job_id: str) -> Response:
         org_id, found = self.place(workspace_id, job_id, writes=True)
         jobs.retry(org_id, found, actor=self.actor, reason=words.RETRIED, most=words.MAX_RETRIES)
         return Response(self.shown(org_id, found))
 
 
-class WorkspaceAllJobs(_WorkspaceResource):
+class WorkspaceAllJobs(_WorkspaceJobResource):
     """The deprecated list, over all workspaces of the caller."""
 
-    @_operation(
-        "list_all_jobs", "List the caller's jobs (deprecated)", answers={200: shapes.WorkspacePage}, query=LEGACY_QUERY
-    )
+    @described("list_all_jobs", "List the caller's jobs (deprecated)", words.WorkspacePage, query=LEGACY_QUERY)
     def get(self, request: Request) -> Response:
-        asked = query_of(self, LEGACY_QUERY)
+        asked = self.query(LEGACY_QUERY)
         number = asked.pop("workspace_id")
         ours = self.login.memberships if number is None else [self.workspace(str(number))]
         response = self.page_of(numbered_pages.of_orgs([one.org_id for one in ours]), asked)

@@ -1,12 +1,18 @@
 """Workspace's words: statuses, priorities, job types, and how requests, rows and errors become each other's."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django.db.models import Q
+from rest_framework import serializers
 
 from agent_jobs.api.errors import RefusedRequest
+from agent_jobs.api.fields import Choice, Object, Text, Whole
 from agent_jobs.dialects.base import instant, instant_or_none, renamed
+from agent_jobs.dialects.documentation import MayLack, WordChoice, shape
 from agent_jobs.executors.hand_moves import HandChange
 from agent_jobs.reads import external_jobs, numbered_pages
 from agent_jobs.reads.queries import Row
@@ -14,26 +20,17 @@ from agent_jobs.runners import external
 from agent_jobs.specs import PRIORITY_WORDS, JobSpec, metadata_errors, priorities_named, priority_name
 from agent_jobs.states import JobStatus
 
-# A job of executors that nobody holds is pending here, also if it is RUNNING at home until its next attempt.
-_HELD = Q(status=JobStatus.RUNNING) & ~Q(runner=external.NAME, lease_until__isnull=True)
-STATUSES: Mapping[str, Q] = {
-    "pending": Q(status__in=(JobStatus.SCHEDULED, JobStatus.WAITING))
-    | Q(status=JobStatus.RUNNING, runner=external.NAME, lease_until__isnull=True),
-    "running": _HELD,
-    "success": Q(status=JobStatus.COMPLETED),
-    "failed": Q(status=JobStatus.FAILED),
-    "cancelled": Q(status=JobStatus.CANCELED),
+# Of the statuses that a job has seen from outside. A PATCH moves a job to the status of its word.
+STATUS: Mapping[JobStatus, str] = {
+    JobStatus.WAITING: "pending",
+    JobStatus.RUNNING: "running",
+    JobStatus.COMPLETED: "success",
+    JobStatus.FAILED: "failed",
+    JobStatus.CANCELED: "cancelled",
 }
 # The document's examples say `completed`, its tables `success`: both are understood, `success` is sent.
-SYNONYMS = {"completed": "success"}
-_ENDED = {JobStatus.COMPLETED: "success", JobStatus.FAILED: "failed", JobStatus.CANCELED: "cancelled"}
-MOVES = {
-    "pending": JobStatus.WAITING,
-    "running": JobStatus.RUNNING,
-    "success": JobStatus.COMPLETED,
-    "failed": JobStatus.FAILED,
-    "cancelled": JobStatus.CANCELED,
-}
+_STATUS_OF = {**{word: status for status, word in STATUS.items()}, "completed": JobStatus.COMPLETED}
+STATUS_WORDS = tuple(_STATUS_OF)
 PRIORITIES = ("low", "normal", "high", "urgent")
 JOB_TYPE = "workspace"
 MAX_RETRIES = 3
@@ -44,22 +41,49 @@ FAILED = "Failed via API"
 _MINUTES_TO_COMPLETE = 30 * 24 * 60
 _FIELDS = {"work.type": "job_type", "config.estimated_duration_seconds": "estimated_duration", "params": "metadata"}
 _NOT_SIGNED_IN = "Not authenticated"
-
-
-def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
-    """`{"detail": text}`; a 422 for wrong values also lists them, as FastAPI does."""
-    if refused.status == 401:
-        return 401, {"detail": _NOT_SIGNED_IN}
-    if refused.status == 400 and all(one.code == "invalid_json" for one in refused.errors):
-        return 400, {"detail": refused.message}
-    if refused.status == 400:
-        problems = renamed(refused.errors, _FIELDS)
-        told = [{"loc": one.field.split("."), "msg": one.message, "type": one.code} for one in problems]
-        return 422, {"detail": "; ".join(f"{one.field}: {one.message}" for one in problems), "errors": told}
-    return 400 if refused.status == 409 else refused.status, {"detail": refused.message}
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 
 # --- Requests --------------------------------------------------------------------------------------------------
+class _LenientMoment(serializers.DateTimeField):
+    """An ISO 8601 time; without an offset it is in UTC."""
+
+    def to_internal_value(self, value: Any) -> Any:
+        try:
+            found = datetime.fromisoformat(value)
+            found = found if found.tzinfo else found.replace(tzinfo=UTC)
+            if _FIRST <= found <= _LAST:
+                return found.astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise serializers.ValidationError("must be an ISO 8601 time, as 2024-01-15T15:00:00Z", code="invalid")
+
+
+class WorkspaceCredentials(serializers.Serializer[Any]):
+    username = Text(max_length=150)
+    password = Text(max_length=4_096)
+
+
+class WorkspaceRefreshRequest(serializers.Serializer[Any]):
+    refresh_token = Text(max_length=4_096)
+
+
+class WorkspaceCreateRequest(serializers.Serializer[Any]):
+    job_type = Text(max_length=external.MAX_TYPE, help_text="No blanks.")
+    workspace_id = Whole(help_text="As in the path.")
+    priority = WordChoice(PRIORITIES, default="normal")
+    metadata = Object(required=False, allow_null=True)
+    estimated_duration = Whole(min_value=0, max_value=10**9, required=False, allow_null=True, help_text="Seconds.")
+    scheduled_at = _LenientMoment(required=False, allow_null=True)
+
+
+class WorkspaceChangeRequest(serializers.Serializer[Any]):
+    status = Choice(STATUS_WORDS, required=False, allow_null=True)
+    progress_percent = Whole(min_value=0, max_value=100, required=False, allow_null=True)
+    progress_message = Text(max_length=1_000, required=False, allow_blank=True, allow_null=True)
+    result = Object(required=False, allow_null=True)
+
+
 def spec(fields: Mapping[str, Any], *, user_pk: int) -> JobSpec:
     """The job that a create asks for. Its metadata are its params; flat values can be searched too."""
     metadata = fields.get("metadata") or {}
@@ -90,16 +114,13 @@ def change(fields: Mapping[str, Any]) -> HandChange:
             percent = result.pop("progress_percent")
         if isinstance(said, str):
             message = result.pop("progress_message")
-    word = SYNONYMS.get(status, status) if status else None
-    note = CANCELED if word == "cancelled" else FAILED
-    return HandChange(MOVES[word] if word else None, percent, message, result, note)
+    target = _STATUS_OF[status] if status else None
+    note = CANCELED if target == JobStatus.CANCELED else FAILED
+    return HandChange(target, percent, message, result, note)
 
 
 def of_statuses(words: Sequence[str]) -> Q:
-    found = Q(pk__in=())
-    for word in words:
-        found |= STATUSES[SYNONYMS.get(word, word)]
-    return found
+    return reduce(or_, [external_jobs.with_status_outside(_STATUS_OF[word]) for word in words])
 
 
 def of_priorities(words: Sequence[str]) -> Q:
@@ -118,18 +139,44 @@ def of_job_types(types: Sequence[str]) -> Q:
 
 def ordering(sort: str, *, is_descending: bool) -> list[Any]:
     """Statuses are ordered as this door spells them, priorities by their meaning."""
-    by = numbered_pages.status_word(_ENDED, running=_HELD) if sort == "status" else numbered_pages.column(sort)
+    by = numbered_pages.status_word(STATUS) if sort == "status" else numbered_pages.column(sort)
     last = "-id" if is_descending else "id"
     return [by.desc() if is_descending else by.asc(), last]
 
 
 # --- Answers ---------------------------------------------------------------------------------------------------
+_STATUS = (str, ", ".join(STATUS.values()))
+_problem = shape("WorkspaceProblem", loc=[str], msg=str, type=str)
+WorkspaceError = shape("WorkspaceError", detail=str, errors=MayLack(([_problem], "Only of a 422.")))
+WorkspaceTokens = shape("WorkspaceTokens", access_token=str, refresh_token=str, token_type=str)
+WorkspaceJobShape = shape(
+    "WorkspaceJobShape",
+    job_id=str,
+    job_type=str,
+    status=_STATUS,
+    priority=(str, ", ".join(PRIORITIES)),
+    **dict.fromkeys(("workspace_id", "retry_count", "max_retries"), int),
+    **dict.fromkeys(("created_by", "estimated_duration", "actual_duration"), int | None),
+    result=dict | None,
+    **dict.fromkeys(("created_at", "updated_at"), datetime),
+    **dict.fromkeys(("started_at", "completed_at", "scheduled_at"), datetime | None),
+)
+_pagination = shape("WorkspacePagination", page=int, limit=int, total=int, total_pages=int)
+WorkspacePage = shape("WorkspacePage", data=[WorkspaceJobShape], pagination=_pagination)
+WorkspaceProgress = shape(
+    "WorkspaceProgress",
+    job_id=str,
+    status=_STATUS,
+    progress_percent=int | None,
+    progress_message=str | None,
+    updated_at=datetime,
+)
+WorkspaceResult = shape("WorkspaceResult", job_id=str, result=dict | None, status=_STATUS, completed_at=datetime | None)
+
+
 def status_of(row: Row) -> str:
-    status = JobStatus(row["status"])
-    if status in _ENDED:
-        return _ENDED[status]
-    is_held = row["lease_until"] is not None or row["runner"] != external.NAME
-    return "running" if status == JobStatus.RUNNING and is_held else "pending"
+    is_held = row["lease_until"] is not None
+    return STATUS[external_jobs.status_outside(row["status"], runner=row["runner"], is_held=is_held)]
 
 
 def job(row: Row, cancel_note: str | None = None) -> dict[str, Any]:
@@ -189,3 +236,17 @@ def progress_of(row: Row) -> dict[str, Any]:
         "progress_message": row["progress_message"] or None,
         "updated_at": instant(row["updated_at"]),
     }
+
+
+# --- Errors ----------------------------------------------------------------------------------------------------
+def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
+    """`{"detail": text}`; a 422 for wrong values also lists them, as FastAPI does."""
+    if refused.status == 401:
+        return 401, {"detail": _NOT_SIGNED_IN}
+    if refused.status == 400 and all(one.code == "invalid_json" for one in refused.errors):
+        return 400, {"detail": refused.message}
+    if refused.status == 400:
+        problems = renamed(refused.errors, _FIELDS)
+        told = [{"loc": one.field.split("."), "msg": one.message, "type": one.code} for one in problems]
+        return 422, {"detail": "; ".join(f"{one.field}: {one.message}" for one in problems), "errors": told}
+    return 400 if refused.status == 409 else refused.status, {"detail": refused.message}
