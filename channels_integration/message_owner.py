@@ -20,6 +20,10 @@ class MessageOwner(Protocol):
         """
         ...
 
+    def awaits(self, incoming: Incoming) -> bool:
+        """Whether somebody would take this message. Called within the platform's request."""
+        ...
+
     def settle_delivery(self, delivery: Delivery) -> None:
         """Note that a message was sent, died or was withdrawn.
 

@@ -19,6 +19,9 @@ class ChannelCallbacks:
     def receive(self, incoming: Incoming) -> bool:
         return replies.receive(incoming)
 
+    def awaits(self, incoming: Incoming) -> bool:
+        return replies.awaits(incoming)
+
     def settle_delivery(self, delivery: Delivery) -> None:
         replies.settle_delivery(delivery)
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import Case, F, Q, QuerySet, Value, When
 from django.db.models.fields.json import KT
 from uuid_utils.compat import uuid7
 
@@ -161,12 +161,15 @@ def _turned_away(job: Job, incoming: Incoming) -> bool:
     return True
 
 
-def _listener(incoming: Incoming) -> Job | None:
-    """The job that a message is for, with its row locked.
+def awaits(incoming: Incoming) -> bool:
+    """Whether a job listens in the message's thread or direct channel now. Locks nothing."""
+    if incoming.thread:
+        return _alive(incoming).filter(thread=incoming.thread).exists()
+    return incoming.is_direct and _alive(incoming).exists()
 
-    That is the job that the message names, or whose thread it is in. At the top level of a direct channel it is the
-    newest job; a job that waits for a reply comes first.
-    """
+
+def _alive(incoming: Incoming) -> QuerySet[Job]:
+    """The jobs under way in the message's channel."""
     alive = Job.objects.filter(
         org_id=incoming.org_id,
         platform=incoming.platform,
@@ -177,6 +180,16 @@ def _listener(incoming: Incoming) -> Job | None:
     if incoming.team:
         # Channels of two workspaces may share a code; a job without a team belongs to the organisation's only one.
         alive = alive.alias(team_id=KT("channel_data__team_id")).filter(Q(team_id=incoming.team) | Q(team_id=None))
+    return alive
+
+
+def _listener(incoming: Incoming) -> Job | None:
+    """The job that a message is for, with its row locked.
+
+    That is the job that the message names, or whose thread it is in. At the top level of a direct channel it is the
+    newest job; a job that waits for a reply comes first.
+    """
+    alive = _alive(incoming)
     if incoming.owner_key:
         candidates = alive.filter(pk=incoming.owner_key)
     elif incoming.thread:

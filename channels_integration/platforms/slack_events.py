@@ -16,6 +16,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -23,7 +24,7 @@ from uuid import UUID
 
 from channels_integration.messages import OPENS_FORM, Did, FormPress, Incoming, Submission
 from channels_integration.models import Installation, OutboundMessage
-from channels_integration.platforms import slack_forms, slack_words
+from channels_integration.platforms import slack_files, slack_forms, slack_words
 from channels_integration.platforms.base import Heard
 from infra.sealing import SealingError
 from infra.storable_text import storable
@@ -97,7 +98,7 @@ def _done(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterato
     named = f"{did}:{words['channel']}:{words['at']}"
     event_id = named if did == Did.SAID else str(event.get("event_id") or named)
     for org_id in org_ids:
-        yield Incoming(
+        heard = Incoming(
             org_id=org_id,
             platform=_PLATFORM,
             code=words["channel"],
@@ -111,6 +112,8 @@ def _done(event: Mapping[str, Any], team_id: str, org_ids: list[str]) -> Iterato
             did=did,
             message_id=words["ts"],
         )
+        texts = {} if did == Did.DELETED else slack_files.texts(message, heard)
+        yield replace(heard, text=slack_words.words(message, texts)) if texts else heard
 
 
 def _read(happened: Mapping[str, Any]) -> tuple[Did | None, Mapping[str, Any]]:

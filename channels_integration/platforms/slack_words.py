@@ -1,28 +1,30 @@
 """The words of a person's message in Slack, as an agent reads them.
 
 Slack writes links and mentions as markup (`<https://…|label>`, `<@U…>`), and puts files and forwarded messages beside
-the text. All of it becomes plain text here. Nothing is fetched: of a text file we have the beginning that Slack puts
-into the event.
+the text. All of it becomes plain text here. `slack_files` fetches the texts of small files; of other text files we have
+the beginning that Slack puts into the event.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 WORDLESS = "(a message without text)"
 _MOST_FILES = 10
 _MOST_ATTACHMENTS = 10
 _MOST_PREVIEW = 4_000
+_MOST_TEXT = 20_000
 _MOST_BLOCKS = 200
 _MARKUP = re.compile(r"<([^<>\s][^<>\n]*)>")
 _UNITS = ("bytes", "kB", "MB", "GB")
 
 
-def words(message: Mapping[str, Any]) -> str:
-    """Text, forwarded messages and files of a message; WORDLESS if it has none of them."""
-    pieces = [_text(message), *_forwarded(message), *_files(message)]
+def words(message: Mapping[str, Any], texts: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Text, forwarded messages and files of a message; WORDLESS if it has none of them. `texts` are of files, by id."""
+    pieces = [_text(message), *_forwarded(message), *_files(message, texts)]
     return "\n".join(piece for piece in pieces if piece) or WORDLESS
 
 
@@ -67,10 +69,10 @@ def _forwarded(message: Mapping[str, Any]) -> Iterator[str]:
             continue
         said = _text(attachment) or plain(_string(attachment, "fallback"))
         author = _string(attachment, "author_name") or _string(attachment, "author_id") or "somebody"
-        yield "\n".join((f"(forwarded from {author}:) {said}".strip(), *_files(attachment)))
+        yield "\n".join((f"(forwarded from {author}:) {said}".strip(), *_files(attachment, {})))
 
 
-def _files(message: Mapping[str, Any]) -> Iterator[str]:
+def _files(message: Mapping[str, Any], texts: Mapping[str, str]) -> Iterator[str]:
     for file in _objects(message.get("files"), _MOST_FILES):
         name = _string(file, "name") or _string(file, "title") or _string(file, "id") or "without a name"
         if file.get("mode") == "tombstone":
@@ -79,9 +81,13 @@ def _files(message: Mapping[str, Any]) -> Iterator[str]:
         kind = _string(file, "mimetype") or _string(file, "filetype")
         shown = ", ".join(fact for fact in (name, kind, _size(file.get("size"))) if fact)
         yield f"(file: {shown})"
-        if preview := _string(file, "preview")[:_MOST_PREVIEW].strip():
-            is_cut = bool(file.get("preview_is_truncated") or file.get("lines_more"))
-            yield f"(its {'beginning' if is_cut else 'text'}:)\n{preview}"
+        whole, preview = texts.get(_string(file, "id"), ""), _string(file, "preview")
+        text, most = (whole, _MOST_TEXT) if whole else (preview, _MOST_PREVIEW)
+        if text.strip():
+            is_cut = len(text) > most or (
+                not whole and bool(file.get("preview_is_truncated") or file.get("lines_more"))
+            )
+            yield f"(its {'beginning' if is_cut else 'text'}:)\n{text[:most].strip()}"
 
 
 def _resolved(markup: str) -> str:

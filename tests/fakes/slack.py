@@ -170,6 +170,9 @@ class FakeSlack:
         self.history_page = 200
         self.history_error = ""
         self.echoes = False
+        # By path: type and content of files, for those who bring the token. `file_seconds` delays their answers.
+        self.files: dict[str, tuple[str, bytes]] = {}
+        self.file_seconds = 0.0
         # Called with each message that is posted at once, and with who posted it, before he is answered.
         self.before_answer: Callable[[Post, str], None] | None = None
         self._called = threading.local()
@@ -896,6 +899,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_Answer(body={"views": [asdict(view) for view in slack.views]}))
         elif self.path == "/_fake/requests":
             self._send(_Answer(body={"requests": slack.requests}))
+        elif self.path in slack.files:
+            slack._stopping.wait(slack.file_seconds)
+            self._send_file(*slack.files[self.path])
         else:
             self._send(_Answer(status=404, body={"ok": False}))
 
@@ -931,6 +937,19 @@ class _Handler(BaseHTTPRequestHandler):
             if name in form:
                 form[name] = json.loads(form[name])
         return form
+
+    def _send_file(self, kind: str, content: bytes) -> None:
+        """Whoever may not read it is sent to the page where people sign in."""
+        slack = self.server.slack
+        slack._requests.append(("file", self.path, time.time()))
+        if self.headers.get("Authorization") != f"Bearer {slack.bot_token}":
+            self._send(_Answer(status=302, headers={"Location": "/sign-in"}))
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def _send(self, answer: _Answer) -> None:
         if answer.is_dropped:
