@@ -242,7 +242,7 @@ class AgentLoad(Load):
             if len(calls) > 1:
                 found.append(f"{name}: {tool} was called {len(calls)} times, keys {len({call.key for call in calls})}")
         rows = connection.execute(
-            "SELECT j.tags[1], s.name, s.output ->> 'text' FROM agent_jobs_step s"
+            "SELECT j.tags[1], s.name, coalesce(s.output ->> 'text', '') FROM agent_jobs_step s"
             " JOIN agent_jobs_job j ON j.id = s.job_id WHERE s.kind = 'tool' AND s.output -> 'error' IS NULL"
         )
         for name, tool, text in rows.fetchall():
