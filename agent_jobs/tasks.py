@@ -1,24 +1,14 @@
 """Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never."""
 
 import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from celery import shared_task
-from celery.signals import (
-    task_postrun,
-    task_prerun,
-    worker_init,
-    worker_ready,
-    worker_shutdown,
-    worker_shutting_down,
-)
-from django.db import connection
+from celery.signals import task_postrun, task_prerun, worker_init, worker_shutdown, worker_shutting_down
 
 from agent_jobs import duty_rounds
-from agent_jobs.catalog import model_keys
 from agent_jobs.duties import duty_table
 from agent_jobs.lifecycle import queues
 from agent_jobs.turns import calls_in_flight
@@ -36,34 +26,6 @@ def _end() -> None:
 
 
 worker = loop.Worker(Keeper(on_overtime=_end))
-_QUIET_SECONDS = 5.0
-_DUTIES = {f"agent_jobs.{bell}" for bell in duty_table.BELLS}
-# Set when a doorbell other than those of the periodic duties arrived.
-_has_worked = threading.Event()
-
-
-def preload_when_idle() -> threading.Thread:
-    """Import the packages of model providers once the process was idle for _QUIET_SECONDS: this takes seconds of CPU.
-
-    A turn that comes sooner imports the packages that it needs itself.
-    """
-
-    def preload() -> None:
-        _has_worked.set()
-        while _has_worked.is_set():
-            _has_worked.clear()
-            if worker.keeper.stopping.wait(_QUIET_SECONDS):
-                return
-        try:
-            model_keys.preload()
-        finally:
-            connection.close()
-
-    preloading = threading.Thread(target=preload, name="preload", daemon=True)
-    preloading.start()
-    return preloading
-
-
 # The functions that polling calls in place of doorbells. Queues and deliveries run several at once, up to a limit.
 _ONE_EACH: tuple[Callable[[], int], ...] = (
     *(partial(duty_table.serve, bell) for bell in duty_table.BELLS if duty_table.is_polled(bell)),
@@ -82,11 +44,6 @@ def _start(**_: object) -> None:
     poller.start()
 
 
-@worker_ready.connect
-def _serve(**_: object) -> None:
-    preload_when_idle()
-
-
 @worker_shutting_down.connect
 def _stop(**_: object) -> None:
     worker.keeper.stop_claims()
@@ -100,10 +57,8 @@ def _close(**_: object) -> None:
 
 
 @task_prerun.connect
-def _note(task: Any, **_: object) -> None:
+def _note(**_: object) -> None:
     worker.keeper.note_work()
-    if task.name not in _DUTIES:
-        _has_worked.set()
 
 
 @task_postrun.connect

@@ -5,7 +5,6 @@ have a key that they may not see (ADMIN) sent to their own server. The operator'
 an organisation configured. Both rules are checked when a profile is saved and again at each call, since keys change.
 """
 
-import logging
 import re
 from collections.abc import Collection
 from typing import Any
@@ -21,11 +20,10 @@ from agent_jobs.budgets import prices
 from agent_jobs.errors import FieldError, Invalid, NotFound, PermanentError
 from agent_jobs.models import ModelKey, Profile
 from agent_jobs.specs import Actor
-from infra import database, prepared_sql, sealing
+from infra import prepared_sql, sealing
 from infra.egress import requests_client
 from infra.sealing import SealingError
 
-log = logging.getLogger(__name__)
 _OF_ORG = "org_id = %(org)s AND provider = %(provider)s"
 PROFILE_COLUMNS = ("base_url", "fallback_model", "max_output_tokens", "timeout_seconds", "context_tokens")
 MODEL_COLUMNS = ("model", "base_url", "fallback_model")
@@ -174,24 +172,6 @@ def resolve(org_id: str, profile: Profile | None) -> tuple[llm.Route, ...]:
         return first, _route(profile, profile.fallback_model, "", own)
     except PermanentError as error:
         return first, llm.Route(profile.fallback_model, unreachable=error.message)
-
-
-def preload() -> None:
-    """Import the provider libraries that any organisation's hosted models need, before the process takes turns.
-
-    If the database is unavailable, the first turn imports them.
-    """
-    try:
-        models = Profile.objects.values_list("model", flat=True).union(
-            Profile.objects.values_list("fallback_model", flat=True)
-        )
-        providers = {llm.provider_of(model) for model in models}
-    except database.Error as error:
-        if not database.is_unavailable(error):
-            raise
-        log.warning("could not preload model providers: %s", str(error).strip())
-        return
-    llm.preload(sorted(providers - {""}))
 
 
 def _route(profile: Profile, model: str, base_url: str, own: dict[str, ModelKey]) -> llm.Route:

@@ -2,14 +2,13 @@
 
 `scripted` is a test double that ships with the service: it follows a script and costs nothing. Every profile that names
 no other model uses it. Hosted models are named `provider:model` (`openai:gpt-5-mini`, `anthropic:claude-…`,
-`google:gemini-…`). Importing their packages takes a second or more. So a worker imports them in an idle moment, if a
-profile names such a model (`preload`); otherwise the first call does.
+`google:gemini-…`). The first call of a provider in a process imports its package, which takes a second or more.
 
 This is a package, because the shapes, the double and the providers change for different reasons.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from agent_jobs.errors import BudgetExhausted, BudgetReserved, PermanentError, RetryableError, RunError
 from agent_jobs.llm import answer_parsing
@@ -35,7 +34,6 @@ __all__ = [
     "ask",
     "check",
     "get",
-    "preload",
     "provider_of",
 ]
 
@@ -71,14 +69,6 @@ def get(name: str) -> Model:
     from agent_jobs.llm.hosted import HostedModel
 
     return HostedModel(provider_of(name), name.partition(":")[2])
-
-
-def preload(providers: Iterable[str]) -> None:
-    """Import these providers' packages before the first turn: it takes a second or more of CPU."""
-    if wanted := [provider for provider in providers if provider in PROVIDERS]:
-        from agent_jobs.llm import hosted
-
-        hosted.preload(wanted)
 
 
 def answer(route: Route, turn: Turn, on_start: OnStart | None = None) -> Reply:

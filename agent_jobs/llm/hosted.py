@@ -8,9 +8,8 @@ a name, never as instructions.
 """
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
@@ -32,7 +31,7 @@ from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError
 from agent_jobs.llm import answer_parsing, providers, schema_reduction
 from agent_jobs.llm.answer_parsing import ProviderAnswer, Stop
-from agent_jobs.llm.base import RESPOND, Access, Line, OnStart, Reply, Slip, Tool, Turn, Usage
+from agent_jobs.llm.base import RESPOND, Access, Line, OnStart, Reply, Slip, Turn, Usage
 from agent_jobs.llm.text_tool_calls import TextToolCall
 from infra.egress import async_client
 
@@ -53,8 +52,6 @@ How to work:
 _FOLLOW_UP = (
     "Nobody has answered since you last spoke. Write follow-up {number} of {most}: short, and not the same again."
 )
-_WARM_UP = Turn("", "Say nothing.", tools=(Tool("nothing", "Does nothing."),))
-_WARM_UP_SECONDS = 60
 _BEGIN = "Begin: nobody has said anything yet."
 _GO_ON = "Go on."
 
@@ -276,19 +273,6 @@ def _translated(provider: str, error: Exception) -> RetryableError | PermanentEr
         if isinstance(error, kind):
             return RetryableError(how, code=code, retry_after=getattr(error, "retry_after", None))
     return RetryableError(f"{provider} sent an answer that cannot be read", code="model_answer_invalid")
-
-
-# --- Before the first call -------------------------------------------------------------------------------------
-def preload(names: Iterable[str]) -> None:
-    """Import and create everything that the first call of these providers needs, by one mock call each in this process.
-
-    The import takes a second. Otherwise the first turns, which mostly come all at once, would pay for it, and for the
-    objects that packages create at first use.
-    """
-    for provider in names:
-        model = providers.offline(provider)
-        with contextlib.suppress(RetryableError, PermanentError):
-            _submit(HostedModel(provider, "offline")._ask(model, _WARM_UP, Access())).result(_WARM_UP_SECONDS)
 
 
 def _submit(call: Any) -> "Future[Reply]":

@@ -5,7 +5,6 @@ sent.
 """
 
 import importlib
-import json
 import os
 import threading
 from functools import lru_cache
@@ -26,30 +25,6 @@ _READ_BY_SDKS = (
     *("OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_LOG"),
     *("ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_LOG"),
 )
-# The smallest valid answer of each provider, for `offline`.
-_ANSWERS: dict[str, dict[str, Any]] = {
-    "openai": {
-        "id": "none",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "none",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "."}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-    },
-    "anthropic": {
-        "id": "none",
-        "type": "message",
-        "role": "assistant",
-        "model": "none",
-        "content": [{"type": "text", "text": "."}],
-        "stop_reason": "end_turn",
-        "usage": {"input_tokens": 1, "output_tokens": 1},
-    },
-    "google": {
-        "candidates": [{"content": {"role": "model", "parts": [{"text": "."}]}, "finishReason": "STOP", "index": 0}],
-        "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},
-    },
-}
 _making = threading.Lock()
 
 
@@ -57,11 +32,6 @@ def model(provider: str, name: str, access: Access) -> Model:
     rules = Rules(ports=access.ports, allow_private=access.allow_private)
     with _making:  # many turns begin at once, but only one may make it
         return _model(provider, name, access.api_key, access.base_url, rules)
-
-
-def offline(provider: str) -> Model:
-    """A model that answers one word, and calls nobody."""
-    return _made(provider, "offline", "none", "", async_client.canned(json.dumps(_ANSWERS[provider]).encode()))
 
 
 def read(provider: str) -> None:

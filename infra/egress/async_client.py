@@ -60,21 +60,15 @@ def loop() -> asyncio.AbstractEventLoop:
         return _loops[0]
 
 
-def client(rules: Rules, *, max_bytes: int, network: httpcore2.AsyncNetworkBackend | None = None) -> Client:
+def client(rules: Rules, *, max_bytes: int) -> Client:
     """A client for one event loop, which many callers may share. Each request states its time-outs."""
     return httpx2.AsyncClient(
-        transport=_Guarded(rules, max_bytes, network or Network(rules)),
+        transport=_Guarded(rules, max_bytes),
         timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS),
         follow_redirects=False,
         trust_env=False,
         cookies=CookieJar(addresses.NoCookies()),
     )
-
-
-def canned(body: bytes) -> Client:
-    """A client that answers every request with this JSON, without a network."""
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-    return client(Rules(), max_bytes=len(body), network=httpcore2.AsyncMockBackend([head, body]))
 
 
 def refused(error: BaseException | None) -> str | None:
@@ -104,7 +98,7 @@ def trusted() -> ssl.SSLContext:
 
 
 class _Guarded(httpx2.AsyncHTTPTransport):
-    def __init__(self, rules: Rules, max_bytes: int, network: httpcore2.AsyncNetworkBackend) -> None:
+    def __init__(self, rules: Rules, max_bytes: int) -> None:
         super().__init__(verify=trusted(), trust_env=False)
         self._rules = rules
         self._max_bytes = max_bytes
@@ -115,7 +109,7 @@ class _Guarded(httpx2.AsyncHTTPTransport):
             max_keepalive_connections=_IDLE_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
             retries=0,
-            network_backend=network,
+            network_backend=Network(rules),
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

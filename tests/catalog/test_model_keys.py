@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from django.db import OperationalError
 
 from agent_jobs import llm
 from agent_jobs.catalog import model_keys
@@ -256,33 +255,3 @@ def test_a_key_that_went_away_ends_it_in_a_sentence() -> None:
         "model_key_missing",
         "there is no key for anthropic: neither the organization nor the operator has one",
     )
-
-
-# --- Before the first turn -------------------------------------------------------------------------------------
-def test_a_process_reads_beforehand_what_the_profiles_of_all_organisations_speak_through(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    read: list[list[str]] = []
-    monkeypatch.setattr(llm, "preload", read.append)
-    model_keys.preload()
-    put("openai")
-    for org_id, model, fallback in (
-        ("acme", "openai:gpt-5", "anthropic:claude-5"),
-        ("rival", "openai:gpt-5-mini", ""),
-        ("rival", "scripted", ""),
-    ):
-        Profile.objects.create(org_id=org_id, key=model, name="p", model=model, fallback_model=fallback)
-    model_keys.preload()
-    assert read == [[], ["anthropic", "openai"]]
-
-
-def test_a_worker_starts_without_the_database_and_says_what_it_could_not_read(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def away(*_: object, **__: object) -> None:
-        raise OperationalError("gone")
-
-    monkeypatch.setattr(Profile.objects, "values_list", away)
-    monkeypatch.setattr(llm, "preload", pytest.fail)
-    model_keys.preload()
-    assert "could not preload model providers: gone" in caplog.text
