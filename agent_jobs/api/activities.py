@@ -8,11 +8,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
-from agent_jobs.api.base import Resource
+from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.filters import ActivityFilters
-from agent_jobs.api.formatting import filled, number, stamp, stamp_or_none
-from agent_jobs.reads import pages, queries
+from agent_jobs.api.formatting import shown
+from agent_jobs.reads import queries
 from agent_jobs.states import ActivityStatus, SourceType
 
 SORTING = paging.Sorting(
@@ -63,33 +63,16 @@ def chat_id(platform: str | None, channel_code: str | None, thread: str | None) 
 
 
 def answer(row: queries.Row) -> dict[str, Any]:
-    return filled(
-        {
-            "id": str(row["id"]),
-            "org_id": row["org_id"],
-            "activity_type_code": row["code"],
-            "status": row["status"],
-            "note": row["note"],
-            "actor": row["actor"],
-            "allocated_credits": number(row["allocated_credits"]),
-            "consumed_credits": number(row["consumed_credits"]),
-            "credits_rule_id": row["credits_rule_id"],
-            "payloads": filled({"input": row["input"], "output": row["output"]}),
-            "processed_at": stamp_or_none(row["processed_at"]),
-            "created_at": stamp(row["created_at"]),
-            "updated_at": stamp(row["updated_at"]),
-            "source": filled(
-                {
-                    "type": row["source_type"],
-                    "job_id": str(row["job_id"]) if row["job_id"] else None,
-                    "execution_id": str(row["execution_id"]) if row["execution_id"] else None,
-                    "chat_id": chat_id(row["job__platform"], row["job__channel_code"], row["job__thread"]),
-                    "agent_job_type_id": row["job__job_type_key"],
-                    "channel_code": row["job__channel_code"],
-                }
-            ),
-        }
+    source = shown(
+        ActivitySource,
+        row,
+        type=row["source_type"],
+        chat_id=chat_id(row["job__platform"], row["job__channel_code"], row["job__thread"]),
+        agent_job_type_id=row["job__job_type_key"],
+        channel_code=row["job__channel_code"],
     )
+    payloads = shown(ActivityPayloads, row)
+    return shown(ActivitySerializer, row, activity_type_code=row["code"], payloads=payloads, source=source)
 
 
 class Activities(Resource):
@@ -102,8 +85,5 @@ class Activities(Resource):
         description="Each move, model call, tool call and message leaves one activity.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, rows=queries.activities(self.org_id), filtered=ActivityFilters)
-        page = self.listed(asked, SORTING)
-        rows, has_more = pages.page(asked.rows, page.window, queries.ACTIVITY_COLUMNS)
-        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
-        return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+        asked = self.asked(query=QUERY, sorting=SORTING, rows=queries.activities(self.org_id), filtered=ActivityFilters)
+        return self.listed(asked, asked.rows, queries.ACTIVITY_COLUMNS, each(answer))

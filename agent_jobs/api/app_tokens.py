@@ -11,12 +11,12 @@ from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api import paging
-from agent_jobs.api.base import Resource
+from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Name, StrictSerializer, Text, Whole
 from agent_jobs.api.filters import AppTokenFilters
-from agent_jobs.api.formatting import filled, stamp, stamp_or_none
-from agent_jobs.reads import pages, queries
+from agent_jobs.api.formatting import shown
+from agent_jobs.reads import queries
 from agent_jobs.tenants import app_tokens
 
 SORTING = paging.Sorting("app_tokens", {"created_at": "created_at", "app": "app"}, default="created_at:desc")
@@ -66,28 +66,14 @@ RevokedAppToken = inline_serializer(
 
 
 def answer(row: queries.Row) -> dict[str, Any]:
-    return filled(
-        {
-            "public_id": row["public_id"],
-            "org_id": row["org_id"],
-            "app": row["app"],
-            "name": row["name"],
-            "scopes": row["scopes"],
-            "created_by": row["created_by"],
-            "created_at": stamp(row["created_at"]),
-            "expires_at": stamp_or_none(row["expires_at"]),
-            "last_used_at": stamp_or_none(row["last_used_at"]),
-            "revoked_at": stamp_or_none(row["revoked_at"]),
-        }
-    )
+    return shown(AppTokenSerializer, row)
 
 
 class _AppTokenAdmin(Resource):
     level = scopes.Level.ADMIN
 
     def item(self, token: Any) -> dict[str, Any]:
-        shown = answer({column: getattr(token, column) for column in queries.APP_TOKEN_COLUMNS})
-        return {"data": shown, "meta": {"org_id": self.org_id, "id": shown["public_id"]}}
+        return {"data": answer(vars(token)), "meta": self.meta(token.public_id)}
 
 
 class AppTokens(_AppTokenAdmin):
@@ -100,11 +86,8 @@ class AppTokens(_AppTokenAdmin):
         description="Includes expired and revoked tokens. Never shows the plain tokens.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, rows=queries.app_tokens(self.org_id), filtered=AppTokenFilters)
-        page = self.listed(asked, SORTING)
-        rows, has_more = pages.page(asked.rows, page.window, queries.APP_TOKEN_COLUMNS)
-        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
-        return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+        asked = self.asked(query=QUERY, sorting=SORTING, rows=queries.app_tokens(self.org_id), filtered=AppTokenFilters)
+        return self.listed(asked, asked.rows, queries.APP_TOKEN_COLUMNS, each(answer))
 
     @operation(
         "app_tokens_create",
@@ -131,10 +114,7 @@ class AppTokens(_AppTokenAdmin):
             )
             return 201, self.item(token)
 
-        def with_secret(kept: Mapping[str, Any]) -> Mapping[str, Any]:
-            return {**kept, "data": {**kept["data"], **made}}
-
-        return self.once(effect, finish=with_secret)
+        return self.once(effect, secrets=made)
 
 
 class AppTokenDetail(_AppTokenAdmin):

@@ -12,14 +12,14 @@ from rest_framework.response import Response
 
 from agent_jobs import approvers
 from agent_jobs.api import filters, paging
-from agent_jobs.api.base import Resource, read_job_id
+from agent_jobs.api.base import Resource, each, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Object, StrictSerializer, Text
 from agent_jobs.api.filters import ApprovalFilters
-from agent_jobs.api.formatting import filled, stamp, stamp_or_none
+from agent_jobs.api.formatting import shown
 from agent_jobs.approvals import decisions
 from agent_jobs.errors import FieldError
-from agent_jobs.reads import pages, queries
+from agent_jobs.reads import queries
 
 SORTING = paging.Sorting(
     "approvals", {"created_at": "created_at", "expires_at": "expires_at"}, default="created_at:desc"
@@ -90,28 +90,8 @@ ApprovalList = inline_serializer("ApprovalList", {"data": ApprovalSerializer(man
 
 
 def answer(row: queries.Row) -> dict[str, Any]:
-    has_value = {
-        "question": row["question"],
-        "edited_arguments": row["edited_arguments"],
-        "asked_in": row["asked_in"],
-        "undelivered": row["undelivered"] or None,
-        "decided_by": row["decided_by"],
-        "reason": row["reason"],
-        "decided_at": stamp_or_none(row["decided_at"]),
-        "expires_at": stamp(row["expires_at"]) if row["timer_seconds"] is None else None,
-    }
-    return {
-        "id": str(row["id"]),
-        "org_id": row["org_id"],
-        "job_id": str(row["job_id"]),
-        "kind": row["kind"],
-        "tool": row["tool"],
-        "arguments": row["arguments"],
-        "approvers": row["approvers"],
-        "on_timeout": row["on_timeout"],
-        "status": row["status"],
-        "created_at": stamp(row["created_at"]),
-    } | filled(has_value)
+    expires_at = row["expires_at"] if row["timer_seconds"] is None else None
+    return shown(ApprovalSerializer, row, undelivered=row["undelivered"] or None, expires_at=expires_at)
 
 
 def item(org_id: str, approval: Any) -> dict[str, Any]:
@@ -142,11 +122,8 @@ class Approvals(Resource):
         description="Actions that agents of the token's organization asked to take. `status=pending`: the undecided.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, rows=queries.approvals(self.org_id), filtered=ApprovalFilters)
-        page = self.listed(asked, SORTING)
-        rows, has_more = pages.page(asked.rows, page.window, queries.APPROVAL_COLUMNS)
-        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
-        return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+        asked = self.asked(query=QUERY, sorting=SORTING, rows=queries.approvals(self.org_id), filtered=ApprovalFilters)
+        return self.listed(asked, asked.rows, queries.APPROVAL_COLUMNS, each(answer))
 
 
 class JobApprovals(Resource):

@@ -9,12 +9,12 @@ from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api import paging
-from agent_jobs.api.base import Resource
+from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.fields import Object
 from agent_jobs.api.filters import AuditFilters
-from agent_jobs.api.formatting import filled, stamp
-from agent_jobs.reads import pages, queries
+from agent_jobs.api.formatting import shown
+from agent_jobs.reads import queries
 
 SORTING = paging.Sorting("audit", {"at": "at"}, default="at:desc")
 QUERY = SORTING.params()
@@ -37,20 +37,7 @@ AuditPage = inline_serializer("AuditPage", {"data": AuditEntrySerializer(many=Tr
 
 
 def answer(row: queries.Row) -> dict[str, Any]:
-    return filled(
-        {
-            "id": str(row["id"]),
-            "org_id": row["org_id"],
-            "at": stamp(row["at"]),
-            "actor": row["actor"],
-            "request_id": row["request_id"],
-            "action": row["action"],
-            "object_type": row["object_type"],
-            "object_id": row["object_id"],
-            "before": row["before"],
-            "after": row["after"],
-        }
-    )
+    return shown(AuditEntrySerializer, row, id=str(row["id"]))
 
 
 class Audit(Resource):
@@ -66,8 +53,5 @@ class Audit(Resource):
         " access to another organization's objects.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, rows=queries.audit_entries(self.org_id), filtered=AuditFilters)
-        page = self.listed(asked, SORTING)
-        rows, has_more = pages.page(asked.rows, page.window, queries.AUDIT_COLUMNS)
-        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
-        return Response({"data": [answer(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+        asked = self.asked(query=QUERY, sorting=SORTING, rows=queries.audit_entries(self.org_id), filtered=AuditFilters)
+        return self.listed(asked, asked.rows, queries.AUDIT_COLUMNS, each(answer))

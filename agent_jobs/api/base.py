@@ -6,8 +6,9 @@ fields. Only then does a view look anything up: 404 for organisation, type or pr
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +30,7 @@ from agent_jobs.api import errors, filters, paging, parsing, throttling
 from agent_jobs.api.parsing import Param
 from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.jobs import idempotency
-from agent_jobs.reads import queries
+from agent_jobs.reads import pages, queries
 from agent_jobs.specs import Actor
 
 # A key in the WSGI environment: this request runs again, after the wait (an OpenAnswer) that is its value.
@@ -52,12 +53,15 @@ class JsonOnly(BaseContentNegotiation):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A checked request: parameters with defaults, names of those sent, the body's fields, and the filtered rows."""
+    """A checked request: parameters with defaults, names of those sent, the body's fields, the filtered rows, and the
+    page of a list.
+    """
 
     query: Mapping[str, Any]
     sent: frozenset[str] = frozenset()
     body: Mapping[str, Any] = field(default_factory=dict)
     rows: Any = None
+    page: Any = None
 
 
 class Resource(APIView):
@@ -112,6 +116,7 @@ class Resource(APIView):
         self,
         *,
         query: Mapping[str, Param] | None = None,
+        sorting: paging.Sorting | None = None,
         body: type[serializers.Serializer[Any]] | None = None,
         rows: QuerySet[Any] | None = None,
         filtered: type[FilterSet] | None = None,
@@ -156,10 +161,25 @@ class Resource(APIView):
         if problems:
             raise Invalid(*problems)
         self._refuse_other_org(values["org_id"])
-        return Asked(values, frozenset(sent), fields, rows)
+        page = paging.place(sorting, values) if sorting else None
+        return Asked(values, frozenset(sent), fields, rows, page)
 
-    def listed(self, asked: Asked, sorting: paging.Sorting) -> paging.Page:
-        return paging.place(sorting, asked.query)
+    def meta(self, identity: object) -> dict[str, Any]:
+        return {"org_id": self.org_id, "id": str(identity)}
+
+    def listed(
+        self,
+        asked: Asked,
+        rows: QuerySet[Any],
+        columns: Sequence[str],
+        shown: Callable[[list[queries.Row]], list[dict[str, Any]]],
+        *,
+        more_bytes: Any = None,
+    ) -> Response:
+        """The answer with the page of `rows` that was asked for with a `sorting`. `shown` turns its rows into JSON."""
+        found, has_more = pages.page(rows, asked.page.window, columns, more_bytes=more_bytes)
+        meta = asked.page.meta(found, total=rows.count(), has_more=has_more)
+        return Response({"data": shown(found), "meta": {"org_id": self.org_id, **meta}})
 
     def require_org(self, org_id: str) -> None:
         """Raise NotFound for any other organisation, as if it did not exist."""
@@ -176,16 +196,16 @@ class Resource(APIView):
         self,
         effect: Callable[[], tuple[int, Mapping[str, Any]]],
         *,
-        finish: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda answer: answer,
+        secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> HttpResponseBase:
         """Run a POST's effect, once for each Idempotency-Key if the client sent one.
 
-        `finish` adds values that only the first response may show and that must not be stored: a new secret.
+        `secrets`, which the effect may fill, are shown in the first response's `data` and never stored.
         """
         key = self.request.META.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
             status, answer = effect()
-            return Response(finish(answer), status=status)
+            return Response(_with(secrets, answer), status=status)
         if not (0 < len(key) <= idempotency.MAX_KEY and key.isascii() and key.isprintable() and key.strip()):
             message = f"must be 1 to {idempotency.MAX_KEY} printable ASCII characters"
             raise Invalid(FieldError("Idempotency-Key", "invalid", message))
@@ -196,10 +216,19 @@ class Resource(APIView):
 
         kept = idempotency.once(self.org_id, key, fingerprint=_fingerprint(self.request), effect=rendered)
         if not kept.is_repeated:
-            return Response(finish(json.loads(kept.text)), status=kept.status_code)
+            return Response(_with(secrets, json.loads(kept.text)), status=kept.status_code)
         response = HttpResponse(kept.text, status=kept.status_code, content_type="application/json")
         response["Idempotency-Replayed"] = "true"
         return response
+
+
+def _with(secrets: Mapping[str, str], answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**answer, "data": {**answer["data"], **secrets}} if secrets else answer
+
+
+def each(show: Callable[[queries.Row], dict[str, Any]]) -> Callable[[list[queries.Row]], list[dict[str, Any]]]:
+    """Rows as JSON, one by one: for `Resource.listed`."""
+    return lambda rows: [show(row) for row in rows]
 
 
 def read_job_id(text: str) -> UUID:

@@ -1,7 +1,7 @@
 """The catalogue of an organisation: reads and writes its job types and profiles."""
 
 from collections.abc import Mapping
-from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar
 
 from django.http import HttpResponseBase
@@ -12,13 +12,13 @@ from rest_framework.response import Response
 
 from agent_jobs import tools
 from agent_jobs.api import paging, parsing
-from agent_jobs.api.base import Resource
+from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Config, Flag, Money, Name, Object, Objects, StrictSerializer, Tags, Text, Whole
-from agent_jobs.api.formatting import filled, number, stamp
+from agent_jobs.api.formatting import shown
 from agent_jobs.catalog import entries
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.reads import pages, queries
+from agent_jobs.reads import queries
 from agent_jobs.specs import MAX_TOKENS
 
 SORTING = paging.Sorting(
@@ -36,10 +36,6 @@ JOB_TYPES_QUERY = {
 JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Accepted; the detail always has the schema.")}
 PROFILES_QUERY = {**SORTING.params(), **_ENRICH}
 MAX_CAP = 1_000_000
-_WHERE_STATED = (
-    *(*entries.CAPS, "allowed_tools", "base_url", "fallback_model"),
-    *("max_output_tokens", "timeout_seconds", "context_tokens"),
-)
 
 
 # --- Requests and responses ------------------------------------------------------------------------------------
@@ -185,6 +181,7 @@ Removed = inline_serializer("Removed", {"meta": ItemMeta(), "message": serialize
 # --- Views -----------------------------------------------------------------------------------------------------
 class _Catalog(Resource):
     kind: ClassVar[entries.Kind]
+    shape: ClassVar[type[Entry]]
     columns: ClassVar[tuple[str, ...]]
     list_query: ClassVar[Mapping[str, parsing.Param]]
     detail_query: ClassVar[Mapping[str, parsing.Param]]
@@ -195,14 +192,12 @@ class _Catalog(Resource):
         return queries.job_types(self.org_id) if self.kind is entries.JOB_TYPES else queries.profiles(self.org_id)
 
     def page(self, org_id: str) -> Response:
-        asked = self.asked(query=self.list_query)
-        page = self.listed(asked, SORTING)
+        asked = self.asked(query=self.list_query, sorting=SORTING)
         self.require_org(org_id)
-        rows, has_more = pages.page(self.rows(), page.window, self.columns)
-        include = asked.query.get("include", frozenset())
-        shown = [self.shown(row, asked, with_schema="schema" in include) for row in rows]
-        meta = page.meta(rows, total=self.rows().count(), has_more=has_more)
-        return Response({"data": shown, "meta": {"org_id": self.org_id, **meta}})
+        with_schema = "schema" in asked.query.get("include", frozenset())
+        return self.listed(
+            asked, self.rows(), self.columns, each(partial(self.shown, asked=asked, with_schema=with_schema))
+        )
 
     def create(self, org_id: str) -> HttpResponseBase:
         asked = self.asked(body=self.create_body)
@@ -242,43 +237,31 @@ class _Catalog(Resource):
         self.asked()
         self.require_org(org_id)
         entries.remove(self.kind, self.org_id, entry_id, actor=self.actor)
-        meta = {"org_id": self.org_id, "id": entry_id}
-        return Response({"meta": meta, "message": f"{self.kind.word.capitalize()} '{entry_id}' deleted"})
+        return Response({"meta": self.meta(entry_id), "message": f"{self.kind.word.capitalize()} '{entry_id}' deleted"})
 
     def item(self, entry: Any) -> dict[str, Any]:
         return self.answer(self.shown({column: getattr(entry, column) for column in self.columns}, None))
 
     def answer(self, shown: Mapping[str, Any]) -> dict[str, Any]:
-        return {"data": shown, "meta": {"org_id": self.org_id, "id": shown["id"]}}
+        return {"data": shown, "meta": self.meta(shown["id"])}
 
     def shown(self, row: queries.Row, asked: Any, *, with_schema: bool = True) -> dict[str, Any]:
-        """`asked` is None after a write: the response then has all fields."""
+        """The entry as JSON, with the fields asked for; with all of them after a write, when `asked` is None."""
         with_emoji = asked is None or "emoji" in asked.query["enrich"]
-        shown = {
-            "id": row["key"],
-            "org_id": row["org_id"],
-            "name": row["name"],
-            "description": row["description"],
-            **filled({"emoji": row["emoji"] if with_emoji else None}),
-            "version": row["version"],
-            "visibility": row["visibility"],
-            "active": row["active"],
-            "tags": row["tags"],
-        }
-        for column in ("runner", "default_config", "tools", "instructions", "model"):
-            if column in row:
-                shown[column] = row[column]
-        stated = {column: row.get(column) for column in _WHERE_STATED} | {"work": row.get("work") or None}
-        shown |= filled({name: number(cap) if isinstance(cap, Decimal) else cap for name, cap in stated.items()})
-        if with_schema and "params_schema" in row:
-            shown["params_schema"] = row["params_schema"]
-            if row["result_schema"]:
-                shown["result_schema"] = row["result_schema"]
-        return shown | {"created_at": stamp(row["created_at"]), "updated_at": stamp(row["updated_at"])}
+        return shown(
+            self.shape,
+            row,
+            id=row["key"],
+            emoji=row["emoji"] if with_emoji else None,
+            work=row.get("work") or None,
+            params_schema=row.get("params_schema") if with_schema else None,
+            result_schema=row.get("result_schema") or None if with_schema else None,
+        )
 
 
 class _JobTypeCatalog(_Catalog):
     kind = entries.JOB_TYPES
+    shape = JobTypeSerializer
     columns = queries.JOB_TYPE_COLUMNS
     list_query, detail_query = JOB_TYPES_QUERY, JOB_TYPE_QUERY
     create_body, change_body = JobTypeRequest, JobTypeChange
@@ -286,6 +269,7 @@ class _JobTypeCatalog(_Catalog):
 
 class _ProfileCatalog(_Catalog):
     kind = entries.PROFILES
+    shape = ProfileSerializer
     columns = queries.PROFILE_COLUMNS
     list_query, detail_query = PROFILES_QUERY, _ENRICH
     create_body, change_body = ProfileRequest, ProfileChange

@@ -16,12 +16,11 @@ from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api import paging
-from agent_jobs.api.base import Resource
+from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import PageMeta, operation
 from agent_jobs.api.fields import Name, StrictSerializer, Text
-from agent_jobs.api.formatting import filled, stamp
+from agent_jobs.api.formatting import shown
 from agent_jobs.errors import NotFound
-from agent_jobs.reads import pages
 from agent_jobs.tenants import channel_admin
 from channels_integration import directory
 
@@ -85,31 +84,12 @@ Unregistered = inline_serializer("Unregistered", {"meta": OrgMeta(), "message": 
 
 
 def _channel(channel: Any) -> dict[str, Any]:
-    return filled(
-        {
-            "org_id": channel.org_id,
-            "platform": channel.platform,
-            "code": channel.code,
-            "name": channel.name,
-            "address": channel.address,
-            "created_at": stamp(channel.created_at),
-            "updated_at": stamp(channel.updated_at),
-        }
-    )
+    return shown(ChannelSerializer, vars(channel))
 
 
 def _installation(installation: Any) -> dict[str, Any]:
-    return filled(
-        {
-            "org_id": installation.org_id,
-            "platform": "slack",
-            "team_id": installation.team_id,
-            "name": installation.name,
-            "events_path": f"/channels/slack/events/{installation.id}",
-            "created_at": stamp(installation.created_at),
-            "updated_at": stamp(installation.updated_at),
-        }
-    )
+    events_path = f"/channels/slack/events/{installation.id}"
+    return shown(InstallationSerializer, vars(installation), platform="slack", events_path=events_path)
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
@@ -131,11 +111,9 @@ class _Registered(Resource):
     write_level = scopes.Level.ADMIN
 
     def cut(self, found: Any, sorting: paging.Sorting, shown: Callable[[Any], dict[str, Any]]) -> Response:
-        page = self.listed(self.asked(query=sorting.params()), sorting)
-        rows, has_more = pages.page(found, page.window, [column.name for column in found.model._meta.concrete_fields])
-        meta = page.meta(rows, total=found.count(), has_more=has_more)
-        data = [shown(SimpleNamespace(**row)) for row in rows]
-        return Response({"data": data, "meta": {"org_id": self.org_id, **meta}})
+        asked = self.asked(query=sorting.params(), sorting=sorting)
+        columns = [column.name for column in found.model._meta.concrete_fields]
+        return self.listed(asked, found, columns, each(lambda row: shown(SimpleNamespace(**row))))
 
 
 class Channels(_Registered):
@@ -162,10 +140,7 @@ class Channels(_Registered):
                 made["secret"] = secret
             return 201, {"data": _channel(channel), "meta": {"org_id": self.org_id}}
 
-        def with_secret(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-            return {**answer, "data": {**answer["data"], **made}}
-
-        return self.once(effect, finish=with_secret)
+        return self.once(effect, secrets=made)
 
 
 class ChannelDetail(_Registered, ByName):

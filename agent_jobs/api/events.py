@@ -66,10 +66,10 @@ class JobEvents(Resource):
         queries.job(self.org_id, wanted)
         if request.method == "HEAD":
             return HttpResponse(content_type="text/event-stream")
-        if told and (standing := queries.standings([(self.org_id, wanted)]).get((self.org_id, wanted))):
-            if told > standing.activities:
-                raise Invalid(FieldError(name, "invalid", f"the job has only {standing.activities} activities"))
-            if told == standing.activities and standing.status in TERMINAL:
+        if told and (progress := queries.progress_of([(self.org_id, wanted)]).get((self.org_id, wanted))):
+            if told > progress.activities:
+                raise Invalid(FieldError(name, "invalid", f"the job has only {progress.activities} activities"))
+            if told == progress.activities and progress.status in TERMINAL:
                 return Response(status=204)
         return streams.OpenResponse(streams.EventStream(self.org_id, wanted, self.token.pk, told=told))
 

@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from agent_jobs.api.docs import ItemMeta, PageMeta
 from agent_jobs.api.fields import Flag, Object, StrictSerializer, Text, Whole
-from agent_jobs.api.formatting import filled, stamp, stamp_or_none
+from agent_jobs.api.formatting import shown
 from agent_jobs.errors import FieldError
 from agent_jobs.executors import known_executors, reporting
 from agent_jobs.executors.claiming import ClaimedJob
@@ -190,59 +190,20 @@ ExecutorPage = inline_serializer("ExecutorPage", {"data": ExecutorSerializer(man
 
 def claimed_answer(claimed: ClaimedJob) -> dict[str, Any]:
     job = claimed.job
-    return {
-        "job_id": str(job.pk),
-        "lease_token": claimed.attempt.lease_token,
-        "lease_seconds": claimed.lease_seconds,
-        "task_id": str(claimed.task_id),
-        "attempt": job.attempt,
-        "job_type_id": job.job_type_key,
-        "type": claimed.work.get("type") or job.job_type_key,
-        "work": claimed.work,
-        "params": job.params,
-        "priority": job.priority,
-        "tags": job.tags,
-        "created_at": stamp(job.created_at),
-        **filled(
-            {
-                "attempt_timeout_seconds": job.config.get("attempt_timeout_seconds"),
-                "started_at": stamp_or_none(job.started_at),
-                "deadline_at": stamp_or_none(job.deadline_at),
-                "schedule_id": str(job.schedule_id) if job.schedule_id else None,
-                "fire_at": stamp_or_none(job.fire_at),
-            }
-        ),
-    }
+    return shown(
+        ClaimedJobSerializer,
+        vars(job),
+        job_id=job.pk,
+        lease_token=claimed.attempt.lease_token,
+        lease_seconds=claimed.lease_seconds,
+        task_id=claimed.task_id,
+        job_type_id=job.job_type_key,
+        type=claimed.work.get("type") or job.job_type_key,
+        work=claimed.work,
+        attempt_timeout_seconds=job.config.get("attempt_timeout_seconds"),
+    )
 
 
 def executor_answer(row: queries.Row, held: list[Mapping[str, Any]], *, is_active: bool) -> dict[str, Any]:
-    return {
-        "executor_id": row["executor_id"],
-        "org_id": row["org_id"],
-        "address": row["address"],
-        "labels": row["labels"],
-        "job_types": row["job_types"],
-        "is_active": is_active,
-        "first_seen_at": stamp(row["first_seen_at"]),
-        "last_seen_at": stamp(row["last_seen_at"]),
-        "jobs_done": row["jobs_done"],
-        "jobs_failed": row["jobs_failed"],
-        "jobs": [_held(job) for job in held],
-    }
-
-
-def _held(job: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "job_id": str(job["id"]),
-        "job_type_id": job["job_type_key"],
-        "attempt": job["attempt"],
-        "started_at": stamp(job["started_at"]),
-        "lease_until": stamp(job["lease_until"]),
-        **filled(
-            {
-                "progress_percent": job["progress_percent"],
-                "progress_message": job["progress_message"],
-                "progress_at": stamp_or_none(job["progress_at"]),
-            }
-        ),
-    }
+    jobs = [shown(HeldJobSerializer, job, job_id=job["id"], job_type_id=job["job_type_key"]) for job in held]
+    return shown(ExecutorSerializer, row, is_active=is_active, jobs=jobs)

@@ -24,7 +24,7 @@ from agent_jobs.executors import claiming, known_executors, reporting
 from agent_jobs.executors.attempts import Attempt
 from agent_jobs.executors.claiming import Claimant
 from agent_jobs.executors.reporting import AttemptReport, Progress
-from agent_jobs.reads import pages
+from agent_jobs.reads.queries import Row
 
 SORTING = paging.Sorting(
     "executors",
@@ -43,18 +43,18 @@ class Executors(Resource):
         description="The programs that have asked for jobs of the organization within a week, and what they hold.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, rows=known_executors.rows(self.org_id))
-        page = self.listed(asked, SORTING)
-        rows, has_more = pages.page(asked.rows, page.window, known_executors.COLUMNS)
-        names = [row["executor_id"] for row in rows]
-        held = known_executors.held_by(self.org_id, names)
-        active = known_executors.active_among(self.org_id, names)
-        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
-        shown = [
-            shapes.executor_answer(row, held.get(name, []), is_active=name in active)
-            for name, row in zip(names, rows, strict=True)
-        ]
-        return Response({"data": shown, "meta": {"org_id": self.org_id, **meta}})
+        asked = self.asked(query=QUERY, sorting=SORTING)
+
+        def shown(rows: list[Row]) -> list[dict[str, Any]]:
+            names = [row["executor_id"] for row in rows]
+            held = known_executors.held_by(self.org_id, names)
+            active = known_executors.active_among(self.org_id, names)
+            return [
+                shapes.executor_answer(row, held.get(name, []), is_active=name in active)
+                for name, row in zip(names, rows, strict=True)
+            ]
+
+        return self.listed(asked, known_executors.rows(self.org_id), known_executors.COLUMNS, shown)
 
 
 class _ExecutorCall(Resource):

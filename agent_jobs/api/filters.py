@@ -177,7 +177,7 @@ def _spelled(value: str) -> int | float | bool | None:
 
 
 class JobFilters(FilterSet):  # type: ignore[misc]
-    """Beside these, `metadata.<key>`."""
+    """The filters of jobs. `metadata.<key>` is one more, for each key."""
 
     def __init__(self, sent: Mapping[str, str], *args: Any, **kwargs: Any) -> None:
         super().__init__(sent, *args, **kwargs)

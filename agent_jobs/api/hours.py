@@ -20,7 +20,7 @@ from agent_jobs.api.formatting import filled, stamp
 from agent_jobs.errors import FieldError
 from agent_jobs.hours import calendar, quiet_times
 from agent_jobs.hours.quiet_times import Place, Statement
-from agent_jobs.reads import pages, queries
+from agent_jobs.reads import queries
 
 SORTING = paging.Sorting(
     "hours", {"platform": "platform", "name": "name", "updated_at": "updated_at"}, default="platform:asc,name:asc"
@@ -135,14 +135,13 @@ class _Hours(Resource):
         return Response({"meta": {"org_id": self.org_id}, "message": f"The hours of '{place}' are removed"})
 
     def page(self, org_id: str) -> Response:
-        asked = self.asked(query=QUERY)
-        page = self.listed(asked, SORTING)
+        asked = self.asked(query=QUERY, sorting=SORTING)
         self.require_org(org_id)
-        of_kind = queries.hours_of_places(self.org_id, self.kind)
-        rows, has_more = pages.page(of_kind, page.window, queries.HOURS_COLUMNS)
-        meta = page.meta(rows, total=of_kind.count(), has_more=has_more)
-        shown = [self.shown(statement) for statement in quiet_times.statements(rows)]
-        return Response({"data": shown, "meta": {"org_id": self.org_id, **meta}})
+
+        def shown(rows: list[queries.Row]) -> list[dict[str, Any]]:
+            return [self.shown(statement) for statement in quiet_times.statements(rows)]
+
+        return self.listed(asked, queries.hours_of_places(self.org_id, self.kind), queries.HOURS_COLUMNS, shown)
 
 
 def _problems(fields: Mapping[str, Any]) -> list[FieldError]:

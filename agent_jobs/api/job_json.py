@@ -1,12 +1,12 @@
-"""Builds a job's JSON for clients. `job_docs` describes the types and meanings of its fields."""
+"""Builds a job's JSON for clients. `job_docs` lists its fields, with their types and meanings."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from agent_jobs.api import activities, approvals
-from agent_jobs.api.formatting import filled, number, stamp, stamp_or_none
+from agent_jobs.api import activities, approvals, job_docs
+from agent_jobs.api.formatting import filled, number, shown, stamp, stamp_or_none
 from agent_jobs.budgets import limits
 from agent_jobs.reads import explanations, queries
 from agent_jobs.specs import priority_name
@@ -33,14 +33,14 @@ def of(rows: Sequence[queries.Row], *, is_detail: bool = False, are_new: bool = 
 def created(job: Any) -> dict[str, Any]:
     """The whole response to the POST that created this job, built from the object without reading the row again."""
     row = {column: getattr(job, column) for column in queries.JOB_COLUMNS}
-    (shown,) = of([row], is_detail=True, are_new=True)
-    return {"data": shown, "meta": {"org_id": shown["org_id"], "id": shown["id"]}}
+    (data,) = of([row], is_detail=True, are_new=True)
+    return {"data": data, "meta": {"org_id": data["org_id"], "id": data["id"]}}
 
 
 def existing(org_id: str, job_id: str) -> dict[str, Any]:
     """The answer to a POST whose `unique_key` this job has already."""
-    (shown,) = of([queries.job(org_id, UUID(job_id))], is_detail=True)
-    return {"data": shown, "meta": {"org_id": org_id, "id": shown["id"], "is_existing": True}}
+    (data,) = of([queries.job(org_id, UUID(job_id))], is_detail=True)
+    return {"data": data, "meta": {"org_id": org_id, "id": data["id"], "is_existing": True}}
 
 
 def explanation(found: explanations.Explanation) -> dict[str, Any]:
@@ -87,87 +87,37 @@ def _channel_data(row: queries.Row, names: Names) -> dict[str, Any]:
 def _answer(
     row: queries.Row, tasks: Sequence[queries.Row], log: queries.Log, names: Names, *, is_detail: bool
 ) -> dict[str, Any]:
-    job_id, config = str(row["id"]), row["config"]
-    shown = {
-        "id": job_id,
-        "job_id": job_id,
-        "org_id": row["org_id"],
-        "platform": row["platform"],
-        "channel_code": row["channel_code"],
+    is_waiting_outside = _is_waiting_outside(row)
+    more = {
+        "job_id": row["id"],
         "channel_data": _channel_data(row, names),
+        "chat_id": activities.chat_id(row["platform"], row["channel_code"], row["thread"]),
         "job_type_id": row["job_type_key"],
         "job_status": row["status"],
-        "priority": row["priority"],
         "priority_name": priority_name(row["priority"]),
         "metadata": dict(sorted(row["metadata"].items())),
-        "created_at": stamp(row["created_at"]),
-        "updated_at": stamp(row["updated_at"]),
-        "scheduled_at": stamp(row["scheduled_at"]),
-        "last_task_created_at": stamp(tasks[-1]["created_at"]) if tasks else None,
-        "tasks": [_task(task) for task in tasks],
-        "result": row["result"],
-        "params": row["params"],
-        "config": config,
-        "job_config": config,
+        "waiting_for": row["waiting_for"] if is_waiting_outside else None,
+        "wake_at": row["wake_at"] if is_waiting_outside else None,
+        "last_task_created_at": tasks[-1]["created_at"] if tasks else None,
+        "tasks": [shown(job_docs.JobTask, task, task_id=task["id"]) for task in tasks],
+        "job_config": row["config"],
+        "work": row["work"] or None,
         "tags": ",".join(row["tags"]),
-        "flags": {
-            "is_new_channel": row["is_new_channel"],
-            "has_human_reply": row["inbox_count"] > 0,
-            "first_reply_at": stamp_or_none(row["first_reply_at"]),
-            "ignore_cooldown": row["ignore_cooldown"],
-        },
+        "flags": shown(job_docs.JobFlags, row, has_human_reply=row["inbox_count"] > 0),
         "execution_log": [f"{stamp(at)} {note}" for at, note in log.lines],
         "activities_count": log.count,
-        "time_spent": row["time_spent"],
-        "state_since": stamp(row["state_since"]),
-    }
-    has_value = {
-        "channel_type": row["channel_type"],
-        "chat_id": activities.chat_id(row["platform"], row["channel_code"], row["thread"]),
-        "started_at": stamp_or_none(row["started_at"]),
-        "finished_at": stamp_or_none(row["finished_at"]),
-        "deadline_at": stamp_or_none(row["deadline_at"]),
-        "result_data": row["result_data"],
-        "error_code": row["error_code"],
-        "error_message": row["error_message"],
-        "replay_of": str(row["replay_of"]) if row["replay_of"] else None,
         "retry_count": row["retry_count"] or None,
-        "work": row["work"] or None,
-        "outcome_channel": row["outcome_channel"],
-        "schedule_id": str(row["schedule_id"]) if row["schedule_id"] else None,
-        "fire_at": stamp_or_none(row["fire_at"]),
-        "unique_key": row["unique_key"],
-        "unique_scope": row["unique_scope"],
-        "expires_at": stamp_or_none(row["expires_at"]),
-        "executor_id": row["executor_id"],
-        "progress_percent": row["progress_percent"],
-        "progress_message": row["progress_message"],
-        "progress_at": stamp_or_none(row["progress_at"]),
+        "requested_scheduled_at": row["requested_at"],
     }
-    if _is_waiting_outside(row):
-        has_value |= {"waiting_for": row["waiting_for"], "wake_at": stamp_or_none(row["wake_at"])}
-    if is_detail:
-        shown |= {"delay_minutes": row["delay_minutes"], "delay_seconds": row["delay_seconds"]}
-        has_value["requested_scheduled_at"] = stamp_or_none(row["requested_at"])
-        if row["waiting_for"] == WaitingFor.APPROVAL:
-            pending = queries.approvals_of(row["org_id"], row["id"], is_pending=True)
-            shown |= {"approvals": [approvals.answer(approval) for approval in pending]} if pending else {}
-        if config.get("on_budget_exhausted") == "approve":
-            granted = limits.granted(row["org_id"], row["id"])
-            has_value["budget_granted"] = {cap: number(Decimal(more)) for cap, more in granted.items()} or None
-    return shown | filled(has_value)
+    if is_detail and row["waiting_for"] == WaitingFor.APPROVAL:
+        pending = queries.approvals_of(row["org_id"], row["id"], is_pending=True)
+        more["approvals"] = [approvals.answer(approval) for approval in pending] or None
+    if is_detail and row["config"].get("on_budget_exhausted") == "approve":
+        granted = limits.granted(row["org_id"], row["id"])
+        more["budget_granted"] = {cap: number(Decimal(amount)) for cap, amount in granted.items()} or None
+    return shown(job_docs.JobInDetail if is_detail else job_docs.JobSerializer, row, **more)
 
 
 def _is_waiting_outside(row: queries.Row) -> bool:
     is_alive = row["status"] in {JobStatus.SCHEDULED, JobStatus.RUNNING}
     return is_alive and row["lease_until"] is None and row["queue_at"] is None
-
-
-def _task(task: queries.Row) -> dict[str, Any]:
-    return {
-        "task_id": str(task["id"]),
-        "created_at": stamp(task["created_at"]),
-        "status": task["status"],
-        "result": task["result"],
-        **filled({"executor_id": task["executor_id"], "executor_address": task["executor_address"]}),
-    }

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django.http import HttpResponseBase
@@ -11,12 +12,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
-from agent_jobs.api.base import Resource, read_job_id
+from agent_jobs.api.base import Resource, each, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Author, StrictSerializer, Text
-from agent_jobs.api.formatting import filled, stamp, stamp_or_none
+from agent_jobs.api.formatting import shown
 from agent_jobs.conversation import replies
-from agent_jobs.reads import pages, queries
+from agent_jobs.reads import queries
 
 # Messages of one turn have the same time; the rows' numbers give the order of speech.
 SORTING = paging.Sorting("messages", {"created_at": "id"}, default="created_at:asc")
@@ -48,19 +49,7 @@ JobMessagePage = inline_serializer("JobMessagePage", {"data": JobMessage(many=Tr
 
 
 def answer(org_id: str, row: queries.Row) -> dict[str, Any]:
-    return filled(
-        {
-            "id": str(row["key"]),
-            "org_id": org_id,
-            "job_id": str(row["job_id"]),
-            "author": row["author"],
-            "is_human": row["is_human"],
-            "created_at": stamp(row["created_at"]),
-            "delivered_at": stamp_or_none(row["delivered_at"]),
-            "edited_at": stamp_or_none(row["edited_at"]),
-            "deleted_at": stamp_or_none(row["deleted_at"]),
-        }
-    ) | {"text": row["text"]}
+    return shown(JobMessage, row, id=row["key"], org_id=org_id)
 
 
 class JobMessages(Resource):
@@ -73,13 +62,10 @@ class JobMessages(Resource):
         description="What the agent and people said, oldest first.",
     )
     def get(self, request: Request, job_id: str) -> Response:
-        asked = self.asked(query=SORTING.params())
-        page = self.listed(asked, SORTING)
+        asked = self.asked(query=SORTING.params(), sorting=SORTING)
         job = queries.job(self.org_id, read_job_id(job_id))
         said = queries.messages(self.org_id, job["id"])
-        rows, has_more = pages.page(said, page.window, queries.MESSAGE_COLUMNS)
-        meta = page.meta(rows, total=said.count(), has_more=has_more)
-        return Response({"data": [answer(self.org_id, row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+        return self.listed(asked, said, queries.MESSAGE_COLUMNS, each(partial(answer, self.org_id)))
 
     @operation(
         "job_messages_reply",

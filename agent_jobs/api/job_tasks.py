@@ -1,5 +1,6 @@
 """The attempts of a job: `/services/agent-jobs/{id}/tasks`, and one of them with its report."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -9,11 +10,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
-from agent_jobs.api.base import Resource, read_job_id
+from agent_jobs.api.base import Resource, each, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
-from agent_jobs.api.formatting import filled, stamp, stamp_or_none
+from agent_jobs.api.formatting import shown
 from agent_jobs.errors import NotFound
-from agent_jobs.reads import pages, queries, task_reports
+from agent_jobs.reads import queries, task_reports
 
 SORTING = paging.Sorting("tasks", {"number": "number"}, default="number:asc", key="number")
 _REPORT_HELP = (
@@ -46,15 +47,7 @@ JobTaskPage = inline_serializer("JobTaskPage", {"data": JobAttempt(many=True), "
 
 
 def answer(org_id: str, row: queries.Row) -> dict[str, Any]:
-    return {
-        "task_id": str(row["id"]),
-        "org_id": org_id,
-        "job_id": str(row["job_id"]),
-        "number": row["number"],
-        "status": row["status"],
-        "created_at": stamp(row["created_at"]),
-        "result": row["result"],
-    } | filled({"finished_at": stamp_or_none(row["finished_at"]), "report": row.get("report")})
+    return shown(ReportedJobAttempt, row, task_id=row["id"], org_id=org_id)
 
 
 class JobTasks(Resource):
@@ -68,13 +61,10 @@ class JobTasks(Resource):
         " status WAITED. A single task has its report.",
     )
     def get(self, request: Request, job_id: str) -> Response:
-        asked = self.asked(query=SORTING.params())
-        page = self.listed(asked, SORTING)
+        asked = self.asked(query=SORTING.params(), sorting=SORTING)
         job = queries.job(self.org_id, read_job_id(job_id))
         tasks = task_reports.tasks(self.org_id, job["id"])
-        rows, has_more = pages.page(tasks, page.window, task_reports.COLUMNS)
-        meta = page.meta(rows, total=tasks.count(), has_more=has_more)
-        return Response({"data": [answer(self.org_id, row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+        return self.listed(asked, tasks, task_reports.COLUMNS, each(partial(answer, self.org_id)))
 
 
 class JobTaskDetail(Resource):

@@ -215,9 +215,9 @@ class Jobs(Resource):
         f" {MOST_METADATA_FILTERS} such parameters.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=LIST_QUERY, rows=queries.jobs(self.org_id), filtered=JobFilters)
+        asked = self.asked(query=LIST_QUERY, sorting=SORTING, rows=queries.jobs(self.org_id), filtered=JobFilters)
         _require_include(asked, "activities_limit_per_job", "activities_total_limit", "activities_sort")
-        page = self.listed(asked, SORTING)
+        page = asked.page
         include = asked.query["include"]
         counts = statistics.status_counts(asked.rows) if "stats" in include else None
         total = sum(counts.values()) if counts is not None else asked.rows.count()
@@ -288,7 +288,7 @@ class JobDetail(Resource):
         return response
 
     def is_to_wait(self, asked: Asked, row: queries.Row, version: str) -> bool:
-        """False if the request has waited already, or if the job has ended or changed since `since`."""
+        """Whether to wait: the request has not waited yet, and the job has neither ended nor changed since `since`."""
         if not asked.query["wait"] or HAS_WAITED in self.request.META or row["status"] in TERMINAL:
             return False
         return asked.query["since"] in (None, version, row["updated_at"])

@@ -11,7 +11,7 @@ from agent_jobs import scopes
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import ItemMeta, operation
 from agent_jobs.api.fields import StrictSerializer, Text
-from agent_jobs.api.formatting import filled, stamp
+from agent_jobs.api.formatting import shown
 from agent_jobs.audit import audit_log
 from agent_jobs.catalog import model_keys
 from agent_jobs.reads import queries
@@ -48,16 +48,7 @@ RemovedModelKey = inline_serializer("RemovedModelKey", {"meta": ItemMeta(), "mes
 
 
 def _shown(key: Any) -> dict[str, Any]:
-    return filled(
-        {
-            "org_id": key.org_id,
-            "provider": key.provider,
-            "key": audit_log.MASK,
-            "base_url": key.base_url,
-            "created_at": stamp(key.created_at),
-            "updated_at": stamp(key.updated_at),
-        }
-    )
+    return shown(ModelKeySerializer, vars(key), key=audit_log.MASK)
 
 
 class _ModelKeyAdmin(Resource):
@@ -66,17 +57,14 @@ class _ModelKeyAdmin(Resource):
     def item(self, key: Any) -> dict[str, Any]:
         return {"data": _shown(key), "meta": self.meta(key.provider)}
 
-    def meta(self, provider: str) -> dict[str, Any]:
-        return {"org_id": self.org_id, "id": provider}
-
 
 class ModelKeys(_ModelKeyAdmin):
     @operation("model_keys_list", "List keys for models", answers={200: ModelKeyList}, refused=(404,))
     def get(self, request: Request, org_id: str) -> Response:
         self.asked()
         self.require_org(org_id)
-        shown = [_shown(key) for key in queries.model_keys(self.org_id)]
-        return Response({"data": shown, "meta": {"org_id": self.org_id, "count": len(shown), "total": len(shown)}})
+        keys = [_shown(key) for key in queries.model_keys(self.org_id)]
+        return Response({"data": keys, "meta": {"org_id": self.org_id, "count": len(keys), "total": len(keys)}})
 
 
 class ModelKeyDetail(_ModelKeyAdmin):

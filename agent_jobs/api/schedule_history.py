@@ -4,7 +4,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import job_json, jobs, paging, parsing, schedule_shapes
-from agent_jobs.api.base import Asked
+from agent_jobs.api.base import each
 from agent_jobs.api.docs import operation
 from agent_jobs.api.filters import FiringFilters, JobFilters
 from agent_jobs.api.job_docs import JobPage
@@ -19,7 +19,7 @@ from agent_jobs.api.schedule_shapes import (
     VersionPage,
 )
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.reads import pages, queries, schedule_rows
+from agent_jobs.reads import queries, schedule_rows
 from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import editing
 
@@ -73,11 +73,8 @@ class ScheduleJobs(ScheduleResource):
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
         rows = schedule_rows.jobs(self.org_id, found["id"])
-        asked = self.asked(query=jobs.SORTING.params(), rows=rows, filtered=JobFilters)
-        page = self.listed(asked, jobs.SORTING)
-        listed, has_more = pages.page(asked.rows, page.window, queries.JOB_COLUMNS, more_bytes=queries.MORE_JOB_BYTES)
-        meta = {"org_id": self.org_id, **page.meta(listed, total=asked.rows.count(), has_more=has_more)}
-        return Response({"data": job_json.of(listed), "meta": meta})
+        asked = self.asked(query=jobs.SORTING.params(), sorting=jobs.SORTING, rows=rows, filtered=JobFilters)
+        return self.listed(asked, asked.rows, queries.JOB_COLUMNS, job_json.of, more_bytes=queries.MORE_JOB_BYTES)
 
 
 class ScheduleFirings(ScheduleResource):
@@ -93,8 +90,8 @@ class ScheduleFirings(ScheduleResource):
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
         rows = schedule_rows.firings(self.org_id, found["id"])
-        asked = self.asked(query=FIRING_SORTING.params(), rows=rows, filtered=FiringFilters)
-        return self.listed_rows(asked, FIRING_SORTING, schedule_rows.FIRING_COLUMNS, schedule_shapes.firing)
+        asked = self.asked(query=FIRING_SORTING.params(), sorting=FIRING_SORTING, rows=rows, filtered=FiringFilters)
+        return self.listed(asked, asked.rows, schedule_rows.FIRING_COLUMNS, each(schedule_shapes.firing))
 
 
 class ScheduleVersions(ScheduleResource):
@@ -107,9 +104,9 @@ class ScheduleVersions(ScheduleResource):
     )
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
-        asked = self.asked(query=VERSION_SORTING.params())
-        whole = Asked(asked.query, rows=schedule_rows.versions(self.org_id, found["id"]))
-        return self.listed_rows(whole, VERSION_SORTING, schedule_rows.VERSION_COLUMNS, schedule_shapes.version)
+        asked = self.asked(query=VERSION_SORTING.params(), sorting=VERSION_SORTING)
+        versions = schedule_rows.versions(self.org_id, found["id"])
+        return self.listed(asked, versions, schedule_rows.VERSION_COLUMNS, each(schedule_shapes.version))
 
 
 class ScheduleVersionDetail(ScheduleResource):

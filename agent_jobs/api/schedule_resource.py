@@ -1,16 +1,16 @@
 """The base of the views of schedules: reading ids and bodies, and the answer that shows one schedule."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from rest_framework.response import Response
 
-from agent_jobs.api import filters, paging, schedule_shapes
-from agent_jobs.api.base import Asked, Resource
+from agent_jobs.api import filters, schedule_shapes
+from agent_jobs.api.base import Resource
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.reads import pages, schedule_rows
+from agent_jobs.reads import schedule_rows
 
 _PREVIEWED_IN_ANSWERS = 5
 _VERSION = re.compile(r'(?:W/)?"?([0-9]{1,9})"?')
@@ -36,9 +36,6 @@ class ScheduleResource(Resource):
             shown["next_runs"] = previewed(row, _PREVIEWED_IN_ANSWERS)
         return {"data": shown, "meta": self.meta(schedule_id)}, row["version"]
 
-    def meta(self, schedule_id: UUID) -> dict[str, Any]:
-        return {"org_id": self.org_id, "id": str(schedule_id)}
-
     def definition(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a body as a definition. The channel's `org_id` is checked and not kept."""
         stated = {name: value for name, value in fields.items() if name not in ("key", "is_paused")}
@@ -62,14 +59,6 @@ class ScheduleResource(Resource):
         if found is None:
             raise Invalid(FieldError("If-Match", "invalid", 'must be the ETag of an answer, such as "3", or *'))
         return int(found[1])
-
-    def listed_rows(
-        self, asked: Asked, sorting: paging.Sorting, columns: tuple[str, ...], show: Callable[[Any], dict[str, Any]]
-    ) -> Response:
-        page = self.listed(asked, sorting)
-        rows, has_more = pages.page(asked.rows, page.window, columns)
-        meta = {"org_id": self.org_id, **page.meta(rows, total=asked.rows.count(), has_more=has_more)}
-        return Response({"data": [show(row) for row in rows], "meta": meta})
 
 
 def previewed(row: Mapping[str, Any], count: int) -> list[dict[str, Any]]:

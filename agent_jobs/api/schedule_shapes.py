@@ -9,6 +9,7 @@ from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
 from agent_jobs import recurrence
+from agent_jobs.api import formatting
 from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
 from agent_jobs.api.fields import (
     Choice,
@@ -277,21 +278,11 @@ def shown(row: Mapping[str, Any], last: Mapping[str, Any] | None = None) -> dict
 
 
 def firing(row: Mapping[str, Any]) -> dict[str, Any]:
-    return filled(
-        {
-            "fire_at": stamp(row["fire_at"]),
-            "kind": row["kind"],
-            "outcome": row["outcome"],
-            "reason": row["reason"],
-            "job_id": str(row["job_id"]) if row["job_id"] else None,
-            "job_status": row.get("job_status"),
-            "created_at": stamp(row["created_at"]),
-        }
-    )
+    return formatting.shown(LastFiring, row)
 
 
 def version(row: Mapping[str, Any]) -> dict[str, Any]:
-    return filled({**row, "created_at": stamp(row["created_at"])})
+    return formatting.shown(VersionShape, row)
 
 
 def previewed(

@@ -22,7 +22,8 @@ from agent_jobs.api.schedule_shapes import (
     ScheduleRequest,
 )
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.reads import pages, schedule_rows
+from agent_jobs.reads import schedule_rows
+from agent_jobs.reads.queries import Row
 from agent_jobs.schedules import editing
 
 SORTING = paging.Sorting(
@@ -42,13 +43,14 @@ class Schedules(ScheduleResource):
         filtered=ScheduleFilters,
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=SORTING.params(), rows=schedule_rows.schedules(self.org_id), filtered=ScheduleFilters)
-        page = self.listed(asked, SORTING)
-        rows, has_more = pages.page(asked.rows, page.window, schedule_rows.COLUMNS)
-        last = schedule_rows.last_firings(self.org_id, [row["id"] for row in rows])
-        shown = [schedule_shapes.shown(row, last.get(row["id"])) for row in rows]
-        meta = {"org_id": self.org_id, **page.meta(rows, total=asked.rows.count(), has_more=has_more)}
-        return Response({"data": shown, "meta": meta})
+        found = schedule_rows.schedules(self.org_id)
+        asked = self.asked(query=SORTING.params(), sorting=SORTING, rows=found, filtered=ScheduleFilters)
+
+        def shown(rows: list[Row]) -> list[dict[str, Any]]:
+            last = schedule_rows.last_firings(self.org_id, [row["id"] for row in rows])
+            return [schedule_shapes.shown(row, last.get(row["id"])) for row in rows]
+
+        return self.listed(asked, asked.rows, schedule_rows.COLUMNS, shown)
 
     @operation(
         "schedules_create",

@@ -211,7 +211,7 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
 
 
 def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
-    standings = queries.standings((one.org_id, one.job_id) for one in opened if isinstance(one, OpenJobAnswer))
+    progress_by_job = queries.progress_of((one.org_id, one.job_id) for one in opened if isinstance(one, OpenJobAnswer))
     with_news = web_messages.with_news({one.place_in_channel for one in opened if isinstance(one, MessagesWait)})
     changes = changed_jobs.read([one.changes for one in opened if isinstance(one, OrgChanges)])
     tokens = app_tokens.living({one.token_pk for one in opened if one.token_pk is not None})
@@ -231,23 +231,23 @@ def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
         elif isinstance(one, ClaimWait):
             new.end = "changed" if one in to_claim else ""
         elif isinstance(one, OpenJobAnswer):
-            standing = standings.get((one.org_id, one.job_id))
-            if standing is None:
+            progress = progress_by_job.get((one.org_id, one.job_id))
+            if progress is None:
                 _break_off(one, new, "gone", "job_not_found", "the job is no longer there")
             elif isinstance(one, Wait):
-                now = version(standing.updated_at, standing.activities)
-                is_over = standing.status in TERMINAL or one.seen not in (None, now)
+                now = version(progress.updated_at, progress.activities)
+                is_over = progress.status in TERMINAL or one.seen not in (None, now)
                 new.end = "changed" if is_over else ""
             elif isinstance(one, JobChanges):
-                now = version(standing.updated_at, standing.activities)
+                now = version(progress.updated_at, progress.activities)
                 if now != one.seen:
                     one.seen = now
-                    new.frames.append(sse.event("changed", {"version": now, "job_status": standing.status}))
+                    new.frames.append(sse.event("changed", {"version": now, "job_status": progress.status}))
             elif isinstance(one, EventStream):
-                if standing.activities > one.told:
-                    behind.append((one, standing, new))
+                if progress.activities > one.told:
+                    behind.append((one, progress, new))
                 else:
-                    _end(one, standing, new)
+                    _end(one, progress, new)
     if behind:
         _tell(behind)
     return found
@@ -270,20 +270,20 @@ def _tell(behind: Sequence[tuple[EventStream, queries.JobProgress, Found]]) -> N
         job_id: [(row["number"], sse.event("activity", activities.answer(row), number=row["number"])) for row in of]
         for job_id, of in rows.items()
     }
-    for one, standing, new in behind:
-        new.told = min(one.told + sse.PAGE, standing.activities)
+    for one, progress, new in behind:
+        new.told = min(one.told + sse.PAGE, progress.activities)
         new.frames += [frame for number, frame in frames.get(one.job_id, ()) if one.told < number <= new.told]
-        new.has_more = new.told < standing.activities
+        new.has_more = new.told < progress.activities
         if not new.has_more:
-            _end(one, standing, new)
+            _end(one, progress, new)
     for one, _, new in behind:
         one.told = new.told
 
 
-def _end(one: EventStream, standing: queries.JobProgress, new: Found) -> None:
-    if standing.status in TERMINAL:
-        updated_at = stamp(_EPOCH + standing.updated_at * _MICROSECOND)
-        told = {"job_id": str(one.job_id), "job_status": standing.status, "updated_at": updated_at}
+def _end(one: EventStream, progress: queries.JobProgress, new: Found) -> None:
+    if progress.status in TERMINAL:
+        updated_at = stamp(_EPOCH + progress.updated_at * _MICROSECOND)
+        told = {"job_id": str(one.job_id), "job_status": progress.status, "updated_at": updated_at}
         new.frames.append(sse.event("end", told))
         new.end = "ended"
 

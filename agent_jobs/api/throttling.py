@@ -142,11 +142,11 @@ def succeeded(plain_token: str) -> None:
 
 
 def add_headers(request: HttpRequest | Request, response: HttpResponseBase) -> None:
-    standings: Iterable[LimitState] = getattr(getattr(request, "_request", request), "rate_standings", ())
-    if standings:
-        response["RateLimit-Policy"] = ", ".join(f'"{at.name}";q={at.quota};w={at.window_seconds}' for at in standings)
+    states: Iterable[LimitState] = getattr(getattr(request, "_request", request), "rate_standings", ())
+    if states:
+        response["RateLimit-Policy"] = ", ".join(f'"{at.name}";q={at.quota};w={at.window_seconds}' for at in states)
         response["RateLimit"] = ", ".join(
-            f'"{at.name}";r={at.remaining};t={math.ceil(at.wait_seconds or at.reset_seconds)}' for at in standings
+            f'"{at.name}";r={at.remaining};t={math.ceil(at.wait_seconds or at.reset_seconds)}' for at in states
         )
 
 
@@ -198,12 +198,12 @@ def _of_address(address: str) -> Limit:
 
 
 def _take(request: HttpRequest | Request, *limits: Limit) -> None:
-    standings = rate_limits.take(*limits)
+    states = rate_limits.take(*limits)
     asked: Any = getattr(request, "_request", request)
-    asked.rate_standings = standings
-    for standing in standings:
-        if standing.is_refused:
-            raise TooManyRequests(standing.name, wait=standing.wait_seconds)
+    asked.rate_standings = states
+    for state in states:
+        if state.is_refused:
+            raise TooManyRequests(state.name, wait=state.wait_seconds)
 
 
 def _read(text: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -9,11 +9,11 @@ from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api import paging
-from agent_jobs.api.base import Resource
+from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import StrictSerializer, Text
-from agent_jobs.api.formatting import stamp
-from agent_jobs.reads import pages, queries
+from agent_jobs.api.formatting import shown
+from agent_jobs.reads import queries
 from agent_jobs.tools import tool_secrets
 
 SORTING = paging.Sorting("tool_secrets", {"name": "name", "updated_at": "updated_at"}, default="name:asc", key="name")
@@ -49,15 +49,8 @@ ToolSecretPage = inline_serializer("ToolSecretPage", {"data": ToolSecretSerializ
 RemovedToolSecret = inline_serializer("RemovedToolSecret", {"meta": ItemMeta(), "message": serializers.CharField()})
 
 
-def shown(row: queries.Row) -> dict[str, Any]:
-    return {
-        "name": row["name"],
-        "org_id": row["org_id"],
-        "value": MASK,
-        "hosts": row["hosts"],
-        "created_at": stamp(row["created_at"]),
-        "updated_at": stamp(row["updated_at"]),
-    }
+def answer(row: queries.Row) -> dict[str, Any]:
+    return shown(ToolSecretSerializer, row, value=MASK)
 
 
 class _ToolSecretAdmin(Resource):
@@ -65,7 +58,7 @@ class _ToolSecretAdmin(Resource):
 
     def item(self, secret: Any) -> dict[str, Any]:
         row = {column: getattr(secret, column) for column in queries.TOOL_SECRET_COLUMNS}
-        return {"data": shown(row), "meta": {"org_id": self.org_id, "id": row["name"]}}
+        return {"data": answer(row), "meta": self.meta(row["name"])}
 
 
 class ToolSecrets(_ToolSecretAdmin):
@@ -77,12 +70,8 @@ class ToolSecrets(_ToolSecretAdmin):
         description="Shows their names, never their values.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY)
-        page = self.listed(asked, SORTING)
-        found = queries.tool_secrets(self.org_id)
-        rows, has_more = pages.page(found, page.window, queries.TOOL_SECRET_COLUMNS)
-        meta = page.meta(rows, total=found.count(), has_more=has_more)
-        return Response({"data": [shown(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+        asked = self.asked(query=QUERY, sorting=SORTING)
+        return self.listed(asked, queries.tool_secrets(self.org_id), queries.TOOL_SECRET_COLUMNS, each(answer))
 
 
 class ToolSecretDetail(_ToolSecretAdmin):
@@ -115,5 +104,4 @@ class ToolSecretDetail(_ToolSecretAdmin):
     def delete(self, request: Request, name: str) -> Response:
         self.asked()
         tool_secrets.remove(self.org_id, name, actor=self.actor)
-        meta = {"org_id": self.org_id, "id": name}
-        return Response({"meta": meta, "message": f"Secret '{name}' deleted"})
+        return Response({"meta": self.meta(name), "message": f"Secret '{name}' deleted"})

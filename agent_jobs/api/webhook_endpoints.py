@@ -15,13 +15,13 @@ from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api import paging
-from agent_jobs.api.base import Resource
+from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Flag, StrictSerializer, Text, Whole
 from agent_jobs.api.filters import WebhookDeliveryFilters, read_uuid
-from agent_jobs.api.formatting import filled, stamp, stamp_or_none
+from agent_jobs.api.formatting import shown
 from agent_jobs.errors import NotFound
-from agent_jobs.reads import pages, queries
+from agent_jobs.reads import queries
 from agent_jobs.webhooks import announcements, endpoints
 from agent_jobs.webhooks.event_types import EVENT_TYPES, TEST
 
@@ -112,38 +112,16 @@ WebhookDeliveryPage = inline_serializer(
 
 
 def endpoint_json(row: queries.Row) -> dict[str, Any]:
-    shown = {
-        "id": str(row["id"]),
-        "org_id": row["org_id"],
-        "url": row["url"],
-        "event_types": row["event_types"],
-        "description": row["description"],
-        "disabled_at": stamp_or_none(row["disabled_at"]),
-        "disabled_reason": row["disabled_reason"],
-        "failing_since": stamp_or_none(row["failing_since"]),
-        "previous_secret_until": stamp_or_none(row["previous_secret_until"]),
-        "created_at": stamp(row["created_at"]),
-        "updated_at": stamp(row["updated_at"]),
-    }
-    return filled(shown) | {"enabled": row["enabled"]}
+    return shown(WebhookEndpointSerializer, row)
 
 
 def delivery_json(row: queries.Row) -> dict[str, Any]:
-    is_pending = row["status"] == "pending"
-    return filled(
-        {
-            "id": str(row["id"]),
-            "org_id": row["org_id"],
-            "endpoint_id": str(row["endpoint_id"]),
-            "webhook_id": str(row["announcement_id"]),
-            "event": row["event"],
-            "status": row["status"],
-            "attempts": row["attempts"],
-            "next_attempt_at": stamp(row["due_at"]) if is_pending else None,
-            "payload": announcements.body(row["event"], row["announcement__created_at"], row["announcement__payload"]),
-            "created_at": stamp(row["created_at"]),
-            "ended_at": stamp_or_none(row["ended_at"]),
-        }
+    return shown(
+        WebhookDeliverySerializer,
+        row,
+        webhook_id=row["announcement_id"],
+        next_attempt_at=row["due_at"] if row["status"] == "pending" else None,
+        payload=announcements.body(row["event"], row["announcement__created_at"], row["announcement__payload"]),
     )
 
 
@@ -162,16 +140,12 @@ class _Webhooks(Resource):
         return row
 
     def item(self, endpoint: Any) -> dict[str, Any]:
-        row = {column: getattr(endpoint, column) for column in queries.WEBHOOK_ENDPOINT_COLUMNS}
-        return {"data": endpoint_json(row), "meta": self.meta(row["id"])}
+        return {"data": endpoint_json(vars(endpoint)), "meta": self.meta(endpoint.pk)}
 
     def delivery_item(self, endpoint_id: UUID, delivery_id: UUID) -> dict[str, Any]:
         found = queries.webhook_deliveries(self.org_id, endpoint_id).filter(pk=delivery_id)
         row = found.values(*queries.WEBHOOK_DELIVERY_COLUMNS).get()
         return {"data": delivery_json(row), "meta": self.meta(delivery_id)}
-
-    def meta(self, identity: UUID) -> dict[str, Any]:
-        return {"org_id": self.org_id, "id": str(identity)}
 
 
 def _read_id(text: str, not_found: Any) -> UUID:
@@ -191,11 +165,9 @@ class WebhookEndpoints(_Webhooks):
         description="Never shows the secrets.",
     )
     def get(self, request: Request) -> Response:
-        page = self.listed(self.asked(query=ENDPOINTS_BY.params()), ENDPOINTS_BY)
+        asked = self.asked(query=ENDPOINTS_BY.params(), sorting=ENDPOINTS_BY)
         found = queries.webhook_endpoints(self.org_id)
-        rows, has_more = pages.page(found, page.window, queries.WEBHOOK_ENDPOINT_COLUMNS)
-        meta = page.meta(rows, total=found.count(), has_more=has_more)
-        return Response({"data": [endpoint_json(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+        return self.listed(asked, found, queries.WEBHOOK_ENDPOINT_COLUMNS, each(endpoint_json))
 
     @operation(
         "webhook_endpoints_create",
@@ -214,7 +186,7 @@ class WebhookEndpoints(_Webhooks):
             endpoint, made["secret"] = endpoints.create(self.org_id, actor=self.actor, **fields)
             return 201, self.item(endpoint)
 
-        return self.once(effect, finish=lambda answer: _with_secret(answer, made))
+        return self.once(effect, secrets=made)
 
 
 class WebhookEndpointDetail(_Webhooks):
@@ -277,7 +249,7 @@ class RotateWebhookSecret(_Webhooks):
             )
             return 200, self.item(endpoint)
 
-        return self.once(effect, finish=lambda answer: _with_secret(answer, made))
+        return self.once(effect, secrets=made)
 
 
 class TestWebhook(_Webhooks):
@@ -316,12 +288,11 @@ class WebhookDeliveries(_Webhooks):
         except ValueError:
             wanted = UUID(int=0)
         found = queries.webhook_deliveries(self.org_id, wanted)
-        asked = self.asked(query=DELIVERIES_BY.params(), rows=found, filtered=WebhookDeliveryFilters)
-        page = self.listed(asked, DELIVERIES_BY)
+        asked = self.asked(
+            query=DELIVERIES_BY.params(), sorting=DELIVERIES_BY, rows=found, filtered=WebhookDeliveryFilters
+        )
         self.endpoint_row(self.read_endpoint_id(endpoint_id))
-        rows, has_more = pages.page(asked.rows, page.window, queries.WEBHOOK_DELIVERY_COLUMNS)
-        meta = page.meta(rows, total=asked.rows.count(), has_more=has_more)
-        return Response({"data": [delivery_json(row) for row in rows], "meta": {"org_id": self.org_id, **meta}})
+        return self.listed(asked, asked.rows, queries.WEBHOOK_DELIVERY_COLUMNS, each(delivery_json))
 
 
 class RedeliverWebhook(_Webhooks):
@@ -343,7 +314,3 @@ class RedeliverWebhook(_Webhooks):
             return 200, self.delivery_item(endpoint, delivery)
 
         return self.once(effect)
-
-
-def _with_secret(answer: Mapping[str, Any], made: Mapping[str, str]) -> Mapping[str, Any]:
-    return {**answer, "data": {**answer["data"], **made}}
