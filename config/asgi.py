@@ -19,11 +19,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
-from django.urls import Resolver404, resolve
 from uuid_utils import uuid7
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -31,28 +29,20 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 warnings.filterwarnings("ignore", message="No directory at", category=UserWarning)
 _django = get_wsgi_application()
 
-from agent_jobs.api import errors, sse, streams, throttling  # noqa: E402 - once Django is set up
+from agent_jobs.api import errors, sse, streams  # noqa: E402 - once Django is set up
 from agent_jobs.api.base import HAS_WAITED  # noqa: E402
 from agent_jobs.api.stream_polling import Watch  # noqa: E402
 from agent_jobs.api.streams import OpenAnswer, OpenStream  # noqa: E402
 from agent_jobs.dialects import urls as dialect_urls  # noqa: E402, F401 - registers their formats of errors
 from agent_jobs.sandbox import pool  # noqa: E402
-from channels_integration import urls  # noqa: E402
-from config import draining, garbage_collection  # noqa: E402
+from config import draining, garbage_collection, request_reading  # noqa: E402
 from config.embedded import tied_to_parent  # noqa: E402
+from config.request_reading import ClientGone, Receive, RequestRefusal  # noqa: E402
 from infra import meters  # noqa: E402
 
 log = logging.getLogger(__name__)
-# Limits for clients: send some of the body within BODY_IDLE_SECONDS and all within BODY_SECONDS; read within
-# STALL_SECONDS.
-BODY_IDLE_SECONDS = 30.0
-BODY_SECONDS = 60.0
+# A client has to read within this time.
 STALL_SECONDS = 30.0
-# A list's address may name a hundred filters; a header carries one token.
-MOST_LINE = MOST_HEADER = 8190
-MOST_HEAD = 64 * 1024
-# Paths that accept larger bodies than MAX_BODY_BYTES.
-_MOST_OF_DOORS = {"/admin/": settings.DATA_UPLOAD_MAX_MEMORY_SIZE, "/channels/": urls.MAX_BODY_BYTES}
 # Bytes of all request bodies in memory, and the number of requests that wait for a thread.
 MOST_BODY_BYTES = 64 * 1024 * 1024
 MOST_QUEUED = 1_000
@@ -65,21 +55,8 @@ _HUNG_SECONDS = 60
 _RETRY = b"retry: 2000\n\n"
 _SERVER = (b"server", b"agent-jobs")  # does not reveal the server software
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[str, str]]
-
-
-class _Gone(Exception):
-    """The client has disconnected, or does not read."""
-
-
-class _Refusal(Exception):
-    """A refusal before Django: it has the API's error format, and quotes nothing of the request."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
 
 
 @dataclass(slots=True)
@@ -104,9 +81,9 @@ class Application:
         elif scope["type"] == "http":
             try:
                 await self._serve(scope, receive, send)
-            except _Gone:
+            except ClientGone:
                 pass
-            except _Refusal as refusal:
+            except RequestRefusal as refusal:
                 await self._send(send, _refused(refusal, scope["path"]))
 
     # --- The life of the process ---
@@ -148,20 +125,20 @@ class Application:
         try:
             await draining.drain()
         except OSError:
-            log.exception("stopping: cannot wait for connections that are not read yet")
+            log.exception("stopping: cannot see which connections still bring a request")
         os.kill(os.getpid(), signal.SIGINT)
 
     # --- One request ---
     async def _serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        environ = _environ(scope)
-        length = _length_to_read(environ)
+        environ = request_reading.environ_of(scope)
+        length = request_reading.length_to_read(environ)
         if self._body_bytes + length > MOST_BODY_BYTES or self._running >= MOST_QUEUED:
-            raise _Refusal(503, "unavailable", "too many requests are under way here; try again soon")
+            raise RequestRefusal(503, "unavailable", "too many requests are under way here; try again soon")
         self._body_bytes += length
         self._running += 1
         try:
             try:
-                body = await _body(receive) if length else b""
+                body = await request_reading.body_of(receive) if length else b""
                 answer = await self._ask({**environ, "wsgi.input": io.BytesIO(body)})
             finally:
                 self._running -= 1
@@ -216,12 +193,12 @@ class Application:
 
     # --- What stays open ---
     async def _while_there(self, receive: Receive, work: Awaitable[str]) -> str:
-        """The result of `work`. Raises _Gone as soon as the client disconnects."""
-        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
+        """The result of `work`. Raises ClientGone as soon as the client disconnects."""
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request_reading.left(receive))
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
-                raise _Gone
+                raise ClientGone
             return working.result()
         finally:
             working.cancel()
@@ -250,86 +227,6 @@ class Application:
             news = self._watching.ask(opened, at_once=found.has_more)
 
 
-# --- Reading ---------------------------------------------------------------------------------------------------
-def _environ(scope: dict[str, Any]) -> dict[str, Any]:
-    """The WSGI environment, without a body."""
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
-    query: bytes = scope["query_string"]
-    if len(path) + len(query) > MOST_LINE:
-        raise _Refusal(414, "bad_request", "the request cannot be read: its address is too long")
-    client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-        "QUERY_STRING": query.decode("latin-1"),
-        "SERVER_NAME": server[0],
-        "SERVER_PORT": str(server[1]),
-        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-        "REMOTE_ADDR": client[0],
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scope["scheme"],
-        "wsgi.input": io.BytesIO(),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-    }
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD:
-        raise _Refusal(431, "bad_request", "the request cannot be read: its headers are too long")
-    for raw_name, raw_value in scope["headers"]:
-        if len(raw_name) + len(raw_value) > MOST_HEADER:
-            raise _Refusal(431, "bad_request", "the request cannot be read: one of its headers is too long")
-        if b"_" in raw_name:
-            continue  # else X_Forwarded_For would be taken for X-Forwarded-For
-        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
-        name = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
-        environ[name] = f"{environ[name]},{value}" if name in environ else value
-    if environ.get("HTTP_X_FORWARDED_PROTO") == "https" and throttling.is_proxy(client[0]):
-        environ["wsgi.url_scheme"] = "https"
-    return environ
-
-
-def _length_to_read(environ: dict[str, Any]) -> int:
-    """The bytes to read; 0 also for a body that Django refuses by its headers: too long, or chunked."""
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    is_read = length <= settings.MAX_BODY_BYTES or length <= _most_at(environ["PATH_INFO"])
-    return length if is_read and "HTTP_TRANSFER_ENCODING" not in environ else 0
-
-
-def _most_at(path: str) -> int:
-    """The longest body that is read at this address: its view says so."""
-    if door := next((door for door in _MOST_OF_DOORS if path.startswith(door)), None):
-        return _MOST_OF_DOORS[door]
-    try:
-        found = resolve(path)
-    except Resolver404:
-        return settings.MAX_BODY_BYTES
-    return int(getattr(getattr(found.func, "cls", None), "max_body_bytes", settings.MAX_BODY_BYTES))
-
-
-async def _body(receive: Receive) -> bytes:
-    parts = []
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            is_more = True
-            while is_more:
-                async with asyncio.timeout(BODY_IDLE_SECONDS):
-                    message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                parts.append(message.get("body", b""))
-                is_more = message.get("more_body", False)
-    except TimeoutError:
-        raise _Refusal(408, "request_timeout", "the body did not arrive in time") from None
-    return b"".join(parts)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 # --- Django ----------------------------------------------------------------------------------------------------
 def _ask_django(environ: dict[str, Any]) -> _Answer:
     """Runs Django, in a thread of the pool."""
@@ -349,12 +246,12 @@ def _ask_django(environ: dict[str, Any]) -> _Answer:
         return _Answer(began[0], began[1], body, opened)
     except Exception:
         log.exception("request failed outside Django")
-        refusal = _Refusal(500, "internal_error", "something went wrong here; it has been recorded")
+        refusal = RequestRefusal(500, "internal_error", "something went wrong here; it has been recorded")
         return _refused(refusal, environ["PATH_INFO"])
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------
-def _refused(refusal: _Refusal, path: str) -> _Answer:
+def _refused(refusal: RequestRefusal, path: str) -> _Answer:
     request_id = str(uuid7())
     refused = errors.RefusedRequest(refusal.status, refusal.code, refusal.message, (), request_id)
     status, shown = errors.enveloped(path, refused)
@@ -370,7 +267,7 @@ async def _write(send: Send, message: dict[str, Any]) -> None:
         async with asyncio.timeout(STALL_SECONDS):
             await send(message)
     except TimeoutError:
-        raise _Gone from None
+        raise ClientGone from None
 
 
 def _start(status: int, headers: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from agent_jobs.api import sse, streams
 from agent_jobs.api.stream_polling import Watch
 from agent_jobs.models import AppToken
-from config import asgi
+from config import asgi, request_reading
 from tests import factories, rows
 from tests.waiting import PATIENCE
 from tests.web_processes import elsewhere, sessions_end_with_their_threads
@@ -291,7 +291,7 @@ def test_a_body_is_taken_in_parts(token: str, job: Any) -> None:
 def test_a_body_that_does_not_come_is_a_408_and_takes_no_thread(
     token: str, job: Any, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asgi, limit, 0.3)
+    monkeypatch.setattr(request_reading, limit, 0.3)
 
     async def script(client: Callable[[], Client], job: Any) -> None:
         slow = [client() for _ in range(40)]
@@ -340,7 +340,7 @@ def scope(headers: list[tuple[bytes, bytes]], client: str = "10.0.0.1") -> dict[
 
 
 def test_a_head_becomes_what_wsgi_says() -> None:
-    environ = asgi._environ(
+    environ = request_reading.environ_of(
         scope([(b"x-a", b"1"), (b"x-a", b"2"), (b"content-type", b"text/x"), (b"x_forwarded_for", b"1.2.3.4")])
     )
     assert environ["PATH_INFO"].encode("latin-1").decode() == "/ä"
@@ -351,4 +351,4 @@ def test_a_head_becomes_what_wsgi_says() -> None:
 @pytest.mark.parametrize(("client", "scheme"), [("10.0.0.1", "https"), ("10.0.1.1", "http")])
 def test_only_a_trusted_proxy_says_that_the_client_came_over_tls(client: str, scheme: str, settings: Any) -> None:
     settings.TRUSTED_PROXIES = ["10.0.0.0/24"]
-    assert asgi._environ(scope([(b"x-forwarded-proto", b"https")], client))["wsgi.url_scheme"] == scheme
+    assert request_reading.environ_of(scope([(b"x-forwarded-proto", b"https")], client))["wsgi.url_scheme"] == scheme

@@ -35,7 +35,7 @@ def test_every_status_has_the_form_of_the_dialect(name: str, status: int) -> Non
         by_field = {400: 422} if name == "workspace" and problems else {}
         assert told == {**OTHERWISE.get(name, {}), **by_field}.get(status, status)
         assert is_in_form(name, shown)
-    before_django = asgi._refused(asgi._Refusal(status, "a_code", "the message"), path)
+    before_django = asgi._refused(asgi.RequestRefusal(status, "a_code", "the message"), path)
     assert is_in_form(name, json.loads(before_django.body))
 
 
