@@ -1,7 +1,7 @@
 """Read-only queries. Each starts from the organisation; another organisation's id is NotFound.
 
 Statistics of jobs (`job_statistics`) were measured in two ways, in one run on a million ended jobs of one organisation
-over 30 days (`tests.benchmarks.job_counts`; two processors with a load of 5, milliseconds at p50 and p95):
+over 30 days (two processors with a load of 5, milliseconds at p50 and p95):
 
     jobs in the range                        33,000       233,000     1,000,000
     an index over every job, scanned        100 / 104    599 / 714   2,447 / 2,900

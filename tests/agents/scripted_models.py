@@ -9,9 +9,11 @@ from typing import Any
 from django.db import transaction
 
 from agent_jobs import lifecycle, llm
+from agent_jobs.approvals import decisions
+from agent_jobs.approvers import Person
 from agent_jobs.conversation import replies
 from agent_jobs.errors import RetryableError
-from agent_jobs.models import Job, Message, Profile, Step
+from agent_jobs.models import Approval, Job, Message, Profile, Step
 from agent_jobs.states import Event
 from agent_jobs.worker.loop import Worker
 from channels_integration.messages import Incoming
@@ -128,6 +130,14 @@ def reply(row: Job, text: str = "Fine", *, event_id: str = "e1", author: str = "
 
 def said(job: Job) -> list[str]:
     return list(Message.objects.filter(job=job, is_human=False).order_by("id").values_list("text", flat=True))
+
+
+def asked(job: Job) -> Approval:
+    return Approval.objects.get(job=job, status="pending")
+
+
+def decide(job: Job, decision: str = "approve", *, by: str = "U0BOSS", **options: Any) -> Approval:
+    return decisions.decide("acme", asked(job).pk, decision, by=Person("slack", by), actor=rows.TESTER, **options)
 
 
 def steps(job: Job) -> list[tuple[str, str]]:

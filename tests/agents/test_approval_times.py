@@ -18,7 +18,7 @@ from channels_integration.messages import Delivery, Receipt
 from channels_integration.models import OutboundMessage
 from tests import factories, rows
 from tests.agents import scripted_models
-from tests.agents.scripted_models import Actor, call, done, work
+from tests.agents.scripted_models import Actor, asked, call, done, work
 from tests.channels.sending import deliver, deliver_all
 from tests.conversations import again, let_time_pass
 from tests.fakes.slack import FakeSlack
@@ -37,10 +37,6 @@ def park(platform: str = "slack") -> Job:
         work()
     assert again(job).waiting_for == "approval"
     return again(job)
-
-
-def asked(job: Job) -> Approval:
-    return Approval.objects.get(job=job, status="pending")
 
 
 def question(job: Job) -> OutboundMessage:

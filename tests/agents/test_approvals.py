@@ -12,29 +12,17 @@ from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
 from agent_jobs.lifecycle import in_seconds
-from agent_jobs.models import Approval, Job, Message
+from agent_jobs.models import Approval, Job
 from agent_jobs.states import Event, JobStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.agents import scripted_models
-from tests.agents.scripted_models import Actor, call, done, work
+from tests.agents.scripted_models import Actor, asked, call, decide, done, said, work
 from tests.conversations import again, let_time_pass
 from tests.races import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everywhere")]
 CAREFUL = {"type": "send_message", "requires_approval": True}
-
-
-def asked(job: Job) -> Approval:
-    return Approval.objects.get(job=job, status="pending")
-
-
-def decide(job: Job, decision: str = "approve", *, by: str = "U0BOSS", **options: Any) -> Approval:
-    return decisions.decide("acme", asked(job).pk, decision, by=Person("slack", by), actor=rows.TESTER, **options)
-
-
-def said(job: Job) -> list[str]:
-    return list(Message.objects.filter(job=job, is_human=False).order_by("id").values_list("text", flat=True))
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 import contextlib
 import re
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.db.models.functions import Now
 
 from agent_jobs import jobs
@@ -20,18 +19,18 @@ from agent_jobs.catalog import model_keys
 from agent_jobs.errors import BudgetExhausted, Conflict, Forbidden, Invalid
 from agent_jobs.jobs import repeats as once_more
 from agent_jobs.llm import Usage
-from agent_jobs.models import Activity, Approval, AuditEntry, Budget, Job, JobType, Message, Org, Profile, Step
+from agent_jobs.models import Activity, Approval, AuditEntry, Budget, Job, JobType, Org, Profile, Step
 from agent_jobs.models.budgets import Scope
 from agent_jobs.states import JobStatus
 from agent_jobs.worker import loop
 from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.agents import scripted_models
-from tests.agents.scripted_models import work
+from tests.agents.scripted_models import asked, decide, said, work
 from tests.conversations import again, let_time_pass
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, says
-from tests.waiting import PATIENCE
+from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db
 MODEL = "openai:gpt-fake"
@@ -72,18 +71,6 @@ def parked(config: dict[str, Any] | None = None) -> Job:
     job = second_turn(job)
     assert (job.status, job.waiting_for) == (JobStatus.RUNNING, "approval")
     return job
-
-
-def asked(job: Job) -> Approval:
-    return Approval.objects.get(job=job, status="pending")
-
-
-def decide(job: Job, decision: str = "approve", *, by: str = "U0BOSS", **options: Any) -> Approval:
-    return decisions.decide("acme", asked(job).pk, decision, by=Person("slack", by), actor=rows.TESTER, **options)
-
-
-def said(job: Job) -> list[str]:
-    return list(Message.objects.filter(job=job, is_human=False).order_by("id").values_list("text", flat=True))
 
 
 def ended(job: Job) -> tuple[str, str]:
@@ -502,35 +489,20 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
     settings.REQUIRE_MODEL_PRICE = False
     job = rows.parked(config={"max_tokens": 3_000, **ASKS})
     questions = [rows.budget_approval(job, grants=3_000) for _ in range(5)]
-    begin, held, refused = threading.Barrier(25), [], []
+    held: list[Any] = []
 
     def spend() -> None:
-        try:
-            begin.wait(PATIENCE)
-            for _ in range(3):
-                try:
-                    held.append(reservations.reserve(**_call(job)))
-                except BudgetExhausted as error:
-                    refused.append(error)
-        finally:
-            connection.close()
+        for _ in range(3):
+            with contextlib.suppress(BudgetExhausted):
+                held.append(reservations.reserve(**_call(job)))
 
     def approve(approval: Approval) -> None:
-        try:
-            begin.wait(PATIENCE)
-            for _ in range(2):
-                with contextlib.suppress(Conflict):
-                    decisions.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
-                Job.objects.filter(pk=job.pk).update(queue_at=None)
-        finally:
-            connection.close()
+        for _ in range(2):
+            with contextlib.suppress(Conflict):
+                decisions.decide("acme", approval.pk, "approve", by=Person("slack", "U0BOSS"), actor=rows.TESTER)
+            Job.objects.filter(pk=job.pk).update(queue_at=None)
 
-    threads = [threading.Thread(target=spend) for _ in range(20)]
-    threads += [threading.Thread(target=approve, args=(approval,)) for approval in questions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
+    in_threads(*[spend] * 20, *(partial(approve, approval) for approval in questions))
     counter = Budget.objects.get(scope=Scope.JOB)
     assert counter.reserved_tokens == 1_000 * len(held) <= 18_000
     # What the race left, is there now; and then nothing is.

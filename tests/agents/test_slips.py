@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_jobs.catalog import model_keys
-from agent_jobs.models import Activity, Job, Message, Profile, Step
+from agent_jobs.models import Activity, Job, Profile, Step
 from agent_jobs.states import JobStatus
 from tests import rows
 from tests.agents import scripted_models
-from tests.agents.scripted_models import work
+from tests.agents.scripted_models import said, work
 from tests.conversations import again, let_time_pass
 from tests.fakes import openai
 from tests.fakes.openai import Answer, FakeOpenAI, completion, message, says
@@ -51,10 +51,6 @@ def hosted(model: str = "openai:gpt-fake", *, agent: dict[str, Any] | None = Non
     Profile.objects.get_or_create(org_id="acme", key="ann", defaults={"name": "Ann", "model": model})
     default = {"tools": [{"type": "send_message"}, FIND]}
     return scripted_models.job(agent=default if agent is None else agent, config={"profile_id": "ann", **config})
-
-
-def said(job: Job) -> list[str]:
-    return list(Message.objects.filter(job=job, is_human=False).order_by("id").values_list("text", flat=True))
 
 
 def respond(arguments: Any, **more: Any) -> Answer:

@@ -83,7 +83,7 @@ class TestOneAfterTheOther:
         IdempotencyKey.objects.update(created_at=Now() - timedelta(hours=47, minutes=59))
         assert post(acme).status_code == 201
         assert Job.objects.count() == 1
-        IdempotencyKey.objects.update(created_at=Now() - timedelta(hours=48, seconds=1))
+        IdempotencyKey.objects.update(created_at=Now() - timedelta(hours=48, minutes=1))
 
         assert post(acme, priority=3).status_code == 201
         assert Job.objects.count() == 2

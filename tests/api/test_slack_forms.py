@@ -1,10 +1,10 @@
 """Changing arguments in Slack, end to end: the real web application over HTTP, and the fake Slack opens modals."""
 
 import json
-import threading
+from functools import partial
 
 import pytest
-from django.db import connection, connections
+from django.db import connections
 
 from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
@@ -16,7 +16,7 @@ from tests import factories, rows
 from tests.api.asking import PLACE, asked
 from tests.channels.sending import deliver_all
 from tests.fakes.slack import FakeSlack, Fault, Step
-from tests.waiting import PATIENCE
+from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 GONE = "this question is not to be found any more"
@@ -167,26 +167,15 @@ def test_a_form_that_is_sent_twice_is_taken_twice_and_does_nothing_twice(slack):
 def test_of_forms_and_presses_at_once_one_decides(slack):
     approval, post = asked(slack)
     views = [edit(slack, approval, post, user=f"U0A{n}") for n in range(6)]
-    answers = [None] * 6
-    barrier = threading.Barrier(7)
 
     def send(n):
-        barrier.wait(PATIENCE)
-        answers[n] = slack.submit(views[n], json.dumps({"amount": 10 + n}))  # none is the 5 that was asked for
+        return slack.submit(views[n], json.dumps({"amount": 10 + n}))  # none is the 5 that was asked for
 
     def press():
-        barrier.wait(PATIENCE)
         slack.press(post, f"deny:{approval.pk}", user="U0NO")
-        try:
-            inbound.route_due()
-        finally:
-            connection.close()
+        inbound.route_due()
 
-    threads = [threading.Thread(target=send, args=(n,)) for n in range(6)] + [threading.Thread(target=press)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
+    *answers, _ = in_threads(*(partial(send, n) for n in range(6)), press)
     deliver_all()
 
     taken = [n for n, answer in enumerate(answers) if is_taken(answer)]

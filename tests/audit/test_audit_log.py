@@ -176,7 +176,7 @@ def test_an_entrys_time_is_the_databases_whatever_the_insert_says():
 def test_the_chain_of_an_organisation_that_exists_may_not_be_missing():
     rows.org()
     Org.objects.filter(pk="acme").update(created_at=datetime.now(UTC) - timedelta(minutes=2))
-    with pytest.raises(CommandError, match="1 broken"):
+    with pytest.raises(CommandError, match="1 of these audits broken"):
         run_verify()
     assert "the whole chain is missing" in verification.verify("acme").problem
 
@@ -403,7 +403,7 @@ def test_whoever_tampers_past_the_triggers_is_found(chain, tampering):
     assert "acme: 3 entries, 3 seals" in heads
 
     out = io.StringIO()
-    with pytest.raises(CommandError, match="1 broken") as refused:
+    with pytest.raises(CommandError, match="1 of these audits broken") as refused:
         call_command("verify_audit", stdout=out)
 
     assert refused.value.returncode == 1

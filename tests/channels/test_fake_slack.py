@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from slack_sdk.signature import SignatureVerifier
 
 from tests.fakes.slack import FakeSlack, Fault, Step
+from tests.races import in_threads
 from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,11 +189,7 @@ def test_it_echoes_its_apps_own_posts_when_asked_to(fake, listener):
 
 
 def test_posts_from_many_threads_have_time_stamps_of_their_own(fake):
-    threads = [threading.Thread(target=say, args=(fake.api_url, str(n))) for n in range(30)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*(partial(say, fake.api_url, str(n)) for n in range(30)))
 
     stamps = [p.ts for p in fake.posts]
     assert len(stamps) == 30

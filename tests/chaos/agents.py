@@ -14,20 +14,19 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import psycopg
 
 from tests.chaos.load import AGAIN_SECONDS, Asked, Load
 from tests.chaos.rig import Rig
-from tests.fakes.openai import Answer, FakeOpenAI, QuietServer, completion, says
+from tests.fakes.loopback import LoopbackFake, LoopbackHandler
+from tests.fakes.openai import Answer, FakeOpenAI, completion, says
 from tests.fakes.slack import Post
 
 _NAME = re.compile(r"Question ([a-z]+-\d+)\?")
@@ -45,38 +44,29 @@ class ToolCall:
     at: float
 
 
-class Workshop:
+class Workshop(LoopbackFake):
     """A server of two tools, `look_up` and `act`."""
 
     def __init__(self) -> None:
         self.calls: list[ToolCall] = []
+        super().__init__()
+        self.address = self._server.url
+        self._server.start()
+
+    def _handler(self) -> type[LoopbackHandler]:
         workshop = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # as servers do; else each answer waits 40 ms for an acknowledgement
-
+        class Handler(LoopbackHandler):
             def do_POST(self) -> None:
-                given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                given = json.loads(self.read())
                 key = self.headers.get("Idempotency-Key", "")
                 workshop.calls.append(ToolCall(self.path.strip("/"), given["name"], key, time.time()))
-                body = json.dumps({"done": given["name"]}).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.send(200, json.dumps({"done": given["name"]}).encode())
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = QuietServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return Handler
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
 
 class Brain:

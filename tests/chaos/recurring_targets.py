@@ -3,56 +3,46 @@
 from __future__ import annotations
 
 import random
-import socket
 import socketserver
-import struct
 import threading
 import time
-from http.server import BaseHTTPRequestHandler
 
 from agent_jobs.runners.webhook_work import DEFAULT_PREFIX
 from tests.chaos.recurring_ledgers import Arrival, Sign
-from tests.fakes.openai import QuietServer
+from tests.fakes.loopback import LoopbackFake, LoopbackHandler
 
 # A share of the requests is answered so. None: the connection is reset without an answer.
 _ANSWERS: tuple[tuple[float, int | None], ...] = ((0.80, 200), (0.08, 500), (0.04, 503), (0.08, None))
 
 
-class HookReceiver:
+class HookReceiver(LoopbackFake):
     """Notes each request before it answers. `/slow` answers late, so that jobs of a schedule would overlap."""
 
     def __init__(self, rng: random.Random, *, slow_seconds: float = 1.6) -> None:
         self.arrivals: list[Arrival] = []
         self._rng = rng
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._slow_seconds = slow_seconds
+        super().__init__()
+        self.address = self._server.url
+        self._server.start()
+
+    def _handler(self) -> type[LoopbackHandler]:
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
+        class Handler(LoopbackHandler):
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.read()
                 status = receiver.note(self.headers[f"{DEFAULT_PREFIX}-Job-ID"], self.headers[_EXECUTION])
                 if self.path == "/slow":
-                    receiver._over.wait(slow_seconds)
+                    receiver._stop.wait(receiver._slow_seconds)
                 self.close_connection = True
                 if status is None:
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    return
-                self.send_response(status)
-                self.send_header("Content-Length", "2")
-                self.send_header("Connection", "close")
-                self.end_headers()
-                self.wfile.write(b"ok")
+                    self.reset()
+                else:
+                    self.send(status, b"ok", {"Content-Type": "text/plain", "Connection": "close"})
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = QuietServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="hooks", daemon=True).start()
+        return Handler
 
     def note(self, job_id: str, task_id: str) -> int | None:
         """Write a request down. Returns the status to answer with."""
@@ -62,9 +52,8 @@ class HookReceiver:
         return status
 
     def close(self) -> None:
-        self._over.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._stop.set()
+        self._server.stop()
 
 
 _EXECUTION = f"{DEFAULT_PREFIX}-Execution-ID"

@@ -10,7 +10,7 @@ import pytest
 from axes.models import AccessAttempt, AccessLog
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
-from django.db import connection, connections
+from django.db import connection
 
 from agent_jobs.budgets.limits import ALL_DAYS
 from agent_jobs.duties import pruning
@@ -32,6 +32,7 @@ from agent_jobs.models.budgets import Scope
 from agent_jobs.states import TERMINAL, JobStatus
 from channels_integration.models import Channel, InboundEvent, Lane, OutboundMessage, WebMessage
 from tests import rows
+from tests.races import in_threads
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
@@ -382,19 +383,7 @@ def test_two_prunes_and_a_claim_at_once_do_not_wait_for_each_other() -> None:
     holder = threading.Thread(target=hold)
     holder.start()
     assert held.wait(PATIENCE)
-    gone: list[int] = []
-
-    def prune() -> None:
-        gone.append(pruning.prune()[0]["jobs"])
-        connections.close_all()
-
-    threads = [threading.Thread(target=prune) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert not any(thread.is_alive() for thread in threads)
-    assert sum(gone) == 15
+    assert sum(in_threads(*[lambda: pruning.prune()[0]["jobs"]] * 2)) == 15
     let_go.set()
     holder.join(PATIENCE)
     assert pruning.prune()[0]["jobs"] == 5

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote
+
+from tests.fakes.loopback import LoopbackFake, LoopbackHandler
 
 METADATA = "/.well-known/oauth-authorization-server"
 
 
-class FakeAuthorization:
+class FakeAuthorization(LoopbackFake):
     """`granted` are the tokens that it gave out, `asked` the forms of token requests, each with its `authorization`."""
 
     def __init__(self, client_id: str, client_secret: str, *, host: str = "127.0.0.1") -> None:
@@ -27,17 +27,8 @@ class FakeAuthorization:
         self.metadata: dict[str, Any] = {}  # stands in for the usual fields
         self.refusals: list[tuple[int, Mapping[str, Any]]] = []  # the next answers of the token endpoint
         self.expires_in: int | None = 3_600
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.issuer = f"http://{host}:{self._server.server_address[1]}"
-
-    def __enter__(self) -> FakeAuthorization:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__()
+        self.issuer = f"http://{host}:{self._server.server_port}"
 
     def described(self) -> dict[str, Any]:
         usual = {
@@ -70,32 +61,21 @@ class FakeAuthorization:
         life = {} if self.expires_in is None else {"expires_in": self.expires_in}
         return 200, {"access_token": self.granted[-1], "token_type": "Bearer", **life}
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[LoopbackHandler]:
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # as servers do; else each answer waits 40 ms for an acknowledgement
-
+        class Handler(LoopbackHandler):
             def do_GET(self) -> None:
                 fake.paths.append(self.path)
                 self._send(*((200, fake.described()) if self.path == METADATA else (404, {})))
 
             def do_POST(self) -> None:
                 fake.paths.append(self.path)
-                given = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode(), strict_parsing=True)
+                given = parse_qs(self.read().decode(), strict_parsing=True)
                 form = {name: values[0] for name, values in given.items()}
                 self._send(*fake.token({**form, "authorization": self.headers.get("Authorization", "")}))
 
             def _send(self, status: int, said: Mapping[str, Any]) -> None:
-                body = json.dumps(said).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
+                self.send(status, json.dumps(said).encode())
 
         return Handler

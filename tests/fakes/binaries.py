@@ -1,23 +1,22 @@
 """A server of binaries on loopback: scripts by name, and the answers of a server that means harm."""
 
 import hashlib
-import threading
 from collections import Counter
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+
+from tests.fakes.loopback import LoopbackFake, LoopbackHandler
 
 TEN_GIGABYTES = 10 * 1024**3
 
 
-class BinaryServer:
+class BinaryServer(LoopbackFake):
     """`add` a script and get its address and hash. `/redirect`, `/huge`, `/endless` and `/broken` are always there."""
 
     def __init__(self) -> None:
         self.scripts: dict[str, bytes] = {}
         self.asked: Counter[str] = Counter()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        super().__init__()
+        self.url = self._server.url
 
     def add(self, name: str, content: bytes) -> dict[str, str]:
         """The part of a work that names this binary."""
@@ -27,18 +26,12 @@ class BinaryServer:
     def shell(self, name: str, lines: str) -> dict[str, str]:
         return self.add(name, f"#!/bin/sh\n{lines}\n".encode())
 
-    def __enter__(self) -> "BinaryServer":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[LoopbackHandler]:
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(LoopbackHandler):
+            protocol_version = "HTTP/1.0"
+
             def do_GET(self) -> None:
                 fake.asked[self.path] += 1
                 with suppress(OSError):  # the client has had enough
@@ -46,21 +39,13 @@ class BinaryServer:
 
             def _script(self) -> None:
                 content = fake.scripts.get(self.path)
-                self.send_response(404 if content is None else 200)
-                self.send_header("Content-Length", str(len(content or b"")))
-                self.end_headers()
-                self.wfile.write(content or b"")
+                self.send(404 if content is None else 200, content or b"")
 
             def _redirect(self) -> None:
-                self.send_response(302)
-                self.send_header("Location", f"{fake.url}/elsewhere")
-                self.end_headers()
+                self.send(302, headers={"Location": f"{fake.url}/elsewhere"})
 
             def _huge(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(TEN_GIGABYTES))
-                self.end_headers()
-                self.wfile.write(b"x" * 65536)
+                self.send(200, b"x" * 65536, {"Content-Length": str(TEN_GIGABYTES)})
 
             def _endless(self) -> None:
                 self.send_response(200)
@@ -69,11 +54,6 @@ class BinaryServer:
                     self.wfile.write(b"x" * 65536)
 
             def _broken(self) -> None:
-                self.send_response(503)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
+                self.send(503)
 
         return Handler

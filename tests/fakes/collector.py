@@ -3,10 +3,11 @@
 import gzip
 import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.fakes.loopback import LoopbackFake, LoopbackHandler
 
 
 @dataclass(frozen=True)
@@ -21,37 +22,27 @@ class Span:
     attributes: dict[str, Any]
 
 
-class Collector:
+class Collector(LoopbackFake):
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.raw = b""
         self._lock = threading.Lock()
+        super().__init__()
+        self.url = self._server.url
+
+    def _handler(self) -> type[LoopbackHandler]:
         collector = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(LoopbackHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.read()
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
                 if self.path == "/v1/traces":
                     collector.take(body)
-                self.send_response(200 if self.path == "/v1/traces" else 404)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.send(200 if self.path == "/v1/traces" else 404)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> "Collector":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        return Handler
 
     def take(self, body: bytes) -> None:
         request = ExportTraceServiceRequest.FromString(body)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.fakes import provider_rules
+from tests.fakes.loopback import LoopbackFake, LoopbackHandler
 
 
 @dataclass(frozen=True)
@@ -105,15 +103,7 @@ def error(status: int, code: str = "", *, kind: str = "", **headers: str) -> Ans
     return Answer(status, json.dumps(body).encode(), headers)
 
 
-class QuietServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 512
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is nothing to tell of: tests kill them."""
-
-
-class FakeOpenAI:
+class FakeOpenAI(LoopbackFake):
     """Answers what was queued by `queue`, then whatever `answer` makes of a request."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Answer] | None = None) -> None:
@@ -127,26 +117,15 @@ class FakeOpenAI:
         self._lock = threading.Lock()
         self.holding = threading.Semaphore(0)  # released for each request that is held
         self.hung_up = threading.Semaphore(0)  # for each held one whose other side has gone
-        self._stop = threading.Event()
-        self._server = QuietServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        super().__init__()
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"{self._server.url}/v1"
 
     def queue(self, *answers: Answer) -> None:
         with self._lock:
             self._queue.extend(answers)
-
-    def __enter__(self) -> FakeOpenAI:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._server.shutdown()
-        self._server.server_close()
 
     def _take(self, request: dict[str, Any], path: str, headers: dict[str, str]) -> Answer:
         with self._lock:
@@ -161,18 +140,12 @@ class FakeOpenAI:
                 return self._queue.popleft()
         return self.answer(request)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[LoopbackHandler]:
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # as servers do; else each answer waits 40 ms for an acknowledgement
-
+        class Handler(LoopbackHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                answer = fake._take(
-                    json.loads(body), self.path, {name.lower(): value for name, value in self.headers.items()}
-                )
+                answer = fake._take(json.loads(self.read()), self.path, self.small_headers())
                 if answer.hold:
                     fake.holding.release()
                     self.connection.settimeout(0.05)
@@ -183,23 +156,13 @@ class FakeOpenAI:
                                 break
                     self.close_connection = True
                     return
-                self.send_response(answer.status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer.body)))
-                for name, value in answer.headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.end_headers()
+                headers = {name.replace("_", "-"): value for name, value in answer.headers.items()}
                 if answer.cut:
-                    self.wfile.write(answer.body[: len(answer.body) // 2])
+                    half = answer.body[: len(answer.body) // 2]
+                    self.send(answer.status, half, {**headers, "Content-Length": str(len(answer.body))})
                     self.wfile.flush()
-                    linger = struct.pack("ii", 1, 0)  # closing sends a reset
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                    self.close_connection = True
-                    self.connection.close()
+                    self.reset()
                     return
-                self.wfile.write(answer.body)
-
-            def log_message(self, *_: object) -> None:
-                pass
+                self.send(answer.status, answer.body, headers)
 
         return Handler

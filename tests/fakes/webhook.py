@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-import struct
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any
+
+from tests.fakes.loopback import LoopbackFake, LoopbackHandler
 
 
 @dataclass(frozen=True)
@@ -35,63 +31,41 @@ class Reply:
     pause: float = 0.0
 
 
-class FakeReceiver:
+class FakeReceiver(LoopbackFake):
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.replies: list[Reply] = []
-        self.stopping = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), self)
+        super().__init__()
 
-    def __enter__(self) -> FakeReceiver:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
+    def _handler(self) -> type[LoopbackHandler]:
+        return type("Handler", (_Handler,), {"receiver": self})
 
     @property
     def port(self) -> int:
-        return int(self._server.server_address[1])
+        return self._server.server_port
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}/in"
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], receiver: FakeReceiver) -> None:
-        self.receiver = receiver
-        super().__init__(address, _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+class _Handler(LoopbackHandler):
+    protocol_version = "HTTP/1.0"
+    receiver: FakeReceiver
 
     def do_POST(self) -> None:
-        receiver = self.server.receiver
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        receiver.received.append(
-            Received(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-        )
+        receiver = self.receiver
+        receiver.received.append(Received(self.command, self.path, self.small_headers(), self.read()))
         reply = receiver.replies.pop(0) if receiver.replies else Reply()
         if reply.hang:
-            receiver.stopping.wait(reply.hang)
+            receiver._stop.wait(reply.hang)
         if reply.is_dropped:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.reset()
             return
         if reply.drip:
             for byte in b"HTTP/1.0 200 OK\r\n" + b"X-Slow: yes\r\n" * 1_000:
                 self.wfile.write(bytes([byte]))
-                if receiver.stopping.wait(reply.drip):
+                if receiver._stop.wait(reply.drip):
                     return
         self.send_response(reply.status)
         length = {} if reply.is_endless else {"Content-Length": str(len(reply.body))}
@@ -100,10 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(reply.body)
-        while reply.is_endless and not receiver.stopping.wait(reply.pause):
+        while reply.is_endless and not receiver._stop.wait(reply.pause):
             self.wfile.write(b"x" * (16 if reply.pause else 65_536))
 
     do_GET = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_POST
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass

@@ -1,10 +1,8 @@
 """The cap on jobs that were not started, and that it stays cheap."""
 
 import itertools
-import threading
 
 import pytest
-from django.db import connections
 
 from agent_jobs import jobs
 from agent_jobs.errors import QuotaReached
@@ -12,6 +10,7 @@ from agent_jobs.jobs import admission
 from agent_jobs.models import Job, Org
 from agent_jobs.states import JobStatus
 from tests import factories, rows
+from tests.races import in_threads
 from tests.waiting import PATIENCE
 
 JOBS = "/services/agent-jobs"
@@ -156,23 +155,17 @@ def test_threads_of_one_process_together_make_exactly_as_many_as_there_is_room_f
     cap(org_id, 20)
     for _ in range(5):
         rows.job(org_id=org_id)
-    start, made = threading.Barrier(12), []
+    made = []
 
     def post():
-        start.wait()
         for _ in range(4):
             try:
                 jobs.create(org_id, rows.spec(), actor=rows.TESTER)
                 made.append(1)
             except QuotaReached:
                 made.append(0)
-        connections.close_all()
 
-    threads = [threading.Thread(target=post) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*[post] * 12)
 
     assert (len(made), sum(made)) == (48, 15)
     assert Job.objects.filter(org_id=org_id).count() == 20

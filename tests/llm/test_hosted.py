@@ -5,7 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import pytest
 
 from agent_jobs import llm
 from agent_jobs.errors import PermanentError, RetryableError, RunError
-from agent_jobs.llm import answer_parsing
 from agent_jobs.llm.hosted import HostedModel
-from infra.egress import addresses, async_client
+from infra.egress import async_client
 from tests.fakes import openai
 from tests.fakes.openai import FakeOpenAI, completion, says
+from tests.races import in_threads
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,12 +31,6 @@ REPLIED = replace(
     ),
 )
 MODEL = HostedModel("openai", "gpt-fake")
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as fake:
-        yield fake
 
 
 def access(provider: FakeOpenAI, **fields: Any) -> llm.Access:
@@ -225,9 +219,6 @@ def test_a_model_is_known_by_its_name(name: str, is_known: bool) -> None:
 
 
 def test_nothing_of_the_providers_is_imported_for_the_scripted_model() -> None:
-    import subprocess
-    import sys
-
     program = "import sys; from agent_jobs import llm; llm.get('scripted'); sys.exit('pydantic_ai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
@@ -417,55 +408,6 @@ def test_no_line_of_a_log_holds_the_key_or_the_conversation(
 
 def test_all_turns_of_a_process_share_one_loop_whoever_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(async_client, "_loops", [])
-    begin, found = threading.Barrier(32), []
-
-    def ask() -> None:
-        begin.wait()
-        found.append(async_client.loop())
-
-    threads = [threading.Thread(target=ask) for _ in range(32)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = in_threads(*[async_client.loop] * 32)
     assert len(set(found)) == 1
     found[0].call_soon_threadsafe(found[0].stop)
-
-
-_FIRST_CALL = """
-import sys
-from agent_jobs import llm
-
-if {is_preloaded}:
-    llm.preload(["openai"])
-before = set(sys.modules)
-access = llm.Access(api_key="k", base_url={base_url!r}, timeout_seconds=30.0, allow_private=True)
-print(llm.get("openai:gpt-fake").answer(llm.Turn(instructions="", goal="Say hello."), access).text)
-print(len(set(sys.modules) - before))
-"""
-
-
-def test_the_first_call_of_a_process_reads_no_package_where_it_was_preloaded(provider: FakeOpenAI) -> None:
-    def read_in_the_first_call(*, is_preloaded: bool) -> int:
-        code = _FIRST_CALL.format(is_preloaded=is_preloaded, base_url=provider.base_url)
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        said, modules = done.stdout.split()
-        assert said == "Hello"
-        return int(modules)
-
-    assert read_in_the_first_call(is_preloaded=False) > 500
-    assert read_in_the_first_call(is_preloaded=True) < 5
-
-
-@pytest.mark.parametrize("name", llm.PROVIDERS)
-def test_every_provider_is_warmed_up_by_a_whole_call_without_the_network(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replies: list[Any] = []
-    read = answer_parsing.reply
-    monkeypatch.setattr(
-        answer_parsing, "reply", lambda *given, **named: replies.append(read(*given, **named)) or replies[-1]
-    )
-    monkeypatch.setattr(addresses, "look_up", pytest.fail)
-    llm.preload([name])
-    assert [reply.text for reply in replies] == ["."]

@@ -1,7 +1,6 @@
 """Schemas go out as every provider takes them; references still point somewhere."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -82,12 +81,6 @@ RESULTS = [
     {"type": "object", "properties": {"first": {"type": "string"}, "items": {"items": {"$ref": "#/properties/first"}}}},
     {"$ref": "#/$defs/Item", "$defs": {"Item": {"properties": {"items": {"items": {"type": "string"}}}}}},
 ]
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as fake:
-        yield fake
 
 
 def sent(provider: FakeOpenAI, name: str, turn: llm.Turn) -> list[dict[str, Any]]:

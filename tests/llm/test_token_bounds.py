@@ -1,7 +1,6 @@
 """The bound on what a request can be: never below what is really sent, whatever is in it."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,12 +30,6 @@ TURNS = {
     "steps": replace(TURN, tools=(TOOL,), steps=(STEP,) * 9),
     "a result by schema": replace(TURN, result_schema=SCHEMA, steps=(llm.ModelStep(note="It has no field_3. " * 9),)),
 }  # fmt: skip
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as fake:
-        yield fake
 
 
 @pytest.mark.parametrize("name", TURNS)

@@ -13,6 +13,7 @@ from agent_jobs.tenants import rate_limits
 from agent_jobs.tenants.rate_limits import Limit
 from config import embedded
 from infra import redis
+from tests.races import in_threads
 from tests.waiting import wait_for
 
 
@@ -55,18 +56,7 @@ def passes(*limits):
 
 def asked_by_forty_threads(limit):
     """Whether each of 200 requests passed, that began at once."""
-    start, passed = threading.Barrier(40), []
-
-    def ask():
-        start.wait()
-        passed.extend(passes(limit) for _ in range(5))
-
-    threads = [threading.Thread(target=ask) for _ in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return passed
+    return [passed for five in in_threads(*[lambda: [passes(limit) for _ in range(5)]] * 40) for passed in five]
 
 
 def test_a_limit_lets_through_what_it_says_and_no_more(who):

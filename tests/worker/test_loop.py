@@ -22,6 +22,7 @@ from channels_integration.models import Channel, OutboundMessage
 from tests import rows
 from tests.chaos.poison import PoisonRunner
 from tests.conversations import QuietKeeper, again, answer, ask, broken, let_time_pass, texts
+from tests.races import in_threads
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db
@@ -485,18 +486,7 @@ def test_workers_in_parallel_say_everything_once() -> None:
     Channel.objects.create(org_id="acme", platform="null", code="nowhere")
     for _ in range(80):
         rows.job(platform="null", channel_code="nowhere")
-    barrier = threading.Barrier(4)
-
-    def serve() -> None:
-        barrier.wait()
-        Worker(QuietKeeper()).serve("messages")
-        connection.close()
-
-    threads = [threading.Thread(target=serve) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*[lambda: Worker(QuietKeeper()).serve("messages")] * 4)
     assert Job.objects.filter(status=JobStatus.COMPLETED).count() == 80
     assert OutboundMessage.objects.count() == 80
 
