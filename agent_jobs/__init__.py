@@ -13,5 +13,5 @@ One folder is one concept, from the entry points down:
     models                                   tables
     states, specs, timing, recurrence, errors, scopes, approvers, mentions   data and pure rules
 
-A module imports only from its own folder and from those below it (`pyproject.toml`, contract Floors).
+A module imports only from its own folder and from those below it (`pyproject.toml`, contract Layers).
 """

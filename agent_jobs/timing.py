@@ -52,7 +52,7 @@ class RetryPolicy:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "RetryPolicy":
-        """`retry_policy` of a job's config, or else its `max_task_retries` and `task_retry_interval`."""
+        """Read a job's config: its `retry_policy`, else `max_task_retries` and `task_retry_interval`."""
         stated = config.get("retry_policy")
         if stated is None:
             seconds = config.get("task_retry_interval", 0) * 60

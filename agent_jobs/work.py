@@ -100,7 +100,7 @@ def updated(given: Mapping[str, Any], stored: Work, rules: WorkRules) -> dict[st
 
 
 def blotted(value: Any, secrets: Iterable[str]) -> Any:
-    """The same JSON with MASK in place of secrets in its texts. Only exact ones are found, the longest first.
+    """The JSON with MASK in place of the secrets within its texts. Exact copies are found, the longest first.
 
     Values of fewer than 6 characters stay, because they would blot ordinary words.
     """

@@ -66,7 +66,7 @@ def install_slack(org_id: str, *, team_id: str, bot_token: str, signing_secret: 
 
 
 def uninstall_slack(org_id: str, team_id: str) -> bool:
-    """False if it was not installed."""
+    """Remove the installation with its secrets. False if there was none."""
     return Installation.objects.filter(org_id=org_id, team_id=team_id).delete()[0] > 0
 
 

@@ -230,7 +230,7 @@ def _next_of_all() -> list[int]:
 
 
 def _route_some(find: Callable[[], list[int]] = _next_of_all, *, most: int = _MOST_TOGETHER) -> int:
-    """`find` locks the rows of events and returns their ids."""
+    """Route the events that `find` returns: it locks their rows and returns their ids."""
     events: list[InboundEvent] = []
     try:
         with transaction.atomic():

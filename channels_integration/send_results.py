@@ -107,20 +107,20 @@ def sent(claim: send_order.SendClaim, receipt: Receipt) -> None:
 
 
 def given_up(claim: send_order.SendClaim, error: DeliveryError) -> None:
-    """Surely not posted, and will not be: a dead letter."""
+    """Record that the message was surely not posted and never will be: a dead letter."""
     if not _give_up(claim, error.code, str(error)):
         _put_off(claim, status="pending")
 
 
 def given_up_unknown(claim: send_order.SendClaim, message: str) -> None:
-    """Perhaps posted, and will not be sent again."""
+    """Record that the message may have been posted, and will not be sent again."""
     if not _give_up(claim, DELIVERY_UNKNOWN, message):
         _put_off(claim, status="unknown")
 
 
 # --- Not the end -----------------------------------------------------------------------------------------------
 def given_back(claim: send_order.SendClaim) -> None:
-    """The attempt did not begin."""
+    """Put the message back as it was: the attempt did not begin."""
     _wait(claim, {"status": "pending"}, in_seconds=0)
 
 
@@ -175,7 +175,7 @@ def try_later(claim: send_order.SendClaim, error: TemporaryDeliveryError) -> Non
 
 
 def unknown(claim: send_order.SendClaim, error: UnknownOutcome) -> None:
-    """Perhaps posted: to be looked up when the grace since the claim is over."""
+    """Record that the message may have been posted: it is looked up when the grace since the claim is over."""
     outcomes = claim.row["unknown_outcomes"] + 1
     _count(claim, "unknown", error.code)
     fields = {"status": "unknown", "unknown_outcomes": outcomes, "failures": 0, "history_cursor": "", **_said(error)}
@@ -203,7 +203,7 @@ def look_later(claim: send_order.SendClaim, error: TemporaryDeliveryError, *, cu
 
 
 def _is_old(claim: send_order.SendClaim) -> bool:
-    """Whether its platform had enough time. Time in quiet hours does not count."""
+    """Whether the message is too old to be tried again. Time in quiet hours does not count."""
     age: timedelta = _at(claim) - claim.row["created_at"]
     if age <= GIVE_UP_AFTER:
         return False
@@ -222,7 +222,7 @@ def _give_up(claim: send_order.SendClaim, code: str, message: str) -> bool:
 def _end(
     claim: send_order.SendClaim, delivery: Delivery, mark: dict[str, Any], after_mark: Callable[[], None] | None = None
 ) -> bool:
-    """False if the owner failed to note it, and nothing was written."""
+    """End the message. False, and nothing is written, if its owner failed to note the end."""
     try:
         with transaction.atomic():
             if delivery.owner_key:

@@ -61,7 +61,7 @@ def drop_session() -> None:
 
 
 def drop_session_after_request() -> None:
-    """As `drop_session`, for a web thread within a transaction: Django does it when the request is finished."""
+    """Drop the session of a web thread within a transaction: Django does it when the request is finished."""
     connection.close_at = 0.0
 
 

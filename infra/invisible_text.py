@@ -16,7 +16,7 @@ def in_code(text: str) -> str:
 
 
 def in_name(text: str) -> str:
-    """The same, but allows the joiners that scripts and emoji need: those between two non-ASCII characters."""
+    """As `in_code`, but allows the joiners that scripts and emoji need: those between two non-ASCII characters."""
     for place, character in enumerate(text):
         if _is_unseen(character) and not (character in _JOINERS and _is_joining(text, place)):
             return _complaint(character)

@@ -81,7 +81,7 @@ def _unlimited(schema_editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
 
 
 def _is_valid(schema_editor: BaseDatabaseSchemaEditor, name: str) -> bool | None:
-    """None if there is no such index."""
+    """Whether the index is complete and usable; None if there is no such index."""
     with schema_editor.connection.cursor() as cursor:
         cursor.execute(_IS_VALID, [name])
         row = cursor.fetchone()

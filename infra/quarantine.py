@@ -32,7 +32,10 @@ class Quarantine(Generic[_Row]):
 
     @contextmanager
     def row(self, row: _Row) -> Iterator[None]:
-        """Wraps the work on one row, outside its transaction. Only a database outage passes through."""
+        """Wrap the work on one row, outside its transaction: if it raises, the row is skipped for SECONDS.
+
+        A database outage is raised, and so is any error once MOST rows are skipped.
+        """
         try:
             yield
         except Exception as error:  # a fault in one row must not stop the others

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def storable(value: Any) -> Any:
-    """The same without NUL characters and lone surrogates, which models and tool servers do send."""
+    """The value without NUL characters and lone surrogates, which models and tool servers do send."""
     match value:
         case str():
             return value.replace("\x00", "").encode("utf-8", "replace").decode()

@@ -22,7 +22,7 @@ def start_vital(name: str, work: Callable[[], object]) -> threading.Thread:
 
 
 def vital(name: str, work: Callable[[], object]) -> threading.Thread:
-    """As `start_vital`, not yet started."""
+    """A vital thread that is not started yet (`start_vital`)."""
 
     def run() -> None:
         try:

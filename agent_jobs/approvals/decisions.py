@@ -141,7 +141,7 @@ def _require_seen(approval: Approval, by: Decider) -> None:
     arguments.
     """
     if isinstance(by, approvers.Person) and not question_text.is_whole(approval):
-        raise Conflict("not all of it is shown there: read and approve it by API", code="approval_by_api_only")
+        raise Conflict("the message does not show all of it: read and approve it by API", code="approval_by_api_only")
 
 
 def _require_open(approval: Approval, job: Job) -> None:

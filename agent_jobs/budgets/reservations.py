@@ -110,7 +110,7 @@ class Held:
     spent: Spent | None = None
 
     def settle(self, usage: Usage, *, model: str = "", output: Mapping[str, Any] | None = None) -> Spent:
-        """See `settle`. `output` is the call's result, for its activity."""
+        """Settle this call (`settle`). `output` is its result, for its activity."""
         cached = {"cached_input_tokens": usage.cached_input_tokens} if usage.cached_input_tokens > 0 else {}
         told = replace(self.told, output={**(output or {}), **cached})
         self.spent = settle(self.id, usage, model=model, told=told, call=self.call)
@@ -119,7 +119,7 @@ class Held:
 
 # --- Before a call ---------------------------------------------------------------------------------------------
 def reserve(**call: Any) -> Held:
-    """`set_aside` in a transaction of its own: do not call it within one."""
+    """Reserve in a transaction of its own (`set_aside`). Do not call it within one."""
     with transaction.atomic():
         return set_aside(**call)
 

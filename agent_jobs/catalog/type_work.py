@@ -1,6 +1,6 @@
 """The work of a job type: the defaults of its jobs' work, with its secrets sealed apart.
 
-A job's own work is laid over it key by key. The type's secrets go only where the type itself sends them: a job that
+A key of the job's own work replaces the type's. The type's secrets go only where the type itself sends them: a job that
 names another recipient does not get them.
 """
 
@@ -18,16 +18,19 @@ def whole(job_type: JobType) -> dict[str, Any]:
     return work.joined(job_type.work, _secrets(job_type))
 
 
-def laid_under(job_type: JobType, own: Mapping[str, Any], rules: WorkRules) -> dict[str, Any]:
-    """The work of a job of this type. Raises Invalid if it would carry the type's secrets elsewhere."""
+def merged(job_type: JobType, own: Mapping[str, Any], rules: WorkRules) -> dict[str, Any]:
+    """The type's work with the job's own keys in place of the type's, secrets included.
+
+    Raises Invalid if a job with a recipient of its own would get the type's secrets, and SealingError.
+    """
     if not job_type.work:
         return dict(own)
-    merged = {**whole(job_type), **own}
+    both = {**whole(job_type), **own}
     inherited = [path for path in rules.secret_paths(job_type.work) if path[0] not in own]
-    if inherited and rules.recipient(merged) != rules.recipient(job_type.work):
+    if inherited and rules.recipient(both) != rules.recipient(job_type.work):
         message = "the job type's secrets go only where the type sends them: give the job secrets of its own"
         raise Invalid(*(FieldError(".".join(("work", *path)), "other_recipient", message) for path in inherited))
-    return merged
+    return both
 
 
 def store(job_type: JobType, given: Mapping[str, Any]) -> bool:

@@ -56,7 +56,7 @@ def _line(incoming: Incoming) -> Message | None:
 
 
 def _forget_thread(incoming: Incoming) -> bool:
-    """False if the message opened the thread of no job that is alive."""
+    """Forget the thread of the living job that this message opened. False if it opened none."""
     if not incoming.message_id:
         return False
     job = (

@@ -79,7 +79,7 @@ def _make_catalogue(org: Org) -> None:
 
 
 def _occasions(days: int, now: datetime, seed: int) -> Iterator[tuple[DemoType, datetime, Random]]:
-    """When which job was created: more on working days and in working hours."""
+    """The type and the time of creation of each job: more on working days and in working hours."""
     rng = Random(seed)  # noqa: S311 - stories, no secrets
     for ago in range(days, -1, -1):
         day = now - timedelta(days=ago)
@@ -234,7 +234,7 @@ def _scenes(org: Org, token: AppToken, now: datetime, seed: int) -> Iterator[Rec
 
 
 def _at_work(rec: Recorder, now: datetime) -> None:
-    """Its story reaches beyond now: a worker has it, for as long as the demo is looked at."""
+    """Show the job as held by a worker: drop what its story tells after `now`, and lease it for half a day."""
     job = rec.job
     job.status, job.finished_at, job.result, job.error_code, job.error_message = JobStatus.RUNNING, None, None, "", ""
     job.waiting_for, job.wake_at, job.updated_at = "", None, now - timedelta(seconds=20)

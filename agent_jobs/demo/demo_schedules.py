@@ -22,7 +22,7 @@ _MOST_FIRINGS = 26
 
 @dataclass(frozen=True, slots=True)
 class DemoSchedule:
-    """`edits`: who changed it how, oldest first. `skipped`: which past firings made no job, counted back from now."""
+    """`edits`: its changes and their authors, oldest first. `skipped`: past firings without a job, counted back."""
 
     name: str
     kind: str
@@ -154,7 +154,7 @@ def _made(org: Org, one: DemoSchedule, now: datetime) -> Schedule:
 
 
 def _fires(org: Org, schedule: Schedule, one: DemoSchedule, now: datetime, rng: Random) -> list[DemoFiring]:
-    """The last firings, oldest first. Only the last weeks have any if it fires often."""
+    """The past firings, oldest first: of the last hours, weeks or year, by how often the schedule fires."""
     timing = definitions.timing(schedule.definition, anchor=now - timedelta(days=700))
     span = timedelta(days=400) if "L" in one.timing.get("cron", "") or one.edits else timedelta(days=40)
     if one.timing["cron"].startswith("*/"):

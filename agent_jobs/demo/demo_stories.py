@@ -219,7 +219,7 @@ STORIES: Mapping[str, Callable[[Recorder, DemoType], None]] = {
 
 
 def _stops(rec: Recorder, seconds: float, waiting_for: str, *, until: datetime) -> bool:
-    """Wait; True if the wait is not over yet, which ends the story. It then ends hours ahead, not by a worker."""
+    """Let the job wait. True if the wait is not over now: the story ends here, and the wait some hours after now."""
     began = rec.at
     rec.go_on(seconds)
     if not rec.is_over:

@@ -350,7 +350,7 @@ def _dead_workers() -> "QuerySet[WorkerProcess]":
 
 
 def _kept(owners: Collection[str], cutoffs: dict[str, datetime]) -> set[str]:
-    """Those owners of messages that are jobs to keep; their messages stay with them."""
+    """The owners that are jobs not to be deleted yet: alive, or ended after the cutoff of their organisation."""
     ids = [owner for owner in owners if _is_uuid(owner)]
     if not ids:
         return set()

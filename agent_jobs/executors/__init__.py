@@ -10,5 +10,5 @@ reporting        heartbeats, results, failures and releases
 hand_moves       people that move jobs by hand
 known_executors  the executors that an organisation has, and what they hold
 
-A door without lease tokens asks `attempts.newest` for the newest attempt of (job, executor).
+An API without lease tokens asks `attempts.newest` for the newest attempt of (job, executor).
 """

@@ -60,7 +60,7 @@ def claim(org_id: str, claimant: Claimant, *, actor: Actor, most: int = 1) -> li
 
 
 def begin(org_id: str, job_id: UUID, claimant: Claimant, *, actor: Actor, lease: timedelta | None = None) -> ClaimedJob:
-    """Claim a certain job, for a door whose programs choose their jobs and send no heartbeats.
+    """Claim a certain job, for an API whose programs choose their jobs and send no heartbeats.
 
     `lease` is then the time in which the job must end; by default the one of ordinary claims. Ignores labels, caps and
     the order of the queue, and registers no executor. Raises NotFound, and IllegalMove if the job is not ready.
@@ -94,6 +94,6 @@ def _whole(job: Job) -> Mapping[str, Any]:
 
 
 def _opened(claimed: ExecutorClaim, job: Job, claimant: Claimant, lease_seconds: float) -> ClaimedJob:
-    """Raises SealingError if the secrets cannot be opened."""
+    """The job as its executor gets it. Raises SealingError if the secrets cannot be opened."""
     attempt = Attempt(job.pk, claimant.executor_id, claimed.lease_token)
     return ClaimedJob(job, attempt, claimed.task_id, _whole(job), lease_seconds)

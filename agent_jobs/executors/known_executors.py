@@ -54,12 +54,12 @@ def rows(org_id: str) -> QuerySet[Executor]:
 
 
 def active(org_id: str) -> QuerySet[Executor]:
-    """Those that were seen within ACTIVE_SECONDS, by the database's clock."""
+    """The executors that were seen within ACTIVE_SECONDS, by the database's clock."""
     return rows(org_id).filter(last_seen_at__gte=Now() - timedelta(seconds=ACTIVE_SECONDS))
 
 
 def active_among(org_id: str, executor_ids: Collection[str]) -> set[str]:
-    """Those of these that are active."""
+    """The names of the active ones among these executors."""
     seen = active(org_id).filter(executor_id__in=executor_ids)
     return set(seen.values_list("executor_id", flat=True))
 

@@ -189,7 +189,7 @@ def _secrets(org_id: str, attempt: Attempt) -> Collection[str]:
 
 
 def readable(value: Any) -> Any:
-    """The same JSON with NUL characters and halves of surrogate pairs replaced, which the database refuses."""
+    """The JSON with replacements for characters that the database refuses: NUL and halves of surrogate pairs."""
     match value:
         case str():
             return _BROKEN.sub("\ufffd", value)

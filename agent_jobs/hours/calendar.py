@@ -41,7 +41,7 @@ class Hours:
     holidays: frozenset[date] = frozenset()
 
     def next_open(self, at: datetime) -> datetime:
-        """`at` itself if it is open, else the next opening, in UTC.
+        """The first open moment from `at` on, in UTC: `at` itself if it is open.
 
         Returns `at` if holidays fill the whole horizon: hours that never open defer nothing.
         """

@@ -72,7 +72,7 @@ def defer(claim: Claim, *, rng: random.Random) -> tuple[Claim, Deferred | None]:
 
 
 def decide(hours: Hours, *, now: datetime, rng: random.Random) -> Deferred | None:
-    """None if `now` is open. The new time always lies within open hours."""
+    """Defer a turn that would start in closed hours to a time within open ones; None if `now` is open."""
     opens_at = hours.next_open(now)
     if opens_at <= now:
         return None

@@ -250,7 +250,7 @@ class JobHours:
 
 
 def of_job(org_id: str, job_id: UUID | str) -> JobHours | None:
-    """None if the organisation has no such job, or no hours hold for it. Raises Unsupported."""
+    """The hours of a job; None if there is no such job, or if no hours hold for it. Raises Unsupported."""
     with connection.cursor() as cursor:
         cursor.execute(_OF_JOB, [str(job_id), org_id])
         row = cursor.fetchone()

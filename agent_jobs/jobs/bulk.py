@@ -131,7 +131,7 @@ def _movable(
 
 
 def _told(jobs: Sequence[Job]) -> list[Job]:
-    """Those of the jobs that have spoken to somebody."""
+    """The jobs among these that have sent a message."""
     lines = Message.objects.filter(job_id__in=[job.pk for job in jobs], is_human=False, delivered_at__isnull=False)
     spoke = set(lines.values_list("job_id", flat=True).distinct()) if jobs else set()
     return [job for job in jobs if job.pk in spoke]

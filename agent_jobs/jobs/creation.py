@@ -105,7 +105,10 @@ def create_many(
 
 
 def input_errors(config: Mapping[str, Any], scheduled_at: datetime | None, *, now: datetime) -> list[FieldError]:
-    """The errors that show without the job type. `create` raises them; a door that must answer 400 before 404 asks."""
+    """The errors that can be found without the job type. `create` raises them too.
+
+    An API that must answer 400 before 404 calls this before it looks the type up.
+    """
     errors = config_errors(config, at="config")
     if scheduled_at and scheduled_at > now + timing.MAX_AHEAD:
         errors.append(FieldError("scheduled_at", "too_far", "is more than 10 years ahead"))
@@ -159,7 +162,7 @@ class _Batch:
         return is_new
 
     def _used_channels(self) -> set[tuple[str, str]]:
-        """Those of the batch's channels that jobs have used before."""
+        """The channels of the batch that earlier jobs have used."""
         places = list({(spec.channel.platform, spec.channel.code) for spec in self._specs if spec.channel})
         parameters = {"org": self.org_id, "platforms": [place[0] for place in places]}
         found = prepared_sql.all_rows(_USED_CHANNELS, {**parameters, "codes": [place[1] for place in places]})
@@ -197,7 +200,7 @@ def _checked(batch: _Batch, spec: JobSpec) -> _Checked:
     batch.require_profile(config)
     prompt = "" if runner.work else config.get("start_prompt") or job_type.description or job_type.name
     if runner.work and not spec.replay_of:  # a replay repeats what was recorded, whatever the type says now
-        spec = replace(spec, work=type_work.laid_under(job_type, spec.work, runner.work))
+        spec = replace(spec, work=type_work.merged(job_type, spec.work, runner.work))
     _require_network(org, runner, spec.work)
     _check(batch, spec, job_type, runner, config, prompt)
     return _Checked(org, job_type, runner, config, prompt, spec.work)
@@ -286,7 +289,7 @@ def _note(job: Job) -> str:
 
 
 def _bytes(*values: Any) -> int:
-    """Their approximate size as JSON, in bytes."""
+    """The approximate size of the values as JSON."""
     return len(_COMPACT.encode(values))
 
 

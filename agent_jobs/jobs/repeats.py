@@ -76,7 +76,7 @@ class Reachability:
         self._known: dict[str, tuple[str, str] | None] = {}
 
     def require(self, job: Job) -> None:
-        """Raises Conflict (`channel_unreachable`)."""
+        """Raises Conflict (`channel_unreachable`) if the job's channel cannot be reached."""
         if not job.platform:
             return
         target = agent_messages.target(job)

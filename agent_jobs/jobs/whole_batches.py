@@ -1,4 +1,4 @@
-"""Creates several jobs, all or none, for doors whose answer cannot tell a partial success."""
+"""Creates several jobs, all or none, for APIs whose answers cannot tell of a partial success."""
 
 from collections.abc import Sequence
 

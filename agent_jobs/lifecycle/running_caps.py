@@ -92,7 +92,9 @@ def ring_for_place(job: Job) -> None:
 
 @lru_cache(maxsize=1024)
 def _has_caps(org_id: str, moment: int) -> bool:
-    """Cached for _REMEMBERED_SECONDS: a missing doorbell costs at most the second until the next sweep."""
+    """Whether the organisation has caps, as it was up to _REMEMBERED_SECONDS ago. A wrong answer delays a start by a
+    second at most, because the sweep also rings.
+    """
     return (
         Org.objects.filter(pk=org_id, max_running_jobs__isnull=False).exists()
         or JobType.objects.filter(org_id=org_id).exclude(max_running=None, max_running_per_channel=None).exists()

@@ -184,7 +184,7 @@ def _response(given: Mapping[str, Any]) -> _Response:
 
 
 def _arguments(call: TextToolCall) -> dict[str, Any]:
-    """Raises Misread, which names the tool."""
+    """The arguments of a call as an object. Raises Misread, which names the tool."""
     try:
         return text_tool_calls.object_of(call.arguments)
     except Misread as error:

@@ -53,7 +53,7 @@ class Job(models.Model):
     is_new_channel = models.BooleanField(default=False)
     ignore_cooldown = models.BooleanField(default=False)
     created_by = models.ForeignKey(AppToken, null=True, on_delete=models.SET_NULL, db_index=False)
-    # The user who made it, at a door where people sign in; perhaps deleted by now.
+    # The user who made it, through an API where people sign in; perhaps deleted by now.
     created_by_user = models.IntegerField(null=True, blank=True)
     replay_of = models.UUIDField(null=True, blank=True)  # a job of the same organisation, perhaps pruned by now
 
@@ -70,7 +70,7 @@ class Job(models.Model):
     deadline_minutes = models.FloatField()
     deadline_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
-    # Seconds by kind of time (`states.TIME_KINDS`), and the begin of the present kind. A trigger keeps both.
+    # Seconds by kind of time (`states.TIME_KINDS`), and the start of the present kind. A trigger keeps both.
     time_spent = models.JSONField(default=dict, db_default={}, blank=True)
     state_since = models.DateTimeField(db_default=Now())
 

@@ -16,7 +16,7 @@ class WorkerProcess(models.Model):
     seen_at = models.DateTimeField(db_default=Now())
     # When it last took a doorbell from the broker. A worker that is connected but consumes nothing does not update it.
     worked_at = models.DateTimeField(null=True)
-    # The runners that it can perform. Releases before this column knew the default's two.
+    # The runners that it can perform.
     runners = ArrayField(models.CharField(max_length=64), db_default=["conversation", "message"])
     # The number of jobs that it has ended, by organisation: {"acme": 12}.
     jobs_done = models.JSONField(db_default={})

@@ -67,7 +67,7 @@ class ChangesReader:
 
 
 def read_since(text: str) -> int:
-    """Raises ValueError."""
+    """Read a `since` of a query or of an event's id. Raises ValueError."""
     if not _NUMBER.fullmatch(text):
         raise ValueError("must be the id of an event of this stream: a whole number")
     return int(text)

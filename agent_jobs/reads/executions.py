@@ -39,7 +39,7 @@ class LastAttempt:
 
 
 def jobs(org_id: str, schedule_id: UUID, statuses: Iterable[JobStatus] = tuple(JobStatus)) -> QuerySet[Job]:
-    """Newest first."""
+    """The jobs of the schedule, newest first."""
     found = schedule_rows.jobs(org_id, schedule_id).filter(status__in=[str(status) for status in statuses])
     return found.order_by("-created_at", "-id")
 

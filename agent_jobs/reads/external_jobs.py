@@ -56,7 +56,7 @@ def with_binary(org_id: str) -> QuerySet[Job]:
 
 
 def of_type(jobs: QuerySet[Job], word: str) -> QuerySet[Job]:
-    """Those with a binary and this type, whatever labels they need."""
+    """The jobs among these that have a binary and this type, whatever labels they need."""
     exact = f"{external.WITH_BINARY}{external.SEPARATOR}{word}"
     return jobs.filter(Q(placement=exact) | Q(placement__startswith=f"{exact}{external.SEPARATOR}"))
 

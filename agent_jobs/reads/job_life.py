@@ -140,7 +140,7 @@ class JobLife:
 
 
 def of(org_id: str, job_id: UUID) -> JobLife:
-    """Raises NotFound, also for another organisation's job."""
+    """Read the life of a job. Raises NotFound, also for another organisation's job."""
     row: Row | None = Job.objects.filter(org_id=org_id, pk=job_id).values(*COLUMNS).first()
     if row is None:
         raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")

@@ -75,7 +75,7 @@ def rows(jobs: QuerySet[Job], window: Window) -> tuple[list[Row], bool]:
 
 
 def rows_by_id(jobs: QuerySet[Job], ids: Sequence[UUID]) -> list[Row]:
-    """These jobs, as far as they are among `jobs`, in no order."""
+    """The rows of the jobs with these ids that are among `jobs`, in no order."""
     return list(_shortened(jobs.filter(pk__in=ids)).values(*COLUMNS))
 
 

@@ -97,7 +97,7 @@ def of(org_id: str, *, since: datetime, until: datetime, lanes: Sequence[str]) -
 
 
 def now() -> datetime:
-    """By the database's clock, which the jobs' times are of."""
+    """The database's time, since the jobs' times are also the database's."""
     at: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
     return at
 

@@ -55,7 +55,7 @@ class _Array(Func):
 
 
 def matching(jobs: QuerySet[Job], text: str) -> QuerySet[Job]:
-    """Those of these jobs, all of one organisation, that have every word of the text, or the beginning of it."""
+    """The jobs among these, all of one organisation, that have every word of the text, or words that begin with it."""
     if _ID_START.fullmatch(text):
         return jobs.filter(pk__range=_range(text))
     query = _Query(Value(_tsquery(text)))

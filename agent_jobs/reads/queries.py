@@ -260,7 +260,7 @@ class JobProgress:
 
 
 # A time that Python cannot hold ('infinity') counts as 0: one such row must not stop the answers for all jobs.
-_STANDINGS = """
+_PROGRESS = """
 SELECT j.org_id, j.id, j.status,
     CASE WHEN isfinite(j.updated_at) THEN (extract(epoch FROM j.updated_at) * 1000000)::bigint ELSE 0 END,
     coalesce((SELECT max(number) FROM agent_jobs_activity WHERE job_id = j.id), 0)
@@ -268,12 +268,12 @@ FROM agent_jobs_job j WHERE j.id = ANY(%s::uuid[])
 """
 
 
-def standings(jobs: Iterable[tuple[str, UUID]]) -> Mapping[tuple[str, UUID], JobProgress]:
-    """The standing of each (organisation, job), at one moment. Jobs that the organisation does not have are absent."""
+def progress_of(jobs: Iterable[tuple[str, UUID]]) -> Mapping[tuple[str, UUID], JobProgress]:
+    """The progress of each (organisation, job), at one moment. Jobs that the organisation does not have are absent."""
     asked = set(jobs)
     with connection.cursor() as cursor:
-        cursor.execute(_STANDINGS, [[job_id for _, job_id in asked]])
-        found = {(org_id, job_id): JobProgress(*standing) for org_id, job_id, *standing in cursor.fetchall()}
+        cursor.execute(_PROGRESS, [[job_id for _, job_id in asked]])
+        found = {(org_id, job_id): JobProgress(*progress) for org_id, job_id, *progress in cursor.fetchall()}
     return {key: found[key] for key in asked if key in found}
 
 

@@ -22,7 +22,7 @@ class RecentWork:
 
 
 def answers() -> None:
-    """Ask the database for nothing. Raises what the driver raises if it does not answer."""
+    """Run an empty query. Raises what the driver raises if the database does not answer."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
 

@@ -118,7 +118,7 @@ class _Change:
 
 
 def of(text: CronText, zone: ZoneInfo, gap: GapPolicy, fold: FoldPolicy) -> CronRecurrence:
-    """Raises BadExpression if the text never fires."""
+    """The recurrence of a read text. Raises BadExpression if it never fires."""
     try:
         counter = CronSim(" ".join(text.fields), _PROBE.replace(tzinfo=None))
     except CronSimError as error:

@@ -69,7 +69,7 @@ _FIELDS = (
 
 
 def read(expression: str) -> CronText | EveryText:
-    """Raises BadExpression."""
+    """Read and normalise the text of an expression. Raises BadExpression."""
     if len(expression) > MAX_LENGTH:
         raise BadExpression("expression", f"must have at most {MAX_LENGTH} characters, not {len(expression):,}")
     expression = expression.strip()
@@ -162,7 +162,10 @@ def _term(field: _CronField, term: str) -> str:
 
 
 def _special(field: _CronField, term: str) -> str:
-    """`L` and `LW` for days of the month, `5L` and `1#2` for days of the week; "" for any other term."""
+    """Check a term with letters or #: `L` and `LW` for days of the month, `5L` and `1#2` for days of the week.
+
+    Returns "" for any other term.
+    """
     if field is _DAY_OF_MONTH:
         if term in ("L", "LW"):
             return term
@@ -203,7 +206,7 @@ def _step(field: _CronField, text: str, term: str, *, most: int) -> int:
 
 
 def _refuse_missing_days(day: str, month: str, weekday: str) -> None:
-    """A day that none of the months has. Beside a day of the week it does not matter: either of the two is enough."""
+    """Refuse a day that none of the months has, unless a day of the week is stated too: one of the two is enough."""
     if "L" in day or not (day.startswith("*") or weekday.startswith("*")):
         return
     first_day = numbers(day, 1, 31)[0]

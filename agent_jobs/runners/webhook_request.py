@@ -124,8 +124,10 @@ def _is_json(body: bytes) -> bool:
 
 
 def _told_headers(run: Run) -> dict[str, str]:
-    """Name the job, the attempt and its time. Under a prefix of the work's own, a schedule counts as the job and the
-    job as its execution, as the schedulers name them that have such prefixes."""
+    """Headers that name the job, the attempt and its time: `X-Agent-Jobs-Job-ID: …`.
+
+    A work with a `header_prefix` imitates another scheduler, which calls a schedule a job and a job an execution.
+    """
     prefix = run.work.get("header_prefix")
     at = run.fire_at or run.scheduled_at
     times = {"Scheduled-Time": _stamp(at)} if at else {}

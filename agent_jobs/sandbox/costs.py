@@ -89,7 +89,7 @@ class Cost:
 
 
 def of(schema: Mapping[str, Any]) -> Cost:
-    """Raises Unacceptable."""
+    """The cost of a schema. Raises Unacceptable."""
     try:
         cost = _Estimate(schema).of(schema, path=())
     except RecursionError:
@@ -172,7 +172,7 @@ class _Estimate:
         self._known: dict[str, Cost] = {}
 
     def of(self, node: Any, *, path: tuple[str, ...]) -> Cost:
-        """`path` is the references being followed."""
+        """The cost of a schema. `path` holds the references that lead to it."""
         if isinstance(node, list):
             return self._sum((self.of(item, path=path) for item in node), Cost(size=1))
         if not isinstance(node, dict):

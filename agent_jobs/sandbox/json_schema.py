@@ -83,7 +83,7 @@ class _Judged:
 
 
 def _judged(schema: Mapping[str, Any], text: str) -> _Judged:
-    """Raises costs.Unacceptable."""
+    """The cost of a schema, and whether this process runs it. Raises costs.Unacceptable."""
     return _judged_by_text(text) if len(text) <= _MAX_SCHEMA else _Judged(costs.of(schema), False)
 
 

@@ -42,7 +42,7 @@ def token_count(template: str, *, most: int) -> int:
 
 
 def compiled(template: str) -> Compiled:
-    """Raises TemplateFault."""
+    """Check and compile a template. Raises TemplateFault."""
     try:
         tree = ENVIRONMENT.parse(template)
         _check(tree)

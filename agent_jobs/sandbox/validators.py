@@ -33,7 +33,7 @@ def is_valid(schema: str, instance: Any) -> bool:
 
 
 def faults(schema: str, instance: Any, at: str) -> list[Fault]:
-    """At most 20 faults. The library builds all errors before it returns the first."""
+    """The first 20 errors of the instance. The library builds all errors before it returns the first."""
     found = _validator(schema).iter_errors(instance)
     return list(islice((fault for error in found for fault in _faults(error, at)), MAX_REPORTED))
 

@@ -79,7 +79,7 @@ def completed(stated: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def timing(definition: Mapping[str, Any], *, anchor: datetime) -> Timing:
-    """`anchor` is where intervals count from, if the definition has no `starts_at`. Raises BadExpression."""
+    """The timing of a definition. Intervals count from its `starts_at`, else from `anchor`. Raises BadExpression."""
     starts_at, ends_at = _moment(definition.get("starts_at")), _moment(definition.get("ends_at"))
     pauses = tuple(Pause(_must(one["starts_at"]), _moment(one.get("ends_at"))) for one in definition["pauses"])
     late = definition["misfire"]

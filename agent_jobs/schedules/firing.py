@@ -65,7 +65,7 @@ def seconds_to_next_due() -> float | None:
 
 
 def _waiting() -> QuerySet[Schedule]:
-    """Those that may fire, the next one first. Schedules of closed organisations wait until they are reopened."""
+    """The active schedules, the next one to fire first. Those of closed organisations wait until it is reopened."""
     active = Schedule.objects.filter(next_at__isnull=False, org__closed_at__isnull=True)
     return active.exclude(pk__in=_failed.rows()).order_by("next_at")
 
@@ -254,7 +254,7 @@ def require_same_recipient(
 
 
 def _laid_over(job: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Objects key by key; None removes a key."""
+    """The job with overrides: params, config and work are merged key by key, and None removes a key."""
     laid = dict(job)
     for name, value in overrides.items():
         laid[name] = {**job.get(name, {}), **value} if name in ("params", "config", "work") else value
@@ -264,7 +264,7 @@ def _laid_over(job: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
 
 
 def _unrecorded(planned: Sequence[tuple[Schedule, Planned]]) -> list[tuple[Schedule, Planned]]:
-    """Those whose time has no firing yet. The schedules' rows are locked, so nobody adds one meanwhile."""
+    """The planned firings that are not recorded yet. The schedules' rows are locked, so nobody adds one meanwhile."""
     if not planned:
         return []
     known = set(

@@ -41,7 +41,7 @@ class Plan:
 
 
 def plan(timing: Timing, *, next_at: datetime, now: datetime, active: int, queued: int) -> Plan:
-    """`active`: jobs of the schedule that have not ended. `queued`: firings that wait for their end."""
+    """Decide about all due times. `active` jobs have not ended, and `queued` firings wait for their end."""
     due, left_out = _due(timing, next_at, now)
     late, on_time = [at for at in due if at < now - timing.grace], [at for at in due if at >= now - timing.grace]
     allowed = {Misfire.SKIP: 0, Misfire.RUN_ONCE: 1, Misfire.RUN_ALL: timing.max_runs}[timing.misfire]
@@ -87,7 +87,7 @@ def _recorded_misfires(misfired: list[datetime]) -> Iterator[Planned]:
 
 
 def by_overlap(overlap: Overlap, times: Iterable[datetime], *, active: int, queued: int) -> list[Planned]:
-    """The outcome of each time, given the unfinished jobs and the queued firings before the first one."""
+    """Apply the overlap policy to each time. `active` jobs are unfinished, `queued` firings wait."""
     planned = []
     times = list(times)
     if overlap == Overlap.REPLACE:  # of several due at once, the last replaces the others before they begin

@@ -32,7 +32,7 @@ def full_names(org_id: str) -> Mapping[str, str]:
 
 
 def living(asked: Collection[tuple[int, str]]) -> frozenset[tuple[int, str]]:
-    """Those of these (user, organisation) that are still memberships."""
+    """The pairs (user, organisation) among these that are still memberships."""
     if not asked:
         return frozenset()
     users, orgs = {user for user, _ in asked}, {org for _, org in asked}

@@ -78,11 +78,11 @@ def take(*wanted: Limit) -> tuple[LimitState, ...]:
         return ()
     try:
         with redis.quick.client() as client:
-            standings = _take_together(client, windows)
+            states = _take_together(client, windows)
     except redis.Unavailable:
         return _alone.take(windows)
     _alone.forget()
-    return standings
+    return states
 
 
 def is_on(rate: str) -> bool:
@@ -107,9 +107,9 @@ def _window(limit: Limit) -> _Window:
     return _Window(limit, item.amount, item.get_expiry(), item.key_for(limit.name, limit.of))
 
 
-def _standing(window: _Window, was_taken: bool, counts: Sequence[Any], *, is_first_refused: bool) -> LimitState:
-    """`counts`: requests in the older window, seconds for which it still counts, and the same two for the current
-    window.
+def _state(window: _Window, was_taken: bool, counts: Sequence[Any], *, is_first_refused: bool) -> LimitState:
+    """The state of a limit. `counts`: requests in the older window, seconds for which it still counts, and the same two
+    for the current window.
     """
     before, before_left, now, now_left = (max(0.0, float(count or 0)) for count in counts)
     quota, seconds = window.quota, window.seconds
@@ -130,20 +130,20 @@ def _standing(window: _Window, was_taken: bool, counts: Sequence[Any], *, is_fir
     )
 
 
-def _standings(windows: Sequence[_Window], seen: Sequence[tuple[bool, Sequence[Any]]]) -> tuple[LimitState, ...]:
-    standings: list[LimitState] = []
+def _states(windows: Sequence[_Window], seen: Sequence[tuple[bool, Sequence[Any]]]) -> tuple[LimitState, ...]:
+    states: list[LimitState] = []
     is_open = True
     for window, (was_taken, counts) in zip(windows, seen, strict=True):
-        standings.append(_standing(window, was_taken, counts, is_first_refused=is_open))
+        states.append(_state(window, was_taken, counts, is_first_refused=is_open))
         is_open = is_open and was_taken
-    return tuple(standings)
+    return tuple(states)
 
 
 def _take_together(client: redis.Client, windows: Sequence[_Window]) -> tuple[LimitState, ...]:
     keys = [key for window in windows for key in (f"rate:{{{window.key}}}/-1", f"rate:{{{window.key}}}")]
     numbers = [number for window in windows for number in (window.quota, window.seconds)]
     seen: Any = client.register_script(_TAKE)(keys=keys, args=numbers)
-    return _standings(
+    return _states(
         windows,
         [
             (bool(was_taken), (before, before_left / 1000, now, now_left / 1000))
@@ -167,7 +167,7 @@ class _Alone:
             for window in windows:
                 is_open = is_open and storage.acquire_sliding_window_entry(window.key, window.quota, window.seconds)
                 seen.append((is_open, storage.get_sliding_window(window.key, window.seconds)))
-        return _standings(windows, seen)
+        return _states(windows, seen)
 
     def forget(self) -> None:
         self._storage = None

@@ -83,7 +83,7 @@ def admit(org: Org, new_bytes: int) -> None:
 
 
 def admit_text(org_id: str, text: str) -> None:
-    """`admit` for a message. A missing organisation has no quota."""
+    """Admit a message of this text, as `admit` does. A missing organisation has no quota."""
     org = prepared_sql.instance(Org, "id = %(id)s", {"id": org_id})
     if org is not None:
         admit(org, len(text.encode("utf-8", "replace")))

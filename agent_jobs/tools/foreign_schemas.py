@@ -100,7 +100,7 @@ def _fits(schema: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _simple(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Only the types, descriptions and short enums of the arguments."""
+    """Reduce the schema to the types, descriptions and short enums of its arguments."""
     found: dict[str, Any] = {}
     for name, value in schema.get("properties", {}).items():
         kept: dict[str, Any] = {}

@@ -111,8 +111,9 @@ class Filled:
     """Headers with their secrets for one call, and the redaction of these secrets in its answer."""
 
     def __init__(self, org_id: str, headers: Mapping[str, str], *, tool: str, url: str) -> None:
-        """`url` is the request's address. Raises PermanentError if a secret is missing, does not allow this host or
-        cannot be opened.
+        """Fill in the headers of a request to `url`.
+
+        Raises PermanentError if a secret is missing, does not allow this host or cannot be opened.
         """
         names = _names(headers)
         found = list(ToolSecret.objects.filter(org_id=org_id, name__in=names).order_by("name")) if names else []

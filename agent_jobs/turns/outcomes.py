@@ -104,7 +104,7 @@ def settlement(
 
 
 def _blank(turn: Claim | Settlement) -> Settlement:
-    """The settlement of a completed turn of a job that goes on, and of which there is nothing else to say."""
+    """The settlement of a completed turn whose job goes on. Callers replace the fields that differ."""
     return Settlement(turn.id, turn.token, turn.task_id, JobStatus.RUNNING, TaskStatus.COMPLETED)
 
 
@@ -217,7 +217,7 @@ def _awaits(went_on: Settlement, claim: Claim, undelivered: Undelivered, deliver
             follow_ups_total=went_on.follow_ups_total + 1,
         )
     interval = claim.config.get("follow_up_interval", timing.DEFAULT_FOLLOW_UP_INTERVAL_MINUTES)
-    # Jobs of an older release may have a shorter interval.
+    # Jobs that were stored before there was a minimum may have a shorter interval. Remove after release 1.0.
     seconds = timing.follow_up_seconds(max(interval, MIN_FOLLOW_UP_MINUTES), went_on.follow_ups_sent)
     went_on = replace(went_on, waiting_for=WaitingFor.REPLY, task_result="waiting for a reply")
     if not all(delivered):

@@ -40,7 +40,8 @@ class ToolCalls:
             step = self._open.walk.recorded(Step.Kind.TOOL, call_id=_SAY)
             if step is None:
                 if self._open.walk.ahead:
-                    return  # an earlier release recorded this turn, and did not send text beside tool calls
+                    # The turn was recorded when text beside tool calls was not sent. Remove after release 1.0.
+                    return
                 step = self._open.walk.planned(Step.Kind.TOOL, _SAY, {"arguments": {"text": text}}, call_id=_SAY)
                 self._open.begin(step)
             if step.output is None:

@@ -60,7 +60,7 @@ _job_forms: list[JobForm] = []
 
 
 def register_job_form(form: JobForm) -> None:
-    """The API, which is above this package, says how it shows jobs. Once, before the first request."""
+    """Set the function that shows jobs as the API does; the API, a higher layer, calls this once per process."""
     _job_forms[:] = [form]
 
 
@@ -178,9 +178,9 @@ def _told_of_org(org_id: str, announcements: Sequence[Announcement]) -> dict[UUI
 
 
 def _outcome(job: Job, activity: Activity | None, *, until: float) -> tuple[Job, str] | None:
-    """The ended job with the message about it. Raises RetryableError where the text has to wait.
+    """The ended job with the text about its end; None if it has none, or if the job was retried since.
 
-    A job that was retried meanwhile tells the end of its new life only.
+    Raises RetryableError where the text has to wait for the next round.
     """
     is_of_this_life = activity is not None and job.retry_count == activity.life
     if not is_of_this_life or not job.outcome_channel or job.status not in TERMINAL:

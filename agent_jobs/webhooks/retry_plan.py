@@ -24,7 +24,7 @@ def next_wait(tries: int, *, retry_after: float | None, rng: random.Random) -> t
 
 
 def failing_since(since: datetime | None, last_failed_at: datetime | None, *, now: datetime) -> datetime:
-    """The begin of the series of failures that one at `now` belongs to.
+    """The start of the series of failures to which a failure at `now` belongs.
 
     A failure long ago with no attempt since then says nothing about the last days, so a new series begins.
     """

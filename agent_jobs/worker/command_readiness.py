@@ -18,5 +18,7 @@ def require() -> None:
         return
     able = commands.probe(commands.Mode(mode))
     if not able.ok:
-        log.critical("COMMAND_RUNNER=%s cannot be had, so this worker does not start: %s", mode, able.reason)
+        log.critical(
+            "COMMAND_RUNNER=%s does not work on this machine, so this worker does not start: %s", mode, able.reason
+        )
         raise SystemExit(_EXIT_CODE)

@@ -73,7 +73,7 @@ class Listener(Protocol):
         """
 
     def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
-        """The same for the platform's other address, which receives pressed buttons and submitted forms."""
+        """As `hear`, for the platform's other address, which receives pressed buttons and submitted forms."""
 
     def open_form(self, asked: FormPress, form: Form) -> None:
         """Show it to the person who pressed, within a second or two. Raises DeliveryError."""

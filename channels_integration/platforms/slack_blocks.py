@@ -23,7 +23,10 @@ _MOST_LINE = 2_000
 
 
 def with_buttons(outgoing: Outgoing) -> list[dict[str, Any]]:
-    """`block_id` is the message's own id, and comes back with a press. Raises PermanentDeliveryError."""
+    """The blocks of a message with buttons. `block_id` is the message's own id, and comes back with a press.
+
+    Raises PermanentDeliveryError.
+    """
     if len(outgoing.buttons) > _MOST_BUTTONS or any(len(button.value) > _MOST_VALUE for button in outgoing.buttons):
         raise PermanentDeliveryError("Slack cannot show such buttons", code="buttons_too_large")
     elements = [_button(number, button) for number, button in enumerate(outgoing.buttons)]

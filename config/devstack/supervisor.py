@@ -44,7 +44,7 @@ class Stopped(Exception):
 
 class Supervisor:
     def __init__(self, printer: Printer, *, note_pids: Callable[[Mapping[str, int]], None]) -> None:
-        """`note_pids` gets the running processes by name, whenever one starts."""
+        """Supervise processes. `note_pids` gets the running ones by name, whenever one starts."""
         self._printer = printer
         self._note_pids = note_pids
         self._processes: dict[str, Process] = {}

@@ -68,7 +68,7 @@ class CappedOutput:
 
 
 def cap_text(text: str | bytes, max_bytes: int) -> CappedText:
-    """The same for an output that is there as a whole. Lone surrogates of a `str` become U+FFFD."""
+    """Cap an output that is there as a whole. Lone surrogates of a `str` become U+FFFD."""
     output = CappedOutput(max_bytes)
     output.add(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
     return output.result()

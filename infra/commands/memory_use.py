@@ -41,7 +41,7 @@ def _resident(process: int) -> int:
 
 
 def _proportional(process: int) -> int:
-    """Its own pages, and its share of those that it shares. 0 if it has ended or may not be looked into."""
+    """A process's own pages, and its share of pages that it shares. 0 if it has ended or may not be examined."""
     with suppress(OSError):
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

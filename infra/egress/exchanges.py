@@ -144,7 +144,7 @@ class _Exchange:
         )
 
     async def _connected(self, network: async_client.Network, url: httpcore2.URL) -> httpcore2.AsyncNetworkStream:
-        """Raises Refused and NotConnected."""
+        """Connect, with TLS for https. Raises Refused and NotConnected."""
         try:
             return await self._unless_given_up(self._connect(network, url))
         except async_client.RefusedByGuard as error:
@@ -169,7 +169,7 @@ class _Exchange:
             raise
 
     async def _answered(self, stream: httpcore2.AsyncNetworkStream, sent: httpcore2.Request) -> Answer:
-        """Raises NoAnswer."""
+        """Send the request and read its answer. Raises NoAnswer."""
         heads: list[httpcore2.Response] = []
         body = bytearray()
         is_whole = False

@@ -32,7 +32,7 @@ class Unpacker:
         return self._inflating.eof
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """Raises Damaged."""
+        """Unpack a part of the body, in small pieces. Raises Damaged."""
         while chunk and not self._inflating.eof:
             try:
                 piece = self._inflating.decompress(chunk, _PIECE)

@@ -29,4 +29,4 @@ class Command(BaseCommand):
                 self.stdout.write(f"{figures}: {verdict.problem or 'ok'}")
                 broken += bool(verdict.problem)
         if broken:
-            raise CommandError(f"{broken} broken")
+            raise CommandError(f"{broken} of these audits broken: see the lines above")
