@@ -1,4 +1,4 @@
-"""Jobs that people move by hand, through a door where nobody claims or sends heartbeats.
+"""Jobs that people move by hand, through an API without claims and heartbeats.
 
 Starting a job is a claim in the person's name, with a lease beyond the job's deadline; the ends are reports of that
 attempt. A person may also move a job that an executor holds: the executor's own report is then refused.

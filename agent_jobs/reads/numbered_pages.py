@@ -1,4 +1,4 @@
-"""Numbered pages of jobs, for doors whose lists have pages 1, 2, 3 and an exact total."""
+"""Numbered pages of jobs, for APIs whose lists have pages 1, 2, 3 and an exact total."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ def column(name: str) -> F:
 
 
 def status_word(words: Mapping[JobStatus, str]) -> Case:
-    """An expression for the word of a door for each status seen from outside."""
+    """An expression for an API's word for each status seen from outside."""
     whens = [When(external_jobs.with_status_outside(status), then=Value(word)) for status, word in words.items()]
     return Case(*whens, output_field=TextField())
 
