@@ -33,6 +33,8 @@ _OF_GOOGLE = {
 def mended(response: Any) -> Any:
     """An answer of OpenAI's or Anthropic's package, repaired for pydantic-ai."""
     given = storable(response.model_dump(warnings=False, exclude_unset=True))
+    if given.get("choices") == []:
+        given["choices"] = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": None}}]
     for choice in given.get("choices") or ():
         for call in (choice.get("message") or {}).get("tool_calls") or ():
             _mend_call(call)

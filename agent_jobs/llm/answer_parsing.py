@@ -35,6 +35,8 @@ DONE = "DONE"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _CALL_AGAIN = "Call it again with sound JSON."
+# Thoughts whose opening tag stands in the prompt; the providers' packages drop those with both tags.
+_THOUGHTS = re.compile(r"\A(?:(?!<think|`).)*</think(?:ing)?>", re.DOTALL)
 
 
 class Stop(StrEnum):
@@ -65,7 +67,7 @@ class ProviderAnswer:
 def reply(answer: ProviderAnswer, *, offered: Collection[str] = ()) -> Reply:
     """Read an answer. `offered` are the names of the tools that the model may call beside `respond`."""
     about = Reply(usage=answer.usage, model=answer.model, finish=answer.finish)
-    text = answer.text.strip()
+    text = _THOUGHTS.sub("", answer.text).strip()
     if slip := _stopped(answer, text):
         return replace(about, slip=slip)
     if answer.stop == Stop.PAUSED:

@@ -204,7 +204,8 @@ def _answer(response: ModelResponse, *, model: str, max_output_tokens: int) -> P
     refusal = str(details.get("refusal") or details.get("block_reason_message") or "")
     finish = str(details.get("finish_reason") or details.get("block_reason") or response.finish_reason or "")
     return ProviderAnswer(
-        text="\n".join(part.content for part in response.parts if isinstance(part, TextPart)),
+        # Blocks of an unknown type come as text parts without a text.
+        text="\n".join(part.content for part in response.parts if isinstance(part, TextPart) and part.content),
         calls=tuple(
             TextToolCall(part.tool_call_id, part.tool_name, part.args)
             for part in response.parts

@@ -20,7 +20,7 @@ _PARAMETER = re.compile(r"<parameter=([\w.-]+)>(.*?)</parameter>", re.DOTALL)
 # The tokens with which Mistral, Llama 3 and others begin calls, and those that end Llama's.
 _OPENING = re.compile(r"\A(?:\[TOOL_CALLS\]|<\|(?:python_tag|tool_call)\|>)|<\|(?:eom_id|eot_id|/tool_call)\|>\Z")
 _MARKUP = re.compile(
-    r"<tool_calls?>|<function=|<function_calls>|<invoke name=|\[TOOL_CALLS\]"
+    r"<tool_calls?[\s>]|<function=|<function_calls?[\s>]|<invoke name=|\[TOOL_CALLS\]|```tool_code"
     r"|<[|｜](?:tool[_▁]call|python_tag|channel[|])"  # DeepSeek, Kimi and gpt-oss among them
 )
 _RESPONSE = {"say", "next", "result", "result_data"}

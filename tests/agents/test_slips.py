@@ -122,6 +122,12 @@ MENDED: list[tuple[str, Answer, list[str]]] = [
     ("arguments as an object", gateway(arguments={"say": "Hi", "next": "wait"}), ["Hi"]),
     ("a call without an id", gateway(id=None), ["Hi"]),
     ("a call without a type", gateway(type=None), ["Hi"]),
+    ("thoughts without an opening tag", completion("Should I greet?\n</think>\nHi"), ["Hi"]),
+    (
+        "a text about a tag",
+        completion("Models write `</think>` at the end."),
+        ["Models write `</think>` at the end."],
+    ),
     ("other JSON is a text", completion('{"temperature": 3}'), ['{"temperature": 3}']),
 ]
 
@@ -173,6 +179,9 @@ TOLD: list[tuple[str, Answer, str]] = [
             "DeepSeek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>respond",
             "Kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.respond:0",
             "gpt-oss": "<|channel|>commentary to=functions.respond <|message|>{}",
+            "Gemini": "```tool_code\nprint(default_api.respond(say='Hi'))\n```",
+            "tags with attributes": '<tool_call name="respond">{"say":"Hi"}</tool_call>',
+            "other tags": '<function_call>{"name":"respond"}</function_call>',
             "newer Mistral": '[TOOL_CALLS]respond[ARGS]{"say":"Hi"}',
         }.items()
     ],
@@ -299,6 +308,31 @@ def test_a_paused_model_is_asked_to_go_on_with_what_it_wrote(provider: FakeOpenA
     assert "First," in json.dumps(wrote)
     assert "Go on" in json.dumps(asked)
     assert "slip" not in model_calls(job)[0]
+
+
+def test_blocks_of_an_unknown_type_beside_a_text_are_passed_over(provider: FakeOpenAI) -> None:
+    job = hosted("anthropic:claude")
+    provider.queue(message(blocks=[{"type": "novel", "x": 1}, {"type": "text", "text": "Fine?"}]))
+    work()
+    assert said(job) == ["Fine?"]
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        ("openai:gpt-fake", {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": []}),
+        ("google:gemini", {"candidates": [{"content": {"role": "model"}, "finishReason": "STOP"}]}),
+        ("anthropic:claude", json.loads(message(blocks=[]).body)),
+    ],
+    ids=str,
+)
+def test_an_answer_with_nothing_in_it_is_told(provider: FakeOpenAI, model: str, body: dict[str, Any]) -> None:
+    spoken = {"openai": says("Fine?"), "anthropic": message("Fine?"), "google": openai.content("Fine?")}
+    job = hosted(model)
+    provider.queue(Answer(body=json.dumps(body).encode()), spoken[model.partition(":")[0]])
+    work()
+    assert (said(job), len(provider.requests)) == (["Fine?"], 2)
+    assert "empty" in json.dumps(provider.requests[1])
 
 
 def test_a_call_that_the_provider_could_not_read_is_told(provider: FakeOpenAI) -> None:
