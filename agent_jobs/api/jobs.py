@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -30,6 +31,7 @@ from agent_jobs.api.filters import MOST_METADATA_FILTERS, JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import DuplicateJob, FieldError, Invalid
 from agent_jobs.reads import explanations, job_lists, pages, queries, statistics
+from agent_jobs.reads.pages import Window
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, ChannelSpec, JobSpec, Uniqueness
 from agent_jobs.states import TERMINAL, JobStatus
 from agent_jobs.webhooks import outcome_messages
@@ -40,6 +42,7 @@ SORTING = paging.Sorting(
         "created_at": "created_at",
         "updated_at": "updated_at",
         "scheduled_at": "scheduled_at",
+        "queued_at": "state_since",
         "job_status": "status",
         "status": "status",
         "job_type_id": "job_type_key",
@@ -201,6 +204,12 @@ def channel_spec(channel: Mapping[str, Any]) -> ChannelSpec:
     return ChannelSpec(channel["platform"], channel["code"], channel.get("type", ""), channel.get("data", {}))
 
 
+def sortable(rows: QuerySet[Any], window: Window) -> QuerySet[Any]:
+    """The jobs that have a place in the window's order: with `queued_at`, those that are in a queue."""
+    is_by_queue = any(by.column == SORTING.columns["queued_at"] for by in window.order)
+    return rows.filter(queue_at__isnull=False) if is_by_queue else rows
+
+
 # --- Views -----------------------------------------------------------------------------------------------------
 class Jobs(Resource):
     @operation(
@@ -212,20 +221,22 @@ class Jobs(Resource):
         description="The jobs of the token's organization. Times in filters are inclusive; a plain date"
         " means its midnight in `_gte`, and the end of that day in `_lte`. `metadata.region=eu` keeps the jobs whose"
         " metadata has this value for this key, as a text, a number or a boolean; up to"
-        f" {MOST_METADATA_FILTERS} such parameters.",
+        f" {MOST_METADATA_FILTERS} such parameters. The sort `queued_at` lists only the jobs that are in a queue, by the"
+        " time at which they came into it: their `state_since`.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=LIST_QUERY, sorting=SORTING, rows=queries.jobs(self.org_id), filtered=JobFilters)
         _require_include(asked, "activities_limit_per_job", "activities_total_limit", "activities_sort")
         page = asked.page
+        listed = sortable(asked.rows, page.window)
         include = asked.query["include"]
-        counts = statistics.status_counts(asked.rows) if "stats" in include else None
-        total = sum(counts.values()) if counts is not None else asked.rows.count()
-        rows, has_more = pages.page(asked.rows, page.window, queries.JOB_COLUMNS, more_bytes=queries.MORE_JOB_BYTES)
+        counts = statistics.status_counts(listed) if "stats" in include else None
+        total = sum(counts.values()) if counts is not None else listed.count()
+        rows, has_more = pages.page(listed, page.window, queries.JOB_COLUMNS, more_bytes=queries.MORE_JOB_BYTES)
         shown = job_json.of(rows)
         meta = {"org_id": self.org_id, **page.meta(rows, total=total, has_more=has_more)}
         if counts is not None:
-            waits = job_lists.wait_counts(asked.rows.filter(status=JobStatus.RUNNING))
+            waits = job_lists.wait_counts(listed.filter(status=JobStatus.RUNNING))
             meta["stats"] = {"status": counts, "waiting_for": dict(waits)}
         if "activities" in include:
             meta |= _add_activities(rows, shown, asked.query)

@@ -74,7 +74,8 @@ class ScheduleJobs(ScheduleResource):
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
         rows = schedule_rows.jobs(self.org_id, found["id"])
         asked = self.asked(query=jobs.SORTING.params(), sorting=jobs.SORTING, rows=rows, filtered=JobFilters)
-        return self.listed(asked, asked.rows, queries.JOB_COLUMNS, job_json.of, more_bytes=queries.MORE_JOB_BYTES)
+        rows = jobs.sortable(asked.rows, asked.page.window)
+        return self.listed(asked, rows, queries.JOB_COLUMNS, job_json.of, more_bytes=queries.MORE_JOB_BYTES)
 
 
 class ScheduleFirings(ScheduleResource):

@@ -32,7 +32,7 @@ SORTS: Mapping[str, tuple[str, str, bool]] = {
     "changed": ("updated_at", "Changed", True),
     "created": ("created_at", "Created", True),
     "due": ("scheduled_at", "Due", False),
-    "queue": ("queue_at", "In the queue since", False),
+    "queue": ("state_since", "In the queue since", False),
 }
 # Views that everybody has.
 VIEWS: Sequence[tuple[str, str]] = (
@@ -142,7 +142,7 @@ def remove_view(visit: Visit, view_id: int) -> HttpResponse:
 def _listed(visit: Visit, asked: FilteredJobs, sort: str, types: Mapping[str, str]) -> ListedJobs:
     column, _, is_descending = SORTS[sort]
     order = (Order(column, is_descending), Order("id", is_descending))
-    wanted = asked.jobs.filter(queue_at__isnull=False) if column == "queue_at" else asked.jobs
+    wanted = asked.jobs.filter(queue_at__isnull=False) if sort == "queue" else asked.jobs
     after = _cursor(visit.request, "after", sort)
     before = None if after else _cursor(visit.request, "before", sort)
     if before:

@@ -154,6 +154,8 @@ class Job(models.Model):
                 condition=Q(queue_at__isnull=False),
                 name="job_queue",
             ),
+            # For lists by the time in the queue.
+            models.Index(fields=["org", "state_since", "id"], condition=Q(queue_at__isnull=False), name="job_queued"),
             models.Index(fields=["scheduled_at"], condition=Q(status="SCHEDULED"), name="job_due"),
             models.Index(
                 fields=["expires_at"],

@@ -168,10 +168,26 @@ def test_an_index_serves_a_list_that_is_sorted_by_one_field(five, name, directio
         for way in ("seqscan", "bitmapscan", "sort"):  # what a small table takes
             cursor.execute(f"SET LOCAL enable_{way} = off")
 
-        plan = queries.jobs("acme").order_by(*order)[:51].explain()
+        plan = jobs.sortable(queries.jobs("acme"), window).order_by(*order)[:51].explain()
 
     assert "Index" in plan
     assert not re.search(r"->\s+Sort ", plan), plan
+
+
+def test_the_sort_by_time_in_the_queue_lists_only_what_is_in_a_queue(five):
+    for called, minutes, columns in (("f", 3, {}), ("g", 9, {"priority": 9}), ("h", 1, {"lane": "agents"})):
+        since = NOON - timedelta(minutes=minutes)
+        rows.job(params={"called": called}, created_at=NOON - timedelta(days=1), state_since=since, **columns)
+    again = rows.job(JobStatus.RUNNING, params={"called": "i"}, lease_until=None, queue_at=Now(), state_since=NOON)
+    rows.job(JobStatus.RUNNING, "rival", lease_until=None, queue_at=Now(), state_since=NOON)
+
+    response = five.get(JOBS, {"sort": "queued_at", "limit": 3})
+    rest = five.get(JOBS, {"cursor": response.json()["meta"]["next_cursor"]})
+
+    assert names(response) + names(rest) == ["g", "f", "h", "i", "b"]
+    assert [response.json()["meta"]["total"], rest.json()["meta"]["total"]] == [5, 5]
+    assert rest.json()["data"][0]["id"] == str(again.pk)
+    assert names(five.get(JOBS, {"sort": "-queued_at", "status": "waiting"})) == ["b", "h", "f", "g"]
 
 
 def test_a_cursor_of_another_order_is_refused(acme):
