@@ -65,7 +65,8 @@ fuzz: env
 	$(BIN)/python -m tests.fuzz --seed=$(or $(SEED),1) --examples=$(or $(EXAMPLES),50)
 
 # BENCHMARK= one or several modules of tests/benchmarks; all without. __main__ compares the service with bare Celery.
-BENCHMARK ?= __main__ agents streams webhook_calls next_times schedule_firing fairness many_jobs job_counts executor_calls
+BENCHMARK ?= __main__ agents streams webhook_calls next_times schedule_firing fairness many_jobs job_counts executor_calls \
+	console_pages
 bench: env
 	set -e; for name in $(BENCHMARK); do $(BIN)/python -m tests.benchmarks.$$name; done
 

@@ -218,8 +218,9 @@ class JobFilters(FilterSet):  # type: ignore[misc]
         Param(
             _words,
             "Words in the params, the result or the error, the last one perhaps cut off; or the beginning of the job's"
-            f" id. Of jobs that have not ended, the newest {job_words.MOST_LIVING:,} are searched; of the others, the"
-            f" newest {job_words.MOST_FOUND:,} with these words are found.",
+            f" id. Of jobs that have not ended, the newest {job_words.MOST_LIVING:,} are searched. Of either kind, at"
+            f" most the newest {job_words.MOST_FOUND:,} are found. If {job_words.ENOUGH} of the"
+            f" {job_words.MOST_WALKED:,} newest ended jobs have the words, no older ones are searched.",
             {"type": "string", "maxLength": 200},
         )
     )

@@ -221,8 +221,8 @@ class Jobs(Resource):
         description="The jobs of the token's organization. Times in filters are inclusive; a plain date"
         " means its midnight in `_gte`, and the end of that day in `_lte`. `metadata.region=eu` keeps the jobs whose"
         " metadata has this value for this key, as a text, a number or a boolean; up to"
-        f" {MOST_METADATA_FILTERS} such parameters. The sort `queued_at` lists only the jobs that are in a queue, by the"
-        " time at which they came into it: their `state_since`.",
+        f" {MOST_METADATA_FILTERS} such parameters. The sort `queued_at` lists only the jobs that are in a queue, by"
+        " the time at which they came into it: their `state_since`.",
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=LIST_QUERY, sorting=SORTING, rows=queries.jobs(self.org_id), filtered=JobFilters)

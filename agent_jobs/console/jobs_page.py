@@ -65,7 +65,7 @@ def jobs(visit: Visit) -> HttpResponse:
     types = job_lists.type_names(visit.org_id)
     asked = job_filters.read(visit, visit.request.GET, types=types)
     sort = _sort(visit.request.GET)
-    counts = job_lists.counts(asked.without_status)
+    counts = job_lists.counts(asked.without_status, are_few="q" in asked.sent)
     total = sum(number for status, number in counts.items() if not asked.statuses or status in asked.statuses)
     listed = _listed(visit, asked, sort, types)
     context = {

@@ -83,8 +83,11 @@ def reversed_order(order: Iterable[Order]) -> tuple[Order, ...]:
     return tuple(Order(by.column, not by.is_descending) for by in order)
 
 
-def counts(jobs: QuerySet[Job]) -> dict[str, int]:
-    """Jobs by status in small letters, each counted up to MOST_COUNTED + 1, in one statement."""
+def counts(jobs: QuerySet[Job], *, are_few: bool = False) -> dict[str, int]:
+    """Jobs by status in small letters, in one statement. Counts to MOST_COUNTED + 1 of each, unless they are few."""
+    if are_few:
+        by_status = dict(jobs.order_by().values_list("status").annotate(Count("pk")))
+        return {status.lower(): by_status.get(str(status), 0) for status in JobStatus}
     found = numbers([jobs.filter(status=status) for status in JobStatus])
     return {status.lower(): number for status, number in zip(JobStatus, found, strict=True)}
 
