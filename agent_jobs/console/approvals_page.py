@@ -1,6 +1,6 @@
 """The inbox of approvals: what waits for a person, the arguments as a form, and what was said before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -104,7 +104,7 @@ def _chosen(visit: Visit, row: Mapping[str, Any], types: Mapping[str, str], name
         "taken": row["edited_arguments"] if row["edited_arguments"] is not None else row["arguments"],
         "seconds_left": left,
         "share_left": min(max((left or 0.0) / whole, 0.0), 1.0) * 100 if whole > 0 else 0.0,
-        "approvers": _approvers(row["approvers"], names),
+        "approvers": schedule_lines.deciders(row["approvers"], names),
         "channel": job_lines.channel_name(
             {
                 "platform": row["job__platform"],
@@ -133,7 +133,3 @@ def _seconds_left(visit: Visit, row: Mapping[str, Any]) -> float | None:
         return None
     left: float = (row["expires_at"] - visit.now).total_seconds()
     return max(left, 0.0)
-
-
-def _approvers(stated: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    return [schedule_lines.author(text, names) if ":" in text else text for text in stated]

@@ -10,10 +10,11 @@ from uuid import UUID
 from agent_jobs.console import clock, life_pieces
 from agent_jobs.console.templatetags.console import WAITS, humanized
 from agent_jobs.console.visits import Visit
-from agent_jobs.reads import job_lists
+from agent_jobs.reads import job_lists, queries
 from agent_jobs.reads.job_lists import JobExtras
 from agent_jobs.specs import DEFAULT_PRIORITY
 from agent_jobs.states import TERMINAL, JobStatus, WaitingFor
+from agent_jobs.tenants import members
 from channels_integration import directory
 
 _MOST_ABOUT = 60
@@ -45,14 +46,16 @@ class JobLine:
 def of(
     visit: Visit, rows: Sequence[Mapping[str, Any]], *, at: str = "updated_at", types: Mapping[str, str] | None = None
 ) -> list[JobLine]:
-    """The lines for these rows, in three statements. `at` names the time to show, `types` the job types by key."""
+    """The lines for these rows, in four statements. `at` names the time to show, `types` the job types by key."""
     ids = [row["id"] for row in rows]
     more = job_lists.more(visit.org_id, ids)
     if types is None:
         types = job_lists.type_names(visit.org_id) if ids else {}
     places = {(row["platform"], row["channel_code"]) for row in rows if row["platform"] not in ("slack", "null")}
     channels = directory.names(visit.org_id, places) if places else {}
-    return [_line(visit, row, more.get(row["id"], JobExtras()), types, channels, at) for row in rows]
+    has_canceled = any(extras.canceled_by for extras in more.values())
+    people = members.full_names(visit.org_id) if has_canceled else {}
+    return [_line(visit, row, more.get(row["id"], JobExtras()), types, channels, people, at) for row in rows]
 
 
 def about(params: Mapping[str, Any] | None, tags: Sequence[str]) -> str:
@@ -67,6 +70,19 @@ def about(params: Mapping[str, Any] | None, tags: Sequence[str]) -> str:
             break
     text = " · ".join(shown) or ", ".join(tags[:2])
     return text if len(text) <= _MOST_ABOUT else f"{text[: _MOST_ABOUT - 1]}…"
+
+
+def subjects(org_id: str, job_ids: Sequence[UUID]) -> dict[str, str]:
+    """Type and subject of each of these jobs by id: `Media transcode reel-0187.mov`."""
+    if not job_ids:
+        return {}
+    types = job_lists.type_names(org_id)
+    return {
+        str(row["id"]): " ".join(
+            (types.get(row["job_type_key"]) or humanized(row["job_type_key"]), about(row["few_params"], row["tags"]))
+        ).strip()
+        for row in job_lists.rows_by_id(queries.jobs(org_id), job_ids)
+    }
 
 
 def channel_name(row: Mapping[str, Any], names: Mapping[tuple[str, str], str]) -> str:
@@ -89,10 +105,13 @@ def _line(
     more: JobExtras,
     types: Mapping[str, str],
     channels: Mapping[tuple[str, str], str],
+    people: Mapping[str, str],
     at: str,
 ) -> JobLine:
     spent = life_pieces.kept(row, now=visit.now) if row["status"] != JobStatus.SCHEDULED else {}
-    glyph, colour, says = _says(visit, row, more)
+    glyph, colour, says = _says(visit, row, more, people)
+    seconds = sum(seconds for kind, seconds in spent.items() if kind != "delay")
+    has_begun = bool(spent) and (seconds > 0 or row["status"] != JobStatus.CANCELED)
     priority = row["priority"]
     return JobLine(
         id=row["id"],
@@ -106,7 +125,7 @@ def _line(
         says=says,
         is_code=row["status"] == JobStatus.FAILED,
         at=row[at] or row["updated_at"],
-        seconds=sum(seconds for kind, seconds in spent.items() if kind != "delay") if spent else None,
+        seconds=seconds if has_begun else None,
         bars=life_pieces.bars_of(spent),
         cost=more.cost,
         priority="urgent" if priority >= _URGENT else "high" if priority > DEFAULT_PRIORITY else "",
@@ -115,7 +134,7 @@ def _line(
     )
 
 
-def _says(visit: Visit, row: Mapping[str, Any], more: JobExtras) -> tuple[str, str, str]:
+def _says(visit: Visit, row: Mapping[str, Any], more: JobExtras, people: Mapping[str, str]) -> tuple[str, str, str]:
     """Glyph, colour and words: what the job waits for, or what came of it."""
     match row["status"]:
         case JobStatus.SCHEDULED:
@@ -133,7 +152,7 @@ def _says(visit: Visit, row: Mapping[str, Any], more: JobExtras) -> tuple[str, s
             error = f" · {row['short_error']}" if row["short_error"] else ""
             return "", "", f"{row['error_code']}{error}"
         case JobStatus.CANCELED:
-            return "", "", _canceled(more)
+            return "", "", canceled(more, people)
     return "", "", _first_line(row["short_result"]) or "Done"
 
 
@@ -166,10 +185,13 @@ def _running(visit: Visit, row: Mapping[str, Any], more: JobExtras) -> tuple[str
     return glyph, colour, says
 
 
-def _canceled(more: JobExtras) -> str:
+def canceled(more: JobExtras, people: Mapping[str, str]) -> str:
+    """Who canceled a job, and why. `people` are full names by user name."""
     kind, _, name = (more.canceled_by or "").partition(":")
     reason = (more.cancel_note or "").removeprefix("CANCELED").removeprefix(":").strip()
-    by = f"By {name}" if kind in ("user", "token") and name else "Canceled"
+    by = (
+        f"By {people.get(name, name) if kind == 'user' else name}" if kind in ("user", "token") and name else "Canceled"
+    )
     return f"{by}: {reason}" if reason else by
 
 

@@ -1,6 +1,7 @@
 """One job: why it waits, what happened when, what was said, what it cost, and what helps."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +10,28 @@ from uuid import UUID
 from django.http import HttpResponse
 
 from agent_jobs.api import job_json, streams
-from agent_jobs.console import clock, conversation_items, job_lines, life_pieces, schema_form, timeline, visits
+from agent_jobs.console import (
+    clock,
+    conversation_items,
+    job_lines,
+    life_pieces,
+    schedule_lines,
+    schema_form,
+    timeline,
+    visits,
+)
 from agent_jobs.console.templatetags.console import humanized
 from agent_jobs.console.visits import Visit
 from agent_jobs.reads import explanations, job_life, job_lists, queries, task_reports
+from agent_jobs.reads.explanations import Explanation
 from agent_jobs.reads.job_life import JobLife, StepLine
 from agent_jobs.states import TERMINAL, JobStatus
+from agent_jobs.tenants import members
 
 _MOST_ACTIVITIES = 500
 _TITLE_LENGTH = 90
+_MOST_HOLDERS = 5
+_IS_TIME = re.compile(r"[0-9-]{10}T[0-9:]{8}Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,7 @@ class OpenApproval:
     seconds_left: float | None
     share_left: float
     fields: Sequence[schema_form.FormField]
+    deciders: Sequence[str]
 
 
 @visits.page
@@ -60,6 +75,8 @@ def job(visit: Visit, job_id: UUID) -> HttpResponse:
         "tabs": tabs,
         "tab": tab,
         "explanation": explanation,
+        **_in_the_way(visit, explanation),
+        "canceled": _canceled(visit, job_id) if row["status"] == JobStatus.CANCELED else "",
         "approval": _open_approval(visit, approvals, is_edited=query.get("edit") == "arguments"),
         "is_editing": query.get("edit") == "arguments",
         "is_ended": is_ended,
@@ -116,11 +133,9 @@ def _tab_content(visit: Visit, tab: str, life: JobLife, messages: Sequence[Mappi
             return _attempts(visit, life)
         case "activities":
             found = queries.activities(visit.org_id).filter(job_id=life.job["id"]).order_by("-number")
-            return {
-                "activities": list(
-                    found.values("number", "code", "status", "note", "actor", "created_at")[:_MOST_ACTIVITIES]
-                )
-            }
+            rows = found.values("number", "code", "status", "note", "actor", "created_at")[:_MOST_ACTIVITIES]
+            names = members.full_names(visit.org_id)
+            return {"activities": [{**row, "who": schedule_lines.author(row["actor"], names)} for row in rows]}
         case "raw":
             shown = job_json.of([queries.job(visit.org_id, life.job["id"])], is_detail=True)[0]
             return {"raw": json.dumps(shown, indent=2, ensure_ascii=False)}
@@ -202,7 +217,26 @@ def _open_approval(visit: Visit, approvals: Sequence[Mapping[str, Any]], *, is_e
     whole = (row["expires_at"] - row["created_at"]).total_seconds()
     share = min(max((left or 0.0) / whole, 0.0), 1.0) * 100 if whole > 0 else 0.0
     schema = queries.approval_schema(visit.org_id, row["id"]) if is_edited else {}
-    return OpenApproval(row, left, share, schema_form.fields(schema, row["arguments"]) if is_edited else ())
+    fields = schema_form.fields(schema, row["arguments"]) if is_edited else ()
+    names = members.full_names(visit.org_id) if row["approvers"] else {}
+    return OpenApproval(row, left, share, fields, schedule_lines.deciders(row["approvers"], names))
+
+
+def _canceled(visit: Visit, job_id: UUID) -> str:
+    more = job_lists.more(visit.org_id, [job_id])
+    return job_lines.canceled(more[job_id], members.full_names(visit.org_id)) if job_id in more else ""
+
+
+def _in_the_way(visit: Visit, explanation: Explanation) -> dict[str, Any]:
+    """What holds the job and what ends its wait: jobs by their subject, not by their id."""
+    holders = explanation.blocked_by[:_MOST_HOLDERS]
+    names = job_lines.subjects(visit.org_id, [UUID(each.id) for each in holders if each.kind == "job"])
+    unblocks = []
+    for text in explanation.unblocks:
+        for job_id, name in names.items():
+            text = text.replace(f"job {job_id}", name)
+        unblocks.append(f"{text}, by itself" if _IS_TIME.fullmatch(text) else text)
+    return {"holders": [(each, names.get(each.id, each.id)) for each in holders], "unblocks": unblocks}
 
 
 def _cap(row: Mapping[str, Any]) -> float | None:

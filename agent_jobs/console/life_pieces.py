@@ -74,7 +74,7 @@ def of(job: Mapping[str, Any], pieces: Sequence[ClaimPiece], *, now: datetime) -
     if (due - job["created_at"]).total_seconds() > 1 and (first is None or due <= first):
         found.append(Stretch("delay", job["created_at"], due))
     if first is None:
-        if job["status"] == JobStatus.WAITING or job["finished_at"]:
+        if job["status"] == JobStatus.WAITING or (job["finished_at"] and end > due):
             found.append(Stretch("queue", due, end))
         return found
     if not job["retry_count"] and (first - due).total_seconds() > 1:

@@ -84,6 +84,7 @@ def show(visit: Visit) -> HttpResponse:
         else _ended(visit.org_id, _start(visit, timedelta(hours=1), 24), timedelta(hours=1), 24)
     )
     failing = sorted((each for each in figures if each.failed), key=lambda each: (-each.failed, each.number, each.key))
+    today = visit.now.astimezone(UTC).date()
     context = {
         "alive": alive,
         "new_job": visit.link("new_job"),
@@ -95,12 +96,13 @@ def show(visit: Visit) -> HttpResponse:
         "sparks": {status: _spark([hour[status] for hour in day]) for status in ("completed", "failed", "canceled")},
         "at_work": next((each.number for each in alive.doing if each.what == "worker"), 0),
         "oldest_queue": min(alive.queues, key=lambda each: each.oldest_at, default=None),
-        "queues": [(_LANES.get(each.lane, humanized(each.lane)), each) for each in alive.queues],
+        "queues": [(queue_name(each.lane), each) for each in alive.queues],
         "doing": _doing(visit, alive),
         "failing": failing[:6],
         "worst": failing[0] if failing else None,
         "durations": _durations(figures),
-        "spend": overview.spend(visit.org_id, today=visit.now.astimezone(UTC).date()),
+        "spend": overview.spend(visit.org_id, today=today),
+        "spend_day": today - timedelta(days=1),
         "processes": [(each, visit.now - each.seen_at < _SILENT) for each in alive.workers],
     }
     return visit.render("overview.html", context, here="overview")
@@ -114,6 +116,10 @@ def why_oldest(visit: Visit) -> HttpResponse:
     if oldest is None:
         return visit.part("parts/overview_why.html", {"explanation": None})
     return visit.part("parts/overview_why.html", {"explanation": explanations.of(visit.org_id, oldest.first_job)})
+
+
+def queue_name(lane: str) -> str:
+    return _LANES.get(lane, humanized(lane))
 
 
 # Figures of long periods, with the time at which they were read: they change little and take a while.

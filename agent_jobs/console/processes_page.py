@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from django.http import HttpResponse
 
-from agent_jobs.console import visits
+from agent_jobs.console import overview_page, visits
 from agent_jobs.console.visits import Visit
 from agent_jobs.executors import known_executors
 from agent_jobs.reads import overview
@@ -21,7 +21,7 @@ def processes(visit: Visit) -> HttpResponse:
     held = known_executors.held_by(visit.org_id, [row["executor_id"] for row in executors]) if executors else {}
     context = {
         "workers": [(worker, visit.now - worker.seen_at < _SILENT) for worker in alive.workers],
-        "queues": alive.queues,
+        "queues": [(overview_page.queue_name(each.lane), each) for each in alive.queues],
         "duties": list(alive.duties.items()),
         "executors": [
             {

@@ -123,6 +123,11 @@ def author(stated: str, names: Mapping[str, str]) -> str:
     return f"{kind} {name}" if name else stated
 
 
+def deciders(stated: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Who may decide, from approvers as a tool states them (`agent_jobs.approvers`)."""
+    return [author(text, names) if ":" in text else text for text in stated]
+
+
 def bars(lines: Sequence[FiringLine]) -> list[OutcomeBar]:
     """The last outcomes, the newest at the right."""
     shown = list(lines[:SHOWN_OUTCOMES])[::-1]

@@ -200,19 +200,20 @@ def _axis(scale: _Scale, life: JobLife, now: datetime, zone: ZoneInfo) -> list[A
         f"{life.job['status'].capitalize()} {clock.short(finished_at, zone, now, seconds=True)}" if finished_at else ""
     )
     end = end or f"now {clock.short(now, zone, now)}"
-    last_day = ""
+    last_day = last_minute = ""
     free_from, free_to = -1.0, 100 - 1.05 * len(end) - 1
     for place, each in enumerate(scale.stretches):
         x = scale.edges[place]
         local = each.began_at.astimezone(zone)
         day = clock.day(each.began_at, zone, now)
-        exact = each.kind in ("work", "failed")
+        # With seconds, too, where the minute alone would repeat the label before.
+        exact = each.kind in ("work", "failed") or f"{day} {local:%H:%M}" == last_minute
         time = f"{local:%H:%M:%S}" if exact else f"{local:%H:%M}"
         text = f"{day} {local:%H:%M}" if day != last_day and day != clock.day(now, zone, now) else time
         width = 1.05 * len(text) + 0.8
         if x < free_from or x + width > free_to:
             continue
-        last_day, free_from = day, x + width
+        last_day, last_minute, free_from = day, f"{day} {local:%H:%M}", x + width
         labels.append(AxisLabel(x, text))
     labels.append(AxisLabel(100.0, end, "end", is_strong=True))
     return labels

@@ -1,6 +1,7 @@
 """The console's addresses. The organisation is in the path, so that a link works for whoever may see it."""
 
 from django.urls import path
+from django.views.generic import RedirectView
 
 from agent_jobs.console import (
     approvals_page,
@@ -32,6 +33,7 @@ app_name = "console"
 urlpatterns = [
     path("", signing_in.sign_in, name="sign_in"),
     path("sign-out", signing_in.sign_out, name="sign_out"),
+    path("<str:org_id>", RedirectView.as_view(pattern_name="console:overview")),
     path("<str:org_id>/", overview_page.show, name="overview"),
     path("<str:org_id>/why-oldest", overview_page.why_oldest, name="why_oldest"),
     path("<str:org_id>/password", signing_in.password, name="password"),

@@ -1,4 +1,4 @@
-"""Usage and cost of model calls: by day, by job type and by model, over the last weeks."""
+"""Usage and cost of model calls: by day, and by job type and model, over the last weeks or on one day."""
 
 from datetime import UTC, date, timedelta
 from decimal import Decimal
@@ -23,12 +23,15 @@ def usage(visit: Visit) -> HttpResponse:
     since = today - timedelta(days=days - 1)
     rows = queries.usage(visit.org_id).filter(day__gte=since)
     by_day = {row["day"]: row for row in statistics.usage(rows, ["day"])}
-    by_type = list(statistics.usage(rows, ["job_type_key", "model"]).order_by("-cost_sum", "job_type_key")[:_MOST])
+    day = _day(visit.request.GET.get("day", ""), since, today)
+    shown = rows.filter(day=day) if day else rows
+    by_type = list(statistics.usage(shown, ["job_type_key", "model"]).order_by("-cost_sum", "job_type_key")[:_MOST])
     names = job_lists.type_names(visit.org_id)
-    total = statistics.usage_total(rows)
+    total = statistics.usage_total(shown)
     whole = total["cost_sum"] or Decimal(1)
     context = {
         "days": days,
+        "day": day,
         "ranges": _RANGES,
         "bars": _bars(by_day, since, days),
         "total": total,
@@ -46,6 +49,14 @@ def usage(visit: Visit) -> HttpResponse:
         "until": today,
     }
     return visit.render("usage.html", context, here="usage")
+
+
+def _day(stated: str, since: date, until: date) -> date | None:
+    try:
+        day = date.fromisoformat(stated)
+    except ValueError:
+        return None
+    return day if since <= day <= until else None
 
 
 def _bars(by_day: dict[date, dict[str, Any]], since: date, days: int) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ def _occasions(days: int, now: datetime, seed: int) -> Iterator[tuple[DemoType, 
 
 def _scheduled_story(org: Org, token: AppToken, one: demo_schedules.DemoFiring, now: datetime) -> Recorder:
     """The story of the job that a firing made."""
-    told = _told(org, token, one.kind, one.row.fire_at, one.rng, now)
+    told = _told(org, token, one.kind, one.row.fire_at, one.rng, now, is_due=True)
     job, created = told.job, told.activities[0]
     job.created_by, job.schedule_id, job.fire_at = None, one.row.schedule_id, one.row.fire_at
     job.platform, job.channel_code = one.channel
@@ -113,13 +113,17 @@ def _hours_before(kind: DemoType, rng: Random) -> float:
     return abs(rng.gauss(4.0, 3.2))
 
 
-def _told(org: Org, token: AppToken, kind: DemoType, at: datetime, rng: Random, now: datetime) -> Recorder:
+def _told(
+    org: Org, token: AppToken, kind: DemoType, at: datetime, rng: Random, now: datetime, *, is_due: bool = False
+) -> Recorder:
+    """The story of one job. Without `is_due` it may be one of those that are still to come."""
     rec = _begun(org, token, kind, at, rng, now)
     job = rec.job
     fate = rng.random()
-    if at > now - timedelta(minutes=55) and fate < 0.3:
+    rec.is_called_off = fate > 0.985
+    if at > now - timedelta(minutes=55) and fate < 0.3 and not is_due:
         return _scheduled(rec, now)
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 and not is_due:
         job.delay_minutes, job.delay_seconds = 10, rng.randint(20, 600)
         job.scheduled_at = at + timedelta(seconds=job.delay_seconds)
     rec.at = job.scheduled_at + timedelta(seconds=rng.uniform(0.05, 1.4))
@@ -129,9 +133,6 @@ def _told(org: Org, token: AppToken, kind: DemoType, at: datetime, rng: Random, 
     demo_stories.STORIES[kind.story](rec, kind)
     if (job.status == JobStatus.RUNNING and not job.waiting_for) or (job.finished_at and job.finished_at > now):
         _at_work(rec, now)
-    elif job.status == JobStatus.RUNNING and fate > 0.97:
-        rec.at = min(rec.at + timedelta(minutes=7), now)
-        rec.finish("CANCELED", "paid this morning", actor="user:ben")
     if job.updated_at > now:
         job.updated_at = now
     return rec

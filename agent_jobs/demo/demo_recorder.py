@@ -31,6 +31,7 @@ class Recorder:
     cost: Decimal = Decimal(0)
     tokens: tuple[int, int] = (0, 0)
     calls: int = 0
+    is_called_off: bool = False  # somebody cancels it while it waits
 
     @property
     def is_over(self) -> bool:

@@ -11,6 +11,7 @@ from agent_jobs.demo.demo_recorder import Recorder
 from agent_jobs.states import TaskStatus, WaitingFor
 
 _ZONE = ZoneInfo("Europe/Berlin")
+_CALLED_OFF = ("settled by phone", "asked twice", "no longer needed")
 _CREDIT_NOTE: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -219,11 +220,13 @@ STORIES: Mapping[str, Callable[[Recorder, DemoType], None]] = {
 
 
 def _stops(rec: Recorder, seconds: float, waiting_for: str, *, until: datetime) -> bool:
-    """Let the job wait. True if the wait is not over now: the story ends here, and the wait some hours after now."""
+    """Let the job wait. True if the story ends here: somebody cancels it, or the wait ends some hours after now."""
     began = rec.at
-    rec.go_on(seconds)
+    rec.go_on(min(seconds, 420) if rec.is_called_off else seconds)
     if not rec.is_over:
-        return False
+        if rec.is_called_off:
+            rec.finish("CANCELED", rec.rng.choice(_CALLED_OFF), actor="user:ben")
+        return rec.is_called_off
     rec.at = began
     rec.wait(waiting_for, until=max(until, rec.now + timedelta(hours=rec.rng.uniform(2, 14))))
     return True

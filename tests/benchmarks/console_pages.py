@@ -6,10 +6,11 @@ newest. Each page is requested in this process; a page's first request is not co
 
 Wanted: under 30 ms together, at most 12 queries. At a million jobs, on one of two cores of a busy machine:
 
-    lists of jobs                      25 ms (17 Python, 7 PostgreSQL), 10 queries; 52 filtered by status and type
-    searches                           43 to 72 ms, 11 queries
-    overview                           69 ms (14 Python, 55 PostgreSQL), 8 queries
-    a job, schedules, approvals, …     8 to 13 ms
+    lists of jobs                      25 to 37 ms (17 to 24 Python, 7 to 12 PostgreSQL), 10 queries
+    a list by status and type          52 ms (24 Python, 28 PostgreSQL), 10 queries
+    searches                           45 to 75 ms (15 to 28 Python, 21 to 48 PostgreSQL), 11 queries
+    overview                           64 ms (13 Python, 51 PostgreSQL), 8 queries
+    a job, schedules, approvals, …     7 to 14 ms, 6 to 9 queries
 
 Tried, and kept: a search reads the newest ended jobs before the index, which it asks by itself. Left to the planner, a
 word of a fifth of the jobs cost 150 ms (2.6 s with a cold disk), and one of none 1.8 s (13 s). Only the last piece of

@@ -1,5 +1,7 @@
 import pytest
+from django.db.models.functions import Now
 
+from agent_jobs.models import WorkerProcess
 from agent_jobs.states import JobStatus
 from tests import rows
 
@@ -92,3 +94,24 @@ def test_the_last_attempt_is_shown_with_its_report(admin):
     assert "second &lt;try&gt;" in html
     assert "first try" not in html
     assert "first try" in first
+
+
+def test_what_holds_a_job_is_named_by_its_subject(admin):
+    rows.job_type(name="Greet", max_running=1)
+    first = rows.job(JobStatus.RUNNING, params={"file": "reel-0187.mov"})
+    waiting = rows.job()
+    WorkerProcess.objects.create(name="w", worked_at=Now())
+
+    html = admin.get(f"/console/acme/jobs/{waiting.pk}").content.decode()
+
+    assert f'href="/console/acme/jobs/{first.pk}">Greet reel-0187.mov</a>' in html
+    assert "Greet reel-0187.mov ending" in html
+
+
+def test_who_may_decide_is_named(admin):
+    job = rows.parked()
+    rows.approval(job, approvers=["user:jane", "token:billing"])
+
+    html = admin.get(f"/console/acme/jobs/{job.pk}").content.decode()
+
+    assert "Jane Doe, token billing may decide." in html

@@ -27,7 +27,7 @@ def test_somebody_else_finds_nothing_at_the_address(admin, stranger):
     rows.job()
 
     for address in (
-        "",
+        "/",
         "/jobs",
         "/jobs/rows",
         "/jobs.csv",
@@ -254,3 +254,16 @@ def test_a_job_without_a_channel_is_listed_as_such(admin):
 
     (cell,) = re.findall(r'<td role="cell" class="clip soft">(.*?)</td>', admin.get(JOBS).content.decode())
     assert cell.strip() == "none"
+
+
+def test_a_canceled_job_says_who_did_it_and_that_it_never_began(admin):
+    job = rows.job(JobStatus.SCHEDULED)
+    admin.post(f"/console/acme/jobs/{job.pk}/cancel", {"reason": "settled by phone"})
+
+    listed = admin.get(JOBS).content.decode()
+    shown = admin.get(f"{JOBS}/{job.pk}").content.decode()
+
+    assert "By Jane Doe: settled by phone" in listed
+    assert "never began" in listed
+    assert "By Jane Doe: settled by phone." in shown
+    assert "In the queue" not in shown

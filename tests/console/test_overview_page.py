@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent_jobs.models import UsageDay
 from agent_jobs.states import JobStatus
 from tests import rows
 
@@ -61,3 +62,21 @@ def test_an_overview_takes_few_queries(admin, django_assert_max_num_queries):
 
     with django_assert_max_num_queries(12):
         admin.get(OVERVIEW)
+
+
+def test_yesterdays_cost_leads_to_where_it_went(admin):
+    rows.org()
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    for day, key, cost in ((yesterday, "greet", "1.25"), (yesterday - timedelta(days=1), "report", "3.5")):
+        UsageDay.objects.create(org_id="acme", day=day, job_type_key=key, model="m", part=0, calls=1, cost=cost)
+
+    overview = admin.get("/console/acme/").content.decode()
+    address = f"/console/acme/usage?day={yesterday:%Y-%m-%d}"
+    usage = admin.get(address).content.decode()
+
+    assert f'href="{address}"' in overview
+    assert "Yesterday cost $1.25" in overview
+    assert "$1.25" in usage
+    assert ">greet</a>" in usage
+    assert ">report</a>" not in usage
+    assert ">report</a>" in admin.get("/console/acme/usage?day=2001-01-01x").content.decode()

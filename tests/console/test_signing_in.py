@@ -83,3 +83,9 @@ def test_a_person_changes_their_password(member, django_user_model):
     assert member.post("/console/acme/password/change", sent).status_code == 302
     assert member.get("/console/acme/jobs").status_code == 200
     assert django_user_model.objects.get(username="mel").check_password("a much longer one 7")
+
+
+def test_an_organisations_address_may_lack_its_last_slash(admin):
+    answer = admin.get("/console/acme")
+
+    assert (answer.status_code, answer["Location"]) == (302, "/console/acme/")

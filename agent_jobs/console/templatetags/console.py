@@ -33,6 +33,7 @@ WAITS: Mapping[str, tuple[str, str, str]] = {
     WaitingFor.QUIET_HOURS: ("quiet", "canceled", "quiet hours"),
 }
 _PLATFORM_ICONS = {"slack": "brand-slack", "web": "world", "webhook": "webhook", "null": "terminal-2"}
+_PLATFORMS = {"slack": "Slack", "web": "Web chat", "webhook": "Webhook", "null": "Nowhere (null)"}
 
 
 @register.simple_tag
@@ -239,10 +240,9 @@ def doing(what: str) -> str:
 
 
 @register.filter
-def deciders(stated: Sequence[str]) -> str:
-    """`mara, ben, the app billing`: approvers as the tool states them (`agent_jobs.approvers`)."""
-    words = [text.removeprefix("user:").replace("token:", "the app ", 1) for text in stated]
-    return ", ".join(words)
+def platform(name: str) -> str:
+    """The name of a platform for people."""
+    return _PLATFORMS.get(name, name)
 
 
 @register.filter

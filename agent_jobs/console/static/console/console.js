@@ -310,7 +310,7 @@
   });
   function find(text) {
     var first = null;
-    $$(".finder-list li").forEach(function (item) {
+    $$(".finder-list li:not(.finder-jobs)").forEach(function (item) {
       var fits = item.textContent.toLowerCase().indexOf(text.toLowerCase()) >= 0;
       item.hidden = !fits; $("a", item).classList.remove("is-first");
       if (fits && text && !first) { first = $("a", item); first.classList.add("is-first"); }
