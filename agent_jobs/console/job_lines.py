@@ -186,7 +186,7 @@ def _running(visit: Visit, row: Mapping[str, Any], more: JobExtras) -> tuple[str
 
 
 def canceled(more: JobExtras, people: Mapping[str, str]) -> str:
-    """Who canceled a job, and why. `people` are full names by user name."""
+    """Says who canceled a job, and why. `people` are full names by user name."""
     kind, _, name = (more.canceled_by or "").partition(":")
     reason = (more.cancel_note or "").removeprefix("CANCELED").removeprefix(":").strip()
     by = (

@@ -228,7 +228,7 @@ def _canceled(visit: Visit, job_id: UUID) -> str:
 
 
 def _in_the_way(visit: Visit, explanation: Explanation) -> dict[str, Any]:
-    """What holds the job and what ends its wait: jobs by their subject, not by their id."""
+    """The holders of the job, and the events that end its wait: jobs by their subject, not by their id."""
     holders = explanation.blocked_by[:_MOST_HOLDERS]
     names = job_lines.subjects(visit.org_id, [UUID(each.id) for each in holders if each.kind == "job"])
     unblocks = []

@@ -124,7 +124,7 @@ def author(stated: str, names: Mapping[str, str]) -> str:
 
 
 def deciders(stated: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    """Who may decide, from approvers as a tool states them (`agent_jobs.approvers`)."""
+    """The people and apps that may decide, from approvers as a tool states them (`agent_jobs.approvers`)."""
     return [author(text, names) if ":" in text else text for text in stated]
 
 

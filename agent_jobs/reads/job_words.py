@@ -39,8 +39,21 @@ indexed AS MATERIALIZED ({{indexed}}),
 older AS (SELECT id FROM indexed ORDER BY created_at DESC, id DESC LIMIT {MOST_FOUND})
 SELECT id FROM living UNION SELECT id FROM newest UNION SELECT id FROM older
 """  # noqa: S608 - constants
-_ARE_FEW = f"(SELECT count(*) FROM newest) < {ENOUGH}"  # noqa: S608 - constants
 _READ = ("id", "params", "result", "error_message")
+
+
+class _HasWords(Func):
+    """`agent_jobs_job_words(params, result, error_message) @@ query`, as the index has it."""
+
+    template = f"agent_jobs_job_words(params, result, error_message) @@ {_QUERY.replace('%s', '%(expressions)s')}"
+    output_field = BooleanField()
+
+
+class _AreFew(Func):
+    """Whether the CTE `newest` has so few jobs that the index is to be asked."""
+
+    template = f"(SELECT count(*) FROM newest) < {ENOUGH}"  # noqa: S608 - constants
+    output_field = BooleanField()
 
 
 class _IsOneOf(Func):
@@ -65,7 +78,7 @@ def matching(jobs: QuerySet[Job], text: str) -> QuerySet[Job]:
     parts = {
         "living": jobs.filter(status__in=_LIVING).order_by("-updated_at", "-id").values(*_READ)[:MOST_LIVING],
         "newest": ended.order_by("-created_at", "-id").values(*_READ)[:MOST_WALKED],
-        "indexed": ended.extra(where=[_HAS_WORDS, _ARE_FEW], params=[words]).values("id", "created_at"),  # noqa: S610
+        "indexed": ended.filter(_HasWords(Value(words)), _AreFew()).values("id", "created_at"),
     }
     try:
         stated = {name: rows.query.sql_with_params() for name, rows in parts.items()}

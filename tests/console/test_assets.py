@@ -1,4 +1,4 @@
-"""What a browser loads for a page, compressed as `collectstatic` stores it."""
+"""The files that a browser loads for a page, compressed as `collectstatic` stores them."""
 
 import gzip
 import re

@@ -48,7 +48,7 @@ def test_older_jobs_are_searched_while_few_of_the_newest_have_the_words(monkeypa
     rows.job(JobStatus.COMPLETED, "rival", params={"customer": "Brightwave"})
 
     assert found("brightwave") == {old, *newest}
-    monkeypatch.setattr(job_words, "_ARE_FEW", "(SELECT count(*) FROM newest) < 3")
+    monkeypatch.setattr(job_words._AreFew, "template", "(SELECT count(*) FROM newest) < 3")
     assert found("brightwave") == {*newest}
 
 
