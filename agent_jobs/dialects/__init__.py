@@ -1,11 +1,16 @@
-"""Foreign APIs, spoken over our own core: one module (or package) each, and one line in `DIALECTS`.
+"""Foreign APIs, spoken over our own core: one package each, and one line in `DIALECTS`.
 
-A dialect translates words. A table at its top gives our statuses in its own words; it turns a request into a call of a
-service, and plain rows into an answer. It makes no decision about jobs: if it needs one, the core lacks a function.
-Dialects are doors, as `api` is: they touch no tables, and do not import each other.
+A dialect translates words. Its module `…_words` begins with a table of our statuses in its own words; its `…_views`
+turn a request into a call of a service, and plain rows into an answer. It makes no decision about jobs: if it needs
+one, the core lacks a function. Dialects are doors, as `api` is: they touch no tables, and do not import each other.
 
-`base` has their frame: credentials, parsing, errors, documentation. `urls` mounts them and says which addresses are
-whose. The setting ROOT_DIALECT mounts one of them at the root as well, for clients that cannot change their path.
+base            their frame: credentials, parsing, errors
+documentation   how they describe their operations and answers
+schedule_door   the base of views whose jobs are schedules
+schedule_texts  texts of schedules, and the timing that they stand for
+urls            mounts them, and says which addresses are whose
+
+The setting ROOT_DIALECT mounts one of them at the root as well, for clients that cannot change their path.
 """
 
 from django.conf import settings

@@ -22,7 +22,7 @@ class ScheduleDoor(DialectResource):
     def row(self, job_id: str) -> schedule_rows.Row:
         return schedule_rows.schedule_of_runner(self.org_id, self.runner, read_id(job_id), shown_id=job_id)
 
-    def made(self, definition: Mapping[str, Any], *, is_paused: bool = False) -> UUID:
+    def create(self, definition: Mapping[str, Any], *, is_paused: bool = False) -> UUID:
         with transaction.atomic():
             self.ensure_job_type(self.org_id, self.job_type, self.job_type_name, self.runner)
             found: UUID = editing.create(self.org_id, definition, is_paused=is_paused, actor=self.actor).pk

@@ -5,7 +5,7 @@ To them a job of the external runner waits while nobody holds it, also when it i
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -44,6 +44,7 @@ def status_outside(status: str, *, runner: str, is_held: bool) -> JobStatus:
 
 
 def with_status_outside(status: JobStatus) -> Q:
+    """Jobs with this `status_outside`."""
     if status == JobStatus.WAITING:
         return Q(status__in=(JobStatus.SCHEDULED, JobStatus.WAITING)) | _WAITS_FOR_AN_ATTEMPT
     return Q(status=status) & ~_WAITS_FOR_AN_ATTEMPT if status == JobStatus.RUNNING else Q(status=status)
@@ -55,10 +56,18 @@ def with_binary(org_id: str) -> QuerySet[Job]:
     return Job.objects.filter(org_id=org_id, runner=external.NAME, placement__startswith=prefix)
 
 
-def of_type(jobs: QuerySet[Job], word: str) -> QuerySet[Job]:
-    """The jobs among these that have a binary and this type, whatever labels they need."""
-    exact = f"{external.WITH_BINARY}{external.SEPARATOR}{word}"
-    return jobs.filter(Q(placement=exact) | Q(placement__startswith=f"{exact}{external.SEPARATOR}"))
+def of_type(word: str, *, binary: str = external.WITH_BINARY) -> Q:
+    """Jobs with a binary (or without: "") whose work states this type, whatever labels they need."""
+    exact = f"{binary}{external.SEPARATOR}{word}"
+    return Q(placement=exact) | Q(placement__startswith=f"{exact}{external.SEPARATOR}")
+
+
+def of_any_type(words: Sequence[str]) -> Q:
+    """Jobs of executors by the type that their work states, others by their job type."""
+    found = Q(job_type_key__in=words) & ~Q(runner=external.NAME)
+    for word in words:
+        found |= of_type(word) | of_type(word, binary="")
+    return found
 
 
 def type_of(placement: str) -> str:

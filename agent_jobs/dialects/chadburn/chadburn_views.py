@@ -84,7 +84,7 @@ class ChadburnJobsView(_ChadburnResource):
     @described("jobs_create", "Create a job", {201: words.ChadburnItem}, request=words.ChadburnJobRequest)
     def post(self, request: Request) -> Response:
         fields = self.fields(words.ChadburnJobRequest)
-        return self.item(self.made(words.new(self.job_type, fields)), status=201)
+        return self.item(self.create(words.new(self.job_type, fields)), status=201)
 
 
 class ChadburnJobView(_ChadburnResource):

@@ -124,7 +124,7 @@ class ChronosJobs(ChronosResource):
     @described("jobs_create", "Create a job", {201: words.ChronosAnswer}, request=words.ChronosJobRequest)
     def post(self, request: Request) -> Response:
         fields = self.request_fields()
-        made = self.made(words.new(self.job_type, fields), is_paused=not fields.get("enabled"))
+        made = self.create(words.new(self.job_type, fields), is_paused=not fields.get("enabled"))
         return self.job(made, status=201)
 
 

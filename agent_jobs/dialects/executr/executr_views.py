@@ -81,7 +81,7 @@ class ExecutrJobs(_ExecutrResource):
         asked = self.query(LIST_QUERY)
         rows = external_jobs.with_binary(self.org_id)
         if asked["type"]:
-            rows = external_jobs.of_type(rows, asked["type"])
+            rows = rows.filter(external_jobs.of_type(asked["type"]))
         if asked["status"]:
             rows = rows.filter(words.with_status(asked["status"]))
         if asked["priority"]:

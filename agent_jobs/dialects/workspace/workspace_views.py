@@ -22,7 +22,7 @@ from agent_jobs.dialects.workspace.workspace_logins import (
 )
 from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.executors import hand_moves, reporting
-from agent_jobs.reads import job_lists, numbered_pages
+from agent_jobs.reads import external_jobs, job_lists, numbered_pages
 from agent_jobs.reads.queries import Row
 from agent_jobs.runners import external
 from agent_jobs.tenants import members
@@ -101,7 +101,7 @@ class _WorkspaceJobResource(WorkspaceResource):
         if asked["status"]:
             rows = rows.filter(words.of_statuses(asked["status"]))
         if asked["job_type"]:
-            rows = rows.filter(words.of_job_types(asked["job_type"]))
+            rows = rows.filter(external_jobs.of_any_type(asked["job_type"]))
         if asked["priority"]:
             rows = rows.filter(words.of_priorities(asked["priority"]))
         total, page, limit = rows.count(), asked["page"], asked["limit"]

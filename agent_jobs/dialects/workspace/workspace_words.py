@@ -127,16 +127,6 @@ def of_priorities(words: Sequence[str]) -> Q:
     return Q(priority__in=[number for word in words for number in priorities_named(word)])
 
 
-def of_job_types(types: Sequence[str]) -> Q:
-    """Jobs of executors by the type that their work states, others by their job type."""
-    found = Q(job_type_key__in=types) & ~Q(runner=external.NAME)
-    for word in types:
-        for binary in ("", external.WITH_BINARY):
-            exact = f"{binary}{external.SEPARATOR}{word}"
-            found |= Q(placement=exact) | Q(placement__startswith=f"{exact}{external.SEPARATOR}")
-    return found
-
-
 def ordering(sort: str, *, is_descending: bool) -> list[Any]:
     """Statuses are ordered as this door spells them, priorities by their meaning."""
     by = numbered_pages.status_word(STATUS) if sort == "status" else numbered_pages.column(sort)
