@@ -41,7 +41,9 @@ def test_the_overview_answers_and_leads_to_the_last_error_of_what_fails_most(vis
     page = visitor().page
     asks = page.get_by_label("Needs attention")
     expect(asks).to_contain_text("may run at a time, and as many do.")  # why the oldest in the queue waits
-    expect(asks.get_by_text(re.compile(r"Yesterday cost \$\d"))).to_be_visible()
+    asks.get_by_text(re.compile(r"Yesterday cost \$\d")).click()
+    expect(page.get_by_role("heading", name=re.compile("^By job type and model, "))).to_be_visible()
+    page.go_back()
 
     page.get_by_role("link", name=re.compile("See the .* jobs?")).click()
     page.get_by_role("heading", name="Jobs", exact=True).wait_for()
