@@ -16,7 +16,7 @@ from agent_jobs.api import paging
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import OpenApiExample, PageMeta, operation
 from agent_jobs.api.fields import Object, StrictSerializer
-from agent_jobs.api.formatting import filled, stamp
+from agent_jobs.api.formatting import shown
 from agent_jobs.errors import FieldError
 from agent_jobs.hours import calendar, quiet_times
 from agent_jobs.hours.quiet_times import Place, Statement
@@ -107,14 +107,15 @@ class _Hours(Resource):
         opens_at: datetime = statement.hours.next_open(statement.now)
         is_open = opens_at <= statement.now
         place = statement.place
-        return {
-            "org_id": self.org_id,
-            "kind": place.kind or "organization",
-            **filled({"platform": place.platform, "name": place.name}),
-            "hours": statement.stated,
-            "is_open": is_open,
-            **filled({"opens_at": None if is_open else stamp(opens_at)}),
-        }
+        return shown(
+            HoursSerializer,
+            {"platform": place.platform, "name": place.name},
+            org_id=self.org_id,
+            kind=place.kind or "organization",
+            hours=statement.stated,
+            is_open=is_open,
+            opens_at=None if is_open else opens_at,
+        )
 
     def retrieve(self, org_id: str, platform: str = "", name: str = "") -> Response:
         self.asked()
@@ -138,10 +139,10 @@ class _Hours(Resource):
         asked = self.asked(query=QUERY, sorting=SORTING)
         self.require_org(org_id)
 
-        def shown(rows: list[queries.Row]) -> list[dict[str, Any]]:
+        def stated(rows: list[queries.Row]) -> list[dict[str, Any]]:
             return [self.shown(statement) for statement in quiet_times.statements(rows)]
 
-        return self.listed(asked, queries.hours_of_places(self.org_id, self.kind), queries.HOURS_COLUMNS, shown)
+        return self.listed(asked, queries.hours_of_places(self.org_id, self.kind), queries.HOURS_COLUMNS, stated)
 
 
 def _problems(fields: Mapping[str, Any]) -> list[FieldError]:

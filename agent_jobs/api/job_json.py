@@ -1,12 +1,13 @@
 """Builds a job's JSON for clients. `job_docs` lists its fields, with their types and meanings."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from agent_jobs.api import activities, approvals, job_docs
-from agent_jobs.api.formatting import filled, number, shown, stamp, stamp_or_none
+from agent_jobs.api.formatting import filled, number, shown, stamp
 from agent_jobs.budgets import limits
 from agent_jobs.reads import explanations, queries
 from agent_jobs.specs import priority_name
@@ -45,26 +46,9 @@ def existing(org_id: str, job_id: str) -> dict[str, Any]:
 
 def explanation(found: explanations.Explanation) -> dict[str, Any]:
     """Always has every field, null if empty. Nulls break no client: the API's document does not have this object."""
-    return {
-        "state": found.state,
-        "rule": found.rule,
-        "blocked_by": [
-            filled(
-                {
-                    "kind": holder.kind,
-                    "id": holder.id,
-                    "state": holder.state,
-                    "next_try_at": stamp_or_none(holder.next_try_at),
-                    "error_code": holder.error_code or None,
-                }
-            )
-            for holder in found.blocked_by
-        ],
-        "place_in_queue": found.place_in_queue,
-        "estimated_start": stamp_or_none(found.estimated_start),
-        "unblocks": list(found.unblocks),
-        "left_out_tools": [dict(one) for one in found.left_out_tools],
-    }
+    values = asdict(found)
+    blocked_by = [shown(job_docs.HolderSerializer, holder) for holder in values["blocked_by"]]
+    return shown(job_docs.ExplanationSerializer, values, blocked_by=blocked_by)
 
 
 def _names(rows: Sequence[queries.Row]) -> Names:

@@ -1,6 +1,7 @@
 """Statistics of an organisation's jobs, `/services/stats`, and the service's workers, `/services/workers`."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from rest_framework.response import Response
 from agent_jobs.api import parsing
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import operation
-from agent_jobs.api.formatting import number, stamp
+from agent_jobs.api.formatting import shown, stamp
 from agent_jobs.api.job_docs import StatusCounts
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.lifecycle import queues
@@ -127,43 +128,24 @@ class Workers(Resource):
     def get(self, request: Request) -> Response:
         self.asked()
         found = job_statistics.workers(self.org_id)
-        data = [
-            {
-                "worker_id": worker["id"],
-                "started_at": stamp(worker["started_at"]),
-                "last_seen_at": stamp(worker["seen_at"]),
-                "runners": worker["runners"],
-                "holds": worker["holds"],
-                "jobs_done": worker["jobs_done"],
-            }
-            for worker in found
-        ]
+        data = [shown(WorkerItem, worker, worker_id=worker["id"], last_seen_at=worker["seen_at"]) for worker in found]
         meta = {"org_id": self.org_id, "count": len(data), "holds": sum(worker["holds"] for worker in found)}
         return Response({"data": data, "meta": meta})
 
 
 def _answer(found: job_statistics.JobStatistics) -> Mapping[str, Any]:
-    return {
-        "total": found.total,
-        "by_status": found.by_status,
-        "by_type": [{"job_type_id": key, "count": count} for key, count in found.by_type],
-        "by_channel": [
+    return shown(
+        JobStatisticsItem,
+        asdict(found),
+        by_type=[{"job_type_id": key, "count": count} for key, count in found.by_type],
+        by_channel=[
             {"platform": platform, "channel_code": code, "count": count} for platform, code, count in found.by_channel
         ],
-        "by_priority": [
+        by_priority=[
             {"priority": priority, "priority_name": priority_name(priority), "count": count}
             for priority, count in found.by_priority.items()
         ],
-        "by_day": [{"day": day.isoformat(), "count": count} for day, count in found.by_day.items()],
-        "success_rate": found.success_rate,
-        "p50_seconds": found.p50_seconds,
-        "p95_seconds": found.p95_seconds,
-        "follow_ups": found.follow_ups,
-        "replies": found.replies,
-        "jobs_with_reply": found.jobs_with_reply,
-        "cost": number(found.cost),
-        "queues": [
-            {"queue": queue.queue, "waiting": queue.waiting, "oldest_at": stamp(queue.oldest_at)}
-            for queue in found.queues
-        ],
-    }
+        by_day=[{"day": day.isoformat(), "count": count} for day, count in found.by_day.items()],
+        success_rate=found.success_rate,
+        queues=[shown(QueueCount, asdict(queue)) for queue in found.queues],
+    )
