@@ -20,12 +20,17 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
     def send(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         """Send an answer; JSON, unless `headers` say otherwise."""
+        usual = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        self.send_open(status, body, usual | (headers or {}))
+
+    def send_open(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Send an answer with these headers only: more may follow the body."""
         self.send_response(status)
-        length = str(len(body))
-        for name, value in ({"Content-Type": "application/json", "Content-Length": length} | (headers or {})).items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def reset(self) -> None:
         """Close the connection with a reset."""
@@ -41,8 +46,8 @@ class LoopbackServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(("127.0.0.1", 0), handler)
+    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def start(self) -> None:

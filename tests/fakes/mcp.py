@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import select
 import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.fakes import limits
+from tests.fakes.loopback import LoopbackFake, LoopbackHandler
 
 VERSION = "2025-06-18"
 SESSION = "session-1"
@@ -49,7 +48,7 @@ def tool(name: str, description: str = "Does.", **schema: Any) -> dict[str, Any]
     return {"name": name, "description": description, "inputSchema": given}
 
 
-class FakeMcp:
+class FakeMcp(LoopbackFake):
     """Answers what was queued for a method, then the usual. `requests` are (method, params, headers)."""
 
     def __init__(self, *tools: dict[str, Any]) -> None:
@@ -63,13 +62,11 @@ class FakeMcp:
         self.holding = threading.Semaphore(0)  # released for each request that is held
         self.hung_up = threading.Event()  # set when the other side has closed the connection of one
         self._queues: dict[str, deque[Answer]] = {}
-        self._stop = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        super().__init__()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/mcp"
+        return f"{self._server.url}/mcp"
 
     @property
     def metadata_url(self) -> str:
@@ -80,15 +77,6 @@ class FakeMcp:
 
     def asked(self, method: str) -> list[Any]:
         return [params for name, params, _ in self.requests if name == method]
-
-    def __enter__(self) -> FakeMcp:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._server.shutdown()
-        self._server.server_close()
 
     def _wait_for_the_end(self, connection: socket.socket) -> None:
         while not self._stop.wait(0.02):
@@ -113,16 +101,12 @@ class FakeMcp:
             return Answer(status=202, body=b"")
         return Answer(error={"code": -32601, "message": "Method not found"})
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[LoopbackHandler]:
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # as servers do; else each answer waits 40 ms for an acknowledgement
-
+        class Handler(LoopbackHandler):
             def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                headers = {name.lower(): value for name, value in self.headers.items()}
+                asked, headers = json.loads(self.read()), self.small_headers()
                 fake.requests.append((asked["method"], asked.get("params"), headers))
                 if wrong := self._refusal(asked["method"], headers):
                     self._send_json(wrong, {})
@@ -140,10 +124,7 @@ class FakeMcp:
                     self.close_connection = True
                     return
                 if answer.cut:
-                    linger = struct.pack("ii", 1, 0)  # closing sends a reset
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                    self.close_connection = True
-                    self.connection.close()
+                    self.reset()
                     return
                 self._send(asked, answer)
 
@@ -171,12 +152,11 @@ class FakeMcp:
                     )
                     body = f"event: message\ndata: {note}\n\nevent: message\ndata: {text}\n\n".encode()
                     kind = "text/event-stream"
-                self.send_response(answer.status)
-                length = {"Connection": "close"} if answer.open else {"Content-Length": str(len(body))}
-                for name, value in {"Content-Type": kind, **length, **answer.headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
+                headers = {"Content-Type": kind, **answer.headers}
+                if answer.open:
+                    self.send_open(answer.status, body, {"Connection": "close", **headers})
+                else:
+                    self.send(answer.status, body, headers)
                 self.wfile.flush()
                 if answer.open:
                     fake._stop.wait(60)
@@ -189,23 +169,12 @@ class FakeMcp:
                     self.send_error(405 if self.path == "/mcp" else 404)
 
             def _send_json(self, status: int, said: Any, **headers: str) -> None:
-                body = json.dumps(said).encode()
-                self.send_response(status)
-                length = str(len(body))
-                for name, value in {"Content-Type": "application/json", "Content-Length": length, **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
+                self.send(status, json.dumps(said).encode(), headers)
 
             def do_DELETE(self) -> None:
-                fake.requests.append(("DELETE", None, {name.lower(): value for name, value in self.headers.items()}))
+                fake.requests.append(("DELETE", None, self.small_headers()))
                 if fake._queues.get("DELETE") and fake._queues["DELETE"].popleft().hold:
                     fake._wait_for_the_end(self.connection)
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
+                self.send(200)
 
         return Handler

@@ -41,8 +41,6 @@ import math
 import random
 import secrets
 import signal
-import socket
-import struct
 import threading
 import time
 import urllib.error
@@ -52,12 +50,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tests.fakes import limits
+from tests.fakes.loopback import LoopbackHandler, LoopbackServer
 
 
 class Fault(StrEnum):
@@ -197,11 +195,11 @@ class FakeSlack:
         self._lock = threading.RLock()
         self._ledger_path = ledger_path
         self._stopping = threading.Event()
-        self._server = _Server(("127.0.0.1", port), self)
+        self._server = LoopbackServer(type("Handler", (_Handler,), {"slack": self}), port)
 
     # --- Life --------------------------------------------------------------------------------------------------
     def __enter__(self) -> FakeSlack:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._server.start()
         return self
 
     def __exit__(
@@ -211,12 +209,11 @@ class FakeSlack:
         with self._lock:
             for timer in self._timers:
                 timer.cancel()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.url
 
     @property
     def api_url(self) -> str:
@@ -872,25 +869,11 @@ class _Answer:
     is_dropped: bool = False
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], slack: FakeSlack) -> None:
-        self.slack = slack
-        super().__init__(address, _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that has gone away is what these tests are about."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # as servers do; else each answer waits 40 ms for an acknowledgement
-    server: _Server
+class _Handler(LoopbackHandler):
+    slack: FakeSlack
 
     def do_GET(self) -> None:
-        slack = self.server.slack
+        slack = self.slack
         if self.path == "/_fake/ledger":
             self._send(_Answer(body={"posts": [_shown(post) for post in slack.posts], "seed": slack.seed}))
         elif self.path == "/_fake/updates":
@@ -906,8 +889,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_Answer(status=404, body={"ok": False}))
 
     def do_POST(self) -> None:
-        slack = self.server.slack
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        slack = self.slack
+        body = self.read()
         try:
             if self.path == "/_fake/settings":
                 slack.configure(json.loads(body))
@@ -953,21 +936,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: _Answer) -> None:
         if answer.is_dropped:
-            # With nothing to linger for, closing resets the connection.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_connection = True
+            self.reset()
             return
         content = (answer.text or json.dumps(answer.body)).encode()
-        self.send_response(answer.status)
-        self.send_header("Content-Type", "text/html" if answer.text else "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(len(content)))
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+        kind = "text/html" if answer.text else "application/json; charset=utf-8"
+        self.send(answer.status, content, {"Content-Type": kind, **answer.headers})
 
 
 def _refused(error: str) -> _Answer:

@@ -67,13 +67,8 @@ class _Handler(LoopbackHandler):
                 self.wfile.write(bytes([byte]))
                 if receiver._stop.wait(reply.drip):
                     return
-        self.send_response(reply.status)
         length = {} if reply.is_endless else {"Content-Length": str(len(reply.body))}
-        for name, value in {**length, **reply.headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(reply.body)
+        self.send_open(reply.status, reply.body, {**length, **reply.headers})
         while reply.is_endless and not receiver._stop.wait(reply.pause):
             self.wfile.write(b"x" * (16 if reply.pause else 65_536))
 
