@@ -89,14 +89,9 @@ SERVICE = {
             "`chadburn`, `chronos` or `executr`: this foreign API also stands at `/api/v1`, for clients that cannot "
             "change their path; see [Dialects](dialects.md#at-the-root)",
         ),
-        Variable("AGENT_JOBS_RATE_TOKEN", "6000/minute", "requests of one token (`off`: no limit)"),
         Variable(
             *("AGENT_JOBS_RATE_ORG", "12000/minute"),
-            "requests of one organisation, where it has no `requests_per_minute` of its own",
-        ),
-        Variable(
-            *("AGENT_JOBS_RATE_ADDRESS", "60/minute"),
-            "requests without a valid token from one address or IPv6 /64; the same limit holds for forged events",
+            "requests of one organisation, where it has no `requests_per_minute` of its own (`off`: no limit)",
         ),
         Variable(
             *("AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES", "0"),
@@ -134,16 +129,16 @@ SERVICE = {
         ),
     ),
     "Watching": (
-        Variable("AGENT_JOBS_METRICS_TOKEN", "", "the Bearer token for `/metrics`; empty: the page is off"),
-        Variable("AGENT_JOBS_METRICS_OPEN", "0", "`1`: `/metrics` needs no token", "`0`; `up` 1"),
+        Variable(
+            *("AGENT_JOBS_METRICS_TOKEN", ""),
+            "the Bearer token for `/metrics`; empty: the page is off",
+            "empty; `up` `metrics`",
+        ),
         Variable(
             *("AGENT_JOBS_OTLP_ENDPOINT", ""),
             "base address of an OpenTelemetry collector (OTLP over HTTP); empty: no traces",
         ),
         Variable("AGENT_JOBS_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
-        Variable(
-            *("AGENT_JOBS_LOG_FORMAT", ""), "one JSON object a line, or text for people", "`json`; `up` `console`"
-        ),
         Variable("AGENT_JOBS_DATA_DIR", ".dev", "where `manage.py up` keeps its servers' files"),
     ),
 }
@@ -159,14 +154,8 @@ COMPOSE = {
             "the password of the role `agent_jobs_app`, used by the service; letters and digits",
             _REQUIRED,
         ),
-        Variable("POSTGRES_PASSWORD_FILE", "", "the same by file"),
-        Variable("POSTGRES_APP_PASSWORD_FILE", "", "the same by file, in the folder of `migrate` and `postgres`"),
         Variable("OWNER_DATABASE_URL", "", "the owner's address for migrations, if `DATABASE_URL` is another server"),
-        Variable("OWNER_DATABASE_URL_FILE", "", "the same by file"),
-        Variable("AGENT_JOBS_SECRETS_DIR", "./secrets", "the folder of secret files, in containers `/run/secrets`"),
-        Variable("AGENT_JOBS_OWNER_SECRETS_DIR", "./secrets-owner", "the same for `migrate` and `postgres` alone"),
         Variable("WEB_ADDRESS", "127.0.0.1:8000", "where the web process is published on this machine"),
-        Variable("WORKER_REPLICAS", "2", "worker processes"),
     )
 }
 _DEFAULTS = {variable.name: variable.default for section in SERVICE.values() for variable in section}

@@ -171,10 +171,10 @@ SPECTACULAR_SETTINGS = {
 # The foreign API (`agent_jobs.dialects`) that is mounted at the root as well; empty: none.
 ROOT_DIALECT = env_choice("ROOT_DIALECT", "", "chadburn", "chronos", "executr")
 # Request limits in a moving window: per token, per organisation (Org.requests_per_minute overrides it), and per address
-# for requests without a valid token.
-RATE_TOKEN = env_rate("AGENT_JOBS_RATE_TOKEN")
+# or IPv6 /64 for requests without a valid token and for forged events.
+RATE_TOKEN = "6000/minute"  # noqa: S105  # a rate, not a secret
 RATE_ORG = env_rate("AGENT_JOBS_RATE_ORG")
-RATE_ADDRESS = env_rate("AGENT_JOBS_RATE_ADDRESS")
+RATE_ADDRESS = "60/minute"
 # Networks of the reverse proxies in front of the web processes. Only their X-Forwarded-For is trusted.
 TRUSTED_PROXIES = env_list("AGENT_JOBS_TRUSTED_PROXIES")
 for _network in TRUSTED_PROXIES:
@@ -305,7 +305,7 @@ if 0 < WORKER_MAX_MEMORY_MB < 512:
     raise ImproperlyConfigured("AGENT_JOBS_WORKER_MAX_MEMORY_MB must be 0 or at least 512")
 
 
-# --- Models of language ----------------------------------------------------------------------------------------
+# --- Prices of models ------------------------------------------------------------------------------------------
 def _model_prices() -> dict[str, tuple[Decimal, ...]]:
     """Prices per million tokens of input, of output and, if stated, of cached input, by the model's name, `provider:*`
     or `*`.
@@ -347,24 +347,20 @@ REQUIRE_MODEL_PRICE = env_flag("AGENT_JOBS_REQUIRE_MODEL_PRICE")
 CURRENCY = env("AGENT_JOBS_CURRENCY")
 
 # --- Watching --------------------------------------------------------------------------------------------------
-# `/metrics` requires this token as Bearer. With METRICS_OPEN it is public; with neither it answers 404.
+# `/metrics` requires this token as Bearer. Without one it answers 404.
 METRICS_TOKEN = env("AGENT_JOBS_METRICS_TOKEN")
-METRICS_OPEN = env_flag("AGENT_JOBS_METRICS_OPEN")
 # The base address of an OTLP/HTTP collector. Without it nothing is traced, and OpenTelemetry is not imported.
 OTLP_ENDPOINT = env("AGENT_JOBS_OTLP_ENDPOINT")
 
 # --- Logging ---------------------------------------------------------------------------------------------------
 LOG_LEVEL = env("AGENT_JOBS_LOG_LEVEL").upper()
-LOG_FORMAT = env("AGENT_JOBS_LOG_FORMAT") or ("json" if _is_deployed else "console")
-if LOG_FORMAT not in {"json", "console"}:
-    raise ImproperlyConfigured(f"AGENT_JOBS_LOG_FORMAT must be json or console, not {LOG_FORMAT!r}")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
         "line": {
             "()": "config.logs.formatter",
-            "kind": LOG_FORMAT,
+            "kind": "json" if _is_deployed else "console",
             # Values to mask in every line.
             "secrets": (
                 *(SECRET_KEY, METRICS_TOKEN, *TOKEN_PEPPERS.values(), *re.findall(r"[^:,]{8,}", SEALING_KEYS)),
@@ -390,6 +386,6 @@ LOGGING: dict[str, Any] = {
         },
     },
 }
-if STACK and LOG_FORMAT == "console" and LOG_LEVEL != "DEBUG":
+if STACK and LOG_LEVEL != "DEBUG":
     # In the one terminal of `manage.py up`, a line per request would hide the lines that people look for.
     LOGGING["loggers"]["agent_jobs.access"] = {"level": "WARNING"}

@@ -15,5 +15,6 @@ for _name, _type in {
 }.items():
     if _value := os.environ.get(f"TEST_{_name}"):
         globals()[_name] = _type(_value)
+RATE_TOKEN = RATE_ADDRESS = "off"  # all tests together are one address; those about limits state their own
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a real one takes half a second
 HEARTBEAT_SECONDS = globals()["LEASE_SECONDS"] / 3

@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus: needs the token METRICS_TOKEN, or is open with METRICS_OPEN; without both settings, 404.
+"""`/metrics` for Prometheus: needs the token METRICS_TOKEN; without that setting, 404.
 
 App tokens do not open it: the numbers cover all organisations together and are for operators.
 """
@@ -20,13 +20,12 @@ logger = logging.getLogger(__name__)
 
 @require_GET
 def page(request: HttpRequest) -> HttpResponse:
-    if not settings.METRICS_OPEN:
-        if not settings.METRICS_TOKEN:
-            return errors.handler404(request)
-        if not _is_known(request.META.get("HTTP_AUTHORIZATION", "")):
-            answer = errors.plain(401, "unauthenticated", "the metrics token is required, as Bearer", request)
-            answer["WWW-Authenticate"] = 'Bearer realm="metrics"'
-            return answer
+    if not settings.METRICS_TOKEN:
+        return errors.handler404(request)
+    if not _is_known(request.META.get("HTTP_AUTHORIZATION", "")):
+        answer = errors.plain(401, "unauthenticated", "the metrics token is required, as Bearer", request)
+        answer["WWW-Authenticate"] = 'Bearer realm="metrics"'
+        return answer
     try:
         values = [(gauge.name, gauge.value, gauge.labels) for gauge in gauges.read()]
     except (DatabaseError, InterfaceError) as error:

@@ -84,7 +84,7 @@ class Stack:
         self._folder.note_stack(environment, web_url=self._url, pid=os.getpid())
         # Only this machine reaches the web process.
         return environment | {
-            "AGENT_JOBS_METRICS_OPEN": os.environ.get("AGENT_JOBS_METRICS_OPEN") or "1",
+            "AGENT_JOBS_METRICS_TOKEN": os.environ.get("AGENT_JOBS_METRICS_TOKEN") or "metrics",
             "COMMAND_RUNNER": os.environ.get("COMMAND_RUNNER") or self._command_mode(),
         }
 

@@ -97,7 +97,7 @@ print(json.dumps({
     "session": [settings.SESSION_COOKIE_NAME, settings.SESSION_COOKIE_SECURE, settings.SESSION_COOKIE_HTTPONLY],
 }))
 """
-    done = in_production("-c", script, DJANGO_SETTINGS_MODULE="config.settings", AGENT_JOBS_RATE_ADDRESS="off")
+    done = in_production("-c", script, DJANGO_SETTINGS_MODULE="config.settings")
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
 

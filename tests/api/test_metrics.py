@@ -24,11 +24,12 @@ from tests.conversations import QuietKeeper
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]
+BEARER = {"Authorization": "Bearer s3cret"}
 
 
 @pytest.fixture(autouse=True)
 def _fresh(settings) -> None:
-    settings.METRICS_OPEN = True
+    settings.METRICS_TOKEN = "s3cret"
     meters.flush()
     with redis.background.client() as client:
         client.delete(meters.KEY)
@@ -36,7 +37,7 @@ def _fresh(settings) -> None:
 
 
 def read(client: Any) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    response = client.get("/metrics")
+    response = client.get("/metrics", headers=BEARER)
     assert response.status_code == 200
     families = text_string_to_metric_families(response.content.decode())
     return {
@@ -52,7 +53,7 @@ def value(page: dict[Any, float], name: str, **labels: str) -> float:
 
 class TestAccess:
     def test_without_a_setting_there_is_no_such_page(self, client, settings) -> None:
-        settings.METRICS_OPEN = False
+        settings.METRICS_TOKEN = ""
         response = client.get("/metrics")
         assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
@@ -60,14 +61,12 @@ class TestAccess:
         ("header", "status"),
         [(None, 401), ("Bearer wrong", 401), ("Bearer s3cret", 200), ("bearer s3cret", 200), ("Basic s3cret", 401)],
     )
-    def test_the_token_of_the_setting_opens_it(self, client, settings, header, status) -> None:
-        settings.METRICS_OPEN, settings.METRICS_TOKEN = False, "s3cret"
+    def test_the_token_of_the_setting_opens_it(self, client, header, status) -> None:
         response = client.get("/metrics", headers={"Authorization": header} if header else {})
         assert response.status_code == status
         assert (status == 401) == ("WWW-Authenticate" in response)
 
-    def test_an_app_token_does_not_open_it(self, settings) -> None:
-        settings.METRICS_OPEN, settings.METRICS_TOKEN = False, "s3cret"
+    def test_an_app_token_does_not_open_it(self) -> None:
         assert factories.api().get("/metrics").status_code == 401
 
     def test_it_can_only_be_read(self, client) -> None:
@@ -224,7 +223,7 @@ class TestCounts:
         canary.get("/services/organizations/canary-org/agent-jobs-type/canary-type")
         canary.get("/canary-nowhere?canary=1")
         canary.send("CANARY", "/services/agent-jobs")
-        page = client.get("/metrics").content.decode()
+        page = client.get("/metrics", headers=BEARER).content.decode()
         assert 'route="/services/agent-jobs/<str:job_id>",status="200"' in page
         assert 'route="unknown",status="404"' in page
         assert "canary" not in page.lower()

@@ -73,7 +73,6 @@ def web() -> Iterator[int]:
     port = embedded.free_port()
     os.environ.update(
         AGENT_JOBS_LOG_LEVEL="WARNING",
-        AGENT_JOBS_RATE_TOKEN="off",
         AGENT_JOBS_RATE_ORG="off",
         DJANGO_SETTINGS_MODULE="tests.quick_settings",
         TEST_STREAMS="1000",

@@ -139,9 +139,7 @@ def _environment(home: Path, running: contextlib.ExitStack) -> dict[str, str]:
         "AGENT_JOBS_LOG_LEVEL": "ERROR",
         "DJANGO_SETTINGS_MODULE": "tests.quick_settings",
         "TEST_STREAM_SECONDS": "0",  # nothing happens to these jobs that would be worth a wait
-        "AGENT_JOBS_RATE_TOKEN": "off",
         "AGENT_JOBS_RATE_ORG": "off",
-        "AGENT_JOBS_RATE_ADDRESS": "off",
     }
 
 

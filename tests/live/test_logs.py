@@ -21,7 +21,7 @@ def lines(service: Service, name: str) -> list[dict[str, Any]]:
 
 
 def test_every_line_of_every_process_is_json(make_home: Callable[[], Path]) -> None:
-    with Service(make_home(), AGENT_JOBS_LOG_FORMAT="json", AGENT_JOBS_LOG_LEVEL="DEBUG") as service:
+    with Service(make_home(), AGENT_JOBS_LOG_LEVEL="DEBUG") as service:
         web = service.web("web")
         service.make_type("say", "message", "Number {{ n }}")
         worker, beat = service.worker("worker"), service.beat("beat")
