@@ -6,7 +6,8 @@ itself once (`message_owner`): it learns what happened, and says whether a messa
     messages           the shapes that cross this package's border, and the ways a send can fail
     message_owner      the Protocol through which the channels call the app that owns the messages
     directory          the places that an organisation can reach: installations, registered channels
-    outbox             messages to send: written with the state that causes them, sent by a loop
+    outbox             messages to send: written with the state that causes them
+    send_loop          sends them: claims one, sends it once, records what came of it
     send_order         which message is next: fair between organisations, in order per thread, paced per channel
     send_results       writes the result of an attempt to send
     inbound            events of platforms: verified, stored once, routed once

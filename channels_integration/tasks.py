@@ -8,7 +8,7 @@ from collections.abc import Callable
 from celery import shared_task
 from celery.signals import worker_shutting_down
 
-from channels_integration import inbound, outbox
+from channels_integration import inbound, outbox, send_loop
 from infra import database
 from infra.concurrency import ConcurrencyLimit
 
@@ -27,7 +27,7 @@ def _stop(**_: object) -> None:
 
 @shared_task(name=outbox.TASK, ignore_result=True)
 def deliver() -> int:
-    return _serve(_deliverers, lambda: outbox.deliver_due(until=_until(), stop=_stopping))
+    return _serve(_deliverers, lambda: send_loop.deliver_due(until=_until(), stop=_stopping))
 
 
 @shared_task(name=inbound.TASK, ignore_result=True)

@@ -21,7 +21,7 @@ from agent_jobs.duties import (
 from agent_jobs.duty_rounds import Duty
 from agent_jobs.schedules import firing
 from agent_jobs.tenants import stored_bytes
-from channels_integration import inbound, outbox
+from channels_integration import inbound, send_loop
 from infra import doorbell
 
 
@@ -45,7 +45,7 @@ DUTIES = (
     Duty("expire", queue_expiry.fail_expired, bell="sweep"),
     Duty("reservations", reservations.expire_lost, bell="sweep"),
     Duty("ring_lanes", _ringing(recovery.ring_for_waiting), bell="sweep"),
-    Duty("ring_outbox", _ringing(outbox.sweep), bell="sweep"),
+    Duty("ring_outbox", _ringing(send_loop.sweep), bell="sweep"),
     Duty("ring_inbox", _ringing(inbound.sweep), bell="sweep"),
     Duty("close_orgs", org_closing.close_orgs, bell="sweep"),
     Duty("webhooks", webhook_sending.serve_slice, bell="webhooks"),

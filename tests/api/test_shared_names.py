@@ -9,7 +9,7 @@ import standardwebhooks
 
 from agent_jobs.models import Job, JobType, Profile
 from agent_jobs.worker.loop import Worker
-from channels_integration import directory, outbox
+from channels_integration import directory, send_loop
 from tests import factories, rows
 from tests.conversations import QuietKeeper
 from tests.fakes.webhook import FakeReceiver
@@ -32,7 +32,7 @@ def test_each_organisations_words_go_to_its_own_address_under_its_own_signature(
             for _ in range(5):
                 assert api.post("/services/agent-jobs", body).status_code == 201
         Worker(QuietKeeper()).serve("messages")
-        outbox.deliver_due(until=time.monotonic() + 10)
+        send_loop.deliver_due(until=time.monotonic() + 10)
 
         for org_id, other, receiver in (("acme", "rival", ours), ("rival", "acme", theirs)):
             assert len(receiver.received) == 5

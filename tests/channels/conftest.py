@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from channels_integration import directory, message_owner
+from infra import doorbell
 from tests.channels import doubles
 from tests.channels.sending import GRACE, SIGNING_SECRET
 from tests.fakes.slack import FakeSlack
@@ -31,3 +32,11 @@ def slack(settings: Any) -> Iterator[FakeSlack]:
             "acme", team_id="T0ACME", bot_token=server.bot_token, signing_secret=server.signing_secret
         )
         yield server
+
+
+@pytest.fixture
+def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The doorbells that were rung: queue and Celery entry."""
+    rung: list[tuple[str, str]] = []
+    monkeypatch.setattr(doorbell, "ring", lambda queue, task, times=1: rung.append((queue, task)))
+    return rung

@@ -7,7 +7,7 @@ from typing import Any
 
 from uuid_utils.compat import uuid7
 
-from channels_integration import outbox
+from channels_integration import outbox, send_loop
 from channels_integration.messages import Outgoing, Target
 from channels_integration.models import OutboundMessage
 from tests.waiting import PATIENCE
@@ -33,7 +33,7 @@ def post(text: str = "Hello", **changes: Any) -> Outgoing:
 
 def deliver(seconds: float = PATIENCE) -> int:
     """Everything that is due, or will be within a second of the last; at most `seconds`."""
-    return outbox.deliver_due(until=time.monotonic() + seconds)
+    return send_loop.deliver_due(until=time.monotonic() + seconds)
 
 
 class _AtTheFirstPause(threading.Event):
@@ -44,7 +44,7 @@ class _AtTheFirstPause(threading.Event):
 
 def deliver_now() -> int:
     """Everything that is due, and nothing that will be in a moment, however long that takes."""
-    return outbox.deliver_due(until=time.monotonic() + PATIENCE, stop=_AtTheFirstPause())
+    return send_loop.deliver_due(until=time.monotonic() + PATIENCE, stop=_AtTheFirstPause())
 
 
 def deliver_all(seconds: float = PATIENCE) -> None:

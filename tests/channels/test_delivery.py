@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.db.models import F
 
-from channels_integration import outbox, platforms, send_order, send_results
+from channels_integration import outbox, platforms, send_loop, send_order, send_results
 from channels_integration.messages import TemporaryDeliveryError
 from channels_integration.models import Lane, OutboundMessage
 from tests.channels import doubles
@@ -126,7 +126,7 @@ def test_an_unknown_outcome_is_not_looked_up_before_the_grace_is_over(slack):
     unknown = row(outgoing)
     assert (unknown.status, unknown.unknown_outcomes) == ("unknown", 1)
     # Counted from when the claim was asked for, which is before it is made, by less than an attempt may be old.
-    least = timedelta(seconds=GRACE - outbox.CLAIM_SECONDS)
+    least = timedelta(seconds=GRACE - send_loop.CLAIM_SECONDS)
     assert least <= unknown.due_at - unknown.claimed_at < timedelta(seconds=10 * GRACE)
     assert slack.calls("conversations.history") == 0
     deliver_all()
@@ -294,7 +294,7 @@ def test_a_worker_that_was_stopped_after_its_claim_gives_it_back(slack, monkeypa
     monkeypatch.setattr(send_order.SendClaim, "age", property(lambda claim: 0.31))
     outgoing = post()
     send_order.enter()
-    outbox._attempt(claim_one())
+    send_loop._attempt(claim_one())
 
     assert slack.calls("chat.postMessage") == 0
     assert row(outgoing).status == "pending"
@@ -307,7 +307,7 @@ def test_no_byte_leaves_when_the_connection_took_too_long(slack, monkeypatch):
     ages = iter([0.0])
     monkeypatch.setattr(send_order.SendClaim, "age", property(lambda claim: next(ages, 1.9)))
     outgoing = post()
-    outbox._attempt(claim_one())
+    send_loop._attempt(claim_one())
 
     assert slack.calls("chat.postMessage") == 0
     assert (row(outgoing).status, row(outgoing).error_code) == ("pending", "claim_too_old")

@@ -10,7 +10,6 @@ from django.db.models.functions import Now
 from channels_integration import inbound
 from channels_integration.messages import Incoming
 from channels_integration.models import InboundEvent
-from infra import doorbell
 from tests.channels import doubles
 from tests.channels.sending import deliver_all, post
 from tests.races import in_threads
@@ -44,13 +43,6 @@ def due_now(**where):
 
 def texts():
     return [incoming.text for incoming in doubles.heard]
-
-
-@pytest.fixture
-def rings(monkeypatch):
-    rung = []
-    monkeypatch.setattr(doorbell, "ring", lambda queue, task, times=1: rung.append((queue, task)))
-    return rung
 
 
 def test_an_event_is_kept_once_and_rings_on_commit(rings):

@@ -6,9 +6,8 @@ import threading
 import pytest
 from django.db import connection, transaction
 
-from channels_integration import directory, outbox
+from channels_integration import directory, outbox, send_loop
 from channels_integration.models import OutboundMessage
-from infra import doorbell
 from infra.egress import requests_client
 from tests.channels import doubles
 from tests.channels.sending import deliver, deliver_all, deliver_now, message, post, row
@@ -17,13 +16,6 @@ from tests.fakes.webhook import Reply
 from tests.races import in_threads
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def rings(monkeypatch):
-    rung = []
-    monkeypatch.setattr(doorbell, "ring", lambda queue, task, times=1: rung.append((queue, task)))
-    return rung
 
 
 def test_a_message_is_pending_and_rings_once_it_is_committed(rings):
@@ -224,13 +216,13 @@ def test_what_is_under_way_is_known_of_its_owner_alone(rings):
 
 
 def test_the_sweep_rings_for_what_is_due_and_for_nothing_else(rings):
-    assert outbox.sweep() == 0
+    assert send_loop.sweep() == 0
     outgoing = message()
     outbox.enqueue([outgoing])
     rings.clear()
-    assert outbox.sweep() == 1
+    assert send_loop.sweep() == 1
     OutboundMessage.objects.update(due_at="2999-01-01T00:00:00Z")
-    assert outbox.sweep() == 0
+    assert send_loop.sweep() == 0
     assert rings == [("deliveries", "channels.deliver")]
 
 

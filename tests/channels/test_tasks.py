@@ -3,7 +3,7 @@
 import pytest
 from django.db import OperationalError, connection
 
-from channels_integration import inbound, outbox, tasks, web_messages
+from channels_integration import inbound, outbox, send_loop, tasks, web_messages
 from tests.channels import doubles
 from tests.channels.sending import deliver_all, post, row
 
@@ -66,12 +66,12 @@ def test_another_error_is_not_swallowed(monkeypatch):
     def broken(**_):
         raise OperationalError("the database is away")
 
-    monkeypatch.setattr(outbox, "deliver_due", broken)
+    monkeypatch.setattr(send_loop, "deliver_due", broken)
     assert tasks.deliver() == 0
 
     def wrong(**_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(outbox, "deliver_due", wrong)
+    monkeypatch.setattr(send_loop, "deliver_due", wrong)
     with pytest.raises(ZeroDivisionError):
         tasks.deliver()

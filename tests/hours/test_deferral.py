@@ -19,7 +19,7 @@ from agent_jobs.models import Activity, Job, Message, Org, PlaceHours, Task
 from agent_jobs.runners.base import AwaitReply, Failed, Outcome, Run
 from agent_jobs.states import JobStatus
 from agent_jobs.worker.loop import Worker
-from channels_integration import outbox
+from channels_integration import send_loop
 from channels_integration.messages import Incoming
 from channels_integration.models import Channel, OutboundMessage
 from tests import rows
@@ -405,7 +405,7 @@ def test_an_explicit_retry_begins_the_open_time_anew() -> None:
 
 # --- Messages --------------------------------------------------------------------------------------------------
 def deliver() -> int:
-    return outbox.deliver_due(until=time.monotonic() + PATIENCE)
+    return send_loop.deliver_due(until=time.monotonic() + PATIENCE)
 
 
 @pytest.mark.django_db(transaction=True)
