@@ -57,10 +57,7 @@ def _secrets() -> dict[str, str]:
         "AGENT_JOBS_TOKEN_PEPPER": secrets.token_urlsafe(48),
         "AGENT_JOBS_SEALING_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         "AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES": "1",
-        # All tests together are one address; those about limits state their own.
-        "AGENT_JOBS_RATE_TOKEN": "off",
-        "AGENT_JOBS_RATE_ORG": "off",
-        "AGENT_JOBS_RATE_ADDRESS": "off",
+        "AGENT_JOBS_RATE_ORG": "off",  # tests about limits state their own
     }
 
 
