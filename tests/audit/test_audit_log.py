@@ -18,7 +18,7 @@ from agent_jobs.models import AuditEntry, AuditMark, AuditSeal, Org
 from agent_jobs.specs import Actor
 from agent_jobs.states import MOVES, Event, JobStatus, TaskStatus
 from tests import rows
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.django_db
 ANN = Actor("user", "ann", "request-1")
@@ -305,8 +305,8 @@ def test_the_floor_follows_so_that_old_entries_are_not_looked_at_again():
         audit_log.seal()
         return AuditMark.objects.get().floor == last
 
-    # Not at once: other tests' transactions on the same server count as well.
-    wait_for(reached, what="the floor is the last entry")
+    # Not at once: other tests' transactions on the same server count as well, and one lasts for a whole module.
+    wait_for(reached, what="the floor is the last entry", seconds=5 * PATIENCE)
 
 
 @pytest.mark.django_db(transaction=True)
