@@ -129,11 +129,11 @@ class TurnJournal:
     def _asked(self, turn: llm.Turn, left_out: int, *, may_interrupt: bool) -> llm.Reply | AwaitApproval:
         """Call the model, or return the recorded reply."""
         if recorded := self._open.walk.recorded(Step.Kind.MODEL):
-            if recorded.output is not None:
+            if recorded.output is None and (parked := self._give_up(recorded)):
+                return parked
+            if "error" not in recorded.output:
                 self._answered = recorded, recorded.output
                 return steps.reply_of(recorded.output)
-            if parked := self._give_up(recorded):
-                return parked
         asked: dict[str, Any] = {"lines": len(turn.lines), "steps": len(turn.steps)}
         asked |= {"told": turn.steps[-1].note[:_MOST_TOLD]} if turn.steps and turn.steps[-1].note else {}
         asked |= {"left_out": left_out} if left_out else {}
@@ -168,10 +168,11 @@ class TurnJournal:
         steps.close(step, record)
 
     def _give_up(self, step: Step) -> AwaitApproval | None:
-        """Decide about a model call that began and has no outcome. Returns None if it may be made again, as a new step.
+        """Decide about a model call that began and has no outcome. Returns None if that decision is its outcome now.
 
-        That is so if its worker died or a person has allowed more budget. Returns AwaitApproval while that decision is
-        pending; raises BudgetExhausted if it was refused.
+        The call may then be made again, as a new step: its worker died, or a person has allowed more budget. But if the
+        worker was only slow, it may have written an answer meanwhile, and that is the outcome. Returns AwaitApproval
+        while a person's decision is pending; raises BudgetExhausted if it was refused.
         """
         approval = patiently(lambda: self._open.decided(step))
         if approval is None:

@@ -60,6 +60,7 @@ class OpenSteps:
     ) -> None:
         """Write the outcome of a step, even if the job is lost: the call has happened all the same.
 
+        Another process that has lost the job may have been quicker. Then its outcome holds, and `step.output` is that.
         A tool call also gets an activity with its arguments.
         """
         if tool is None:
@@ -75,7 +76,7 @@ class OpenSteps:
         patiently(end)
 
     def close(self, step: Step, output: Mapping[str, Any], shown: Any, *, seconds: float | None = None) -> None:
-        """Write the outcome of a step; needs a transaction."""
+        """As `end`; needs a transaction."""
         if steps.close(step, output):
             call_activity.write_tool(step, output, shown, task_id=str(self._claim.task_id), seconds=seconds)
 

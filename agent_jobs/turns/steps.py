@@ -84,9 +84,13 @@ class Walk:
             raise LeaseLost("this worker no longer holds the job")
 
 
-def close(step: Step, output: Mapping[str, Any]) -> int:
-    """Write the outcome of a step. Returns 1, or 0 if the step has an outcome already."""
-    return prepared_sql.run(_UPDATE, {"id": step.pk, "output": json.dumps(storable(output))})
+def close(step: Step, output: Mapping[str, Any]) -> bool:
+    """Write the outcome of a step. Returns False if it has one already. `step.output` is the one that holds."""
+    if prepared_sql.run(_UPDATE, {"id": step.pk, "output": json.dumps(storable(output))}):
+        step.output = dict(output)
+        return True
+    step.refresh_from_db(fields=["output"])
+    return False
 
 
 def rewrite(step: Step, output: Mapping[str, Any]) -> None:

@@ -107,7 +107,7 @@ class ToolCalls:
                     raise LeaseLost("this worker no longer holds the job")
         text = f"{told}\n{answer.text}".strip()[:_MOST_CHARACTERS]
         self._open.end(step, {"text": text, "is_error": answer.is_error}, tool, arguments, began)
-        return text
+        return _told(step, text)
 
     def _say(self, step: Step, text: str, *, told: str = "") -> str:
         answer = f"{told}\nSent.".strip()
@@ -142,4 +142,9 @@ class ToolCalls:
         if step.called_at is None or tool.is_idempotent or tool.kind in ("send_message", "ask_approval"):
             return self._call(step, tool, arguments, told=told)
         self._open.end(step, {"text": _UNKNOWN, "is_error": True}, tool, arguments)
-        return _UNKNOWN
+        return _told(step, _UNKNOWN)
+
+
+def _told(step: Step, text: str) -> str:
+    """What the model gets of a closed step: its recorded text, so that a replay tells the same."""
+    return str((step.output or {}).get("text", text))

@@ -1,6 +1,7 @@
 """A turn asks its model, does what that asks for, and ends once; whatever happens between, nothing is done twice."""
 
 import threading
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,14 +9,16 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.models import QuerySet
 
-from agent_jobs import jobs, llm
+from agent_jobs import jobs, llm, tools
 from agent_jobs.errors import LeaseLost, RetryableError
-from agent_jobs.models import Activity, Job, Step
+from agent_jobs.models import Activity, Approval, Job, Step
 from agent_jobs.runners.base import AwaitReply, Interrupted, Run, Wake
 from agent_jobs.runners.conversation import ConversationRunner
 from agent_jobs.states import JobStatus
 from agent_jobs.tools import tool_secrets
+from agent_jobs.turns import steps as steps_of_turns
 from agent_jobs.turns.calls_in_flight import CALLS
+from agent_jobs.turns.open_steps import OpenSteps
 from agent_jobs.worker.loop import Worker
 from channels_integration import inbound
 from channels_integration.messages import Incoming
@@ -59,6 +62,49 @@ def test_what_a_killed_worker_did_is_not_done_again() -> None:
         None,
     ]
     assert again(job).status == JobStatus.COMPLETED
+
+
+def late(monkeypatch: pytest.MonkeyPatch, outcome: dict[str, Any]) -> None:
+    """The worker that counts as dead writes this outcome just before another closes its step as unknown."""
+    decided = OpenSteps.decided
+
+    def after_the_late_one(self: OpenSteps, step: Step) -> Approval | None:
+        steps_of_turns.close(Step.objects.get(pk=step.pk), outcome)
+        return decided(self, step)
+
+    monkeypatch.setattr(OpenSteps, "decided", after_the_late_one)
+
+
+def test_a_model_whose_answer_comes_late_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = scripted_models.job()
+    actor = Actor(lambda turn: scripted_models.crash(job) or pytest.fail("never heard"))  # type: ignore[func-returns-value]
+    with scripted_models.playing(actor):
+        with pytest.raises(BaseException, match="never heard"):
+            work()
+        late(monkeypatch, asdict(done()))
+        work()
+    assert len(actor.turns) == 1
+    assert steps(job) == [("model", "actor")]
+    assert (again(job).status, said(job)) == (JobStatus.COMPLETED, ["Thanks."])
+
+
+def test_the_late_answer_of_a_tool_is_told_and_not_that_nobody_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = {"type": "http", "name": "pay", "description": "Pays.", "allowed_hosts": ["127.0.0.1"], "method": "POST"}
+    job = scripted_models.job(tools=[tool])
+    actor = Actor(call("pay", url="https://127.0.0.1:1/x"), done())
+
+    def die(*_: Any, **__: Any) -> None:
+        scripted_models.crash(job)
+        pytest.fail("never heard")
+
+    with scripted_models.playing(actor):
+        with monkeypatch.context() as patched:
+            patched.setattr(tools, "call", die)
+            with pytest.raises(BaseException, match="never heard"):
+                work()
+        late(monkeypatch, {"text": "Paid.", "is_error": False})
+        work()
+    assert actor.turns[1].steps[0].answers == {"c1": "Paid."}
 
 
 def test_a_retry_goes_on_where_the_turn_failed() -> None:
