@@ -923,16 +923,11 @@ class _Handler(LoopbackHandler):
 
     def _send_file(self, kind: str, content: bytes) -> None:
         """Whoever may not read it is sent to the page where people sign in."""
-        slack = self.server.slack
-        slack._requests.append(("file", self.path, time.time()))
-        if self.headers.get("Authorization") != f"Bearer {slack.bot_token}":
-            self._send(_Answer(status=302, headers={"Location": "/sign-in"}))
+        self.slack._requests.append(("file", self.path, time.time()))
+        if self.headers.get("Authorization") != f"Bearer {self.slack.bot_token}":
+            self.send(302, headers={"Location": "/sign-in"})
             return
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.send(200, content, {"Content-Type": kind})
 
     def _send(self, answer: _Answer) -> None:
         if answer.is_dropped:
