@@ -152,8 +152,9 @@ class TurnJournal:
                 end=lambda reply: self._answer(step, reply),
             )
         except (RetryableError, PermanentError) as error:
-            if error.code != BudgetReserved.code:  # a call that waits for a budget is no step yet
-                self._open.begin(step)  # if the reservation failed, the step has not been written yet
+            if error.code == BudgetReserved.code:  # a call that waits for a budget is no step yet
+                raise
+            self._open.begin(step)  # if the reservation failed, the step has not been written yet
             if error.code == BudgetExhausted.code and (approval := self._open.ask_for_more(step, error)):
                 return patiently(lambda: self._open.park(approval))
             self._open.end(step, {"error": error.code, "message": error.message})

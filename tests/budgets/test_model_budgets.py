@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -223,8 +224,8 @@ def test_twenty_jobs_at_once_that_use_half_a_cap_between_them_all_complete(
     waiting = Job.objects.filter(waiting_for="retry")
 
     def serve() -> None:
-        own = Worker(QuietKeeper())
-        while ended.count() < len(given):
+        own, until = Worker(QuietKeeper()), time.monotonic() + PATIENCE
+        while ended.count() < len(given) and time.monotonic() < until:
             own.serve("agents")
             for job in waiting:
                 let_time_pass(job)
