@@ -146,5 +146,5 @@ class ToolCalls:
 
 
 def _told(step: Step, text: str) -> str:
-    """What the model gets of a closed step: its recorded text, so that a replay tells the same."""
+    """The text that a closed step recorded: the model gets that, so that a replay tells the same."""
     return str((step.output or {}).get("text", text))
