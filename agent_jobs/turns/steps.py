@@ -85,11 +85,13 @@ class Walk:
 
 
 def close(step: Step, output: Mapping[str, Any]) -> bool:
-    """Write the outcome of a step. Returns False if it has one already. `step.output` is the one that holds."""
+    """Write the outcome of a step. Returns False if it has one already, or was never written. `step.output` is the one
+    that holds.
+    """
     if prepared_sql.run(_UPDATE, {"id": step.pk, "output": json.dumps(storable(output))}):
         step.output = dict(output)
         return True
-    step.refresh_from_db(fields=["output"])
+    step.output = Step.objects.filter(pk=step.pk).values_list("output", flat=True).first()
     return False
 
 
