@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+from abc import ABC, abstractmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -66,7 +67,7 @@ class LoopbackServer(ThreadingHTTPServer):
         """A client that goes away in the middle is nothing to tell of: tests kill them."""
 
 
-class LoopbackFake:
+class LoopbackFake(ABC):
     """Serves within a `with` block. `_handler` makes the class of its handlers."""
 
     def __init__(self) -> None:
@@ -81,5 +82,5 @@ class LoopbackFake:
         self._stop.set()
         self._server.stop()
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        raise NotImplementedError
+    @abstractmethod
+    def _handler(self) -> type[BaseHTTPRequestHandler]: ...

@@ -922,7 +922,7 @@ class _Handler(LoopbackHandler):
         return form
 
     def _send_file(self, kind: str, content: bytes) -> None:
-        """Whoever may not read it is sent to the page where people sign in."""
+        """Send the file; without the bot's token, redirect to the sign-in page, as Slack does."""
         self.slack._requests.append(("file", self.path, time.time()))
         if self.headers.get("Authorization") != f"Bearer {self.slack.bot_token}":
             self.send(302, headers={"Location": "/sign-in"})

@@ -23,7 +23,7 @@ from agent_jobs.specs import PRIORITIES as ALL_PRIORITIES
 from agent_jobs.specs import PRIORITY_WORDS, JobSpec
 from agent_jobs.states import JobStatus, TaskStatus
 
-# Of the statuses that a job has seen from outside.
+# Executr's word for each status (`status_outside`).
 STATUS: Mapping[JobStatus, str] = {
     JobStatus.WAITING: "pending",
     JobStatus.RUNNING: "running",

@@ -20,7 +20,7 @@ from agent_jobs.runners import external
 from agent_jobs.specs import PRIORITY_WORDS, JobSpec, metadata_errors, priorities_named, priority_name
 from agent_jobs.states import JobStatus
 
-# Of the statuses that a job has seen from outside. A PATCH moves a job to the status of its word.
+# Workspace's word for each status (`status_outside`). A PATCH with a word moves the job to that status.
 STATUS: Mapping[JobStatus, str] = {
     JobStatus.WAITING: "pending",
     JobStatus.RUNNING: "running",
