@@ -15,6 +15,8 @@ def test_an_empty_organisation_has_an_overview(admin, period):
 
     assert "Nothing is queued" in html
     assert "Nothing failed in 24 h" in html
+    assert "Yesterday cost nothing" in html
+    assert "All 0 failed" not in html
 
 
 def test_the_type_that_fails_most_is_named_with_its_last_error(admin):
