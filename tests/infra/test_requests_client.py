@@ -153,12 +153,12 @@ def test_a_name_server_that_keeps_quiet_holds_nobody(guarded, names, monkeypatch
 
 def test_quiet_name_servers_hold_only_so_many_threads(guarded, monkeypatch):
     monkeypatch.setattr(addresses, "MOST_LOOK_UPS", 1)
-    monkeypatch.setattr(addresses, "_under_way", {})  # another test's names may still be looked up
+    monkeypatch.setattr(addresses, "_under_way", {})  # other tests' names, not these, may still be looked up
     quiet = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: quiet.wait(PATIENCE) and [])
     monkeypatch.setattr(requests_client, "CONNECT_SECONDS", 0.05)
     try:
-        for host, reason in (("quiet.example", "not looked up in time"), ("other.example", "too many names")):
+        for host, reason in (("silent.example", "not looked up in time"), ("other.example", "too many names")):
             with pytest.raises(requests_client.NotConnected, match=reason):
                 post(f"https://{host}/")
     finally:
