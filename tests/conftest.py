@@ -1,5 +1,6 @@
 """Fixtures of all tests. `services_plugin.py` starts the servers of the run."""
 
+import os
 import re
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from django.conf import settings
 from django.db import connection
 from django.test import TransactionTestCase
 
-from tests import emptying, replay, unordered
+from tests import emptying, migrated_template, replay, unordered
 from tests.fakes.webhook import FakeReceiver
 from tests.waiting import PATIENCE
 from tests.web_processes import WebProcess
@@ -29,13 +30,18 @@ unordered.reverse()
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: Any, worker_id: str
+) -> None:
     """A test may have one transaction open for as long as it lasts, and its threads wait for each other's: the
     service's limits of 5 s and 30 s would end that on a busy machine. Processes of live tests keep them."""
     options = connection.settings_dict["OPTIONS"]
     limits, patience = r"(statement|lock|idle_in_transaction_session)_timeout=\w+", rf"\1_timeout={PATIENCE:g}s"
     options["options"], found = re.subn(limits, patience, options["options"])
     assert found == 3
+    if worker_id != "master" and migrated_template.VARIABLE in os.environ:
+        with django_db_blocker.unblock():
+            migrated_template.share()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ with xdist only the controller starts them and the workers inherit the addresses
 a database, this plugin gives each a Redis number).
 
 Tests marked chaos, bench or browser run only when `-m` asks for them; those marked live also when their file is named.
+
+It also saves work that every process of a run would do again: see `_keep_bytecode` and `config.garbage_collection`.
 """
 
 import atexit
@@ -20,14 +22,16 @@ from pathlib import Path
 
 import pytest
 
-from config import embedded
+from config import embedded, garbage_collection
 
+garbage_collection.look_rarely()
 ON_DEMAND = ("chaos", "bench", "browser")
 PREFIX = "aj-test-"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    _keep_bytecode()
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         number = int(worker.removeprefix("gw"))
@@ -48,6 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.option.markexpr:
         is_whole = config.args_source is not pytest.Config.ArgsSource.ARGS
         config.option.markexpr = " and ".join(f"not {mark}" for mark in (*ON_DEMAND, *(["live"] if is_whole else [])))
+
+
+def pytest_collection_finish() -> None:
+    garbage_collection.leave_what_is_loaded()
+
+
+def _keep_bytecode() -> None:
+    """Keep compiled modules, also where the environment says not to: images do so for the one process they are for.
+    The processes of a run, and those that tests start, would compile the project and rewrite all assertions anew."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def _secrets() -> dict[str, str]:
@@ -72,6 +87,7 @@ def _start_servers() -> None:
         postgres = embedded.Postgres(home, durable=False)
         _start(postgres, home / "postgres.log")
         os.environ["DATABASE_URL"] = postgres.url("agent_jobs")
+        os.environ["AGENT_JOBS_TEST_TEMPLATE_LOCK"] = str(home / "template.lock")
     if not os.environ.get("REDIS_URL"):
         redis = embedded.Redis(home)
         _start(redis, home / "redis.log")
