@@ -1,17 +1,9 @@
-"""Statuses, events and moves as data. `lifecycle` applies them; nothing else writes a status.
-
-    SCHEDULED ──promote──▶ WAITING ──start──▶ RUNNING ──complete──▶ COMPLETED
-        │  │                │ │  ▲              │ │ │
-        │  └──────fail──────┼─┘  └──take back───┘ │ └──fail──▶ FAILED ──retry──▶ WAITING
-        └──────cancel───────┴───────cancel────────┘            CANCELED ──retry──▶ WAITING
+"""The statuses and other fixed words of jobs, tasks and activities. `legal_moves` has the moves between statuses.
 
 A job that waits for something stays RUNNING and says in `waiting_for` what it waits for.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 
 
 class JobStatus(StrEnum):
@@ -23,37 +15,6 @@ class JobStatus(StrEnum):
     CANCELED = "CANCELED"
 
 
-class Event(StrEnum):
-    PROMOTE = "promote"
-    START = "start"
-    TAKE_BACK = "take_back"
-    COMPLETE = "complete"
-    FAIL = "fail"
-    CANCEL = "cancel"
-    RETRY = "retry"
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    sources: frozenset[JobStatus]
-    target: JobStatus
-
-
-def _move(sources: set[JobStatus], target: JobStatus) -> Move:
-    return Move(frozenset(sources), target)
-
-
-MOVES: Mapping[Event, Move] = MappingProxyType(
-    {
-        Event.PROMOTE: _move({JobStatus.SCHEDULED}, JobStatus.WAITING),
-        Event.START: _move({JobStatus.WAITING}, JobStatus.RUNNING),
-        Event.TAKE_BACK: _move({JobStatus.RUNNING}, JobStatus.WAITING),
-        Event.COMPLETE: _move({JobStatus.RUNNING}, JobStatus.COMPLETED),
-        Event.FAIL: _move({JobStatus.SCHEDULED, JobStatus.WAITING, JobStatus.RUNNING}, JobStatus.FAILED),
-        Event.CANCEL: _move({JobStatus.SCHEDULED, JobStatus.WAITING, JobStatus.RUNNING}, JobStatus.CANCELED),
-        Event.RETRY: _move({JobStatus.FAILED, JobStatus.CANCELED}, JobStatus.WAITING),
-    }
-)
 TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED})
 
 

@@ -18,12 +18,13 @@ from agent_jobs.approvals import button_presses, decisions, lost_questions
 from agent_jobs.audit import audit_log
 from agent_jobs.conversation import agent_messages, edits
 from agent_jobs.errors import Conflict
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import activities, endings, queues, running_caps
 from agent_jobs.models import Approval, Job, Message
 from agent_jobs.reads import job_rows
 from agent_jobs.runners.base import Wake
 from agent_jobs.specs import Actor
-from agent_jobs.states import ActivityStatus, Event, JobStatus, SourceType, WaitingFor
+from agent_jobs.states import ActivityStatus, JobStatus, SourceType, WaitingFor
 from agent_jobs.tenants import stored_bytes
 from channels_integration import outbox, send_results
 from channels_integration.messages import Delivery, Did, Incoming

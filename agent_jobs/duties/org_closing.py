@@ -18,9 +18,10 @@ from agent_jobs import duty_rounds, lifecycle
 from agent_jobs.audit import audit_log
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import Conflict, NotFound
+from agent_jobs.legal_moves import Event
 from agent_jobs.models import AuditEntry, AuditSeal, Job, Org
 from agent_jobs.specs import Actor
-from agent_jobs.states import TERMINAL, Event
+from agent_jobs.states import TERMINAL
 from channels_integration import outbox
 from infra import erasure
 from infra.quarantine import Quarantine

@@ -7,10 +7,11 @@ from django.db.models.functions import Now
 
 from agent_jobs import lifecycle
 from agent_jobs.errors import IllegalMove
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import endings
 from agent_jobs.models import Job
 from agent_jobs.specs import Actor
-from agent_jobs.states import Event, JobStatus
+from agent_jobs.states import JobStatus
 from infra.quarantine import Quarantine
 
 _SWEEPER = Actor("system", "queue-expiry")

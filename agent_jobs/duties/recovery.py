@@ -20,10 +20,11 @@ from agent_jobs import duty_rounds, lifecycle
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import IllegalMove
 from agent_jobs.hours import deferral
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import queues, running_caps
 from agent_jobs.models import DutyRun, Job, Message, WorkerProcess
 from agent_jobs.specs import Actor
-from agent_jobs.states import Event, JobStatus, TaskStatus
+from agent_jobs.states import JobStatus, TaskStatus
 from infra import meters
 from infra.quarantine import Quarantine
 

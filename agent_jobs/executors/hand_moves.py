@@ -19,13 +19,14 @@ from agent_jobs.errors import IllegalMove
 from agent_jobs.executors import claiming, reporting
 from agent_jobs.executors.attempts import Attempt
 from agent_jobs.executors.reporting import AttemptReport
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import queue_order, running_caps
 from agent_jobs.lifecycle.executor_claims import Claimant
 from agent_jobs.models import Job
 from agent_jobs.reads import external_jobs, job_rows
 from agent_jobs.runners import external
 from agent_jobs.specs import Actor
-from agent_jobs.states import Event, JobStatus
+from agent_jobs.states import JobStatus
 
 # A lease outlasts the deadline, so that the deadline ends the job and not a lost lease.
 _BEYOND_DEADLINE = timedelta(hours=1)

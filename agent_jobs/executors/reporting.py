@@ -15,12 +15,13 @@ from agent_jobs import lifecycle, sealed_work
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.executors import attempts, known_executors
 from agent_jobs.executors.attempts import Attempt
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import Claim, Settlement, executor_claims, running_caps
 from agent_jobs.models import Job, Task
 from agent_jobs.runners import external
 from agent_jobs.runners.base import Done, Failed
 from agent_jobs.specs import Actor
-from agent_jobs.states import TERMINAL, Event, JobStatus, TaskStatus
+from agent_jobs.states import TERMINAL, JobStatus, TaskStatus
 from agent_jobs.turns import outcomes
 from agent_jobs.work import blotted
 from infra import meters

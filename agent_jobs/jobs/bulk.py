@@ -16,10 +16,10 @@ from agent_jobs import lifecycle, timing
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import AgentJobsError, Conflict, CountChanged, IllegalMove, NotFound
 from agent_jobs.jobs import admission, repeats, uniqueness
+from agent_jobs.legal_moves import MOVES, Event
 from agent_jobs.lifecycle import queues, running_caps
 from agent_jobs.models import Job, Message, Org
 from agent_jobs.specs import Actor
-from agent_jobs.states import MOVES, Event
 
 MOST = 1_000
 SOURCES = {"cancel": MOVES[Event.CANCEL].sources, "retry": MOVES[Event.RETRY].sources}

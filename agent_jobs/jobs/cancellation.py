@@ -1,4 +1,4 @@
-"""Cancels a job."""
+"""Cancels a job. A trigger writes the audit entry of the move (`audit.audit_log`); `jobs.bulk` cancels many."""
 
 from uuid import UUID
 
@@ -7,11 +7,11 @@ from django.db import transaction
 from agent_jobs import lifecycle
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import IllegalMove
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import running_caps
 from agent_jobs.models import Job
 from agent_jobs.reads import job_rows
 from agent_jobs.specs import Actor
-from agent_jobs.states import Event
 
 
 def cancel(

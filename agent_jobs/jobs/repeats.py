@@ -27,11 +27,11 @@ from agent_jobs import lifecycle, sealed_work, timing, work
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import Conflict, FieldError, IllegalMove, Invalid
 from agent_jobs.jobs import admission, creation, uniqueness
+from agent_jobs.legal_moves import MOVES, Event
 from agent_jobs.lifecycle import queues
 from agent_jobs.models import Job, Org, Step
 from agent_jobs.reads import job_rows
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec
-from agent_jobs.states import MOVES, Event
 from channels_integration import directory
 from infra import tracing
 

@@ -1,4 +1,8 @@
-"""Applies one event to one job or to many, and promotes due jobs. The table of moves is `states.MOVES`."""
+"""Applies one event to one job or to many, and promotes due jobs. `agent_jobs.legal_moves` says which moves are legal.
+
+Triggers of the tables write what follows from a move: its audit entry, its announcement for webhooks, the job's
+`time_spent` and its entry in the tallies. docs/architecture.md lists them.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,11 +13,12 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from agent_jobs.errors import IllegalMove
+from agent_jobs.legal_moves import MOVES, Event
 from agent_jobs.lifecycle import activities, withdrawals
 from agent_jobs.lifecycle.queue_order import HEAD_START, ready_now
 from agent_jobs.models import Job
 from agent_jobs.specs import Actor
-from agent_jobs.states import MOVES, TERMINAL, Event, TaskStatus
+from agent_jobs.states import TERMINAL, TaskStatus
 from infra import meters, prepared_sql
 
 # Codes of the activities that moves write.

@@ -13,8 +13,8 @@ from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
 from agent_jobs.conversation import replies
 from agent_jobs.errors import RetryableError
+from agent_jobs.legal_moves import Event
 from agent_jobs.models import Approval, Job, Message, Profile, Step
-from agent_jobs.states import Event
 from agent_jobs.worker.loop import Worker
 from channels_integration.messages import Incoming
 from channels_integration.models import Channel

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Token
 from agent_jobs.conversation import replies
-from agent_jobs.hours import quiet_times
+from agent_jobs.hours import stated_hours
 from agent_jobs.models import Approval, Job, Message, Org
 from agent_jobs.states import JobStatus
 from channels_integration import directory, outbox
@@ -179,7 +179,7 @@ def slack(settings: Any) -> Iterator[FakeSlack]:
 @pytest.mark.django_db(transaction=True)
 def test_what_quiet_hours_hold_back_does_not_expire_before_they_end(slack: FakeSlack) -> None:
     job = park()
-    quiet_times.put("acme", quiet_times.Place(), closed_now(), actor=rows.TESTER)
+    stated_hours.put("acme", stated_hours.Place(), closed_now(), actor=rows.TESTER)
     deliver(1)
     assert slack.posts == []
     assert question(job).error_code == "held"

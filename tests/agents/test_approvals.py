@@ -11,9 +11,10 @@ from agent_jobs import jobs, lifecycle
 from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import in_seconds
 from agent_jobs.models import Approval, Job
-from agent_jobs.states import Event, JobStatus
+from agent_jobs.states import JobStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.agents import scripted_models

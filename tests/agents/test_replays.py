@@ -5,8 +5,9 @@ import pytest
 from agent_jobs import jobs, lifecycle, llm
 from agent_jobs.errors import Invalid
 from agent_jobs.jobs.repeats import Changes
+from agent_jobs.legal_moves import Event
 from agent_jobs.models import Job, Step
-from agent_jobs.states import Event, JobStatus
+from agent_jobs.states import JobStatus
 from tests import rows
 from tests.agents import scripted_models
 from tests.agents.scripted_models import Actor, call, done, said, steps, work

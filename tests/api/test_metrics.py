@@ -208,7 +208,7 @@ class TestCounts:
         from django.db import transaction
 
         from agent_jobs import lifecycle
-        from agent_jobs.states import Event
+        from agent_jobs.legal_moves import Event
 
         job = rows.job()
         with transaction.atomic():

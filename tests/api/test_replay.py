@@ -5,9 +5,9 @@ import pytest
 from agent_jobs import jobs, lifecycle
 from agent_jobs.api import base
 from agent_jobs.jobs import idempotency
+from agent_jobs.legal_moves import Event
 from agent_jobs.models import Activity, AppToken, Job, Org, Profile
 from agent_jobs.reads import external_jobs, numbered_pages, queries
-from agent_jobs.states import Event
 from tests import factories, replay, rows
 from tests.dialects.own_forms import signed_in
 

@@ -13,9 +13,10 @@ from django.db.models.functions import Now
 
 from agent_jobs import lifecycle
 from agent_jobs.duties import tallying
+from agent_jobs.legal_moves import Event
 from agent_jobs.models import Job, JobTally, JobTallyEntry, UsageDay, WorkerProcess
 from agent_jobs.specs import priority_name
-from agent_jobs.states import TERMINAL, Event, JobStatus
+from agent_jobs.states import TERMINAL, JobStatus
 from agent_jobs.worker.loop import Worker
 from tests import factories, rows
 from tests.conversations import QuietKeeper

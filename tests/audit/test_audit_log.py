@@ -13,10 +13,11 @@ from django.db import DatabaseError, connection, transaction
 
 from agent_jobs import jobs, lifecycle
 from agent_jobs.audit import audit_log, verification
+from agent_jobs.legal_moves import MOVES, Event
 from agent_jobs.lifecycle import OrgRotation, Settlement
 from agent_jobs.models import AuditEntry, AuditMark, AuditSeal, Org
 from agent_jobs.specs import Actor
-from agent_jobs.states import MOVES, Event, JobStatus, TaskStatus
+from agent_jobs.states import JobStatus, TaskStatus
 from tests import rows
 from tests.waiting import PATIENCE, wait_for
 

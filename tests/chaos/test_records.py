@@ -10,8 +10,8 @@ from django.db import connection
 
 from agent_jobs import jobs, lifecycle
 from agent_jobs.audit import audit_log
+from agent_jobs.legal_moves import Event
 from agent_jobs.specs import Actor
-from agent_jobs.states import Event
 from tests import rows
 from tests.chaos import records
 from tests.chaos.checker import Breach, check

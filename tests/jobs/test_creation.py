@@ -9,10 +9,11 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs import jobs, lifecycle
 from agent_jobs.errors import Forbidden, IllegalMove, Invalid, NotFound
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import queues
 from agent_jobs.models import Activity, Job, Profile
 from agent_jobs.specs import ChannelSpec
-from agent_jobs.states import TERMINAL, Event, JobStatus
+from agent_jobs.states import TERMINAL, JobStatus
 from channels_integration import outbox
 from channels_integration.messages import Outgoing, Target
 from channels_integration.models import OutboundMessage

@@ -15,10 +15,11 @@ from agent_jobs.duties import recovery
 from agent_jobs.errors import Conflict, Forbidden, IllegalMove, Invalid, NotFound, QuotaReached
 from agent_jobs.jobs import admission
 from agent_jobs.jobs.repeats import Changes
+from agent_jobs.legal_moves import MOVES, Event
 from agent_jobs.models import Activity, Job, JobType, Message, Profile, Task
 from agent_jobs.runners.base import Done, Failed, Outcome, Run
 from agent_jobs.specs import ChannelSpec
-from agent_jobs.states import MOVES, Event, JobStatus, TaskStatus, WaitingFor
+from agent_jobs.states import JobStatus, TaskStatus, WaitingFor
 from agent_jobs.worker.loop import Worker
 from channels_integration import directory
 from channels_integration.messages import Delivery, Receipt

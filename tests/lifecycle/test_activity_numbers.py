@@ -10,9 +10,10 @@ from django.db import IntegrityError, connection, transaction
 from uuid_utils.compat import uuid7
 
 from agent_jobs import lifecycle
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import Settlement
 from agent_jobs.models import Activity, Job
-from agent_jobs.states import Event, JobStatus, TaskStatus
+from agent_jobs.states import JobStatus, TaskStatus
 from tests import factories, rows
 from tests.races import in_threads, is_anybody_locked_out
 from tests.waiting import PATIENCE, wait_for

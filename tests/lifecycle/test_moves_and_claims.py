@@ -10,9 +10,10 @@ from django.db.models import Func
 
 from agent_jobs import lifecycle
 from agent_jobs.errors import IllegalMove
+from agent_jobs.legal_moves import MOVES, Event
 from agent_jobs.lifecycle import Claim, OrgRotation, Settlement
 from agent_jobs.models import Activity, Job, Message, Task
-from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus, TaskStatus
+from agent_jobs.states import TERMINAL, JobStatus, TaskStatus
 from channels_integration.models import OutboundMessage
 from tests import rows
 from tests.races import at_once, in_threads

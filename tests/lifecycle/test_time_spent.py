@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from agent_jobs import lifecycle
+from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import Claim, OrgRotation, Settlement
 from agent_jobs.models import Job
-from agent_jobs.states import TIME_KINDS, Event, JobStatus, TaskStatus, WaitingFor
+from agent_jobs.states import TIME_KINDS, JobStatus, TaskStatus, WaitingFor
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db

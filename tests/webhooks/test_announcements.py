@@ -8,9 +8,10 @@ from django.db import transaction
 from agent_jobs import lifecycle, webhooks
 from agent_jobs.conversation import agent_messages
 from agent_jobs.duties import recovery
+from agent_jobs.legal_moves import MOVES, Event
 from agent_jobs.lifecycle import Note, OrgRotation, Settlement
 from agent_jobs.models import Announcement, Job, WebhookEndpoint
-from agent_jobs.states import MOVES, Event, JobStatus, TaskStatus
+from agent_jobs.states import JobStatus, TaskStatus
 from agent_jobs.webhooks import endpoints
 from agent_jobs.webhooks.event_types import EVENT_TYPES, JOB_EVENTS
 from tests import factories, rows

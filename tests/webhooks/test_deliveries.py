@@ -11,8 +11,9 @@ import standardwebhooks
 
 from agent_jobs import lifecycle, webhooks
 from agent_jobs.duties import org_closing, pruning, webhook_sending
+from agent_jobs.legal_moves import Event
 from agent_jobs.models import Announcement, AuditEntry, Job, WebhookDelivery, WebhookEndpoint
-from agent_jobs.states import Event, JobStatus
+from agent_jobs.states import JobStatus
 from agent_jobs.webhooks import delivery_claims, endpoints, expansion, sending
 from agent_jobs.webhooks.sending import DeliverySender
 from tests import factories, rows

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from agent_jobs import lifecycle
-from agent_jobs.states import Event, JobStatus
+from agent_jobs.legal_moves import Event
+from agent_jobs.states import JobStatus
 from agent_jobs.webhooks import delivery_claims, endpoints, retry_plan
 from agent_jobs.webhooks.event_types import EVENT_TYPES, TEST
 from tests import factories, rows

@@ -9,9 +9,10 @@ import pytest
 from agent_jobs import lifecycle
 from agent_jobs.errors import RetryableError
 from agent_jobs.jobs import repeats
+from agent_jobs.legal_moves import Event
 from agent_jobs.models import Activity, Announcement, Job, WebhookDelivery
 from agent_jobs.runners import prompts
-from agent_jobs.states import Event, JobStatus
+from agent_jobs.states import JobStatus
 from agent_jobs.webhooks import expansion, outcome_messages
 from agent_jobs.worker.loop import Worker
 from channels_integration import directory, web_messages

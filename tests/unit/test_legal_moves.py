@@ -1,6 +1,7 @@
 """The table of moves, and what it must never allow."""
 
-from agent_jobs.states import MOVES, TERMINAL, Event, JobStatus
+from agent_jobs.legal_moves import MOVES, Event
+from agent_jobs.states import TERMINAL, JobStatus
 
 
 def test_every_event_has_a_move() -> None:
