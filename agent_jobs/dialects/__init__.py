@@ -1,8 +1,9 @@
 """Foreign APIs, spoken over our own core: one package each, and one line in `DIALECTS`.
 
-A dialect translates words. Its module `…_words` begins with a table of our statuses in its own words; its `…_views`
-turn a request into a call of a service, and plain rows into an answer. It makes no decision about jobs: if it needs
-one, the core lacks a function. Dialects are doors, as `api` is: they touch no tables, and do not import each other.
+A dialect only translates. Its module `…_json` has the JSON of its requests, answers and errors, and begins with a table
+of statuses: ours and the dialect's. Its `…_views` turn a request into a call of a service, and rows into an answer. No
+decision about jobs is made here: a dialect that needs one shows that the core lacks a function. Dialects are entry
+points, as `api` is: they touch no tables, and do not import each other.
 
 base            their frame: credentials, parsing, errors
 documentation   how they describe their operations and answers

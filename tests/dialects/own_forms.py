@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent_jobs import dialects
-from agent_jobs.tenants import logins
+from agent_jobs.tenants import login_tokens
 from tests import factories
 from tests.dialects.workspace_clients import number, person
 
@@ -58,7 +58,7 @@ def own_door(name: str) -> OwnDoor:
 
 def signed_in(username: str, role: str, org_id: str = "acme") -> factories.Api:
     """A client with the access token of a new member of the organisation."""
-    return factories.Api(logins.issue(person(username, org_id, role), logins.ACCESS, now=datetime.now(UTC)))
+    return factories.Api(login_tokens.issue(person(username, org_id, role), login_tokens.ACCESS, now=datetime.now(UTC)))
 
 
 @pytest.fixture(params=NAMES)

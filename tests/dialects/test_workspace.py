@@ -14,7 +14,7 @@ from django.urls import resolve
 
 from agent_jobs.models import Activity, AuditEntry, Job, Membership
 from agent_jobs.states import JobStatus
-from agent_jobs.tenants import logins
+from agent_jobs.tenants import login_tokens
 from tests import factories, races, rows
 from tests.dialects.workspace_clients import PASSWORD, Workspace, membership, person
 
@@ -240,7 +240,7 @@ def test_a_new_password_ends_all_tokens(ann: Workspace) -> None:
 
 
 def test_tokens_expire(ann: Workspace) -> None:
-    ann.token = logins.issue(ann.user, logins.ACCESS, now=datetime.now(UTC) - timedelta(minutes=31))
+    ann.token = login_tokens.issue(ann.user, login_tokens.ACCESS, now=datetime.now(UTC) - timedelta(minutes=31))
     ann.refused("GET", f"/workspace/{ann.number}/jobs", status=401)
 
 

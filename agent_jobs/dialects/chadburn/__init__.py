@@ -1,14 +1,14 @@
 """Chadburn: a job is a schedule whose firings run a shell line, an execution is a job of ours.
 
-chadburn_words  the table of statuses; requests, answers and errors, in its words and in ours
-chadburn_views  its nine endpoints
+chadburn_json   statuses, requests, answers and errors (`envelope`): Chadburn's JSON and our values
+chadburn_views  its nine operations
 
 docs/dialects.md says what its document leaves open, and what we do about it.
 """
 
 from agent_jobs.dialects.base import Dialect
+from agent_jobs.dialects.chadburn import chadburn_json as shapes
 from agent_jobs.dialects.chadburn import chadburn_views as views
-from agent_jobs.dialects.chadburn import chadburn_words as words
 
 DIALECT = Dialect(
     "chadburn",
@@ -21,5 +21,5 @@ DIALECT = Dialect(
         ("api/v1/jobs/<str:job_id>/resume", views.ResumeChadburnJob),
         ("api/v1/jobs/<str:job_id>/executions", views.ChadburnExecutionsView),
     ),
-    words.envelope,
+    shapes.envelope,
 )

@@ -1,4 +1,4 @@
-"""Chadburn's nine endpoints."""
+"""Chadburn's nine operations."""
 
 import math
 import time
@@ -10,8 +10,8 @@ from rest_framework.response import Response
 
 from agent_jobs.api import parsing
 from agent_jobs.dialects.base import instant_or_none
-from agent_jobs.dialects.chadburn import chadburn_words as words
-from agent_jobs.dialects.chadburn.chadburn_words import EXECUTION_STATUS
+from agent_jobs.dialects.chadburn import chadburn_json as shapes
+from agent_jobs.dialects.chadburn.chadburn_json import EXECUTION_STATUS
 from agent_jobs.dialects.documentation import Documentation
 from agent_jobs.dialects.schedule_door import ScheduleDoor
 from agent_jobs.reads import executions, pages, schedule_rows
@@ -22,7 +22,7 @@ from agent_jobs.states import JobStatus
 _MOST_LISTED = 1_000
 _MOST_EXECUTIONS = 100
 _WHOLE = 2**31 - 1
-described = Documentation("Chadburn", words.ChadburnRefusal)
+described = Documentation("Chadburn", shapes.ChadburnRefusal)
 
 
 class _ChadburnResource(ScheduleDoor):
@@ -41,11 +41,11 @@ class _ChadburnResource(ScheduleDoor):
 
     def item(self, schedule_id: UUID, *, status: int = 200) -> Response:
         last_run = next(iter(self.executions(schedule_id, tuple(JobStatus), 0, 1)), None)
-        return Response({"data": words.job(self.row(str(schedule_id)), last_run)}, status=status)
+        return Response({"data": shapes.job(self.row(str(schedule_id)), last_run)}, status=status)
 
     def executions(self, schedule_id: UUID, statuses: Any, offset: int, limit: int) -> list[dict[str, Any]]:
         found = executions.jobs(self.org_id, schedule_id, statuses)[offset : offset + limit]
-        return [words.execution(*known) for known in self.with_attempts(list(found.values(*executions.COLUMNS)))]
+        return [shapes.execution(*known) for known in self.with_attempts(list(found.values(*executions.COLUMNS)))]
 
     def done(self, message: str, **told: Any) -> Response:
         return Response({"data": {"message": f"Job {message} successfully", **told}})
@@ -67,7 +67,7 @@ EXECUTIONS_QUERY = {
 
 
 class ChadburnJobsView(_ChadburnResource):
-    @described("jobs_list", "List jobs", words.ChadburnJobs, query=JOBS_QUERY)
+    @described("jobs_list", "List jobs", shapes.ChadburnJobs, query=JOBS_QUERY)
     def get(self, request: Request) -> Response:
         query = self.query(JOBS_QUERY)
         window = Window(OLDEST_FIRST, min(query["limit"], _MOST_LISTED), query["offset"])
@@ -78,56 +78,56 @@ class ChadburnJobsView(_ChadburnResource):
             found = schedule_rows.with_any_tag(found, query["tag"])
         rows, has_more = pages.page(found, window, schedule_rows.COLUMNS)
         pagination = {"total": found.count(), "limit": window.limit, "offset": window.offset}
-        response = Response({"data": [words.listed(row) for row in rows], "pagination": pagination})
+        response = Response({"data": [shapes.listed(row) for row in rows], "pagination": pagination})
         return self.with_rest(response, window.offset + len(rows)) if has_more else response
 
-    @described("jobs_create", "Create a job", {201: words.ChadburnItem}, request=words.ChadburnJobRequest)
+    @described("jobs_create", "Create a job", {201: shapes.ChadburnItem}, request=shapes.ChadburnJobRequest)
     def post(self, request: Request) -> Response:
-        fields = self.fields(words.ChadburnJobRequest)
-        return self.item(self.create(words.new(self.job_type, fields)), status=201)
+        fields = self.fields(shapes.ChadburnJobRequest)
+        return self.item(self.create(shapes.new(self.job_type, fields)), status=201)
 
 
 class ChadburnJobView(_ChadburnResource):
-    @described("jobs_retrieve", "Get a job", words.ChadburnItem)
+    @described("jobs_retrieve", "Get a job", shapes.ChadburnItem)
     def get(self, request: Request, job_id: str) -> Response:
         return self.item(self.row(job_id)["id"])
 
-    @described("jobs_update", "Update a job", words.ChadburnItem, request=words.ChadburnJobUpdate)
+    @described("jobs_update", "Update a job", shapes.ChadburnItem, request=shapes.ChadburnJobUpdate)
     def put(self, request: Request, job_id: str) -> Response:
-        found, fields = self.row(job_id)["id"], self.fields(words.ChadburnJobUpdate)
+        found, fields = self.row(job_id)["id"], self.fields(shapes.ChadburnJobUpdate)
         is_paused = fields["status"] == "paused" if "status" in fields else None
         editing.rewrite(
             self.org_id,
             found,
-            lambda before: words.rewritten(before, fields),
+            lambda before: shapes.rewritten(before, fields),
             actor=self.actor,
             is_paused=is_paused,
             author_may_redirect=True,
         )
         return self.item(found)
 
-    @described("jobs_delete", "Delete a job", words.ChadburnAnswer)
+    @described("jobs_delete", "Delete a job", shapes.ChadburnAnswer)
     def delete(self, request: Request, job_id: str) -> Response:
         editing.delete(self.org_id, self.row(job_id)["id"], actor=self.actor, cancels_jobs=True)
         return self.done("deleted")
 
 
 class RunChadburnJob(_ChadburnResource):
-    @described("jobs_run", "Run a job immediately", words.ChadburnAnswer)
+    @described("jobs_run", "Run a job immediately", shapes.ChadburnAnswer)
     def post(self, request: Request, job_id: str) -> Response:
         made = requested_runs.run_now(self.org_id, self.row(job_id)["id"], actor=self.actor)
         return self.done("triggered", execution_id=str(made.job_id))
 
 
 class PauseChadburnJob(_ChadburnResource):
-    @described("jobs_pause", "Pause a job", words.ChadburnAnswer)
+    @described("jobs_pause", "Pause a job", shapes.ChadburnAnswer)
     def post(self, request: Request, job_id: str) -> Response:
         found = editing.pause(self.org_id, self.row(job_id)["id"], actor=self.actor, unless_completed=True)
         return self.done("paused", id=str(found.pk), status="paused")
 
 
 class ResumeChadburnJob(_ChadburnResource):
-    @described("jobs_resume", "Resume a job", words.ChadburnAnswer)
+    @described("jobs_resume", "Resume a job", shapes.ChadburnAnswer)
     def post(self, request: Request, job_id: str) -> Response:
         found = editing.resume(self.org_id, self.row(job_id)["id"], actor=self.actor, unless_completed=True)
         status = "active" if found.next_at else "completed"
@@ -135,7 +135,7 @@ class ResumeChadburnJob(_ChadburnResource):
 
 
 class ChadburnExecutionsView(_ChadburnResource):
-    @described("executions_list", "Get job execution history", words.ChadburnExecutions, query=EXECUTIONS_QUERY)
+    @described("executions_list", "Get job execution history", shapes.ChadburnExecutions, query=EXECUTIONS_QUERY)
     def get(self, request: Request, job_id: str) -> Response:
         found, query = self.row(job_id)["id"], self.query(EXECUTIONS_QUERY)
         limit, offset = min(query["limit"], _MOST_EXECUTIONS), query["offset"]

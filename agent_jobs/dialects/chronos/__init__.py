@@ -1,14 +1,14 @@
 """Chronos: a job is a schedule whose firings call a webhook, an execution is a job of ours or a skipped firing.
 
-chronos_words  the table of statuses; requests, jobs, executions and errors, in its words and in ours
-chronos_views  its sixteen endpoints
+chronos_json   statuses, requests, jobs, executions and errors (`envelope`): Chronos' JSON and our values
+chronos_views  its sixteen operations
 
 docs/dialects.md says what its document leaves open, and what we do about it.
 """
 
 from agent_jobs.dialects.base import Dialect
+from agent_jobs.dialects.chronos import chronos_json as shapes
 from agent_jobs.dialects.chronos import chronos_views as views
-from agent_jobs.dialects.chronos import chronos_words as words
 
 _JOB = "api/v1/jobs/<str:job_id>"
 _EXECUTION = f"{_JOB}/executions/<str:execution_id>"
@@ -30,5 +30,5 @@ DIALECT = Dialect(
         (f"{_JOB}/rollback/<str:number>", views.RollBackChronosJob),
         ("api/v1/cluster/status", views.ChronosCluster),
     ),
-    words.envelope,
+    shapes.envelope,
 )

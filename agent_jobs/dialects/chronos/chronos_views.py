@@ -1,4 +1,4 @@
-"""Chronos' sixteen endpoints."""
+"""Chronos' sixteen operations."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from agent_jobs.api import streams
 from agent_jobs.api.base import HAS_WAITED
 from agent_jobs.api.parsing import Param
 from agent_jobs.dialects.base import OpenResource, checked, instant, instant_or_none, read_id
-from agent_jobs.dialects.chronos import chronos_words as words
+from agent_jobs.dialects.chronos import chronos_json as shapes
 from agent_jobs.dialects.documentation import Documentation
 from agent_jobs.dialects.schedule_door import ScheduleDoor
 from agent_jobs.errors import AgentJobsError, FieldError, Forbidden, Invalid, NotFound, QuotaReached, RetryableError
@@ -32,8 +32,8 @@ _MOST_NEXT = 10
 _MOST_LISTED = 20_000
 # Its clients know no pages: so much is shown at once.
 _MOST_LISTED_BYTES = 8 * 1024 * 1024
-described = Documentation("Chronos", words.ChronosRefusal)
-_SHOWN = words.ChronosAnswer
+described = Documentation("Chronos", shapes.ChronosRefusal)
+_SHOWN = shapes.ChronosAnswer
 
 
 class ExecutionImpossible(APIException):
@@ -62,20 +62,20 @@ class ChronosResource(ScheduleDoor):
     runner, job_type, job_type_name = "webhook", "chronos-webhook", "Chronos webhook"
 
     def job(self, schedule_id: UUID, *, status: int = 200) -> Response:
-        return answered(words.job(self.row(str(schedule_id))), status=status)
+        return answered(shapes.job(self.row(str(schedule_id))), status=status)
 
     def request_fields(self) -> dict[str, Any]:
         """The fields of a job. `concurrency_policy` is what Chronos' own example files write."""
         body = self.object()
         if "concurrency_policy" in body:
             body = {"concurrency": body["concurrency_policy"], **body}
-        return checked(words.ChronosJobRequest, body)
+        return checked(shapes.ChronosJobRequest, body)
 
     def shown(self, schedule: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """The executions of these jobs and silent firings."""
         jobs = [row for row in rows if "status" in row]
-        shown = {one[0]["id"]: words.execution(*one, schedule) for one in self.with_attempts(jobs)}
-        return [shown[row["id"]] if "status" in row else words.silent_execution(row, schedule) for row in rows]
+        shown = {one[0]["id"]: shapes.execution(*one, schedule) for one in self.with_attempts(jobs)}
+        return [shown[row["id"]] if "status" in row else shapes.silent_execution(row, schedule) for row in rows]
 
     def execution(self, schedule: Row, execution_id: str) -> Row:
         """The job, or the firing without a job. Raises NotFound."""
@@ -83,7 +83,7 @@ class ChronosResource(ScheduleDoor):
         row: Row | None = None
         if found:
             row = executions.jobs(self.org_id, schedule["id"]).filter(pk=found).values(*executions.COLUMNS).first()
-        if found and row is None and (number := words.firing_number(schedule["id"], found)):
+        if found and row is None and (number := shapes.firing_number(schedule["id"], found)):
             row = self.silent_firings(schedule, pk=number).first()
         if row is None:
             said = f"there is no execution {execution_id[:64]!r}"
@@ -118,29 +118,29 @@ class ChronosJobs(ChronosResource):
         found = schedule_rows.with_runner(schedule_rows.schedules(self.org_id), self.runner)
         window = Window(OLDEST_FIRST, query["limit"] or _MOST_LISTED, query["offset"])
         rows, has_more = pages.page(found, window, schedule_rows.COLUMNS, most_bytes=_MOST_LISTED_BYTES)
-        response = answered({"jobs": [words.job(row) for row in rows], "total": found.count()})
+        response = answered({"jobs": [shapes.job(row) for row in rows], "total": found.count()})
         return self.with_rest(response, window.offset + len(rows)) if has_more else response
 
-    @described("jobs_create", "Create a job", {201: words.ChronosAnswer}, request=words.ChronosJobRequest)
+    @described("jobs_create", "Create a job", {201: shapes.ChronosAnswer}, request=shapes.ChronosJobRequest)
     def post(self, request: Request) -> Response:
         fields = self.request_fields()
-        made = self.create(words.new(self.job_type, fields), is_paused=not fields.get("enabled"))
+        made = self.create(shapes.new(self.job_type, fields), is_paused=not fields.get("enabled"))
         return self.job(made, status=201)
 
 
 class ChronosJob(ChronosResource):
     @described("jobs_retrieve", "Get a job", _SHOWN)
     def get(self, request: Request, job_id: str) -> Response:
-        return answered(words.job(self.row(job_id)))
+        return answered(shapes.job(self.row(job_id)))
 
-    @described("jobs_update", "Update a job", _SHOWN, request=words.ChronosJobRequest)
+    @described("jobs_update", "Update a job", _SHOWN, request=shapes.ChronosJobRequest)
     def put(self, request: Request, job_id: str) -> Response:
         found, fields = self.row(job_id)["id"], self.request_fields()
         enabled = fields.get("enabled")
         editing.rewrite(
             self.org_id,
             found,
-            lambda before: words.rewritten(before, fields),
+            lambda before: shapes.rewritten(before, fields),
             actor=self.actor,
             is_paused=None if enabled is None else not enabled,
         )
@@ -161,7 +161,7 @@ class TriggerChronosJob(ChronosResource):
             return self._shown(schedule, waited.job_id)
         made = self._run(schedule)
         if made.job_id is None:
-            return answered(words.silent_execution(self.silent_firings(schedule, fire_at=made.fire_at)[0], schedule))
+            return answered(shapes.silent_execution(self.silent_firings(schedule, fire_at=made.fire_at)[0], schedule))
         try:
             wait = streams.Wait(self.org_id, made.job_id, self.token.pk, seen=None, seconds=TRIGGER_SECONDS)
         except streams.TooManyStreams:  # a refusal would hide that the execution was made
@@ -235,7 +235,7 @@ class ChronosVersions(ChronosResource):
         found = schedule_rows.versions(self.org_id, schedule["id"])
         window = Window((Order("number", is_descending=True),), _MOST_LISTED)
         rows, _ = pages.page(found, window, schedule_rows.VERSION_COLUMNS, most_bytes=_MOST_LISTED_BYTES)
-        return answered([words.version(row, schedule) for row in rows])
+        return answered([shapes.version(row, schedule) for row in rows])
 
 
 class ChronosVersion(ChronosResource):
@@ -246,7 +246,7 @@ class ChronosVersion(ChronosResource):
         row = rows.values(*schedule_rows.VERSION_COLUMNS).first()
         if row is None:
             raise editing.version_not_found(number)
-        return answered(words.version(row, schedule))
+        return answered(shapes.version(row, schedule))
 
 
 class RollBackChronosJob(ChronosResource):
@@ -254,7 +254,7 @@ class RollBackChronosJob(ChronosResource):
     def post(self, request: Request, job_id: str, number: str) -> Response:
         found, wanted = self.row(job_id)["id"], self.version_number(number)
         made = editing.roll_back(self.org_id, found, wanted, actor=self.actor)
-        job = words.job(self.row(str(found)))
+        job = shapes.job(self.row(str(found)))
         return answered({"job": job, "rolled_back_from": wanted, "new_version": made.version})
 
 

@@ -3,13 +3,13 @@
 Its job is a job of the external runner with a binary, whoever made it; its attempt is a task. An executor names itself
 and knows no lease token: its newest attempt at a job counts (`executors.attempts.newest`).
 
-executr_words  the tables of statuses and priorities; requests, rows and errors, in its words and in ours
+executr_json  statuses, priorities, requests, answers and errors (`envelope`): Executr's JSON and our values
 executr_views  its fourteen operations
 """
 
 from agent_jobs.dialects.base import Dialect
+from agent_jobs.dialects.executr import executr_json as shapes
 from agent_jobs.dialects.executr import executr_views as views
-from agent_jobs.dialects.executr import executr_words as words
 
 DIALECT = Dialect(
     name="executr",
@@ -28,5 +28,5 @@ DIALECT = Dialect(
         ("api/v1/admin/stats", views.ExecutrStats),
         ("api/v1/admin/executors", views.ExecutrExecutors),
     ),
-    envelope=words.envelope,
+    envelope=shapes.envelope,
 )

@@ -15,7 +15,7 @@ from agent_jobs.api import errors, parsing
 from agent_jobs.api.parsing import ReportParser
 from agent_jobs.dialects.base import DialectResource, OpenResource, checked, read_id
 from agent_jobs.dialects.documentation import Documentation
-from agent_jobs.dialects.executr import executr_words as words
+from agent_jobs.dialects.executr import executr_json as shapes
 from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Invalid, NotFound
 from agent_jobs.executors import attempts, claiming, known_executors, reporting
 from agent_jobs.executors.attempts import Attempt
@@ -27,17 +27,17 @@ from agent_jobs.reads.pages import Order, Window
 from agent_jobs.runners import external
 
 log = logging.getLogger(__name__)
-described = Documentation("Executr", words.ExecutrError)
+described = Documentation("Executr", shapes.ExecutrError)
 _NO_BODY = OpenApiResponse(description="The same, for a request without an `Accept` header.")
-_CHANGED = {200: words.ExecutrChanged, 204: _NO_BODY}
+_CHANGED = {200: shapes.ExecutrChanged, 204: _NO_BODY}
 _MOST_LISTED = 1_000
 _MOST_BULK = 1_000
 _BULK_BYTES = 4 * 1024 * 1024
 _NEWEST_FIRST = (Order("created_at", is_descending=True), Order("id", is_descending=True))
 LIST_QUERY = {
-    "status": parsing.one_of(*words.STATUS.values()),
+    "status": parsing.one_of(*shapes.STATUS.values()),
     "type": parsing.text(128),
-    "priority": parsing.one_of(*words.PRIORITIES),
+    "priority": parsing.one_of(*shapes.PRIORITIES),
     "limit": parsing.whole(1, 2**31 - 1, default=100, about=f"More than {_MOST_LISTED:,} counts as {_MOST_LISTED:,}."),
     "offset": parsing.whole(0, 2**31 - 1, default=0),
 }
@@ -65,7 +65,7 @@ class _ExecutrResource(DialectResource):
         row = external_jobs.job(external_jobs.with_binary(self.org_id), job_id)
         if scopes.allows(self.token.scopes, scopes.SERVICES, scopes.Level.EXECUTE):
             row = {**row, "work": claiming.whole_work(self.org_id, job_id)}
-        return words.shown(row, external_jobs.attempts_of([job_id]).get(job_id, ()), external_jobs.last_report(job_id))
+        return shapes.shown(row, external_jobs.attempts_of([job_id]).get(job_id, ()), external_jobs.last_report(job_id))
 
     def changed(self, job_id: UUID, status: str) -> HttpResponseBase:
         """200 as documented. Executr's own client accepts only 204, and is the only one without an Accept header."""
@@ -76,32 +76,32 @@ class _ExecutrResource(DialectResource):
 
 # --- Jobs ------------------------------------------------------------------------------------------------------
 class ExecutrJobs(_ExecutrResource):
-    @described("list_jobs", "List jobs", words.ExecutrListedJob(many=True), query=LIST_QUERY)
+    @described("list_jobs", "List jobs", shapes.ExecutrListedJob(many=True), query=LIST_QUERY)
     def get(self, request: Request) -> Response:
         asked = self.query(LIST_QUERY)
         rows = external_jobs.with_binary(self.org_id)
         if asked["type"]:
             rows = rows.filter(external_jobs.of_type(asked["type"]))
         if asked["status"]:
-            rows = rows.filter(words.with_status(asked["status"]))
+            rows = rows.filter(shapes.with_status(asked["status"]))
         if asked["priority"]:
-            rows = rows.filter(words.with_priority(asked["priority"]))
+            rows = rows.filter(shapes.with_priority(asked["priority"]))
         window = Window(_NEWEST_FIRST, min(asked["limit"], _MOST_LISTED), asked["offset"])
         page, has_more = pages.page(rows, window, external_jobs.COLUMNS)
         attempts_of = external_jobs.attempts_of([row["id"] for row in page])
-        response = Response([words.listed(row, attempts_of.get(row["id"], ())) for row in page])
+        response = Response([shapes.listed(row, attempts_of.get(row["id"], ())) for row in page])
         return self.with_rest(response, window.offset + len(page)) if has_more else response
 
-    @described("submit_job", "Submit a job", {201: words.ExecutrWholeJob}, request=words.ExecutrSubmitRequest)
+    @described("submit_job", "Submit a job", {201: shapes.ExecutrWholeJob}, request=shapes.ExecutrSubmitRequest)
     def post(self, request: Request) -> Response:
-        fields = self.fields(words.ExecutrSubmitRequest)
-        self.ensure_job_type(self.org_id, words.JOB_TYPE, "Executr", external.NAME)
-        job = jobs.create(self.org_id, words.spec(fields, token_pk=self.token.pk), actor=self.actor)
+        fields = self.fields(shapes.ExecutrSubmitRequest)
+        self.ensure_job_type(self.org_id, shapes.JOB_TYPE, "Executr", external.NAME)
+        job = jobs.create(self.org_id, shapes.spec(fields, token_pk=self.token.pk), actor=self.actor)
         return Response(self.whole(job.pk), status=201)
 
 
 class ExecutrJob(_ExecutrResource):
-    @described("get_job", "Get a job", words.ExecutrWholeJob)
+    @described("get_job", "Get a job", shapes.ExecutrWholeJob)
     def get(self, request: Request, job_id: str) -> Response:
         return Response(self.whole(self.job_id(job_id)))
 
@@ -117,8 +117,8 @@ class ExecutrBulk(_ExecutrResource):
     @described(
         "submit_jobs",
         "Submit up to 1,000 jobs, all or none",
-        {201: words.ExecutrChanged(many=True)},
-        request=words.ExecutrSubmitRequest(many=True),
+        {201: shapes.ExecutrChanged(many=True)},
+        request=shapes.ExecutrSubmitRequest(many=True),
     )
     def post(self, request: Request) -> Response:
         items = self.json()
@@ -127,12 +127,12 @@ class ExecutrBulk(_ExecutrResource):
         specs, problems = [], []
         for place, item in enumerate(items):
             try:
-                specs.append(words.spec(checked(words.ExecutrSubmitRequest, item), token_pk=self.token.pk))
+                specs.append(shapes.spec(checked(shapes.ExecutrSubmitRequest, item), token_pk=self.token.pk))
             except Invalid as error:
                 problems += [FieldError(f"{place}.{one.field}", one.code, one.message) for one in error.errors]
         if problems:
             raise Invalid(*problems)
-        self.ensure_job_type(self.org_id, words.JOB_TYPE, "Executr", external.NAME)
+        self.ensure_job_type(self.org_id, shapes.JOB_TYPE, "Executr", external.NAME)
         made = whole_batches.create_all(self.org_id, specs, actor=self.actor)
         return Response([{"id": str(job.pk), "status": "pending"} for job in made], status=201)
 
@@ -141,11 +141,11 @@ class ExecutrBulkCancel(_ExecutrResource):
     @described(
         "cancel_jobs",
         "Cancel pending jobs, each on its own",
-        words.ExecutrCanceledMany,
-        request=words.ExecutrCancelManyRequest,
+        shapes.ExecutrCanceledMany,
+        request=shapes.ExecutrCancelManyRequest,
     )
     def post(self, request: Request) -> Response:
-        asked = self.fields(words.ExecutrCancelManyRequest)["job_ids"]
+        asked = self.fields(shapes.ExecutrCancelManyRequest)["job_ids"]
         refused = []
         for text in asked:
             try:
@@ -174,20 +174,20 @@ class ExecutrClaim(_ExecutrCall):
     @described(
         "claim_job",
         "Claim the next job",
-        {200: words.ExecutrWholeJob, 204: OpenApiResponse(description="There is no job.")},
-        request=words.ExecutrClaimRequest,
+        {200: shapes.ExecutrWholeJob, 204: OpenApiResponse(description="There is no job.")},
+        request=shapes.ExecutrClaimRequest,
     )
     def post(self, request: Request) -> HttpResponseBase:
-        fields = self.fields(words.ExecutrClaimRequest)
+        fields = self.fields(shapes.ExecutrClaimRequest)
         claimant = Claimant(fields["executor_id"], fields["executor_ip"], binary_only=True)
         claimed = claiming.claim(self.org_id, claimant, actor=self.actor)
         return Response(self.whole(claimed[0].job.pk)) if claimed else HttpResponse(status=204)
 
 
 class ExecutrHeartbeat(_ExecutrCall):
-    @described("heartbeat", "Extend the lease of a running job", _CHANGED, request=words.ExecutrBeatRequest)
+    @described("heartbeat", "Extend the lease of a running job", _CHANGED, request=shapes.ExecutrBeatRequest)
     def put(self, request: Request, job_id: str) -> HttpResponseBase:
-        fields = self.fields(words.ExecutrBeatRequest)
+        fields = self.fields(shapes.ExecutrBeatRequest)
         found = self.job_id(job_id)
         try:
             beat = reporting.heartbeat(self.org_id, self.newest_attempt(found, fields["executor_id"]))
@@ -202,7 +202,7 @@ class _ExecutrReport(_ExecutrCall):
     max_body_bytes = ReportParser.max_bytes
 
     def reported(
-        self, kind: type[words.ExecutrCompleteRequest], job_id: str
+        self, kind: type[shapes.ExecutrCompleteRequest], job_id: str
     ) -> tuple[dict[str, Any], Attempt, AttemptReport]:
         """The fields of the body, the attempt that they are about, and what it did."""
         fields = self.fields(kind)
@@ -212,47 +212,47 @@ class _ExecutrReport(_ExecutrCall):
 
 
 class ExecutrComplete(_ExecutrReport):
-    @described("complete_job", "Report a result", _CHANGED, request=words.ExecutrCompleteRequest)
+    @described("complete_job", "Report a result", _CHANGED, request=shapes.ExecutrCompleteRequest)
     def put(self, request: Request, job_id: str) -> HttpResponseBase:
-        _, attempt, report = self.reported(words.ExecutrCompleteRequest, job_id)
+        _, attempt, report = self.reported(shapes.ExecutrCompleteRequest, job_id)
         reporting.complete(self.org_id, attempt, report, actor=self.actor)
         return self.changed(attempt.job_id, "completed")
 
 
 class ExecutrFail(_ExecutrReport):
-    @described("fail_job", "Report a failure", _CHANGED, request=words.ExecutrFailRequest)
+    @described("fail_job", "Report a failure", _CHANGED, request=shapes.ExecutrFailRequest)
     def put(self, request: Request, job_id: str) -> HttpResponseBase:
-        fields, attempt, report = self.reported(words.ExecutrFailRequest, job_id)
+        fields, attempt, report = self.reported(shapes.ExecutrFailRequest, job_id)
         job = reporting.fail(self.org_id, attempt, report, message=fields["error_message"], actor=self.actor)
-        return self.changed(attempt.job_id, words.status_of(job.status, is_held=False))
+        return self.changed(attempt.job_id, shapes.status_of(job.status, is_held=False))
 
 
 # --- Administration --------------------------------------------------------------------------------------------
 class ExecutrStats(_ExecutrResource):
-    @described("stats", "Count the organization's jobs", words.ExecutrNumbers)
+    @described("stats", "Count the organization's jobs", shapes.ExecutrNumbers)
     def get(self, request: Request) -> Response:
         numbers = external_jobs.numbers(external_jobs.with_binary(self.org_id))
-        return Response(words.stats(numbers, active_executors=known_executors.active(self.org_id).count()))
+        return Response(shapes.stats(numbers, active_executors=known_executors.active(self.org_id).count()))
 
 
 class ExecutrExecutors(_ExecutrResource):
-    @described("executors", "List active executors", words.ExecutrActive(many=True))
+    @described("executors", "List active executors", shapes.ExecutrActive(many=True))
     def get(self, request: Request) -> Response:
         rows = list(known_executors.active(self.org_id).order_by("executor_id").values(*known_executors.COLUMNS))
         held = known_executors.held_by(self.org_id, [row["executor_id"] for row in rows])
-        return Response([words.executor(row, held.get(row["executor_id"], ())) for row in rows])
+        return Response([shapes.executor(row, held.get(row["executor_id"], ())) for row in rows])
 
 
 class ExecutrMetrics(_ExecutrResource):
     @described("metrics", "The organization's metrics, for Prometheus", {(200, "text/plain"): str})
     def get(self, request: Request) -> HttpResponse:
         numbers = external_jobs.numbers(external_jobs.with_binary(self.org_id))
-        page = words.metrics(numbers, active_executors=known_executors.active(self.org_id).count())
+        page = shapes.metrics(numbers, active_executors=known_executors.active(self.org_id).count())
         return HttpResponse(page, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 class ExecutrHealth(OpenResource):
-    @described("health", "Whether the database answers", {200: words.ExecutrState, 503: words.ExecutrState})
+    @described("health", "Whether the database answers", {200: shapes.ExecutrState, 503: shapes.ExecutrState})
     def get(self, request: Request) -> Response:
         try:
             service_state.answers()

@@ -3,15 +3,15 @@
 A workspace is an organisation, named by its number. Its list shows every job of the organisation. A job made here has
 the external runner; nothing performs it unless an executor claims it.
 
-workspace_words   the tables of statuses and priorities; requests, rows and errors, in its words and in ours
+workspace_json   statuses, priorities, requests, answers and errors (`envelope`): Workspace's JSON and our values
 workspace_logins  credentials: `/auth/login`, `/auth/refresh` and their tokens
 workspace_views   the nine operations on jobs
 """
 
 from agent_jobs.dialects.base import Dialect
+from agent_jobs.dialects.workspace import workspace_json as shapes
 from agent_jobs.dialects.workspace import workspace_logins as logins
 from agent_jobs.dialects.workspace import workspace_views as views
-from agent_jobs.dialects.workspace import workspace_words as words
 
 _JOBS = "workspace/<str:workspace_id>/jobs"
 _JOB = f"{_JOBS}/<str:job_id>"
@@ -29,6 +29,6 @@ DIALECT = Dialect(
         (f"{_JOB}/retry", views.WorkspaceRetry),
         ("jobs", views.WorkspaceAllJobs),
     ),
-    envelope=words.envelope,
+    envelope=shapes.envelope,
     areas=("auth", "workspace", "jobs"),
 )

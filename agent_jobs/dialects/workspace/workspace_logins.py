@@ -21,12 +21,12 @@ from structlog.contextvars import bind_contextvars
 from agent_jobs.api import throttling
 from agent_jobs.dialects.base import DialectResource, OpenResource
 from agent_jobs.dialects.documentation import Documentation
-from agent_jobs.dialects.workspace import workspace_words as words
+from agent_jobs.dialects.workspace import workspace_json as shapes
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.specs import Actor
-from agent_jobs.tenants import logins
+from agent_jobs.tenants import login_tokens
 
-described = Documentation("Workspace", words.WorkspaceError, refused=(400, 401, 403, 404, 422, 429, 503))
+described = Documentation("Workspace", shapes.WorkspaceError, refused=(400, 401, 403, 404, 422, 429, 503))
 _WRONG = {"detail": "Invalid credentials"}
 _DISABLED = {"detail": "The user is disabled"}
 _LOCKED = {"detail": "Too many wrong tries; try again later"}
@@ -38,7 +38,7 @@ class PersonAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Any, Any]:
         scheme, _, token = (request.META.get("HTTP_AUTHORIZATION") or "").partition(" ")
-        login = logins.login_of(token.strip()) if scheme.lower() == "bearer" else None
+        login = login_tokens.login_of(token.strip()) if scheme.lower() == "bearer" else None
         if login is None:
             throttling.check_address(request, "")
             throttling.failed(request)
@@ -73,7 +73,7 @@ class WorkspaceResource(DialectResource):
 
 
 def _tokens(user: Any, refresh_token: str, now: datetime) -> Response:
-    pair = {"access_token": logins.issue(user, logins.ACCESS, now=now), "refresh_token": refresh_token}
+    pair = {"access_token": login_tokens.issue(user, login_tokens.ACCESS, now=now), "refresh_token": refresh_token}
     return Response({**pair, "token_type": "bearer"}, headers={"Cache-Control": "no-store"})
 
 
@@ -81,12 +81,12 @@ class WorkspaceLogin(WorkspaceResource, OpenResource):
     @described(
         "login",
         "Sign in",
-        words.WorkspaceTokens,
+        shapes.WorkspaceTokens,
         refused=(400, 401, 403, 415, 422, 429, 503),
-        request=words.WorkspaceCredentials,
+        request=shapes.WorkspaceCredentials,
     )
     def post(self, request: Request) -> Response:
-        stated = self.fields(words.WorkspaceCredentials)
+        stated = self.fields(shapes.WorkspaceCredentials)
         asked = request._request
         if not AxesProxyHandler.is_allowed(asked, {"username": stated["username"]}):
             wait = int(settings.AXES_COOLOFF_TIME.total_seconds())
@@ -94,24 +94,24 @@ class WorkspaceLogin(WorkspaceResource, OpenResource):
         user = authenticate(asked, **stated)
         asked.axes_locked_out = False  # type: ignore[attr-defined]  # else a page of the console replaces this answer
         if user is None:
-            if logins.is_disabled(**stated):
+            if login_tokens.is_disabled(**stated):
                 return Response(_DISABLED, status=403)
             return Response(_WRONG, status=401, headers=_CHALLENGE)
         now = timezone.now()
-        return _tokens(user, logins.issue(user, logins.REFRESH, now=now), now)
+        return _tokens(user, login_tokens.issue(user, login_tokens.REFRESH, now=now), now)
 
 
 class WorkspaceRefresh(WorkspaceResource, OpenResource):
     @described(
         "refresh",
         "Get a new access token",
-        words.WorkspaceTokens,
+        shapes.WorkspaceTokens,
         refused=(400, 401, 415, 422, 429, 503),
-        request=words.WorkspaceRefreshRequest,
+        request=shapes.WorkspaceRefreshRequest,
     )
     def post(self, request: Request) -> Response:
-        token = self.fields(words.WorkspaceRefreshRequest)["refresh_token"]
-        user = logins.user_of(token, logins.REFRESH)
+        token = self.fields(shapes.WorkspaceRefreshRequest)["refresh_token"]
+        user = login_tokens.user_of(token, login_tokens.REFRESH)
         if user is None:
             throttling.check_address(request, "")
             throttling.failed(request)

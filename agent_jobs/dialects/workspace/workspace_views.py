@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from agent_jobs import jobs
 from agent_jobs.api import parsing, throttling
 from agent_jobs.dialects.base import instant_or_none, read_id
-from agent_jobs.dialects.workspace import workspace_words as words
+from agent_jobs.dialects.workspace import workspace_json as shapes
 from agent_jobs.dialects.workspace.workspace_logins import (
     IsSignedIn,
     PersonAuthentication,
@@ -26,7 +26,7 @@ from agent_jobs.reads import external_jobs, job_lists, numbered_pages
 from agent_jobs.reads.queries import Row
 from agent_jobs.runners import external
 from agent_jobs.tenants import members
-from agent_jobs.tenants.logins import Login
+from agent_jobs.tenants.login_tokens import Login
 from agent_jobs.tenants.members import MemberOf
 
 _SORTS = ("created_at", "updated_at", "priority", "status")
@@ -36,9 +36,9 @@ _DEPRECATED_AT, _SUNSET_AT = datetime(2026, 11, 1, tzinfo=UTC), datetime(2027, 1
 
 
 LIST_QUERY = {
-    "status": parsing.repeated(parsing.one_of(*words.STATUS_WORDS, about="May be repeated: any of them.")),
+    "status": parsing.repeated(parsing.one_of(*shapes.STATUS_WORDS, about="May be repeated: any of them.")),
     "job_type": parsing.repeated(parsing.text(128, about="May be repeated: any of them.")),
-    "priority": parsing.repeated(parsing.one_of(*words.PRIORITIES, about="May be repeated: any of them.")),
+    "priority": parsing.repeated(parsing.one_of(*shapes.PRIORITIES, about="May be repeated: any of them.")),
     "sort": parsing.one_of(*_SORTS, default="created_at"),
     "order": parsing.one_of("asc", "desc", default="desc"),
     "page": parsing.whole(1, 10**9, default=1),
@@ -99,13 +99,13 @@ class _WorkspaceJobResource(WorkspaceResource):
 
     def page_of(self, rows: QuerySet[Any], asked: dict[str, Any]) -> Response:
         if asked["status"]:
-            rows = rows.filter(words.of_statuses(asked["status"]))
+            rows = rows.filter(shapes.of_statuses(asked["status"]))
         if asked["job_type"]:
             rows = rows.filter(external_jobs.of_any_type(asked["job_type"]))
         if asked["priority"]:
-            rows = rows.filter(words.of_priorities(asked["priority"]))
+            rows = rows.filter(shapes.of_priorities(asked["priority"]))
         total, page, limit = rows.count(), asked["page"], asked["limit"]
-        ordering = words.ordering(asked["sort"], is_descending=asked["order"] == "desc")
+        ordering = shapes.ordering(asked["sort"], is_descending=asked["order"] == "desc")
         pagination = {"page": page, "limit": limit, "total": total, "total_pages": -(-total // limit)}
         return Response(
             {"data": _shown(numbered_pages.rows(rows, ordering, page=page, limit=limit)), "pagination": pagination}
@@ -115,16 +115,16 @@ class _WorkspaceJobResource(WorkspaceResource):
 def _shown(rows: Sequence[Row]) -> list[dict[str, Any]]:
     canceled: dict[str, list[UUID]] = {}
     for row in rows:
-        if words.status_of(row) == "cancelled":
+        if shapes.status_of(row) == "cancelled":
             canceled.setdefault(row["org_id"], []).append(row["id"])
     extras = {
         job_id: extra for org_id, ids in canceled.items() for job_id, extra in job_lists.more(org_id, ids).items()
     }
-    return [words.job(row, extras[row["id"]].cancel_note if row["id"] in extras else None) for row in rows]
+    return [shapes.job(row, extras[row["id"]].cancel_note if row["id"] in extras else None) for row in rows]
 
 
 class WorkspaceJobs(_WorkspaceJobResource):
-    @described("list_jobs", "List the jobs of a workspace", words.WorkspacePage, query=LIST_QUERY)
+    @described("list_jobs", "List the jobs of a workspace", shapes.WorkspacePage, query=LIST_QUERY)
     def get(self, request: Request, workspace_id: str) -> Response:
         member = self.workspace(workspace_id)
         return self.page_of(numbered_pages.of_orgs([member.org_id]), self.query(LIST_QUERY))
@@ -132,17 +132,17 @@ class WorkspaceJobs(_WorkspaceJobResource):
     @described(
         "create_job",
         "Create a job in a workspace",
-        {201: words.WorkspaceJobShape},
-        request=words.WorkspaceCreateRequest,
+        {201: shapes.WorkspaceJobShape},
+        request=shapes.WorkspaceCreateRequest,
     )
     def post(self, request: Request, workspace_id: str) -> Response:
         member = self.workspace(workspace_id)
         self.require_admin(member)
-        fields = self.fields(words.WorkspaceCreateRequest)
+        fields = self.fields(shapes.WorkspaceCreateRequest)
         if fields["workspace_id"] != member.org_number:
             raise Invalid(FieldError("workspace_id", "invalid", "must be the workspace of the path"))
-        self.ensure_job_type(member.org_id, words.JOB_TYPE, "Workspace", external.NAME)
-        made = jobs.create(member.org_id, words.spec(fields, user_pk=self.login.user_pk), actor=self.actor)
+        self.ensure_job_type(member.org_id, shapes.JOB_TYPE, "Workspace", external.NAME)
+        made = jobs.create(member.org_id, shapes.spec(fields, user_pk=self.login.user_pk), actor=self.actor)
         return Response(self.shown(member.org_id, made.pk), status=201)
 
 
@@ -150,19 +150,19 @@ class WorkspaceJob(_WorkspaceJobResource):
     # A result may have 1 MiB; more is refused below.
     max_body_bytes = reporting.MAX_RESULT_BYTES + 64 * 1024
 
-    @described("get_job", "Get a job", words.WorkspaceJobShape)
+    @described("get_job", "Get a job", shapes.WorkspaceJobShape)
     def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
         return Response(self.shown(*self.place(workspace_id, job_id)))
 
     @described(
         "update_job",
         "Change the status, progress or result of a job",
-        words.WorkspaceJobShape,
-        request=words.WorkspaceChangeRequest,
+        shapes.WorkspaceJobShape,
+        request=shapes.WorkspaceChangeRequest,
     )
     def patch(self, request: Request, workspace_id: str, job_id: str) -> Response:
         org_id, found = self.place(workspace_id, job_id, writes=True)
-        asked = words.change(self.fields(words.WorkspaceChangeRequest))
+        asked = shapes.change(self.fields(shapes.WorkspaceChangeRequest))
         try:
             hand_moves.change(org_id, found, asked, actor=self.actor)
         except Invalid as error:
@@ -173,13 +173,13 @@ class WorkspaceJob(_WorkspaceJobResource):
 
 
 class WorkspaceJobStatus(_WorkspaceJobResource):
-    @described("get_status", "Get the status and progress of a job", words.WorkspaceProgress)
+    @described("get_status", "Get the status and progress of a job", shapes.WorkspaceProgress)
     def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
-        return Response(words.progress_of(self.row(*self.place(workspace_id, job_id))))
+        return Response(shapes.progress_of(self.row(*self.place(workspace_id, job_id))))
 
 
 class WorkspaceJobResult(_WorkspaceJobResource):
-    @described("get_result", "Get the result of a job", words.WorkspaceResult)
+    @described("get_result", "Get the result of a job", shapes.WorkspaceResult)
     def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
         row = self.row(*self.place(workspace_id, job_id))
         (shown,) = _shown([row])
@@ -188,25 +188,25 @@ class WorkspaceJobResult(_WorkspaceJobResource):
 
 
 class WorkspaceCancel(_WorkspaceJobResource):
-    @described("cancel_job", "Cancel a pending or running job", words.WorkspaceJobShape)
+    @described("cancel_job", "Cancel a pending or running job", shapes.WorkspaceJobShape)
     def post(self, request: Request, workspace_id: str, job_id: str) -> Response:
         org_id, found = self.place(workspace_id, job_id, writes=True)
-        jobs.cancel(org_id, found, actor=self.actor, reason=words.CANCELED)
+        jobs.cancel(org_id, found, actor=self.actor, reason=shapes.CANCELED)
         return Response(self.shown(org_id, found))
 
 
 class WorkspaceRetry(_WorkspaceJobResource):
-    @described("retry_job", "Retry a failed or cancelled job", words.WorkspaceJobShape)
+    @described("retry_job", "Retry a failed or cancelled job", shapes.WorkspaceJobShape)
     def post(self, request: Request, workspace_id: str, job_id: str) -> Response:
         org_id, found = self.place(workspace_id, job_id, writes=True)
-        jobs.retry(org_id, found, actor=self.actor, reason=words.RETRIED, most=words.MAX_RETRIES)
+        jobs.retry(org_id, found, actor=self.actor, reason=shapes.RETRIED, most=shapes.MAX_RETRIES)
         return Response(self.shown(org_id, found))
 
 
 class WorkspaceAllJobs(_WorkspaceJobResource):
     """The deprecated list, over all workspaces of the caller."""
 
-    @described("list_all_jobs", "List the caller's jobs (deprecated)", words.WorkspacePage, query=LEGACY_QUERY)
+    @described("list_all_jobs", "List the caller's jobs (deprecated)", shapes.WorkspacePage, query=LEGACY_QUERY)
     def get(self, request: Request) -> Response:
         asked = self.query(LEGACY_QUERY)
         number = asked.pop("workspace_id")

@@ -1,4 +1,4 @@
-"""Chadburn's words for ours: statuses, requests, answers and errors."""
+"""Chadburn's JSON: its statuses, what a request means for us, and the bodies of answers and errors (`envelope`)."""
 
 import math
 import shlex

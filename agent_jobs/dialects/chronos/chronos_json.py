@@ -1,4 +1,4 @@
-"""Chronos' words for ours: statuses, requests, jobs, executions and errors."""
+"""Chronos' JSON: its statuses, what a request means for us, and the bodies of answers and errors (`envelope`)."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Workspace's words: statuses, priorities, job types, and how requests, rows and errors become each other's."""
+"""Workspace's JSON: its statuses and priorities, what a request means for us, and the bodies of answers and errors."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Executr's words: statuses, priorities, job types, and how requests, rows and errors become each other's."""
+"""Executr's JSON: its statuses and priorities, what a request means for us, and the bodies of answers and errors."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
