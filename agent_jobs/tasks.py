@@ -13,7 +13,7 @@ from agent_jobs.duties import duty_table
 from agent_jobs.lifecycle import queues
 from agent_jobs.turns import calls_in_flight
 from agent_jobs.worker import command_readiness, loop, watchdog
-from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.lease_keeper import Keeper
 from agent_jobs.worker.polling import Poller
 from channels_integration import tasks as channels
 from infra import meters

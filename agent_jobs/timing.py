@@ -1,4 +1,7 @@
-"""Pure functions of time: the delay, the next attempt, the next follow-up. Time and randomness are arguments."""
+"""Pure functions of time: the random delay, the due time, the expiry in the queue, and the waits of the retry policy.
+
+`turns.follow_ups` has the waits of follow-ups. Time and randomness are arguments.
+"""
 
 import math
 import random
@@ -9,7 +12,6 @@ from typing import Any
 
 # A start further ahead than this is probably a typo.
 MAX_AHEAD = timedelta(days=3653)
-DEFAULT_FOLLOW_UP_INTERVAL_MINUTES = 60.0
 LONGEST_DEADLINE_MINUTES = 525_600
 
 
@@ -103,8 +105,3 @@ RETRY_POLICY_DEFAULTS: Mapping[str, Any] = {
     "multiplier": 2.0,
     "jitter": 0.0,
 }
-
-
-def follow_up_seconds(interval_minutes: float, unanswered: int) -> float:
-    """Seconds of silence before follow-up number `unanswered` + 1: 1x, 2x, then always 4x the interval."""
-    return float(interval_minutes * 60 * min(2**unanswered, 4))

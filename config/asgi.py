@@ -31,7 +31,7 @@ _django = get_wsgi_application()
 
 from agent_jobs.api import errors, sse, streams  # noqa: E402 - once Django is set up
 from agent_jobs.api.base import HAS_WAITED  # noqa: E402
-from agent_jobs.api.stream_polling import Watch  # noqa: E402
+from agent_jobs.api.news_watch import Watch  # noqa: E402
 from agent_jobs.api.streams import OpenAnswer, OpenStream  # noqa: E402
 from agent_jobs.dialects import urls as dialect_urls  # noqa: E402, F401 - registers their formats of errors
 from agent_jobs.sandbox import pool  # noqa: E402

@@ -1,4 +1,7 @@
-"""Reads a request: its head as a WSGI environment, and its body, within limits of size and time."""
+"""Reads a request: its head as a WSGI environment, and its body, within limits of size and time.
+
+The longest body is settings.MAX_BODY_BYTES, or `max_body_bytes` of a view that states it.
+"""
 
 import asyncio
 import io

@@ -134,6 +134,7 @@ if _pool_size := env_int("AGENT_JOBS_DATABASE_POOL"):
 REDIS_URL = env("REDIS_URL")
 
 # --- HTTP ------------------------------------------------------------------------------------------------------
+# The longest request body, where a view has no `max_body_bytes` of its own.
 MAX_BODY_BYTES = 256 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 REST_FRAMEWORK = {
@@ -218,7 +219,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 AUTHENTICATION_BACKENDS = [
-    "agent_jobs.api.login_backend.LimitedByAddress",
+    "agent_jobs.api.login_limits.LimitedByAddress",
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
 ]
@@ -231,13 +232,13 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator": {},
     }.items()
 ]
-# Five wrong passwords for one name from one address lock that pair for 15 minutes. So an attacker elsewhere cannot lock
-# the user out.
+# Five wrong passwords for one name from one address lock that pair for 15 minutes. `api.login_limits` has the limit of
+# an address.
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_ON_SUCCESS = True
-AXES_CLIENT_IP_CALLABLE = "agent_jobs.api.throttling.login_address"
+AXES_CLIENT_IP_CALLABLE = "agent_jobs.api.login_limits.client_address"
 AXES_LOCKOUT_CALLABLE = "agent_jobs.console.signing_in.locked_out"
 AXES_VERBOSE = False
 CSRF_FAILURE_VIEW = "agent_jobs.console.signing_in.stale_form"
@@ -288,6 +289,7 @@ ALLOW_PRIVATE_ADDRESSES = env_flag("AGENT_JOBS_ALLOW_PRIVATE_ADDRESSES")
 DELIVERY_GRACE_SECONDS = 30
 
 # --- Running ---------------------------------------------------------------------------------------------------
+# The length of a lease of workers and executors. `worker.lease_keeper` renews those of a worker process.
 LEASE_SECONDS = 30
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3  # two may fail before a lease lapses
 # How long running turns may continue after a TERM; then other workers get them.

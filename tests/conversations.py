@@ -10,7 +10,7 @@ from agent_jobs import lifecycle, runners
 from agent_jobs.conversation import replies
 from agent_jobs.models import Job, Message
 from agent_jobs.runners.base import Outcome, Run
-from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.lease_keeper import Keeper
 from channels_integration.messages import Incoming
 from tests import rows
 

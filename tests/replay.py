@@ -24,7 +24,7 @@ from django.test.client import FakePayload
 
 from agent_jobs import dialects
 from agent_jobs.models import AppToken, Membership, Org
-from agent_jobs.tenants import app_tokens, logins, members
+from agent_jobs.tenants import app_tokens, login_tokens, members
 from infra import prepared_sql
 
 STRANGER = "stranger"
@@ -127,7 +127,7 @@ def _login(org: Org) -> str:
     """The access token of an admin of the organisation."""
     user = get_user_model()._default_manager.create(username=STRANGER)
     Membership.objects.create(org=org, user=user, role=members.ADMIN)
-    return logins.issue(user, logins.ACCESS, now=datetime.now(UTC))
+    return login_tokens.issue(user, login_tokens.ACCESS, now=datetime.now(UTC))
 
 
 def _replayed(request: Request, token: str, world: _World, client: Client) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from agent_jobs.api import streams
-from agent_jobs.api.stream_polling import Watch
+from agent_jobs.api.news_watch import Watch
 from config import asgi
 from tests.waiting import PATIENCE, wait_for
 

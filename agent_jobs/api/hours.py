@@ -18,8 +18,8 @@ from agent_jobs.api.docs import OpenApiExample, PageMeta, operation
 from agent_jobs.api.fields import Object, StrictSerializer
 from agent_jobs.api.formatting import shown
 from agent_jobs.errors import FieldError
-from agent_jobs.hours import calendar, quiet_times
-from agent_jobs.hours.quiet_times import Place, Statement
+from agent_jobs.hours import calendar, stated_hours
+from agent_jobs.hours.stated_hours import Place, Statement
 from agent_jobs.reads import queries
 
 SORTING = paging.Sorting(
@@ -120,19 +120,19 @@ class _Hours(Resource):
     def retrieve(self, org_id: str, platform: str = "", name: str = "") -> Response:
         self.asked()
         self.require_org(org_id)
-        return self.item(quiet_times.get(self.org_id, Place(self.kind, platform, name)))
+        return self.item(stated_hours.get(self.org_id, Place(self.kind, platform, name)))
 
     def state(self, org_id: str, platform: str = "", name: str = "") -> Response:
         stated = self.asked(body=HoursRequest, check=_problems).body["hours"]
         self.require_org(org_id)
         place = Place(self.kind, platform, name)
-        return self.item(quiet_times.put(self.org_id, place, stated, actor=self.actor))
+        return self.item(stated_hours.put(self.org_id, place, stated, actor=self.actor))
 
     def remove(self, org_id: str, platform: str = "", name: str = "") -> Response:
         self.asked()
         self.require_org(org_id)
         place = Place(self.kind, platform, name)
-        quiet_times.remove(self.org_id, place, actor=self.actor)
+        stated_hours.remove(self.org_id, place, actor=self.actor)
         return Response({"meta": {"org_id": self.org_id}, "message": f"The hours of '{place}' are removed"})
 
     def page(self, org_id: str) -> Response:
@@ -140,7 +140,7 @@ class _Hours(Resource):
         self.require_org(org_id)
 
         def stated(rows: list[queries.Row]) -> list[dict[str, Any]]:
-            return [self.shown(statement) for statement in quiet_times.statements(rows)]
+            return [self.shown(statement) for statement in stated_hours.statements(rows)]
 
         return self.listed(asked, queries.hours_of_places(self.org_id, self.kind), queries.HOURS_COLUMNS, stated)
 

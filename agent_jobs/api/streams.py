@@ -1,4 +1,4 @@
-"""Open answers: event streams of jobs, and requests that wait for a job, a channel or a claim. None holds a thread.
+"""Open answers: event streams, and requests that wait (`?wait=`) for a job, a message or a claim. None holds a thread.
 
 A view checks such a request like any other and returns an `OpenResponse`. The web process (`config.asgi`) then writes
 the stream, or runs the request again when the wait is over. `look` finds news for all open answers together: in three

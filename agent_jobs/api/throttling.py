@@ -5,7 +5,8 @@ address that fails too often is barred. Valid tokens still work from a barred ad
 same proxy does not lock a customer out. To recognise them, the process looks up well-formed tokens that it does not
 know: at most _LOOK_UPS_A_SECOND for each barred address, and a refused token never again. Each web process learns by
 itself which addresses are barred, at their first failure in it. A valid request therefore costs one round trip to
-Redis, not two. Platform events without a valid signature count against their address as well.
+Redis, not two. Platform events without a valid signature count against their address as well. `login_limits` has the
+limits of password log-ins.
 
 The headers are those of draft-ietf-httpapi-ratelimit-headers: `RateLimit-Policy: "token";q=6000;w=60` and
 `RateLimit: "token";r=5999;t=60`, with one item for each limit.
@@ -33,7 +34,6 @@ from agent_jobs.tenants.rate_limits import Limit, LimitState
 
 _MOST_REMEMBERED = 10_000
 _LOOK_UPS_A_SECOND = 10
-_LOGINS = "20/minute"
 _WORDS = {
     "token": "with this token",
     "org": "of this organization",
@@ -60,7 +60,7 @@ class ByToken(BaseThrottle):
         if token is None:  # becomes a 401, which `failed` has counted
             return True
         own = token.org.requests_per_minute
-        _take(
+        take(
             request,
             Limit("token", token.public_id, settings.RATE_TOKEN),
             Limit("org", token.org_id, f"{own}/minute" if own else settings.RATE_ORG),
@@ -74,7 +74,7 @@ class ByPerson(BaseThrottle):
     def allow_request(self, request: Request, view: Any) -> bool:
         login: Any = request.auth
         if login is not None:
-            _take(request, Limit("token", f"user:{login.user_pk}", settings.RATE_TOKEN))
+            take(request, Limit("token", f"user:{login.user_pk}", settings.RATE_TOKEN))
         return True
 
 
@@ -82,7 +82,7 @@ class ByAddress(BaseThrottle):
     """For pages that need no token and are costly to make."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
-        _take(request, _of_address(address_of(request.META)))
+        take(request, _of_address(address_of(request.META)))
         return True
 
 
@@ -109,7 +109,7 @@ def failed(request: Request, plain_token: str = "") -> None:
     _refused.put(mark, True)
     address = address_of(request.META)
     try:
-        _take(request, _of_address(address))
+        take(request, _of_address(address))
     except TooManyRequests as refusal:
         _barred.put(address, time.monotonic() + refusal.wait + 1)
         raise
@@ -123,22 +123,26 @@ def forged(request: HttpRequest) -> tuple[str, int]:
     signature check, because genuine events of a platform come from the same addresses as forged ones sent through it.
     """
     try:
-        _take(request, Limit("signature", address_of(request.META), settings.RATE_ADDRESS))
+        take(request, Limit("signature", address_of(request.META), settings.RATE_ADDRESS))
     except TooManyRequests as refusal:
         return str(refusal.detail), int(refusal.wait) + 1
     return "", 0
-
-
-def count_login(request: HttpRequest) -> None:
-    """Count a log-in, of any user, before its password is checked. Raises TooManyRequests."""
-    if rate_limits.is_on(settings.RATE_ADDRESS):
-        _take(request, Limit("login", address_of(request.META), _LOGINS))
 
 
 def succeeded(plain_token: str) -> None:
     mark = _mark(plain_token)
     _refused.forget(mark)
     _valid.put(mark, True)
+
+
+def take(request: HttpRequest | Request, *limits: Limit) -> None:
+    """Count the request against these limits, and keep their states for `add_headers`. Raises TooManyRequests."""
+    states = rate_limits.take(*limits)
+    asked: Any = getattr(request, "_request", request)
+    asked.rate_standings = states
+    for state in states:
+        if state.is_refused:
+            raise TooManyRequests(state.name, wait=state.wait_seconds)
 
 
 def add_headers(request: HttpRequest | Request, response: HttpResponseBase) -> None:
@@ -177,11 +181,6 @@ def is_proxy(address: str) -> bool:
     return found is not None and _is_proxy(found)
 
 
-def login_address(request: HttpRequest) -> str | None:
-    """The client's address for password log-ins (settings.AXES_CLIENT_IP_CALLABLE), without a /64 suffix."""
-    return address_of(request.META).removesuffix("/64") or None
-
-
 # --- Private helpers -------------------------------------------------------------------------------------------
 def _may_look_up(address: str) -> bool:
     second = int(time.monotonic())
@@ -195,15 +194,6 @@ def _may_look_up(address: str) -> bool:
 
 def _of_address(address: str) -> Limit:
     return Limit("address", address, settings.RATE_ADDRESS)
-
-
-def _take(request: HttpRequest | Request, *limits: Limit) -> None:
-    states = rate_limits.take(*limits)
-    asked: Any = getattr(request, "_request", request)
-    asked.rate_standings = states
-    for state in states:
-        if state.is_refused:
-            raise TooManyRequests(state.name, wait=state.wait_seconds)
 
 
 def _read(text: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -11,8 +11,8 @@ from agent_jobs.console import body_checks, questions, visits
 from agent_jobs.console.questions import Question
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, Invalid, NotFound
-from agent_jobs.hours import quiet_times
-from agent_jobs.hours.quiet_times import Place, Statement
+from agent_jobs.hours import stated_hours
+from agent_jobs.hours.stated_hours import Place, Statement
 from agent_jobs.reads import queries
 
 _KINDS = ("", "channel", "person")
@@ -24,10 +24,10 @@ _EXAMPLE = {"time_zone": "Europe/Berlin", "quiet": ["18:00-08:00"]}
 def hours(visit: Visit) -> HttpResponse:
     statements = []
     with contextlib.suppress(NotFound):
-        statements.append(quiet_times.get(visit.org_id, Place()))
+        statements.append(stated_hours.get(visit.org_id, Place()))
     for kind in _KINDS[1:]:
         found = queries.hours_of_places(visit.org_id, kind).order_by("platform", "name")
-        statements += quiet_times.statements(found.values(*queries.HOURS_COLUMNS)[:_MOST])
+        statements += stated_hours.statements(found.values(*queries.HOURS_COLUMNS)[:_MOST])
     context = {"lines": [_line(each) for each in statements], "has_own": any(not s.place.kind for s in statements)}
     return visit.render("hours.html", context, here="hours")
 
@@ -38,7 +38,7 @@ def edit(visit: Visit) -> HttpResponse:
     place = _place(visit.request.GET)
     if visit.request.method != "POST":
         try:
-            stated: Any = quiet_times.get(visit.org_id, place).stated
+            stated: Any = stated_hours.get(visit.org_id, place).stated
         except NotFound:
             stated = {**_EXAMPLE, "time_zone": visit.zone.key}
         return _form(visit, place, body_checks.pretty(stated))
@@ -46,7 +46,7 @@ def edit(visit: Visit) -> HttpResponse:
     place = _place(sent)
     try:
         stated = body_checks.json_of(sent.get("hours", ""), "hours", default={})
-        quiet_times.put(visit.org_id, place, stated, actor=visit.actor)
+        stated_hours.put(visit.org_id, place, stated, actor=visit.actor)
     except (Invalid, Conflict) as error:
         return _form(visit, place, sent.get("hours", ""), error.message)
     return visit.said("The hours are kept", str(place), address=visit.url("hours"))
@@ -57,10 +57,10 @@ def remove(visit: Visit) -> HttpResponse:
     page = visit.url("hours")
     if visit.request.method == "POST":
         place = _place(visit.request.POST)
-        quiet_times.remove(visit.org_id, place, actor=visit.actor)
+        stated_hours.remove(visit.org_id, place, actor=visit.actor)
         return visit.said("The hours are removed", str(place), address=page)
     place = _place(visit.request.GET)
-    quiet_times.get(visit.org_id, place)
+    stated_hours.get(visit.org_id, place)
     asked = Question(
         title=f"Remove the hours of the {place}?",
         text="What waits for them is looked at again at once.",

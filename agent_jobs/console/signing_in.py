@@ -1,6 +1,6 @@
 """Sign-in, sign-out, the choice of an organisation, and the change of one's password.
 
-A wrong name and a wrong password give the same answer. `settings.AXES_*` and `api.login_backend` limit the tries.
+A wrong name and a wrong password give the same answer. `settings.AXES_*` and `api.login_limits` limit the tries.
 """
 
 from http import HTTPStatus

@@ -8,7 +8,7 @@ from typing import Any
 from agent_jobs import recurrence
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import NotFound
-from agent_jobs.hours import calendar, quiet_times
+from agent_jobs.hours import calendar, stated_hours
 from agent_jobs.recurrence import BadExpression
 from agent_jobs.schedules import definition as definitions
 
@@ -92,7 +92,7 @@ def _days(visit: Visit) -> list[WeekDay]:
 
 def _hours(org_id: str) -> calendar.Hours | None:
     try:
-        return quiet_times.get(org_id, quiet_times.Place()).hours
+        return stated_hours.get(org_id, stated_hours.Place()).hours
     except NotFound:
         return None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent_jobs.demo import demo_cast
 from agent_jobs.demo.demo_cast import DemoType
-from agent_jobs.hours import quiet_times
+from agent_jobs.hours import stated_hours
 from agent_jobs.models import Org, Schedule, ScheduleFiring, ScheduleVersion
 from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import editing, planning
@@ -119,7 +119,7 @@ SCHEDULES: Sequence[DemoSchedule] = (
 def fill(org: Org, *, now: datetime, seed: int) -> list[DemoFiring]:
     """Make the schedules with their firings. Returns their past firings, for `write`."""
     quiet = {"time_zone": _ZONE, "quiet": ["18:00-08:00"]}
-    quiet_times.put(org.pk, quiet_times.Place(), quiet, actor=Actor("user", "mara"))
+    stated_hours.put(org.pk, stated_hours.Place(), quiet, actor=Actor("user", "mara"))
     rng, found = Random(seed), []  # noqa: S311 - stories, no secrets
     for one in SCHEDULES:
         found += _fires(org, _made(org, one, now), one, now, rng)

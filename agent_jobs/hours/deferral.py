@@ -1,4 +1,4 @@
-"""Applies hours (`hours.quiet_times`) to turns, messages and deadlines: everything waits for the next open moment,
+"""Applies hours (`hours.stated_hours`) to turns, messages and deadlines: everything waits for the next open moment,
 nothing is dropped.
 
 - A turn that starts in closed hours is deferred: no model is called and nothing is said. The job waits for
@@ -23,9 +23,9 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from agent_jobs.errors import Unsupported
-from agent_jobs.hours import quiet_times
+from agent_jobs.hours import stated_hours
 from agent_jobs.hours.calendar import Hours
-from agent_jobs.hours.quiet_times import JobHours
+from agent_jobs.hours.stated_hours import JobHours
 from agent_jobs.lifecycle import Claim
 from agent_jobs.models import Job
 from channels_integration.messages import Hold, Outgoing
@@ -60,7 +60,7 @@ def defer(claim: Claim, *, rng: random.Random) -> tuple[Claim, Deferred | None]:
     """
     if not claim.has_hours or not claim.platform:  # a job without a channel disturbs nobody
         return claim, None
-    found = quiet_times.of_job(claim.org_id, claim.id)
+    found = stated_hours.of_job(claim.org_id, claim.id)
     if found is None:
         return claim, None
     deadline_at = _deadline(found)
@@ -89,9 +89,9 @@ def put_off_deadline(job: Job) -> bool:
 
     The caller holds the job's row lock.
     """
-    if job.config.get("count_quiet_hours") is not False or not quiet_times.has_any(job.org_id):
+    if job.config.get("count_quiet_hours") is not False or not stated_hours.has_any(job.org_id):
         return False
-    found = quiet_times.of_job(job.org_id, job.pk)
+    found = stated_hours.of_job(job.org_id, job.pk)
     deadline_at = _deadline(found) if found else None
     if found is None or deadline_at is None or deadline_at <= found.now:
         return False
@@ -110,14 +110,14 @@ def hold(outgoing: Outgoing, written_at: datetime) -> Hold | None:
 
     The outbox calls it right before it sends (`api.channel_callbacks`).
     """
-    if not quiet_times.has_any(outgoing.target.org_id):
+    if not stated_hours.has_any(outgoing.target.org_id):
         return None
     try:
         job_id = UUID(outgoing.owner_key)
     except ValueError:
         return None
     try:
-        found = quiet_times.of_job(outgoing.target.org_id, job_id)
+        found = stated_hours.of_job(outgoing.target.org_id, job_id)
     except Unsupported as error:
         log.warning("message %s is held, its hours cannot be read: %s", outgoing.id, error.message)
         return Hold(seconds=_UNKNOWN_HOURS_SECONDS, closed_seconds=0.0)

@@ -41,7 +41,7 @@ class Org(models.Model):
     allows_commands = models.BooleanField(default=False, db_default=False)
     # Whether these commands may ask for the machine's network, its loopback included.
     allows_command_network = models.BooleanField(default=False, db_default=False)
-    # When people may be spoken to (agent_jobs.hours); empty: always. Written by hours.quiet_times.
+    # When people may be spoken to (agent_jobs.hours); empty: always. Written by hours.stated_hours.
     hours = OrderedJSONField(null=True, blank=True, editable=False)
     # Caps for all its model calls on a UTC day; empty: no cap. Money is in the currency of the price table.
     max_tokens_per_day = models.PositiveBigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])

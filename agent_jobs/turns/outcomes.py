@@ -1,6 +1,6 @@
 """Turns a runner's outcome into the settlement of the turn.
 
-Holds the rules of follow-ups, retries and endings, as pure functions. Nothing here writes.
+Holds the rules of retries and endings, as pure functions; `follow_ups` has those of silence. Nothing here writes.
 """
 
 import random
@@ -19,14 +19,13 @@ from agent_jobs.errors import BudgetReserved, LeaseLost
 from agent_jobs.hours.deferral import Deferred
 from agent_jobs.lifecycle import Claim, Note, Settlement, SpokenLine, endings
 from agent_jobs.runners.base import AwaitApproval, AwaitReply, Done, Failed, Outcome, Wake
-from agent_jobs.specs import MIN_FOLLOW_UP_MINUTES
 from agent_jobs.states import ActivityStatus, JobStatus, TaskStatus, WaitingFor
+from agent_jobs.turns import follow_ups
 from channels_integration import outbox
 from channels_integration.messages import Button, Outgoing
 from infra import tracing
 from infra.storable_text import storable
 
-NO_RESPONSE = "no_response"
 _NOTHING_UNDELIVERED = Undelivered()
 # The wait before a retry that does not count, so that a worker of another release may take the job. A deploy takes
 # minutes.
@@ -36,23 +35,14 @@ _BUDGET_WAITS = timing.RetryPolicy(sys.maxsize, initial_seconds=3, max_seconds=3
 
 
 def without_runner(claim: Claim) -> Outcome | None:
-    """The outcome of a turn that needs no runner: the job expired in the queue, or nobody answered and there are no
-    follow-ups left.
+    """The outcome of a turn that needs no runner; None for other turns.
+
+    The job expired in the queue, or nobody answered and no follow-up is left (`turns.follow_ups`).
     """
     # After an outage, a worker may claim a job before the sweep finds it expired.
     if (ttl := timing.queue_ttl(claim.config)) and claim.seconds_late > ttl.total_seconds():
         return Failed(endings.EXPIRED, endings.expiry_message(claim.config))
-    if claim.wake != Wake.SILENCE:
-        return None
-    most = claim.config.get("max_follow_ups", 0)
-    # A reply resets `follow_ups_sent`, so `follow_ups_total` has a limit of its own.
-    if claim.follow_ups_sent < most and claim.follow_ups_total < 3 * most:
-        return None
-    sent = claim.follow_ups_total
-    message = f"nobody answered{f', after {sent} follow-up' + ('s' if sent > 1 else '') if sent else ''}"
-    if claim.config.get("on_no_response", "complete") == "fail":
-        return Failed(NO_RESPONSE, message)
-    return Done(result=f"{NO_RESPONSE}: {message}", result_data={"outcome": NO_RESPONSE, "follow_ups": sent})
+    return follow_ups.ended(claim)
 
 
 def settlement(
@@ -216,9 +206,7 @@ def _awaits(went_on: Settlement, claim: Claim, undelivered: Undelivered, deliver
             follow_ups_sent=went_on.follow_ups_sent + 1,
             follow_ups_total=went_on.follow_ups_total + 1,
         )
-    interval = claim.config.get("follow_up_interval", timing.DEFAULT_FOLLOW_UP_INTERVAL_MINUTES)
-    # Jobs that were stored before there was a minimum may have a shorter interval. Remove after release 1.0.
-    seconds = timing.follow_up_seconds(max(interval, MIN_FOLLOW_UP_MINUTES), went_on.follow_ups_sent)
+    seconds = follow_ups.seconds_of_silence(claim.config, went_on.follow_ups_sent)
     went_on = replace(went_on, waiting_for=WaitingFor.REPLY, task_result="waiting for a reply")
     if not all(delivered):
         return replace(went_on, timer_message_id=went_on.lines[-1].key, timer_seconds=seconds)

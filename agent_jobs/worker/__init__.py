@@ -1,1 +1,1 @@
-"""A worker process: the loop that claims and settles, leases, the watchdog, polling, and the isolated last attempt."""
+"""A worker process: its loop of claims and settlements, lease keeper, watchdog, polling, and turns in isolation."""

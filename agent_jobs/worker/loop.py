@@ -31,7 +31,7 @@ from agent_jobs.states import TERMINAL, WaitingFor
 from agent_jobs.turns import calls_in_flight, outcomes, runs
 from agent_jobs.turns.database_retries import patiently
 from agent_jobs.worker import isolated_turn, lane_threads
-from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.lease_keeper import Keeper
 from agent_jobs.worker.watchdog import Watchdog
 from channels_integration import outbox
 from infra import database, meters, tracing

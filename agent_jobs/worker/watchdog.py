@@ -24,7 +24,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.lease_keeper import Keeper
 from infra import threads
 
 log = logging.getLogger(__name__)

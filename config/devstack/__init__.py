@@ -3,7 +3,7 @@
 command        the command line; allows one `up` per data folder
 stack          the processes: how each starts, and the order of starting and stopping
 supervisor     watches processes, restarts them, and stops all of them on request
-printing       the output in the terminal
+process_output  prints the lines of each process, without known noise
 data_folder    files beside the databases: addresses, secrets, process ids
 
 `config.embedded` has the servers, `config.demo` the demo. This process loads no Django, so it stays small and has one

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from config import embedded
 from config.devstack.data_folder import DataFolder
-from config.devstack.printing import Printer
+from config.devstack.process_output import Printer
 from config.devstack.supervisor import Process, Stopped, Supervisor
 from config.embedded import CannotStart
 from infra import commands

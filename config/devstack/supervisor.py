@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from config.devstack.printing import Lines, Printer
+from config.devstack.process_output import Lines, Printer
 from config.embedded import CannotStart, child_processes
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0

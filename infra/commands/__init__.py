@@ -4,6 +4,7 @@
 It knows neither Django nor the database. docs/commands.md says what each mode guarantees.
 
     command_spec   what to run and how it ended; it checks its values
+    command_limits  the limits of memory, CPU time, processes and files
     capped_output  keeps head and tail of an output; `cap_text` does it for a whole text
     probing        whether this machine can run a mode, and why not
     running        one run: its folder, its child, its watch
@@ -23,15 +24,14 @@ from pathlib import Path
 
 from infra.commands import job_user, running
 from infra.commands.capped_output import CappedOutput, CappedText, cap_text
+from infra.commands.command_limits import Limits
 from infra.commands.command_spec import (
     CommandResult,
     CommandSpec,
     EndedBy,
-    InvalidCommandError,
-    Limits,
     Mode,
-    SandboxUnavailable,
 )
+from infra.commands.errors import InvalidCommandError, SandboxUnavailable
 from infra.commands.probing import Capability, probe
 from infra.commands.work_folder import read_file
 

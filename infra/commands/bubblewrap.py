@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra.commands import job_user
-from infra.commands.command_spec import MIB, CommandSpec, Limits
+from infra.commands.command_limits import MIB, Limits
+from infra.commands.command_spec import CommandSpec
 
 WORK = "/work"
 PATH = "/usr/local/bin:/usr/bin:/bin"

@@ -1,4 +1,4 @@
-"""The shapes of a command: what to run, within which limits, and how it ended. It runs nothing."""
+"""The shapes of a command: what to run, and how it ended. `command_limits` has its limits. Nothing here runs it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Literal
 
 from infra.commands import capped_output
+from infra.commands.command_limits import KIB, MIB, Limits
+from infra.commands.errors import InvalidCommandError
 
-KIB, MIB = 1 << 10, 1 << 20
 MAX_ARGUMENTS = 1_000
 MAX_VARIABLES = 1_000
 # Linux accepts no argument and no variable above 128 KiB; all of them share a quarter of the stack's limit (8 MiB).
@@ -24,46 +25,6 @@ EndedBy = Literal["exit", "timeout", "canceled", "output_limit", "memory_limit",
 class Mode(StrEnum):
     SANDBOX = "sandbox"
     TRUSTED = "trusted"
-
-
-class InvalidCommandError(ValueError):
-    """The command cannot be run as it is written. `field` names the part at fault."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
-
-
-class SandboxUnavailable(Exception):
-    """This machine cannot run commands in the mode asked for. The text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`memory_bytes`, `cpu_seconds` and `file_bytes` hold for each process; `processes` for all, threads included.
-
-    `memory_bytes` also holds for the memory that all of them use together, looked at five times a second.
-
-    `folder_bytes` limits the fresh work folder of a sandbox. A folder that the caller gives is not limited.
-    """
-
-    memory_bytes: int = 1024 * MIB
-    cpu_seconds: int = 3_600
-    processes: int = 64
-    file_bytes: int = 256 * MIB
-    folder_bytes: int = 256 * MIB
-
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise InvalidCommandError(f"limits.{name}", f"must be at least {least}")
-            if getattr(self, name) > _MOST:
-                raise InvalidCommandError(f"limits.{name}", f"must be at most {_MOST}")
-
-
-_MOST = 1 << 50
-_LEAST = {"memory_bytes": 16 * MIB, "cpu_seconds": 1, "processes": 1, "file_bytes": 0, "folder_bytes": 64 * KIB}
 
 
 @dataclass(frozen=True, slots=True)

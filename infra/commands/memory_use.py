@@ -1,5 +1,7 @@
-"""Adds up the memory of all processes of a command. The kernel limits only that of each one, but for a cgroup, which
-needs root or a delegation that few machines give.
+"""Measures the memory that all processes of a command use together. `command_limits` has the limit.
+
+The kernel limits each process alone. It would limit them together in a cgroup, which needs root or a delegation that
+few machines give.
 """
 
 import os

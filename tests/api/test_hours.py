@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent_jobs.hours import quiet_times
+from agent_jobs.hours import stated_hours
 from agent_jobs.models import AuditEntry, Job, Org, PlaceHours
 from agent_jobs.states import JobStatus
 from tests import factories, rows
@@ -175,12 +175,12 @@ def test_what_waits_for_hours_looks_again_when_they_change(acme, path, woken):
 
 
 def test_that_an_organisation_has_hours_is_known_at_once_where_they_were_stated(acme):
-    quiet_times.forget()
-    assert not quiet_times.has_any("acme")
+    stated_hours.forget()
+    assert not stated_hours.has_any("acme")
     acme.put(PERSON, {"hours": NIGHTS})
-    assert quiet_times.has_any("acme")
+    assert stated_hours.has_any("acme")
     acme.delete(PERSON)
-    assert not quiet_times.has_any("acme")
+    assert not stated_hours.has_any("acme")
 
 
 def test_whether_quiet_hours_count_is_a_key_of_the_config(acme):

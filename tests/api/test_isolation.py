@@ -22,8 +22,8 @@ from agent_jobs import llm
 from agent_jobs.audit import audit_log
 from agent_jobs.budgets import reservations
 from agent_jobs.catalog import model_keys
-from agent_jobs.hours import quiet_times
-from agent_jobs.hours.quiet_times import Place
+from agent_jobs.hours import stated_hours
+from agent_jobs.hours.stated_hours import Place
 from agent_jobs.models import (
     Approval,
     AuditEntry,
@@ -39,7 +39,7 @@ from agent_jobs.models import (
 from agent_jobs.schedules import editing, requested_runs
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
-from agent_jobs.tenants import logins
+from agent_jobs.tenants import login_tokens
 from agent_jobs.tools import tool_secrets
 from agent_jobs.webhooks import endpoints
 from channels_integration import directory, web_messages
@@ -512,7 +512,7 @@ def populate(org_id, code, team):
     model_keys.put_key(org_id, "openai", key=f"sk-{canary}", base_url=f"{HOOK}/{canary}", actor=Actor("user", canary))
     zone = {"acme": "Europe/Berlin", "rival": "Pacific/Apia"}[org_id]
     for place in (Place(), Place("channel", "web", "shared"), Place("person", "web", "shared")):
-        quiet_times.put(org_id, place, {"time_zone": zone, "quiet": []}, actor=Actor("user", canary, canary))
+        stated_hours.put(org_id, place, {"time_zone": zone, "quiet": []}, actor=Actor("user", canary, canary))
     for place in (code, "shared"):
         web_messages.say(org_id, "webhook", place, text=canary, author=canary)
     Org.objects.filter(pk=org_id).update(max_tokens_per_day=10**9)
@@ -561,7 +561,7 @@ def populate(org_id, code, team):
     ids = {name: str(row.pk) for name, row in made.items()}
     number = str(Org.objects.get(pk=org_id).number)
     user = person(f"person-of-{org_id}", org_id)
-    access = logins.issue(user, logins.ACCESS, now=datetime.now(UTC))
+    access = login_tokens.issue(user, login_tokens.ACCESS, now=datetime.now(UTC))
     of_person = {"number": number, "person": user.username, "access_token": access}
     return {"org": org_id, **ids, "token": plain[:16], "code": code, "team": team, **of_person}, plain
 

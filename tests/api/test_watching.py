@@ -10,7 +10,7 @@ from django.db import OperationalError
 from django.db.models.functions import Now
 
 from agent_jobs.api import sse, streams
-from agent_jobs.api.stream_polling import Watch
+from agent_jobs.api.news_watch import Watch
 from agent_jobs.models import AppToken
 from config import asgi, request_reading
 from tests import factories, rows
@@ -217,7 +217,7 @@ def test_a_database_that_is_away_for_a_while_costs_no_stream(
     token: str, job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look, is_away, tried = streams.look, [False], asyncio.Event()
-    monkeypatch.setattr("agent_jobs.api.stream_polling._PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("agent_jobs.api.news_watch._PAUSE_SECONDS", 0.1)
 
     async def script(client: Callable[[], Client], job: Any) -> None:
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from agent_jobs.hours import quiet_times
+from agent_jobs.hours import stated_hours
 from agent_jobs.models import AppToken, AuditEntry, JobType, Membership, Profile, UsageDay, WorkerProcess
 from agent_jobs.tenants import app_tokens
 from tests import rows
@@ -37,8 +37,8 @@ def filled(db):
     Profile.objects.create(org=org, key="polite", name="Polite")
     app_tokens.issue(org, name="billing-sync", app="Billing", scopes=("SERVICES:WRITE",))
     quiet = {"time_zone": "Europe/Berlin", "quiet": ["18:00-08:00"]}
-    quiet_times.put("acme", quiet_times.Place(), quiet, actor=rows.TESTER)
-    quiet_times.put("acme", quiet_times.Place("person", "slack", "U0ANN"), quiet, actor=rows.TESTER)
+    stated_hours.put("acme", stated_hours.Place(), quiet, actor=rows.TESTER)
+    stated_hours.put("acme", stated_hours.Place("person", "slack", "U0ANN"), quiet, actor=rows.TESTER)
     today = datetime.now(UTC).date()
     UsageDay.objects.create(
         org=org, day=today, job_type_key="greet", model="openai:gpt-fake", part=0, calls=3, cost=Decimal("1.50")

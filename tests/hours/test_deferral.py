@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from agent_jobs import jobs, lifecycle
 from agent_jobs.conversation import agent_messages, replies
 from agent_jobs.duties import recovery
-from agent_jobs.hours import calendar, deferral, quiet_times
-from agent_jobs.hours.quiet_times import Place
+from agent_jobs.hours import calendar, deferral, stated_hours
+from agent_jobs.hours.stated_hours import Place
 from agent_jobs.models import Activity, Job, Message, Org, PlaceHours, Task
 from agent_jobs.runners.base import AwaitReply, Failed, Outcome, Run
 from agent_jobs.states import JobStatus
@@ -36,7 +36,7 @@ ANN = Place("person", "null", "Ann")
 
 def state(stated: dict[str, Any], place: Place = ORG, org_id: str = "acme") -> None:
     rows.org(org_id)
-    quiet_times.put(org_id, place, stated, actor=rows.TESTER)
+    stated_hours.put(org_id, place, stated, actor=rows.TESTER)
 
 
 def close(place: Place = ORG) -> None:
@@ -242,7 +242,7 @@ def test_other_hours_wake_what_waits_at_once(worker: Worker, nowhere: Any, turns
     job = ask()
     worker.serve("agents")
 
-    quiet_times.remove("acme", ORG, actor=rows.TESTER)
+    stated_hours.remove("acme", ORG, actor=rows.TESTER)
     assert lifecycle.wake_due() == {"agents": 1}
     worker.serve("agents")
 
@@ -303,7 +303,7 @@ def test_the_strangers_hours_are_not_ours(worker: Worker, nowhere: Any, turns: l
     job = reply(worker)
     worker.serve("agents")
     assert again(job).waiting_for == "reply"
-    assert quiet_times.of_job("rival", job.pk) is None
+    assert stated_hours.of_job("rival", job.pk) is None
 
 
 def test_who_states_no_hours_pays_no_query(worker: Worker, nowhere: Any, django_assert_num_queries: Any) -> None:
@@ -318,7 +318,7 @@ def test_the_first_hours_of_an_organisation_hold_from_the_next_turn_on_whichever
     worker: Worker, nowhere: Any, turns: list[str], place: Place
 ) -> None:
     rows.org()
-    assert not quiet_times.has_any("acme")  # and so this process believes for two seconds
+    assert not stated_hours.has_any("acme")  # and so this process believes for two seconds
     if place.kind:
         PlaceHours.objects.create(org_id="acme", kind=place.kind, platform="null", name="nowhere", hours=closed_now())
     else:
@@ -400,7 +400,7 @@ def test_an_explicit_retry_begins_the_open_time_anew() -> None:
         Activity.objects.create(
             org_id="acme", job=job, code="job.started", moved_to="RUNNING", life=life, created_at=at
         )
-    assert quiet_times.of_job("acme", job.pk).counts_from == now
+    assert stated_hours.of_job("acme", job.pk).counts_from == now
 
 
 # --- Messages --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from django.db import OperationalError
 from agent_jobs import jobs, lifecycle, runners
 from agent_jobs.duties import recovery
 from agent_jobs.errors import Conflict
-from agent_jobs.hours import deferral, quiet_times
+from agent_jobs.hours import deferral, stated_hours
 from agent_jobs.lifecycle import OrgRotation, running_caps
 from agent_jobs.models import Job, JobType, Org, Task, WorkerProcess
 from agent_jobs.reads import explanations
@@ -139,7 +139,7 @@ def test_hours_of_an_unknown_shape_speak_to_nobody(worker: Worker, webhook: Plac
 def test_a_message_is_held_while_hours_of_an_unknown_shape_hold() -> None:
     row = job(platform="webhook", channel_code="crm")
     Org.objects.filter(pk="acme").update(hours={"time_zone": "Europe/Berlin", "quiet": ["22:00-07:00"], "seasons": []})
-    quiet_times.forget()
+    stated_hours.forget()
     outgoing = message(platform="webhook", code="crm", owner_key=str(row.pk))
     assert deferral.hold(outgoing, datetime.now(UTC)) == Hold(seconds=30.0, closed_seconds=0.0)
 

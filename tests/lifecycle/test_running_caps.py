@@ -11,7 +11,7 @@ from agent_jobs import jobs, lifecycle
 from agent_jobs.lifecycle import Claim, OrgRotation, Settlement, running_caps
 from agent_jobs.models import Job
 from agent_jobs.states import JobStatus, TaskStatus
-from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.lease_keeper import Keeper
 from agent_jobs.worker.loop import Worker
 from infra import doorbell
 from tests import rows

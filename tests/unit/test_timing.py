@@ -48,10 +48,6 @@ def test_the_next_attempt_comes_after_the_interval_or_a_later_retry_after(
     assert low <= seconds <= high
 
 
-def test_follow_ups_come_after_one_two_and_then_always_four_intervals() -> None:
-    assert [timing.follow_up_seconds(10, unanswered) for unanswered in range(5)] == [600, 1200, 2400, 2400, 2400]
-
-
 def test_a_retry_policy_grows_up_to_its_longest_interval() -> None:
     policy = timing.RetryPolicy.of({"retry_policy": {"initial_interval_seconds": 10, "max_interval_seconds": 35}})
     waits = [policy.wait_seconds(failed, retry_after=None, rng=random.Random(7)) for failed in (1, 2, 3, 4, 500)]

@@ -12,10 +12,11 @@ from agent_jobs import lifecycle, runners
 from agent_jobs.conversation import replies
 from agent_jobs.duties import recovery
 from agent_jobs.errors import PermanentError, RetryableError
+from agent_jobs.legal_moves import Event
 from agent_jobs.models import Activity, Job, Message, Task, WorkerProcess
 from agent_jobs.runners.base import AwaitReply, Done, Outcome, Run
-from agent_jobs.states import Event, JobStatus
-from agent_jobs.worker.leases import Keeper
+from agent_jobs.states import JobStatus
+from agent_jobs.worker.lease_keeper import Keeper
 from agent_jobs.worker.loop import Worker
 from channels_integration.messages import Delivery, Incoming, Receipt
 from channels_integration.models import Channel, OutboundMessage

@@ -14,7 +14,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from agent_jobs.worker import watchdog
-from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.lease_keeper import Keeper
 from agent_jobs.worker.watchdog import Watchdog
 from tests.waiting import PATIENCE
 
@@ -133,7 +133,7 @@ def test_a_turn_that_holds_the_interpreter_ends_the_process_after_a_lease() -> N
         import django
         django.setup()
         from agent_jobs.worker.watchdog import Watchdog
-        from agent_jobs.worker.leases import Keeper
+        from agent_jobs.worker.lease_keeper import Keeper
         from tests.chaos.poison import POISONS
         Watchdog(Keeper("test")).start()
         POISONS["hold"]()               # before its first look
@@ -153,7 +153,7 @@ def test_a_leaving_process_lets_other_turns_end_and_then_exits_though_a_thread_c
         django.setup()
         from uuid import uuid4
         from agent_jobs.worker import watchdog
-        from agent_jobs.worker.leases import Keeper
+        from agent_jobs.worker.lease_keeper import Keeper
         from tests.chaos.poison import POISONS
 
         asked = []

@@ -1,4 +1,4 @@
-"""Delivers news to open answers: each web process polls the database for all of them, four times a second.
+"""Polls the database for news for all open answers of a web process (`streams`), four times a second.
 
 It polls instead of using LISTEN: a NOTIFY takes a server-wide lock at each commit, which would slow workers down.
 """

@@ -21,7 +21,7 @@ from agent_jobs.tenants.members import MemberOf
 ACCESS, REFRESH = "access", "refresh"
 LIFETIMES = {ACCESS: timedelta(minutes=30), REFRESH: timedelta(days=7)}
 _ALGORITHM = "HS256"
-_SALT = "agent_jobs.tenants.logins"
+_SALT = "agent_jobs.tenants.logins"  # another salt would end all log-ins
 _ISSUER = "agent-jobs"
 MAX_TOKEN = 2_000
 

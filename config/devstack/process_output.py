@@ -1,4 +1,7 @@
-"""The terminal output: prefixes each line with its process's name, and drops known noise."""
+"""Prints what the processes of `up` write: each line behind its process's name, without known noise.
+
+The sentences of `up` itself are in `stack` and `supervisor`; those of the demo, with the addresses, in `config.demo`.
+"""
 
 import os
 import sys

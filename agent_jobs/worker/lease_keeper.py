@@ -1,6 +1,7 @@
 """The lease keeper: knows which jobs this worker process holds, and renews their leases in the database.
 
-A lease is a row's `lease_until` and its fencing token `lease_token`. The keeper is one thread per process, with its own
+A lease is a row's `lease_until` and its fencing token `lease_token`. It lasts settings.LEASE_SECONDS, and is renewed
+every HEARTBEAT_SECONDS. The keeper is one thread per process, with its own
 connection. It holds a session advisory lock, which shows others that the process lives. It renews the leases of the
 jobs in `held` with one UPDATE, and notes when the process last took work and how many jobs it has ended. A turn that
 was given up without settlement is no longer in `held`, so its lease lapses and recovery takes the job back.

@@ -12,7 +12,7 @@ from django.db import connection
 
 from agent_jobs.models import WorkerProcess
 from agent_jobs.states import JobStatus
-from agent_jobs.worker.leases import Keeper
+from agent_jobs.worker.lease_keeper import Keeper
 from infra import threads
 from tests import rows
 from tests.waiting import PATIENCE, wait_for
@@ -68,7 +68,7 @@ def test_a_keeper_that_meets_anything_else_ends_its_process() -> None:
         import django
         logging.basicConfig()
         django.setup()
-        from agent_jobs.worker.leases import Keeper
+        from agent_jobs.worker.lease_keeper import Keeper
         class Broken(Keeper):
             def _register(self):
                 raise KeyError("unexpected")
