@@ -232,6 +232,8 @@ CONFIG_RULES: Mapping[str, Rule] = {
     "retry_policy": _retry_policy,
     # For runners without an agent: how long one attempt may take, in seconds.
     "attempt_timeout_seconds": _number(0, 604_800, above=True),
+    # Whose values outputs of programs show as ******: those of all variables, or of credentials.
+    "output_masks": _one_of("environment", "credentials"),
     "max_time_to_complete": _number(0, 525_600, above=True),
     # A job that is still WAITING after this time has FAILED (`expired`).
     "queue_ttl_minutes": _number(0, 525_600, above=True),

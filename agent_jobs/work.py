@@ -7,6 +7,7 @@ client that reads a work, edits it and sends it back keeps the secrets: MASK in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,11 @@ from typing import Any
 from agent_jobs.errors import FieldError, Invalid
 
 MASK = "******"
+# The value of `output_masks` in a job's config that leaves ordinary variables in outputs.
+ONLY_CREDENTIALS = "credentials"
 _LEAST_SECRET = 6
+_CREDENTIAL_NAME = re.compile("auth|cookie|cred|dsn|key|pass|pwd|secret|session|sign|token", re.IGNORECASE)
+_CREDENTIAL_ADDRESS = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 Path = tuple[str, ...]
 Secrets = Mapping[str, str]
 
@@ -106,6 +111,18 @@ def blotted(value: Any, secrets: Iterable[str]) -> Any:
     """
     longest_first = sorted({secret for secret in secrets if len(secret) >= _LEAST_SECRET}, key=len, reverse=True)
     return _blotted(value, longest_first) if longest_first else value
+
+
+def hidden_in_outputs(environment: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
+    """The values of variables that outputs must not show: all, or with `output_masks: "credentials"` in the config
+    those of variables that by their names are credentials, and addresses with a password.
+    """
+    every = config.get("output_masks") != ONLY_CREDENTIALS
+    return [value for name, value in environment.items() if every or _is_credential(name, value)]
+
+
+def _is_credential(name: str, value: str) -> bool:
+    return bool(_CREDENTIAL_NAME.search(name) or _CREDENTIAL_ADDRESS.search(value))
 
 
 def masked_fields(work: Any, path: Path = ("work",)) -> list[str]:

@@ -23,7 +23,7 @@ from agent_jobs.runners.base import Done, Failed
 from agent_jobs.specs import Actor
 from agent_jobs.states import TERMINAL, JobStatus, TaskStatus
 from agent_jobs.turns import outcomes
-from agent_jobs.work import blotted
+from agent_jobs.work import blotted, hidden_in_outputs
 from infra import meters
 from infra.commands import cap_text
 
@@ -183,10 +183,12 @@ def release(org_id: str, attempt: Attempt, *, reason: str = "", actor: Actor) ->
 def _secrets(org_id: str, attempt: Attempt) -> Collection[str]:
     """The values of the job's secrets, which its executor got in clear and might print."""
     jobs = Job.objects.filter(org_id=org_id, pk=attempt.job_id, runner=external.NAME).exclude(sealed_work="")
-    sealed = jobs.values_list("sealed_work", flat=True).first()
-    if sealed is None:
+    found = jobs.values_list("sealed_work", "config").first()
+    if found is None:
         return ()
-    return sealed_work.opened(sealed, org_id=org_id, table=Job._meta.db_table, key=str(attempt.job_id)).values()
+    sealed, config = found
+    opened = sealed_work.opened(sealed, org_id=org_id, table=Job._meta.db_table, key=str(attempt.job_id))
+    return hidden_in_outputs({pointer.rpartition("/")[2]: value for pointer, value in opened.items()}, config)
 
 
 def readable(value: Any) -> Any:

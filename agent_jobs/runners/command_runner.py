@@ -5,14 +5,14 @@ that could not be started, or that wrote without end, fails for good.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from agent_jobs.errors import PermanentError, Unsupported
 from agent_jobs.runners import command_work
 from agent_jobs.runners.base import Done, Failed, Outcome, Run
-from agent_jobs.work import WorkRules, blotted
+from agent_jobs.work import WorkRules, blotted, hidden_in_outputs
 from infra import commands
 from infra.storable_text import storable
 
@@ -50,12 +50,12 @@ class CommandRunner:
             raise PermanentError(f"work.{error}", code="setup_error") from None
         except commands.SandboxUnavailable as error:
             raise Unsupported(str(error), code="commands_off") from None
-        return _outcome(result, run.work.get("environment", {}))
+        return _outcome(result, hidden_in_outputs(run.work.get("environment", {}), run.config))
 
 
-def _outcome(result: commands.CommandResult, environment: Mapping[str, str]) -> Outcome:
-    stdout, stderr = (_shown(text, environment) for text in (result.stdout, result.stderr))
-    message = _shown(result.message, environment)
+def _outcome(result: commands.CommandResult, hidden: Sequence[str]) -> Outcome:
+    stdout, stderr = (_shown(text, hidden) for text in (result.stdout, result.stderr))
+    message = _shown(result.message, hidden)
     report = {
         "exit_code": result.exit_code,
         "signal": result.signal or None,
@@ -81,5 +81,5 @@ def _outcome(result: commands.CommandResult, environment: Mapping[str, str]) -> 
     return Failed(result.ended_by, message, report=report)
 
 
-def _shown(text: str, environment: Mapping[str, str]) -> str:
-    return str(storable(blotted(text, environment.values())))
+def _shown(text: str, hidden: Sequence[str]) -> str:
+    return str(storable(blotted(text, hidden)))

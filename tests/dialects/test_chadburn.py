@@ -352,11 +352,12 @@ def test_it_is_repeated_as_often_and_as_late_as_it_says(door: Door) -> None:
 
 
 def test_a_secret_reaches_the_command_and_nobody_else(door: Door, acme: factories.Api) -> None:
-    job = make(door, command='echo "$KEY"', environment={"KEY": "s3cret-value"})
+    environment = {"KEY": "s3cret-value", "MONTH": "2024-01"}
+    job = make(door, command='echo "$MONTH-15 $KEY"', environment=environment)
     run = door.post(f"/jobs/{job}/run").json()["data"]["execution_id"]
     work("commands")
     (shown,) = door.get(f"/jobs/{job}/executions").json()["data"]
-    assert (shown["status"], shown["output"]) == ("success", "******\n")
+    assert (shown["status"], shown["output"]) == ("success", "2024-01-15 ******\n"), "an ordinary variable is no secret"
     pages = (door.get(f"/jobs/{job}"), acme.get(f"/services/agent-jobs/{run}"))
     assert "s3cret-value" not in "".join(page.content.decode() for page in pages)
 

@@ -478,6 +478,16 @@ def test_secrets_are_masked_for_tokens_that_may_not_execute(door: Door, reader: 
     assert "value1" not in reader.ask("GET", "/jobs").content.decode()
 
 
+def test_outputs_show_what_a_program_says_of_its_variables_but_no_credentials(door: Door) -> None:
+    environment = {"TEST_ENV": "test_value", "MONTH": "2024-01", "API_TOKEN": "abc-123-def"}
+    job_id = door.submit(env_variables=environment)
+    door.claim()
+    said = "TEST_ENV=test_value\n2024-01-31 with abc-123-def"
+    door.ask("PUT", f"/jobs/{job_id}/complete", {**COMPLETE, "stdout": said, "stderr": said})
+    shown = door.json("GET", f"/jobs/{job_id}")
+    assert shown["stdout"] == shown["stderr"] == "TEST_ENV=test_value\n2024-01-31 with ******"
+
+
 def test_a_running_job_cannot_be_canceled_here(door: Door) -> None:
     job_id = door.submit()
     door.claim()

@@ -356,6 +356,19 @@ def test_secrets_of_the_job_are_blotted_from_what_its_executor_says(
     assert key not in str([*Job.objects.values(), *Task.objects.values(), *Activity.objects.values()])
 
 
+def test_a_job_may_let_outputs_show_all_variables_but_credentials(
+    executor: factories.Api, acme: factories.Api, posted: Posted
+) -> None:
+    environment = {"MONTH": "2024-01", "DB_PASSWORD": "hunter-22", "QUEUE": "redis://ann:s3cret@host/0"}
+    job_id = posted(work={"environment": environment}, config={"output_masks": "credentials"})
+    job = claimed(executor)
+
+    said = "2024-01-15: hunter-22 at redis://ann:s3cret@host/0"
+    assert tell(executor, "complete", job, stdout=said).status_code == 200
+
+    assert acme.get(f"/services/agent-jobs/{job_id}").json()["data"]["result"] == "2024-01-15: ****** at ******"
+
+
 def test_a_job_whose_secrets_cannot_be_opened_fails_and_the_next_one_is_given(
     executor: factories.Api, posted: Posted
 ) -> None:

@@ -19,6 +19,7 @@ from agent_jobs.reads.executions import LastAttempt
 from agent_jobs.runners.command_runner import DEFAULT_ATTEMPT_SECONDS
 from agent_jobs.states import TERMINAL, JobStatus
 from agent_jobs.timing import RetryPolicy
+from agent_jobs.work import ONLY_CREDENTIALS
 
 # A schedule's own statuses are Chadburn's: active, paused, completed.
 EXECUTION_STATUS: Mapping[JobStatus, str] = {
@@ -100,7 +101,7 @@ def rewritten(before: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
 
 
 def new(job_type: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    blank = {"overlap": "forbid", "job": {"job_type_id": job_type}}
+    blank = {"overlap": "forbid", "job": {"job_type_id": job_type, "config": {"output_masks": ONLY_CREDENTIALS}}}
     return rewritten(blank, {**dict.fromkeys(_DEFAULTS), **fields})
 
 

@@ -22,6 +22,7 @@ from agent_jobs.runners import external
 from agent_jobs.specs import PRIORITIES as ALL_PRIORITIES
 from agent_jobs.specs import PRIORITY_WORDS, JobSpec
 from agent_jobs.states import JobStatus, TaskStatus
+from agent_jobs.work import ONLY_CREDENTIALS
 
 # Executr's word for each status (`status_outside`).
 STATUS: Mapping[JobStatus, str] = {
@@ -120,7 +121,9 @@ def spec(fields: Mapping[str, Any], *, token_pk: int) -> JobSpec:
         "environment": fields.get("env_variables") or {},
     }
     retries = fields.get("max_retries") or 0
-    config = {"retry_policy": {"max_attempts": retries + 1, **_RETRY_WAITS}} if retries else {}
+    config: dict[str, Any] = {"output_masks": ONLY_CREDENTIALS}
+    if retries:
+        config["retry_policy"] = {"max_attempts": retries + 1, **_RETRY_WAITS}
     priority = PRIORITY_WORDS[fields["priority"]]
     return JobSpec(job_type_id=JOB_TYPE, work=work, config=config, priority=priority, token_pk=token_pk)
 
