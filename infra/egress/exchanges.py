@@ -9,6 +9,8 @@ been written, or there is an answer. It knows no settings, so that runners may u
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -151,7 +153,7 @@ class _Exchange:
             raise Refused(str(error)) from error
         except _FAILURES as error:
             is_unknown = isinstance(error.__cause__, addresses.NoAddress)
-            raise NotConnected(str(error) if is_unknown else f"cannot connect: {type(error).__name__}") from error
+            raise NotConnected(str(error) if is_unknown else f"cannot connect: {_reason(error)}") from error
         except asyncio.CancelledError:
             if not self._is_given_up:
                 raise
@@ -213,3 +215,15 @@ class _Exchange:
         if task and self._is_given_up:
             task.cancel()
         return await work
+
+
+def _reason(error: BaseException) -> str:
+    """The system's words for a failed connection, as `Connection refused`; the kind of the error if it has none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return getattr(cause, "verify_message", "") or cause.reason or type(cause).__name__
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

@@ -250,7 +250,7 @@ def test_a_refused_port_is_a_failed_execution(door: Door) -> None:
     job = make(door, retry_policy={"max_attempts": 1})
     ran = data(trigger(door, job))
     assert (ran["status"], ran["status_code"]) == ("failed", None)
-    assert ran["error"]
+    assert ran["error"] == "cannot connect: Connection refused"
 
 
 def test_one_that_takes_longer_is_running(door: Door) -> None:
