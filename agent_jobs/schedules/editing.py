@@ -257,7 +257,7 @@ def _write(
     schedule.job_type_key, schedule.runner = checked.job_type.key, checked.job_type.runner
     schedule.sealed_work = _sealed(checked.secrets, schedule.org_id, Schedule, str(schedule.pk))
     schedule.version += 1
-    schedule.updated_at = now
+    schedule.updated_at = schedule.created_at if is_new else now
     if schedule.is_paused:
         schedule.next_at = None
     elif is_new or was_paused or changed & definitions.TIMING_KEYS:

@@ -49,6 +49,13 @@ def made() -> int:
     return Job.objects.count() + Schedule.objects.count()
 
 
+def test_a_new_job_was_last_changed_when_it_was_made(door: OwnDoor) -> None:
+    """A page shows any other time as a change. Executr shows none."""
+    answer = create(door).json()
+    shown = answer.get("data", answer)
+    assert shown.get("updated_at", shown["created_at"]) == shown["created_at"]
+
+
 @pytest.mark.parametrize("text", ["a\x00b", "a\ud800b"], ids=["NUL", "half a character"])
 def test_characters_that_cannot_be_stored_are_replaced_everywhere(door: OwnDoor, text: str) -> None:
     secret = "s3cret" if door.name == "chronos" else text  # a token for a header must be printable
