@@ -32,6 +32,7 @@ MAX_FIELD = 200
 MAX_ERROR = 1_000
 MAX_MESSAGE = 2_100
 UNAUTHENTICATED = "a valid app token is required, as Authorization: Bearer ajt_live_…"
+_UNAUTHENTICATED_BASIC = f"{UNAUTHENTICATED}, as the password of HTTP Basic, or as X-API-Key"
 
 # HTTP statuses of our own errors; the first matching class wins.
 STATUSES: tuple[tuple[type[errors.AgentJobsError], int], ...] = (
@@ -236,13 +237,9 @@ def _own(exc: errors.AgentJobsError, request: Any) -> Response | None:
 def _framework(exc: exceptions.APIException, request: Any) -> Response:
     status = exc.status_code
     if isinstance(exc, exceptions.NotAuthenticated | exceptions.AuthenticationFailed) and status == 401:
-        return _refusal(
-            status,
-            "unauthenticated",
-            UNAUTHENTICATED,
-            request,
-            headers={"WWW-Authenticate": getattr(exc, "auth_header", 'Bearer realm="agent-jobs"')},
-        )
+        challenge = getattr(exc, "auth_header", 'Bearer realm="agent-jobs"')
+        said = _UNAUTHENTICATED_BASIC if challenge.startswith("Basic") else UNAUTHENTICATED
+        return _refusal(status, "unauthenticated", said, request, headers={"WWW-Authenticate": challenge})
     code = exc.get_codes()
     message = str(exc.detail)
     if isinstance(exc, exceptions.MethodNotAllowed):

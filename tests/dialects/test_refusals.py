@@ -108,7 +108,8 @@ def test_strangers_and_readers_are_refused_in_it(door: OwnDoor) -> None:
     for method in ("GET", "POST"):
         refused = factories.Api(None).send(method, door.path)
         door.refusal(refused, 401)
-        assert refused["WWW-Authenticate"]
+        challenge = refused["WWW-Authenticate"]
+        assert ("HTTP Basic" in refused.content.decode()) == challenge.startswith("Basic"), "it names every way"
     assert door.reader.get(door.path).status_code == 200
     body = {"job_type": "x", "workspace_id": int(door.path.split("/")[2])} if door.name == "workspace" else {}
     door.refusal(door.reader.post(door.path, body), 403)
