@@ -8,10 +8,9 @@ takes the next one with work, in the order of ids. It claims from it as many tim
 organisation, `queue_order` sets the order.
 """
 
-import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -21,7 +20,7 @@ from django.db import transaction
 from agent_jobs import runners
 from agent_jobs.lifecycle import running_caps
 from agent_jobs.lifecycle.queue_order import HEAD_START
-from agent_jobs.lifecycle.settlements import Claim, ClaimResult, OrgRotation, Settlement
+from agent_jobs.lifecycle.settlements import Claim, ClaimResult, OrgRotation, Settlement, as_json
 from agent_jobs.runners.base import Wake
 from agent_jobs.states import ActivityStatus, WaitingFor
 from channels_integration import outbox
@@ -220,7 +219,7 @@ def settle_and_claim(
         statement,
         {
             **parameters,
-            "settlements": json.dumps([asdict(settlement) for settlement in settlements], default=str),
+            "settlements": as_json(settlements),
             "after": turn.org_id,
             "stay": turn.left > 0,
         },
@@ -277,8 +276,8 @@ def were_settled(settlements: Sequence[Settlement]) -> frozenset[UUID]:
 
     It compares the task's result. Recovery and cancel also end a turn, but leave no result on its task.
     """
-    ended = json.dumps([asdict(settlement) for settlement in settlements], default=str)
-    return frozenset(row[0] for row in prepared_sql.all_rows(_WERE_SETTLED, {"ended": ended}))
+    rows = prepared_sql.all_rows(_WERE_SETTLED, {"ended": as_json(settlements)})
+    return frozenset(row[0] for row in rows)
 
 
 def _settle_resting(settlements: Sequence[Settlement]) -> ClaimResult:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -145,6 +146,17 @@ class Settlement:
     # The activity that ends the job names these.
     actor: str = "system:worker"
     request_id: str = ""
+
+
+def as_json(settlements: Sequence[Settlement]) -> str:
+    """The array that a statement reads with `json_to_recordset`. Other values than JSON's become texts."""
+    return json.dumps(settlements, default=_plain)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return str(value)
 
 
 @dataclass(slots=True)
