@@ -85,8 +85,9 @@ def register_channel(
 ) -> tuple[Channel, str | None]:
     """Register a channel, or change its registration. Returns the secret only if it was generated here.
 
-    A given secret is `whsec_` and base64 of 24 to 64 bytes. Without one, an existing secret stays. A secret that is
-    replaced signs too for SECRET_OVERLAP, if it can be read. Raises InvalidField, and SealingError where no key is set.
+    A given secret is `whsec_` and base64 of 24 to 64 bytes. Without one, an existing secret stays. For SECRET_OVERLAP
+    after a change, messages are signed with the old secret as well, if it can be read. Raises InvalidField, and
+    SealingError where no key is set.
     """
     _check_names(platform, code)
     if platform in _WITHOUT_ADDRESS:

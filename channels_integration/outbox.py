@@ -153,7 +153,9 @@ def look_again(org_id: str) -> int:
 
 
 def forget_thread(org_id: str, thread_key: str) -> int:
-    """The thread is gone: the next message with this key opens a new one. Returns the number of messages changed."""
+    """Forget a thread that is gone on the platform: the next message with this key opens a new one. Returns the number
+    of messages changed.
+    """
     opened = OutboundMessage.objects.filter(org_id=org_id, thread_key=thread_key, status=OutboundMessage.Status.SENT)
     return opened.exclude(thread="").update(thread="")
 

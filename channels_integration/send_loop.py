@@ -1,9 +1,9 @@
 """Sends the messages of the outbox: claims one, sends it once, and records what came of it.
 
 A message is claimed (committed), sent once without library retries, and marked. A message that was surely not posted
-waits and is tried again. One that was perhaps posted waits longer, and is first looked up in the platform's history.
-Exactly-once delivery is impossible. Two gaps remain: a worker that is stopped between its last look at the clock and
-the socket, and a platform that applies a post later than the grace.
+waits and is tried again. One that was perhaps posted waits longer (settings.DELIVERY_GRACE_SECONDS), and is first
+looked up in the platform's history. Exactly-once delivery is impossible. Two gaps remain: a worker that is stopped
+between its last look at the clock and the socket, and a platform that applies a post later than the grace.
 
 `send_order` has the statements of claims, `send_results` those of ends.
 """

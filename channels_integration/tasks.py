@@ -46,6 +46,6 @@ def _serve(limit: ConcurrencyLimit, work: Callable[[], int]) -> int:
     except database.Error as error:
         if not database.is_unavailable(error):
             raise
-        log.warning("database unavailable: %s", database.reason(error))
+        log.warning("channels: database unavailable: %s", database.reason(error))
         database.drop_session()
         return 0

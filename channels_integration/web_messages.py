@@ -16,7 +16,7 @@ from channels_integration.models import WebMessage
 
 
 def read(org_id: str, platform: str, code: str, *, after: UUID | None = None, limit: int = 50) -> Sequence[WebMessage]:
-    """Oldest first. A web chat without messages is empty, not unknown.
+    """The messages of a channel after `after`, oldest first. A web chat without messages is empty, not unknown.
 
     Raises UnknownChannel, and InvalidField where `after` is no message of this channel.
     """

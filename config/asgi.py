@@ -125,7 +125,7 @@ class Application:
         try:
             await draining.drain()
         except OSError:
-            log.exception("stopping: cannot see which connections still bring a request")
+            log.exception("stopping: cannot tell which connections have a request under way")
         os.kill(os.getpid(), signal.SIGINT)
 
     # --- One request ---

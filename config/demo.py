@@ -298,7 +298,7 @@ def _show_job(client: Client) -> None:
     timeline.look()
     print(f"\nThe job ended {job['job_status']}: {job.get('result')}")
     if job["job_status"] != "COMPLETED":
-        raise DemoFailed("the job should have been COMPLETED")
+        raise DemoFailed(f"the job ended {job['job_status']} and not COMPLETED")
 
 
 def _show_schedule(client: Client) -> None:

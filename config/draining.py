@@ -1,10 +1,12 @@
 """Closes a web process to new connections, and waits until it has read those that it has. Linux only.
 
-A socket that stops listening resets the connections that it has not yet accepted. granian also closes those from which
-it has read nothing. Both would cut off clients whose request is on its way. So the listening socket first moves to a
-network interface that does not exist, where no new connection finds it: another process that listens on the port gets
-it, or it is refused, and nothing was sent. Meanwhile granian accepts and reads what is left. An ordinary user may do
-this since Linux 5.7; a socket filter does the same and is refused to them by newer kernels.
+A socket that stops listening resets the connections that it has not yet accepted. granian also closes connections from
+which it has read nothing. Both would cut off clients whose request is on its way.
+
+So the listening socket is first bound to a network interface that does not exist (SO_BINDTOIFINDEX). New connections
+then go to another process that listens on the port, or are refused before the client has sent anything. Meanwhile
+granian accepts and reads the connections that are left. Linux allows this to ordinary users since 5.7. A socket filter
+would have the same effect, but newer kernels refuse filters of ordinary users.
 """
 
 import asyncio
@@ -33,7 +35,7 @@ _BYTES_RECEIVED = slice(128, 136)
 
 
 async def drain() -> None:
-    """Returns once this process accepts no connection and has read from all it has, or after _MOST_SECONDS."""
+    """Return when this process accepts no new connection and has read from each that it has, or after _MOST_SECONDS."""
     if sys.platform != "linux":
         return
     ports = {one.getsockname()[1] for one in _tcp_sockets() if _listens(one) and refuse_connections(one)}
@@ -47,11 +49,13 @@ async def drain() -> None:
 
 
 def refuse_connections(listener: socket.socket) -> bool:
-    """Be found by no new connection; those that wait to be accepted stay. False if the kernel cannot."""
+    """Hide the listening socket from new connections; those that wait to be accepted stay. False if the kernel cannot
+    do it.
+    """
     try:
         listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
     except OSError as error:
-        log.warning("the listening socket cannot be moved (%s): stopping may reset new connections", error)
+        log.warning("cannot hide the listening socket from new connections (%s): the stop may reset some", error)
         return False
     return True
 

@@ -36,7 +36,7 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def is_of_one_statement(error: BaseException) -> bool:
-    """Whether one statement timed out, in its work or waiting for a lock, while the database itself answers."""
+    """Whether one statement failed (time-out, lock time-out, deadlock) while the database itself answers."""
     return getattr(error.__cause__, "sqlstate", "") in _OF_ONE_STATEMENT
 
 

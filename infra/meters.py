@@ -110,7 +110,7 @@ def _add(amounts: dict[Series, float]) -> None:
             if series not in known:
                 if len(known) >= _MOST_SERIES:
                     if name not in counters.full:
-                        log.error("too many series: new ones of %s are not counted", name)
+                        log.error("too many label combinations of the metric %s: new ones are not counted", name)
                     counters.full.add(name)
                     continue
                 known.add(series)

@@ -53,11 +53,13 @@ class RedisConnections:
 
     @contextmanager
     def client(self) -> Iterator[redis.Redis]:
-        """A client for a few commands. Raises Unavailable if Redis does not answer, or did not a moment ago."""
+        """A client for a few commands. Raises Unavailable if Redis does not answer, or failed less than REST_SECONDS
+        ago.
+        """
         client, trying = self._connected(), self._trying
         is_trial = self._is_down
         if is_trial and (time.monotonic() < self._rests_until or not trying.acquire(blocking=False)):
-            raise Unavailable("Redis did not answer a moment ago")
+            raise Unavailable(f"Redis is not asked again yet: it failed less than {REST_SECONDS:g} s ago")
         try:
             yield client
             self._note_answer()

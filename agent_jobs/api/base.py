@@ -73,7 +73,9 @@ class Resource(APIView):
     max_body_bytes = settings.MAX_BODY_BYTES
 
     def check_permissions(self, request: Request) -> None:
-        """Checks rate limits before the scope. REST framework does it after: then probing for scopes would be free."""
+        """Checks rate limits before the scope. In REST framework's order, requests without the scope would not
+        count.
+        """
         if HAS_WAITED not in request.META:  # already counted before it waited
             super().check_throttles(request)
         super().check_permissions(request)
@@ -227,7 +229,7 @@ def _with(secrets: Mapping[str, str], answer: Mapping[str, Any]) -> Mapping[str,
 
 
 def each(show: Callable[[queries.Row], dict[str, Any]]) -> Callable[[list[queries.Row]], list[dict[str, Any]]]:
-    """Rows as JSON, one by one: for `Resource.listed`."""
+    """Adapt a function that shows one row to `Resource.listed`, which hands over all rows of a page."""
     return lambda rows: [show(row) for row in rows]
 
 

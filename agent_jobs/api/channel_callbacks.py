@@ -14,7 +14,7 @@ from channels_integration.messages import Delivery, Form, Hold, Incoming, Outgoi
 
 
 class ChannelCallbacks:
-    """The jobs as the owner of messages (`channels_integration.message_owner`)."""
+    """The `MessageOwner` for jobs (`channels_integration.message_owner`): hands each call to a service."""
 
     def receive(self, incoming: Incoming) -> bool:
         return replies.receive(incoming)

@@ -178,7 +178,7 @@ class Presses(ByName):
         request=PressRequest,
         is_post=True,
         description="For messages of a web chat, a webhook or a bridge. Answers with the approval that the press"
-        " decides. 403 if somebody else has to decide; 409 if it is decided already, or if its question does not show"
+        " decides. 403 if the person is not an approver; 409 if it is decided already, or if its question does not show"
         " the whole action (`approval_by_api_only`). With `arguments` the tool is called with"
         " these instead of the button's.",
     )

@@ -3,7 +3,8 @@
 Only this module turns exceptions into error responses, inside REST framework (`exception_handler`) and outside it
 (`handler404` and its siblings, named in `config/urls.py`).
 
-Addresses of a foreign API (`agent_jobs.dialects`) have another format. `speak` registers the function that knows them.
+Addresses of a foreign API (`agent_jobs.dialects`) have other formats. `speak` registers the function that finds the
+format of an address.
 """
 
 import logging
@@ -85,7 +86,7 @@ _envelope_of: Callable[[str], Envelope | None] = lambda path: None  # noqa: E731
 
 
 def speak(envelope_of: Callable[[str], Envelope | None]) -> None:
-    """Register the function that knows the error format of an address; None: the API's own. Called once per process."""
+    """Register the function that finds the error format of a path; None is the API's own. Call it once per process."""
     global _envelope_of
     _envelope_of = envelope_of
 

@@ -70,7 +70,7 @@ class ReleaseRequest(_AttemptRequest):
 
 
 class _Output(serializers.CharField):
-    """Text of any length within the body, from any program."""
+    """The output of a program: text of any length that the body may have, with any characters."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(required=False, trim_whitespace=False, allow_blank=True, **options)

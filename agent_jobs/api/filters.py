@@ -284,7 +284,7 @@ class UsageFilters(FilterSet):  # type: ignore[misc]
 
 
 def params(filters: type[FilterSet], sent: Iterable[str] = ()) -> dict[str, Param]:
-    """The parameters by which these filters can be asked for; `metadata.<key>` only as far as they are in `sent`."""
+    """The query parameters of these filters. Of the many `metadata.<key>`, only those that are in `sent`."""
     known = {name: by.param for name, by in filters.base_filters.items()}
     if issubclass(filters, JobFilters):
         known |= {name: by.param for name, by in _of_metadata(sent).items()}

@@ -24,7 +24,7 @@ def number(value: Decimal) -> int | float:
 
 
 def shown(shape: type[serializers.Serializer[Any]], row: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The fields of a response's shape, with the values of a row, or of `more` where a row has none or another one.
+    """The fields of a response's shape, with their values from the row. A value in `more` replaces that of the row.
 
     Fields that are not required are left out if they have no value, as in `filled`.
     """

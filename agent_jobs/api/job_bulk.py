@@ -36,7 +36,7 @@ class BulkItem(JobRequest):
 
 
 class Items(serializers.JSONField):
-    """A list, whose items the view validates: each has errors of its own."""
+    """A list whose items the view validates one by one, so that each has errors of its own."""
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, list):

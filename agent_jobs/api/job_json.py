@@ -45,7 +45,9 @@ def existing(org_id: str, job_id: str) -> dict[str, Any]:
 
 
 def explanation(found: explanations.Explanation) -> dict[str, Any]:
-    """Always has every field, null if empty. Nulls break no client: the API's document does not have this object."""
+    """The explanation as JSON, with every field, null if empty. The API's document, which knows no nulls, does not have
+    it.
+    """
     values = asdict(found)
     blocked_by = [shown(job_docs.HolderSerializer, holder) for holder in values["blocked_by"]]
     return shown(job_docs.ExplanationSerializer, values, blocked_by=blocked_by)

@@ -164,7 +164,9 @@ class CancelRequest(StrictSerializer):
 
 
 def problems(fields: Mapping[str, Any]) -> list[FieldError]:
-    """A wrong field is a 400 even if the organisation or the job type does not exist."""
+    """Errors that show without a look-up: a wrong field is a 400 even if the organisation or the job type is
+    unknown.
+    """
     found = jobs.input_errors(fields.get("config", {}), fields.get("scheduled_at"), now=datetime.now(UTC))
     if "unique_key" not in fields:
         alone = (name for name in ("unique_scope", "unique_window_minutes", "on_conflict") if name in fields)
@@ -205,7 +207,7 @@ def channel_spec(channel: Mapping[str, Any]) -> ChannelSpec:
 
 
 def sortable(rows: QuerySet[Any], window: Window) -> QuerySet[Any]:
-    """The jobs that have a place in the window's order: with `queued_at`, those that are in a queue."""
+    """The jobs that can be sorted this way: by `queued_at`, only those that are in a queue."""
     is_by_queue = any(by.column == SORTING.columns["queued_at"] for by in window.order)
     return rows.filter(queue_at__isnull=False) if is_by_queue else rows
 

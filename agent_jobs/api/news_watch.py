@@ -20,7 +20,7 @@ _PAUSE_SECONDS = 1.0  # after a failed poll
 
 
 class Watch:
-    """One per event loop. Call every method in the loop's thread."""
+    """The open answers of one event loop, and the poll for their news. Call every method in the loop's thread."""
 
     def __init__(self) -> None:
         self._asking: dict[OpenAnswer, asyncio.Future[Found]] = {}
@@ -34,7 +34,8 @@ class Watch:
         self._task = asyncio.create_task(self._run())
 
     def ask(self, opened: OpenAnswer, *, at_once: bool = True) -> "asyncio.Future[Found]":
-        """A future for its next news. `Found.end` is "time" after its time limit, "stopped" if the process stops.
+        """Return a future for the next news of an open answer. `Found.end` is "time" after its time limit, "stopped" if
+        the process stops.
 
         Do not cancel the future: news found for a stream already counts as sent. Call `leave` instead.
         """
@@ -97,7 +98,9 @@ class Watch:
         except database.Error as error:
             if not database.is_unavailable(error):
                 raise
-            log.warning("database unavailable, no news for open streams and waits: %s", database.reason(error))
+            log.warning(
+                "database unavailable, no news for open streams and waiting requests: %s", database.reason(error)
+            )
             found = [Found() for _ in due]
             is_done = False
         else:

@@ -59,9 +59,9 @@ class AnswerSlot:
         self._org_id, self._is_taken = org_id, False
         with AnswerSlot._lock:
             if AnswerSlot._taken.total() >= settings.STREAMS:
-                raise TooManyStreams(503, "too many streams and waits are open in this process; try again soon")
+                raise TooManyStreams(503, "this process has too many streams and waiting requests open; try again soon")
             if AnswerSlot._taken[org_id] >= settings.STREAMS_PER_ORG:
-                raise TooManyStreams(429, "the organization has too many streams and waits open")
+                raise TooManyStreams(429, "the organization has too many streams and waiting requests open")
             AnswerSlot._taken[org_id] += 1
             self._is_taken = True
 
@@ -107,7 +107,7 @@ class OpenStream(OpenAnswer):
 
 
 class EventStream(OpenJobAnswer, OpenStream):
-    """`told` is the number of the last activity that the client has."""
+    """The activities of one job. `told` is the number of the last activity that the client has."""
 
     kind = "events"
 
@@ -117,7 +117,7 @@ class EventStream(OpenJobAnswer, OpenStream):
 
 
 class JobChanges(OpenJobAnswer, OpenStream):
-    """Tells of each change of a job by its version. `seen` is the version that the client knows."""
+    """Sends an event for each change of a job, with the job's version. `seen` is the version that the client knows."""
 
     kind = "events"
 
@@ -127,7 +127,7 @@ class JobChanges(OpenJobAnswer, OpenStream):
 
 
 class OrgChanges(OpenStream):
-    """Tells the ids of an organisation's jobs as they change. `since`: microseconds since 1970; None starts now."""
+    """Sends the ids of an organisation's jobs as they change. `since`: microseconds since 1970; None starts now."""
 
     def __init__(
         self, org_id: str, token_pk: int | None = None, *, user_pk: int | None = None, since: int | None = None
@@ -206,7 +206,7 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
             raise
         if len(opened) > 1:
             return [found for one in opened for found in look([one])]
-        log.exception("organization %s: a stream or wait failed and ends", opened[0].org_id)
+        log.exception("organization %s: a stream or waiting request failed and was ended", opened[0].org_id)
         return [Found(end="failed")]
 
 

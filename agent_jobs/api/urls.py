@@ -1,6 +1,6 @@
 """The URLs of the native API: the same routes under two prefixes, and the catalogue also without a prefix.
 
-The OpenAPI document describes only the first of each.
+The OpenAPI document describes only the first address of each route.
 """
 
 from typing import Any

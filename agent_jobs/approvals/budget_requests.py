@@ -34,10 +34,10 @@ _OF = {Scope.ORG: "organization", Scope.TYPE: "job_type", Scope.JOB: "job"}
 
 
 def ask(job: Job, step: Step, error: RunError) -> Approval | None:
-    """The question about a model call that a cap stopped; None if the job may not ask. The caller holds the job's row
-    lock.
+    """Create the approval for a model call that a cap stopped; None if the job may not ask. The caller holds the job's
+    row lock.
 
-    Asking again about the same step returns the first question.
+    A second call for the same step returns the first approval.
     """
     cap = error.context.get("cap")
     if not isinstance(cap, Cap) or job.config.get("on_budget_exhausted") != "approve":

@@ -45,9 +45,9 @@ def press(
 ) -> Approval:
     """Apply the button's decision for `by`, who pressed it in this channel (on Slack: in this `team`).
 
-    `arguments` are the agent's arguments as edited by `by`. Raises Invalid if the value is not one of our buttons or
-    its button takes no arguments, NotFound if the question belongs to another channel, and what `decisions.decide`
-    raises.
+    `arguments` are the agent's arguments as edited by `by`. Raises Invalid if the value is not one of our buttons, or
+    its button takes no arguments; NotFound if the question belongs to another channel; Forbidden and Conflict if this
+    person may not decide, or nobody may any more.
     """
     decision, approval_id = _read(value)
     if arguments is not None and decision != "approve":
@@ -87,8 +87,8 @@ def receive(incoming: Incoming) -> bool:
     """Handle a button press reported by a platform. False asks to try again in a second: the question is still being
     created.
 
-    A refusal has no recipient. It changes nothing and is recorded with the job, or in the audit if the approval belongs
-    to another organisation.
+    A refused press changes nothing, and the person is not told. It is recorded with the job, or in the audit if the
+    approval belongs to another organisation.
     """
     actor = Actor("person", incoming.author[:200])
     try:

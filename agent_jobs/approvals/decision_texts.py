@@ -6,7 +6,7 @@ from agent_jobs.models import Approval
 
 
 def allowed(approval: Approval) -> str:
-    """Empty if the person approved the call unchanged and without a note."""
+    """The text about an approved call; empty if the person changed nothing and wrote no note."""
     words = _words(approval)
     if approval.edited_arguments is not None:
         used = json.dumps(approval.edited_arguments, ensure_ascii=False)

@@ -90,7 +90,7 @@ def decide(
 
 
 def require_decidable(org_id: str, approval_id: UUID, *, by: Decider) -> Approval:
-    """The approval, if `by` could decide it now. It may be decided by the next moment. Raises what `decide` raises."""
+    """The approval, if `by` could decide it at this moment. Locks nothing. Raises NotFound, Forbidden and Conflict."""
     approval = _found(org_id, approval_id)
     _require_approver(approval, by)
     _require_open(approval, approval.job)
@@ -133,13 +133,11 @@ def _found(org_id: str, approval_id: UUID, job_id: UUID | None = None) -> Approv
 
 def _require_approver(approval: Approval, by: Decider) -> None:
     if not approvers.may_decide(approval.approvers, by):
-        raise Forbidden("somebody else has to decide this", code="not_an_approver")
+        raise Forbidden("you are not an approver of this action", code="not_an_approver")
 
 
 def _require_seen(approval: Approval, by: Decider) -> None:
-    """A button press shows that the person saw the question only. Sending arguments shows that they saw those
-    arguments.
-    """
+    """Refuse an approval of arguments that the person has not seen: a message may not show all of them."""
     if isinstance(by, approvers.Person) and not question_text.is_whole(approval):
         raise Conflict("the message does not show all of it: read and approve it by API", code="approval_by_api_only")
 
@@ -155,7 +153,7 @@ def _require_open(approval: Approval, job: Job) -> None:
         raise Conflict("the approval is still being created: try again in a second", code="approval_not_open")
     if approval.status != Status.PENDING:
         by = f" by {approval.decided_by}" if approval.decided_by else ""
-        raise Conflict(f"it is {approval.status}{by} already", code="approval_closed")
+        raise Conflict(f"the approval is already {approval.status}{by}", code="approval_closed")
 
 
 def _check(approval: Approval, arguments: Mapping[str, Any]) -> None:

@@ -47,7 +47,8 @@ def opened(press: Incoming) -> Form:
 def send_back(press: Incoming, arguments: Any) -> Approval:
     """Approve with these arguments for the person who sent the form. Sending it twice is harmless.
 
-    Raises what `decisions.decide` raises, and Invalid if the button opens no form.
+    Raises Invalid for wrong arguments or a button that opens no form; NotFound, Forbidden and Conflict as
+    `decisions.decide`.
     """
     approval_id = _asked(press)
     actor = Actor("person", press.author[:200])

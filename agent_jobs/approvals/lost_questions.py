@@ -19,7 +19,9 @@ from channels_integration.messages import Button, Delivery, Outgoing, Target
 
 
 def receive(job: Job, approval: Approval, delivery: Delivery) -> UUID | None:
-    """Returns the message with which the time to decide begins; None while the question is on its way elsewhere.
+    """Record the lost question, and ask in the next channel, if there is one.
+
+    Returns the message with which the time to decide begins now; None if that is left to the new question's delivery.
 
     The caller holds the job's row lock.
     """

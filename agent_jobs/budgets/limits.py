@@ -1,11 +1,12 @@
 """The caps of model calls and their counters, used by `budgets.reservations`.
 
-A scope is an organisation or a job type on a UTC day, or a job. A scope with a cap has a counter from the first call
-under that cap, initialised from the ledger and the open reservations. A scope without a cap has no counter, so its
-calls do not wait for each other. Once created, a counter includes every call, so it always equals the sum of the
-scope's reservations. To keep that true, no call begins or ends while a counter is created: calls share an advisory lock
-of the organisation (`share_lock`), and creation takes it exclusively. Counters are locked in one order: organisation,
-type, job.
+A scope is the owner of a cap: an organisation or a job type on a UTC day, or a job. The first call under a cap creates
+the scope's counter, from the ledger and the open reservations. From then on the counter includes every call, so it
+equals the sum of the scope's reservations. A scope without a cap has no counter, so its calls do not wait for each
+other.
+
+No call may begin or end while a counter is created. So calls share an advisory lock of the organisation (`share_lock`),
+and creation takes it exclusively. Counters are always locked in one order: organisation, type, job.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

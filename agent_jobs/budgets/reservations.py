@@ -163,8 +163,8 @@ def closing(held: Held, *, told: Told = _UNTOLD) -> Iterator[Held]:
     """Wraps a call: `with budgets.closing(budgets.reserve(…)) as held: … held.settle(reply.usage)`.
 
     A call that ends without a settlement counts as nothing if its error says that the provider refused it, otherwise as
-    the full reservation. Do not enter it within a transaction. `told` goes into its activity.
-    Raises what the call raises.
+    the full reservation. Do not enter it within a transaction. `told` goes into its activity. An error of the call
+    passes through.
     """
     held.told = told
     try:
@@ -193,7 +193,7 @@ def _leave(held: Held, close: Callable[[UUID, Told], Spent]) -> None:
         if not database.is_unavailable(error):
             raise
         # Let the call's own error propagate, which matters more. The sweep will find this reservation.
-        log.warning("reservation %s stays open: %s", held.id, str(error).strip())
+        log.warning("reservation %s could not be closed and stays open: %s", held.id, str(error).strip())
 
 
 # --- After a call ----------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def _truth(row: Reservation, usage: Usage, model: str) -> _Use:
     truth = _Use(model, 1, usage, prices.of(model).cost(usage))
     if truth.tokens > _most(row).tokens or truth.cost > row.reserved_cost:
         log.warning(
-            "job %s: a call of %s used %s tokens and cost %s; no more than %s and %s had been expected",
+            "job %s: a call of %s used %s tokens and cost %s, more than its reservation of %s tokens and %s",
             *(row.job_id, model, truth.tokens, truth.cost, _most(row).tokens, row.reserved_cost),
         )
     return truth

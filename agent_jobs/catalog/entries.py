@@ -79,7 +79,7 @@ def ensure(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, acto
     """The entry with this key, created privately if it is missing. Calling twice is safe.
 
     For entries of the service's own making, such as the job types of dialects. An existing entry stays as it is. Raises
-    what `create` raises.
+    Invalid and Conflict.
     """
     found = kind.model.objects.filter(org_id=org_id, key=key).first()
     if found is not None:

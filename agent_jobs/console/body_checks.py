@@ -37,7 +37,7 @@ def json_of(text: str, field: str, *, default: Any = None) -> Any:
 
 
 def whole(text: str, field: str) -> int | None:
-    """None for an empty text."""
+    """The whole number that a text field states; None for an empty text. Raises Invalid."""
     text = text.strip()
     if not text:
         return None
@@ -57,7 +57,7 @@ def moment(text: str, field: str, zone: ZoneInfo) -> datetime | None:
 
 
 def told(error: Invalid) -> dict[str, str]:
-    """The messages by field, to show beside each; one for the whole form is under `body`."""
+    """The error's messages by field, to show beside each field. The key `body` has the message for the whole form."""
     found: dict[str, str] = {}
     for each in error.errors:
         found.setdefault(each.field, each.message)
@@ -65,10 +65,10 @@ def told(error: Invalid) -> dict[str, str]:
 
 
 def pretty(value: Any) -> str:
-    """JSON for a text field; nothing for nothing."""
+    """A value as indented JSON for a text field; an empty text for an empty value."""
     return json.dumps(value, indent=2, ensure_ascii=False) if value not in (None, "", {}, []) else ""
 
 
 def stated(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Only what is stated: without None and empty texts."""
+    """The values without None and empty texts."""
     return {name: value for name, value in values if value is not None and value != ""}

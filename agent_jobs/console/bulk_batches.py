@@ -1,7 +1,7 @@
 """Cancels or retries more jobs than one transaction takes: batch after batch, each by a request of its own.
 
-The browser, or the person without script, asks for the next batch; so it can be stopped between two. The whole run
-concerns the jobs that were there at its begin, oldest first: `after` is the place of the last one that was looked at.
+The browser (without script: the person) asks for each batch, so a run can be stopped between two. A run concerns the
+jobs that existed when it began, oldest first. `after` is the position of the last job that was looked at.
 """
 
 from collections.abc import Mapping

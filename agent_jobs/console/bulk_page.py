@@ -1,7 +1,7 @@
 """Cancels or retries many jobs: first a question that states which jobs it concerns, then the action.
 
-`scope=ids` means the selected jobs, `scope=filter` all that match the filters in `query`. An action without a selection
-and without a filter does not exist.
+`scope=ids` means the selected jobs, `scope=filter` all that match the filters in `query`. There is no action on all
+jobs: without a selection, a filter is required.
 """
 
 from collections.abc import Sequence

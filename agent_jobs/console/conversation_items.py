@@ -58,7 +58,9 @@ def of(
     stretches: Sequence[Stretch],
     arguments: Mapping[int, str],
 ) -> list[ChatItem]:
-    """`arguments`: for steps by number, what they were about, in a few words."""
+    """The items of a job's conversation, in order. `arguments`: what each step's call is about, by the step's
+    number.
+    """
     found: list[ChatItem] = []
     moments: list[tuple[datetime, int, Any]] = []
     moments += [(row["created_at"], 2, row) for row in messages]

@@ -23,7 +23,7 @@ _MAX_TEXT = 40_000
 
 @visits.form
 def cancel(visit: Visit, job_id: UUID) -> HttpResponse:
-    """Asks first; the button then says what it does."""
+    """Ask whether to cancel the job, with a question whose button says so; cancel it on the answer."""
     page = visit.url("job", job_id)
     if visit.request.method == "POST":
         try:

@@ -120,7 +120,7 @@ def time_kind(job: Mapping[str, Any]) -> str:
 
 
 def bars_of(sums: Mapping[str, float], *, gap: float = 0.6, least: float = 2.5) -> list[LifeBar]:
-    """As `bars`, for sums: the share of each kind of time of at least a tenth of a second."""
+    """Bars for sums of time: one for each kind of at least a tenth of a second. `gap` and `least` as in `bars`."""
     return _side_by_side([(kind, seconds) for kind, seconds in sums.items() if seconds >= 0.1], gap, least)
 
 

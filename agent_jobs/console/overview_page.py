@@ -110,7 +110,7 @@ def show(visit: Visit) -> HttpResponse:
 
 @visits.page
 def why_oldest(visit: Visit) -> HttpResponse:
-    """Why the oldest job in a queue does not start: asked for after the page, because it takes several statements."""
+    """Why the oldest job in a queue does not start. The page loads this later, because it takes several statements."""
     alive = overview.alive(visit.org_id)
     oldest = min(alive.queues, key=lambda each: each.oldest_at, default=None)
     if oldest is None:

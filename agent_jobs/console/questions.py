@@ -10,7 +10,9 @@ from agent_jobs.console.visits import Visit
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`verb` is on the button that does it. `facts` say what is hit. `hidden` is sent with the answer."""
+    """A question to confirm. `verb` labels the button, `facts` say what is concerned, `hidden` fields are sent
+    along.
+    """
 
     title: str
     text: str

@@ -52,7 +52,7 @@ def read(sent: Mapping[str, str], zone: ZoneInfo, known: Mapping[str, Any]) -> d
 
 
 def local(at: str | None, zone: ZoneInfo) -> str:
-    """The value of a `datetime-local` field."""
+    """A moment as the value of a `datetime-local` field, on the clocks of the zone."""
     return f"{datetime.fromisoformat(at).astimezone(zone):%Y-%m-%dT%H:%M}" if at else ""
 
 

@@ -43,7 +43,9 @@ _WORDS = {"gone": "Started, now pruned", "misfired": "Missed", "queued": "Waits 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeBar:
-    """A mark of the drawing; `mark` is its class. Height is duration; a hollow one made no job."""
+    """One firing in the drawing of the last outcomes. `mark` is its CSS class, its height shows the duration. A firing
+    that made no job is hollow.
+    """
 
     x: float
     y: float

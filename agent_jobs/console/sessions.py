@@ -1,4 +1,5 @@
-"""Browser sessions end after half an hour without a request, and at the latest eight hours after the login.
+"""Browser sessions end after half an hour without a request (settings.SESSION_COOKIE_AGE), and at the latest eight
+hours after the login (SESSION_LONGEST_SECONDS).
 
 Extends Django's database sessions (settings.SESSION_ENGINE) and keeps the two times in the session itself.
 """

@@ -29,7 +29,7 @@ _HURRIED = "Too many tries from this address. Wait a minute, then try again."
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """The door. Somebody who is signed in goes on to their organisation at once."""
+    """The page where people sign in. Somebody who is signed in already goes on to their organisation."""
     if request.method == "POST":
         return _signed_in(request)
     if request.user.is_authenticated:

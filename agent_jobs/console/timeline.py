@@ -1,7 +1,7 @@
 """The timeline of a job as a drawing: what the template needs to place each mark, in percent of the width.
 
-On the readable scale each stretch gets room by the order of its length, not by the length itself: work is magnified and
-waits are pressed together, so that two seconds of a model are seen in a job of a day. The true scale is linear.
+The true scale is linear. On the readable scale the width of a stretch grows with the logarithm of its length, and more
+for work than for waits. So two seconds of a model are visible in a job of a day.
 """
 
 import math
@@ -86,7 +86,7 @@ class _Scale:
 def of(
     life: JobLife, messages: Sequence[tuple[datetime, bool, str]], *, now: datetime, zone: ZoneInfo, is_true_scale: bool
 ) -> DrawnTimeline:
-    """`messages`: time, whether a person said it, and what hovering over it says."""
+    """Draw the life of a job. Each message is a time, whether a person said it, and its tooltip."""
     whole = _split(life_pieces.of(life.job, life.claims, now=now), life)
     stretches = _joined(whole)
     scale = _Scale(stretches, _edges(stretches, is_true_scale=is_true_scale))

@@ -133,27 +133,27 @@ View = Callable[..., HttpResponseBase]
 
 
 def page(view: View) -> View:
-    """For a page that members may read: `GET`."""
+    """Decorates the view of a page that members may read. Allows only GET."""
     return _guarded(view, methods=("GET", "HEAD"), needs_admin=False)
 
 
 def admin_page(view: View) -> View:
-    """For a page that only admins may see: `GET`."""
+    """Decorates the view of a page that only admins may see. Allows only GET."""
     return _guarded(view, methods=("GET", "HEAD"), needs_admin=True)
 
 
 def action(view: View) -> View:
-    """For what only admins may do: `POST`."""
+    """Decorates an action that only admins may do. Allows only POST."""
     return _guarded(view, methods=("POST",), needs_admin=True)
 
 
 def own_action(view: View) -> View:
-    """For what each person may change about themselves: `POST`."""
+    """Decorates an action by which people change something of their own. Allows only POST."""
     return _guarded(view, methods=("POST",), needs_admin=False)
 
 
 def form(view: View) -> View:
-    """For a page with a form that only admins may see and send: `GET` and `POST`."""
+    """Decorates the view of a form that only admins may see and send. Allows GET and POST."""
     return _guarded(view, methods=("GET", "HEAD", "POST"), needs_admin=True)
 
 
@@ -214,7 +214,7 @@ def _answer(
 
 
 def missing(request: HttpRequest, visit: Visit | None = None) -> HttpResponse:
-    """The same page for what does not exist and for what belongs to somebody else."""
+    """The 404 page. It is the same for what does not exist and for what belongs to another organisation."""
     context = {"visit": visit, "title": "There is nothing here"}
     return render(request, "console/missing.html", context, status=HTTPStatus.NOT_FOUND)
 

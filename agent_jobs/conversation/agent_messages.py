@@ -45,7 +45,9 @@ class Undelivered:
 
 
 def undelivered(job_id: UUID, life: int) -> Undelivered:
-    """The undelivered messages. One thread's messages are sent in order, so the last pending one stands for all."""
+    """The undelivered messages of a life. The messages of a thread are sent in order, so the last pending one stands
+    for all.
+    """
     pending = lost = None
     for message_id, status in prepared_sql.all_rows(_UNDELIVERED, {"job": job_id, "life": life}):
         if status == ActivityStatus.SUBMITTED:

@@ -17,7 +17,9 @@ MODEL = "openai:gpt-5-mini"
 
 @dataclass(slots=True)
 class Recorder:
-    """`at` is the time of the story. What lies after `now` has not happened: a story ends where `is_over` says so."""
+    """The rows of one story. `at` is the story's own time. It ends once `at` is past `now` (`is_over`): the rest has
+    not happened.
+    """
 
     job: Job
     rng: Random

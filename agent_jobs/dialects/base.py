@@ -148,7 +148,7 @@ class DialectResource(Resource):
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
 
     def ensure_job_type(self, org_id: str, key: str, name: str, runner: str) -> None:
-        """The job type of jobs that come in here is made at its first use."""
+        """Create the job type of this dialect's jobs at its first use. Calling twice is safe."""
         values = {"name": name, "runner": runner, "description": "Jobs that came in through a foreign API."}
         entries.ensure(entries.JOB_TYPES, org_id, key, values, actor=self.actor)
 
@@ -193,7 +193,7 @@ class DialectResource(Resource):
         return values
 
     def with_rest(self, response: Response, offset: int) -> Response:
-        """Names the address of the rest of a list, which ended at its limit or at the bytes of its rows."""
+        """Add a link to the rest of a list that ended at its limit, or at the most bytes of a page."""
         query = QueryDict(self.request.META.get("QUERY_STRING", ""), mutable=True)
         query["offset"] = str(offset)
         response["Link"] = f'<{self.request.path}?{query.urlencode()}>; rel="next"'
@@ -250,7 +250,7 @@ def instant_or_none(at: datetime | None) -> str | None:
 
 
 def renamed(problems: Sequence[FieldError], names: Mapping[str, str]) -> tuple[FieldError, ...]:
-    """Errors with the dialect's names of fields. `names`: the beginnings of ours with those of the dialect."""
+    """Errors with the dialect's names of fields. `names` maps beginnings of our names to those of the dialect."""
     return tuple(FieldError(_renamed(one.field, names), one.code, one.message) for one in problems)
 
 

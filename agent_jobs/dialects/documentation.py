@@ -34,7 +34,7 @@ class Documentation:
         query: Mapping[str, Param] | None = None,
         refused: Sequence[int] = (),
     ) -> Callable[[_F], _F]:
-        """`answers`: the shape of a 200, or shapes by status."""
+        """Decorate a handler with its description. `answers`: the shape of a 200, or shapes by status."""
         return extend_schema(
             operation_id=f"{self.title.lower()}_{name}",
             summary=summary,
@@ -54,7 +54,7 @@ class Documentation:
 
 @extend_schema_field({"type": "string"})
 class WordChoice(Choice):
-    """A choice that the document describes by its words, without an enumeration: several dialects have a priority."""
+    """A choice without a named enumeration in the document, because several dialects have a field of that name."""
 
     def __init__(self, words: Sequence[str], **options: Any) -> None:
         super().__init__(words, **{"help_text": ", ".join(words), **options})

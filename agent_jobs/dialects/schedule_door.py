@@ -13,7 +13,9 @@ from agent_jobs.schedules import editing
 
 
 class ScheduleDoor(DialectResource):
-    """`job_type`, `job_type_name`: of the jobs of schedules that come in here."""
+    """The base of a dialect's views whose jobs are schedules. `job_type` and `job_type_name` are for the jobs of its
+    schedules.
+    """
 
     runner = ""
     job_type = ""

@@ -1,7 +1,7 @@
 """Texts of schedules as dialects write them, and the timing that they stand for.
 
-A dialect keeps the text that came in as an annotation. It is shown again as long as it says what the definition says: a
-client of another door may have changed that meanwhile.
+A dialect keeps the text of a request as an annotation of the schedule. Answers show it as long as it agrees with the
+definition, which a client of another API may have changed.
 """
 
 import re
@@ -38,7 +38,8 @@ def timing(text: str, time_zone: str) -> dict[str, Any]:
 def rescheduled(before: Mapping[str, Any], text: str, kept: Any, zone: str | None) -> dict[str, Any]:
     """The definition with the timing of this text; as it is, if it shows the text already. Raises Invalid.
 
-    `kept`: the text that came in before. `zone`: of the dialect's own field for it; None if it has none.
+    `kept`: the text of an earlier request. `zone`: the value of the dialect's field for the zone; None if it has no
+    such field.
     """
     if text == shown(before, kept, shows_zone=zone is not None) and zone in (None, before["time_zone"]):
         return dict(before)

@@ -40,7 +40,8 @@ _BLANK = {"name": "", "hours": None}
 
 
 def close(org_id: str, *, actor: Actor) -> Org:
-    """Refuse its tokens, cancel its jobs, withdraw its messages. Idempotent; a second call finishes an aborted one.
+    """Close an organisation: refuse its tokens, cancel its jobs, withdraw its messages. A second call finishes an
+    aborted one.
 
     Raises NotFound.
     """
@@ -57,8 +58,9 @@ def close(org_id: str, *, actor: Actor) -> Org:
 
 
 def reopen(org_id: str, *, actor: Actor) -> Org:
-    """Accept its tokens again; canceled jobs stay canceled. Raises NotFound, and Conflict if it is not closed or is
-    erased."""
+    """Reopen an organisation: accept its tokens again. Canceled jobs stay canceled. Raises NotFound, and Conflict if it
+    is not closed, or erased already.
+    """
     with transaction.atomic():
         org = _locked(org_id)
         if org.closed_at is None:

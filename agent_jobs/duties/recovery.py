@@ -2,9 +2,9 @@
 
 They are idempotent and safe to run concurrently: they lock rows with SKIP LOCKED, and moves are guarded.
 
-A job fails after three crashes (MAX_CRASHES) of its workers. Only crashes since its last finished turn count. So a
-conversation of weeks does not fail because machines are lost now and then. Also, a turn after a finished one needs no
-process of its own. A job that kills its workers never finishes a turn, so it still reaches three.
+A job fails after three crashes (MAX_CRASHES) of its workers. Only crashes since its last finished turn count, so a
+conversation of weeks does not fail because machines are lost now and then. A job that kills its workers never finishes
+a turn, so it reaches three.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Expands what was announced, and sends what is due to webhook endpoints."""
+"""Turns announced events into deliveries, and sends those that are due to webhook endpoints."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ _senders: list[sending.DeliverySender] = []
 def serve_slice(*, stop: threading.Event = duty_rounds.STOPPING, seconds: float = _SLICE_SECONDS) -> int:
     """The duty: expand and send for `seconds`, and ring again if work is left. Returns how much was done.
 
-    One thread of a process at a time calls it, as the gate of its doorbell makes sure.
+    Two threads of a process never call it at once: `duty_rounds.serve` runs one thread per doorbell.
     """
     if not _senders:
         _senders.append(sending.DeliverySender())

@@ -22,7 +22,7 @@ class ServiceAway(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServiceAnswer:
-    """`body` is {} without a JSON object."""
+    """The service's answer to one call. `body` is {} if the answer holds no JSON object."""
 
     status: int
     body: Mapping[str, Any]

@@ -27,7 +27,9 @@ __all__ = ["Claimant", "ClaimedJob", "begin", "claim"]
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """`work` is whole, with its secrets. `lease_seconds`: how long the lease lasts without a heartbeat."""
+    """A job as its executor gets it. `work` has its secrets in clear. `lease_seconds`: how long the lease lasts without
+    a heartbeat.
+    """
 
     job: Job
     attempt: Attempt

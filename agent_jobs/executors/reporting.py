@@ -39,7 +39,7 @@ _CHANCE = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """None keeps what is known."""
+    """How far an executor has come with a job, in percent and in words. None keeps the value that is known."""
 
     percent: int | None = None
     message: str | None = None
@@ -108,8 +108,8 @@ def heartbeat(
 
 
 def complete(org_id: str, attempt: Attempt, report: AttemptReport, *, actor: Actor) -> Job:
-    """End the job COMPLETED, whatever the exit code. Returns it as it then is. Raises what `settle` raises, and Invalid
-    if the result is too large.
+    """End the job COMPLETED, whatever the exit code. Returns it as it then is. Raises NotFound, Conflict if the attempt
+    is over, and Invalid if the result is too large.
     """
     secrets = _secrets(org_id, attempt)
     stored = report.stored(secrets)
@@ -169,7 +169,9 @@ def settle(org_id: str, attempt: Attempt, outcome: Done | Failed, *, actor: Acto
 
 
 def release(org_id: str, attempt: Attempt, *, reason: str = "", actor: Actor) -> Job:
-    """Give the job back to the queue. This counts neither as a failure nor as a crash. Raises what `settle` raises."""
+    """Give the job back to the queue. This counts neither as a failure nor as a crash. Raises NotFound, and Conflict if
+    the attempt is over.
+    """
     with transaction.atomic():
         job, _ = attempts.locked(org_id, attempt)
         why = f": {blotted(readable(reason)[:MAX_MESSAGE], _secrets(org_id, attempt))}" if reason else ""

@@ -34,7 +34,9 @@ _Span = tuple[int, int]  # minutes of the day, the end excluded
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """`open` has the open spans of each weekday, Monday first: minutes of the day, sorted and disjoint."""
+    """The hours of one place. `open` has the open spans of each weekday, Monday first: minutes of the day, sorted and
+    disjoint.
+    """
 
     time_zone: ZoneInfo
     open: tuple[tuple[_Span, ...], ...]

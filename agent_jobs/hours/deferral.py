@@ -2,9 +2,8 @@
 nothing is dropped.
 
 - A turn that starts in closed hours is deferred: no model is called and nothing is said. The job waits for
-  `quiet_hours` without a worker, and the wait ends in one turn, whatever happens. If people wrote, that turn is
-  a reply; otherwise it is the deferred turn. A person's message does not wake the job early: writing does not show that
-  the person wants an answer now.
+  `quiet_hours` without a worker. When they end, it takes one turn: the deferred one, or a reply if people wrote
+  meanwhile. A person's message does not wake the job early: writing does not show that the person wants an answer now.
 - The end of a wait for an answer (no follow-ups left) is deferred too, since a sleeping person had no chance to answer.
 - A message that is due in closed hours is held. This covers turns that end after closing time, and platforms that did
   not accept messages before it.

@@ -107,7 +107,7 @@ def create_many(
 def input_errors(config: Mapping[str, Any], scheduled_at: datetime | None, *, now: datetime) -> list[FieldError]:
     """The errors that can be found without the job type. `create` raises them too.
 
-    An API that must answer 400 before 404 calls this before it looks the type up.
+    An API that must answer 400 before 404 calls this before it looks up the job type.
     """
     errors = config_errors(config, at="config")
     if scheduled_at and scheduled_at > now + timing.MAX_AHEAD:
@@ -170,7 +170,9 @@ class _Batch:
 
 
 def check(org_id: str, spec: JobSpec) -> JobType:
-    """Validate a job as `create` would, without storing it. Returns its job type. Raises what `create` raises."""
+    """Validate a job as `create` would, without storing it. Returns its job type. Raises Invalid, NotFound, Forbidden,
+    Conflict.
+    """
     return _checked(_Batch(org_id), spec).job_type
 
 
@@ -351,7 +353,8 @@ def require_allowed(org: Org, runner: Runner) -> None:
         return
     if settings.COMMAND_RUNNER == command_runner.OFF:
         raise Forbidden(
-            "this service runs no commands: its operator has left them off", code=command_runner.NOT_ALLOWED
+            "this service runs no commands: its operator has not enabled them (COMMAND_RUNNER)",
+            code=command_runner.NOT_ALLOWED,
         )
     if not org.allows_commands:
         message = "the organization may not run commands; the operator of the service can allow it"

@@ -149,8 +149,9 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", most: in
 def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_pk: int | None = None) -> Job:
     """Create a job from the input of another one in any status.
 
-    Raises what `jobs.create` raises, NotFound and Forbidden as `retry` does, and Invalid if `from_step` exceeds the
-    recorded steps. The job type is today's and must exist. Config and start prompt are those of the original.
+    Raises NotFound, Forbidden for another organisation's job, Invalid (also if `from_step` exceeds the recorded steps),
+    DuplicateJob and QuotaReached. The job type is today's and must exist. Config and start prompt are those of the
+    original.
     """
     with transaction.atomic():
         job = job_rows.locked(org_id, job_id)

@@ -13,8 +13,8 @@ from agent_jobs.specs import Actor, JobSpec
 def create_all(org_id: str, specs: Sequence[JobSpec], *, actor: Actor) -> list[Job]:
     """The jobs, in the order of their specs.
 
-    Raises Invalid with the errors of all wrong ones, each field behind its place (`3.work.type`, counted from 0), or
-    else what `create` raises. Then nothing is stored.
+    If one job is refused, nothing is stored. Raises Invalid with the errors of all jobs, each field behind the job's
+    place (`3.work.type`, counted from 0); else NotFound, DuplicateJob or QuotaReached.
     """
     with transaction.atomic():
         made = creation.create_many(org_id, specs, actor=actor)

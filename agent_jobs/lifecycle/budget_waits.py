@@ -1,4 +1,4 @@
-"""Keeps a job's wait for a budget one entry among its attempts, however many turns looked for room in between."""
+"""Joins the turns in which a job found no room in a budget into one task, so that its attempts show one wait."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,7 +27,7 @@ FROM joined WHERE t.id = joined.id
 def join(settled: Sequence[Settlement]) -> None:
     """Join the waits that these settlements wrote to those just before them.
 
-    It is a statement of its own, because settling is the hot path. If the database fails, one entry more remains.
+    A statement of its own, because settling must stay fast. If the database fails, the waits stay unjoined.
     """
     if waited := [settlement.task_id for settlement in settled if settlement.task_status == TaskStatus.WAITED]:
         with suppress(database.Error):

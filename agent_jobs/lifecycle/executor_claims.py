@@ -1,9 +1,10 @@
 """Claims of executors: one statement moves jobs of the external lane to RUNNING, under a lease, in the queue's order.
 
 An executor belongs to one organisation, so there is no round robin here. It may not fit every job (`runners.external`).
-The jobs that fit are found by placement: the statement walks the distinct placements of the organisation's queue,
-which are few, and takes the first jobs of each that fits. So jobs that nobody may claim do not slow down other claims.
-An organisation with more than MOST_PLACEMENTS has its queue read in order instead.
+A job's *placement* (`runners.external.placement`) says what its executor must have: labels, the type, whether it runs
+binaries. The statement walks the distinct placements of the organisation's queue, which are few, and takes the first
+jobs of each placement that the executor fits. So jobs that nobody may claim do not slow down other claims. An
+organisation with more than MOST_PLACEMENTS has its queue read in order instead.
 """
 
 from collections.abc import Mapping, Sequence

@@ -83,7 +83,9 @@ def reply(answer: ProviderAnswer, *, offered: Collection[str] = ()) -> Reply:
 
 def sound(reply: Reply) -> Reply:
     """The reply, safe for the database: without NUL characters and lone surrogates, with unique call ids, and with at
-    most `MAX_CALLS` calls. A value that is not JSON becomes a slip."""
+    most `MAX_CALLS` calls. A reply with a value that is not JSON is replaced by one that has only a `Slip`: the answer
+    is rejected.
+    """
     values = [(f"the arguments of {call.name[:64]}", call.arguments) for call in reply.calls]
     values.append(("the parts of result_data", reply.result_data))
     slip = reply.slip

@@ -1,10 +1,10 @@
-"""Models of providers, through pydantic-ai: one request, one reply. The loop around it is ours.
+"""Models of providers, through pydantic-ai: one request, one reply. `runners.conversation` has the loop around it.
 
 One event loop in its own thread serves all turns of the process, so a waiting turn costs only a sleeping thread. A call
 that nobody waits for is canceled at once, and its connection closed.
 
-The model ends a turn by calling `respond`; models without tools do so as plain text. People's words go in as JSON under
-a name, never as instructions.
+`_FRAME` is the system prompt. The model ends a turn by calling `respond`; models without tools do so as plain text.
+People's words go in as JSON under a name, never as instructions.
 """
 
 import asyncio

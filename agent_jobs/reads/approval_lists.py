@@ -29,7 +29,7 @@ _COLUMNS = (
 
 
 def rows(org_id: str, which: str, *, most: int = MOST_SHOWN) -> list[Row]:
-    """Pending ones with the first to run out on top, others with the newest decision on top."""
+    """Approvals of one view: of pending ones the first to expire on top, of others the newest decision."""
     found = _approvals(org_id).filter(status__in=WHICH[which])
     order = ("expires_at", "id") if which == "pending" else (F("decided_at").desc(nulls_last=True), "-created_at")
     return list(found.order_by(*order).values(*_COLUMNS)[:most])

@@ -47,7 +47,7 @@ class ChangesReader:
     _is_first: bool = False
 
     def start(self, now: datetime) -> datetime:
-        """From when to look."""
+        """The moment from which this client's changes are read."""
         if self._at is None:
             self._is_first = self.since is None
             self._at = now if self.since is None else max(_time(self.since), now - _LONGEST)

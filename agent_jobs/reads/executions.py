@@ -45,7 +45,7 @@ def jobs(org_id: str, schedule_id: UUID, statuses: Iterable[JobStatus] = tuple(J
 
 
 def silent_firings(org_id: str, schedule_id: UUID) -> QuerySet[ScheduleFiring]:
-    """Firings that made no job because of the overlap policy, or because the job could not be made. Newest first."""
+    """The firings that made no job, because of the overlap policy or an error. Newest first."""
     silent = (ScheduleFiring.Outcome.SKIPPED, ScheduleFiring.Outcome.FAILED)
     return schedule_rows.firings(org_id, schedule_id).filter(outcome__in=silent).order_by("-created_at", "-id")
 
@@ -75,7 +75,7 @@ ORDER BY t.job_id, t.number DESC
 
 
 def last_attempts(org_id: str, job_ids: Iterable[UUID]) -> Mapping[UUID, LastAttempt]:
-    """Jobs that have not begun are absent."""
+    """The last attempt of each job, by the job's id. Jobs that have not begun are absent."""
     with connection.cursor() as cursor:
         cursor.execute(_LAST, {"org": org_id, "ids": list(job_ids), "most": MOST_CHARACTERS})
         return {job_id: LastAttempt(*told) for job_id, *told in cursor.fetchall()}

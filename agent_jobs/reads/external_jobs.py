@@ -36,7 +36,7 @@ class JobNumber:
 
 
 def status_outside(status: str, *, runner: str, is_held: bool) -> JobStatus:
-    """WAITING, RUNNING, or how it ended."""
+    """The status of a job as outside programs see it: WAITING, RUNNING, or how it ended."""
     if status in TERMINAL:
         return JobStatus(status)
     is_at_work = status == JobStatus.RUNNING and (is_held or runner != external.NAME)

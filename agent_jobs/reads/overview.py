@@ -83,7 +83,9 @@ SELECT
 
 @dataclass(frozen=True, slots=True)
 class Doing:
-    """The state of RUNNING jobs: `worker`, `queue`, or a wait. `next_at`: when the first goes on by itself."""
+    """The number of RUNNING jobs in one state. `what`: `worker`, `queue` or the reason of a wait. `next_at`: the
+    earliest time at which one of them goes on by itself.
+    """
 
     what: str
     number: int
@@ -162,7 +164,9 @@ class TypeSpend:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """`mean` is that of the seven days before yesterday. By type: today's and yesterday's, the most expensive first."""
+    """The cost of model calls. `mean` is the average day of the seven before yesterday. Job types: the most expensive
+    first.
+    """
 
     cap: Decimal | None
     today: Decimal
@@ -202,7 +206,7 @@ def ended(org_id: str, *, since: datetime, width: timedelta, buckets: int) -> li
 
 
 def types(org_id: str, *, since: datetime) -> list[TypeFigures]:
-    """Job types by the number of their jobs that ended since."""
+    """Job types with their jobs that ended after `since`; the type with the most jobs first."""
     with connection.cursor() as cursor:
         cursor.execute(_TYPES, {"org": org_id, "since": since})
         return [

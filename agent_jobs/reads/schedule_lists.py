@@ -108,7 +108,7 @@ def outcomes(
 
 
 def firing_count(org_id: str, schedule_id: UUID) -> int:
-    """Counted up to MOST_COUNTED + 1."""
+    """The number of a schedule's firings, counted up to MOST_COUNTED + 1."""
     return schedule_rows.firings(org_id, schedule_id).order_by()[: MOST_COUNTED + 1].count()
 
 

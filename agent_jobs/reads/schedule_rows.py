@@ -48,14 +48,14 @@ def by_key(org_id: str, key: str) -> UUID | None:
 
 
 def not_found(schedule_id: str, *, word: str = "schedule") -> NotFound:
-    """The same, and with the same audit entry, for a missing schedule and for another organisation's."""
+    """The error for a missing schedule and for another organisation's: the same text, and the same audit entry."""
     return NotFound(
         f"there is no {word} {schedule_id[:64]!r}", code="schedule_not_found", denied=("schedule", schedule_id[:64])
     )
 
 
 def status(row: Row) -> str:
-    """`completed`: it is active, and no firing is left."""
+    """The status of a schedule: `paused`, `active`, or `completed` if it is active and no firing is left."""
     if row["is_paused"]:
         return "paused"
     return "active" if row["next_at"] is not None else "completed"
@@ -72,7 +72,7 @@ def with_any_tag(rows: QuerySet[Schedule], tags: list[str]) -> QuerySet[Schedule
 
 
 def with_runner(rows: QuerySet[Schedule], runner: str) -> QuerySet[Schedule]:
-    """Those whose jobs this runner performs: the kind of schedules that a dialect speaks of."""
+    """The schedules whose jobs this runner performs: a dialect shows those of one runner only."""
     return rows.filter(runner=runner)
 
 

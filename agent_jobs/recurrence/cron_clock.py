@@ -38,7 +38,9 @@ _PROBE = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class CronRecurrence(Recurrence):
-    """Made by `of`. `counter` is a template: each walk copies it."""
+    """A cron expression on the clocks of one zone; `of` makes it. `counter` is a CronSim: each iteration advances a
+    copy of it.
+    """
 
     fields: tuple[str, str, str, str, str, str]
     zone: ZoneInfo

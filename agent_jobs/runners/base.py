@@ -44,7 +44,7 @@ class Journal(Protocol):
     def ask(self, turn: llm.Turn, *, may_interrupt: bool = True) -> llm.Reply | AwaitApproval:
         """Call the model. AwaitApproval: the turn waits for a person to allow more budget.
 
-        Raises what `llm.Model` raises, and Interrupted if a message came in meanwhile.
+        Raises RetryableError and PermanentError, and Interrupted if a message came in meanwhile.
         """
         ...
 

@@ -50,7 +50,7 @@ class ExternalRunner:
         )
 
     def run(self, run: Run) -> Done:
-        """No worker claims from this lane."""
+        """Always raises Unsupported: executors perform these jobs, and no worker claims from this queue."""
         raise Unsupported("jobs of the external runner are performed by executors")
 
 

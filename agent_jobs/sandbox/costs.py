@@ -80,11 +80,11 @@ class Cost:
         )
 
     def validation_ns(self, instance: str) -> int:
-        """Most nanoseconds to decide whether an instance, given as JSON, is valid."""
+        """Upper bound, in nanoseconds, for deciding whether an instance is valid. `instance` is its JSON."""
         return self.steps * _values(instance) * _STEP_NS + self.states * len(instance) * _STATE_NS
 
     def errors_ns(self, instance: str) -> int:
-        """Most nanoseconds to build all errors of an instance."""
+        """Upper bound, in nanoseconds, for building all errors of an instance."""
         return self.validation_ns(instance) + self.steps * _values(instance) * (_ERROR_NS + len(instance))
 
 

@@ -31,7 +31,9 @@ _NEVER = "never fires from now on"
 def create(
     org_id: str, stated: Mapping[str, Any], *, key: str | None = None, is_paused: bool = False, actor: Actor
 ) -> Schedule:
-    """Raises Invalid with the wrong fields, NotFound for an unknown job type or profile, Conflict for a taken key."""
+    """Create a schedule. Raises Invalid with the wrong fields, NotFound for an unknown job type or profile, Conflict
+    for a taken key.
+    """
     with transaction.atomic():
         row_limits.require(
             org_id, Schedule.objects.filter(org_id=org_id), MOST_SCHEDULES, what="schedules", code="too_many_schedules"
@@ -58,7 +60,7 @@ def replace(
     is_paused: bool | None = None,
     if_version: int | None = None,
 ) -> Schedule:
-    """Give it a whole new definition. Values equal to the mask keep the stored secret."""
+    """Replace the schedule's definition. Values equal to the mask keep the stored secret."""
     whole = definitions.completed(stated)
     return _changed(org_id, schedule_id, lambda _: whole, actor=actor, is_paused=is_paused, if_version=if_version)
 
@@ -100,7 +102,7 @@ def rewrite(
     is_paused: bool | None = None,
     author_may_redirect: bool = False,
 ) -> Schedule:
-    """Give it the definition that `rewritten` makes of the present one, while nobody else changes it.
+    """Replace the definition by what `rewritten` makes of the present one, while the row is locked.
 
     With `author_may_redirect`, an actor who alone made all its versions, and so knows its secrets, may let another
     command have the stored environment. Anybody else has to give the variables anew.
@@ -116,7 +118,7 @@ def rewrite(
 
 
 def pause(org_id: str, schedule_id: UUID, *, actor: Actor, unless_completed: bool = False) -> Schedule:
-    """Fire no more until it is resumed. Pausing twice is no error, and no new version.
+    """Stop the schedule's firings until `resume`. Pausing twice is no error, and makes no new version.
 
     With `unless_completed`, raises Conflict (`schedule_completed`) if no firing is left.
     """
@@ -126,7 +128,7 @@ def pause(org_id: str, schedule_id: UUID, *, actor: Actor, unless_completed: boo
 
 
 def resume(org_id: str, schedule_id: UUID, *, actor: Actor, unless_completed: bool = False) -> Schedule:
-    """Fire again, from now on: times that passed meanwhile are not made up for. `unless_completed` as in `pause`."""
+    """Let the schedule fire again from now on; times that passed are lost. `unless_completed` as in `pause`."""
     return _changed(
         org_id, schedule_id, dict, actor=actor, is_paused=False, note="resumed", unless_completed=unless_completed
     )

@@ -200,7 +200,7 @@ def _announce(firings: Sequence[ScheduleFiring]) -> None:
 
 
 def cancel_active(schedule: Schedule, *, reason: str, actor: Actor = _TIMER, spares_replays: bool = False) -> None:
-    """Cancel its jobs that have not ended. Call it in a transaction."""
+    """Cancel the schedule's jobs that have not ended. Call it in a transaction."""
     unfinished = Job.objects.filter(schedule_id=schedule.pk, org_id=schedule.org_id, status__in=_ACTIVE)
     if spares_replays:
         unfinished = unfinished.filter(replay_of__isnull=True)
@@ -220,7 +220,7 @@ def queued_firings(schedule: Schedule) -> int:
 
 
 def secrets_of(schedule: Schedule) -> dict[str, str]:
-    """The secrets of its job's work. Raises SealingError."""
+    """The secrets of the work of the schedule's job. Raises SealingError."""
     return sealed_work.opened(
         schedule.sealed_work, org_id=schedule.org_id, table=Schedule._meta.db_table, key=str(schedule.pk)
     )

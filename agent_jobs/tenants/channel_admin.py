@@ -31,7 +31,7 @@ SEALED: rotation.Sealed = (
 def register(
     org_id: str, *, actor: Actor, platform: str, code: str, name: str = "", address: str = "", secret: str = ""
 ) -> tuple[Channel, str | None]:
-    """`directory.register_channel`. A registration that changes nothing leaves no entry."""
+    """Register a channel, or change its registration (`directory`). One that changes nothing leaves no audit entry."""
     with transaction.atomic():
         known = directory.locked_channel(org_id, platform, code)
         before = _channel(known) if known else None
@@ -46,7 +46,7 @@ def register(
 
 
 def unregister(org_id: str, platform: str, code: str, *, actor: Actor) -> bool:
-    """`directory.unregister_channel`."""
+    """Delete a registered channel with its transcript (`directory`)."""
     with transaction.atomic():
         known = directory.locked_channel(org_id, platform, code)
         if known is None or not directory.unregister_channel(org_id, platform, code):
@@ -60,7 +60,7 @@ def unregister(org_id: str, platform: str, code: str, *, actor: Actor) -> bool:
 def install_slack(
     org_id: str, *, actor: Actor, team_id: str, bot_token: str, signing_secret: str, name: str = ""
 ) -> Installation:
-    """`directory.install_slack`. It replaces the secrets each time."""
+    """Install a Slack workspace (`directory`), or replace the secrets of an installation."""
     with transaction.atomic():
         known = directory.locked_installation(org_id, team_id)
         before = _installation(known) if known else None
@@ -77,7 +77,7 @@ def install_slack(
 
 
 def uninstall_slack(org_id: str, team_id: str, *, actor: Actor) -> bool:
-    """`directory.uninstall_slack`."""
+    """Remove an installation with its secrets (`directory`)."""
     with transaction.atomic():
         known = directory.locked_installation(org_id, team_id)
         if known is None or not directory.uninstall_slack(org_id, team_id):
@@ -96,7 +96,9 @@ def uninstall_slack(org_id: str, team_id: str, *, actor: Actor) -> bool:
 def say(
     org_id: str, platform: str, code: str, *, actor: Actor, text: str, author: str, owner_key: str = ""
 ) -> WebMessage:
-    """`web_messages.say` for a person's words that a token sent. The audit names person and channel, not the words."""
+    """Store a person's message that a token sent (`web_messages`). The audit entry names person and channel, not the
+    words.
+    """
     with transaction.atomic():
         if not transcript.channel_of(org_id, platform, code).exists():
             _require_room(org_id, transcript.WEB)
@@ -114,7 +116,7 @@ def say(
 
 
 def send_again(org_id: str, message_id: UUID, *, actor: Actor) -> UUID:
-    """`overviews.send_again`, with an audit entry."""
+    """Send a dead message again as a new one (`overviews`)."""
     with transaction.atomic():
         again = overviews.send_again(org_id, message_id)
         audit_log.record(

@@ -117,7 +117,7 @@ def call(
             from agent_jobs.tools import mcp_tool  # on the first call: the SDK takes seconds to load
 
             return mcp_tool.call(org_id, tool, arguments, key=key, on_start=on_start)
-    raise AssertionError(f"nobody is called for {tool.kind}")
+    raise AssertionError(f"no code calls tools of the kind {tool.kind}")
 
 
 def blotted(org_id: str, tool: Declared, arguments: Mapping[str, Any]) -> Any:

@@ -47,7 +47,8 @@ class Malformed(Exception):
 
 
 def fitted(stated: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """The schema to offer, and the server's names of the arguments that got another one: `{"_top": "$top"}`.
+    """The schema to offer to models, and the renamed arguments: `{our name: the server's name}`, such as `{"_top":
+    "$top"}`.
 
     Raises Malformed.
     """

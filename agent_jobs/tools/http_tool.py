@@ -48,7 +48,9 @@ def parameters(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 def call(
     org_id: str, tool: Declared, arguments: Mapping[str, Any], *, key: str, on_start: OnStart | None = None
 ) -> ToolAnswer:
-    """Raises RetryableError if the request surely had no effect, PermanentError if a secret is unavailable."""
+    """Make one call. Raises RetryableError if the request surely had no effect, PermanentError if a secret is
+    unavailable.
+    """
     settings = tool.settings
     given = dict(arguments)
     method = _method(settings, given)

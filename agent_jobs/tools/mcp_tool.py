@@ -78,13 +78,15 @@ def listed(
     try:
         mode, found = _run(_asked(stated, filled, seen, ask, auth), stated, on_start)
     except concurrent.futures.CancelledError:
-        raise RetryableError(f"the listing of the tools of {name} was given up", code=CANCELED) from None
+        raise RetryableError(f"the listing of the tools of {name} was aborted", code=CANCELED) from None
     except _FAILURES as error:
         raise _not_had(name, error, seen, filled) from None
     _require_listed(stated, found)
     listing = mcp_listing.judged(stated, found, mode=mode, declare=declare, blotted=filled.blotted)
     if listing.left_out:
-        logger.info("left out %s tools of the server %s of %s", len(listing.left_out), name, org_id)
+        logger.info(
+            "left out %s tools of the MCP server %s of the organization %s", len(listing.left_out), name, org_id
+        )
     return _Kept.put(key, listing)
 
 
@@ -180,7 +182,7 @@ def call(
         result = _run(_asked(stated, filled, seen, do, auth), stated, on_start)
     except concurrent.futures.CancelledError:
         if not seen.is_calling:
-            raise RetryableError(f"the call of {tool.name} was given up", code="tool_call_canceled") from None
+            raise RetryableError(f"the call of {tool.name} was aborted", code="tool_call_canceled") from None
         return ToolAnswer(f"The call was given up. {UNKNOWN}", is_error=True)
     except _FAILURES as error:
         if not seen.is_calling or seen.refusal or seen.authorizing:

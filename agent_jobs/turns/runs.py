@@ -29,7 +29,7 @@ OnStart = Callable[[Callable[[], object]], object]
 
 
 def take(claim: Claim, runner: Runner) -> Outcome:
-    """Take the turn of a claim whose runner has a conversation."""
+    """Run one turn of a conversation: build its run and journal, call the runner, and return its outcome."""
     try:
         run, journal = patiently(lambda: with_journal(claim))
     except (RetryableError, PermanentError) as error:
@@ -62,7 +62,9 @@ def plain(claim: Claim) -> Run:
 
 
 def take_plain(claim: Claim, runner: Runner) -> Outcome:
-    """Take the turn of a claim whose runner has no conversation. Aborts it within two seconds if the job is lost."""
+    """Run one turn of a job without a conversation, and return its outcome. Aborts it within two seconds if the job is
+    lost.
+    """
     run = plain(claim)
     if runner.batch_size > 1:  # short, so there is nothing to abort
         return invocation.call(runner, run)

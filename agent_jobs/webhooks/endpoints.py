@@ -41,7 +41,9 @@ def create(
     description: str = "",
     enabled: bool = True,
 ) -> tuple[WebhookEndpoint, str]:
-    """Returns the endpoint and its secret, which nothing shows again. Raises Invalid, Conflict and SealingError."""
+    """Create an endpoint. Returns it with its secret, which nothing shows again. Raises Invalid, Conflict and
+    SealingError.
+    """
     _check(url, event_types)
     with transaction.atomic():
         known = WebhookEndpoint.objects.filter(org_id=org_id)

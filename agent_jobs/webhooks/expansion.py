@@ -51,7 +51,7 @@ _failed: Quarantine[UUID] = Quarantine("webhooks")
 
 
 class JobForm(Protocol):
-    """Jobs in JSON form, as the API shows them."""
+    """A function that returns jobs in JSON form, as the API shows them."""
 
     def __call__(self, rows: Sequence[queries.Row]) -> list[dict[str, Any]]: ...
 
@@ -170,7 +170,7 @@ def _told_of_org(org_id: str, announcements: Sequence[Announcement]) -> dict[UUI
             ended_job = jobs.get(UUID(one.subject_id)) if one.has_outcome_channel else None
             outcome = _outcome(ended_job, activity, until=until) if ended_job else None
         except RetryableError as error:
-            log.debug("job %s: its outcome is told later: %s", one.subject_id, error.message)
+            log.debug("job %s: the message about its end is delayed: %s", one.subject_id, error.message)
             continue
         wanted = tuple(endpoint.pk for endpoint in enabled if one.event in endpoint.event_types)
         told[one.pk] = _Told(payload, wanted, outcome)
@@ -186,7 +186,7 @@ def _outcome(job: Job, activity: Activity | None, *, until: float) -> tuple[Job,
     if not is_of_this_life or not job.outcome_channel or job.status not in TERMINAL:
         return None
     if time.monotonic() > until:
-        raise RetryableError("the texts of other jobs took long", code="busy")
+        raise RetryableError("no time is left in this round to word the text", code="busy")
     return job, outcome_messages.text_of(job)
 
 

@@ -60,7 +60,9 @@ def text_of(job: Job) -> str:
     try:
         text = str(storable(prompts.render(template, values)))
     except PermanentError as error:
-        log.info("job %s: the template of its outcome failed: %s", job.pk, error.message)
+        log.info(
+            "job %s: the template of its outcome message failed, sending the plain sentence: %s", job.pk, error.message
+        )
         return _plain(job)
     return text if text.strip() else _plain(job)
 

@@ -41,7 +41,8 @@ WHERE agent_jobs_job.id = held.id AND lease_token = held.token AND lease_until I
 
 
 class Keeper:
-    """One per worker process, started before it takes work. `worker_id` is None until the process is registered.
+    """Keeps the leases of this worker process. Start it before the process takes work. `worker_id` is None until the
+    process is registered.
 
     It calls `on_overtime` if the process still runs when STOP_GRACE_SECONDS are over.
     """

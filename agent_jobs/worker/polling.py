@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 from django.db import connection
 from django.db.models.functions import Now
@@ -31,7 +32,8 @@ FIRST_BELL_SECONDS = 15.0  # beat's start, on a busy machine with the whole serv
 
 
 class Poller:
-    """One per worker process. `work` holds the functions that doorbells would call; each runs in a thread of its own.
+    """The poller of a worker process. `work` holds the functions that doorbells would call; each runs in a thread of
+    its own.
 
     Functions with a `ConcurrencyLimit` return at once when it is reached. `stopping` ends the polling. Logs missing
     doorbells after `first_bell_seconds` from the start, and later as soon as they stop.
@@ -83,9 +85,9 @@ class Poller:
             return
         self._has_complained = is_quiet
         log.warning(
-            "no doorbell messages: polling the database every second"
+            "no Celery messages arrive: polling the database every second"
             if is_quiet
-            else "doorbell messages arrive again, polling stops"
+            else "Celery messages arrive again: polling stops"
         )
 
     def _watch(self) -> None:
@@ -104,11 +106,18 @@ class Poller:
             work()
         except database.Error as error:
             if not database.is_unavailable(error):
-                log.exception("polling: work failed")
+                log.exception("polling: %s failed", _name(work))
             else:
                 log.warning("polling: database unavailable: %s", database.reason(error))
                 database.drop_session()
         except Exception:  # as Celery does for a failed entry; the next tick tries again
-            log.exception("polling: work failed")
+            log.exception("polling: %s failed", _name(work))
         finally:
             connection.close()
+
+
+def _name(work: Callable[[], object]) -> str:
+    """A function's name, with the arguments of a partial: `serve agents`."""
+    if isinstance(work, partial):
+        return " ".join((getattr(work.func, "__name__", ""), *map(str, work.args)))
+    return getattr(work, "__name__", type(work).__name__)

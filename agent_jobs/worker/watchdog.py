@@ -57,7 +57,7 @@ class _WatchedTurn:
 
 
 class Watchdog:
-    """One per worker process. Calls `leave`, which ends the process, at most once."""
+    """The watchdog of a worker process. Calls `leave`, which ends the process, at most once."""
 
     def __init__(self, keeper: Keeper, *, leave: Callable[[], None] | None = None) -> None:
         self._keeper = keeper

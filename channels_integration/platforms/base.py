@@ -11,11 +11,11 @@ from channels_integration.messages import Form, FormPress, Incoming, Lookup, Out
 
 
 class Platform(Protocol):
-    """One file each, one line in the tuple of the package. No platform knows another.
+    """A platform: one file each, one line in the tuple of the package. No platform knows another.
 
     `accepts_on_commit`: writing a message down is its delivery. `is_paced`: at most one post a second in a channel, one
-    in flight. `can_change`: a sent message can be changed (`messages.Change`); repeating a change is safe.
-    `has_forms`: a button can open one (`messages.Form`). `can_look_up`: `find` tells whether a message was posted.
+    in flight. `can_change`: a sent message can be changed (`messages.Change`); repeating a change is safe. `has_forms`:
+    a button can open one (`messages.Form`). `can_look_up`: `find` tells whether a message was posted.
     `is_registered_by_name`: a channel is registered by its code alone, without an address and a secret.
     """
 
@@ -76,7 +76,7 @@ class Listener(Protocol):
         """As `hear`, for the platform's other address, which receives pressed buttons and submitted forms."""
 
     def open_form(self, asked: FormPress, form: Form) -> None:
-        """Show it to the person who pressed, within a second or two. Raises DeliveryError."""
+        """Show the form to the person who pressed the button, within a second or two. Raises DeliveryError."""
 
     def refusal(self, complaint: str) -> Mapping[str, Any]:
         """The answer that rejects a form: it stays open and shows the complaint."""

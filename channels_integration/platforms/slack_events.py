@@ -46,7 +46,7 @@ TEAM = re.compile(r"[TE][A-Z0-9]{1,30}")
 
 # --- Events ----------------------------------------------------------------------------------------------------
 def events(headers: Mapping[str, str], body: bytes, *, installation_id: UUID | None = None) -> Heard:
-    """`installation_id` is set if the request came to an installation's own address."""
+    """Read a request of the Events API. `installation_id` is set if it came to an installation's own address."""
     event = _json_object(body)
     kind = event.get("type") if event else None
     if event is None or not _is_recent(headers):

@@ -15,7 +15,9 @@ class NoJobUserError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JobUser:
-    """`must_switch`: this process is root and becomes the account before it starts a command."""
+    """The account that commands run as. `must_switch`: this process is root and becomes the account before it starts a
+    command.
+    """
 
     name: str
     uid: int

@@ -125,7 +125,7 @@ async def look_up(host: str, *, seconds: float) -> list[str]:
     try:
         return await asyncio.wait_for(asyncio.wrap_future(_begin(host)), max(seconds, 0))
     except TimeoutError:
-        raise NoAddress("the name is not looked up in time") from None
+        raise NoAddress("the DNS look-up took too long") from None
 
 
 def _begin(host: str) -> Future[list[str]]:
@@ -136,7 +136,7 @@ def _begin(host: str) -> Future[list[str]]:
             return _under_way[host][1]
         own = sum(1 for other, _ in _under_way.values() if other == asker)
         if len(_under_way) >= MOST_LOOK_UPS or (asker and own >= MOST_LOOK_UPS_OF_ONE):
-            raise NoAddress("too many names are being looked up")
+            raise NoAddress("too many DNS look-ups are under way")
         found: Future[list[str]] = Future()
         found.set_running_or_notify_cancel()
         threading.Thread(target=_look, args=[host, found], name="look-up", daemon=True).start()

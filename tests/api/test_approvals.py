@@ -167,7 +167,7 @@ class TestDeciding:
 
         assert (first.status_code, second.status_code) == (200, 409)
         assert second.json()["code"] == "approval_closed"
-        assert second.json()["message"] == "it is denied by token:test already"
+        assert second.json()["message"] == "the approval is already denied by token:test"
 
     def test_a_repeated_key_gets_the_first_answer_again(self, acme):
         approval = rows.approval(rows.parked())

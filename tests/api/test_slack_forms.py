@@ -91,7 +91,7 @@ def test_people_of_other_workspaces_open_no_form_and_send_none_back(slack):
     slack.press(post, f"edit:{approval.pk}", user="U0OUT", home="T0OTHER")
     _, answer = slack.ask_interaction(slack.submission(view, '{"amount": 3}', user="U0OUT", home="T0OTHER"))
 
-    assert slack.views[-1].said == "Somebody else has to decide this."
+    assert slack.views[-1].said == "You are not an approver of this action."
     assert answer["response_action"] == "errors"
     assert now(approval).status == "pending"
 
@@ -160,7 +160,7 @@ def test_a_form_that_is_sent_twice_is_taken_twice_and_does_nothing_twice(slack):
     assert Activity.objects.filter(code="approval.approved").count() == 1
     assert AuditEntry.objects.filter(object_type="approval").count() == 1
     assert len(slack.updates) == 1
-    assert "it is approved by U0ANN already" in complaint(slack.submit(view, '{"amount": 4}'))
+    assert "the approval is already approved by U0ANN" in complaint(slack.submit(view, '{"amount": 4}'))
     assert now(approval).edited_arguments == {"amount": 3}
 
 
@@ -192,10 +192,10 @@ def test_of_forms_and_presses_at_once_one_decides(slack):
 def test_who_may_not_approve_is_told_so_before_and_after(slack):
     approval, post = asked(slack, approvers=["U0BOSS"])
     view = edit(slack, approval, post, user="U0CAT")
-    assert (view.text, view.said) == (None, "Somebody else has to decide this.")
+    assert (view.text, view.said) == (None, "You are not an approver of this action.")
 
     theirs = edit(slack, approval, post, user="U0BOSS")
-    assert complaint(slack.submit(theirs, '{"amount": 3}', user="U0CAT")) == "somebody else has to decide this"
+    assert complaint(slack.submit(theirs, '{"amount": 3}', user="U0CAT")) == "you are not an approver of this action"
     assert now(approval).status == "pending"
     (note,) = Activity.objects.filter(code="approval.refused")
     assert note.note == "U0CAT may not decide about pay"
@@ -205,8 +205,8 @@ def test_who_may_not_approve_is_told_so_before_and_after(slack):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"status": "denied", "decided_by": "U0BEN"}, "it is denied by U0BEN already"),
-        ({"status": "withdrawn"}, "it is withdrawn already"),
+        ({"status": "denied", "decided_by": "U0BEN"}, "the approval is already denied by U0BEN"),
+        ({"status": "withdrawn"}, "the approval is already withdrawn"),
         ({"expires_at": "2020-01-01T00:00:00Z"}, "the time for this decision is over"),
     ],
     ids=str,
@@ -239,7 +239,7 @@ def test_what_is_decided_by_api_meanwhile_stands(slack):
     address = f"/services/agent-jobs/{approval.job_id}/approvals/{approval.pk}"
     assert factories.api().post(address, {"decision": "deny"}).status_code == 200
 
-    assert complaint(slack.submit(view, '{"amount": 3}')) == "it is denied by token:test already"
+    assert complaint(slack.submit(view, '{"amount": 3}')) == "the approval is already denied by token:test"
 
 
 # --- What a form cannot hold -----------------------------------------------------------------------------------

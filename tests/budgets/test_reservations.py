@@ -267,7 +267,7 @@ def test_more_than_was_expected_is_believed_and_said(caplog: pytest.LogCaptureFi
     job = capped(max_tokens=1_500)
     reserve(job).settle(Usage(2_000, 300))
     assert counted()[0] == 2_300
-    assert "used 2300 tokens and cost 0.002600; no more than 1000 and 0.001400 had been expected" in caplog.text
+    assert "used 2300 tokens and cost 0.002600, more than its reservation of 1000 tokens and 0.001400" in caplog.text
     with pytest.raises(BudgetExhausted, match="the 0 that are left"):
         reserve(job)
 

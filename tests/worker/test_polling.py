@@ -70,11 +70,11 @@ def test_a_process_that_hears_no_bell_from_its_start_says_so_once_its_time_is_ov
     poller = Poller([], stopping=threading.Event(), first_bell_seconds=0)
     poller.tick()
     poller.tick()
-    assert caplog.messages == ["no doorbell messages: polling the database every second"]
+    assert caplog.messages == ["no Celery messages arrive: polling the database every second"]
     rung(0)
     poller.tick()
     poller.tick()
-    assert caplog.messages[1:] == ["doorbell messages arrive again, polling stops"]
+    assert caplog.messages[1:] == ["Celery messages arrive again: polling stops"]
 
 
 def test_only_the_bell_itself_counts_not_the_duty_that_polling_does() -> None:

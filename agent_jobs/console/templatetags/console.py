@@ -46,7 +46,7 @@ def sprite(name: str) -> str:
 @register.simple_tag
 @cache
 def icon(name: str, size: str = "") -> str:
-    """An icon that says nothing by itself: beside a word, or in a button with a label. `size` is `s` or `l`."""
+    """A decorative icon: beside a word, or in a button that has a label. `size` is `s` or `l`."""
     kind = f"i i-{size}" if size else "i"
     return format_html('<svg class="{}" aria-hidden="true"><use href="{}"/></svg>', kind, sprite(f"i-{name}"))
 
@@ -74,7 +74,7 @@ def badge(status: str) -> str:
 
 @register.simple_tag
 def pill(status: str, waiting_for: str = "") -> str:
-    """A job's status for a headline; a wait is said with it."""
+    """A job's status for a headline, with the reason of its wait."""
     name = status.lower()
     shape, colour, words = name, name, name.capitalize()
     if status == "RUNNING" and waiting_for in WAITS:
@@ -139,7 +139,7 @@ def number(value: int) -> str:
 
 @register.filter
 def sentence(text: str) -> str:
-    """A capital in front, except of names such as `warehouse.query`, and a full stop behind: errors lack them."""
+    """An error message as a sentence: with a capital, except for names such as `warehouse.query`, and a full stop."""
     first = text.partition(" ")[0]
     begins = text if "." in first or "_" in first else f"{text[:1].upper()}{text[1:]}"
     return begins + ("" if text.endswith((".", "!", "?", "…")) else ".")
@@ -232,7 +232,7 @@ def humanized(key: str) -> str:
 
 @register.filter
 def doing(what: str) -> str:
-    """The present state of jobs, to follow their number: `38 wait for a reply`."""
+    """The words that follow a number of jobs in this state: `38 wait for a reply`."""
     words = {"worker": "at work", "queue": "in the queue", WaitingFor.QUIET_HOURS: "in quiet hours", "": "at work"}
     if what in words:
         return words[what]

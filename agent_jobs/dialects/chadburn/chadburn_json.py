@@ -48,7 +48,7 @@ _NAMES = {
 
 # --- Requests --------------------------------------------------------------------------------------------------
 class ChadburnJobRequest(serializers.Serializer[Any]):
-    """A null means the default."""
+    """A job to create. A field that is null gets its default."""
 
     name = Name(max_length=255)
     schedule = Text(max_length=300, help_text="Cron with 5 or 6 fields, `@daily`, `@every 5m`, or an ISO time (once).")
@@ -64,7 +64,7 @@ class ChadburnJobRequest(serializers.Serializer[Any]):
 
 
 class ChadburnJobUpdate(ChadburnJobRequest):
-    """Fields that are left out stay as they are."""
+    """A change of a job. Fields that are left out stay as they are."""
 
     name = Name(max_length=255, required=False)
     schedule = Text(max_length=300, required=False)
@@ -156,7 +156,7 @@ def _command(work: Mapping[str, Any]) -> str:
 
 
 def limits(config: Mapping[str, Any]) -> dict[str, int]:
-    """Another door may have made the job without a time-out: then it shows the runner's."""
+    """The time-out and retries of a job. If another API made it without a time-out, the runner's default is shown."""
     policy = RetryPolicy.of(config)
     seconds = config.get("attempt_timeout_seconds", DEFAULT_ATTEMPT_SECONDS)
     return {
@@ -193,7 +193,9 @@ def job(row: Mapping[str, Any], last_run: Mapping[str, Any] | None) -> dict[str,
 
 
 def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str) -> dict[str, Any]:
-    """Times and duration are those of all attempts together; code, output and error are those of the last one."""
+    """An execution. Times and duration cover all attempts together; exit code, output and error are those of the last
+    one.
+    """
     status = EXECUTION_STATUS[row["status"]]
     has_ended, started_at = row["status"] in TERMINAL, row["started_at"] or row["scheduled_at"]
     said = reason or attempt.stderr or attempt.message or row["error_message"] or row["error_code"]

@@ -274,7 +274,7 @@ def version(row: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, An
 
 
 def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str, schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """`duration` is in nanoseconds, from the first start to the last end; it is missing while it runs."""
+    """An execution. `duration`: nanoseconds from the first start to the last end; missing while the job runs."""
     status, has_ended = EXECUTION_STATUS[row["status"]], row["status"] in TERMINAL
     at = row["fire_at"] or row["scheduled_at"]
     started_at = row["started_at"] or row["scheduled_at"]
@@ -301,7 +301,7 @@ def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str, schedul
 
 
 def silent_execution(row: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """A firing that made no job."""
+    """A firing that made no job, shown as an execution."""
     at = instant(row["fire_at"])
     return {
         "id": f"exec-{_firing_uuid(schedule['id'], row['id'])}",

@@ -65,14 +65,16 @@ class ChronosResource(ScheduleDoor):
         return answered(shapes.job(self.row(str(schedule_id))), status=status)
 
     def request_fields(self) -> dict[str, Any]:
-        """The fields of a job. `concurrency_policy` is what Chronos' own example files write."""
+        """The fields of a request for a job. Chronos' own example files write `concurrency_policy`, so that is accepted
+        too.
+        """
         body = self.object()
         if "concurrency_policy" in body:
             body = {"concurrency": body["concurrency_policy"], **body}
         return checked(shapes.ChronosJobRequest, body)
 
     def shown(self, schedule: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """The executions of these jobs and silent firings."""
+        """These rows as executions: jobs, and firings that made no job."""
         jobs = [row for row in rows if "status" in row]
         shown = {one[0]["id"]: shapes.execution(*one, schedule) for one in self.with_attempts(jobs)}
         return [shown[row["id"]] if "status" in row else shapes.silent_execution(row, schedule) for row in rows]

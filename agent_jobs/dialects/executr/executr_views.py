@@ -257,7 +257,7 @@ class ExecutrHealth(OpenResource):
         try:
             service_state.answers()
         except (DatabaseError, InterfaceError) as error:
-            log.error("database unavailable: %s", str(error).strip())
+            log.error("executr metrics: database unavailable: %s", str(error).strip())
             told = {"status": "unhealthy", "database": "disconnected", "error": "the database does not answer"}
             return Response(told, status=503, headers={"Retry-After": str(errors.RETRY_AFTER_SECONDS)})
         return Response({"status": "healthy", "database": "connected"})

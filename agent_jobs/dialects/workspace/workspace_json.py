@@ -128,7 +128,7 @@ def of_priorities(words: Sequence[str]) -> Q:
 
 
 def ordering(sort: str, *, is_descending: bool) -> list[Any]:
-    """Statuses are ordered as this door spells them, priorities by their meaning."""
+    """The order of a list: statuses by the dialect's words for them, priorities by their meaning."""
     by = numbered_pages.status_word(STATUS) if sort == "status" else numbered_pages.column(sort)
     last = "-id" if is_descending else "id"
     return [by.desc() if is_descending else by.asc(), last]
@@ -170,7 +170,7 @@ def status_of(row: Row) -> str:
 
 
 def job(row: Row, cancel_note: str | None = None) -> dict[str, Any]:
-    """A job. `cancel_note` is the text of the activity of its cancel."""
+    """A job as the document shows it. `cancel_note` is the text of the activity that canceled it."""
     started, ended = row["started_at"], row["finished_at"]
     requested = row["requested_at"] if not row["retry_count"] else None
     is_external = row["runner"] == external.NAME
