@@ -1,17 +1,7 @@
 """Agent jobs: creates jobs, runs them and records how they end.
 
-One folder is one concept, from the entry points down:
-
-    api, console, management, tasks, admin   entry points: they validate, call the layers below, and answer
-    worker, duties                           a worker process; periodic maintenance
-    jobs                                     create, cancel, retry, replay
-    turns, conversation                      a turn of an agent; its transcript
-    approvals, catalog, tools, budgets, hours, tenants, audit
-    lifecycle                                the only writer of `status` and of the queue
-    reads                                    everything that only reads, organisation first
-    runners, llm, sandbox                    the code that performs a job; language models; tenants' programs
-    models                                   tables
-    states, specs, timing, recurrence, errors, scopes, approvers, mentions   data and pure rules
-
-A module imports only from its own folder and from those below it (`pyproject.toml`, contract Layers).
+One package is one concept. docs/architecture.md draws the layers: a module imports only from its own package and from
+lower layers. Entry points (`api`, `console`, `dialects`, `management`, `tasks`, `admin`) validate a request, call the
+packages below, and answer. `lifecycle` alone writes a job's status. `reads` only reads, and begins with the
+organisation. The modules beside the packages hold fixed words and pure rules.
 """
