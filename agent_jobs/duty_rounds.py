@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
-from django.db.backends.utils import CursorWrapper
 
 from agent_jobs.models import DutyRun, WorkerProcess
-from infra import database, meters
+from infra import database, meters, raw_sql
 from infra.concurrency import ConcurrencyLimit
 
 log = logging.getLogger(__name__)
@@ -117,30 +116,26 @@ def alone(duty: str, *, patience_seconds: float = 0.0, silent_seconds: float = _
     database for `silent_seconds`, terminates its session, so that the next doorbell finds the lock free.
     """
     lock = (WorkerProcess.LOCK_SPACE, LOCKS[duty])
-    with connection.cursor() as cursor:
-        if not _is_locked(cursor, lock, patience_seconds):
-            whose: dict[str, Any] = {"space": lock[0], "lock": lock[1] % 2**32, "duty": duty}
-            cursor.execute(_END_SILENT, {**whose, "seconds": silent_seconds})
-            if cursor.fetchone()[0]:
-                log.warning("duty %s: holder idle for %g s, terminated its database session", duty, silent_seconds)
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            if connection.connection is not None and not connection.connection.closed:
-                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
+    if not _is_locked(lock, patience_seconds):
+        whose: dict[str, Any] = {"space": lock[0], "lock": lock[1] % 2**32, "duty": duty}
+        if raw_sql.value(_END_SILENT, {**whose, "seconds": silent_seconds}):
+            log.warning("duty %s: holder idle for %g s, terminated its database session", duty, silent_seconds)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if connection.connection is not None and not connection.connection.closed:
+            raw_sql.run("SELECT pg_advisory_unlock(%s, %s)", lock)
 
 
-def _is_locked(cursor: CursorWrapper, lock: tuple[int, int], patience_seconds: float) -> bool:
+def _is_locked(lock: tuple[int, int], patience_seconds: float) -> bool:
     until = time.monotonic() + patience_seconds
-    while True:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", lock)
-        if cursor.fetchone()[0]:
-            return True
+    while not raw_sql.value("SELECT pg_try_advisory_lock(%s, %s)", lock):
         if time.monotonic() > until:
             return False
         threading.Event().wait(_TRY_AGAIN)
+    return True
 
 
 def serve_second(
@@ -178,10 +173,9 @@ def _serve(duty: str, work: Callable[[], int], seconds_to_next_due: Callable[[],
 
 def note_done(*duties: str) -> None:
     """Record that the duties were done now, for `/health/ready`, the metrics and `worker.polling`."""
-    with connection.cursor() as cursor:
-        # Sorted, so that two processes cannot deadlock.
-        cursor.execute(
-            f"INSERT INTO {DutyRun._meta.db_table} (duty) SELECT unnest(%s::text[]) ORDER BY 1"
-            " ON CONFLICT (duty) DO UPDATE SET done_at = now()",
-            [list(duties)],
-        )
+    # Sorted, so that two processes cannot deadlock.
+    raw_sql.run(
+        f"INSERT INTO {DutyRun._meta.db_table} (duty) SELECT unnest(%s::text[]) ORDER BY 1"
+        " ON CONFLICT (duty) DO UPDATE SET done_at = now()",
+        [list(duties)],
+    )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from django.db import connection
+from infra import raw_sql
 
 # A larger count says "at least": metrics shall not read a million rows every few seconds.
 MOST_COUNTED = 10_000
@@ -30,12 +30,9 @@ class Backlog:
 
 
 def backlog() -> Backlog:
-    with connection.cursor() as cursor:
-        cursor.execute(_OUTBOX)
-        outbox = {
-            status: (count, max(float(late), 0.0), max(float(age), 0.0))
-            for status, count, late, age in cursor.fetchall()
-        }
-        cursor.execute(_INBOX)
-        count, late = cursor.fetchone()
+    outbox = {
+        status: (count, max(float(late), 0.0), max(float(age), 0.0))
+        for status, count, late, age in raw_sql.all_rows(_OUTBOX)
+    }
+    count, late = raw_sql.first(_INBOX)
     return Backlog(outbox, count, max(float(late), 0.0))

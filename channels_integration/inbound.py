@@ -15,18 +15,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from urllib.parse import quote
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 
 from channels_integration import interactive_forms, message_owner, platforms
 from channels_integration.messages import Did, Incoming
 from channels_integration.models import InboundEvent
 from channels_integration.platforms.base import Heard
-from infra import doorbell, meters, prepared_sql
+from infra import doorbell, meters, prepared_sql, raw_sql
 
 log = logging.getLogger(__name__)
 QUEUE = "inbound"
@@ -42,7 +43,8 @@ _INSERT = """
 INSERT INTO channels_integration_inboundevent
     (org_id, platform, event_id, team, code, thread, author, text, owner_key, is_direct, is_outsider, sent_at, lane,
         did, message_id)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES (%(org_id)s, %(platform)s, %(event_id)s, %(team)s, %(code)s, %(thread)s, %(author)s, %(text)s, %(owner_key)s,
+    %(is_direct)s, %(is_outsider)s, %(sent_at)s, %(lane)s, %(did)s, %(message_id)s)
 ON CONFLICT (org_id, platform, event_id) DO NOTHING
 """
 
@@ -128,28 +130,8 @@ def receive(
 def record(incoming: Incoming) -> bool:
     """Store what a person did, once by its `event_id`, and ring on commit. False if it was stored before."""
     lane = (incoming.org_id, incoming.platform, incoming.team, incoming.code, incoming.thread)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _INSERT,
-            [
-                incoming.org_id,
-                incoming.platform,
-                incoming.event_id,
-                incoming.team,
-                incoming.code,
-                incoming.thread,
-                incoming.author,
-                incoming.text,
-                incoming.owner_key,
-                incoming.is_direct,
-                incoming.is_outsider,
-                incoming.sent_at,
-                "/".join(quote(part, safe="") for part in lane),
-                incoming.did,
-                incoming.message_id,
-            ],
-        )
-        is_new = bool(cursor.rowcount)
+    event = {**asdict(incoming), "lane": "/".join(quote(part, safe="") for part in lane)}
+    is_new = bool(raw_sql.run(_INSERT, event))
     if is_new:
         transaction.on_commit(ring, robust=True)
     else:
@@ -209,13 +191,11 @@ def retry_unmatched(
 
 def sweep() -> int:
     """Ring if an event is due. Returns the number of doorbells."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT FROM channels_integration_inboundevent"
-            " WHERE status = 'waiting' AND due_at <= clock_timestamp())"
-        )
-        if not cursor.fetchone()[0]:
-            return 0
+    if not raw_sql.value(
+        "SELECT EXISTS (SELECT FROM channels_integration_inboundevent"
+        " WHERE status = 'waiting' AND due_at <= clock_timestamp())"
+    ):
+        return 0
     ring()
     return 1
 
@@ -276,19 +256,5 @@ def _put_off(event: InboundEvent, error: Exception) -> None:
 
 
 def _incoming(event: InboundEvent) -> Incoming:
-    return Incoming(
-        org_id=event.org_id,
-        platform=event.platform,
-        code=event.code,
-        event_id=event.event_id,
-        author=event.author,
-        text=event.text,
-        sent_at=event.sent_at,
-        thread=event.thread,
-        team=event.team,
-        owner_key=event.owner_key,
-        is_direct=event.is_direct,
-        is_outsider=event.is_outsider,
-        did=Did(event.did),
-        message_id=event.message_id,
-    )
+    stored = {field.name: getattr(event, field.name) for field in fields(Incoming)}
+    return Incoming(**{**stored, "did": Did(event.did)})

@@ -11,19 +11,14 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db import transaction
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from channels_integration import platforms, send_results
-from channels_integration.messages import (
-    Change,
-    Outgoing,
-    Target,
-)
+from channels_integration.messages import Change, Outgoing, Target
 from channels_integration.models import OutboundMessage
-from infra import doorbell
+from infra import doorbell, raw_sql
 
 QUEUE = "deliveries"
 TASK = "channels.deliver"
@@ -99,8 +94,7 @@ def enqueue(outgoing: Sequence[Outgoing]) -> None:
     records = [as_record(message) for message in outgoing]
     if not records:
         return
-    with connection.cursor() as cursor:
-        cursor.execute(_ENQUEUE, [json.dumps(records)])
+    raw_sql.run(_ENQUEUE, [json.dumps(records)])
     if any(record["status"] == OutboundMessage.Status.PENDING for record in records):
         transaction.on_commit(ring, robust=True)
 
@@ -131,16 +125,13 @@ def withdraw(org_id: str, *owner_keys: str) -> list[UUID]:
     attempt (its owner is then told `withdrawn`). A message that may have been posted is still looked up. Its owner
     then gets sent, `withdrawn`, or `delivery_unknown` if the platform cannot tell.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_WITHDRAW, [list(owner_keys), org_id])
-        return [row[0] for row in cursor.fetchall() if row[1] == OutboundMessage.Status.WITHDRAWN]
+    found = raw_sql.all_rows(_WITHDRAW, [list(owner_keys), org_id])
+    return [message_id for message_id, status in found if status == OutboundMessage.Status.WITHDRAWN]
 
 
 def withdraw_all(org_id: str) -> int:
     """As `withdraw`, for all unsent messages of an organisation. Returns their number."""
-    with connection.cursor() as cursor:
-        cursor.execute(_WITHDRAW_ALL, [org_id])
-        return int(cursor.rowcount)
+    return raw_sql.run(_WITHDRAW_ALL, [org_id])
 
 
 def look_again(org_id: str) -> int:
@@ -168,8 +159,5 @@ def failure_of(message_id: UUID) -> tuple[str, str]:
 
 def undelivered(org_id: str, owner_key: str, *, most: int = 1_000) -> list[OutboundMessage]:
     """An owner's messages that are neither sent nor given up, in order, with those withdrawn during a send."""
-    return list(_undelivered(org_id, owner_key).order_by("position")[:most])
-
-
-def _undelivered(org_id: str, owner_key: str) -> QuerySet[OutboundMessage]:
-    return OutboundMessage.objects.filter(org_id=org_id, owner_key=owner_key, status__in=OutboundMessage.UNDELIVERED)
+    found = OutboundMessage.objects.filter(org_id=org_id, owner_key=owner_key, status__in=OutboundMessage.UNDELIVERED)
+    return list(found.order_by("position")[:most])

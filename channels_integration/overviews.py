@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from uuid_utils.compat import uuid7
 
@@ -12,6 +12,7 @@ from channels_integration import outbox
 from channels_integration.errors import InvalidField, UnknownChannel
 from channels_integration.messages import Outgoing, Target
 from channels_integration.models import OutboundMessage
+from infra import raw_sql
 
 Row = Mapping[str, Any]
 MOST_CHANNELS = 200
@@ -60,14 +61,14 @@ WHERE i.org_id = %(org)s ORDER BY i.name, i.team_id
 """
 
 
-def workspaces(org_id: str) -> list[Row]:
+def workspaces(org_id: str) -> Sequence[Row]:
     """The connected Slack workspaces: when something was heard from each last, and what failed in the last day."""
-    return _rows(_WORKSPACES, {"org": org_id, "text": _MOST_TEXT, "most": _MOST_FAILED})
+    return raw_sql.rows_by_name(_WORKSPACES, {"org": org_id, "text": _MOST_TEXT, "most": _MOST_FAILED})
 
 
-def channels(org_id: str) -> list[Row]:
+def channels(org_id: str) -> Sequence[Row]:
     """The registered channels with their last line, the newest on top."""
-    return _rows(_CHANNELS, {"org": org_id, "text": _MOST_TEXT, "most": MOST_CHANNELS})
+    return raw_sql.rows_by_name(_CHANNELS, {"org": org_id, "text": _MOST_TEXT, "most": MOST_CHANNELS})
 
 
 def messages(org_id: str, view: str) -> QuerySet[OutboundMessage]:
@@ -103,10 +104,8 @@ def send_again(org_id: str, message_id: UUID) -> UUID:
 
 def lines(org_id: str, platform: str, code: str, *, most: int) -> Sequence[Row]:
     """The newest lines of a channel whose transcript is kept, oldest first."""
-    with connection.cursor() as cursor:
-        cursor.execute(_LINES, {"org": org_id, "platform": platform, "code": code, "most": most})
-        names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()][::-1]
+    where = {"org": org_id, "platform": platform, "code": code, "most": most}
+    return raw_sql.rows_by_name(_LINES, where)[::-1]
 
 
 _LINES = """
@@ -114,10 +113,3 @@ SELECT m.id, m.direction, m.author, m.text, m.owner_key, m.created_at FROM chann
 JOIN channels_integration_channel c ON c.id = m.channel_id
 WHERE c.org_id = %(org)s AND c.platform = %(platform)s AND c.code = %(code)s ORDER BY m.position DESC LIMIT %(most)s
 """
-
-
-def _rows(statement: str, parameters: Mapping[str, Any]) -> list[Row]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

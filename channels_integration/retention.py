@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from infra import raw_sql
 
 CHUNK = 1_000
 IDLE_LANE_DAYS = 2
@@ -72,13 +72,9 @@ def steps(
             if not ids:
                 yield kind, 0
                 continue
-            with connection.cursor() as cursor:
-                cursor.execute(_DELETE.format(table=table, still=still), [ids])
-                yield kind, cursor.rowcount
+            yield kind, raw_sql.run(_DELETE.format(table=table, still=still), [ids])
     while True:
-        with connection.cursor() as cursor:
-            cursor.execute(_DELETE_LANES, {"org_ids": list(cutoffs)})
-            deleted = cursor.rowcount
+        deleted = raw_sql.run(_DELETE_LANES, {"org_ids": list(cutoffs)})
         yield "idle_lanes", deleted
         if deleted < CHUNK:
             return
@@ -91,9 +87,7 @@ def counts(
     for kind in _TABLES:
         for ids in _doomed(kind, cutoffs, kept):
             yield kind, len(ids)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) {_IDLE_LANES}", {"org_ids": list(cutoffs)})
-        yield "idle_lanes", cursor.fetchone()[0]
+    yield "idle_lanes", raw_sql.value(f"SELECT count(*) {_IDLE_LANES}", {"org_ids": list(cutoffs)})
 
 
 def _doomed(
@@ -110,9 +104,7 @@ def _doomed(
         "after": 0 if kind == "inbound_events" else UUID(int=0),
     }
     while True:
-        with connection.cursor() as cursor:
-            cursor.execute(_TABLES[kind][1], parameters)
-            rows = cursor.fetchall()
+        rows = raw_sql.all_rows(_TABLES[kind][1], parameters)
         owners = kept({row[1] for row in rows if row[2] and row[1]})
         yield [row[0] for row in rows if row[2] and row[1] not in owners]
         if len(rows) < CHUNK or all(row[3:] == (True,) for row in rows):

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from uuid_utils.compat import uuid7
 
 from channels_integration import inbound, message_owner, platforms, send_order
@@ -26,7 +26,7 @@ from channels_integration.messages import (
     TemporaryDeliveryError,
     UnknownOutcome,
 )
-from infra import meters, prepared_sql
+from infra import meters, prepared_sql, raw_sql
 from infra.storable_text import storable
 
 log = logging.getLogger(__name__)
@@ -142,19 +142,18 @@ def held(claim: send_order.SendClaim, hold: Hold) -> None:
     _count(claim, "put_off", HELD)
     _wait(claim, fields, in_seconds=hold.seconds)
     if claim.outgoing.thread_key:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                """UPDATE channels_integration_outboundmessage SET is_in_lane = false, error_code = %(code)s,
-                    due_at = clock_timestamp() + make_interval(secs => %(seconds)s)
-                WHERE thread_key = %(thread)s AND org_id = %(org)s AND status = 'pending' AND id <> %(id)s""",
-                {
-                    "code": HELD,
-                    "seconds": hold.seconds,
-                    "thread": claim.outgoing.thread_key,
-                    "org": claim.outgoing.target.org_id,
-                    "id": claim.outgoing.id,
-                },
-            )
+        raw_sql.run(
+            """UPDATE channels_integration_outboundmessage SET is_in_lane = false, error_code = %(code)s,
+                due_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+            WHERE thread_key = %(thread)s AND org_id = %(org)s AND status = 'pending' AND id <> %(id)s""",
+            {
+                "code": HELD,
+                "seconds": hold.seconds,
+                "thread": claim.outgoing.thread_key,
+                "org": claim.outgoing.target.org_id,
+                "id": claim.outgoing.id,
+            },
+        )
 
 
 def try_later(claim: send_order.SendClaim, error: TemporaryDeliveryError) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from uuid_utils.compat import uuid7
 
 from channels_integration import inbound, transcript
 from channels_integration.errors import InvalidField
 from channels_integration.messages import Incoming
 from channels_integration.models import WebMessage
+from infra import raw_sql
 
 
 def read(org_id: str, platform: str, code: str, *, after: UUID | None = None, limit: int = 50) -> Sequence[WebMessage]:
@@ -62,9 +63,7 @@ def with_news(readers: Collection[Reader]) -> set[Reader]:
     if not asked:
         return set()
     columns = [[getattr(reader, name) for reader in asked] for name in ("org_id", "platform", "code", "after")]
-    with connection.cursor() as cursor:
-        cursor.execute(_WITH_NEWS, columns)
-        return {asked[place - 1] for (place,) in cursor.fetchall()}
+    return {asked[place - 1] for (place,) in raw_sql.all_rows(_WITH_NEWS, columns)}
 
 
 def say(

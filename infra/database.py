@@ -3,7 +3,11 @@
 Web, workers, duties and channels all ask `is_unavailable`, so that they agree on an outage.
 """
 
+from datetime import datetime
+
 from django.db import Error, InterfaceError, InternalError, OperationalError, connection
+
+from infra import prepared_sql
 
 __all__ = [
     "Error",
@@ -12,6 +16,7 @@ __all__ = [
     "for_clients",
     "is_of_one_statement",
     "is_unavailable",
+    "now",
     "reason",
 ]
 
@@ -47,6 +52,12 @@ def for_clients(error: BaseException) -> tuple[str, str]:
     if getattr(error.__cause__, "sqlstate", "") in _BEHIND_LOCKS:
         return "busy", "another request has been changing the same rows for too long; try again soon"
     return "busy", "the database did not finish this request in time; try again soon"
+
+
+def now() -> datetime:
+    """The database's time at this call, also within a transaction."""
+    found: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
+    return found
 
 
 def drop_session() -> None:

@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from django.apps import apps
-from django.db import connection, models
+from django.db import models
+
+from infra import raw_sql
 
 # Number of keys per transaction.
 WINDOW = 5_000
@@ -49,9 +51,7 @@ def _erase(model: type[models.Model], org_id: str, stop: threading.Event) -> int
     gone = 0
     parameters: dict[str, Any] = {"org_id": org_id, "is_first": True, "after": None}
     while not stop.is_set():
-        with connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            deleted, looked_at, last = cursor.fetchone()
+        deleted, looked_at, last = raw_sql.first(statement, parameters)
         gone += deleted
         if looked_at < WINDOW:
             break

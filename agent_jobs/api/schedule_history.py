@@ -22,6 +22,7 @@ from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import queries, schedule_rows
 from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import editing
+from infra import database
 
 FIRING_SORTING = paging.Sorting("firings", {"fire_at": "fire_at"}, default="fire_at:desc")
 VERSION_SORTING = paging.Sorting("versions", {"number": "number"}, default="number:desc", key="number")
@@ -49,7 +50,7 @@ class PreviewSchedule(ScheduleResource):
     )
     def post(self, request: Request) -> Response:
         fields = dict(self.asked(body=PreviewRequest).body)
-        count, now = fields.pop("count", 10), schedule_rows.clock()
+        count, now = fields.pop("count", 10), database.now()
         after = fields.pop("after", now)
         definition = definitions.completed(fields)
         if errors := definitions.problems(definition, now=now):

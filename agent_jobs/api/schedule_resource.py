@@ -11,6 +11,7 @@ from agent_jobs.api import filters, schedule_shapes
 from agent_jobs.api.base import Resource
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import schedule_rows
+from infra import database
 
 _PREVIEWED_IN_ANSWERS = 5
 _VERSION = re.compile(r'(?:W/)?"?([0-9]{1,9})"?')
@@ -63,7 +64,7 @@ class ScheduleResource(Resource):
 
 def previewed(row: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     return schedule_shapes.previewed(
-        row["definition"], anchor=row["created_at"], after=schedule_rows.clock(), count=count, key=str(row["id"])
+        row["definition"], anchor=row["created_at"], after=database.now(), count=count, key=str(row["id"])
     )
 
 

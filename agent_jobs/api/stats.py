@@ -19,6 +19,7 @@ from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.lifecycle import queues
 from agent_jobs.reads import job_statistics
 from agent_jobs.specs import priority_name
+from infra import database
 
 DEFAULT_RANGE = timedelta(days=7)
 QUERY = {
@@ -108,7 +109,7 @@ class Stats(Resource):
     )
     def get(self, request: Request) -> Response:
         asked = self.asked(query=QUERY).query
-        until = asked["created_at_lte"] or job_statistics.now()
+        until = asked["created_at_lte"] or database.now()
         since = asked["created_at_gte"] or until - DEFAULT_RANGE
         if since > until:
             raise Invalid(FieldError("created_at_gte", "invalid", "is after created_at_lte"))

@@ -12,6 +12,7 @@ from typing import Any
 from django.db import connection, transaction
 
 from agent_jobs.audit.audit_log import CANONICAL, CANONICAL_SEAL
+from infra import raw_sql
 
 _SEALS_AT_ONCE = 500
 _DIGEST = hashlib.sha256().digest_size
@@ -54,9 +55,7 @@ class Verdict:
 
 def orgs() -> list[str]:
     """All existing organisations, and any others that entries or seals name."""
-    with connection.cursor() as cursor:
-        cursor.execute(_ORGS)
-        return [row[0] for row in cursor.fetchall()]
+    return [org_id for (org_id,) in raw_sql.all_rows(_ORGS)]
 
 
 def verify(org_id: str, *, expected: str = "") -> Verdict:

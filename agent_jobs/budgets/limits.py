@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, Q, QuerySet, Sum
 
 from agent_jobs.budgets.prices import Price
@@ -24,7 +24,7 @@ from agent_jobs.errors import BudgetExhausted, BudgetReserved
 from agent_jobs.llm import Usage
 from agent_jobs.models import Approval, Budget, Reservation, UsageDay
 from agent_jobs.models.budgets import Scope
-from infra import meters, prepared_sql
+from infra import meters, prepared_sql, raw_sql
 
 # An answer shorter than this is not worth the cost of its input.
 MIN_OUTPUT_TOKENS = 256
@@ -217,8 +217,7 @@ def ensure(call: Call, caps: Sequence[Cap]) -> None:
     known = Budget.objects.filter(call.scopes(), org_id=call.org_id).values_list("scope", flat=True)
     if missing := capped - {Scope(scope) for scope in known}:
         with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK_SPACE, call.org_id])
+            raw_sql.run("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK_SPACE, call.org_id])
             Budget.objects.bulk_create([_made(call, scope) for scope in sorted(missing)], ignore_conflicts=True)
 
 

@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from uuid import UUID
 
-from django.db import connection
-
 from agent_jobs import duty_rounds, lifecycle
 from agent_jobs.lifecycle import queues
-from infra import database
+from infra import database, raw_sql
 from infra.quarantine import Quarantine
 
 _failed: Quarantine[UUID] = Quarantine("promote")
@@ -33,9 +31,7 @@ def serve_second(*, seconds: float = 1.0) -> int:
 
 
 def _seconds_to_next_due() -> float:
-    with connection.cursor() as cursor:
-        cursor.execute(_NEXT_DUE, {"failed": _failed.rows()})
-        (seconds,) = cursor.fetchone()
+    seconds = raw_sql.value(_NEXT_DUE, {"failed": _failed.rows()})
     return float(duty_rounds.LONGEST_WAIT if seconds is None else seconds)
 
 

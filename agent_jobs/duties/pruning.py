@@ -21,7 +21,6 @@ from uuid import UUID
 from axes.models import AccessAttempt, AccessLog
 from django.conf import settings
 from django.contrib.sessions.models import Session
-from django.db import connection
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
@@ -32,6 +31,7 @@ from agent_jobs.models import Executor, Job, WorkerProcess
 from agent_jobs.models.budgets import Scope
 from agent_jobs.states import TERMINAL
 from channels_integration import retention as channels
+from infra import raw_sql
 from infra.quarantine import Quarantine
 
 Step = tuple[str, int]
@@ -150,12 +150,27 @@ _DELETE_KEYS = f"""
 DELETE FROM agent_jobs_idempotencykey WHERE id IN (
     SELECT id {_OLD_KEYS} ORDER BY created_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
 """
-
-
 _OLD_FIRINGS = """
     FROM agent_jobs_schedulefiring WHERE org_id = %(org_id)s AND created_at < %(before)s AND outcome <> 'queued'
 """
 _DELETE_FIRINGS = f"DELETE FROM agent_jobs_schedulefiring WHERE id IN (SELECT id {_OLD_FIRINGS} LIMIT {BATCH})"
+# For `count`: the rows of an organisation, and those that belong to its jobs of one status.
+_OF_STATUS = {
+    "jobs": _ENDED,
+    "tasks": f"FROM agent_jobs_task WHERE job_id IN (SELECT id {_ENDED})",
+    "messages": f"FROM agent_jobs_message WHERE job_id IN (SELECT id {_ENDED})",
+    "activities": f"FROM agent_jobs_activity WHERE job_id IN (SELECT id {_ENDED})",
+    "steps": f"FROM agent_jobs_step WHERE job_id IN (SELECT id {_ENDED})",
+    "approvals": f"FROM agent_jobs_approval WHERE job_id IN (SELECT id {_ENDED})",
+    "budgets": f"FROM agent_jobs_budget WHERE {_OF_ENDED_JOBS} (SELECT id::text {_ENDED})",
+}
+_OF_ORG = {
+    "activities": _ORG_ACTIVITIES,
+    "usage_days": _OLD_USAGE,
+    "firings": _OLD_FIRINGS,
+    "announcements": _OLD_ANNOUNCEMENTS,
+    "webhook_deliveries": f"FROM agent_jobs_webhookdelivery WHERE announcement_id IN (SELECT id {_OLD_ANNOUNCEMENTS})",
+}
 
 
 def serve_slice(*, seconds: float = _SLICE_SECONDS, stop: threading.Event | None = None) -> int:
@@ -177,9 +192,7 @@ def serve_slice(*, seconds: float = _SLICE_SECONDS, stop: threading.Event | None
 
 
 def _was_done() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(_WAS_DONE)
-        return bool(cursor.fetchone()[0])
+    return bool(raw_sql.value(_WAS_DONE))
 
 
 def prune(
@@ -214,47 +227,18 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
     cutoffs = cutoffs_of(org_id, older_than_days)
     found: Counter[str] = Counter()
     for one_id, before in cutoffs.items():
-        with connection.cursor() as cursor:
-            floor: dict[str, str | datetime] = {"org_id": one_id, "before": before, "floor": _EVER}
-            for status in TERMINAL:
-                cursor.execute(f"SELECT count(*) {_ENDED}", {**floor, "status": status})
-                found["jobs"] += cursor.fetchone()[0]
-                ended = f"(SELECT id {_ENDED})"
-                for kind in ("task", "message", "activity", "step", "approval"):
-                    cursor.execute(
-                        f"SELECT count(*) FROM agent_jobs_{kind} WHERE job_id IN {ended}",
-                        {**floor, "status": status},
-                    )
-                    found["activities" if kind == "activity" else f"{kind}s"] += cursor.fetchone()[0]
-                cursor.execute(
-                    f"SELECT count(*) FROM agent_jobs_budget WHERE {_OF_ENDED_JOBS} (SELECT id::text {_ENDED})",
-                    {**floor, "status": status},
-                )
-                found["budgets"] += cursor.fetchone()[0]
-            cursor.execute(f"SELECT count(*) {_ORG_ACTIVITIES}", floor)
-            found["activities"] += cursor.fetchone()[0]
-            cursor.execute(f"SELECT count(*) {_OLD_USAGE}", floor)
-            found["usage_days"] += cursor.fetchone()[0]
-            cursor.execute(f"SELECT count(*) {_OLD_FIRINGS}", floor)
-            found["firings"] += cursor.fetchone()[0]
-            cursor.execute(f"SELECT count(*) {_OLD_ANNOUNCEMENTS}", floor)
-            found["announcements"] += cursor.fetchone()[0]
-            cursor.execute(
-                f"SELECT count(*) FROM agent_jobs_webhookdelivery WHERE announcement_id IN"
-                f" (SELECT id {_OLD_ANNOUNCEMENTS})",
-                floor,
-            )
-            found["webhook_deliveries"] += cursor.fetchone()[0]
+        floor: dict[str, str | datetime] = {"org_id": one_id, "before": before, "floor": _EVER}
+        for status in TERMINAL:
+            for kind, rows in _OF_STATUS.items():
+                found[kind] += raw_sql.value(f"SELECT count(*) {rows}", {**floor, "status": status})
+        for kind, rows in _OF_ORG.items():
+            found[kind] += raw_sql.value(f"SELECT count(*) {rows}", floor)
     for kind, number in channels.counts(cutoffs, kept=lambda owners: _kept(owners, cutoffs)):
         found[kind] += number
     if org_id is None:
-        with connection.cursor() as cursor:
-            cursor.execute(f"SELECT count(*) {_OLD_KEYS}", [settings.IDEMPOTENCY_KEY_HOURS])
-            found["idempotency_keys"] = cursor.fetchone()[0]
-            cursor.execute(f"SELECT count(*) {_OLD_RESERVATIONS}")
-            found["reservations"] = cursor.fetchone()[0]
-            cursor.execute(f"SELECT count(*) {_OLD_BUDGETS}")
-            found["budgets"] += cursor.fetchone()[0]
+        found["idempotency_keys"] = raw_sql.value(f"SELECT count(*) {_OLD_KEYS}", [settings.IDEMPOTENCY_KEY_HOURS])
+        found["reservations"] = raw_sql.value(f"SELECT count(*) {_OLD_RESERVATIONS}")
+        found["budgets"] += raw_sql.value(f"SELECT count(*) {_OLD_BUDGETS}")
         found["workers"] = _dead_workers().count()
         found["executors"] = _lost_executors().count()
         found["sessions"] = Session.objects.filter(expire_date__lt=Now()).count()
@@ -265,11 +249,8 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
 
 def cutoffs_of(org_id: str | None = None, older_than_days: int | None = None) -> dict[str, datetime]:
     """For each organisation, the moment before which ended jobs are too old."""
-    with connection.cursor() as cursor:
-        parameters: list[str | int | None] = [older_than_days, settings.RETENTION_DAYS]
-        where = "" if org_id is None else " WHERE id = %s"
-        cursor.execute(_CUTOFFS + where, parameters if org_id is None else [*parameters, org_id])
-        return dict(cursor.fetchall())
+    where, whose = ("", []) if org_id is None else (" WHERE id = %s", [org_id])
+    return dict(raw_sql.all_rows(_CUTOFFS + where, [older_than_days, settings.RETENTION_DAYS, *whose]))
 
 
 def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Random) -> Iterator[Step]:
@@ -300,9 +281,7 @@ def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Rand
 def _jobs_of(org_id: str, before: datetime, status: str) -> Iterator[Step]:
     parameters: dict[str, str | datetime] = {"org_id": org_id, "before": before, "status": status, "floor": _EVER}
     while True:
-        with connection.cursor() as cursor:
-            cursor.execute(_DELETE_JOBS, parameters)
-            *gone, parameters["floor"] = cursor.fetchone()
+        *gone, parameters["floor"] = raw_sql.first(_DELETE_JOBS, parameters)
         yield from zip(_OF_JOBS, gone[1:], strict=True)
         yield "jobs", gone[0]
         if gone[0] < BATCH:
@@ -312,9 +291,7 @@ def _jobs_of(org_id: str, before: datetime, status: str) -> Iterator[Step]:
 def _activities_of(org_id: str, before: datetime) -> Iterator[Step]:
     parameters: dict[str, str | datetime] = {"org_id": org_id, "before": before, "floor": _EVER}
     while True:
-        with connection.cursor() as cursor:
-            cursor.execute(_DELETE_ORG_ACTIVITIES, parameters)
-            gone, parameters["floor"] = cursor.fetchone()
+        gone, parameters["floor"] = raw_sql.first(_DELETE_ORG_ACTIVITIES, parameters)
         yield "activities", gone
         if gone < BATCH:
             return
@@ -322,9 +299,7 @@ def _activities_of(org_id: str, before: datetime) -> Iterator[Step]:
 
 def _announcements_of(org_id: str, before: datetime) -> Iterator[Step]:
     while True:
-        with connection.cursor() as cursor:
-            cursor.execute(_DELETE_ANNOUNCEMENTS, {"org_id": org_id, "before": before})
-            gone, deliveries = cursor.fetchone()
+        gone, deliveries = raw_sql.first(_DELETE_ANNOUNCEMENTS, {"org_id": org_id, "before": before})
         yield "webhook_deliveries", deliveries
         yield "announcements", gone
         if gone < BATCH:
@@ -333,9 +308,7 @@ def _announcements_of(org_id: str, before: datetime) -> Iterator[Step]:
 
 def _until_short(kind: str, statement: str, parameters: Sequence[int] | Mapping[str, str | datetime]) -> Iterator[Step]:
     while True:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            gone = cursor.rowcount
+        gone = raw_sql.run(statement, parameters)
         yield kind, gone
         if gone < BATCH:
             return

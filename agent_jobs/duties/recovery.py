@@ -12,7 +12,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
@@ -25,7 +25,7 @@ from agent_jobs.lifecycle import queues, running_caps
 from agent_jobs.models import DutyRun, Job, Message, WorkerProcess
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, TaskStatus
-from infra import meters
+from infra import meters, raw_sql
 from infra.quarantine import Quarantine
 
 MAX_CRASHES = 3
@@ -61,12 +61,10 @@ SELECT EXISTS (SELECT FROM resumed) OR EXISTS (
 
 def take_back_lost() -> int:
     """Move jobs with a lapsed lease or a dead worker back to WAITING; fail them the third time. Returns how many."""
-    with connection.cursor() as cursor:
-        cursor.execute(_NOTE_LOST_WORKERS, [WorkerProcess.LOCK_SPACE])
-        # Only an outage longer than this lets a lease lapse.
-        outage = max(settings.LEASE_SECONDS - settings.HEARTBEAT_SECONDS - 2, 2)
-        cursor.execute(_IS_SETTLING, {"outage": outage, "settling": _SETTLING.total_seconds()})
-        (is_settling,) = cursor.fetchone()
+    raw_sql.run(_NOTE_LOST_WORKERS, [WorkerProcess.LOCK_SPACE])
+    # Only an outage longer than this lets a lease lapse.
+    outage = max(settings.LEASE_SECONDS - settings.HEARTBEAT_SECONDS - 2, 2)
+    is_settling = raw_sql.value(_IS_SETTLING, {"outage": outage, "settling": _SETTLING.total_seconds()})
     duty_rounds.note_done("take_back")
     leased = Job.objects.filter(lease_until__isnull=False).exclude(pk__in=_take_back_failed.rows())
     # A lease that lapsed during an outage does not mean that its worker is dead: live workers renew it afterwards.

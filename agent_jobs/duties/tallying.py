@@ -4,10 +4,11 @@ Nobody waits for it: statistics read the entries as well, so they are exact at a
 Jobs append entries and touch no counter, so they never wait for each other.
 """
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from agent_jobs import duty_rounds
 from agent_jobs.reads.job_tallies import KINDS, OF_ENTRIES
+from infra import raw_sql
 
 BATCH = 20_000
 _BATCHES = 5
@@ -48,9 +49,8 @@ def serve_slice() -> int:
 
 def add_entries() -> int:
     """Add the oldest BATCH entries to the tallies, and delete them. Returns how many. Safe to run concurrently."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_TAKE)
-        taken, zeros = cursor.fetchone()
+    with transaction.atomic():
+        taken, zeros = raw_sql.first(_TAKE)
         if zeros:
-            cursor.execute(_DELETE_ZEROS, [zeros])
+            raw_sql.run(_DELETE_ZEROS, [zeros])
     return int(taken)

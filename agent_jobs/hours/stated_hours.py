@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 
 from agent_jobs.audit import audit_log
@@ -31,7 +31,7 @@ from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, WaitingFor
 from agent_jobs.tenants import row_limits
 from channels_integration import outbox
-from infra import invisible_text
+from infra import database, invisible_text, raw_sql
 
 # Each process caches statements of other processes for this long.
 REMEMBERED_SECONDS = 2.0
@@ -90,7 +90,7 @@ def put(org_id: str, place: Place, stated: Any, *, actor: Actor) -> Statement:
                 Org.objects.filter(pk=org_id).update(hours=stated)
             _record(org_id, place, before, stated, actor)
             _look_again(org_id, place)
-    return Statement(place, stated, parsed, _now())
+    return Statement(place, stated, parsed, database.now())
 
 
 def remove(org_id: str, place: Place, *, actor: Actor) -> None:
@@ -114,12 +114,12 @@ def get(org_id: str, place: Place) -> Statement:
     stated = _stated(org, place) if org else None
     if stated is None:
         raise _not_found(place)
-    return Statement(place, stated, calendar.parse(stated, at="hours")[0], _now())
+    return Statement(place, stated, calendar.parse(stated, at="hours")[0], database.now())
 
 
 def statements(rows: Iterable[Mapping[str, Any]]) -> list[Statement]:
     """Build statements from rows of `queries.hours_of_places`."""
-    now = _now()
+    now = database.now()
     return [
         Statement(
             Place(row["kind"], row["platform"], row["name"]),
@@ -179,13 +179,6 @@ def _look_again(org_id: str, place: Place) -> None:
     transaction.on_commit(forget)
 
 
-def _now() -> datetime:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT now()")
-        now: datetime = cursor.fetchone()[0]
-    return now
-
-
 # --- Who has any -----------------------------------------------------------------------------------------------
 _ORGS = """
 SELECT id FROM agent_jobs_org WHERE hours IS NOT NULL
@@ -202,9 +195,7 @@ def has_any(org_id: str) -> bool:
     if known is None or time.monotonic() > known[0]:
         with _lock_of_known:
             if known is _known:
-                with connection.cursor() as cursor:
-                    cursor.execute(_ORGS)
-                    orgs = frozenset(row[0] for row in cursor.fetchall())
+                orgs = frozenset(org for (org,) in raw_sql.all_rows(_ORGS))
                 _known = (time.monotonic() + REMEMBERED_SECONDS, orgs)
             known = _known or (0.0, frozenset())
     return org_id in known[1]
@@ -251,9 +242,7 @@ class JobHours:
 
 def of_job(org_id: str, job_id: UUID | str) -> JobHours | None:
     """The hours of a job; None if there is no such job, or if no hours hold for it. Raises Unsupported."""
-    with connection.cursor() as cursor:
-        cursor.execute(_OF_JOB, [str(job_id), org_id])
-        row = cursor.fetchone()
+    row = raw_sql.first(_OF_JOB, [str(job_id), org_id])
     if row is None or row[1] is None:
         return None
     now, stated, deadline_at, deadline_minutes, counts_from = row

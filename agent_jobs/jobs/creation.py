@@ -39,7 +39,7 @@ from agent_jobs.webhooks import outcome_messages
 from agent_jobs.work import WorkRules
 from channels_integration import directory
 from channels_integration.messages import Target
-from infra import bulk_rows, prepared_sql, tracing
+from infra import bulk_rows, database, prepared_sql, tracing
 
 # The default time limit, one day, where neither the job, its type nor the organisation sets one.
 _DEFAULT_MINUTES_TO_COMPLETE = 24 * 60
@@ -121,7 +121,7 @@ class _Batch:
     def __init__(self, org_id: str, specs: Sequence[JobSpec] = ()) -> None:
         self.org_id = org_id
         self.org = prepared_sql.instance(Org, "id = %(id)s", {"id": org_id})
-        self.now: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
+        self.now = database.now()
         self.keys = uniqueness.KeysOfBatch(org_id, specs, now=self.now)
         self._types: dict[str, JobType | None] = {}
         self._profiles: dict[str, bool] = {}

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, transaction
 
 from agent_jobs.errors import Conflict, KeyReused
 from agent_jobs.models import IdempotencyKey
-from infra import meters, prepared_sql
+from infra import meters, prepared_sql, raw_sql
 
 MAX_KEY = 255
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -58,10 +58,8 @@ def once(org_id: str, key: str, *, fingerprint: str, effect: Callable[[], Stored
 
 def _take(org_id: str, key: str, fingerprint: str) -> int | None:
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(_TAKE, [org_id, key, fingerprint, settings.IDEMPOTENCY_KEY_HOURS])
-            row = cursor.fetchone()
-            return row[0] if row else None
+        row = raw_sql.first(_TAKE, [org_id, key, fingerprint, settings.IDEMPOTENCY_KEY_HOURS])
+        return row[0] if row else None
     except OperationalError as error:
         if getattr(error.__cause__, "sqlstate", "") == _LOCK_NOT_AVAILABLE:
             raise _in_progress() from None

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from agent_jobs.lifecycle import running_caps
 from agent_jobs.runners import external
 from agent_jobs.specs import Actor
-from infra import meters, prepared_sql
+from infra import meters, prepared_sql, raw_sql
 
 MOST_AT_ONCE = 100
 MOST_PLACEMENTS = 200
@@ -179,9 +179,7 @@ def renew_for_executor(
         "message": message,
         "has_progress": percent is not None or message is not None,
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_RENEW, parameters)
-        return bool(cursor.rowcount)
+    return bool(raw_sql.run(_RENEW, parameters))
 
 
 _ANY_READY = f"SELECT EXISTS (SELECT FROM agent_jobs_job WHERE {_QUEUED} AND {_IS_MINE})"
@@ -199,11 +197,9 @@ def with_ready_jobs(org_id: str, claimants: Sequence[Claimant]) -> list[int]:
 
     No more of them than there are ready jobs for them, so that one new job does not wake all. Ignores caps.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_READY, {"org_id": org_id})
-        ready: list[list[Any]] = [list(row) for row in cursor.fetchall()]
-        if len(ready) > MOST_PLACEMENTS:
-            return [place for place, claimant in enumerate(claimants) if _has_any(cursor, org_id, claimant)]
+    ready: list[list[Any]] = [list(row) for row in raw_sql.all_rows(_READY, {"org_id": org_id})]
+    if len(ready) > MOST_PLACEMENTS:
+        return [place for place, claimant in enumerate(claimants) if _has_any(org_id, claimant)]
     woken = []
     for place, claimant in enumerate(claimants):
         for group in ready:
@@ -214,10 +210,9 @@ def with_ready_jobs(org_id: str, claimants: Sequence[Claimant]) -> list[int]:
     return woken
 
 
-def _has_any(cursor: Any, org_id: str, claimant: Claimant) -> bool:
+def _has_any(org_id: str, claimant: Claimant) -> bool:
     wants = {"labels": list(claimant.labels), "types": list(claimant.types), "binary_only": claimant.binary_only}
-    cursor.execute(_ANY_READY, {"org_id": org_id, **wants})
-    return bool(cursor.fetchone()[0])
+    return bool(raw_sql.value(_ANY_READY, {"org_id": org_id, **wants}))
 
 
 def _parameters(org_id: str, claimant: Claimant, actor: Actor, lease_seconds: float) -> dict[str, Any]:
@@ -236,9 +231,7 @@ def _parameters(org_id: str, claimant: Claimant, actor: Actor, lease_seconds: fl
 
 
 def _claim(statement: str, parameters: Mapping[str, Any], most: int) -> list[ExecutorClaim]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement.replace("{batch}", str(most)), parameters)
-        rows = cursor.fetchall()
+    rows = raw_sql.all_rows(statement.replace("{batch}", str(most)), parameters)
     if rows:
         meters.add("turns", len(rows), lane=external.LANE)
     for *_, attempt, seconds_late in rows:

@@ -10,10 +10,9 @@ This module selects the jobs that may start; `claims` starts them.
 import time
 from functools import lru_cache
 
-from django.db import connection
-
 from agent_jobs.lifecycle import queues
 from agent_jobs.models import Job, JobType, Org
+from infra import raw_sql
 
 _REMEMBERED_SECONDS = 2.0
 
@@ -78,9 +77,7 @@ capped_types AS MATERIALIZED (
 
 def lock(org_id: str) -> int | None:
     """Lock the organisation's row and return its own cap. Its other claims wait until this transaction ends."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT max_running_jobs FROM agent_jobs_org WHERE id = %s FOR NO KEY UPDATE", [org_id])
-        row = cursor.fetchone()
+    row = raw_sql.first("SELECT max_running_jobs FROM agent_jobs_org WHERE id = %s FOR NO KEY UPDATE", [org_id])
     return row[0] if row else None
 
 

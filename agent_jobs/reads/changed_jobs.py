@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from django.db import connection
+from infra import database, raw_sql
 
 OVERLAP = timedelta(seconds=5)
 MOST = 500
@@ -77,13 +77,11 @@ def read(readers: Sequence[ChangesReader]) -> Mapping[ChangesReader, ChangedJobs
     """Read the changes that are new for each reader, in one statement, and mark them as told."""
     if not readers:
         return {}
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        now = cursor.fetchone()[0]
-        cursor.execute(_CHANGES, [[one.org_id for one in readers], [one.start(now) for one in readers]])
-        found: dict[int, list[tuple[UUID, datetime]]] = {}
-        for place, job_id, at in cursor.fetchall():
-            found.setdefault(place, []).append((job_id, at))
+    now = database.now()
+    found: dict[int, list[tuple[UUID, datetime]]] = {}
+    asked = [[one.org_id for one in readers], [one.start(now) for one in readers]]
+    for place, job_id, at in raw_sql.all_rows(_CHANGES, asked):
+        found.setdefault(place, []).append((job_id, at))
     return {one: one.take(found.get(place, [])) for place, one in enumerate(readers, start=1)}
 
 

@@ -14,7 +14,6 @@ from agent_jobs.lifecycle.queue_order import HEAD_START
 from agent_jobs.models import UsageDay
 from agent_jobs.reads import job_tallies
 from agent_jobs.states import JobStatus
-from infra import prepared_sql
 
 MOST_LISTED = 100
 _ALIVE_SECONDS = 15
@@ -94,12 +93,6 @@ def of(org_id: str, *, since: datetime, until: datetime, lanes: Sequence[str]) -
         cost=_cost(org_id, since, until),
         queues=queues,
     )
-
-
-def now() -> datetime:
-    """The database's time, since the jobs' times are also the database's."""
-    at: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
-    return at
 
 
 def workers(org_id: str) -> list[Mapping[str, Any]]:

@@ -1,7 +1,6 @@
 """Reads of schedules, the organisation first. Another organisation's id is NotFound, like a missing one."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +8,6 @@ from django.db.models import OuterRef, QuerySet, Subquery
 
 from agent_jobs.errors import NotFound
 from agent_jobs.models import Job, Schedule, ScheduleFiring, ScheduleVersion
-from infra import prepared_sql
 
 Row = Mapping[str, Any]
 COLUMNS = (
@@ -102,9 +100,3 @@ def versions(org_id: str, schedule_id: UUID) -> QuerySet[ScheduleVersion]:
 def jobs(org_id: str, schedule_id: UUID) -> QuerySet[Job]:
     """The history of a schedule."""
     return Job.objects.filter(org_id=org_id, schedule_id=schedule_id)
-
-
-def clock() -> datetime:
-    """The database's time, by which schedules fire."""
-    now: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
-    return now

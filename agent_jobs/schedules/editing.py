@@ -22,7 +22,7 @@ from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import firing, planning
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import row_limits
-from infra import prepared_sql
+from infra import database
 
 MOST_SCHEDULES = 20_000
 _NEVER = "never fires from now on"
@@ -39,7 +39,7 @@ def create(
             org_id, Schedule.objects.filter(org_id=org_id), MOST_SCHEDULES, what="schedules", code="too_many_schedules"
         )
         schedule = Schedule(id=uuid4(), org_id=org_id, key=key, is_paused=is_paused, created_by=str(actor), version=0)
-        schedule.created_at = prepared_sql.first("SELECT statement_timestamp()")[0]
+        schedule.created_at = database.now()
         try:
             with transaction.atomic():
                 _write(schedule, definitions.completed(stated), {}, actor=actor, is_new=True)
@@ -240,7 +240,7 @@ def _write(
     always: bool = False,
 ) -> None:
     """Check and store a definition as the next version. Without a difference nothing is written, unless `always`."""
-    now: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
+    now = database.now()
     checked = _CheckedSchedule(schedule, definition, secrets, now)
     before = {} if is_new else schedule.definition
     diff = definitions.changes(before, checked.definition)

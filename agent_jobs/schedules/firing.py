@@ -61,7 +61,7 @@ def fire_due(*, batch: int = BATCH) -> int:
 def seconds_to_next_due() -> float | None:
     """Seconds until the next schedule is due, negative if one is; None if none is active."""
     next_at = _waiting().values_list("next_at", flat=True).first()
-    return (next_at - _now()).total_seconds() if next_at else None
+    return (next_at - database.now()).total_seconds() if next_at else None
 
 
 def _waiting() -> QuerySet[Schedule]:
@@ -82,7 +82,7 @@ def release_queued(*, batch: int = BATCH) -> int:
 
 def refresh_zones(*, batch: int = 500) -> int:
     """Compute next times again that an older release of the time zone database computed. Returns how many."""
-    now, release = _now(), recurrence.tz_version()
+    now, release = database.now(), recurrence.tz_version()
     with transaction.atomic():
         stale = Schedule.objects.filter(next_at__gt=now).exclude(tz_version=release)
         found = list(stale.select_for_update(skip_locked=True, no_key=True)[:batch])
@@ -95,13 +95,13 @@ def refresh_zones(*, batch: int = 500) -> int:
 
 def fire_locked(schedule: Schedule) -> None:
     """Fire what is due of one schedule whose row the caller has locked, and set its `next_at`."""
-    if schedule.next_at is not None and schedule.next_at <= _now():
+    if schedule.next_at is not None and schedule.next_at <= database.now():
         fire([schedule])
 
 
 def fire(locked: Sequence[Schedule]) -> int:
     """Fire the due times of schedules whose rows are locked."""
-    now = _now()
+    now = database.now()
     timings = [definitions.timing(schedule.definition, anchor=schedule.created_at) for schedule in locked]
     restrained = [one for one, timing in zip(locked, timings, strict=True) if timing.overlap != Overlap.ALLOW]
     active, queued = _active_jobs(restrained), _queued(restrained)
@@ -141,7 +141,7 @@ def record(
     """
     if kind != ScheduleFiring.Kind.MANUAL:
         planned = _unrecorded(planned)
-    firings, now = [], _now()
+    firings, now = [], database.now()
     by_org: dict[str, list[tuple[ScheduleFiring, JobSpec]]] = defaultdict(list)
     for schedule, one in planned:
         firing = ScheduleFiring(
@@ -333,8 +333,3 @@ def _without_failing_rows(due: QuerySet[Schedule], work: Callable[[Sequence[Sche
             locked = list(due.filter(pk=schedule_id).select_for_update(of=("self",), skip_locked=True, no_key=True))
             done += work(locked) if locked else 0
     return done
-
-
-def _now() -> datetime:
-    now: datetime = prepared_sql.first("SELECT statement_timestamp()")[0]
-    return now

@@ -16,7 +16,7 @@ from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import editing, firing, planning
 from agent_jobs.schedules.definition import Overlap
 from agent_jobs.specs import Actor
-from infra import prepared_sql
+from infra import database
 
 MOST_BACKFILLED = 1_000
 _OVERRIDABLE = ("params", "config", "work", "tags", "priority", "target_channel", "outcome_channel")
@@ -38,7 +38,7 @@ def run_now(
     """
     with transaction.atomic():
         schedule = editing.locked(org_id, schedule_id)
-        (now,) = prepared_sql.first("SELECT statement_timestamp()")
+        now = database.now()
         (planned,) = planning.by_overlap(
             overlap or Overlap(schedule.definition["overlap"]),
             [now],
@@ -87,7 +87,7 @@ def backfill(
     """
     with transaction.atomic():
         schedule = editing.locked(org_id, schedule_id)
-        (now,) = prepared_sql.first("SELECT statement_timestamp()")
+        now = database.now()
         if end < start:
             raise Invalid(FieldError("end", "invalid", "is before start"))
         if end > now:

@@ -14,6 +14,8 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 
+from infra import raw_sql
+
 _LOOK = """
 SELECT held.id, j.inbox_count FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, token)
 LEFT JOIN agent_jobs_job j
@@ -55,9 +57,9 @@ class InFlight:
             calls = dict(self._calls)
         if not calls:
             return 0
-        with connection.cursor() as cursor:
-            cursor.execute(_LOOK, [list(calls), [call.token for call in calls.values()]])
-            found: dict[UUID, int | None] = dict(cursor.fetchall())
+        found: dict[UUID, int | None] = dict(
+            raw_sql.all_rows(_LOOK, [list(calls), [call.token for call in calls.values()]])
+        )
         given_up = 0
         for job_id, call in calls.items():
             inbox_count = found.get(job_id)

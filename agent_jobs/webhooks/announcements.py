@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import connection
-
 from agent_jobs.webhooks.event_types import APPROVAL_EVENTS, SCHEDULE_EVENTS
+from infra import raw_sql
 
 _WANTED = """EXISTS (
     SELECT FROM agent_jobs_webhookendpoint WHERE org_id = %(org)s AND enabled AND %(event)s = ANY (event_types))"""
@@ -24,17 +23,13 @@ def announce(org_id: str, event: str, subject_id: str, payload: Mapping[str, Any
     `payload` becomes the `data` that endpoints get. Calling twice announces twice.
     """
     assert event in (*SCHEDULE_EVENTS, *APPROVAL_EVENTS)
-    with connection.cursor() as cursor:
-        announced = {"org": org_id, "event": event, "subject": subject_id[:64], "payload": json.dumps(payload)}
-        cursor.execute(_ANNOUNCE, announced)
-        return bool(cursor.rowcount)
+    announced = {"org": org_id, "event": event, "subject": subject_id[:64], "payload": json.dumps(payload)}
+    return bool(raw_sql.run(_ANNOUNCE, announced))
 
 
 def is_wanted(org_id: str, event: str) -> bool:
     """Whether an endpoint of the organisation wants the event, so that many announcements can be left out at once."""
-    with connection.cursor() as cursor:
-        cursor.execute(_IS_WANTED, {"org": org_id, "event": event})
-        return bool(cursor.fetchone()[0])
+    return bool(raw_sql.value(_IS_WANTED, {"org": org_id, "event": event}))
 
 
 def body(event: str, at: datetime, payload: Any) -> dict[str, Any]:

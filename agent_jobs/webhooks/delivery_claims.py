@@ -15,12 +15,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from uuid_utils.compat import uuid7
 
 from agent_jobs.models import WebhookDelivery, WebhookEndpoint
 from agent_jobs.webhooks import endpoints, retry_plan
-from infra import meters
+from infra import meters, raw_sql
 
 log = logging.getLogger(__name__)
 # Much longer than one attempt may take.
@@ -98,22 +98,11 @@ class AttemptResult:
     retry_after: float | None = None
 
 
-def database_now() -> datetime:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-        return now
-
-
 def claim(*, most: int, now: datetime) -> list[ClaimedDelivery]:
     """Claim up to `most` deliveries that are due at `now`."""
     token = uuid7()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _CLAIM, {"most": most, "now": now, "token": token, "until": now + timedelta(seconds=LEASE_SECONDS)}
-        )
-        names = [column.name for column in cursor.description]
-        return [_claimed(dict(zip(names, row, strict=True)), token, now) for row in cursor.fetchall()]
+    wanted = {"most": most, "now": now, "token": token, "until": now + timedelta(seconds=LEASE_SECONDS)}
+    return [_claimed(row, token, now) for row in raw_sql.rows_by_name(_CLAIM, wanted)]
 
 
 def _claimed(row: Mapping[str, Any], token: UUID, now: datetime) -> ClaimedDelivery:

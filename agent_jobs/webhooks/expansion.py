@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
@@ -23,7 +23,7 @@ from agent_jobs.reads import queries
 from agent_jobs.states import TERMINAL
 from agent_jobs.webhooks import endpoints, outcome_messages
 from agent_jobs.webhooks.event_types import JOB_EVENTS
-from infra import database
+from infra import database, raw_sql
 from infra.quarantine import Quarantine
 
 BATCH = 100
@@ -75,9 +75,7 @@ class _Told:
 
 def expand_some(*, batch: int = BATCH) -> int:
     """Expand up to `batch` announcements. Returns how many."""
-    with connection.cursor() as cursor:
-        cursor.execute(_NEXT, {"batch": batch, "without": _failed.rows()})
-        ids = [row[0] for row in cursor.fetchall()]
+    ids = [row[0] for row in raw_sql.all_rows(_NEXT, {"batch": batch, "without": _failed.rows()})]
     if not ids:
         return 0
     try:

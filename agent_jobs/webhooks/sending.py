@@ -21,7 +21,7 @@ from agent_jobs.models import WebhookEndpoint
 from agent_jobs.tools import answer_limits
 from agent_jobs.webhooks import announcements, delivery_claims
 from agent_jobs.webhooks.delivery_claims import AttemptResult, ClaimedDelivery
-from infra import sealing
+from infra import database, sealing
 from infra.egress import addresses, requests_client
 from infra.sealing import SealingError
 from infra.storable_text import storable
@@ -41,7 +41,7 @@ class DeliverySender:
     `clock` is the database's, so that a process with a wrong clock sends nothing too early.
     """
 
-    def __init__(self, *, clock: Clock = delivery_claims.database_now, rng: random.Random = _CHANCE) -> None:
+    def __init__(self, *, clock: Clock = database.now, rng: random.Random = _CHANCE) -> None:
         self._clock = clock
         self._rng = rng
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="webhook")

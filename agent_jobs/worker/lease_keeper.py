@@ -27,7 +27,7 @@ from agent_jobs import runners
 from agent_jobs.duties import recovery
 from agent_jobs.models import WorkerProcess
 from agent_jobs.turns.calls_in_flight import CALLS
-from infra import database, threads
+from infra import database, raw_sql, threads
 
 log = logging.getLogger(__name__)
 _BEAT_SECONDS = 1.0
@@ -133,8 +133,7 @@ class Keeper:
                     seen_at = now
                 elif connection.connection is not None:
                     # Detects within a second that the session, and its lock, is gone.
-                    with connection.cursor() as cursor:
-                        cursor.execute("SELECT 1")
+                    raw_sql.run("SELECT 1")
                 CALLS.look()
             except database.Error as error:
                 if not database.is_unavailable(error):
@@ -157,11 +156,9 @@ class Keeper:
         """Take the advisory lock on this thread's session, under the same id after a reconnection."""
         if self.worker_id is None:
             self.worker_id = self._insert()
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [WorkerProcess.LOCK_SPACE, self.worker_id])
-            if not cursor.fetchone()[0]:
-                # The old session is not dead yet; the keeper's next round tries again with a new one.
-                raise OperationalError("the previous session still holds the advisory lock")
+        if not raw_sql.value("SELECT pg_try_advisory_lock(%s, %s)", [WorkerProcess.LOCK_SPACE, self.worker_id]):
+            # The old session is not dead yet; the keeper's next round tries again with a new one.
+            raise OperationalError("the previous session still holds the advisory lock")
         WorkerProcess.objects.filter(pk=self.worker_id).update(lost_at=None)
         self._is_registered.set()
 
@@ -172,9 +169,7 @@ class Keeper:
         held = self.held
         if not held:
             return 0
-        with connection.cursor() as cursor:
-            cursor.execute(_RENEW, [settings.LEASE_SECONDS, list(held), list(held.values())])
-            return int(cursor.rowcount)
+        return raw_sql.run(_RENEW, [settings.LEASE_SECONDS, list(held), list(held.values())])
 
     def _say_seen(self) -> None:
         assert self.worker_id is not None

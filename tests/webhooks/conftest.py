@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.webhooks import delivery_claims, expansion
+from agent_jobs.webhooks import expansion
 from agent_jobs.webhooks.sending import DeliverySender, deliver
+from infra import database
 from tests import factories
 from tests.fakes.webhook import FakeReceiver
 from tests.waiting import PATIENCE
@@ -25,7 +26,7 @@ class TurnedClock:
         self.ahead = timedelta()
 
     def __call__(self) -> datetime:
-        return delivery_claims.database_now() + self.ahead
+        return database.now() + self.ahead
 
     def turn(self, **by: float) -> None:
         self.ahead += timedelta(**by)
