@@ -75,16 +75,11 @@ def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
         if now - _begun_at.get(bell, float("-inf")) < _SHORTEST_INTERVAL:
             return 0
         _begun_at[bell] = now
-        try:
+        with database.outage_survived(log, f"doorbell {bell}"):
             if is_rung:
                 note_done(DutyRun.BELL)
             return each(duties)
-        except database.Error as error:
-            if not database.is_unavailable(error):
-                raise
-            log.warning("doorbell %s: database unavailable: %s", bell, database.reason(error))
-            database.drop_session()
-            return 0
+        return 0
 
     return _limits.setdefault(bell, ConcurrencyLimit(1)).answer(once)
 
@@ -96,7 +91,7 @@ def each(duties: Sequence[Duty]) -> int:
         try:
             total += duty.work()
         except Exception as error:  # one duty must not hide the others
-            if database.is_unavailable(error) and not database.is_of_one_statement(error):
+            if database.is_outage(error):
                 raise
             meters.add("duty_failures", duty=duty.name)
             log.exception("duty %s failed", duty.name)

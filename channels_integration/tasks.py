@@ -27,25 +27,20 @@ def _stop(**_: object) -> None:
 
 @shared_task(name=outbox.TASK, ignore_result=True)
 def deliver() -> int:
-    return _serve(_deliverers, lambda: send_loop.deliver_due(until=_until(), stop=_stopping))
+    return _serve(outbox.QUEUE, _deliverers, lambda: send_loop.deliver_due(until=_until(), stop=_stopping))
 
 
 @shared_task(name=inbound.TASK, ignore_result=True)
 def route() -> int:
-    return _serve(_routers, lambda: inbound.route_due(until=_until(), stop=_stopping))
+    return _serve(inbound.QUEUE, _routers, lambda: inbound.route_due(until=_until(), stop=_stopping))
 
 
 def _until() -> float:
     return time.monotonic() + _SLICE_SECONDS
 
 
-def _serve(limit: ConcurrencyLimit, work: Callable[[], int]) -> int:
-    """Logs a database outage only: the next sweep rings again and opens a new session."""
-    try:
+def _serve(queue: str, limit: ConcurrencyLimit, work: Callable[[], int]) -> int:
+    """After a database outage the next sweep rings again and opens a new session."""
+    with database.outage_survived(log, f"queue {queue}"):
         return limit.answer(work)
-    except database.Error as error:
-        if not database.is_unavailable(error):
-            raise
-        log.warning("channels: database unavailable: %s", database.reason(error))
-        database.drop_session()
-        return 0
+    return 0

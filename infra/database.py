@@ -3,6 +3,9 @@
 Web, workers, duties and channels all ask `is_unavailable`, so that they agree on an outage.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from django.db import Error, InterfaceError, InternalError, OperationalError, connection
@@ -15,8 +18,10 @@ __all__ = [
     "drop_session_after_request",
     "for_clients",
     "is_of_one_statement",
+    "is_outage",
     "is_unavailable",
     "now",
+    "outage_survived",
     "reason",
 ]
 
@@ -43,6 +48,23 @@ def is_unavailable(error: BaseException) -> bool:
 def is_of_one_statement(error: BaseException) -> bool:
     """Whether one statement failed (time-out, lock time-out, deadlock) while the database itself answers."""
     return getattr(error.__cause__, "sqlstate", "") in _OF_ONE_STATEMENT
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database is unavailable, and not only to one statement."""
+    return is_unavailable(error) and not is_of_one_statement(error)
+
+
+@contextmanager
+def outage_survived(log: logging.Logger, what: str) -> Iterator[None]:
+    """End the block when the database is unavailable: log it as `what`, and drop the session. Raises other errors."""
+    try:
+        yield
+    except Error as error:
+        if not is_unavailable(error):
+            raise
+        log.warning("%s: database unavailable: %s", what, reason(error))
+        drop_session()
 
 
 def for_clients(error: BaseException) -> tuple[str, str]:

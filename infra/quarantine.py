@@ -2,14 +2,19 @@
 
 import logging
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
+
+from django.db import transaction
+from django.db.models import Model, QuerySet
 
 from infra import database, meters
 
 log = logging.getLogger(__name__)
 _Row = TypeVar("_Row", bound=Hashable)
+_Locked = TypeVar("_Locked", bound=Model)
+_T = TypeVar("_T")
 SECONDS = 300.0
 # More failing rows than this mean that the duty itself is broken: it then fails as a whole.
 MOST = 1_000
@@ -39,9 +44,35 @@ class Quarantine(Generic[_Row]):
         try:
             yield
         except Exception as error:  # a fault in one row must not stop the others
-            is_outage = database.is_unavailable(error) and not database.is_of_one_statement(error)
-            if is_outage or len(self._until) >= MOST:
+            if database.is_outage(error) or len(self._until) >= MOST:
                 raise
             self._until[row] = time.monotonic() + SECONDS
             meters.add("rows_set_aside", duty=self._duty)
             log.exception("duty %s: %s failed and is skipped for %g s", self._duty, row, SECONDS)
+
+    def batch(
+        self, whole: Callable[[], _T], *, rows: Callable[[], Iterable[_Row]], one: Callable[[_Row], _T]
+    ) -> list[_T]:
+        """The result of `whole`. If a row makes it fail, the results of `one` for each of `rows` that does not fail."""
+        try:
+            return [whole()]
+        except Exception as error:  # each row is tried alone, where its error is logged
+            if database.is_outage(error):
+                raise
+        done = []
+        for row in rows():
+            with self.row(row):
+                done.append(one(row))
+        return done
+
+    def each(self, rows: QuerySet[_Locked], work: Callable[[_Locked], bool], *, most: int) -> int:
+        """Lock each of these rows in a transaction of its own, and do `work`. Returns how often it says that it did it.
+
+        Leaves rows out that another process has locked, and those to skip now.
+        """
+        done = 0
+        for key in list(rows.exclude(pk__in=self.rows()).values_list("pk", flat=True)[:most]):
+            with self.row(key), transaction.atomic():
+                locked = rows.filter(pk=key).select_for_update(skip_locked=True).first()
+                done += locked is not None and work(locked)
+        return done

@@ -62,6 +62,11 @@ def said_in(job_id: UUID) -> tuple[Said, ...]:
     return tuple(Said(*line) for line in prepared_sql.all_rows(_SAID, {"job": job_id}))
 
 
+def has_spoken(job: Job) -> bool:
+    """Whether a message of the agent has been delivered."""
+    return job.messages.filter(is_human=False, delivered_at__isnull=False).exists()
+
+
 def target(job: Job | Claim) -> Target:
     """The channel of a job."""
     return Target(job.org_id, job.platform, job.channel_code, job.channel_type, job.channel_data)

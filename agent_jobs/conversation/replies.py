@@ -302,13 +302,6 @@ def _fail(job: Job, code: str, error: str) -> None:
     """Fail the job and withdraw its unsent messages, as every other end does."""
     message = endings.delivery_failure(code, error)
     agent_messages.withdraw(job)
-    lifecycle.move_one(
-        Event.FAIL,
-        job,
-        actor=_DELIVERER,
-        note=f"FAILED {endings.DELIVERY_FAILED}: {message}",
-        result=f"{endings.DELIVERY_FAILED}: {message}",
-        error_code=endings.DELIVERY_FAILED,
-        error_message=message,
-    )
+    result = f"{endings.DELIVERY_FAILED}: {message}"
+    lifecycle.fail_one(job, endings.DELIVERY_FAILED, message, actor=_DELIVERER, result=result)
     running_caps.ring_for_place(job)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from agent_jobs import duty_rounds, lifecycle
 from agent_jobs.lifecycle import queues
-from infra import database, raw_sql
+from infra import raw_sql
 from infra.quarantine import Quarantine
 
 _failed: Quarantine[UUID] = Quarantine("promote")
@@ -58,14 +58,9 @@ def promote_and_wake() -> int:
 
 def _without_failing_rows(step: Callable[..., dict[str, int]], due: Callable[..., list[UUID]]) -> dict[str, int]:
     """Run a batch. If one of its rows makes it fail, run it again row by row, and set the failing row aside."""
-    failed = _failed.rows()
-    try:
-        return step(without=failed)
-    except database.Error as error:
-        if database.is_unavailable(error) and not database.is_of_one_statement(error):
-            raise
-    by_lane: Counter[str] = Counter()
-    for job_id in due(without=failed):
-        with _failed.row(job_id):
-            by_lane.update(step(only=job_id))
+    failed, by_lane = _failed.rows(), Counter[str]()
+    for moved in _failed.batch(
+        lambda: step(without=failed), rows=lambda: due(without=failed), one=lambda job_id: step(only=job_id)
+    ):
+        by_lane.update(moved)
     return by_lane

@@ -13,16 +13,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
 from django.db.models.functions import Now
 
 from agent_jobs import duty_rounds, lifecycle
 from agent_jobs.conversation import agent_messages
-from agent_jobs.errors import IllegalMove
 from agent_jobs.hours import deferral
 from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import queues, running_caps
-from agent_jobs.models import DutyRun, Job, Message, WorkerProcess
+from agent_jobs.models import DutyRun, Job, WorkerProcess
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, TaskStatus
 from infra import meters, raw_sql
@@ -66,25 +64,16 @@ def take_back_lost() -> int:
     outage = max(settings.LEASE_SECONDS - settings.HEARTBEAT_SECONDS - 2, 2)
     is_settling = raw_sql.value(_IS_SETTLING, {"outage": outage, "settling": _SETTLING.total_seconds()})
     duty_rounds.note_done("take_back")
-    leased = Job.objects.filter(lease_until__isnull=False).exclude(pk__in=_take_back_failed.rows())
+    leased = Job.objects.filter(lease_until__isnull=False)
     # A lease that lapsed during an outage does not mean that its worker is dead: live workers renew it afterwards.
-    is_lapsed = Q(pk=None) if is_settling else Q(lease_until__lt=Now())
+    lapsed = leased.none() if is_settling else leased.filter(lease_until__lt=Now())
     dead = list(WorkerProcess.objects.filter(lost_at__lt=Now() - _LOST_AFTER).values_list("id", flat=True))
-    lost_ids = set(leased.filter(is_lapsed).values_list("id", flat=True)[:_BATCH])
-    lost_ids |= set(leased.filter(worker_id__in=dead).values_list("id", flat=True)[:_BATCH])
-    taken_back = 0
-    for job_id in lost_ids:
-        with _take_back_failed.row(job_id), transaction.atomic():
-            job = (
-                leased.filter(is_lapsed | Q(worker_id__in=dead), pk=job_id).select_for_update(skip_locked=True).first()
-            )
-            if job is not None:
-                _take_back(job)
-                taken_back += 1
-    return taken_back
+    return sum(
+        _take_back_failed.each(lost, _take_back, most=_BATCH) for lost in (lapsed, leased.filter(worker_id__in=dead))
+    )
 
 
-def _take_back(job: Job) -> None:
+def _take_back(job: Job) -> bool:
     crashes = job.crash_count + 1
     transaction.on_commit(lambda: meters.add("taken_back", reason="lost"), robust=True)
     holder = f"executor {job.executor_id}" if job.lane == queues.EXTERNAL_LANE else "worker"
@@ -93,23 +82,14 @@ def _take_back(job: Job) -> None:
         note = f"WAITING: its {holder} was lost ({crashes} of {MAX_CRASHES})"
         lifecycle.move_one(Event.TAKE_BACK, job, actor=_SWEEPER, note=note, left_as=left_as, crash_count=crashes)
         queues.ring_on_commit(job.lane)
-        return
+        return True
     is_external = job.lane == queues.EXTERNAL_LANE
     code = "executor_lost" if is_external else "worker_lost"
     message = f"its {'executors were lost' if is_external else 'worker died'} {crashes} times"
-    lifecycle.move_one(
-        Event.FAIL,
-        job,
-        actor=_SWEEPER,
-        note=f"FAILED {code}: {message}",
-        left_as=left_as,
-        crash_count=crashes,
-        result=job.result or f"{code}: {message}",
-        error_code=code,
-        error_message=message,
-    )
+    lifecycle.fail_one(job, code, message, actor=_SWEEPER, left_as=left_as, crash_count=crashes)
     agent_messages.withdraw(job)
     running_caps.ring_for_place(job)
+    return True
 
 
 def give_back(held: Mapping[UUID, int]) -> int:
@@ -137,32 +117,18 @@ def fail_overdue() -> int:
     A job that has spoken in its channel says there that it stops.
     """
     overdue = Job.objects.filter(status__in=[JobStatus.WAITING, JobStatus.RUNNING], deadline_at__lte=Now())
-    failed = 0
-    found = overdue.exclude(pk__in=_deadlines_failed.rows()).order_by("deadline_at").values_list("id", flat=True)
-    for job_id in list(found[:_BATCH]):
-        with _deadlines_failed.row(job_id), transaction.atomic():
-            job = overdue.filter(pk=job_id).select_for_update(skip_locked=True).first()
-            if job is None or deferral.put_off_deadline(job):
-                continue
-            message = f"not done within {job.deadline_minutes:g} minutes"
-            try:
-                lifecycle.move_one(
-                    Event.FAIL,
-                    job,
-                    actor=_SWEEPER,
-                    note=f"FAILED deadline_exceeded: {message}",
-                    result=job.result or f"deadline_exceeded: {message}",
-                    error_code="deadline_exceeded",
-                    error_message=message,
-                )
-            except IllegalMove:
-                continue
-            agent_messages.withdraw(job)
-            running_caps.ring_for_place(job)
-            if Message.objects.filter(job_id=job.pk, is_human=False, delivered_at__isnull=False).exists():
-                agent_messages.say(job, "I have to stop here: the time for this is over.")
-            failed += 1
-    return failed
+    return _deadlines_failed.each(overdue.order_by("deadline_at"), _fail_overdue, most=_BATCH)
+
+
+def _fail_overdue(job: Job) -> bool:
+    if deferral.put_off_deadline(job):
+        return False
+    lifecycle.fail_one(job, "deadline_exceeded", f"not done within {job.deadline_minutes:g} minutes", actor=_SWEEPER)
+    agent_messages.withdraw(job)
+    running_caps.ring_for_place(job)
+    if agent_messages.has_spoken(job):
+        agent_messages.say(job, "I have to stop here: the time for this is over.")
+    return True
 
 
 def ring_for_waiting() -> int:

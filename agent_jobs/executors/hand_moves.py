@@ -115,10 +115,7 @@ def _leave(job: Job, standing: JobStatus, asked: HandChange, actor: Actor) -> No
         case (JobStatus.RUNNING, JobStatus.WAITING):
             reporting.release(job.org_id, attempt, reason=asked.note, actor=actor)
         case (_, JobStatus.FAILED):
-            code = reporting.DEFAULT_CODE
-            note = f"FAILED {code}: {asked.note}"
-            columns: dict[str, Any] = {"result": asked.note, "error_code": code, "error_message": asked.note}
-            lifecycle.move_one(Event.FAIL, job, actor=actor, note=note, **columns)
+            lifecycle.fail_one(job, reporting.DEFAULT_CODE, asked.note, actor=actor, result=asked.note)
         case (_, JobStatus.CANCELED):
             lifecycle.move_one(Event.CANCEL, job, actor=actor, note=f"CANCELED: {asked.note}")
             running_caps.ring_for_place(job)

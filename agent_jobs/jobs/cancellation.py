@@ -39,8 +39,7 @@ def cancel(
         note = f"CANCELED: {reason}" if reason else "CANCELED"
         lifecycle.move_one(Event.CANCEL, job, actor=actor, note=note)
         agent_messages.withdraw(job)
-        spoke = job.messages.filter(is_human=False, delivered_at__isnull=False)
-        if job.config.get("cancel_note") and spoke.exists():
+        if job.config.get("cancel_note") and agent_messages.has_spoken(job):
             agent_messages.say(job, f"I was stopped by {by or actor.name}{f': {reason}' if reason else ''}.")
         running_caps.ring_for_place(job)
     return job

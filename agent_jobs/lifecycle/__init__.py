@@ -20,6 +20,7 @@ from agent_jobs.lifecycle.claims import settle_and_claim, were_settled
 from agent_jobs.lifecycle.moves import (
     MOVE_CODES,
     due_to_promote,
+    fail_one,
     lock_many,
     move_many,
     move_one,
@@ -40,6 +41,7 @@ __all__ = [
     "budget_waits",
     "due_to_promote",
     "due_to_wake",
+    "fail_one",
     "in_seconds",
     "lock_many",
     "move_many",

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -19,7 +19,7 @@ from agent_jobs.lifecycle.queue_order import HEAD_START, ready_now
 from agent_jobs.models import Job
 from agent_jobs.specs import Actor
 from agent_jobs.states import TERMINAL, TaskStatus
-from infra import meters, prepared_sql
+from infra import meters, prepared_sql, raw_sql
 
 # Codes of the activities that moves write.
 MOVE_CODES = {
@@ -73,6 +73,15 @@ def move_one(
             code = columns.get("error_code", "")
             transaction.on_commit(lambda: meters.add("ends", status=str(move.target), code=code), robust=True)
     return job
+
+
+def fail_one(job: Job, code: str, message: str, *, actor: Actor, **given: Any) -> Job:
+    """End a job FAILED from outside of a turn. It keeps its result so far. `given` goes to `move_one`."""
+    told = f"{code}: {message}"
+    given = {"result": job.result or told, **given}
+    return move_one(
+        Event.FAIL, job, actor=actor, note=f"FAILED {told}", error_code=code, error_message=message, **given
+    )
 
 
 def lock_many(event: Event, org_id: str, job_ids: Collection[UUID], *columns: str) -> list[Job]:
@@ -198,16 +207,10 @@ SELECT lane, count(*) FROM moved GROUP BY lane
 
 def promote_due(*, batch: int = 500, without: Sequence[UUID] = (), only: UUID | None = None) -> dict[str, int]:
     """Move due SCHEDULED jobs to WAITING. Returns their number per queue (column `lane`). Safe to run concurrently."""
-    with connection.cursor() as cursor:
-        cursor.execute(_PROMOTE, {"batch": batch, "without": list(without), "only": only})
-        return dict(cursor.fetchall())
+    return dict(raw_sql.all_rows(_PROMOTE, {"batch": batch, "without": list(without), "only": only}))
 
 
-def due_to_promote(*, batch: int = 500, without: Sequence[UUID] = ()) -> list[UUID]:
+def due_to_promote(*, without: Sequence[UUID], batch: int = 500) -> list[UUID]:
     """The jobs that `promote_due` would take, without locking them."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id FROM agent_jobs_job WHERE {_IS_DUE} ORDER BY scheduled_at LIMIT %(batch)s",
-            {"batch": batch, "without": list(without), "only": None},
-        )
-        return [row[0] for row in cursor.fetchall()]
+    statement = f"SELECT id FROM agent_jobs_job WHERE {_IS_DUE} ORDER BY scheduled_at LIMIT %(batch)s"
+    return [row[0] for row in raw_sql.all_rows(statement, {"batch": batch, "without": list(without), "only": None})]

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import F, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from agent_jobs.models import Job
 from agent_jobs.specs import DEFAULT_PRIORITY
-from infra import prepared_sql
+from infra import prepared_sql, raw_sql
 
 # One step of priority counts as much as this long in the queue, so that low-priority jobs also start in time.
 PRIORITY_STEP = timedelta(minutes=1)
@@ -68,16 +67,10 @@ SELECT lane, count(*) FROM woken GROUP BY lane
 
 def wake_due(*, batch: int = 500, without: Sequence[UUID] = (), only: UUID | None = None) -> dict[str, int]:
     """Queue the jobs whose wait is over. Returns their number per queue. Safe to run concurrently."""
-    with connection.cursor() as cursor:
-        cursor.execute(_WAKE, {"batch": batch, "without": list(without), "only": only})
-        return dict(cursor.fetchall())
+    return dict(raw_sql.all_rows(_WAKE, {"batch": batch, "without": list(without), "only": only}))
 
 
-def due_to_wake(*, batch: int = 500, without: Sequence[UUID] = ()) -> list[UUID]:
+def due_to_wake(*, without: Sequence[UUID], batch: int = 500) -> list[UUID]:
     """The jobs that `wake_due` would take, without locking them."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id FROM agent_jobs_job WHERE {_IS_DUE} ORDER BY wake_at LIMIT %(batch)s",
-            {"batch": batch, "without": list(without), "only": None},
-        )
-        return [row[0] for row in cursor.fetchall()]
+    statement = f"SELECT id FROM agent_jobs_job WHERE {_IS_DUE} ORDER BY wake_at LIMIT %(batch)s"
+    return [row[0] for row in raw_sql.all_rows(statement, {"batch": batch, "without": list(without), "only": None})]

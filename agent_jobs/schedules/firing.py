@@ -318,18 +318,11 @@ def _queued(schedules: Sequence[Schedule]) -> dict[UUID, int]:
 
 def _without_failing_rows(due: QuerySet[Schedule], work: Callable[[Sequence[Schedule]], int], batch: int) -> int:
     """Work on the locked rows of `due` in one transaction; if that fails, on each in a transaction of its own."""
-    try:
+
+    def work_on(rows: QuerySet[Schedule]) -> int:
         with transaction.atomic():
-            locked = list(due.select_for_update(of=("self",), skip_locked=True, no_key=True)[:batch])
+            locked = list(rows.select_for_update(of=("self",), skip_locked=True, no_key=True)[:batch])
             return work(locked) if locked else 0
-    except database.Error as error:
-        if database.is_unavailable(error) and not database.is_of_one_statement(error):
-            raise
-    except Exception:  # noqa: S110 - each row is tried alone, where its error is logged
-        pass
-    done = 0
-    for schedule_id in due.values_list("pk", flat=True)[:batch]:
-        with _failed.row(schedule_id), transaction.atomic():
-            locked = list(due.filter(pk=schedule_id).select_for_update(of=("self",), skip_locked=True, no_key=True))
-            done += work(locked) if locked else 0
-    return done
+
+    ids = due.values_list("pk", flat=True)[:batch]
+    return sum(_failed.batch(lambda: work_on(due), rows=lambda: ids, one=lambda pk: work_on(due.filter(pk=pk))))

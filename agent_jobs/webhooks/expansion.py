@@ -23,7 +23,7 @@ from agent_jobs.reads import queries
 from agent_jobs.states import TERMINAL
 from agent_jobs.webhooks import endpoints, outcome_messages
 from agent_jobs.webhooks.event_types import JOB_EVENTS
-from infra import database, raw_sql
+from infra import raw_sql
 from infra.quarantine import Quarantine
 
 BATCH = 100
@@ -78,16 +78,7 @@ def expand_some(*, batch: int = BATCH) -> int:
     ids = [row[0] for row in raw_sql.all_rows(_NEXT, {"batch": batch, "without": _failed.rows()})]
     if not ids:
         return 0
-    try:
-        return _expand(ids)
-    except Exception as error:  # one bad row must not stop the others
-        if database.is_unavailable(error) and not database.is_of_one_statement(error):
-            raise
-    expanded = 0
-    for announcement_id in ids:
-        with _failed.row(announcement_id):
-            expanded += _expand([announcement_id])
-    return expanded
+    return sum(_failed.batch(lambda: _expand(ids), rows=lambda: ids, one=lambda found: _expand([found])))
 
 
 def _new() -> "QuerySet[Announcement]":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from infra import meters, threads
 
 if TYPE_CHECKING:  # its models need django.setup()
     from agent_jobs.lifecycle import Claim
+
+
+log = logging.getLogger(__name__)
 
 
 def take(runner: Runner, claim: Claim) -> Outcome:
@@ -30,12 +34,8 @@ def _look() -> None:
 
     pause = threading.Event()
     while not pause.wait(1.0):
-        try:
+        with database.outage_survived(log, "isolated turn"):
             CALLS.look()
-        except database.Error as error:
-            if not database.is_unavailable(error):
-                raise
-            database.drop_session()
 
 
 if __name__ == "__main__":

@@ -65,12 +65,8 @@ class Worker:
     def _drain(self, lane: str) -> int:
         taken: dict[UUID, Claim] = {}
         try:
-            return self._loop(lane, taken)
-        except database.Error as error:
-            if not database.is_unavailable(error):
-                raise
-            log.warning("queue %s: database unavailable: %s", lane, database.reason(error))
-            database.drop_session()
+            with database.outage_survived(log, f"queue {lane}"):
+                return self._loop(lane, taken)
             return 0
         finally:
             for claim in taken.values():

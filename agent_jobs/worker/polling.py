@@ -92,24 +92,14 @@ class Poller:
 
     def _watch(self) -> None:
         while not self._stopping.wait(_TICK_SECONDS):
-            try:
+            with database.outage_survived(log, "polling"):
                 self.tick()
-            except database.Error as error:
-                if not database.is_unavailable(error):
-                    raise
-                log.warning("polling: database unavailable: %s", database.reason(error))
-                database.drop_session()
         connection.close()
 
     def _serve(self, work: Callable[[], object]) -> None:
         try:
-            work()
-        except database.Error as error:
-            if not database.is_unavailable(error):
-                log.exception("polling: %s failed", _name(work))
-            else:
-                log.warning("polling: database unavailable: %s", database.reason(error))
-                database.drop_session()
+            with database.outage_survived(log, "polling"):
+                work()
         except Exception:  # as Celery does for a failed entry; the next tick tries again
             log.exception("polling: %s failed", _name(work))
         finally:
