@@ -3,9 +3,11 @@
 Callers of the writing functions have locked the job's row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
@@ -62,9 +64,15 @@ def said_in(job_id: UUID) -> tuple[Said, ...]:
     return tuple(Said(*line) for line in prepared_sql.all_rows(_SAID, {"job": job_id}))
 
 
-def has_spoken(job: Job) -> bool:
-    """Whether a message of the agent has been delivered."""
-    return job.messages.filter(is_human=False, delivered_at__isnull=False).exists()
+def that_spoke(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs among these whose agent has a delivered message."""
+    return _with_lines(jobs, Message.objects.filter(delivered_at__isnull=False))
+
+
+def _with_lines(jobs: Sequence[Job], lines: QuerySet[Message]) -> list[Job]:
+    found = lines.filter(job_id__in=[job.pk for job in jobs], is_human=False).values_list("job_id", flat=True)
+    ids = set(found.distinct()) if jobs else set()
+    return [job for job in jobs if job.pk in ids]
 
 
 def target(job: Job | Claim) -> Target:
@@ -125,14 +133,15 @@ def _say(job: Job, text: str, heard: int | None) -> None:
     outbox.enqueue([message])
 
 
-def forget_unheard(job: Job) -> None:
-    """Delete undelivered messages of the agent from the transcript; their activities stay.
+def forget_unheard(jobs: Sequence[Job]) -> None:
+    """Delete undelivered messages of the agent from the transcripts; their activities stay.
 
     Keeps messages that are being sent at this moment, because they may still arrive.
     """
-    on_its_way = [message.id for message in outbox.undelivered(job.org_id, str(job.pk))]
-    unheard = Message.objects.filter(job_id=job.pk, is_human=False, delivered_at__isnull=True)
-    unheard.exclude(key__in=on_its_way).delete()
+    unheard = Message.objects.filter(delivered_at__isnull=True)
+    for job in _with_lines(jobs, unheard):
+        on_its_way = [message.id for message in outbox.undelivered(job.org_id, str(job.pk))]
+        unheard.filter(job_id=job.pk, is_human=False).exclude(key__in=on_its_way).delete()
 
 
 def withdraw(*jobs: Job) -> None:

@@ -126,7 +126,7 @@ def _fail_overdue(job: Job) -> bool:
     lifecycle.fail_one(job, "deadline_exceeded", f"not done within {job.deadline_minutes:g} minutes", actor=_SWEEPER)
     agent_messages.withdraw(job)
     running_caps.ring_for_place(job)
-    if agent_messages.has_spoken(job):
+    if agent_messages.that_spoke([job]):
         agent_messages.say(job, "I have to stop here: the time for this is over.")
     return True
 

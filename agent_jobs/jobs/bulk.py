@@ -12,13 +12,11 @@ from uuid import UUID
 
 from django.db import OperationalError, transaction
 
-from agent_jobs import lifecycle, timing
-from agent_jobs.conversation import agent_messages
+from agent_jobs import lifecycle
 from agent_jobs.errors import AgentJobsError, Conflict, CountChanged, IllegalMove, NotFound
-from agent_jobs.jobs import admission, repeats, uniqueness
+from agent_jobs.jobs import cancellation, repeats
 from agent_jobs.legal_moves import MOVES, Event
-from agent_jobs.lifecycle import queues, running_caps
-from agent_jobs.models import Job, Message, Org
+from agent_jobs.models import Job
 from agent_jobs.specs import Actor
 
 MOST = 1_000
@@ -52,12 +50,7 @@ def cancel(
 
     def change() -> BulkOutcome:
         jobs, refused = _movable(Event.CANCEL, org_id, job_ids, expected, "config", "trace", *_CHANNEL)
-        lifecycle.move_many(Event.CANCEL, jobs, actor=actor, note=f"CANCELED: {reason}" if reason else "CANCELED")
-        agent_messages.withdraw(*jobs)
-        for job in _told([job for job in jobs if job.config.get("cancel_note")]):
-            agent_messages.say(job, f"I was stopped by {by or actor.name}{f': {reason}' if reason else ''}.")
-        for job in {job.lane: job for job in jobs}.values():
-            running_caps.ring_for_place(job)
+        cancellation.cancel_locked(jobs, actor=actor, reason=reason, by=by)
         return BulkOutcome([job.pk for job in jobs], refused)
 
     return _patiently(change)
@@ -71,26 +64,8 @@ def retry(
     def change() -> BulkOutcome:
         columns = ("config", "job_type_key", "unique_key", "unique_scope", "created_at", *_CHANNEL)
         jobs, refused = _movable(Event.RETRY, org_id, job_ids, expected, *columns)
-        org, reopened = Org.objects.get(pk=org_id), list[Job]()
-        reachable, keys = repeats.Reachability(), uniqueness.KeysOfLiving(org_id, jobs)
-        for job in jobs:
-            try:
-                reachable.require(job)
-                keys.require_free(job)
-                admission.admit_job(org)
-                keys.take(job)
-                reopened.append(job)
-            except AgentJobsError as error:
-                refused[job.pk] = error
-        agent_messages.withdraw(*reopened)
-        for job in _with_unheard(reopened):
-            agent_messages.forget_unheard(job)
-        note = f"WAITING: retried{f': {reason}' if reason else ''}"
-        lifecycle.move_many(Event.RETRY, reopened, actor=actor, note=note, **repeats.new_life())
-        _set_expiry(reopened)
-        by_lane = Counter(job.lane for job in reopened)
-        transaction.on_commit(lambda: queues.ring_all(by_lane), robust=True)
-        return BulkOutcome([job.pk for job in reopened], refused)
+        refused |= repeats.reopen(org_id, jobs, actor=actor, reason=reason)
+        return BulkOutcome([job.pk for job in jobs if job.pk not in refused], refused)
 
     return _patiently(change)
 
@@ -128,25 +103,3 @@ def _movable(
         job_id: IllegalMove(f"cannot {event} a {status} job", job_id=str(job_id), status=status)
         for job_id, status in statuses.items()
     }
-
-
-def _told(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs among these that have sent a message."""
-    lines = Message.objects.filter(job_id__in=[job.pk for job in jobs], is_human=False, delivered_at__isnull=False)
-    spoke = set(lines.values_list("job_id", flat=True).distinct()) if jobs else set()
-    return [job for job in jobs if job.pk in spoke]
-
-
-def _with_unheard(jobs: Sequence[Job]) -> list[Job]:
-    lines = Message.objects.filter(job_id__in=[job.pk for job in jobs], is_human=False, delivered_at__isnull=True)
-    unheard = set(lines.values_list("job_id", flat=True).distinct()) if jobs else set()
-    return [job for job in jobs if job.pk in unheard]
-
-
-def _set_expiry(jobs: Sequence[Job]) -> None:
-    by_ttl: dict[float, list[UUID]] = {}
-    for job in jobs:
-        if ttl := timing.queue_ttl(job.config):
-            by_ttl.setdefault(ttl.total_seconds(), []).append(job.pk)
-    for seconds, ids in by_ttl.items():
-        Job.objects.filter(pk__in=ids).update(expires_at=lifecycle.in_seconds(seconds))

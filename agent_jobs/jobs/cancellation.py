@@ -1,5 +1,6 @@
 """Cancels a job. A trigger writes the audit entry of the move (`audit.audit_log`); `jobs.bulk` cancels many."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from django.db import transaction
@@ -36,10 +37,16 @@ def cancel(
                 job_id=str(job.pk),
                 status=job.status,
             )
-        note = f"CANCELED: {reason}" if reason else "CANCELED"
-        lifecycle.move_one(Event.CANCEL, job, actor=actor, note=note)
-        agent_messages.withdraw(job)
-        if job.config.get("cancel_note") and agent_messages.has_spoken(job):
-            agent_messages.say(job, f"I was stopped by {by or actor.name}{f': {reason}' if reason else ''}.")
-        running_caps.ring_for_place(job)
+        cancel_locked([job], actor=actor, reason=reason, by=by)
+        job.refresh_from_db()
     return job
+
+
+def cancel_locked(jobs: Sequence[Job], *, actor: Actor, reason: str, by: str) -> None:
+    """Cancel locked jobs of one organisation that have not ended."""
+    lifecycle.move_many(Event.CANCEL, jobs, actor=actor, note=f"CANCELED: {reason}" if reason else "CANCELED")
+    agent_messages.withdraw(*jobs)
+    for job in agent_messages.that_spoke([job for job in jobs if job.config.get("cancel_note")]):
+        agent_messages.say(job, f"I was stopped by {by or actor.name}{f': {reason}' if reason else ''}.")
+    for job in {job.lane: job for job in jobs}.values():
+        running_caps.ring_for_place(job)

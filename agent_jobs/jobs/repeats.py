@@ -11,7 +11,8 @@ first steps of the original's journal: these are neither done nor paid for again
 """
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import takewhile
@@ -25,7 +26,7 @@ from uuid_utils.compat import uuid7
 
 from agent_jobs import lifecycle, sealed_work, timing, work
 from agent_jobs.conversation import agent_messages
-from agent_jobs.errors import Conflict, FieldError, IllegalMove, Invalid
+from agent_jobs.errors import AgentJobsError, Conflict, FieldError, IllegalMove, Invalid
 from agent_jobs.jobs import admission, creation, uniqueness
 from agent_jobs.legal_moves import MOVES, Event
 from agent_jobs.lifecycle import queues
@@ -38,6 +39,7 @@ from infra import tracing
 # `attempt` and `lease_token` keep counting: tasks keep their numbers, and no old token is reused.
 _NEW_LIFE: Mapping[str, Any] = {
     "retry_count": F("retry_count") + 1,
+    "expires_at": None,
     "scheduled_at": Now(),
     "started_at": None,
     "deadline_at": None,
@@ -64,12 +66,7 @@ _NEW_LIFE: Mapping[str, Any] = {
 }
 
 
-def new_life() -> dict[str, Any]:
-    """The columns with which a job begins another life. The request's trace replaces the old one, if it has one."""
-    return {**_NEW_LIFE, "expires_at": None, "trace": tracing.current() or F("trace")}
-
-
-class Reachability:
+class _Reachability:
     """Whether the channels of jobs can be reached. Remembers the answer for each channel."""
 
     def __init__(self) -> None:
@@ -129,21 +126,44 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", most: in
             )
         if most is not None and job.retry_count >= most:
             raise Conflict(f"the job was retried {job.retry_count} times, the most", code="too_many_retries")
-        Reachability().require(job)
-        uniqueness.KeysOfLiving(org_id, [job]).require_free(job)
-        admission.admit_job(Org.objects.get(pk=org_id))
-        agent_messages.withdraw(job)
-        agent_messages.forget_unheard(job)
-        ttl = timing.queue_ttl(job.config)
-        lifecycle.move_one(
-            Event.RETRY,
-            job,
-            actor=actor,
-            note=f"WAITING: retried{f': {reason}' if reason else ''}",
-            **{**new_life(), "expires_at": lifecycle.in_seconds(ttl.total_seconds()) if ttl else None},
-        )
-        queues.ring_on_commit(job.lane)
+        for error in reopen(org_id, [job], actor=actor, reason=reason).values():
+            raise error
+        job.refresh_from_db()
     return job
+
+
+def reopen(org_id: str, jobs: Sequence[Job], *, actor: Actor, reason: str) -> dict[UUID, AgentJobsError]:
+    """Reopen those of the locked jobs that can be. Returns why the others were not, by their ids."""
+    org, reopened, refused = Org.objects.get(pk=org_id), list[Job](), dict[UUID, AgentJobsError]()
+    reachable, keys = _Reachability(), uniqueness.KeysOfLiving(org_id, jobs)
+    for job in jobs:
+        try:
+            reachable.require(job)
+            keys.require_free(job)
+            admission.admit_job(org)
+            keys.take(job)
+            reopened.append(job)
+        except AgentJobsError as error:
+            refused[job.pk] = error
+    agent_messages.withdraw(*reopened)
+    agent_messages.forget_unheard(reopened)
+    note = f"WAITING: retried{f': {reason}' if reason else ''}"
+    # The request's trace replaces the old one, if it has one.
+    trace = tracing.current() or F("trace")
+    lifecycle.move_many(Event.RETRY, reopened, actor=actor, note=note, **_NEW_LIFE, trace=trace)
+    _set_expiry(reopened)
+    by_lane = Counter(job.lane for job in reopened)
+    transaction.on_commit(lambda: queues.ring_all(by_lane), robust=True)
+    return refused
+
+
+def _set_expiry(jobs: Sequence[Job]) -> None:
+    by_ttl: dict[float, list[UUID]] = {}
+    for job in jobs:
+        if ttl := timing.queue_ttl(job.config):
+            by_ttl.setdefault(ttl.total_seconds(), []).append(job.pk)
+    for seconds, ids in by_ttl.items():
+        Job.objects.filter(pk__in=ids).update(expires_at=lifecycle.in_seconds(seconds))
 
 
 def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_pk: int | None = None) -> Job:

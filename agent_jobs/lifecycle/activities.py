@@ -1,4 +1,4 @@
-"""Writes one activity of a job. Statements for many rows at once (claims, settlements, promotion) write their own."""
+"""Writes one activity of a job. Moves, and statements for many rows at once, write their own."""
 
 import json
 from typing import Any
@@ -9,13 +9,12 @@ from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, SourceType
 from infra import prepared_sql
 
-_MAX_ACTOR = 255
+MAX_ACTOR = 255
 _NOTE = """
 INSERT INTO agent_jobs_activity
-    (id, org_id, job_id, code, status, note, actor, request_id, moved_from, moved_to, life, source_type, input, output,
-    processed_at)
-VALUES (coalesce(%(id)s, uuidv7()), %(org)s, %(job)s, %(code)s, %(status)s, %(note)s, %(actor)s, %(request)s, %(from)s,
-    %(to)s, %(life)s, %(source)s, %(input)s::json, %(output)s::json, CASE WHEN %(done)s THEN statement_timestamp() END)
+    (id, org_id, job_id, code, status, note, actor, request_id, life, source_type, input, output, processed_at)
+VALUES (coalesce(%(id)s, uuidv7()), %(org)s, %(job)s, %(code)s, %(status)s, %(note)s, %(actor)s, %(request)s, %(life)s,
+    %(source)s, %(input)s::json, %(output)s::json, CASE WHEN %(done)s THEN statement_timestamp() END)
 """
 
 
@@ -28,8 +27,6 @@ def note(
     source: SourceType = SourceType.DISPATCH,
     status: ActivityStatus = ActivityStatus.COMPLETED,
     id: UUID | None = None,
-    moved_from: str = "",
-    moved_to: str = "",
     input: Any = None,
     output: Any = None,
 ) -> None:
@@ -46,10 +43,8 @@ def note(
             "code": code,
             "status": str(status),
             "note": text,
-            "actor": str(actor)[:_MAX_ACTOR] if actor else "",
+            "actor": str(actor)[:MAX_ACTOR] if actor else "",
             "request": actor.request_id if actor else "",
-            "from": moved_from,
-            "to": moved_to,
             "life": job.retry_count,
             "source": str(source),
             "input": None if input is None else json.dumps(input),

@@ -31,11 +31,7 @@ MOVE_CODES = {
     Event.CANCEL: "job.canceled",
     Event.RETRY: "job.retried",
 }
-_STATUS = "SELECT status FROM agent_jobs_job WHERE id = %(id)s FOR NO KEY UPDATE"
-_LEAVE_TASKS = """
-UPDATE agent_jobs_task SET status = %(status)s, finished_at = statement_timestamp()
-WHERE job_id = %(job)s AND status = 'RUNNING'
-"""
+_STATUS = "SELECT status, retry_count FROM agent_jobs_job WHERE id = %(id)s FOR NO KEY UPDATE"
 _NO_LEASE = {"lease_until": None, "worker_id": None, "lease_token": F("lease_token") + 1}
 _NO_WAIT = {"waiting_for": "", "wake_at": None, "timer_message_id": None, "timer_seconds": None, "resume": ""}
 
@@ -50,28 +46,14 @@ def move_one(
     Ends, take-backs and retries raise the fencing token, so a lease holder can write nothing more. Raises IllegalMove
     with the job's actual status.
     """
-    move = MOVES[event]
-    columns = _written(event, columns)
     with transaction.atomic():
         found = prepared_sql.first(_STATUS, {"id": job.pk})
-        moved_from = found[0] if found else ""
-        if moved_from in move.sources:
-            Job.objects.filter(pk=job.pk).update(status=move.target, updated_at=Now(), **columns)
+        if found is None or found[0] not in MOVES[event].sources:
+            _read_again(job)
+            raise _illegal(event, job)
+        job.status, job.retry_count = found
+        _move(event, [job], actor=actor, note=note, left_as=left_as, columns=columns)
         _read_again(job)
-        if moved_from not in move.sources:
-            raise IllegalMove(
-                f"cannot {event.replace('_', ' ')} a {job.status} job", job_id=str(job.pk), status=job.status
-            )
-        if move.target in TERMINAL and event != Event.COMPLETE:
-            # Regardless of `waiting_for`: a turn may have asked for an approval without being settled yet.
-            withdrawals.withdraw(job)
-        if move.target in TERMINAL or event == Event.TAKE_BACK:
-            left = TaskStatus.CANCELED if event == Event.CANCEL else left_as
-            prepared_sql.run(_LEAVE_TASKS, {"job": job.pk, "status": left})
-        activities.note(job, MOVE_CODES[event], note, actor=actor, moved_from=moved_from, moved_to=job.status)
-        if move.target in TERMINAL:
-            code = columns.get("error_code", "")
-            transaction.on_commit(lambda: meters.add("ends", status=str(move.target), code=code), robust=True)
     return job
 
 
@@ -99,39 +81,50 @@ def move_many(event: Event, jobs: Sequence[Job], *, actor: Actor, note: str = ""
     Raises IllegalMove, before it writes anything, if the move starts from none of their statuses. The objects keep the
     old values.
     """
-    move = MOVES[event]
-    if wrong := [job for job in jobs if job.status not in move.sources]:
-        raise IllegalMove(f"cannot {event.replace('_', ' ')} a {wrong[0].status} job", job_id=str(wrong[0].pk))
-    if not jobs:
-        return
-    ids = [job.pk for job in jobs]
-    Job.objects.filter(pk__in=ids).update(status=move.target, updated_at=Now(), **_written(event, columns))
-    if move.target in TERMINAL and event != Event.COMPLETE:
+    if wrong := [job for job in jobs if job.status not in MOVES[event].sources]:
+        raise _illegal(event, wrong[0])
+    if jobs:
+        _move(event, jobs, actor=actor, note=note, left_as=TaskStatus.FAILED, columns=columns)
+
+
+def _move(
+    event: Event, jobs: Sequence[Job], *, actor: Actor, note: str, left_as: TaskStatus, columns: Mapping[str, Any]
+) -> None:
+    """Apply the event to locked jobs of one organisation, whose status and life are those of their rows."""
+    target, ids = MOVES[event].target, [job.pk for job in jobs]
+    Job.objects.filter(pk__in=ids).update(status=target, updated_at=Now(), **_written(event, columns))
+    if target in TERMINAL and event != Event.COMPLETE:
+        # Regardless of `waiting_for`: a turn may have asked for an approval without being settled yet.
         withdrawals.withdraw(*jobs)
-    if move.target in TERMINAL or event == Event.TAKE_BACK:
-        left = TaskStatus.CANCELED if event == Event.CANCEL else TaskStatus.FAILED
-        prepared_sql.run(_LEAVE_TASKS_OF_MANY, {"jobs": ids, "status": left})
+    if target in TERMINAL or event == Event.TAKE_BACK:
+        left = TaskStatus.CANCELED if event == Event.CANCEL else left_as
+        prepared_sql.run(_LEAVE_TASKS, {"jobs": ids, "status": left})
     lives = 1 if event == Event.RETRY else 0
     prepared_sql.run(
         _LOG_MOVES,
         {
             "org": jobs[0].org_id,
             "code": MOVE_CODES[event],
-            "actor": str(actor),
+            "actor": str(actor)[: activities.MAX_ACTOR],
             "request": actor.request_id,
             "note": note,
-            "target": str(move.target),
+            "target": str(target),
             "jobs": ids,
             "statuses": [str(job.status) for job in jobs],
             "lives": [job.retry_count + lives for job in jobs],
         },
     )
-    if move.target in TERMINAL:
+    if target in TERMINAL:
         code, number = columns.get("error_code", ""), len(jobs)
-        transaction.on_commit(lambda: meters.add("ends", number, status=str(move.target), code=code), robust=True)
+        transaction.on_commit(lambda: meters.add("ends", number, status=str(target), code=code), robust=True)
 
 
-_LEAVE_TASKS_OF_MANY = """
+def _illegal(event: Event, job: Job) -> IllegalMove:
+    message = f"cannot {event.replace('_', ' ')} a {job.status} job"
+    return IllegalMove(message, job_id=str(job.pk), status=job.status)
+
+
+_LEAVE_TASKS = """
 UPDATE agent_jobs_task SET status = %(status)s, finished_at = statement_timestamp()
 WHERE job_id = ANY(%(jobs)s::uuid[]) AND status = 'RUNNING'
 """
