@@ -2,24 +2,24 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
+from agent_jobs import work
 from infra import sealing
 
-COLUMN = "sealed_work"
+_COLUMN = "sealed_work"
 
 
-def seal(secrets: Mapping[str, str], *, org_id: str, table: str, key: str) -> str:
+def seal(row: Any, secrets: Mapping[str, str]) -> str:
     """The value of the row's column; "" without secrets. Raises SealingError where no sealing key is set."""
-    if not secrets:
-        return ""
-    return sealing.seal(json.dumps(dict(secrets)), org_id=org_id, table=table, column=COLUMN, key=key)
+    return sealing.seal_for(row, _COLUMN, json.dumps(dict(secrets))) if secrets else ""
 
 
-def opened(sealed: str, *, org_id: str, table: str, key: str) -> dict[str, str]:
+def secrets_of(row: Any) -> dict[str, str]:
     """The secrets of the row by JSON pointer. Raises SealingError."""
-    if not sealed:
-        return {}
-    secrets: dict[str, str] = json.loads(
-        sealing.open_sealed(sealed, org_id=org_id, table=table, column=COLUMN, key=key)
-    )
-    return secrets
+    return dict(json.loads(sealing.opened(row, _COLUMN))) if row.sealed_work else {}
+
+
+def whole(row: Any) -> dict[str, Any]:
+    """The row's work with its secrets. Raises SealingError."""
+    return work.joined(row.work, secrets_of(row))

@@ -50,8 +50,8 @@ def install_slack(org_id: str, *, team_id: str, bot_token: str, signing_secret: 
         known = Installation.objects.select_for_update().filter(org_id=org_id, team_id=team_id).first()
         installation = known or Installation(id=uuid7(), org_id=org_id, team_id=team_id)
         installation.name = name or installation.name
-        installation.sealed_bot_token = _seal(installation, "sealed_bot_token", bot_token)
-        installation.sealed_signing_secret = _seal(installation, "sealed_signing_secret", signing_secret)
+        installation.sealed_bot_token = sealing.seal_for(installation, "sealed_bot_token", bot_token)
+        installation.sealed_signing_secret = sealing.seal_for(installation, "sealed_signing_secret", signing_secret)
         if known:
             installation.save()
             return installation
@@ -120,9 +120,9 @@ def _replace_secret(channel: Channel, secret: str) -> None:
             previous = channel.opened("sealed_secret")
     if previous == secret:
         return
-    channel.sealed_previous_secret = _seal(channel, "sealed_previous_secret", previous) if previous else ""
+    channel.sealed_previous_secret = sealing.seal_for(channel, "sealed_previous_secret", previous) if previous else ""
     channel.previous_secret_until = Now() + SECRET_OVERLAP if previous else None
-    channel.sealed_secret = _seal(channel, "sealed_secret", secret)
+    channel.sealed_secret = sealing.seal_for(channel, "sealed_secret", secret)
 
 
 def unregister_channel(org_id: str, platform: str, code: str) -> bool:
@@ -195,7 +195,3 @@ def _check_secret(secret: str) -> None:
         size = 0
     if not secret.startswith(_SECRET_PREFIX) or not 24 <= size <= 64:
         raise InvalidField("secret", "must be whsec_ and 24 to 64 bytes in base64")
-
-
-def _seal(row: Installation | Channel, column: str, secret: str) -> str:
-    return sealing.seal(secret, org_id=row.org_id, table=row._meta.db_table, column=column, key=str(row.pk))

@@ -26,10 +26,7 @@ class SealedRow(models.Model):
 
     def opened(self, column: str) -> str:
         """The secret in a sealed column. Raises SealingError."""
-        sealed: str = getattr(self, column)
-        return sealing.open_sealed(
-            sealed, org_id=self.org_id, table=self._meta.db_table, column=column, key=str(self.pk)
-        )
+        return sealing.opened(self, column)
 
 
 class Installation(SealedRow):

@@ -7,7 +7,7 @@ continues with the rest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import transaction
@@ -77,12 +77,10 @@ def _reseal(row: Any, column: str, newest: str) -> Cell | None:
     if not sealed or sealed.startswith(sealing.prefix(newest)):
         return None
     model = type(row)
-    table, key = model._meta.db_table, str(row.pk)
-    cell = Cell(row.org_id, table, column, key, sealing.key_id(sealed), newest)
+    cell = Cell(row.org_id, model._meta.db_table, column, str(row.pk), sealing.key_id(sealed), newest)
     try:
-        secret = sealing.open_sealed(sealed, org_id=row.org_id, table=table, column=column, key=key)
+        secret = sealing.opened(row, column)
     except SealingError as error:
-        return Cell(row.org_id, table, column, key, cell.old_key_id, cell.old_key_id, error.message)
-    anew = sealing.seal(secret, org_id=row.org_id, table=table, column=column, key=key)
-    model._default_manager.filter(pk=row.pk).update(**{column: anew})
+        return replace(cell, new_key_id=cell.old_key_id, problem=error.message)
+    model._default_manager.filter(pk=row.pk).update(**{column: sealing.seal_for(row, column, secret)})
     return cell

@@ -11,6 +11,7 @@ import base64
 import binascii
 import os
 from functools import lru_cache
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -53,6 +54,16 @@ def open_sealed(sealed: str, *, org_id: str, table: str, column: str, key: str) 
     return plain.decode()
 
 
+def seal_for(row: Any, column: str, secret: str) -> str:
+    """The secret, sealed for a column of this row (a model's, with an `org_id`). Raises as `seal`."""
+    return seal(secret, **_place(row, column))
+
+
+def opened(row: Any, column: str) -> str:
+    """The secret in a column of this row. Raises as `open_sealed`."""
+    return open_sealed(getattr(row, column), **_place(row, column))
+
+
 def newest_key_id() -> str:
     """The id of the key that seals. Raises SealingError if none is configured."""
     return next(iter(_ciphers(settings.SEALING_KEYS)))
@@ -86,6 +97,10 @@ def _ciphers(stated: str) -> dict[str, AESGCM]:
     if not ciphers:
         raise SealingError("no secret can be stored: AGENT_JOBS_SEALING_KEYS is not set (`id:32 bytes in base64`)")
     return ciphers
+
+
+def _place(row: Any, column: str) -> dict[str, str]:
+    return {"org_id": row.org_id, "table": row._meta.db_table, "column": column, "key": str(row.pk)}
 
 
 def _cell(org_id: str, table: str, column: str, key: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from agent_jobs import runners, tools
+from agent_jobs import runners, sealed_work, tools
 from agent_jobs.audit import audit_log
 from agent_jobs.catalog import model_keys, type_work
 from agent_jobs.errors import Conflict, FieldError, Invalid, NotFound
@@ -128,7 +128,7 @@ def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: A
         changed = {column: value for column, value in stated.items() if _differs(getattr(entry, column), value)}
         for column, value in changed.items():
             setattr(entry, column, value)
-        if isinstance(entry, JobType) and type_work.store(entry, values.get("work", type_work.whole(entry))):
+        if isinstance(entry, JobType) and type_work.store(entry, values.get("work", sealed_work.whole(entry))):
             changed |= {"work": entry.work, "sealed_work": entry.sealed_work}
         _check(kind, entry, changed)
         if changed:

@@ -34,7 +34,6 @@ _HANGS_ON = {
     "fallback_model": {"model", "fallback_model"},
 }
 _KEY = re.compile(r"[\x21-\x7e]{1,500}")
-_CELL = {"table": ModelKey._meta.db_table, "column": "sealed_key"}
 
 
 # --- Keys ------------------------------------------------------------------------------------------------------
@@ -56,7 +55,7 @@ def put_key(org_id: str, provider: str, *, key: str, base_url: str = "", actor: 
         before = _told(row) if row else None
         if row is None:
             row = _new(org_id, provider)
-        row.sealed_key = sealing.seal(key, org_id=org_id, key=str(row.pk), **_CELL)
+        row.sealed_key = sealing.seal_for(row, "sealed_key", key)
         row.base_url = base_url
         row.updated_at = Now()
         row.save()
@@ -207,7 +206,7 @@ def _own_keys(org_id: str, profile: Profile) -> dict[str, ModelKey]:
 
 def _open(key: ModelKey) -> str:
     try:
-        return sealing.open_sealed(key.sealed_key, org_id=key.org_id, key=str(key.pk), **_CELL)
+        return sealing.opened(key, "sealed_key")
     except SealingError as error:
         message = f"the organization's key for {key.provider} cannot be read: {error.message}"
         raise PermanentError(message, code="model_key_unreadable") from None

@@ -13,11 +13,6 @@ from agent_jobs.models import JobType
 from agent_jobs.work import WorkRules
 
 
-def whole(job_type: JobType) -> dict[str, Any]:
-    """The type's work with its secrets. Raises SealingError."""
-    return work.joined(job_type.work, _secrets(job_type))
-
-
 def merged(job_type: JobType, own: Mapping[str, Any], rules: WorkRules) -> dict[str, Any]:
     """The type's work with the job's own keys in place of the type's, secrets included.
 
@@ -25,7 +20,7 @@ def merged(job_type: JobType, own: Mapping[str, Any], rules: WorkRules) -> dict[
     """
     if not job_type.work:
         return dict(own)
-    both = {**whole(job_type), **own}
+    both = {**sealed_work.whole(job_type), **own}
     inherited = [path for path in rules.secret_paths(job_type.work) if path[0] not in own]
     if inherited and rules.recipient(both) != rules.recipient(job_type.work):
         message = "the job type's secrets go only where the type sends them: give the job secrets of its own"
@@ -38,7 +33,7 @@ def store(job_type: JobType, given: Mapping[str, Any]) -> bool:
 
     Masks keep the stored secrets. Returns whether anything differs. Raises Invalid, and SealingError.
     """
-    stored = work.Work(job_type.work, _secrets(job_type))
+    stored = work.Work(job_type.work, sealed_work.secrets_of(job_type))
     rules = runners.get(job_type.runner).work if job_type.runner in runners.names() else None
     if rules is None:
         if given:
@@ -53,11 +48,5 @@ def store(job_type: JobType, given: Mapping[str, Any]) -> bool:
     if (split.shown, split.secrets) == (stored.shown, stored.secrets):
         return False
     job_type.work = dict(split.shown)
-    table = JobType._meta.db_table
-    job_type.sealed_work = sealed_work.seal(split.secrets, org_id=job_type.org_id, table=table, key=str(job_type.pk))
+    job_type.sealed_work = sealed_work.seal(job_type, split.secrets)
     return True
-
-
-def _secrets(job_type: JobType) -> dict[str, str]:
-    table = JobType._meta.db_table
-    return sealed_work.opened(job_type.sealed_work, org_id=job_type.org_id, table=table, key=str(job_type.pk))

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
-from agent_jobs import sealed_work, work
+from agent_jobs import sealed_work
 from agent_jobs.errors import IllegalMove
 from agent_jobs.executors import known_executors, reporting
 from agent_jobs.executors.attempts import Attempt
@@ -86,16 +86,10 @@ def whole_work(org_id: str, job_id: UUID) -> Mapping[str, Any]:
     job = Job.objects.filter(org_id=org_id, pk=job_id, runner=external.NAME).first()
     if job is None:
         raise queries.job_not_found(str(job_id), denied=("job", str(job_id)))
-    return _whole(job)
-
-
-def _whole(job: Job) -> Mapping[str, Any]:
-    table = Job._meta.db_table
-    secrets = sealed_work.opened(job.sealed_work, org_id=job.org_id, table=table, key=str(job.pk))
-    return work.joined(job.work, secrets)
+    return sealed_work.whole(job)
 
 
 def _opened(claimed: ExecutorClaim, job: Job, claimant: Claimant, lease_seconds: float) -> ClaimedJob:
     """The job as its executor gets it. Raises SealingError if the secrets cannot be opened."""
     attempt = Attempt(job.pk, claimant.executor_id, claimed.lease_token)
-    return ClaimedJob(job, attempt, claimed.task_id, _whole(job), lease_seconds)
+    return ClaimedJob(job, attempt, claimed.task_id, sealed_work.whole(job), lease_seconds)

@@ -185,12 +185,11 @@ def release(org_id: str, attempt: Attempt, *, reason: str = "", actor: Actor) ->
 def _secrets(org_id: str, attempt: Attempt) -> Collection[str]:
     """The values of the job's secrets, which its executor got in clear and might print."""
     jobs = Job.objects.filter(org_id=org_id, pk=attempt.job_id, runner=external.NAME).exclude(sealed_work="")
-    found = jobs.values_list("sealed_work", "config").first()
-    if found is None:
+    job = jobs.only("org_id", "sealed_work", "config").first()
+    if job is None:
         return ()
-    sealed, config = found
-    opened = sealed_work.opened(sealed, org_id=org_id, table=Job._meta.db_table, key=str(attempt.job_id))
-    return hidden_in_outputs({pointer.rpartition("/")[2]: value for pointer, value in opened.items()}, config)
+    secrets = {pointer.rpartition("/")[2]: value for pointer, value in sealed_work.secrets_of(job).items()}
+    return hidden_in_outputs(secrets, job.config)
 
 
 def readable(value: Any) -> Any:

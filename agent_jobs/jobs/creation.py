@@ -271,7 +271,7 @@ def _prepared(batch: _Batch, spec: JobSpec, rng: random.Random) -> Job:
     )
     if spec.id:
         job.pk = spec.id
-    job.sealed_work = sealed_work.seal(split.secrets, org_id=batch.org_id, table=Job._meta.db_table, key=str(job.pk))
+    job.sealed_work = sealed_work.seal(job, split.secrets)
     batch.keys.take(job, replaced)
     return job
 

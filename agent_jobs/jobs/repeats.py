@@ -24,7 +24,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
-from agent_jobs import lifecycle, sealed_work, timing, work
+from agent_jobs import lifecycle, sealed_work, timing
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import AgentJobsError, Conflict, FieldError, IllegalMove, Invalid
 from agent_jobs.jobs import admission, creation, uniqueness
@@ -177,7 +177,6 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
         job = job_rows.locked(org_id, job_id)
         prompt = {"start_prompt": job.prompt} if job.prompt.strip() and not job.work else {}
         then = ChannelSpec(job.platform, job.channel_code, job.channel_type, job.channel_data) if job.platform else None
-        secrets = sealed_work.opened(job.sealed_work, org_id=org_id, table=Job._meta.db_table, key=str(job.pk))
         spec = JobSpec(
             job_type_id=job.job_type_key,
             channel=changes.channel or then,
@@ -190,7 +189,7 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
             metadata=job.metadata if changes.metadata is None else changes.metadata,
             token_pk=token_pk,
             replay_of=job.pk,
-            work=work.joined(job.work, secrets),
+            work=sealed_work.whole(job),
             outcome_channel=job.outcome_channel or {},
             id=changes.id,
             schedule_id=job.schedule_id if changes.is_of_schedule else None,

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
-from uuid_utils.compat import uuid7
 
 from agent_jobs import recurrence, runners, sealed_work, work
 from agent_jobs.audit import audit_log
@@ -144,9 +143,7 @@ def roll_back(org_id: str, schedule_id: UUID, number: int, *, actor: Actor) -> S
         version = ScheduleVersion.objects.filter(schedule=schedule, number=number).first()
         if version is None:
             raise version_not_found(number)
-        secrets = sealed_work.opened(
-            version.sealed_work, org_id=org_id, table=ScheduleVersion._meta.db_table, key=str(version.pk)
-        )
+        secrets = sealed_work.secrets_of(version)
         firing.fire_locked(schedule)
         before = schedule.definition
         _write(schedule, version.definition, secrets, actor=actor, note=f"rolled back to version {number}", always=True)
@@ -206,7 +203,7 @@ def _changed(
             raise Conflict("the schedule is completed: no firing is left", code="schedule_completed")
         if is_paused is not None:
             schedule.is_paused = is_paused
-        secrets, wanted = firing.secrets_of(schedule), changed(before)
+        secrets, wanted = sealed_work.secrets_of(schedule), changed(before)
         try:
             if not (author_may_redirect and _is_sole_author(schedule, actor)):
                 firing.require_same_recipient(schedule, before["job"], wanted["job"], secrets)
@@ -257,7 +254,7 @@ def _write(
     schedule.definition = checked.definition
     schedule.name, schedule.tags = checked.definition["name"], checked.definition["tags"]
     schedule.job_type_key, schedule.runner = checked.job_type.key, checked.job_type.runner
-    schedule.sealed_work = _sealed(checked.secrets, schedule.org_id, Schedule, str(schedule.pk))
+    schedule.sealed_work = sealed_work.seal(schedule, checked.secrets)
     schedule.version += 1
     schedule.updated_at = schedule.created_at if is_new else now
     if schedule.is_paused:
@@ -266,19 +263,18 @@ def _write(
         schedule.next_at = next_at
         schedule.tz_version = recurrence.tz_version()
     schedule.save(force_insert=is_new)
-    version_id = uuid7()
-    ScheduleVersion.objects.create(
-        id=version_id,
+    version = ScheduleVersion(
         org_id=schedule.org_id,
         schedule=schedule,
         number=schedule.version,
         definition=schedule.definition,
-        sealed_work=_sealed(checked.secrets, schedule.org_id, ScheduleVersion, str(version_id)),
         is_paused=schedule.is_paused,
         diff=[] if is_new else diff,
         author=str(actor),
         note=note,
     )
+    version.sealed_work = sealed_work.seal(version, checked.secrets)
+    version.save(force_insert=True)
 
 
 class _CheckedSchedule:
@@ -305,10 +301,6 @@ class _CheckedSchedule:
         self.secrets = split.secrets
         self.definition = {**definition, "job": {**job, **({"work": dict(split.shown)} if whole else {})}}
         self.timing = definitions.timing(definition, anchor=schedule.created_at)
-
-
-def _sealed(secrets: work.Secrets, org_id: str, model: type[Any], key: str) -> str:
-    return sealed_work.seal(secrets, org_id=org_id, table=model._meta.db_table, key=key)
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -219,16 +219,9 @@ def queued_firings(schedule: Schedule) -> int:
     return _queued([schedule])[schedule.pk]
 
 
-def secrets_of(schedule: Schedule) -> dict[str, str]:
-    """The secrets of the work of the schedule's job. Raises SealingError."""
-    return sealed_work.opened(
-        schedule.sealed_work, org_id=schedule.org_id, table=Schedule._meta.db_table, key=str(schedule.pk)
-    )
-
-
 def _spec(schedule: Schedule, fire_at: datetime, overrides: Mapping[str, Any], is_due_now: bool) -> JobSpec:
     definition = schedule.definition
-    secrets = secrets_of(schedule)
+    secrets = sealed_work.secrets_of(schedule)
     if overrides:
         laid = _laid_over(definition["job"], overrides)
         if overrides.get("work"):

@@ -57,7 +57,7 @@ def store(org_id: str, name: str, value: str, *, hosts: Sequence[str], actor: Ac
             stored = ToolSecret.objects.filter(org_id=org_id)
             row_limits.require(org_id, stored, MAX_SECRETS, what="secrets", code="too_many_secrets")
             secret = ToolSecret(org_id=org_id, name=name)
-        secret.sealed_value = sealing.seal(value, **_cell(secret))
+        secret.sealed_value = sealing.seal_for(secret, "sealed_value", value)
         secret.hosts = list(hosts)
         secret.updated_at = Now()
         secret.save(force_insert=is_new)
@@ -153,7 +153,7 @@ def blotter(org_id: str, headers: Mapping[str, str]) -> Blotter | None:
     values = []
     for secret in found:
         with suppress(SealingError):  # such a secret is never sent, either
-            values.append(sealing.open_sealed(secret.sealed_value, **_cell(secret)))
+            values.append(sealing.opened(secret, "sealed_value"))
     return Blotter(values) if values else None
 
 
@@ -182,13 +182,8 @@ def _opened(found: Sequence[ToolSecret], names: set[str], tool: str, host: str) 
             message = f"the tool {tool} {_not_for(secret.name, host, secret.hosts)}"
             raise PermanentError(message, code="tool_secret_refused")
     try:
-        return {secret.name: sealing.open_sealed(secret.sealed_value, **_cell(secret)) for secret in found}
+        return {secret.name: sealing.opened(secret, "sealed_value") for secret in found}
     except SealingError as error:
         raise PermanentError(
             f"a secret of the tool {tool} cannot be opened: {error}", code="tool_secret_unreadable"
         ) from None
-
-
-def _cell(secret: ToolSecret) -> dict[str, Any]:
-    table = ToolSecret._meta.db_table
-    return {"org_id": secret.org_id, "table": table, "column": "sealed_value", "key": str(secret.pk)}

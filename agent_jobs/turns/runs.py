@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from agent_jobs import llm, runners, sealed_work, tools, work
+from agent_jobs import llm, runners, sealed_work, tools
 from agent_jobs.catalog import model_keys
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import LeaseLost, PermanentError, RetryableError
@@ -109,12 +109,11 @@ def _command_mode(claim: Claim) -> str:
 def _whole_work(claim: Claim) -> Mapping[str, Any]:
     if not claim.sealed_work:
         return claim.work
-    table = Job._meta.db_table
+    job = Job(pk=claim.id, org_id=claim.org_id, work=claim.work, sealed_work=claim.sealed_work)
     try:
-        secrets = sealed_work.opened(claim.sealed_work, org_id=claim.org_id, table=table, key=str(claim.id))
+        return sealed_work.whole(job)
     except SealingError as error:
         raise PermanentError(error.message, code="secret_unavailable") from None
-    return work.joined(claim.work, secrets)
 
 
 def with_journal(claim: Claim) -> tuple[Run, TurnJournal]:

@@ -52,7 +52,7 @@ def create(
             org_id=org_id, url=url, event_types=_ordered(event_types), description=description, enabled=enabled
         )
         secret = _new_secret()
-        endpoint.sealed_secret = sealing.seal(secret, **cell(endpoint, "sealed_secret"))
+        endpoint.sealed_secret = sealing.seal_for(endpoint, "sealed_secret", secret)
         endpoint.save(force_insert=True)
         endpoint.refresh_from_db()
         _record(endpoint, "created", actor, after=_told(endpoint))
@@ -96,11 +96,11 @@ def rotate_secret(org_id: str, endpoint_id: UUID, *, overlap_minutes: int, actor
     """Make a new secret. The old one signs too for `overlap_minutes`, an older one no more. Raises NotFound."""
     with transaction.atomic():
         endpoint = _locked(org_id, endpoint_id)
-        old, secret = sealing.open_sealed(endpoint.sealed_secret, **cell(endpoint, "sealed_secret")), _new_secret()
-        endpoint.sealed_secret = sealing.seal(secret, **cell(endpoint, "sealed_secret"))
+        old, secret = sealing.opened(endpoint, "sealed_secret"), _new_secret()
+        endpoint.sealed_secret = sealing.seal_for(endpoint, "sealed_secret", secret)
         endpoint.sealed_previous_secret, endpoint.previous_secret_until = "", None
         if overlap_minutes:
-            endpoint.sealed_previous_secret = sealing.seal(old, **cell(endpoint, "sealed_previous_secret"))
+            endpoint.sealed_previous_secret = sealing.seal_for(endpoint, "sealed_previous_secret", old)
             endpoint.previous_secret_until = Now() + timedelta(minutes=overlap_minutes)
         endpoint.updated_at = Now()
         endpoint.save()
@@ -180,12 +180,6 @@ def delivery_not_found(delivery_id: str) -> NotFound:
         code="webhook_delivery_not_found",
         denied=("webhook_delivery", delivery_id[:64]),
     )
-
-
-def cell(endpoint: WebhookEndpoint, column: str) -> dict[str, str]:
-    """The table, column and key of a sealed secret, for `sealing`."""
-    table = WebhookEndpoint._meta.db_table
-    return {"org_id": endpoint.org_id, "table": table, "column": column, "key": str(endpoint.pk)}
 
 
 def _locked(org_id: str, endpoint_id: UUID) -> WebhookEndpoint:

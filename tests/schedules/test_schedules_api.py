@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent_jobs import sealed_work
 from agent_jobs.models import AuditEntry, Job, Schedule
-from agent_jobs.schedules import firing
 from tests import rows
 from tests.schedules.conftest import BASE, make, stated
 
@@ -123,15 +123,15 @@ def test_the_mask_keeps_a_secret_and_a_rollback_brings_back_the_old_one(acme):
 
     kept = acme.put(path, stated(name="Other", job=masked))
     assert kept.status_code == 200, kept.content
-    assert firing.secrets_of(Schedule.objects.get()) == {"/auth/token": "first-secret"}
+    assert sealed_work.secrets_of(Schedule.objects.get()) == {"/auth/token": "first-secret"}
     acme.patch(path, {"job": {"work": {**work, "auth": {**auth, "token": "second-secret"}}}})
-    assert firing.secrets_of(Schedule.objects.get()) == {"/auth/token": "second-secret"}
+    assert sealed_work.secrets_of(Schedule.objects.get()) == {"/auth/token": "second-secret"}
     versions = acme.get(f"{path}/versions")
     assert [one["number"] for one in versions.json()["data"]] == [3, 2, 1]
     assert b"-secret" not in versions.content.replace(b"other secrets", b"")
 
     assert acme.post(f"{path}/rollback/2", None).status_code == 200
-    assert firing.secrets_of(Schedule.objects.get()) == {"/auth/token": "first-secret"}
+    assert sealed_work.secrets_of(Schedule.objects.get()) == {"/auth/token": "first-secret"}
 
 
 def test_if_match_refuses_a_change_of_another_version(acme):
