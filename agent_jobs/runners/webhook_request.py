@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import standardwebhooks
-
 from agent_jobs.errors import PermanentError
 from agent_jobs.runners import prompts, webhook_work
 from agent_jobs.runners.base import Run
 from agent_jobs.work import MASK
+from infra.egress import standard_webhooks
 from infra.redaction import Blotter
 from infra.storable_text import storable
 
@@ -47,7 +46,9 @@ def build(run: Run) -> WebhookRequest:
     for name, value in (_told_headers(run) | _auth_headers(work)).items():
         _put(headers, name, value)
     if secret := work.get("sign_with"):
-        headers |= _signature(webhook_work.signing_key(secret), run.job_id, body or b"")
+        key, text = webhook_work.signing_key(secret), (body or b"").decode()
+        signature = standard_webhooks.headers(run.job_id, text, [key], now=datetime.now(UTC))
+        headers |= {name.title(): value for name, value in signature.items()}
     return WebhookRequest(work.get("method", "POST"), url, headers, body)
 
 
@@ -154,16 +155,6 @@ def _auth_headers(work: Mapping[str, Any]) -> dict[str, str]:
         case "api_key":
             return {auth.get("header", webhook_work.DEFAULT_API_KEY_HEADER): auth["key"]}
     return {}
-
-
-def _signature(key: bytes, message_id: str, body: bytes) -> dict[str, str]:
-    """Standard Webhooks: the id stays the same in all attempts, so that the receiver can drop repeats."""
-    now = datetime.now(UTC)
-    return {
-        "Webhook-Id": message_id,
-        "Webhook-Timestamp": str(int(now.timestamp())),
-        "Webhook-Signature": standardwebhooks.Webhook(key).sign(msg_id=message_id, timestamp=now, data=body.decode()),
-    }
 
 
 def _put(headers: dict[str, str], name: str, value: str) -> None:

@@ -1,12 +1,9 @@
-"""Reads answers of all tools: their charset, how much the model sees, and how long a server may ask us to wait."""
+"""Reads answers of all tools: their charset, and how much the model sees."""
 
 import codecs
 import re
 
-from infra.egress import retry_after as header
-
 MAX_TEXT = 20_000
-LONGEST_RETRY_AFTER_SECONDS = 3_600.0
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
 # Python's other codecs are no charsets (`zip`), or read escapes (`unicode_escape`).
 _NO_CHARSETS = {"unicode_escape", "raw_unicode_escape", "idna", "punycode", "undefined", "mbcs", "oem"}
@@ -17,11 +14,6 @@ def cut(text: str) -> tuple[str, bool]:
     """The text cut to the limit for models and without characters that no database stores; and whether it was cut."""
     sound = "".join("\ufffd" if one == "\x00" or "\ud800" <= one <= "\udfff" else one for one in text[:MAX_TEXT])
     return sound, len(text) > MAX_TEXT
-
-
-def retry_after(stated: str) -> float | None:
-    """Seconds, at most an hour; None if the header is missing or invalid."""
-    return header.seconds(stated, at_most=LONGEST_RETRY_AFTER_SECONDS)
 
 
 def decoded(body: bytes, content_type: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from agent_jobs.errors import RetryableError
-from agent_jobs.tools.answer_limits import MAX_TEXT, UNKNOWN, cut, decoded, retry_after
+from agent_jobs.tools.answer_limits import MAX_TEXT, UNKNOWN, cut, decoded
 from agent_jobs.tools.declarations import NO_ARGUMENTS, PLACEHOLDER, is_covered
 from agent_jobs.tools.tool_secrets import Filled
 from agent_jobs.tools.types import Declared, OnStart, ToolAnswer
-from infra.egress import requests_client, unpacking
+from infra.egress import requests_client, retry_after, unpacking
 
 _SAFE = ("GET",)
 _WITHOUT_BODY = ("GET", "DELETE")
@@ -157,7 +157,7 @@ def _written(name: str, value: Any) -> str:
 
 # --- The answer ------------------------------------------------------------------------------------------------
 def _told(tool: Declared, method: str, answer: requests_client.Answer, filled: Filled) -> ToolAnswer:
-    wait = retry_after(answer.headers.get("Retry-After", "")) if answer.status in (429, 503) else None
+    wait = retry_after.seconds(answer.headers.get("Retry-After", "")) if answer.status in (429, 503) else None
     if wait is not None:
         message = f"the tool {tool.name} answered {answer.status} and asks to wait"
         raise RetryableError(message, code="tool_busy", retry_after=wait)

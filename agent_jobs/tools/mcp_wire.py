@@ -17,8 +17,8 @@ from mcp.shared.message import SessionMessage
 from mcp_types import INVALID_REQUEST, PARSE_ERROR, JSONRPCError, JSONRPCResponse
 
 from agent_jobs.errors import RunError
-from agent_jobs.tools.answer_limits import decoded, retry_after
-from infra.egress import async_client
+from agent_jobs.tools.answer_limits import decoded
+from infra.egress import async_client, retry_after
 
 # Marks a request, in its extensions, that goes to an authorization server or asks for the way to it.
 IS_AUTHORIZING = "is_authorizing"
@@ -62,7 +62,7 @@ class Seen:
             return
         self.status = response.status_code
         self.session_id = response.headers.get(_SESSION, self.session_id)
-        self.retry_after = retry_after(response.headers.get("Retry-After", ""))
+        self.retry_after = retry_after.seconds(response.headers.get("Retry-After", ""))
         if response.status_code == 200 and isinstance(response.stream, async_client.ByteStream):
             kind = response.headers.get("Content-Type", "")
             if kind.lower().startswith("text/event-stream"):

@@ -9,18 +9,18 @@ MOST_TRIES = len(WAITS) + 1
 JITTER = 0.1
 # An endpoint is disabled after so long a time of nothing but failures.
 DISABLE_AFTER = timedelta(days=5)
-_LONGEST_RETRY_AFTER = 86_400.0
+LONGEST_RETRY_AFTER = 86_400.0
 
 
 def next_wait(tries: int, *, retry_after: float | None, rng: random.Random) -> timedelta | None:
     """The time from failed try number `tries` to the next; None if that was the last one.
 
-    A `retry_after` that is later wins, up to a day.
+    A `retry_after` that is later wins, up to LONGEST_RETRY_AFTER.
     """
     if tries >= MOST_TRIES:
         return None
     seconds = WAITS[tries - 1] * (1 + rng.uniform(0, JITTER))
-    return timedelta(seconds=max(seconds, min(retry_after or 0.0, _LONGEST_RETRY_AFTER)))
+    return timedelta(seconds=max(seconds, min(retry_after or 0.0, LONGEST_RETRY_AFTER)))
 
 
 def failing_since(since: datetime | None, last_failed_at: datetime | None, *, now: datetime) -> datetime:

@@ -14,15 +14,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 from functools import partial
 
-import standardwebhooks
 from django.db import connection
 
 from agent_jobs.models import WebhookEndpoint
-from agent_jobs.tools import answer_limits
-from agent_jobs.webhooks import announcements, delivery_claims
+from agent_jobs.webhooks import announcements, delivery_claims, retry_plan
 from agent_jobs.webhooks.delivery_claims import AttemptResult, ClaimedDelivery
 from infra import database, sealing
-from infra.egress import addresses, requests_client
+from infra.egress import addresses, requests_client, retry_after, standard_webhooks
 from infra.sealing import SealingError
 from infra.storable_text import storable
 
@@ -129,24 +127,15 @@ def attempt(claimed: ClaimedDelivery, now: datetime) -> AttemptResult:
         return AttemptResult(_milliseconds(began), error=_text(repr(error)))
     if 200 <= answer.status < 300:
         return AttemptResult(_milliseconds(began), answer.status)
-    wait_seconds = answer_limits.retry_after(answer.headers.get("Retry-After", "")) if answer.status in _LATER else None
-    said = f"the receiver answered {answer.status}"
-    return AttemptResult(_milliseconds(began), answer.status, said, wait_seconds)
+    stated = answer.headers.get("Retry-After", "") if answer.status in _LATER else ""
+    wait = retry_after.seconds(stated, at_most=retry_plan.LONGEST_RETRY_AFTER)
+    return AttemptResult(_milliseconds(began), answer.status, f"the receiver answered {answer.status}", wait)
 
 
 def _post(claimed: ClaimedDelivery, now: datetime) -> requests_client.Answer:
     body = json.dumps(announcements.body(claimed.event, claimed.announced_at, claimed.payload), ensure_ascii=False)
-    webhook_id = str(claimed.announcement_id)
-    signatures = [
-        standardwebhooks.Webhook(secret).sign(msg_id=webhook_id, timestamp=now, data=body)
-        for secret in _secrets(claimed)
-    ]
-    headers = {
-        "Content-Type": "application/json",
-        "webhook-id": webhook_id,
-        "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": " ".join(signatures),
-    }
+    signature = standard_webhooks.headers(str(claimed.announcement_id), body, _secrets(claimed), now=now)
+    headers = {"Content-Type": "application/json", **signature}
     with addresses.asking_for(claimed.org_id):
         return requests_client.post(claimed.url, body=body.encode(), headers=headers, is_guarded=True)
 

@@ -8,14 +8,11 @@ attempt of unknown outcome. There is no history to look into. A changed secret a
 
 from __future__ import annotations
 
-import email.utils
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-
-import standardwebhooks
 
 from channels_integration import transcript
 from channels_integration.errors import UnknownChannel
@@ -28,7 +25,7 @@ from channels_integration.messages import (
     TemporaryDeliveryError,
 )
 from channels_integration.models import Channel
-from infra.egress import addresses, requests_client
+from infra.egress import addresses, requests_client, retry_after, standard_webhooks
 from infra.sealing import SealingError
 
 # A receiver that is being deployed, or given a new secret, may answer 401 or 404 for some minutes.
@@ -130,27 +127,12 @@ def _signature(channel: Channel, message_id: str, now: datetime, body: str) -> M
         secrets = [channel.opened(column) for column in columns]
     except SealingError as error:
         raise TemporaryDeliveryError(error.message, code="secret_unreadable") from error
-    signatures = [standardwebhooks.Webhook(one).sign(msg_id=message_id, timestamp=now, data=body) for one in secrets]
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": " ".join(signatures),
-    }
+    return standard_webhooks.headers(message_id, body, secrets, now=now)
 
 
 def _refusal(answer: requests_client.Answer) -> Exception:
     said = f"the receiver answered {answer.status}"
     if answer.status >= 500 or answer.status in _LATER:
-        wait = _retry_after(answer.headers.get("Retry-After", "")) if answer.status in (429, 503) else None
+        wait = retry_after.seconds(answer.headers.get("Retry-After", "")) if answer.status in (429, 503) else None
         return TemporaryDeliveryError(said, code=f"http_{answer.status}", retry_after=wait)
     return PermanentDeliveryError(said, code=f"http_{answer.status}")
-
-
-def _retry_after(stated: str) -> float | None:
-    """Seconds, or an HTTP date; None for anything else."""
-    if stated.isascii() and stated.isdigit():
-        return float(stated[:6])
-    try:
-        return max(0.0, (email.utils.parsedate_to_datetime(stated) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 
-def seconds(stated: str, *, at_most: float) -> float | None:
+def seconds(stated: str, *, at_most: float = 3_600.0) -> float | None:
     """The wait that the header states, in seconds or as a date; None if it is missing or invalid."""
     stated = stated.strip()
     if stated.isascii() and stated.isdigit():
