@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from agent_jobs.errors import Conflict, NotFound
@@ -23,7 +24,7 @@ class Attempt:
 
 def newest(org_id: str, job_id: UUID, executor_id: str) -> Attempt:
     """The newest attempt of this executor at the job, for APIs without lease tokens. Raises NotFound."""
-    _require_job(org_id, job_id)
+    require_job(org_id, job_id)
     tasks = Task.objects.filter(job_id=job_id, executor_id=executor_id).exclude(executor_id="")
     token = tasks.order_by("-number").values_list("lease_token", flat=True).first()
     if token is None:
@@ -36,11 +37,8 @@ def locked(org_id: str, attempt: Attempt) -> tuple[Job, Task]:
 
     Raises NotFound, and Conflict with the reason if the attempt is over. `job.database_now` is the database's time.
     """
-    jobs = Job.objects.filter(org_id=org_id, pk=attempt.job_id, runner=external.NAME)
-    job = jobs.select_for_update().annotate(database_now=Now()).first()
-    if job is None:
-        raise queries.job_not_found(str(attempt.job_id), denied=("job", str(attempt.job_id)))
-    task = Task.objects.filter(job_id=job.pk, lease_token=attempt.lease_token, executor_id=attempt.executor_id).first()
+    job = require_job(org_id, attempt.job_id, Job.objects.select_for_update().annotate(database_now=Now()))
+    task = _task(attempt)
     is_held = job.lease_token == attempt.lease_token and job.lease_until is not None and job.status == JobStatus.RUNNING
     if task is None or not is_held:
         raise refusal(job, task)
@@ -63,13 +61,18 @@ def refusal(job: Job, task: Task | None) -> Conflict:
 
 def find(org_id: str, attempt: Attempt) -> tuple[Job, Task | None]:
     """The job and the task of an attempt, over or not, without a lock. Raises NotFound."""
-    _require_job(org_id, attempt.job_id)
-    task = Task.objects.filter(
-        job_id=attempt.job_id, lease_token=attempt.lease_token, executor_id=attempt.executor_id
-    ).first()
-    return Job.objects.get(pk=attempt.job_id), task
+    return require_job(org_id, attempt.job_id), _task(attempt)
 
 
-def _require_job(org_id: str, job_id: UUID) -> None:
-    if not Job.objects.filter(org_id=org_id, pk=job_id, runner=external.NAME).exists():
+def require_job(org_id: str, job_id: UUID, jobs: QuerySet[Job] | None = None) -> Job:
+    """The organisation's job of the external runner, out of `jobs`, by default all. Raises NotFound."""
+    jobs = Job.objects.all() if jobs is None else jobs
+    job = jobs.filter(org_id=org_id, pk=job_id, runner=external.NAME).first()
+    if job is None:
         raise queries.job_not_found(str(job_id), denied=("job", str(job_id)))
+    return job
+
+
+def _task(attempt: Attempt) -> Task | None:
+    tasks = Task.objects.filter(job_id=attempt.job_id, lease_token=attempt.lease_token)
+    return tasks.filter(executor_id=attempt.executor_id).first()

@@ -11,13 +11,11 @@ from django.db import transaction
 
 from agent_jobs import sealed_work
 from agent_jobs.errors import IllegalMove
-from agent_jobs.executors import known_executors, reporting
+from agent_jobs.executors import attempts, known_executors, reporting
 from agent_jobs.executors.attempts import Attempt
 from agent_jobs.lifecycle import executor_claims
 from agent_jobs.lifecycle.executor_claims import Claimant, ExecutorClaim
 from agent_jobs.models import Job
-from agent_jobs.reads import queries
-from agent_jobs.runners import external
 from agent_jobs.runners.base import Failed
 from agent_jobs.specs import Actor
 from infra.sealing import SealingError
@@ -69,9 +67,7 @@ def begin(org_id: str, job_id: UUID, claimant: Claimant, *, actor: Actor, lease:
     """
     lease_seconds = lease.total_seconds() if lease else float(settings.LEASE_SECONDS)
     with transaction.atomic():
-        job = Job.objects.select_for_update().filter(org_id=org_id, pk=job_id, runner=external.NAME).first()
-        if job is None:
-            raise queries.job_not_found(str(job_id), denied=("job", str(job_id)))
+        job = attempts.require_job(org_id, job_id, Job.objects.select_for_update())
         claimed = executor_claims.claim_one_for_executor(
             org_id, job_id, claimant, actor=actor, lease_seconds=lease_seconds
         )
@@ -83,10 +79,7 @@ def begin(org_id: str, job_id: UUID, claimant: Claimant, *, actor: Actor, lease:
 
 def whole_work(org_id: str, job_id: UUID) -> Mapping[str, Any]:
     """The work of a job with its secrets, for a caller that might claim the job. Raises NotFound and SealingError."""
-    job = Job.objects.filter(org_id=org_id, pk=job_id, runner=external.NAME).first()
-    if job is None:
-        raise queries.job_not_found(str(job_id), denied=("job", str(job_id)))
-    return sealed_work.whole(job)
+    return sealed_work.whole(attempts.require_job(org_id, job_id))
 
 
 def _opened(claimed: ExecutorClaim, job: Job, claimant: Claimant, lease_seconds: float) -> ClaimedJob:
