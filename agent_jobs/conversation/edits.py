@@ -8,7 +8,7 @@ a new thread.
 
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Now
 
@@ -59,21 +59,7 @@ def _forget_thread(incoming: Incoming) -> bool:
     """Forget the thread of the living job that this message opened. False if it opened none."""
     if not incoming.message_id:
         return False
-    job = (
-        _of_team(
-            incoming,
-            Job.objects.filter(
-                org_id=incoming.org_id,
-                platform=incoming.platform,
-                channel_code=incoming.code,
-                thread=incoming.message_id,
-                status__in=(JobStatus.WAITING, JobStatus.RUNNING),
-            ),
-            "",
-        )
-        .select_for_update(no_key=True)
-        .first()
-    )
+    job = under_way(incoming).filter(thread=incoming.message_id).select_for_update(no_key=True).first()
     if job is None:
         return False
     Job.objects.filter(pk=job.pk).update(thread="", updated_at=Now())
@@ -88,7 +74,20 @@ def _forget_thread(incoming: Incoming) -> bool:
     return True
 
 
-def _of_team(incoming: Incoming, rows: Any, job: str) -> Any:
+def under_way(incoming: Incoming) -> QuerySet[Job]:
+    """The jobs under way in the message's channel."""
+    jobs = Job.objects.filter(
+        org_id=incoming.org_id,
+        platform=incoming.platform,
+        channel_code=incoming.code,
+        status__in=(JobStatus.WAITING, JobStatus.RUNNING),
+        started_at__isnull=False,
+    )
+    alive: QuerySet[Job] = _of_team(incoming, jobs)
+    return alive
+
+
+def _of_team(incoming: Incoming, rows: Any, job: str = "") -> Any:
     """Channels of two workspaces may share a code; a job without a team belongs to the organisation's only one."""
     if not incoming.team:
         return rows

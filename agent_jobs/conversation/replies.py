@@ -9,8 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Case, F, Q, QuerySet, Value, When
-from django.db.models.fields.json import KT
+from django.db.models import Case, F, Q, Value, When
 from uuid_utils.compat import uuid7
 
 from agent_jobs import lifecycle
@@ -31,7 +30,6 @@ from channels_integration.messages import Delivery, Did, Incoming
 from infra import prepared_sql
 
 _DELIVERER = Actor("system", "delivery")
-_ALIVE = (JobStatus.WAITING, JobStatus.RUNNING)
 _OF_THREAD = """
 org_id = %(org)s AND platform = %(platform)s AND channel_code = %(code)s AND thread = %(thread)s
     AND status IN ('WAITING', 'RUNNING') AND started_at IS NOT NULL
@@ -164,24 +162,8 @@ def _turned_away(job: Job, incoming: Incoming) -> bool:
 
 def awaits(incoming: Incoming) -> bool:
     """Whether a job listens in the message's thread or direct channel now. Locks nothing."""
-    if incoming.thread:
-        return _alive(incoming).filter(thread=incoming.thread).exists()
-    return incoming.is_direct and _alive(incoming).exists()
-
-
-def _alive(incoming: Incoming) -> QuerySet[Job]:
-    """The jobs under way in the message's channel."""
-    alive = Job.objects.filter(
-        org_id=incoming.org_id,
-        platform=incoming.platform,
-        channel_code=incoming.code,
-        status__in=_ALIVE,
-        started_at__isnull=False,
-    )
-    if incoming.team:
-        # Channels of two workspaces may share a code; a job without a team belongs to the organisation's only one.
-        alive = alive.alias(team_id=KT("channel_data__team_id")).filter(Q(team_id=incoming.team) | Q(team_id=None))
-    return alive
+    alive = edits.under_way(incoming)
+    return alive.filter(thread=incoming.thread).exists() if incoming.thread else incoming.is_direct and alive.exists()
 
 
 def _listener(incoming: Incoming) -> Job | None:
@@ -190,7 +172,7 @@ def _listener(incoming: Incoming) -> Job | None:
     That is the job that the message names, or whose thread it is in. At the top level of a direct channel it is the
     newest job; a job that waits for a reply comes first.
     """
-    alive = _alive(incoming)
+    alive = edits.under_way(incoming)
     if incoming.owner_key:
         candidates = alive.filter(pk=incoming.owner_key)
     elif incoming.thread:
