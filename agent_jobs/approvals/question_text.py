@@ -11,12 +11,11 @@ from typing import Any
 
 from agent_jobs.models import Approval
 from agent_jobs.tools.types import Declared
+from channels_integration.platforms.slack_text import longest, size
 
 NOT_WHOLE = "Not all of this is shown here"
 # Slack refuses some long messages with `msg_blocks_too_long` but documents no limit; this is far below it.
 _MOST_CHARACTERS = 7_500
-# Releases before this rule cut questions here without saying so. Remove after release 1.0.
-_ONCE_CUT_AT = 8_000
 # Long texts among the arguments are shortened to each of these in turn, until the question fits.
 _SHORTER = (2_000, 1_000, 500, 250, 100)
 _INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
@@ -28,12 +27,12 @@ _INVISIBLE |= {chr(selector) for selector in (*range(0x180B, 0x1810), *range(0xE
 def worded(tool: Declared, arguments: Mapping[str, Any], *, address: str) -> str:
     """The question. `address` is where people read and approve the whole of it if it does not fit."""
     whole = _said_of(tool, arguments)
-    if _size(whole) <= _MOST_CHARACTERS:
+    if size(whole) <= _MOST_CHARACTERS:
         return whole
     shown = ""
     for most in _SHORTER:
         shown = _said_of(tool, _shortened(arguments, most))
-        if _size(shown) <= _MOST_CHARACTERS:
+        if size(shown) <= _MOST_CHARACTERS:
             break
     else:
         shown = _cut(shown, _MOST_CHARACTERS)
@@ -45,7 +44,7 @@ def worded(tool: Declared, arguments: Mapping[str, Any], *, address: str) -> str
 
 def is_whole(approval: Approval) -> bool:
     """Whether the question shows everything that is approved."""
-    return NOT_WHOLE not in approval.question and len(approval.question) < _ONCE_CUT_AT
+    return NOT_WHOLE not in approval.question
 
 
 def visible(text: str) -> str:
@@ -81,23 +80,8 @@ def _shortened(value: Any, most: int) -> Any:
 
 
 def _cut(text: str, most: int) -> str:
-    """Keep about `most` characters of a text, from both ends."""
-    if _size(text) <= most:
+    """Keep about `most` characters of a text, as Slack counts them: most of them from its beginning."""
+    if size(text) <= most:
         return text
-    head, tail, room = 0, 0, most
-    for at in range(len(text)):
-        size = _size(text[at])
-        if room < most * 2 // 5 or size > room:
-            break
-        head, room = at + 1, room - size
-    for at in range(len(text) - head):
-        size = _size(text[-1 - at])
-        if size > room:
-            break
-        tail, room = at + 1, room - size
+    head, tail = longest(text, most * 3 // 5), longest(text[::-1], most * 2 // 5)
     return f"{text[:head]} … [{len(text) - head - tail:,} characters are not shown] … {text[len(text) - tail :]}"
-
-
-def _size(text: str) -> int:
-    """The length as Slack counts it: after escaping for Slack."""
-    return len(text) + 4 * text.count("&") + 3 * (text.count("<") + text.count(">"))

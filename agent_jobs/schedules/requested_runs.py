@@ -19,7 +19,6 @@ from agent_jobs.specs import Actor
 from infra import database
 
 MOST_BACKFILLED = 1_000
-_OVERRIDABLE = ("params", "config", "work", "tags", "priority", "target_channel", "outcome_channel")
 
 
 def run_now(

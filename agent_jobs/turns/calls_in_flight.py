@@ -29,9 +29,15 @@ class CallInFlight:
 
     token: int
     heard: int | None
-    give_up: Callable[[], object]
+    give_up: Callable[[], object] = lambda: None
     is_lost: bool = False
     is_interrupted: bool = False
+
+    def begun(self, give_up: Callable[[], object]) -> None:
+        """Take the function that aborts the call, and abort the call if that is wanted already."""
+        self.give_up = give_up
+        if self.is_lost or self.is_interrupted:
+            give_up()
 
 
 class InFlight:
@@ -41,8 +47,8 @@ class InFlight:
 
     @contextlib.contextmanager
     def call(self, job_id: UUID, token: int, *, heard: int | None = None) -> Iterator[CallInFlight]:
-        """Register a call for the block. The caller sets `give_up` once the call has begun."""
-        call = CallInFlight(token, heard, give_up=lambda: None)
+        """Register a call for the block. The caller tells it when it has `begun`."""
+        call = CallInFlight(token, heard)
         with self._lock:
             self._calls[job_id] = call
         try:

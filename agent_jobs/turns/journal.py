@@ -33,13 +33,9 @@ from agent_jobs.turns.model_calls import ModelCalls
 from agent_jobs.turns.open_steps import OpenSteps
 from agent_jobs.turns.tool_calls import ToolCalls
 
-_UNKNOWN = "Nobody knows whether this was done: the process that did it was stopped. Do not assume either."
-_MOST_CHARACTERS = 20_000
 _MOST_TOLD = 500
 # How often the context is halved if it is too long for the model.
 _MOST_CUTS = 2
-# Name and call id of a step that sends the text that the model wrote beside its tool calls.
-_SAY = "say"
 # `count_heard` reads the database again only after this time; the next turn takes in newer messages.
 _NEWS_SECONDS = 0.25
 

@@ -53,13 +53,9 @@ class ModelCalls:
         call = _Call(self._claim, asked, begin, end)
         began = time.monotonic()
         with CALLS.call(self._job_id, self._token, heard=heard) as flying:
-
-            def on_start(give_up: Any) -> None:
-                flying.give_up = give_up
-
             try:
                 with addresses.asking_for(self._claim.org_id):
-                    reply = llm.ask(self._routes, turn, on_start, call.make)
+                    reply = llm.ask(self._routes, turn, flying.begun, call.make)
             except RetryableError:
                 if flying.is_lost:
                     raise LeaseLost("this worker no longer holds the job") from None

@@ -106,16 +106,8 @@ def _nothing(claim: Claim) -> Settlement:
 def unstorable(settlement: Settlement) -> Settlement:
     """The settlement of a turn whose outcome the database refuses (say, half a surrogate pair in `result_data`)."""
     message = "the outcome of the turn cannot be stored as text"
-    return replace(
-        _blank(settlement),
-        status=JobStatus.FAILED,
-        task_status=TaskStatus.FAILED,
-        task_result=message,
-        result=f"invalid_result: {message}",
-        error_code="invalid_result",
-        error_message=message,
-        note=f"FAILED invalid_result: {message}",
-    )
+    went_on = replace(_blank(settlement), task_status=TaskStatus.FAILED, task_result=message)
+    return _failing(went_on, "invalid_result", message)
 
 
 def _heard(outcome: Outcome | Deferred) -> int:
@@ -186,14 +178,17 @@ def _resting_on(undelivered: Undelivered, waits: Settlement, if_delivered: Settl
 
 
 def _delivery_failed(went_on: Settlement, lost: UUID) -> Settlement:
-    message = endings.delivery_failure(*outbox.failure_of(lost))
+    return _failing(went_on, endings.DELIVERY_FAILED, endings.delivery_failure(*outbox.failure_of(lost)))
+
+
+def _failing(went_on: Settlement, code: str, message: str, *, result: str | None = None) -> Settlement:
     return replace(
         went_on,
         status=JobStatus.FAILED,
-        result=f"{endings.DELIVERY_FAILED}: {message}",
-        error_code=endings.DELIVERY_FAILED,
+        result=result or f"{code}: {message}",
+        error_code=code,
         error_message=message,
-        note=f"FAILED {endings.DELIVERY_FAILED}: {message}",
+        note=f"FAILED {code}: {message[: endings.NOTE_LENGTH]}",
     )
 
 
@@ -284,11 +279,4 @@ def _failed(
                 # A job may wait for budget for hours, every few seconds: one task tells it, and no activities.
                 notes=went_on.notes if waits_for_budget else [*went_on.notes, note],
             )
-    return replace(
-        went_on,
-        status=JobStatus.FAILED,
-        result=claim.result or f"{outcome.code}: {message}",
-        error_code=outcome.code,
-        error_message=message,
-        note=f"FAILED {outcome.code}: {message[: endings.NOTE_LENGTH]}",
-    )
+    return _failing(went_on, outcome.code, message, result=claim.result)

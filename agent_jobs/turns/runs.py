@@ -80,13 +80,7 @@ def take_plain_alone(claim: Claim, runner: Runner, *, seconds: float) -> Outcome
 def _abortable(claim: Claim, call: Callable[[OnStart], Outcome]) -> Outcome:
     give_back()
     with CALLS.call(claim.id, claim.token) as flying:
-
-        def on_start(abort: Callable[[], object]) -> None:
-            flying.give_up = abort
-            if flying.is_lost:
-                abort()
-
-        outcome = call(on_start)
+        outcome = call(flying.begun)
     return Failed(LeaseLost.code, "this worker no longer holds the job") if flying.is_lost else outcome
 
 
@@ -147,12 +141,9 @@ def _offered(
     left_out: list[tools.LeftOut] = []
     give_back()
     with CALLS.call(claim.id, claim.token) as flying:
-
-        def on_start(give_up: Callable[[], object]) -> None:
-            flying.give_up = give_up
-
+        on_start, leave_out = flying.begun, left_out.append
         try:
-            found = tools.offered(claim.org_id, stated, allowed=allowed, on_start=on_start, leave_out=left_out.append)
+            found = tools.offered(claim.org_id, stated, allowed=allowed, on_start=on_start, leave_out=leave_out)
         except RetryableError:
             if flying.is_lost:
                 raise PermanentError("this worker no longer holds the job", code=LeaseLost.code) from None

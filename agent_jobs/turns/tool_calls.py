@@ -1,5 +1,6 @@
 """Makes a turn's tool calls, after the approval that some of them need, and resumes those that have no outcome."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 from django.db import transaction
 
 from agent_jobs import llm, tools
-from agent_jobs.approvals import decision_texts
 from agent_jobs.conversation import agent_messages
 from agent_jobs.errors import LeaseLost, PermanentError, RunError
 from agent_jobs.lifecycle import Claim
@@ -39,9 +39,6 @@ class ToolCalls:
         for text in texts:
             step = self._open.walk.recorded(Step.Kind.TOOL, call_id=_SAY)
             if step is None:
-                if self._open.walk.ahead:
-                    # The turn was recorded when text beside tool calls was not sent. Remove after release 1.0.
-                    return
                 step = self._open.walk.planned(Step.Kind.TOOL, _SAY, {"arguments": {"text": text}}, call_id=_SAY)
                 self._open.begin(step)
             if step.output is None:
@@ -90,14 +87,11 @@ class ToolCalls:
             self._open.mark_called(step)
             give_back()
             with CALLS.call(self._job_id, self._token) as flying:
-
-                def on_start(give_up: Any) -> None:
-                    flying.give_up = give_up
-
+                key, on_start = str(step.pk), flying.begun
                 try:
                     # Safe to retry: the call reads its secrets from the database before it sends anything, not after.
                     answer = patiently(
-                        lambda: tools.call(self._claim.org_id, tool, arguments, key=str(step.pk), on_start=on_start)
+                        lambda: tools.call(self._claim.org_id, tool, arguments, key=key, on_start=on_start)
                     )
                 except RunError as error:
                     # A RunError means that the tool did nothing, so a retry of the turn may call it afresh.
@@ -133,16 +127,35 @@ class ToolCalls:
             if approval.status != Approval.Status.APPROVED:
                 if approval.on_timeout == "fail" and approval.status == Approval.Status.EXPIRED:
                     raise PermanentError(f"the approval of {approval.tool} has expired", code="approval_expired")
-                text = decision_texts.refused(approval)
+                text = _refused(approval)
                 self._open.end(step, {"text": text, "is_error": True}, tool, arguments)
                 return text
             if approval.edited_arguments is not None:
                 arguments = approval.edited_arguments
-            told = decision_texts.allowed(approval)
+            told = _allowed(approval)
         if step.called_at is None or tool.is_idempotent or tool.kind in ("send_message", "ask_approval"):
             return self._call(step, tool, arguments, told=told)
         self._open.end(step, {"text": _UNKNOWN, "is_error": True}, tool, arguments)
         return _told(step, _UNKNOWN)
+
+
+def _allowed(approval: Approval) -> str:
+    """The words about the decision for the model; empty if the call was approved unchanged and without a note."""
+    words = _words(approval)
+    if approval.edited_arguments is not None:
+        used = json.dumps(approval.edited_arguments, ensure_ascii=False)
+        return f"{approval.decided_by} allowed this with other arguments{words}. It was done with these: {used}"
+    return f"{approval.decided_by} approved this{words}." if words else ""
+
+
+def _refused(approval: Approval) -> str:
+    if approval.status == Approval.Status.EXPIRED:
+        return "Nobody approved this in time: it was not done."
+    return f"{approval.decided_by} denied this{_words(approval)}. It was not done."
+
+
+def _words(approval: Approval) -> str:
+    return f", with these words: {json.dumps(approval.reason, ensure_ascii=False)}" if approval.reason else ""
 
 
 def _told(step: Step, text: str) -> str:

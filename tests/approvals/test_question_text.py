@@ -111,9 +111,8 @@ def test_words_of_people_stay_as_they_are(text):
         (worded(script="x"), True),
         (worded(script=SCRIPT), False),
         (worded(ASK, question=question_text.NOT_WHOLE), False),
-        ("x" * 8_000, False),  # cut without a word by an older release
     ],
-    ids=["short", "whole", "cut", "claims to be cut", "old"],
+    ids=["short", "whole", "cut", "claims to be cut"],
 )
 def test_only_a_whole_question_has_a_button_that_approves(question, is_whole):
     approval = rows.approval(rows.parked(), question=question)
