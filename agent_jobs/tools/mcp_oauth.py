@@ -10,8 +10,6 @@ another one when the server answers 401.
 import hashlib
 import json
 import re
-import threading
-import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal
 
@@ -24,10 +22,12 @@ from agent_jobs.tools import tool_secrets
 from agent_jobs.tools.declarations import SECRET, is_covered
 from agent_jobs.tools.mcp_wire import IS_AUTHORIZING, Seen
 from agent_jobs.tools.tool_secrets import Filled
+from infra.bounded_cache import BoundedCache
 from infra.egress import addresses, async_client
 
 FAILURES = (OAuthFlowError,)
-_MOST_TOKENS = 500
+# Tokens by server.
+_KEPT: BoundedCache[OAuthToken] = BoundedCache(500)
 # A token without a stated life is asked for again after so long, and any token so long before its end.
 _UNSTATED_SECONDS = 3_600.0
 _EARLY_SECONDS = 30.0
@@ -130,32 +130,6 @@ def _error_code(response: async_client.Response) -> str:
     return code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
 
 
-class _Tokens:
-    """Tokens with the moments until which they are used, by server."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[float, OAuthToken]] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: str) -> OAuthToken | None:
-        until, token = self._found.get(key, (0.0, None))
-        return token if time.monotonic() < until else None
-
-    def put(self, key: str, token: OAuthToken) -> None:
-        seconds = _UNSTATED_SECONDS if token.expires_in is None else token.expires_in - _EARLY_SECONDS
-        with self._lock:
-            self._found.pop(key, None)
-            while len(self._found) >= _MOST_TOKENS:
-                self._found.pop(next(iter(self._found)))
-            self._found[key] = (time.monotonic() + seconds, token)
-
-    def clear(self) -> None:
-        self._found.clear()
-
-
-_KEPT = _Tokens()
-
-
 class _SessionTokens:
     """The SDK's storage for one session. Answers of the server are masked, if they repeat a token."""
 
@@ -169,7 +143,8 @@ class _SessionTokens:
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
         self._filled.mask(tokens.access_token)
-        _KEPT.put(self._key, tokens)
+        seconds = _UNSTATED_SECONDS if tokens.expires_in is None else tokens.expires_in - _EARLY_SECONDS
+        _KEPT.put(self._key, tokens, seconds=seconds)
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
         return None

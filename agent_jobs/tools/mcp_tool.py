@@ -14,8 +14,6 @@ import concurrent.futures
 import hashlib
 import json
 import logging
-import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -34,12 +32,14 @@ from agent_jobs.tools.declarations import MAX_DESCRIPTION
 from agent_jobs.tools.mcp_wire import Seen, tapped
 from agent_jobs.tools.tool_secrets import Filled
 from agent_jobs.tools.types import Declared, Listing, OnStart, ToolAnswer
+from infra.bounded_cache import BoundedCache
 from infra.egress import async_client, requests_client
 
 MAX_PAGES = 10
 MAX_ANSWER_BYTES = 1024 * 1024
 LISTED_SECONDS = 60.0
-_MOST_LISTED = 500
+# What servers listed, by declaration.
+_LISTED: BoundedCache[Listing] = BoundedCache(500)
 _PARTING_SECONDS = 1.0
 _SPARE_SECONDS = 5.0
 CANCELED = "tool_server_canceled"
@@ -49,7 +49,6 @@ _FAILURES = (
     *(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream),
     *(*async_client.FAILURES, *mcp_oauth.FAILURES),
 )
-_NOTHING = Listing(())
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def listed(
     Raises RetryableError if the server is unavailable, PermanentError if it refuses us.
     """
     key = hashlib.sha256(json.dumps([org_id, stated], sort_keys=True).encode()).hexdigest()
-    if (kept := _Kept.get(key)) is not None:
+    if (kept := _LISTED.get(key)) is not None:
         return kept
     name, seen = stated["name"], Seen()
     filled = Filled(org_id, stated.get("headers", {}), tool=name, url=stated["url"])
@@ -87,7 +86,8 @@ def listed(
         logger.info(
             "left out %s tools of the MCP server %s of the organization %s", len(listing.left_out), name, org_id
         )
-    return _Kept.put(key, listing)
+    _LISTED.put(key, listing, seconds=LISTED_SECONDS)
+    return listing
 
 
 async def _all_tools(session: Client, seen: Seen) -> tuple[str, list[Any]]:
@@ -128,34 +128,9 @@ def _require_listed(stated: Mapping[str, Any], found: list[Any]) -> None:
         raise RetryableError(said, code="tool_server_invalid")
 
 
-class _Kept:
-    """A cache of what servers listed, by declaration."""
-
-    _found: dict[str, tuple[float, Listing]] = {}
-    _lock = threading.Lock()
-
-    @classmethod
-    def get(cls, key: str) -> Listing | None:
-        until, listing = cls._found.get(key, (0.0, _NOTHING))
-        return listing if time.monotonic() < until else None
-
-    @classmethod
-    def put(cls, key: str, listing: Listing) -> Listing:
-        with cls._lock:
-            cls._found.pop(key, None)
-            while len(cls._found) >= _MOST_LISTED:
-                cls._found.pop(next(iter(cls._found)))
-            cls._found[key] = (time.monotonic() + LISTED_SECONDS, listing)
-        return listing
-
-    @classmethod
-    def clear(cls) -> None:
-        cls._found.clear()
-
-
 def forget() -> None:
     """Drop the caches of listings and tokens."""
-    _Kept.clear()
+    _LISTED.clear()
     mcp_oauth.forget()
 
 

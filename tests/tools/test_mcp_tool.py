@@ -98,7 +98,7 @@ def test_a_server_is_asked_once_a_minute_by_each_organisation_and_declaration(fa
     assert len(fake.asked("tools/list")) == 3
 
     later = time.monotonic() + mcp_tool.LISTED_SECONDS
-    monkeypatch.setattr(mcp_tool.time, "monotonic", lambda: later)
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     offer(crm(fake))
     assert len(fake.asked("tools/list")) == 4
 
