@@ -4,15 +4,16 @@ API handlers and commands turn a client's request into a spec. Services take spe
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from agent_jobs import approvers
+from agent_jobs import rules
 from agent_jobs.errors import FieldError
+from agent_jobs.rules import Rule
 
 MAX_DELAY_MINUTES = 10_080  # a week
 MIN_FOLLOW_UP_MINUTES = 0.05  # nobody answers within three seconds, and shorter intervals flood a channel
@@ -108,35 +109,6 @@ class JobSpec:
     fire_at: datetime | None = None
 
 
-Rule = Callable[[Any], str]
-
-
-def _whole(low: int, high: int) -> Rule:
-    def rule(value: Any) -> str:
-        ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        return "" if ok else f"must be a whole number from {low} to {high}"
-
-    return rule
-
-
-def _number(low: float, high: float, *, above: bool = False) -> Rule:
-    def rule(value: Any) -> str:
-        ok = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-        if ok and not (above and value == low):
-            return ""
-        return f"must be a number {'above' if above else 'from'} {low} {'and up ' if above else ''}to {high}"
-
-    return rule
-
-
-def _text(max_length: int) -> Rule:
-    def rule(value: Any) -> str:
-        ok = isinstance(value, str) and value.strip() and len(value) <= max_length
-        return "" if ok else f"must be a text of 1 to {max_length} characters"
-
-    return rule
-
-
 def money(value: Any) -> Decimal:
     """An amount as a client writes it: a number, or a text to avoid rounding.
 
@@ -158,30 +130,10 @@ def _money(value: Any) -> str:
     return ""
 
 
-def _one_of(*words: str) -> Rule:
-    return lambda value: "" if value in words else f"must be one of {', '.join(words)}"
-
-
-def _texts(most: int, max_length: int) -> Rule:
-    def rule(value: Any) -> str:
-        ok = isinstance(value, list) and 0 < len(value) <= most and not any(map(_text(max_length), value))
-        return "" if ok else f"must be a list of 1 to {most} texts of at most {max_length} characters"
-
-    return rule
-
-
-def _flag(value: Any) -> str:
-    return "" if isinstance(value, bool) else "must be true or false"
-
-
-def _approvers(value: Any) -> str:
-    return _texts(50, 255)(value) or approvers.complaint(value)
-
-
 _CHANNEL_RULES: Mapping[str, Rule] = {
-    "platform": _text(32),
-    "code": _text(255),
-    "type": _text(64),
+    "platform": rules.text(32),
+    "code": rules.text(255),
+    "type": rules.text(64),
     "data": lambda value: "" if isinstance(value, Mapping) else "must be an object",
 }
 
@@ -199,11 +151,11 @@ def _channels(value: Any) -> str:
 
 
 _RETRY_POLICY_RULES: Mapping[str, Rule] = {
-    "max_attempts": _whole(1, 100),
-    "initial_interval_seconds": _number(0, MAX_DELAY_MINUTES * 60),
-    "max_interval_seconds": _number(0, MAX_DELAY_MINUTES * 60),
-    "multiplier": _number(1, 100),
-    "jitter": _number(0, 1),
+    "max_attempts": rules.whole(1, 100),
+    "initial_interval_seconds": rules.number(0, MAX_DELAY_MINUTES * 60),
+    "max_interval_seconds": rules.number(0, MAX_DELAY_MINUTES * 60),
+    "multiplier": rules.number(1, 100),
+    "jitter": rules.number(0, 1),
 }
 
 
@@ -221,39 +173,39 @@ def _retry_policy(value: Any) -> str:
 
 # Every key of a job's config and of a job type's default_config. Times are in minutes.
 CONFIG_RULES: Mapping[str, Rule] = {
-    "start_prompt": _text(20_000),
-    "profile_id": _text(128),
-    "max_follow_ups": _whole(0, 50),
-    "follow_up_interval": _number(MIN_FOLLOW_UP_MINUTES, MAX_DELAY_MINUTES),
-    "on_no_response": _one_of("complete", "fail"),
-    "max_task_retries": _whole(0, 50),
-    "task_retry_interval": _number(0, MAX_DELAY_MINUTES),
+    "start_prompt": rules.text(20_000),
+    "profile_id": rules.text(128),
+    "max_follow_ups": rules.whole(0, 50),
+    "follow_up_interval": rules.number(MIN_FOLLOW_UP_MINUTES, MAX_DELAY_MINUTES),
+    "on_no_response": rules.one_of("complete", "fail"),
+    "max_task_retries": rules.whole(0, 50),
+    "task_retry_interval": rules.number(0, MAX_DELAY_MINUTES),
     # In place of the two above: a back-off, in seconds (`timing.RetryPolicy`).
     "retry_policy": _retry_policy,
     # For runners without an agent: how long one attempt may take, in seconds.
-    "attempt_timeout_seconds": _number(0, 604_800, above=True),
+    "attempt_timeout_seconds": rules.number(0, 604_800, above=True),
     # Whose values outputs of programs show as ******: those of all variables, or of credentials.
-    "output_masks": _one_of("environment", "credentials"),
-    "max_time_to_complete": _number(0, 525_600, above=True),
+    "output_masks": rules.one_of("environment", "credentials"),
+    "max_time_to_complete": rules.number(0, 525_600, above=True),
     # A job that is still WAITING after this time has FAILED (`expired`).
-    "queue_ttl_minutes": _number(0, 525_600, above=True),
+    "queue_ttl_minutes": rules.number(0, 525_600, above=True),
     # The client's own estimate; the service does not use it.
-    "estimated_duration_seconds": _whole(0, 10**9),
-    "count_quiet_hours": _flag,
-    "failure_cooldown_minutes": _number(0, MAX_DELAY_MINUTES),
-    "ignore_cooldown": _flag,
-    "on_message": _one_of("steer", "enqueue", "interrupt", "reject"),
-    "max_steps": _whole(1, 200),
-    "cancel_note": _flag,
+    "estimated_duration_seconds": rules.whole(0, 10**9),
+    "count_quiet_hours": rules.flag,
+    "failure_cooldown_minutes": rules.number(0, MAX_DELAY_MINUTES),
+    "ignore_cooldown": rules.flag,
+    "on_message": rules.one_of("steer", "enqueue", "interrupt", "reject"),
+    "max_steps": rules.whole(1, 200),
+    "cancel_note": rules.flag,
     # For all model calls of the job together; money is in the currency of the price table.
-    "max_tokens": _whole(1, MAX_TOKENS),
+    "max_tokens": rules.whole(1, MAX_TOKENS),
     "max_cost": _money,
     # Where a question about an approval is asked, in this order, if the job's own channel does not get it.
     "approval_channels": _channels,
     # For a job that reaches a cap: whether it fails or asks, who may approve, and how long it waits for them.
-    "on_budget_exhausted": _one_of("fail", "approve"),
-    "budget_approvers": _approvers,
-    "budget_approval_minutes": _number(0, MAX_DELAY_MINUTES, above=True),
+    "on_budget_exhausted": rules.one_of("fail", "approve"),
+    "budget_approvers": rules.approvers,
+    "budget_approval_minutes": rules.number(0, MAX_DELAY_MINUTES, above=True),
 }
 
 

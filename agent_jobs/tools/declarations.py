@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent_jobs import approvers
+from agent_jobs import rules
 from agent_jobs.errors import FieldError
 from agent_jobs.sandbox import json_schema
 from agent_jobs.specs import MAX_DELAY_MINUTES
@@ -99,7 +99,7 @@ def allowed_complaint(allowed: Any) -> str:
     """The error in a profile's `allowed_tools` (null allows all tools); empty if there is none."""
     if allowed is None or allowed == []:
         return ""
-    return f"{message}, or null for all" if (message := _texts(200, 160)(allowed)) else ""
+    return f"{message}, or null for all" if (message := rules.texts(200, 160)(allowed)) else ""
 
 
 def is_covered(host: str, hosts: Sequence[str]) -> bool:
@@ -130,7 +130,7 @@ def _complaints(tool: Mapping[str, Any]) -> Iterator[Complaint]:
     if (
         tool["type"] != "mcp"
         and "requires_approval" in known
-        and (message := _flag(tool.get("requires_approval", False)))
+        and (message := rules.flag(tool.get("requires_approval", False)))
     ):
         yield "requires_approval", "invalid", message
     if tool["type"] == "http":
@@ -146,36 +146,6 @@ def _text(most: int) -> Callable[[Any], str]:
         return "" if ok else f"must be a text of 1 to {most:,} characters"
 
     return rule
-
-
-def _texts(most: int, longest: int) -> Callable[[Any], str]:
-    def rule(value: Any) -> str:
-        ok = isinstance(value, list) and 0 < len(value) <= most
-        if ok and all(isinstance(text, str) and text.strip() and len(text) <= longest for text in value):
-            return ""
-        return f"must be a list of 1 to {most} texts of at most {longest} characters"
-
-    return rule
-
-
-def _number(most: float) -> Callable[[Any], str]:
-    def rule(value: Any) -> str:
-        ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most
-        return "" if ok else f"must be a number above 0 and up to {most:g}"
-
-    return rule
-
-
-def _one_of(*words: str) -> Callable[[Any], str]:
-    return lambda value: "" if value in words else f"must be one of {', '.join(words)}"
-
-
-def _approvers(value: Any) -> str:
-    return _texts(50, 255)(value) or approvers.complaint(value)
-
-
-def _flag(value: Any) -> str:
-    return "" if isinstance(value, bool) else "must be true or false"
 
 
 def _headers(value: Any) -> str:
@@ -238,17 +208,17 @@ def _tool_name(most: int) -> Callable[[Any], str]:
 _RULES: Mapping[str, Callable[[Any], str]] = {
     "name": _tool_name(64),
     "description": _text(MAX_DESCRIPTION),
-    "timeout_seconds": _number(MAX_TIMEOUT_SECONDS),
-    "approvers": _approvers,
-    "approval_minutes": _number(MAX_DELAY_MINUTES),
-    "on_timeout": _one_of(*ON_TIMEOUT),
-    "is_idempotent": _flag,
-    "optional": _flag,
+    "timeout_seconds": rules.number(0, MAX_TIMEOUT_SECONDS, above=True),
+    "approvers": rules.approvers,
+    "approval_minutes": rules.number(0, MAX_DELAY_MINUTES, above=True),
+    "on_timeout": rules.one_of(*ON_TIMEOUT),
+    "is_idempotent": rules.flag,
+    "optional": rules.flag,
     "oauth": _oauth,
     "headers": _headers,
     "allowed_hosts": hosts_complaint,
-    "method": _one_of(*METHODS),
-    "body": _one_of("arguments", "query"),
+    "method": rules.one_of(*METHODS),
+    "body": rules.one_of("arguments", "query"),
 }
 
 
@@ -337,13 +307,13 @@ def _mcp_complaints(tool: Mapping[str, Any]) -> Iterator[Complaint]:
     elif reason := requests_client.refusal_of_shape(tool["url"]):
         yield "url", "invalid", reason
     allowed = tool.get("allowed")
-    if allowed is not None and (message := _texts(200, 128)(allowed)):
+    if allowed is not None and (message := rules.texts(200, 128)(allowed)):
         yield "allowed", "invalid", f"{message}, or null for all"
     headers = tool.get("headers")
     if "oauth" in tool and isinstance(headers, dict) and "authorization" in map(str.lower, headers):
         yield "oauth", "invalid", "may not stand beside a header Authorization"
     approval = tool.get("requires_approval", False)
-    if not isinstance(approval, bool) and _texts(200, 128)(approval):
+    if not isinstance(approval, bool) and rules.texts(200, 128)(approval):
         yield "requires_approval", "invalid", "must be true, false, or a list of names of the server's tools"
     elif isinstance(approval, list) and isinstance(allowed, list):
         for name in approval:

@@ -9,7 +9,6 @@ from typing import Any
 
 from agent_jobs.lifecycle import Claim
 from agent_jobs.runners.base import Done, Failed, Outcome, Wake
-from agent_jobs.specs import MIN_FOLLOW_UP_MINUTES
 
 NO_RESPONSE = "no_response"
 DEFAULT_INTERVAL_MINUTES = 60.0
@@ -34,5 +33,4 @@ def ended(claim: Claim) -> Outcome | None:
 def seconds_of_silence(config: Mapping[str, Any], unanswered: int) -> float:
     """Seconds of silence before the next follow-up, after `unanswered` ones: 1x, 2x, then always 4x the interval."""
     minutes = config.get("follow_up_interval", DEFAULT_INTERVAL_MINUTES)
-    # Jobs that were stored before there was a minimum may have a shorter interval. Remove after release 1.0.
-    return float(max(minutes, MIN_FOLLOW_UP_MINUTES) * 60 * min(2**unanswered, 4))
+    return float(minutes * 60 * min(2**unanswered, 4))
