@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from django.db import connection
+from infra import raw_sql
 
 MOST_COUNTED = 10_000
 _ALIVE_SECONDS = 30
@@ -48,7 +48,5 @@ class Counts:
 
 
 def counts(org_id: str) -> Counts:
-    with connection.cursor() as cursor:
-        cursor.execute(_COUNTS, {"org": org_id})
-        living, pending, workers, silent, bell = cursor.fetchone()
+    living, pending, workers, silent, bell = raw_sql.first(_COUNTS, {"org": org_id})
     return Counts(living, pending, ProcessHealth(workers, silent, bell))

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import QuerySet
 
 from agent_jobs.models import Job, ScheduleFiring
 from agent_jobs.reads import schedule_rows
 from agent_jobs.reads.schedule_rows import Row
 from agent_jobs.states import JobStatus
+from infra import raw_sql
 
 COLUMNS = (
     *("id", "schedule_id", "status", "created_at", "scheduled_at", "fire_at", "started_at", "finished_at"),
@@ -76,9 +76,8 @@ ORDER BY t.job_id, t.number DESC
 
 def last_attempts(org_id: str, job_ids: Iterable[UUID]) -> Mapping[UUID, LastAttempt]:
     """The last attempt of each job, by the job's id. Jobs that have not begun are absent."""
-    with connection.cursor() as cursor:
-        cursor.execute(_LAST, {"org": org_id, "ids": list(job_ids), "most": MOST_CHARACTERS})
-        return {job_id: LastAttempt(*told) for job_id, *told in cursor.fetchall()}
+    found = raw_sql.all_rows(_LAST, {"org": org_id, "ids": list(job_ids), "most": MOST_CHARACTERS})
+    return {job_id: LastAttempt(*told) for job_id, *told in found}
 
 
 _REASONS = """
@@ -93,6 +92,4 @@ def cancel_reasons(org_id: str, jobs: Iterable[Row]) -> Mapping[UUID, str]:
     ids: list[Any] = [row["id"] for row in jobs if row["status"] == JobStatus.CANCELED]
     if not ids:
         return {}
-    with connection.cursor() as cursor:
-        cursor.execute(_REASONS, {"org": org_id, "ids": ids})
-        return dict(cursor.fetchall())
+    return dict(raw_sql.all_rows(_REASONS, {"org": org_id, "ids": ids}))

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
@@ -23,6 +22,7 @@ from agent_jobs.lifecycle.queue_order import HEAD_START
 from agent_jobs.models import Activity, Approval, DutyRun, Job, JobType, Org, WorkerProcess
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration import outbox, send_results
+from infra import raw_sql
 
 MOST_HOLDERS = 20
 MOST_COUNTED = 10_000
@@ -323,19 +323,14 @@ def _due(job: Job, now: datetime, found: Explanation) -> Explanation:
 
 
 def _place(job: Job) -> int | str:
-    with connection.cursor() as cursor:
-        cursor.execute(_BEFORE, [job.lane, job.org_id, job.queue_at, job.pk, MOST_COUNTED])
-        (before,) = cursor.fetchone()
+    before: int = raw_sql.value(_BEFORE, [job.lane, job.org_id, job.queue_at, job.pk, MOST_COUNTED])
     return before + 1 if before < MOST_COUNTED else f"{MOST_COUNTED}+"
 
 
 def _estimate(job: Job, place: int | str, now: datetime) -> datetime | None:
     if not isinstance(place, int):
         return None
-    parameters: dict[str, Any] = {"org_id": job.org_id, "lane": job.lane, "lately": _LATELY}
-    with connection.cursor() as cursor:
-        cursor.execute(_STARTS, parameters)
-        starts, seconds = cursor.fetchone()
+    starts, seconds = raw_sql.first(_STARTS, {"org_id": job.org_id, "lane": job.lane, "lately": _LATELY})
     if starts:
         return now + timedelta(seconds=place * max(seconds, 0) / starts)
     return now if seconds is None or seconds < _SHORT_SECONDS else None

@@ -17,7 +17,7 @@ from agent_jobs.models import DutyRun
 from agent_jobs.states import WaitingFor
 from channels_integration import outbox
 from channels_integration.backlog import MOST_COUNTED, backlog
-from infra import doorbell
+from infra import doorbell, raw_sql
 
 _CACHED_SECONDS = 2.0
 _MOST_ORGS = 1_000
@@ -95,33 +95,26 @@ def forget() -> None:
 
 def _of_jobs() -> list[Gauge]:
     gauges = []
-    with connection.cursor() as cursor:
-        for lane in queues.LANES:
-            cursor.execute(_LAG, {"lane": lane})
-            gauges.append(Gauge("lane_lag_seconds", max(float(cursor.fetchone()[0]), 0.0), (("lane", lane),)))
-            cursor.execute(_READY, [lane])
-            gauges.append(Gauge("lane_ready_jobs", cursor.fetchone()[0], (("lane", lane),)))
-        cursor.execute(_LEASED)
-        gauges.append(Gauge("leases", cursor.fetchone()[0]))
-        cursor.execute(_WAITING)
-        waiting = dict(cursor.fetchall())
-        for kind in WaitingFor:
-            if kind == WaitingFor.COOLDOWN:
-                continue  # of SCHEDULED jobs
-            gauges.append(Gauge("waiting_jobs", waiting.get(kind, 0), (("waiting_for", kind),)))
-        cursor.execute(_OVERDUE)
-        count, late = cursor.fetchone()
-        gauges.append(Gauge("scheduled_overdue_jobs", count))
-        gauges.append(Gauge("scheduled_overdue_seconds", float(late)))
+    for lane in queues.LANES:
+        lag = max(float(raw_sql.value(_LAG, {"lane": lane})), 0.0)
+        gauges.append(Gauge("lane_lag_seconds", lag, (("lane", lane),)))
+        gauges.append(Gauge("lane_ready_jobs", raw_sql.value(_READY, [lane]), (("lane", lane),)))
+    gauges.append(Gauge("leases", raw_sql.value(_LEASED)))
+    waiting = dict(raw_sql.all_rows(_WAITING))
+    for kind in WaitingFor:
+        if kind == WaitingFor.COOLDOWN:
+            continue  # of SCHEDULED jobs
+        gauges.append(Gauge("waiting_jobs", waiting.get(kind, 0), (("waiting_for", kind),)))
+    count, late = raw_sql.first(_OVERDUE)
+    gauges.append(Gauge("scheduled_overdue_jobs", count))
+    gauges.append(Gauge("scheduled_overdue_seconds", float(late)))
     return gauges
 
 
 def _of_processes() -> list[Gauge]:
-    with connection.cursor() as cursor:
-        cursor.execute(_WORKERS)
-        gauges = [Gauge("workers_alive", cursor.fetchone()[0])]
-        cursor.execute(_DUTIES, [DutyRun.RESUMED])
-        gauges += [Gauge("duty_age_seconds", float(age), (("duty", duty),)) for duty, age in cursor.fetchall()]
+    gauges = [Gauge("workers_alive", raw_sql.value(_WORKERS))]
+    ages = raw_sql.all_rows(_DUTIES, [DutyRun.RESUMED])
+    gauges += [Gauge("duty_age_seconds", float(age), (("duty", duty),)) for duty, age in ages]
     for queue in (*queues.LANES, queues.DUTIES_QUEUE, outbox.QUEUE):
         bells = doorbell.waiting(queue)
         if bells is not None:

@@ -11,10 +11,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
 from agent_jobs.errors import NotFound
 from agent_jobs.models import Activity, Job, Step
+from infra import raw_sql
 
 Row = Mapping[str, Any]
 MOST_STEPS = 500
@@ -144,11 +143,8 @@ def of(org_id: str, job_id: UUID) -> JobLife:
     row: Row | None = Job.objects.filter(org_id=org_id, pk=job_id).values(*COLUMNS).first()
     if row is None:
         raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
-    with connection.cursor() as cursor:
-        cursor.execute(_LIFE, [job_id])
-        type_name, profile, activities, cost, messages, replays, channel, schedule, reserved, claims, steps = (
-            cursor.fetchone()
-        )
+    found = raw_sql.first(_LIFE, [job_id])
+    type_name, profile, activities, cost, messages, replays, channel, schedule, reserved, claims, steps = found
     return JobLife(
         job=row,
         type_name=type_name or "",

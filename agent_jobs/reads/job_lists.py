@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import EmptyResultSet
-from django.db import connection
 from django.db.models import Case, CharField, Count, F, Func, IntegerField, QuerySet, TextField, Value, When
 from django.db.models.functions import Cast, Left, Lower
 
@@ -16,6 +15,7 @@ from agent_jobs.models import Job, JobType
 from agent_jobs.reads import pages
 from agent_jobs.reads.pages import Order, Window
 from agent_jobs.states import JobStatus
+from infra import raw_sql
 
 Row = Mapping[str, Any]
 MOST_COUNTED = 10_000
@@ -104,10 +104,7 @@ def numbers(lists: Sequence[QuerySet[Job]]) -> list[int]:
             continue
         parts.append(f"(SELECT count(*) FROM ({sql}) list_{number})")  # noqa: S608 - the ORM's own text
         parameters += given
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {', '.join(parts) or '0'}", parameters)
-        found = cursor.fetchone()
-    return list(found)[: len(lists)]
+    return list(raw_sql.first(f"SELECT {', '.join(parts) or '0'}", parameters))[: len(lists)]
 
 
 def ids(jobs: QuerySet[Job], *, most: int) -> list[UUID]:
@@ -136,12 +133,11 @@ def wait_counts(jobs: QuerySet[Job]) -> list[tuple[str, int]]:
 def more(org_id: str, job_ids: Sequence[UUID]) -> Mapping[UUID, JobExtras]:
     if not job_ids:
         return {}
-    with connection.cursor() as cursor:
-        cursor.execute(_MORE, [list(job_ids), org_id])
-        return {
-            job_id: JobExtras(number, name, tool, None if timer is not None else expires, note, actor, result, cost)
-            for job_id, number, name, tool, expires, timer, note, actor, result, cost in cursor.fetchall()
-        }
+    found = raw_sql.all_rows(_MORE, [list(job_ids), org_id])
+    return {
+        job_id: JobExtras(number, name, tool, None if timer is not None else expires, note, actor, result, cost)
+        for job_id, number, name, tool, expires, timer, note, actor, result, cost in found
+    }
 
 
 def type_names(org_id: str) -> Mapping[str, str]:

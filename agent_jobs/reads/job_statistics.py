@@ -14,6 +14,7 @@ from agent_jobs.lifecycle.queue_order import HEAD_START
 from agent_jobs.models import UsageDay
 from agent_jobs.reads import job_tallies
 from agent_jobs.states import JobStatus
+from infra import raw_sql
 
 MOST_LISTED = 100
 _ALIVE_SECONDS = 15
@@ -72,9 +73,7 @@ class JobStatistics:
 def of(org_id: str, *, since: datetime, until: datetime, lanes: Sequence[str]) -> JobStatistics:
     """Count the jobs created from `since` on and before `until`. The queues are counted as they are now."""
     found = job_tallies.count(org_id, since=since, until=until)
-    with connection.cursor() as cursor:
-        cursor.execute(_QUEUES, {"org": org_id, "lanes": list(lanes)})
-        queues = [QueueState(*row) for row in cursor.fetchall()]
+    queues = [QueueState(*row) for row in raw_sql.all_rows(_QUEUES, {"org": org_id, "lanes": list(lanes)})]
     numbers = defaultdict[str, Mapping[str, int]](dict, found.numbers)
     statuses = {key.lower(): number for key, number in numbers["status"].items()}
     sums = numbers["sum"]

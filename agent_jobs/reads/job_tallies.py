@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db import connection
+from infra import raw_sql
 
 SEPARATOR = "\x1f"  # between a channel's platform and its code
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
@@ -89,13 +89,11 @@ def count(org_id: str, *, since: datetime, until: datetime) -> JobCounts:
     statement, times = _statement(since, until)
     numbers: dict[str, dict[str, int]] = defaultdict(dict)
     seconds: dict[int, float] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(statement, {"org": org_id, **times})
-        for kind, key, number, at in cursor.fetchall():
-            if kind == "seconds":
-                seconds[int(key)] = at
-            else:
-                numbers[kind][key] = number
+    for kind, key, number, at in raw_sql.all_rows(statement, {"org": org_id, **times}):
+        if kind == "seconds":
+            seconds[int(key)] = at
+        else:
+            numbers[kind][key] = number
     return JobCounts(numbers, seconds)
 
 

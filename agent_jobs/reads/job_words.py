@@ -14,11 +14,11 @@ from uuid import UUID
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import EmptyResultSet
-from django.db import connection
 from django.db.models import BooleanField, F, Func, QuerySet, UUIDField, Value
 
 from agent_jobs.models import Job
 from agent_jobs.states import TERMINAL, JobStatus
+from infra import raw_sql
 
 MOST_LIVING = 2_000
 MOST_WALKED = 2_000
@@ -85,9 +85,8 @@ def matching(jobs: QuerySet[Job], text: str) -> QuerySet[Job]:
     except EmptyResultSet:  # another filter leaves nothing
         return jobs.none()
     given = [*stated["living"][1], words, *stated["newest"][1], words, *stated["indexed"][1]]
-    with connection.cursor() as cursor:
-        cursor.execute(_FOUND.format(**{name: sql for name, (sql, _) in stated.items()}), given)
-        found = [job_id for (job_id,) in cursor.fetchall()]
+    statement = _FOUND.format(**{name: sql for name, (sql, _) in stated.items()})
+    found = [job_id for (job_id,) in raw_sql.all_rows(statement, given)]
     # Found once: the caller counts and lists the same jobs in several statements. As one array, because thousands of
     # parameters take longer than the search.
     return jobs.filter(_IsOneOf(F("pk"), _Array(Value(found, output_field=ArrayField(UUIDField())))))

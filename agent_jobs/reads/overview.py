@@ -10,10 +10,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
 from agent_jobs.lifecycle.queue_order import HEAD_START
 from agent_jobs.states import TERMINAL, JobStatus
+from infra import raw_sql
 
 MOST_COUNTED = 10_000
 _ALIVE = f"""
@@ -177,9 +176,8 @@ class Spend:
 
 
 def alive(org_id: str) -> Alive:
-    with connection.cursor() as cursor:
-        cursor.execute(_ALIVE, {"org": org_id})
-        scheduled, waiting, running, start, doing, queues, first, oldest, workers, firings, duties = cursor.fetchone()
+    found = raw_sql.first(_ALIVE, {"org": org_id})
+    scheduled, waiting, running, start, doing, queues, first, oldest, workers, firings, duties = found
     return Alive(
         scheduled=scheduled,
         waiting=waiting,
@@ -197,28 +195,24 @@ def alive(org_id: str) -> Alive:
 def ended(org_id: str, *, since: datetime, width: timedelta, buckets: int) -> list[dict[str, int]]:
     """Jobs that ended in each of the periods of this width, by status in small letters."""
     found = [{status.lower(): 0 for status in JobStatus if status in TERMINAL} for _ in range(buckets)]
-    with connection.cursor() as cursor:
-        cursor.execute(_ENDED, {"org": org_id, "since": since, "width": width.total_seconds()})
-        for place, status, number in cursor.fetchall():
-            if 0 <= place < buckets:
-                found[place][status.lower()] = number
+    parameters = {"org": org_id, "since": since, "width": width.total_seconds()}
+    for place, status, number in raw_sql.all_rows(_ENDED, parameters):
+        if 0 <= place < buckets:
+            found[place][status.lower()] = number
     return found
 
 
 def types(org_id: str, *, since: datetime) -> list[TypeFigures]:
     """Job types with their jobs that ended after `since`; the type with the most jobs first."""
-    with connection.cursor() as cursor:
-        cursor.execute(_TYPES, {"org": org_id, "since": since})
-        return [
-            TypeFigures(key, name, number, failed, median, p95, last_id, code or "", message or "", at)
-            for key, name, number, failed, median, p95, last_id, code, message, at in cursor.fetchall()
-        ]
+    found = raw_sql.all_rows(_TYPES, {"org": org_id, "since": since})
+    return [
+        TypeFigures(key, name, number, failed, median, p95, last_id, code or "", message or "", at)
+        for key, name, number, failed, median, p95, last_id, code, message, at in found
+    ]
 
 
 def spend(org_id: str, *, today: date) -> Spend:
-    with connection.cursor() as cursor:
-        cursor.execute(_SPENT, {"org": org_id, "first": today - timedelta(days=8)})
-        cap, rows = cursor.fetchone()
+    cap, rows = raw_sql.first(_SPENT, {"org": org_id, "first": today - timedelta(days=8)})
     by_day: dict[date, list[TypeSpend]] = {}
     for row in rows:
         one = TypeSpend(row["key"], row["name"], Decimal(str(row["cost"])), _money(row["cap"]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import DataError, connection
+from django.db import DataError
 from django.db.models import F, QuerySet
 
 from agent_jobs.errors import Forbidden, NotFound
@@ -34,6 +34,7 @@ from agent_jobs.models import (
     WebhookEndpoint,
 )
 from agent_jobs.reads import pages
+from infra import raw_sql
 
 log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
@@ -195,12 +196,10 @@ CROSS JOIN LATERAL (
 
 
 def logs_of(job_ids: Iterable[UUID]) -> Mapping[UUID, Log]:
-    with connection.cursor() as cursor:
-        cursor.execute(_LOGS, {"ids": list(job_ids), "most": MAX_LOG_LINES})
-        return {
-            job_id: Log(count, tuple(zip(times or (), notes or (), strict=True)))
-            for job_id, count, times, notes in cursor.fetchall()
-        }
+    return {
+        job_id: Log(count, tuple(zip(times or (), notes or (), strict=True)))
+        for job_id, count, times, notes in raw_sql.all_rows(_LOGS, {"ids": list(job_ids), "most": MAX_LOG_LINES})
+    }
 
 
 def activities(org_id: str) -> QuerySet[Activity]:
@@ -213,31 +212,29 @@ def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_f
     The result ends early once it has `pages.MAX_BYTES`.
     """
     direction = "DESC" if newest_first else "ASC"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            WITH chosen AS (
-                SELECT found.id, row_number() OVER (ORDER BY page.place, found.number {direction}) AS place
-                FROM unnest(%s::uuid[]) WITH ORDINALITY AS page (job_id, place)
-                CROSS JOIN LATERAL (
-                    SELECT id, number FROM agent_jobs_activity WHERE job_id = page.job_id
-                    ORDER BY number {direction} LIMIT %s
-                ) found
-                ORDER BY page.place, found.number {direction} LIMIT %s
-            ), measured AS (
-                SELECT c.id, c.place, sum(octet_length(a.note) + coalesce(octet_length(a.input::text), 0)
-                        + coalesce(octet_length(a.output::text), 0))
-                    OVER (ORDER BY c.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-                FROM chosen c JOIN agent_jobs_activity a ON a.id = c.id
-            )
-            SELECT id FROM measured WHERE coalesce(bytes_before, 0) < %s ORDER BY place
-            """,  # noqa: S608 - the direction is one of two words
-            [list(job_ids), per_job, total, pages.MAX_BYTES],
+    ids = raw_sql.all_rows(
+        f"""
+        WITH chosen AS (
+            SELECT found.id, row_number() OVER (ORDER BY page.place, found.number {direction}) AS place
+            FROM unnest(%s::uuid[]) WITH ORDINALITY AS page (job_id, place)
+            CROSS JOIN LATERAL (
+                SELECT id, number FROM agent_jobs_activity WHERE job_id = page.job_id
+                ORDER BY number {direction} LIMIT %s
+            ) found
+            ORDER BY page.place, found.number {direction} LIMIT %s
+        ), measured AS (
+            SELECT c.id, c.place, sum(octet_length(a.note) + coalesce(octet_length(a.input::text), 0)
+                    + coalesce(octet_length(a.output::text), 0))
+                OVER (ORDER BY c.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+            FROM chosen c JOIN agent_jobs_activity a ON a.id = c.id
         )
-        ids = [row[0] for row in cursor.fetchall()]
-    rows = activities_by_id(ids)
+        SELECT id FROM measured WHERE coalesce(bytes_before, 0) < %s ORDER BY place
+        """,  # noqa: S608 - the direction is one of two words
+        [list(job_ids), per_job, total, pages.MAX_BYTES],
+    )
+    rows = activities_by_id(activity_id for (activity_id,) in ids)
     found: dict[UUID, list[Row]] = defaultdict(list)
-    for activity_id in ids:
+    for (activity_id,) in ids:
         if row := rows.get(activity_id):
             found[row["job_id"]].append(row)
     return found
@@ -271,9 +268,8 @@ FROM agent_jobs_job j WHERE j.id = ANY(%s::uuid[])
 def progress_of(jobs: Iterable[tuple[str, UUID]]) -> Mapping[tuple[str, UUID], JobProgress]:
     """The progress of each (organisation, job), at one moment. Jobs that the organisation does not have are absent."""
     asked = set(jobs)
-    with connection.cursor() as cursor:
-        cursor.execute(_PROGRESS, [[job_id for _, job_id in asked]])
-        found = {(org_id, job_id): JobProgress(*progress) for org_id, job_id, *progress in cursor.fetchall()}
+    rows = raw_sql.all_rows(_PROGRESS, [[job_id for _, job_id in asked]])
+    found = {(org_id, job_id): JobProgress(*progress) for org_id, job_id, *progress in rows}
     return {key: found[key] for key in asked if key in found}
 
 
@@ -292,9 +288,8 @@ def activities_after(told: Collection[tuple[UUID, int]], *, per_job: int) -> Map
     The caller has checked the jobs' organisations. An unreadable activity (a time like 'infinity') is left out and
     logged.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_FOLLOWING, [[job_id for job_id, _ in told], [number for _, number in told], per_job])
-        ids = [row[0] for row in cursor.fetchall()]
+    asked = [job_id for job_id, _ in told], [number for _, number in told], per_job
+    ids = [row[0] for row in raw_sql.all_rows(_FOLLOWING, asked)]
     try:
         rows = list(activities_by_id(ids).values())
     except DataError:

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import Count, F, Q, QuerySet
 
 from agent_jobs.models import Schedule
 from agent_jobs.reads import schedule_rows
 from agent_jobs.reads.schedule_rows import Row
+from infra import raw_sql
 
 STATES = ("all", "active", "paused", "failing")
 MOST_COUNTED = 10_000
@@ -70,9 +70,7 @@ class FiringLine:
 
 def failing(org_id: str) -> list[UUID]:
     """The schedules whose newest firing failed."""
-    with connection.cursor() as cursor:
-        cursor.execute(_FAILING, [org_id, _MOST_LOOKED_AT])
-        return [row[0] for row in cursor.fetchall()]
+    return [row[0] for row in raw_sql.all_rows(_FAILING, [org_id, _MOST_LOOKED_AT])]
 
 
 def matching(org_id: str, *, text: str, state: str, failing_ids: Sequence[UUID]) -> QuerySet[Schedule]:
@@ -100,10 +98,8 @@ def outcomes(
 ) -> Mapping[UUID, list[FiringLine]]:
     """The newest firings of each schedule, newest first, without the first `after`."""
     found: dict[UUID, list[FiringLine]] = {schedule_id: [] for schedule_id in schedule_ids}
-    with connection.cursor() as cursor:
-        cursor.execute(_OUTCOMES, [list(schedule_ids), org_id, most, after, org_id])
-        for schedule_id, *line in cursor.fetchall():
-            found[schedule_id].append(FiringLine(*line))
+    for schedule_id, *line in raw_sql.all_rows(_OUTCOMES, [list(schedule_ids), org_id, most, after, org_id]):
+        found[schedule_id].append(FiringLine(*line))
     return found
 
 

@@ -8,6 +8,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.models.functions import Now
 
 from agent_jobs.models import DutyRun, WorkerProcess
+from infra import raw_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,7 @@ class RecentWork:
 
 def answers() -> None:
     """Run an empty query. Raises what the driver raises if the database does not answer."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+    raw_sql.run("SELECT 1")
 
 
 def work_lately(*, within_seconds: int) -> RecentWork:
@@ -41,8 +41,7 @@ def is_migrated() -> bool:
     """Whether every migration is applied. The process caches a yes and rechecks a no."""
     name = connection.settings_dict["NAME"]
     if name not in _migrated:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+        answers()
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             return False
