@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -35,12 +35,21 @@ from infra import raw_sql
 from infra.quarantine import Quarantine
 
 Step = tuple[str, int]
-_OF_JOBS = ("tasks", "messages", "activities", "steps", "approvals", "budgets")
-_OF_BUDGETS = ("usage_days", "reservations")
+# The rows that belong to jobs; `{ended}` selects those.
+_OF_JOBS = {
+    "jobs": "agent_jobs_job WHERE id IN (SELECT id {ended})",
+    "tasks": "agent_jobs_task WHERE job_id IN (SELECT id {ended})",
+    "messages": "agent_jobs_message WHERE job_id IN (SELECT id {ended})",
+    "activities": "agent_jobs_activity WHERE job_id IN (SELECT id {ended})",
+    "steps": "agent_jobs_step WHERE job_id IN (SELECT id {ended})",
+    "approvals": "agent_jobs_approval WHERE job_id IN (SELECT id {ended})",
+    "budgets": "agent_jobs_budget WHERE org_id = %(org_id)s"
+    f" AND scope = {Scope.JOB.value} AND key IN (SELECT id::text {{ended}})",
+}
 KINDS = (
-    "jobs",
     *_OF_JOBS,
-    *_OF_BUDGETS,
+    "usage_days",
+    "reservations",
     "webhook_deliveries",
     "announcements",
     "firings",
@@ -76,28 +85,14 @@ _ENDED = """
     WHERE org_id = %(org_id)s AND status = %(status)s AND finished_at < %(before)s
         AND created_at >= %(floor)s AND created_at < %(before)s
 """
-_OF_ENDED_JOBS = f"org_id = %(org_id)s AND scope = {Scope.JOB.value} AND key IN"
+_DELETIONS = [
+    f"{kind} AS (DELETE FROM {rows.format(ended='FROM ended')} RETURNING 1)" for kind, rows in _OF_JOBS.items()
+]
 _DELETE_JOBS = f"""
 WITH ended AS MATERIALIZED (
     SELECT id, created_at {_ENDED} ORDER BY created_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
-), tasks AS (
-    DELETE FROM agent_jobs_task WHERE job_id IN (SELECT id FROM ended) RETURNING 1
-), messages AS (
-    DELETE FROM agent_jobs_message WHERE job_id IN (SELECT id FROM ended) RETURNING 1
-), activities AS (
-    DELETE FROM agent_jobs_activity WHERE job_id IN (SELECT id FROM ended) RETURNING 1
-), approvals AS (
-    DELETE FROM agent_jobs_approval WHERE job_id IN (SELECT id FROM ended) RETURNING 1
-), steps AS (
-    DELETE FROM agent_jobs_step WHERE job_id IN (SELECT id FROM ended) RETURNING 1
-), budgets AS (
-    DELETE FROM agent_jobs_budget WHERE {_OF_ENDED_JOBS} (SELECT id::text FROM ended) RETURNING 1
-), jobs AS (
-    DELETE FROM agent_jobs_job WHERE id IN (SELECT id FROM ended) RETURNING 1
-)
-SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM tasks), (SELECT count(*) FROM messages),
-    (SELECT count(*) FROM activities), (SELECT count(*) FROM steps), (SELECT count(*) FROM approvals),
-    (SELECT count(*) FROM budgets), (SELECT max(created_at) FROM ended)
+), {", ".join(_DELETIONS)}
+SELECT {", ".join(f"(SELECT count(*) FROM {kind})" for kind in _OF_JOBS)}, (SELECT max(created_at) FROM ended)
 """
 # Activities of the organisation itself, without a job.
 _ORG_ACTIVITIES = """
@@ -128,7 +123,7 @@ WITH old AS MATERIALIZED (
 ), gone AS (
     DELETE FROM agent_jobs_announcement WHERE id IN (SELECT id FROM old) RETURNING 1
 )
-SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM deliveries)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM deliveries), NULL
 """
 # Reservations go a day after they were closed. Daily counters go after seven days: the calls of their day have ended or
 # were given up by then.
@@ -154,16 +149,7 @@ _OLD_FIRINGS = """
     FROM agent_jobs_schedulefiring WHERE org_id = %(org_id)s AND created_at < %(before)s AND outcome <> 'queued'
 """
 _DELETE_FIRINGS = f"DELETE FROM agent_jobs_schedulefiring WHERE id IN (SELECT id {_OLD_FIRINGS} LIMIT {BATCH})"
-# For `count`: the rows of an organisation, and those that belong to its jobs of one status.
-_OF_STATUS = {
-    "jobs": _ENDED,
-    "tasks": f"FROM agent_jobs_task WHERE job_id IN (SELECT id {_ENDED})",
-    "messages": f"FROM agent_jobs_message WHERE job_id IN (SELECT id {_ENDED})",
-    "activities": f"FROM agent_jobs_activity WHERE job_id IN (SELECT id {_ENDED})",
-    "steps": f"FROM agent_jobs_step WHERE job_id IN (SELECT id {_ENDED})",
-    "approvals": f"FROM agent_jobs_approval WHERE job_id IN (SELECT id {_ENDED})",
-    "budgets": f"FROM agent_jobs_budget WHERE {_OF_ENDED_JOBS} (SELECT id::text {_ENDED})",
-}
+# For `count`: the rows of an organisation that belong to no job.
 _OF_ORG = {
     "activities": _ORG_ACTIVITIES,
     "usage_days": _OLD_USAGE,
@@ -229,8 +215,9 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
     for one_id, before in cutoffs.items():
         floor: dict[str, str | datetime] = {"org_id": one_id, "before": before, "floor": _EVER}
         for status in TERMINAL:
-            for kind, rows in _OF_STATUS.items():
-                found[kind] += raw_sql.value(f"SELECT count(*) {rows}", {**floor, "status": status})
+            for kind, rows in _OF_JOBS.items():
+                statement = f"SELECT count(*) FROM {rows.format(ended=_ENDED)}"
+                found[kind] += raw_sql.value(statement, {**floor, "status": status})
         for kind, rows in _OF_ORG.items():
             found[kind] += raw_sql.value(f"SELECT count(*) {rows}", floor)
     for kind, number in channels.counts(cutoffs, kept=lambda owners: _kept(owners, cutoffs)):
@@ -239,11 +226,8 @@ def count(*, org_id: str | None = None, older_than_days: int | None = None) -> C
         found["idempotency_keys"] = raw_sql.value(f"SELECT count(*) {_OLD_KEYS}", [settings.IDEMPOTENCY_KEY_HOURS])
         found["reservations"] = raw_sql.value(f"SELECT count(*) {_OLD_RESERVATIONS}")
         found["budgets"] += raw_sql.value(f"SELECT count(*) {_OLD_BUDGETS}")
-        found["workers"] = _dead_workers().count()
-        found["executors"] = _lost_executors().count()
-        found["sessions"] = Session.objects.filter(expire_date__lt=Now()).count()
-        for model, days in _LOGINS.items():
-            found["logins"] += model.objects.filter(attempt_time__lt=Now() - timedelta(days=days)).count()
+        for kind, old in _old_rows():
+            found[kind] += old.count()
     return found
 
 
@@ -260,49 +244,28 @@ def _steps(cutoffs: dict[str, datetime], *, is_everybody: bool, rng: random.Rand
             yield from _until_short("idempotency_keys", _DELETE_KEYS, [settings.IDEMPOTENCY_KEY_HOURS])
             yield from _until_short("reservations", _DELETE_RESERVATIONS, [])
             yield from _until_short("budgets", _DELETE_BUDGETS, [])
-            yield "workers", _dead_workers().delete()[0]
-            yield "executors", _lost_executors().delete()[0]
-            yield "sessions", Session.objects.filter(expire_date__lt=Now()).delete()[0]
-            for model, days in _LOGINS.items():
-                yield "logins", model.objects.filter(attempt_time__lt=Now() - timedelta(days=days)).delete()[0]
+            for kind, old in _old_rows():
+                yield kind, old.delete()[0]
     org_ids = list(cutoffs)
     rng.shuffle(org_ids)  # so that short runs do not always skip the same organisations
     for org_id in org_ids:
         with _failed.row(org_id):
+            whose: dict[str, str | datetime] = {"org_id": org_id, "before": cutoffs[org_id]}
             for status in sorted(TERMINAL):
-                yield from _jobs_of(org_id, cutoffs[org_id], status)
-            yield from _activities_of(org_id, cutoffs[org_id])
-            yield from _until_short("usage_days", _DELETE_USAGE, {"org_id": org_id, "before": cutoffs[org_id]})
-            yield from _announcements_of(org_id, cutoffs[org_id])
-            yield from _until_short("firings", _DELETE_FIRINGS, {"org_id": org_id, "before": cutoffs[org_id]})
+                yield from _rounds(_OF_JOBS, _DELETE_JOBS, {**whose, "status": status, "floor": _EVER})
+            yield from _rounds(("activities",), _DELETE_ORG_ACTIVITIES, {**whose, "floor": _EVER})
+            yield from _until_short("usage_days", _DELETE_USAGE, whose)
+            yield from _rounds(("announcements", "webhook_deliveries"), _DELETE_ANNOUNCEMENTS, {**whose})
+            yield from _until_short("firings", _DELETE_FIRINGS, whose)
     yield from channels.steps(cutoffs, kept=lambda owners: _kept(owners, cutoffs))
 
 
-def _jobs_of(org_id: str, before: datetime, status: str) -> Iterator[Step]:
-    parameters: dict[str, str | datetime] = {"org_id": org_id, "before": before, "status": status, "floor": _EVER}
+def _rounds(kinds: Iterable[str], statement: str, parameters: dict[str, str | datetime]) -> Iterator[Step]:
+    """Delete until a round is short. The statement returns the numbers by kind, and the `floor` of the next round."""
     while True:
-        *gone, parameters["floor"] = raw_sql.first(_DELETE_JOBS, parameters)
-        yield from zip(_OF_JOBS, gone[1:], strict=True)
-        yield "jobs", gone[0]
+        *gone, parameters["floor"] = raw_sql.first(statement, parameters)
+        yield from zip(kinds, gone, strict=True)
         if gone[0] < BATCH:
-            return
-
-
-def _activities_of(org_id: str, before: datetime) -> Iterator[Step]:
-    parameters: dict[str, str | datetime] = {"org_id": org_id, "before": before, "floor": _EVER}
-    while True:
-        gone, parameters["floor"] = raw_sql.first(_DELETE_ORG_ACTIVITIES, parameters)
-        yield "activities", gone
-        if gone < BATCH:
-            return
-
-
-def _announcements_of(org_id: str, before: datetime) -> Iterator[Step]:
-    while True:
-        gone, deliveries = raw_sql.first(_DELETE_ANNOUNCEMENTS, {"org_id": org_id, "before": before})
-        yield "webhook_deliveries", deliveries
-        yield "announcements", gone
-        if gone < BATCH:
             return
 
 
@@ -314,12 +277,12 @@ def _until_short(kind: str, statement: str, parameters: Sequence[int] | Mapping[
             return
 
 
-def _lost_executors() -> "QuerySet[Executor]":
-    return Executor.objects.filter(last_seen_at__lt=Now() - timedelta(days=_LOST_EXECUTOR_DAYS))
-
-
-def _dead_workers() -> "QuerySet[WorkerProcess]":
-    return WorkerProcess.objects.filter(seen_at__lt=Now() - timedelta(days=_DEAD_WORKER_DAYS))
+def _old_rows() -> "Iterator[tuple[str, QuerySet[Any]]]":
+    yield "workers", WorkerProcess.objects.filter(seen_at__lt=Now() - timedelta(days=_DEAD_WORKER_DAYS))
+    yield "executors", Executor.objects.filter(last_seen_at__lt=Now() - timedelta(days=_LOST_EXECUTOR_DAYS))
+    yield "sessions", Session.objects.filter(expire_date__lt=Now())
+    for model, days in _LOGINS.items():
+        yield "logins", model.objects.filter(attempt_time__lt=Now() - timedelta(days=days))
 
 
 def _kept(owners: Collection[str], cutoffs: dict[str, datetime]) -> set[str]:
