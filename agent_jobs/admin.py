@@ -32,21 +32,7 @@ from agent_jobs.models import (
 )
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import app_tokens
-
-
-class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows that only our services may write, because they apply the rules."""
-
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+from channels_integration.admin import ReadOnly
 
 
 class Audited(admin.ModelAdmin):  # type: ignore[type-arg]
