@@ -3,10 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from agent_jobs.approvals import edit_form
+from agent_jobs.budgets import reservations
 from agent_jobs.models import Approval, Job, JobType, Org, Step
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec
 from agent_jobs.states import TERMINAL, JobStatus, WaitingFor
@@ -109,3 +111,9 @@ def budget_approval(job: Job, *, grants: int = 6_000, **columns: Any) -> Approva
 def spec(job_type_id: str = "greet", **fields: Any) -> JobSpec:
     defaults: dict[str, Any] = {"channel": ChannelSpec("web", "lobby"), "params": {"name": "Ann"}}
     return JobSpec(job_type_id=job_type_id, **defaults | fields)
+
+
+def reserved(**call: Any) -> reservations.Held:
+    """A reservation in a transaction of its own."""
+    with transaction.atomic():
+        return reservations.set_aside(**call)

@@ -84,19 +84,6 @@ ON CONFLICT (org_id, day, job_type_key, model, part) DO UPDATE SET calls = u.cal
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """The cost of a call in the ledger. `allocated` is the money that was reserved for it. `is_certain` means that
-    the provider reported the usage; otherwise the full reservation counts.
-    """
-
-    model: str
-    usage: Usage
-    allocated: Decimal
-    cost: Decimal
-    is_certain: bool
-
-
 @dataclass(slots=True)
 class Held:
     """A reservation held by the caller of the model, with at most `max_output_tokens` of output."""
@@ -104,26 +91,20 @@ class Held:
     id: UUID
     model: str
     max_output_tokens: int
-    allocated: Decimal
     call: limits.Call
     told: Told = _UNTOLD
-    spent: Spent | None = None
+    is_closed: bool = False
 
-    def settle(self, usage: Usage, *, model: str = "", output: Mapping[str, Any] | None = None) -> Spent:
+    def settle(self, usage: Usage, *, model: str = "", output: Mapping[str, Any] | None = None) -> Reservation:
         """Settle this call (`settle`). `output` is its result, for its activity."""
         cached = {"cached_input_tokens": usage.cached_input_tokens} if usage.cached_input_tokens > 0 else {}
         told = replace(self.told, output={**(output or {}), **cached})
-        self.spent = settle(self.id, usage, model=model, told=told, call=self.call)
-        return self.spent
+        settled = settle(self.id, usage, model=model, told=told, call=self.call)
+        self.is_closed = True
+        return settled
 
 
 # --- Before a call ---------------------------------------------------------------------------------------------
-def reserve(**call: Any) -> Held:
-    """Reserve in a transaction of its own (`set_aside`). Do not call it within one."""
-    with transaction.atomic():
-        return set_aside(**call)
-
-
 def set_aside(
     *,
     org_id: str,
@@ -152,7 +133,7 @@ def set_aside(
     )
     cost = price.cost(Usage(input_tokens, output_tokens))
     limits.add(counters, reserved_tokens=input_tokens + output_tokens, reserved_cost=cost)
-    held = Held(uuid7(), model, output_tokens, cost, call)
+    held = Held(uuid7(), model, output_tokens, call)
     whose = {"id": held.id, "org": org_id, "job": job_id, "type": job_type_key, "model": model, "day": call.day}
     prepared_sql.run(_RESERVE, {**whose, "input": input_tokens, "output": output_tokens, "cost": cost})
     return held
@@ -160,7 +141,7 @@ def set_aside(
 
 @contextmanager
 def closing(held: Held, *, told: Told = _UNTOLD) -> Iterator[Held]:
-    """Wraps a call: `with budgets.closing(budgets.reserve(…)) as held: … held.settle(reply.usage)`.
+    """Wraps a call: `with reservations.closing(held): … held.settle(reply.usage)`.
 
     A call that ends without a settlement counts as nothing if its error says that the provider refused it, otherwise as
     the full reservation. Do not enter it within a transaction. `told` goes into its activity. An error of the call
@@ -184,11 +165,12 @@ def _told_of(error: RunError, told: Told) -> Told:
     return replace(told, output=output, error=f"{error.code}: {error.message}")
 
 
-def _leave(held: Held, close: Callable[[UUID, Told], Spent]) -> None:
-    if held.spent is not None:
+def _leave(held: Held, close: Callable[[UUID, Told], Reservation]) -> None:
+    if held.is_closed:
         return
     try:
-        held.spent = close(held.id, held.told if held.told.error else replace(held.told, error=_NO_ANSWER.error))
+        close(held.id, held.told if held.told.error else replace(held.told, error=_NO_ANSWER.error))
+        held.is_closed = True
     except database.Error as error:
         if not database.is_unavailable(error):
             raise
@@ -204,7 +186,7 @@ def settle(
     model: str = "",
     told: Told = _UNTOLD,
     call: limits.Call | None = None,
-) -> Spent:
+) -> Reservation:
     """Settle a call that returned with this usage. `model` is the one that answered, if it differs from the one asked.
 
     A second settlement changes nothing and returns the first. A hosted model that reports no usage counts as the full
@@ -213,17 +195,18 @@ def settle(
     return _close(reservation_id, _SETTLED, lambda row: _truth(row, usage, model), told, call)
 
 
-def release(reservation_id: UUID, told: Told = _UNTOLD) -> Spent:
+def release(reservation_id: UUID, told: Told = _UNTOLD) -> Reservation:
     """Close a reservation whose call the provider refused and does not bill."""
     return _close(reservation_id, _SETTLED, lambda row: _Use(row.model), told)
 
 
-def expire(job_id: UUID | str) -> list[Spent]:
+def expire(job_id: UUID | str) -> None:
     """Close the job's open reservations from earlier calls. Call it on claiming the job, when no earlier call can be
     running.
     """
     left = Reservation.objects.filter(job_id=job_id, status=_OPEN).order_by("id").values_list("id", flat=True)
-    return [_expire(reservation_id) for reservation_id in list(left)]
+    for reservation_id in list(left):
+        _expire(reservation_id)
 
 
 def expire_lost() -> int:
@@ -240,7 +223,7 @@ def expire_lost() -> int:
     return expired
 
 
-def _expire(reservation_id: UUID, told: Told = _NO_ANSWER) -> Spent:
+def _expire(reservation_id: UUID, told: Told = _NO_ANSWER) -> Reservation:
     return _close(reservation_id, _EXPIRED, _most, told)
 
 
@@ -285,7 +268,7 @@ def _close(
     decide: Callable[[Reservation], _Use],
     told: Told,
     call: limits.Call | None = None,
-) -> Spent:
+) -> Reservation:
     """Replace the reserved amount in counters and ledger by what the call counts as. After an expiry, replace the
     expired amount. `call` identifies the call's counters, if known.
     """
@@ -300,7 +283,7 @@ def _close(
         if row is None:
             raise Reservation.DoesNotExist(f"there is no reservation {reservation_id}")
         if row.status in (_SETTLED, status):
-            return _spent(row)
+            return row
         was_open = row.status == _OPEN
         before, after = _Use(row.model) if was_open else _most(row), decide(row)
         limits.add(
@@ -320,7 +303,7 @@ def _close(
             _book(row, use, sign)
         if status == _SETTLED:
             transaction.on_commit(lambda: _count(after), robust=True)
-    return _spent(row)
+    return row
 
 
 def _book(row: Reservation, use: _Use, sign: int) -> None:
@@ -338,8 +321,3 @@ def _count(use: _Use) -> None:
     meters.add("model_tokens", use.usage.input_tokens, model=prices.label(use.model), kind="input")
     meters.add("model_tokens", use.usage.output_tokens, model=prices.label(use.model), kind="output")
     meters.add("model_cost", float(use.cost), model=prices.label(use.model))
-
-
-def _spent(row: Reservation) -> Spent:
-    usage = Usage(row.input_tokens, row.output_tokens)
-    return Spent(row.model, usage, row.reserved_cost, row.cost, is_certain=row.status == _SETTLED)

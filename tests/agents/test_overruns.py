@@ -494,7 +494,7 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
     def spend() -> None:
         for _ in range(3):
             with contextlib.suppress(BudgetExhausted):
-                held.append(reservations.reserve(**_call(job)))
+                held.append(rows.reserved(**_call(job)))
 
     def approve(approval: Approval) -> None:
         for _ in range(2):
@@ -507,9 +507,9 @@ def test_no_call_is_ever_over_the_cap_and_what_was_granted(settings: Any) -> Non
     assert counter.reserved_tokens == 1_000 * len(held) <= 18_000
     # What the race left, is there now; and then nothing is.
     while len(held) < 18:
-        held.append(reservations.reserve(**_call(job)))
+        held.append(rows.reserved(**_call(job)))
     with pytest.raises(BudgetExhausted, match="is 18,000, and the 0 that are left"):
-        reservations.reserve(**_call(job))
+        rows.reserved(**_call(job))
     for place in held:
         place.settle(Usage(900, 100))
     assert Budget.objects.get(scope=Scope.JOB).used_tokens == 18_000

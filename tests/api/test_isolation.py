@@ -20,7 +20,6 @@ from django.urls import URLPattern, get_resolver
 
 from agent_jobs import llm
 from agent_jobs.audit import audit_log
-from agent_jobs.budgets import reservations
 from agent_jobs.catalog import model_keys
 from agent_jobs.hours import stated_hours
 from agent_jobs.hours.stated_hours import Place
@@ -517,7 +516,7 @@ def populate(org_id, code, team):
         web_messages.say(org_id, "webhook", place, text=canary, author=canary)
     Org.objects.filter(pk=org_id).update(max_tokens_per_day=10**9)
     usage = {"job_id": job.pk, "job_type_key": canary, "config": {}, "input_tokens": 100, "max_output_tokens": 100}
-    reservations.reserve(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))
+    rows.reserved(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))
     audit_log.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
     schedule = editing.create(
         org_id,

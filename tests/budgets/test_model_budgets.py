@@ -148,7 +148,7 @@ def test_a_job_whose_call_fits_when_others_are_settled_waits_for_them(
     else:
         rows.job_type(max_tokens_per_day=20_000)
     stake = {"org_id": "acme", "job_type_key": other.job_type_key, "config": {}, "model": MODEL}
-    held = reservations.reserve(**stake, job_id=other.pk, input_tokens=17_000, max_output_tokens=1_000)
+    held = rows.reserved(**stake, job_id=other.pk, input_tokens=17_000, max_output_tokens=1_000)
     job = ask(config={"profile_id": "ann", **config})
 
     for _ in range(3):
@@ -180,7 +180,7 @@ def test_a_turn_that_did_work_before_it_waited_stays_a_task_of_its_own(worker: W
     job = ask(config={"profile_id": "ann"})
 
     def serve(*, under_way: int) -> None:
-        held = reservations.reserve(**stake, input_tokens=under_way, max_output_tokens=1_000)
+        held = rows.reserved(**stake, input_tokens=under_way, max_output_tokens=1_000)
         worker.serve("agents")
         held.settle(Usage(1, 1))
         let_time_pass(job)
@@ -377,7 +377,7 @@ def test_who_takes_up_the_turn_of_a_dead_worker_closes_what_it_had_set_aside(
     job = hosted(max_tokens=50_000)
     Job.objects.filter(pk=job.pk).update(attempt=1)
     Step.objects.create(org_id="acme", job=job, life=0, number=1, turn=job.turn, kind="model", name=MODEL)
-    left = reservations.reserve(
+    left = rows.reserved(
         org_id="acme",
         job_id=job.pk,
         job_type_key="greet",
