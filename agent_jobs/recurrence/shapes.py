@@ -77,13 +77,6 @@ class Recurrence(ABC):
         """The first firing strictly after `moment`; None if there is none."""
         return next(self.after(moment, limit=1), None)
 
-    def between(self, start: datetime, end: datetime, *, limit: int) -> Iterator[Firing]:
-        """At most `limit` firings after `start`, up to and including `end`."""
-        for firing in self.after(start, limit=limit):
-            if firing.at > end:
-                return
-            yield firing
-
     def latest_between(self, start: datetime, end: datetime) -> Firing | None:
         """The last firing after `start`, up to and including `end`. Cheap even if there are millions of them."""
         found = self.next_after(start)

@@ -16,7 +16,7 @@ It knows neither Django nor the database. docs/commands.md says what each mode g
     spawner        the thread that starts all children
     job_user       the account that commands run as
     memory_use     adds up the memory of a command's processes
-    work_folder    makes, reads and removes the folder of a command
+    work_folder    makes and removes the folder of a command
 """
 
 from collections.abc import Callable
@@ -33,7 +33,6 @@ from infra.commands.command_spec import (
 )
 from infra.commands.errors import InvalidCommandError, SandboxUnavailable
 from infra.commands.probing import Capability, probe
-from infra.commands.work_folder import read_file
 
 __all__ = [
     "Capability",
@@ -48,7 +47,6 @@ __all__ = [
     "SandboxUnavailable",
     "cap_text",
     "probe",
-    "read_file",
     "run",
 ]
 

@@ -1,4 +1,4 @@
-"""The folder that a command works in: made, handed over, read and removed without following what the command left.
+"""The folder that a command works in: made, handed over and removed without following what the command left.
 
 A command can leave symlinks to any file, pipes without a writer, folders without permissions and very deep trees.
 """
@@ -6,7 +6,6 @@ A command can leave symlinks to any file, pipes without a writer, folders withou
 import logging
 import os
 import shutil
-import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -47,27 +46,6 @@ def handed_over(folder: Path, user: JobUser) -> Path:
     if not job_user.can_reach(folder, user):
         raise UnusableFolderError(f"The user {user.name} may not pass through the folders above {folder}.")
     return folder
-
-
-def read_file(folder: Path, name: str, *, max_bytes: int) -> bytes:
-    """Up to `max_bytes` of a regular file below `folder`. Raises OSError, also if any part of its path is a symlink."""
-    parts = Path(name).parts
-    if not parts or Path(name).is_absolute() or ".." in parts:
-        raise ValueError(f"{name!r} is not a path below the folder")
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for part in parts[:-1]:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-        # O_NONBLOCK: opening a named pipe would wait for a writer.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(parts[-1], flags, dir_fd=descriptor), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(f"{name!r} is not a regular file")
-            return file.read(max_bytes)
-    finally:
-        os.close(descriptor)
 
 
 def remove(folder: Path) -> None:
