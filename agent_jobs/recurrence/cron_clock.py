@@ -48,17 +48,15 @@ class CronRecurrence(Recurrence):
     runs_twice: bool
     counter: CronSim
 
-    def after(self, moment: datetime, *, limit: int | None = None) -> Iterator[Firing]:
+    def after(self, moment: datetime) -> Iterator[Firing]:
         latest = max(utc(moment), EARLIEST - _SECOND)
         end = min(latest + _HORIZON, LATEST)
-        left = limit
         for firing in self._walk(latest, end):
-            if left == 0 or firing.at > end:
+            if firing.at > end:
                 return
             if firing.at > latest:  # a time lost in a gap and one at the end of the gap are one firing
                 yield firing
                 latest = firing.at
-                left = None if left is None else left - 1
 
     def describe(self) -> str:
         return f"{cron_words.sentence(self.fields)}, {clock_of(self.zone)}"

@@ -36,9 +36,9 @@ class Interval(Recurrence):
     anchor: datetime
     zone: ZoneInfo
 
-    def after(self, moment: datetime, *, limit: int | None = None) -> Iterator[Firing]:
+    def after(self, moment: datetime) -> Iterator[Firing]:
         first = max((utc(moment) - self.anchor) // self.length + 1, 0)
-        for number in count(first) if limit is None else range(first, first + limit):
+        for number in count(first):
             at = self.anchor + number * self.length
             if at > LATEST:
                 return
@@ -53,8 +53,8 @@ class OneTime(Recurrence):
     at: datetime
     zone: ZoneInfo
 
-    def after(self, moment: datetime, *, limit: int | None = None) -> Iterator[Firing]:
-        if self.at > utc(moment) and limit != 0:
+    def after(self, moment: datetime) -> Iterator[Firing]:
+        if self.at > utc(moment):
             yield Firing(self.at, self.at.astimezone(self.zone))
 
     def describe(self) -> str:

@@ -63,10 +63,10 @@ class Recurrence(ABC):
     zone: ZoneInfo
 
     @abstractmethod
-    def after(self, moment: datetime, *, limit: int | None = None) -> Iterator[Firing]:
-        """Firings strictly after `moment`, strictly increasing, at most `limit`. `moment` must be aware.
+    def after(self, moment: datetime) -> Iterator[Firing]:
+        """Firings strictly after `moment`, strictly increasing. `moment` must be aware.
 
-        Lazy, and without an end if `limit` is None and the recurrence has none. Cron stops after a hundred years.
+        Lazy, and without an end if the recurrence has none. Cron stops after a hundred years.
         """
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Recurrence(ABC):
 
     def next_after(self, moment: datetime) -> Firing | None:
         """The first firing strictly after `moment`; None if there is none."""
-        return next(self.after(moment, limit=1), None)
+        return next(self.after(moment), None)
 
     def latest_between(self, start: datetime, end: datetime) -> Firing | None:
         """The last firing after `start`, up to and including `end`. Cheap even if there are millions of them."""
