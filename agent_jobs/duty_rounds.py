@@ -85,7 +85,9 @@ def serve(bell: str, duties: Sequence[Duty], *, is_rung: bool = False) -> int:
 
 
 def each(duties: Sequence[Duty]) -> int:
-    """Run them one after the other; a failure does not stop the rest. Raises only if the database is unavailable."""
+    """Run these duties one after the other; a failure does not stop the rest. Raises only if the database is
+    unavailable.
+    """
     total, done = 0, []
     for duty in duties:
         try:

@@ -46,8 +46,8 @@ def summary(errors: Collection[FieldError]) -> str:
 
 
 class AgentJobsError(Exception):
-    """`denied` is the kind and id of a requested object that the organisation does not own. The API writes an audit
-    entry with it, which must be the same whether the object exists or not.
+    """The base of all errors of services. `denied` is the kind and id of a requested object that the organisation does
+    not own. The API writes an audit entry with it, which must be the same whether the object exists or not.
 
     `told` names the parts of `context` that the API's answer has in its `meta`.
     """
@@ -90,7 +90,7 @@ class IllegalMove(Conflict):
 
 
 class DuplicateJob(Conflict):
-    """`job_id` in the context is the other job's."""
+    """Another job holds the `unique_key`. `job_id` in the context is that job's id."""
 
     code = "duplicate_job"
     told = ("job_id",)
@@ -108,7 +108,9 @@ class KeyReused(AgentJobsError):
 
 
 class QuotaReached(AgentJobsError):
-    """`retry_after`: seconds after which there may be room."""
+    """The organisation has as much of something as it may have. `retry_after`: seconds after which that may have
+    changed.
+    """
 
     code = "quota_reached"
 

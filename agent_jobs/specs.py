@@ -229,7 +229,7 @@ def priority_name(priority: int) -> str:
 
 
 def priorities_named(word: str) -> list[int]:
-    """The numbers that have this name, or the name of which this is another one. Raises KeyError."""
+    """The priorities with this name; another word for a name is accepted, such as `foreground`. Raises KeyError."""
     name = priority_name(PRIORITY_WORDS[word])
     return [number for number in PRIORITIES if priority_name(number) == name]
 

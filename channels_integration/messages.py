@@ -211,7 +211,9 @@ class PermanentDeliveryError(DeliveryError):
 
 
 class TemporaryDeliveryError(DeliveryError):
-    """`is_doubtful`: the receiver may have got it, but drops a second copy by its id."""
+    """The message was surely not posted, or a second copy does no harm. `is_doubtful`: the receiver may have got it,
+    but drops a second copy by its id.
+    """
 
     def __init__(self, message: str, *, code: str, retry_after: float | None = None, is_doubtful: bool = False) -> None:
         super().__init__(message, code=code)

@@ -77,7 +77,7 @@ def messages(org_id: str, view: str) -> QuerySet[OutboundMessage]:
 
 
 def message(org_id: str, message_id: UUID) -> Row:
-    """Raises UnknownChannel for another organisation's message as for a missing one."""
+    """One message of the outbox. Raises UnknownChannel for another organisation's message as for a missing one."""
     row: Row | None = OutboundMessage.objects.filter(org_id=org_id, pk=message_id).values(*OUTBOX_COLUMNS).first()
     if row is None:
         raise UnknownChannel(f"there is no message {message_id}")

@@ -83,7 +83,7 @@ def steps(
 def counts(
     cutoffs: Mapping[str, datetime], *, kept: Callable[[Collection[str]], Collection[str]]
 ) -> Iterator[tuple[str, int]]:
-    """As `steps`, without deleting anything."""
+    """The numbers of rows that `steps` would delete."""
     for kind in _TABLES:
         for ids in _doomed(kind, cutoffs, kept):
             yield kind, len(ids)

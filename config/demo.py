@@ -1,8 +1,9 @@
 """The demo of `manage.py up`: one job from POST to COMPLETED, over HTTP like any client.
 
-Management commands create the organisation and the app token, because HTTP needs a token first. The demo can run again
-on the same data: it keeps what exists and posts a new job. The data folder keeps the token (`demo-token`, readable by
-its owner only). The demo replaces a token that the service refuses.
+Not to be confused with `agent_jobs.demo`, which writes a month of made-up jobs. Management commands create the
+organisation and the app token, because HTTP needs a token first. The demo can run again on the same data: it keeps what
+exists and posts a new job. The data folder keeps the token (`demo-token`, readable by its owner only). The demo
+replaces a token that the service refuses.
 """
 
 import io
@@ -176,7 +177,9 @@ class Timeline:
         print(f"  {time.monotonic() - self._began:6.2f} s  {what:<13}  {text}".rstrip(), flush=True)
 
     def look(self) -> dict[str, Any]:
-        """Print the new events of the job and its channel. Answers the first question."""
+        """Print the new events of the job and its channel. Answers the agent's first question, as Ada. Returns
+        the job.
+        """
         path = f"/services/agent-jobs/{self._job_id}?include=activities&include_limit=100&include_sort=created_at"
         job: dict[str, Any] = self._client.want("GET", path)
         for activity in job.get("Activities", []):

@@ -20,7 +20,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Variable:
-    """`shown` is the default as the documents state it, where one value would not say it."""
+    """One environment variable. `shown` is the default in words, where the value alone would not tell it."""
 
     name: str
     default: str

@@ -1,7 +1,8 @@
 """Starts the web processes: `python -m config.serve --port 8000`, for `manage.py up` and the image.
 
-granian serves them. It times out slow request heads. After a SIGTERM each worker process stops accepting connections,
-answers what it has (`config.asgi`, `config.draining`), and ends.
+granian serves them; settings.WEB_PROCESSES and WEB_THREADS say how many. granian times out slow request heads. After a
+SIGTERM each worker process stops accepting connections, answers what it has (`config.asgi`, `config.draining`), and
+ends.
 """
 
 import argparse

@@ -11,12 +11,15 @@ _JOINERS = "\u200c\u200d"
 
 
 def in_code(text: str) -> str:
-    """A complaint about the first such character, or ''."""
+    """A complaint about the first invisible character of a code or an id; '' if there is none."""
     return next((_complaint(character) for character in text if _is_unseen(character)), "")
 
 
 def in_name(text: str) -> str:
-    """As `in_code`, but allows the joiners that scripts and emoji need: those between two non-ASCII characters."""
+    """A complaint about the first invisible character of a name; '' if there is none.
+
+    Unlike `in_code`, it allows the joiners that scripts and emoji need: those between two non-ASCII characters.
+    """
     for place, character in enumerate(text):
         if _is_unseen(character) and not (character in _JOINERS and _is_joining(text, place)):
             return _complaint(character)

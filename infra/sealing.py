@@ -30,7 +30,7 @@ _VERSION = "v1"
 
 
 def seal(secret: str, *, org_id: str, table: str, column: str, key: str) -> str:
-    """Raises SealingError if no key is configured."""
+    """Encrypt a secret for one cell of a table. Raises SealingError if no key is configured."""
     kid, cipher = next(iter(_ciphers(settings.SEALING_KEYS).items()))
     nonce = os.urandom(12)
     sealed = cipher.encrypt(nonce, secret.encode(), _cell(org_id, table, column, key))
@@ -38,7 +38,7 @@ def seal(secret: str, *, org_id: str, table: str, column: str, key: str) -> str:
 
 
 def open_sealed(sealed: str, *, org_id: str, table: str, column: str, key: str) -> str:
-    """Raises SealingError if the key is missing, or if the secret was sealed for another cell."""
+    """Decrypt a secret. Raises SealingError if the key is missing, or if the secret was sealed for another cell."""
     ciphers = _ciphers(settings.SEALING_KEYS)
     version, _, rest = sealed.partition(":")
     kid, _, rest = rest.partition(":")

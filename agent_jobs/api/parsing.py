@@ -88,7 +88,7 @@ class ReportParser(StrictJSONParser):
 
 
 def read_json(raw: bytes, *, replaces_broken_text: bool = False) -> Any:
-    """Raises ParseError (not JSON) or Invalid (JSON that we refuse).
+    """Decode a JSON body. Raises ParseError (not JSON) or Invalid (JSON that we refuse).
 
     With `replaces_broken_text`, broken UTF-8 becomes U+FFFD, and the caller replaces what no text may contain.
     """
@@ -214,7 +214,7 @@ def moment(text: str) -> datetime:
 
 
 def until(text: str) -> datetime:
-    """Like `moment`, for an upper bound: a plain date is the last moment of its day."""
+    """A time that is an upper bound. Parsed as by `moment`, but a plain date is the last moment of its day."""
     found = moment(text)
     return found + _DAY if _DATE.fullmatch(text) else found
 

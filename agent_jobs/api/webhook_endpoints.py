@@ -22,7 +22,7 @@ from agent_jobs.api.filters import WebhookDeliveryFilters, read_uuid
 from agent_jobs.api.formatting import shown
 from agent_jobs.errors import NotFound
 from agent_jobs.reads import queries
-from agent_jobs.webhooks import announcements, endpoints
+from agent_jobs.webhooks import endpoints, sending
 from agent_jobs.webhooks.event_types import EVENT_TYPES, TEST
 
 _TIMES = {"created_at": "created_at", "updated_at": "updated_at"}
@@ -121,7 +121,7 @@ def delivery_json(row: queries.Row) -> dict[str, Any]:
         row,
         webhook_id=row["announcement_id"],
         next_attempt_at=row["due_at"] if row["status"] == "pending" else None,
-        payload=announcements.body(row["event"], row["announcement__created_at"], row["announcement__payload"]),
+        payload=sending.body_of(row["event"], row["announcement__created_at"], row["announcement__payload"]),
     )
 
 

@@ -14,7 +14,7 @@ from agent_jobs.approvals import decisions
 from agent_jobs.approvers import Person
 from agent_jobs.audit import audit_log
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
-from agent_jobs.lifecycle import activities, withdrawals
+from agent_jobs.lifecycle import activities, approval_closing
 from agent_jobs.models import Activity, Approval
 from agent_jobs.specs import Actor
 from agent_jobs.states import SourceType
@@ -74,7 +74,7 @@ def editable(org_id: str, values: Iterable[str]) -> dict[str, Editable]:
 
 
 def require_place(org_id: str, approval_id: UUID, *, platform: str, code: str, team: str = "") -> None:
-    """Raises NotFound if the question was asked in another channel.
+    """Check that the question was asked in this channel. Raises NotFound if it was not.
 
     Another organisation's approval passes here: `decisions` refuses it and writes the audit entry.
     """
@@ -119,7 +119,7 @@ def _close_again(incoming: Incoming) -> None:
     """Take the buttons off once more: the message still has them after a while, so the first change was lost."""
     decided = Approval.objects.filter(org_id=incoming.org_id, pk=_read(incoming.text)[1])
     for approval in decided.filter(decided_at__lt=Now() - _TIME_TO_CLOSE):
-        withdrawals.close(approval)
+        approval_closing.close(approval)
 
 
 def person(incoming: Incoming) -> Person:

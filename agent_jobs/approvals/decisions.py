@@ -18,7 +18,7 @@ from agent_jobs.approvals import question_text
 from agent_jobs.approvers import Decider
 from agent_jobs.audit import audit_log
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
-from agent_jobs.lifecycle import activities, queues, withdrawals
+from agent_jobs.lifecycle import activities, approval_closing, queues
 from agent_jobs.models import Approval, Job
 from agent_jobs.sandbox import json_schema
 from agent_jobs.specs import Actor
@@ -114,7 +114,7 @@ def settle_time_out(approval: Approval, job: Job) -> Approval:
     late = Approval.objects.filter(pk=approval.pk, status=Status.PENDING, expires_at__lte=Now())
     if late.exists():
         is_approved = approval.on_timeout == "approve"
-        _decided(approval, Status.APPROVED if is_approved else Status.EXPIRED, by=withdrawals.TIME_OUT, reason="")
+        _decided(approval, Status.APPROVED if is_approved else Status.EXPIRED, by=approval_closing.TIME_OUT, reason="")
         _note(job, approval, Actor("system", "approvals"))
     return approval
 
@@ -177,7 +177,7 @@ def _decided(
         status=status, decided_by=by[:255], reason=reason, edited_arguments=edited_arguments, decided_at=Now()
     )
     approval.refresh_from_db(fields=["status", "decided_by", "reason", "edited_arguments", "decided_at"])
-    withdrawals.close(approval)
+    approval_closing.close(approval)
 
 
 def _note(job: Job, approval: Approval, actor: Actor) -> None:

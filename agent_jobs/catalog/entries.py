@@ -32,8 +32,8 @@ _SHARED = ("name", "description", "emoji", "visibility", "active", "tags")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`columns` are those that a client may set beside the key. `check` validates a whole entry before it is saved and
-    receives the names of the changed columns.
+    """The differences between job types and profiles. `columns`: those that a client may set beside the key. `check`
+    validates a whole entry before it is saved, and gets the names of the changed columns.
     """
 
     model: type[JobType] | type[Profile]
@@ -46,7 +46,7 @@ class Kind:
         return NotFound(f"there is no {self.word} {key[:128]!r}", code=f"{self.code}_not_found")
 
     def require_key(self, key: str) -> None:
-        """Raises NotFound for text that cannot be a key."""
+        """Check the form of a key. Raises NotFound for text that cannot be one."""
         if not _KEY.fullmatch(key):
             raise self.not_found(key)
 

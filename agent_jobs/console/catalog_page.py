@@ -24,7 +24,9 @@ _MOST = 500
 
 @dataclass(frozen=True, slots=True)
 class EntryField:
-    """`kind`: text, long, mono (JSON), number, money. `default` is what an empty field means."""
+    """A field of an entry's form. `kind`: text, long, mono (JSON), number, money. `default` is the value of an empty
+    field.
+    """
 
     name: str
     label: str

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 
 def day(at: datetime, zone: ZoneInfo, now: datetime) -> str:
-    """`25 Nov`; with the year if it is another one."""
+    """`25 Nov`; `25 Nov 2025` if the year is not the present one."""
     local, today = at.astimezone(zone), now.astimezone(zone)
     return f"{local.day} {local:%b}" + (f" {local.year}" if local.year != today.year else "")
 

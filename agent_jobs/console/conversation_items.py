@@ -43,7 +43,7 @@ class Bubble:
 
 @dataclass(frozen=True, slots=True)
 class ChatItem:
-    """`kind`: day, quiet, calls, bubble."""
+    """One item of a conversation. `kind`: day (a heading), quiet (quiet hours), calls, or bubble (a message)."""
 
     kind: str
     words: str = ""

@@ -13,7 +13,7 @@ WHOLE = "params_json"
 
 @dataclass(frozen=True, slots=True)
 class ParamsForm:
-    """`whole` is the JSON text where the type has no schema, else None."""
+    """The fields for the params of one job type. `whole` is their JSON text if the type has no schema, else None."""
 
     fields: list[schema_form.FormField]
     whole: str | None

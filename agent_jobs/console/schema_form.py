@@ -18,7 +18,9 @@ _SIMPLE = {"string", "integer", "number", "boolean"}
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """`kind`: text, long, number, flag, choice, json. `was`: the value before a change, as the form shows it."""
+    """One field of a form. `kind`: text, long, number, flag, choice, json. `was`: the value before a change, as the
+    form shows it.
+    """
 
     name: str
     label: str

@@ -22,7 +22,9 @@ _SPEAKING = ("conversation", "message")
 
 @dataclass(frozen=True, slots=True)
 class WeekMark:
-    """`kind`: solid (speaks to people), hollow (begins in quiet hours, speaks later), silent. `x` in percent."""
+    """A firing in the calendar. `kind`: solid (speaks to people), hollow (in quiet hours: speaks later), silent. `x` in
+    percent.
+    """
 
     x: float
     kind: str

@@ -30,7 +30,9 @@ RELEASES = (
 
 @dataclass(frozen=True, slots=True)
 class DemoType:
-    """`a_day`: jobs of it on a working day. `failing`: the share that fails, with the codes in `errors`."""
+    """A job type of the demo. `a_day`: its jobs on a working day. `failing`: the share that fails, with the codes in
+    `errors`.
+    """
 
     key: str
     name: str

@@ -22,7 +22,9 @@ _MOST_FIRINGS = 26
 
 @dataclass(frozen=True, slots=True)
 class DemoSchedule:
-    """`edits`: its changes and their authors, oldest first. `skipped`: past firings without a job, counted back."""
+    """A schedule of the demo. `edits`: its changes and their authors, oldest first. `skipped`: past firings without a
+    job, counted back.
+    """
 
     name: str
     kind: str

@@ -7,7 +7,7 @@ points, as `api` is: they touch no tables, and do not import each other.
 
 base            their frame: credentials, parsing, errors
 documentation   how they describe their operations and answers
-schedule_door   the base of views whose jobs are schedules
+schedule_views  the base of views whose jobs are schedules
 schedule_texts  texts of schedules, and the timing that they stand for
 urls            mounts them, and says which addresses are whose
 

@@ -40,7 +40,8 @@ class BinaryCache:
         should_stop: Callable[[], object],
         on_progress: Callable[[int, int | None], object],
     ) -> None:
-        """Write the binary to `target`, executable. Raises DownloadFailed, and `hash_mismatch` if it is another one.
+        """Write the binary to `target`, executable. Raises DownloadFailed, with the code `hash_mismatch` if its bytes
+        are not those of the hash.
 
         What is written is what was checked: the copy itself is hashed, so a file that somebody changed in the cache is
         found, removed and downloaded again.

@@ -48,7 +48,7 @@ class HandChange:
 
     @property
     def tells(self) -> bool:
-        """Whether it has more than a status."""
+        """Whether the change has more than a status."""
         return self.percent is not None or self.message is not None or self.result is not None
 
 

@@ -205,7 +205,7 @@ def readable(value: Any) -> Any:
 
 
 def require_size(field: str, value: Any) -> None:
-    """Raises Invalid if the value, as JSON, has more than MAX_RESULT_BYTES."""
+    """Check the size of a result. Raises Invalid if the value, as JSON, has more than MAX_RESULT_BYTES."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text.encode()) > MAX_RESULT_BYTES:
         raise Invalid(FieldError(field, "too_long", f"may have at most {MAX_RESULT_BYTES:,} bytes"))

@@ -28,7 +28,9 @@ _MOST_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class BulkOutcome:
-    """`changed`: the jobs that were, by id. `refused`: why the others were not."""
+    """The result of a bulk cancel or retry. `changed`: the ids of changed jobs. `refused`: why the others were not
+    changed.
+    """
 
     changed: Sequence[UUID] = ()
     refused: Mapping[UUID, AgentJobsError] = field(default_factory=dict)

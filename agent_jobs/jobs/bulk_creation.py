@@ -41,7 +41,7 @@ def create_all(org_id: str, specs: Sequence[JobSpec], *, actor: Actor, at: str) 
 
 
 def create_valid(org_id: str, specs: Sequence[JobSpec], *, actor: Actor) -> list[Made]:
-    """As `create_all`, but with an error in the place of each job that is refused."""
+    """Create the jobs that are valid. The result has, for each spec, its job, or the error for which it is refused."""
     made = creation.create_many(org_id, specs, actor=actor, seconds=_SECONDS)
     return [_existing(spec, found) for spec, found in zip(specs, made, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Creates jobs."""
+"""Creates jobs: validates a request by its job type, draws its delay, applies the cooldown, stores its row."""
 
 import contextlib
 import json
@@ -348,7 +348,7 @@ def _work_errors(spec: JobSpec, runner: Runner, config: Mapping[str, Any]) -> li
 
 
 def require_allowed(org: Org, runner: Runner) -> None:
-    """Raises Forbidden (`commands_not_allowed`) if the organisation's jobs may not be performed by this runner."""
+    """Check that the organisation may use this runner. Raises Forbidden (`commands_not_allowed`) if not."""
     if runner.work is None or not runner.work.runs_commands:
         return
     if settings.COMMAND_RUNNER == command_runner.OFF:

@@ -73,7 +73,7 @@ class _Reachability:
         self._known: dict[str, tuple[str, str] | None] = {}
 
     def require(self, job: Job) -> None:
-        """Raises Conflict (`channel_unreachable`) if the job's channel cannot be reached."""
+        """Check that the job's channel can be reached. Raises Conflict (`channel_unreachable`) if not."""
         if not job.platform:
             return
         target = agent_messages.target(job)

@@ -117,7 +117,7 @@ class KeysOfLiving:
                 self._holders.setdefault(key, []).append(KeyHolder(*holder))
 
     def require_free(self, job: Job) -> None:
-        """Raises DuplicateJob if a living job holds the job's key by now."""
+        """Check that no other living job holds the job's key by now. Raises DuplicateJob if one does."""
         for holder in self._holders.get(job.unique_key, []):
             if job.unique_scope != "type" or holder.job_type_key == job.job_type_key:
                 raise _duplicate(job.unique_key, holder.job_id, holder.status)

@@ -11,7 +11,7 @@ queues        rings the doorbell of a queue
 running_caps  limits on RUNNING jobs
 activities    writes one activity of a job
 budget_waits  joins a job's turns that found no room in a budget into one task
-withdrawals   closes the pending approvals of a job that has ended
+approval_closing  closes approvals that need no decision any more, and words the line under their message
 endings       the texts and codes of a job's end
 """
 

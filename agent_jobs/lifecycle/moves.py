@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from agent_jobs.errors import IllegalMove
 from agent_jobs.legal_moves import MOVES, Event
-from agent_jobs.lifecycle import activities, withdrawals
+from agent_jobs.lifecycle import activities, approval_closing
 from agent_jobs.lifecycle.queue_order import HEAD_START, ready_now
 from agent_jobs.models import Job
 from agent_jobs.specs import Actor
@@ -95,7 +95,7 @@ def _move(
     Job.objects.filter(pk__in=ids).update(status=target, updated_at=Now(), **_written(event, columns))
     if target in TERMINAL and event != Event.COMPLETE:
         # Regardless of `waiting_for`: a turn may have asked for an approval without being settled yet.
-        withdrawals.withdraw(*jobs)
+        approval_closing.withdraw(*jobs)
     if target in TERMINAL or event == Event.TAKE_BACK:
         left = TaskStatus.CANCELED if event == Event.CANCEL else left_as
         prepared_sql.run(_LEAVE_TASKS, {"jobs": ids, "status": left})

@@ -28,7 +28,9 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """`id` is the model's own, and names the call in our answer. `arguments` are as sent, not yet checked by schema."""
+    """A tool call that the model asks for. `id` is the model's own, and names the call in our answer. `arguments` are
+    as the model sent them, not yet checked by the schema.
+    """
 
     id: str
     name: str
@@ -51,7 +53,7 @@ class ModelStep:
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """Why an answer of a model is rejected: nothing of it is said or done.
+    """A *slip*: why an answer of a model is rejected. Nothing of that answer is said or done.
 
     The model is told and asked again. If it does not correct the answer, the turn fails with `code`. A final slip ends
     the turn at once, because asking again would bring the same.
@@ -153,7 +155,8 @@ OnStart = Callable[[Callable[[], object]], object]
 
 class Model(Protocol):
     def answer(self, turn: Turn, access: Access, on_start: OnStart | None = None) -> Reply:
-        """Raises RetryableError (time-out, 429, 5xx, not reached) or PermanentError (refused, not allowed).
+        """Call the model once. Raises RetryableError (time-out, 429, 5xx, not reached) or PermanentError (refused, not
+        allowed).
 
         A canceled call raises RetryableError with the code `model_call_canceled`.
         """

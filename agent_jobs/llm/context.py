@@ -1,7 +1,8 @@
 """Cuts a conversation to a model's context: keeps instructions, goal and tools, and drops the middle of the talk.
 
 It keeps the first line that a person wrote (it says what the talk is about) and the newest lines. Tokens are estimated
-as bytes divided by three, which is too high, and so safe, for most languages. Exact counts would need the provider.
+as bytes divided by three, which is too high, and so safe, for most languages. Exact counts would need the provider. The
+limit is `Access.context_tokens`, which a profile may set.
 """
 
 import json

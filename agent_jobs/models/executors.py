@@ -8,7 +8,9 @@ from agent_jobs.models.orgs import Org
 
 
 class Executor(models.Model):
-    """`address`, `labels` and `job_types` are those of its last claim. The counts are of attempts."""
+    """An executor of an organisation. `address`, `labels` and `job_types` are those of its last claim. The counts are
+    of attempts.
+    """
 
     org = models.ForeignKey(Org, on_delete=models.PROTECT, db_index=False)
     executor_id = models.CharField(max_length=255)

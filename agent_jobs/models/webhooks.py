@@ -41,7 +41,7 @@ class Announcement(models.Model):
 
 
 class WebhookEndpoint(models.Model):
-    """An address of an organisation that gets its events. `sealed_secret` signs.
+    """An address of an organisation that gets its events. Deliveries are signed with `sealed_secret`.
 
     After a rotation `sealed_previous_secret` signs too, until `previous_secret_until`. `failing_since` is the first
     failed attempt since the last success.

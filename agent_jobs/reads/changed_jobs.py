@@ -30,7 +30,7 @@ CROSS JOIN LATERAL (
 
 @dataclass(frozen=True, slots=True)
 class ChangedJobs:
-    """`until`: microseconds since 1970, for a later look."""
+    """The jobs that changed, for one reader. `until`: microseconds since 1970, the `since` of a later read."""
 
     job_ids: Sequence[UUID]
     until: int

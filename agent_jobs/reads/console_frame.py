@@ -25,7 +25,9 @@ SELECT
 
 @dataclass(frozen=True, slots=True)
 class ProcessHealth:
-    """`bell_seconds`: the age of the last message from beat that a worker answered; None if there never was one."""
+    """The processes behind the service. `bell_seconds`: the age of the last message from beat that a worker answered;
+    None if there never was one.
+    """
 
     workers: int
     silent_workers: int

@@ -78,9 +78,9 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`state` is a sentence, `rule` a code that never changes. `place_in_queue` counts the organisation's ready jobs in
-    the same queue: 1 is next, and beyond the limit it is a text ("10000+"). None means that there is none or that it is
-    unknown.
+    """Why a job does not run, or what it waits for. `state` is a sentence, `rule` a code that never changes.
+    `place_in_queue` counts the organisation's ready jobs in the same queue: 1 is next, and beyond the limit it is a
+    text ("10000+"). None means that there is none or that it is unknown.
     """
 
     state: str

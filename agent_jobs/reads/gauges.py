@@ -76,7 +76,7 @@ _cached: tuple[float, str, Sequence[Gauge]] = (float("-inf"), "", ())
 
 
 def read() -> Sequence[Gauge]:
-    """All gauges, at most two seconds old. Raises what the database raises."""
+    """All gauges, at most two seconds old. A database error passes through."""
     global _cached
     name = str(connection.settings_dict["NAME"])
     with _lock:  # concurrent readers share one query

@@ -78,7 +78,9 @@ FROM places
 
 @dataclass(frozen=True, slots=True)
 class JobCounts:
-    """`numbers` are by kind and key, as in `KINDS`. `seconds`: the durations at 50 and 95 percent, if jobs ended."""
+    """Counts of the jobs in a range. `numbers` are by kind and key, as in `KINDS`. `seconds`: the durations at 50 and
+    95 percent, if jobs ended.
+    """
 
     numbers: Mapping[str, Mapping[str, int]]
     seconds: Mapping[int, float]

@@ -163,7 +163,7 @@ def own_job_id(org_id: str, job_id: UUID) -> UUID:
 
 
 def require_own_jobs(org_id: str, job_ids: Collection[UUID]) -> None:
-    """Raises NotFound for the first of these that is not a job of the organisation."""
+    """Check that all these jobs belong to the organisation. Raises NotFound for one that does not."""
     if missing := sorted(set(job_ids) - set(jobs(org_id).filter(pk__in=job_ids).values_list("pk", flat=True))):
         raise job_not_found(str(missing[0]), denied=("job", str(missing[0])))
 

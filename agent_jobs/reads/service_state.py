@@ -23,7 +23,7 @@ class RecentWork:
 
 
 def answers() -> None:
-    """Run an empty query. Raises what the driver raises if the database does not answer."""
+    """Run an empty query. The driver's error passes through if the database does not answer."""
     raw_sql.run("SELECT 1")
 
 

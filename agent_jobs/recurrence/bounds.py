@@ -54,7 +54,8 @@ def within(recurrence: Recurrence, bounds: Bounds, *, after: datetime, limit: in
 
 
 def jittered(firing_at: datetime, *, key: str, max_seconds: int) -> datetime:
-    """`firing_at` and a delay, uniform over the milliseconds of [0, max_seconds). Equal input gives an equal delay.
+    """`firing_at` plus a delay that is uniform over the milliseconds of [0, max_seconds). Equal input gives an equal
+    delay.
 
     `key` tells schedules apart, such as the schedule's id.
     """

@@ -63,7 +63,9 @@ class OneTime(Recurrence):
 
 
 def every(interval: timedelta, *, anchor: datetime, zone: ZoneInfo) -> Interval:
-    """As in Go's cron, less than a second counts as one second, and fractions of longer intervals are cut."""
+    """The recurrence of an interval. As in Go's cron, less than a second counts as one second, and fractions of longer
+    intervals are cut.
+    """
     if interval <= timedelta():
         raise BadExpression("duration", "must be longer than zero")
     if interval > MAX_DURATION:
@@ -76,7 +78,7 @@ def once(at: datetime, *, zone: ZoneInfo) -> OneTime:
 
 
 def parse_go_duration(text: str) -> timedelta:
-    """`1h30m`, `1.5s`, `250ms`; not negative, at most 366 days. Parts of a microsecond are cut.
+    """A Go duration such as `1h30m`, `1.5s` or `250ms`; not negative, at most 366 days. Parts of a microsecond are cut.
 
     Raises BadExpression("duration").
     """

@@ -17,8 +17,8 @@ Note = Literal["", "gap", "fold_first", "fold_second"]
 
 
 class BadExpression(ValueError):
-    """`field` is what is wrong: "minute", "day of month", "expression", "time zone", "duration". The text is one
-    sentence for people, which names the field and the reason.
+    """An expression that cannot be used. `field` is its wrong part: "minute", "day of month", "expression", "time
+    zone", "duration". The text is one sentence for people, which names the field and the reason.
     """
 
     def __init__(self, field: str, reason: str) -> None:
@@ -45,8 +45,9 @@ class FoldPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """`at` is in UTC; `local` is the same moment on the clocks of the recurrence's zone. `note` marks clock changes:
-    a firing moved to the end of a gap, or one within the first or second pass of a repeated hour.
+    """One time of a recurrence. `at` is in UTC; `local` is the same moment on the clocks of the recurrence's zone.
+    `note` marks clock changes: a firing moved to the end of a gap, or one within the first or second pass of a repeated
+    hour.
     """
 
     at: datetime

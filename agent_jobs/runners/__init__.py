@@ -18,7 +18,7 @@ _BY_NAME = {runner.name: runner for runner in (*RUNNERS, EXTERNAL)}
 
 
 def get(name: str) -> Runner:
-    """Raises KeyError for a name that is not registered."""
+    """The runner of this name. Raises KeyError for a name that is not registered."""
     return _BY_NAME[name]
 
 

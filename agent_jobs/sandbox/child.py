@@ -31,7 +31,7 @@ def send(connection: socket.socket, message: Any) -> None:
 
 
 def receive(connection: socket.socket) -> Any:
-    """Raises EOFError if the other side has closed the socket."""
+    """Read one frame. Raises EOFError if the other side has closed the socket."""
     (size,) = _HEAD.unpack(_exactly(connection, _HEAD.size))
     return json.loads(_exactly(connection, size))
 

@@ -47,8 +47,9 @@ class Unacceptable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`size`: parts with references written out. `plain`: values in enum and const. `expressions`: patterns.
-    `all_states`: states of all patterns together, which determine the cost of compiling."""
+    """The estimated cost of a schema. `size`: parts with references written out. `plain`: values in enum and const.
+    `expressions`: patterns. `all_states`: states of all patterns together, which determine the cost of compiling.
+    """
 
     size: int = 0
     plain: int = 0

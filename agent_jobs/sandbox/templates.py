@@ -26,7 +26,7 @@ class TemplateFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """`reads`: how often the template may walk through all of its params, if it has no loop."""
+    """A compiled template. `reads`: how often it may walk through all of its params, if it has no loop."""
 
     template: jinja2.Template
     has_loop: bool
@@ -64,7 +64,7 @@ def complaint(template: str) -> str:
 
 
 def render(program: Compiled, params: Mapping[str, Any]) -> str:
-    """Raises TemplateFault, which names the missing name or the error."""
+    """The rendered text. Raises TemplateFault, which names the missing name or the error."""
     with budgeted():
         try:
             return _output(program.template.generate({**params, "params": params}))

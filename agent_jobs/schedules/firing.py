@@ -237,7 +237,7 @@ def _spec(schedule: Schedule, fire_at: datetime, overrides: Mapping[str, Any], i
 def require_same_recipient(
     schedule: Schedule, job: Mapping[str, Any], laid: Mapping[str, Any], secrets: work.Secrets
 ) -> None:
-    """Raises Invalid if the new job would carry the schedule's secrets to another host or command."""
+    """Check that the new job sends the schedule's secrets to no other host or command. Raises Invalid if it would."""
     if not secrets or not isinstance(laid.get("work", {}), Mapping):
         return
     job_type = JobType.objects.filter(org_id=schedule.org_id, key=str(laid.get("job_type_id", ""))).first()

@@ -175,7 +175,7 @@ def revoke_by_id(org_id: str, public_id: str, *, actor: Actor) -> AppToken:
 
 
 def find(org_id: str, public_id: str) -> AppToken:
-    """Raises NotFound, for another organisation's token exactly as for a missing one."""
+    """The token with this public id. Raises NotFound, for another organisation's token exactly as for a missing one."""
     token = None if "\x00" in public_id else AppToken.objects.filter(org_id=org_id, public_id=public_id).first()
     if token is None:
         message = f"there is no app token {public_id[:_PUBLIC_LENGTH]!r}"

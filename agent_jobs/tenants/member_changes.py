@@ -31,7 +31,9 @@ def add(org_id: str, *, username: str, role: str, password: str, actor: Actor) -
 
 
 def change_role(org_id: str, username: str, role: str, *, actor: Actor) -> None:
-    """Raises NotFound, Invalid, and Conflict if no admin would be left. The same role is no change."""
+    """Change a person's role. Raises NotFound, Invalid, and Conflict if no admin would be left. The same role is no
+    change.
+    """
     if role not in orgs.ROLES:
         raise Invalid(FieldError("role", "invalid", f"must be one of {', '.join(orgs.ROLES)}"))
     with transaction.atomic():

@@ -18,7 +18,7 @@ MOST_PLACES_WITH_HOURS = 10_000
 
 
 def require(org_id: str, rows: QuerySet[Any], most: int, *, what: str, code: str) -> None:
-    """Raises Conflict if there are already `most` of these rows.
+    """Check that the organisation may have one more of these rows. Raises Conflict if there are `most` already.
 
     Locks the organisation's row in the caller's transaction, so that two concurrent inserts cannot both be the last.
     """

@@ -32,7 +32,9 @@ def judged(
     declare: Callable[..., Declared],
     blotted: Callable[[str], str],
 ) -> Listing:
-    """The tools of a listing that may be offered, and those that are left out. `blotted` masks our own secrets."""
+    """The tools of a listing that may be offered, and those that are left out. `blotted` replaces our own secrets by a
+    mask.
+    """
     server, allowed = stated["name"], stated.get("allowed")
     tools: dict[str, Declared] = {}
     left_out: list[LeftOut] = []

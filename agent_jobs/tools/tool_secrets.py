@@ -69,7 +69,7 @@ def store(org_id: str, name: str, value: str, *, hosts: Sequence[str], actor: Ac
 
 
 def find(org_id: str, name: str) -> ToolSecret:
-    """Raises NotFound, for another organisation's secret exactly as for a missing one."""
+    """The secret of this name. Raises NotFound, for another organisation's secret exactly as for a missing one."""
     is_name = SECRET_NAME.fullmatch(name)
     secret = ToolSecret.objects.filter(org_id=org_id, name=name).first() if is_name else None
     if secret is None:

@@ -25,7 +25,7 @@ LEFT JOIN agent_jobs_job j
 
 @dataclass(slots=True)
 class CallInFlight:
-    """`heard`: the number of human messages already seen; None disables interruption."""
+    """A call that a turn waits for. `heard`: the number of human messages already seen; None disables interruption."""
 
     token: int
     heard: int | None

@@ -76,7 +76,7 @@ class OpenSteps:
         patiently(end)
 
     def close(self, step: Step, output: Mapping[str, Any], shown: Any, *, seconds: float | None = None) -> None:
-        """As `end`; needs a transaction."""
+        """Write the outcome of a step within the caller's transaction, otherwise as `end` does."""
         if steps.close(step, output):
             call_activity.write_tool(step, output, shown, task_id=str(self._claim.task_id), seconds=seconds)
 

@@ -72,7 +72,7 @@ def take_plain(claim: Claim, runner: Runner) -> Outcome:
 
 
 def take_plain_alone(claim: Claim, runner: Runner, *, seconds: float) -> Outcome:
-    """As `take_plain`, in a process of its own, which is killed if the job is lost."""
+    """Run one turn as `take_plain` does, in a process of its own, which is killed if the job is lost."""
     run = plain(claim)
     return _abortable(claim, lambda on_start: invocation.call_alone(runner, run, seconds=seconds, on_start=on_start))
 

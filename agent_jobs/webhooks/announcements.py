@@ -1,8 +1,7 @@
-"""Announces events that are not a job's (a trigger announces those of jobs), and words the body of a delivery."""
+"""Announces events of schedules and approvals. A trigger announces those of jobs (migration 0026)."""
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from agent_jobs.webhooks.event_types import APPROVAL_EVENTS, SCHEDULE_EVENTS
@@ -30,12 +29,3 @@ def announce(org_id: str, event: str, subject_id: str, payload: Mapping[str, Any
 def is_wanted(org_id: str, event: str) -> bool:
     """Whether an endpoint of the organisation wants the event, so that many announcements can be left out at once."""
     return bool(raw_sql.value(_IS_WANTED, {"org": org_id, "event": event}))
-
-
-def body(event: str, at: datetime, payload: Any) -> dict[str, Any]:
-    """As Standard Webhooks has it:
-
-    `{"type": "job.completed", "timestamp": "2026-01-31T09:00:00.000000Z", "data": …}`
-    """
-    stamp = at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return {"type": event, "timestamp": stamp, "data": payload}

@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 from django.db import connection
 
 from agent_jobs.models import WebhookEndpoint
-from agent_jobs.webhooks import announcements, delivery_claims, retry_plan
+from agent_jobs.webhooks import delivery_claims, retry_plan
 from agent_jobs.webhooks.delivery_claims import AttemptResult, ClaimedDelivery
 from infra import database, sealing
 from infra.egress import addresses, requests_client, retry_after, standard_webhooks
@@ -132,8 +133,17 @@ def attempt(claimed: ClaimedDelivery, now: datetime) -> AttemptResult:
     return AttemptResult(_milliseconds(began), answer.status, f"the receiver answered {answer.status}", wait)
 
 
+def body_of(event: str, at: datetime, payload: Any) -> dict[str, Any]:
+    """The body of a delivery, in the form of Standard Webhooks.
+
+    `{"type": "job.completed", "timestamp": "2026-01-31T09:00:00.000000Z", "data": …}`
+    """
+    stamp = at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return {"type": event, "timestamp": stamp, "data": payload}
+
+
 def _post(claimed: ClaimedDelivery, now: datetime) -> requests_client.Answer:
-    body = json.dumps(announcements.body(claimed.event, claimed.announced_at, claimed.payload), ensure_ascii=False)
+    body = json.dumps(body_of(claimed.event, claimed.announced_at, claimed.payload), ensure_ascii=False)
     signature = standard_webhooks.headers(str(claimed.announcement_id), body, _secrets(claimed), now=now)
     headers = {"Content-Type": "application/json", **signature}
     with addresses.asking_for(claimed.org_id):

@@ -66,7 +66,9 @@ class Watchdog:
         self._has_left = False
 
     def start(self) -> None:
-        """Start before there is work: even a turn of the first second may hold the interpreter."""
+        """Start the watchdog's thread. Call it before there is work: even a turn of the first second may hold the
+        interpreter.
+        """
         self._put_off()
         threads.start_vital("watchdog", self._watch)
 

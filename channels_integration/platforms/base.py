@@ -73,7 +73,9 @@ class Listener(Protocol):
         """
 
     def hear_press(self, headers: Mapping[str, str], body: bytes) -> Heard:
-        """As `hear`, for the platform's other address, which receives pressed buttons and submitted forms."""
+        """Verify and read a request to the platform's other address, which receives pressed buttons and submitted
+        forms.
+        """
 
     def open_form(self, asked: FormPress, form: Form) -> None:
         """Show the form to the person who pressed the button, within a second or two. Raises DeliveryError."""

@@ -75,7 +75,7 @@ class Redis:
 
 
 def url_with_number(url: str, number: int) -> str:
-    """The same Redis, another numbered database."""
+    """The URL of another numbered database of the same Redis."""
     return urlsplit(url)._replace(path=f"/{number}").geturl()
 
 

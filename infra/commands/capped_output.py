@@ -14,7 +14,7 @@ _MARKER_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class CappedText:
-    """`total_bytes`: how long the output was before the cut."""
+    """An output within its limit. `total_bytes`: how long it was before the cut."""
 
     text: str
     total_bytes: int

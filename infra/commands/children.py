@@ -31,7 +31,7 @@ _SUPERVISOR_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`exit_code` is None if the command never ran; `reason` then says why."""
+    """How a child process ended. `exit_code` is None if the command never ran; `reason` then says why."""
 
     exit_code: int | None
     reason: str = ""

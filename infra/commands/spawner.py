@@ -22,7 +22,7 @@ class Spawner:
         threading.Thread(target=self._work, name="command-spawner", daemon=True).start()
 
     def start(self, start: _Start) -> "subprocess.Popen[bytes]":
-        """Call `start` in the thread. Raises what it raises."""
+        """Call `start` in the thread, and return its result. Its error passes through."""
         started: Future[subprocess.Popen[bytes]] = Future()
         try:
             self._starts.put((start, started))

@@ -43,7 +43,9 @@ class CommandWatch:
         self._outputs = {descriptor: CappedOutput(spec.max_output_bytes) for descriptor in (child.stdout, child.stderr)}
 
     def follow(self) -> CommandResult:
-        """Return when no process of the command is left. Raises what `should_stop` raises, after it has ended it."""
+        """Return when no process of the command is left. If `should_stop` raises, ends the command and passes the error
+        on.
+        """
         try:
             with selectors.DefaultSelector() as selector:
                 for descriptor in (*self._outputs, self._child.status):

@@ -16,7 +16,9 @@ _READ_SECONDS = 30.0
 
 
 class DownloadFailed(Exception):
-    """`may_work_later`: another attempt may succeed. `code` is for machines, the text for people."""
+    """The file was not downloaded. `may_work_later`: another attempt may succeed. `code` is for machines, the text for
+    people.
+    """
 
     def __init__(self, code: str, message: str, *, may_work_later: bool = False) -> None:
         super().__init__(message)

@@ -57,7 +57,7 @@ class SlowAnswer(NoAnswer):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`is_whole` is False where the body was cut: too long, too slow or broken off."""
+    """An HTTP answer. `is_whole` is False if the body was cut: too long, too slow or broken off."""
 
     status: int
     headers: Mapping[str, str]

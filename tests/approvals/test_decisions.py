@@ -11,7 +11,7 @@ from django.db import transaction
 from agent_jobs.approvals import button_presses, decisions
 from agent_jobs.approvers import Person
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound
-from agent_jobs.lifecycle import withdrawals
+from agent_jobs.lifecycle import approval_closing
 from agent_jobs.models import Activity, Approval, AuditEntry, Job
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, WaitingFor
@@ -170,7 +170,7 @@ class TestQuestions:
         pending = rows.approval(job, buttons=True)
         decided = rows.approval(job, status="denied", decided_by="U0ANN")
         another = rows.approval(rows.parked())
-        withdrawals.withdraw(job)
+        approval_closing.withdraw(job)
 
         states = {found.pk: found.status for found in Approval.objects.all()}
         assert states == {pending.pk: "withdrawn", decided.pk: "denied", another.pk: "pending"}

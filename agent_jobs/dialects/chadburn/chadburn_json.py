@@ -151,7 +151,7 @@ def _schedule_text(definition: Mapping[str, Any]) -> str:
 
 
 def _command(work: Mapping[str, Any]) -> str:
-    """The shell line; for a command that another door made of arguments, a line that does the same."""
+    """The shell line; for a command that another API made of arguments, a line that does the same."""
     return work["shell"] if "shell" in work else shlex.join(work.get("argv", ()))
 
 

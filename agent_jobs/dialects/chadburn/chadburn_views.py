@@ -13,7 +13,7 @@ from agent_jobs.dialects.base import instant_or_none
 from agent_jobs.dialects.chadburn import chadburn_json as shapes
 from agent_jobs.dialects.chadburn.chadburn_json import EXECUTION_STATUS
 from agent_jobs.dialects.documentation import Documentation
-from agent_jobs.dialects.schedule_door import ScheduleDoor
+from agent_jobs.dialects.schedule_views import ScheduleViews
 from agent_jobs.reads import executions, pages, schedule_rows
 from agent_jobs.reads.pages import OLDEST_FIRST, Window
 from agent_jobs.schedules import editing, requested_runs
@@ -25,7 +25,7 @@ _WHOLE = 2**31 - 1
 described = Documentation("Chadburn", shapes.ChadburnRefusal)
 
 
-class _ChadburnResource(ScheduleDoor):
+class _ChadburnResource(ScheduleViews):
     runner, job_type, job_type_name = "command", "chadburn-command", "Chadburn command"
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:

@@ -16,7 +16,7 @@ from agent_jobs.api.parsing import Param
 from agent_jobs.dialects.base import OpenResource, checked, instant, instant_or_none, read_id
 from agent_jobs.dialects.chronos import chronos_json as shapes
 from agent_jobs.dialects.documentation import Documentation
-from agent_jobs.dialects.schedule_door import ScheduleDoor
+from agent_jobs.dialects.schedule_views import ScheduleViews
 from agent_jobs.errors import AgentJobsError, FieldError, Forbidden, Invalid, NotFound, QuotaReached, RetryableError
 from agent_jobs.jobs import repeats
 from agent_jobs.reads import executions, pages, schedule_rows, service_state
@@ -59,7 +59,7 @@ def _lenient(default: int | None, most: int) -> Param:
     return Param(parse, about, {"type": "string"}, default)
 
 
-class ChronosResource(ScheduleDoor):
+class ChronosResource(ScheduleViews):
     runner, job_type, job_type_name = "webhook", "chronos-webhook", "Chronos webhook"
 
     def job(self, schedule_id: UUID, *, status: int = 200) -> Response:

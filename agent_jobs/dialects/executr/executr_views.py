@@ -163,7 +163,7 @@ class _ExecutrCall(_ExecutrResource):
     throttle_classes = ()
 
     def newest_attempt(self, job_id: UUID, executor_id: str) -> Attempt:
-        """Raises Conflict if the executor has not claimed the job."""
+        """The executor's newest attempt at the job. Raises Conflict if the executor has not claimed it."""
         try:
             return attempts.newest(self.org_id, job_id, executor_id)
         except NotFound as error:

@@ -65,7 +65,9 @@ class _WorkspaceJobResource(WorkspaceResource):
         return next((one for one in self.login.memberships if one.org_number == number), None)
 
     def workspace(self, text: str) -> MemberOf:
-        """Raises Forbidden for every other workspace, whether it exists or not."""
+        """The organisation of the workspace in the path. Raises Forbidden if the caller is no member of it, or it does
+        not exist.
+        """
         found = self.membership(text)
         if found is None:
             raise Forbidden("No access to this workspace", denied=self._denied("workspace", text))

@@ -1,4 +1,4 @@
-"""The base of views whose jobs are schedules of one runner."""
+"""The base of a dialect's views if its jobs are our schedules of one runner."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from agent_jobs.reads.executions import LastAttempt
 from agent_jobs.schedules import editing
 
 
-class ScheduleDoor(DialectResource):
+class ScheduleViews(DialectResource):
     """The base of a dialect's views whose jobs are schedules. `job_type` and `job_type_name` are for the jobs of its
     schedules.
     """

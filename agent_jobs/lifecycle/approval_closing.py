@@ -1,4 +1,4 @@
-"""Closes approvals that need no decision any more, and updates their messages.
+"""Closes approvals that need no decision any more, and puts a line under their messages: who decided what.
 
 The update goes through the outbox and no job waits for it. If it fails, the old buttons stay but have no effect.
 """
