@@ -18,3 +18,14 @@ SOURCES = sorted(
 @cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
+
+
+@cache
+def walked(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a tree, found once for all rules."""
+    return tuple(ast.walk(tree))
+
+
+@cache
+def written(node: ast.AST) -> str:
+    return ast.unparse(node)

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.sources import ROOT, SOURCES, parsed
+from tests.architecture.sources import ROOT, SOURCES, parsed, walked, written
 
 
 def calls(source: ast.AST | Path) -> Iterator[ast.Call]:
     tree = parsed(source) if isinstance(source, Path) else source
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return (node for node in walked(tree) if isinstance(node, ast.Call))
 
 
 def name_of(call: ast.Call) -> str:
-    return ast.unparse(call.func).split(".")[-1]
+    return written(call.func).split(".")[-1]
 
 
 def options(call: ast.Call) -> dict[str | None, str]:
-    return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    return {keyword.arg: written(keyword.value) for keyword in call.keywords}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def called(matches: Callable[[ast.Call], bool]) -> Callable[[ast.AST], Iterator[
 
 def imported(*modules: str) -> Callable[[ast.AST], Iterator[int]]:
     def finds(tree: ast.AST) -> Iterator[int]:
-        for node in ast.walk(tree):
+        for node in walked(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module}.{name}" for name in names]
@@ -51,7 +51,7 @@ def imported(*modules: str) -> Callable[[ast.AST], Iterator[int]]:
 
 
 def waits_in_celery(call: ast.Call) -> bool:
-    if name_of(call) == "retry" and ast.unparse(call.func).startswith("self."):
+    if name_of(call) == "retry" and written(call.func).startswith("self."):
         return True
     kept = {"eta", "countdown", "acks_late", "autoretry_for", "expires"}
     is_celerys = {"apply_async", "send_task", "shared_task", "task", "signature", "s", "si"}
@@ -60,8 +60,8 @@ def waits_in_celery(call: ast.Call) -> bool:
 
 def slack_clients_that_send_twice(tree: ast.AST) -> Iterator[int]:
     known = {"WebClient", "AsyncWebClient"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and known & {ast.unparse(base).split(".")[-1] for base in node.bases}:
+    for node in walked(tree):
+        if isinstance(node, ast.ClassDef) and known & {written(base).split(".")[-1] for base in node.bases}:
             known.add(node.name)
     return (
         call.lineno for call in calls(tree) if name_of(call) in known and options(call).get("retry_handlers") != "[]"
@@ -72,22 +72,22 @@ RAW_INPUT = re.compile(r"\brequest\.(GET|POST|data|query_params|META|headers|bod
 
 
 def asks_by_raw_input(call: ast.Call) -> bool:
-    inputs = [ast.unparse(argument) for argument in call.args] + list(options(call).values())
+    inputs = [written(argument) for argument in call.args] + list(options(call).values())
     is_query = name_of(call) in {"order_by", "filter", "exclude", "annotate", "alias", "values", "values_list"}
     return is_query and any(RAW_INPUT.search(text) for text in inputs)
 
 
 def logs_what_was_sent(call: ast.Call) -> bool:
-    if not re.search(r"(^|\.)(\w*log|\w*logger|logging)\.\w+$", ast.unparse(call.func)):
+    if not re.search(r"(^|\.)(\w*log|\w*logger|logging)\.\w+$", written(call.func)):
         return False
-    said = " ".join([*(ast.unparse(argument) for argument in call.args), *options(call).values()])
+    said = " ".join([*(written(argument) for argument in call.args), *options(call).values()])
     return bool(re.search(r"\.headers\b|\.body\b|\brequest\.data\b|\bMETA\b|\.COOKIES\b", said))
 
 
 def strings(tree: ast.AST, pattern: str) -> Iterator[int]:
     return (
         node.lineno
-        for node in ast.walk(tree)
+        for node in walked(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(pattern, node.value, re.I)
     )
 
@@ -95,16 +95,16 @@ def strings(tree: ast.AST, pattern: str) -> Iterator[int]:
 def assigns(tree: ast.AST, name: str, *values: str) -> Iterator[int]:
     return (
         node.lineno
-        for node in ast.walk(tree)
+        for node in walked(tree)
         if isinstance(node, ast.Assign)
-        and any(ast.unparse(target) == name for target in node.targets)
-        and ast.unparse(node.value) in values
+        and any(written(target) == name for target in node.targets)
+        and written(node.value) in values
     )
 
 
 def mentions(*names: str) -> Callable[[ast.AST], Iterator[int]]:
     return lambda tree: (
-        node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute) and _last(node) in names
+        node.lineno for node in walked(tree) if isinstance(node, ast.Name | ast.Attribute) and _last(node) in names
     )
 
 
@@ -136,7 +136,7 @@ RULES = {
     ),
     "nobody sleeps": Rule(
         lambda tree: (
-            *called(lambda call: ast.unparse(call.func) == "time.sleep")(tree),
+            *called(lambda call: written(call.func) == "time.sleep")(tree),
             *imported("time.sleep")(tree),
         ),
         ("time.sleep(1)", "from time import sleep"),
@@ -185,22 +185,20 @@ RULES = {
         ("agent_jobs/runners/invocation.py", "agent_jobs/sandbox/pool.py", "infra/commands/", "config/"),
     ),
     "no shell is asked": Rule(
-        called(
-            lambda call: options(call).get("shell") == "True" or ast.unparse(call.func) in {"os.system", "os.popen"}
-        ),
+        called(lambda call: options(call).get("shell") == "True" or written(call.func) in {"os.system", "os.popen"}),
         ("subprocess.run(x, shell=True)", "os.system('x')", "os.popen('x')"),
     ),
     "nothing is read that may carry code": Rule(
         lambda tree: (
             *imported("pickle", "marshal", "shelve", "dill")(tree),
-            *called(lambda call: ast.unparse(call.func) in {"yaml.load", "eval", "exec", "compile"})(tree),
+            *called(lambda call: written(call.func) in {"yaml.load", "eval", "exec", "compile"})(tree),
         ),
         ("import pickle", "from marshal import loads", "yaml.load(text)", "eval(text)", "exec(text)"),
         ("re.compile('x')", "yaml.safe_load(text)"),
         ("agent_jobs/runners/invocation.py",),  # between a worker and its own child
     ),
     "templates of others run in a sandbox": Rule(
-        called(lambda call: name_of(call) in {"Environment", "Template"} and "Sandbox" not in ast.unparse(call.func)),
+        called(lambda call: name_of(call) in {"Environment", "Template"} and "Sandbox" not in written(call.func)),
         ("jinja2.Environment()", "Template(text)"),
         ("SandboxedEnvironment()", "ImmutableSandboxedEnvironment()"),
     ),
@@ -239,12 +237,12 @@ RULES = {
     "a client keeps no cookies": Rule(
         lambda tree: (
             node.lineno
-            for function in ast.walk(tree)
+            for function in walked(tree)
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-            if "NoCookies" not in ast.unparse(function)
-            for node in ast.walk(function)
+            if "NoCookies" not in written(function)
+            for node in walked(function)
             if isinstance(node, ast.Call)
-            if re.fullmatch(r"httpx2?\.(Async)?Client", ast.unparse(node.func))
+            if re.fullmatch(r"httpx2?\.(Async)?Client", written(node.func))
         ),
         ("def f():\n    return httpx2.AsyncClient()", "def f():\n    return httpx.Client()"),
         ("def f():\n    return httpx2.AsyncClient(cookies=CookieJar(addresses.NoCookies()))",),
@@ -351,7 +349,7 @@ def test_no_lease_or_due_time_is_decided_by_a_processes_own_clock() -> None:
         str(path.relative_to(ROOT))
         for path in deciders
         for call in calls(path)
-        if ast.unparse(call.func) in {"timezone.now", "datetime.now", "time.time"}
+        if written(call.func) in {"timezone.now", "datetime.now", "time.time"}
     }
     assert readers == decides_nothing
 
