@@ -10,6 +10,7 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.db import models
+from django.test import override_settings
 from uuid_utils.compat import uuid7
 
 from agent_jobs import duty_rounds
@@ -23,7 +24,7 @@ from channels_integration import outbox
 from channels_integration.messages import Outgoing, Target
 from channels_integration.models import Lane, OutboundMessage
 from infra import erasure
-from tests import factories, rows
+from tests import emptying, factories, rows
 from tests.api import test_isolation
 
 pytestmark = pytest.mark.django_db
@@ -65,11 +66,21 @@ def populate(org_id: str, code: str, team: str) -> str:
     return plain
 
 
+@pytest.fixture(scope="module")
+def filled(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
+    """Made once, and committed."""
+    with django_db_blocker.unblock(), override_settings(COMMAND_RUNNER="trusted"):
+        try:
+            populate("rival", "theirs", "T0THEIRS")
+            yield populate("acme", "ours", "T0OURS")
+        finally:
+            emptying.empty()
+
+
 @pytest.fixture
-def plain(settings: Any) -> str:
+def plain(filled: str, db: None, settings: Any) -> str:
     settings.COMMAND_RUNNER = "trusted"  # the organisations have a schedule of commands
-    populate("rival", "theirs", "T0THEIRS")
-    return populate("acme", "ours", "T0OURS")
+    return filled
 
 
 def held(org_id: str) -> dict[str, int]:
