@@ -19,12 +19,15 @@ TESTER = Actor("system", "test")
 
 
 def org(org_id: str = "acme", **columns: Any) -> Org:
-    return Org.objects.get_or_create(id=org_id, defaults={"name": org_id.title(), **columns})[0]
+    # `get_or_create` would add a savepoint, for nearly every test.
+    found = Org.objects.filter(id=org_id).first()
+    return found or Org.objects.create(id=org_id, **{"name": org_id.title(), **columns})
 
 
 def job_type(org_id: str = "acme", key: str = "greet", **columns: Any) -> JobType:
     defaults = {"name": key, "runner": "message", "default_config": {"start_prompt": "Hello {{ name }}"}, **columns}
-    return JobType.objects.get_or_create(org=org(org_id), key=key, defaults=defaults)[0]
+    found = JobType.objects.filter(org_id=org_id, key=key).first()
+    return found or JobType.objects.create(org=org(org_id), key=key, **defaults)
 
 
 def job(status: JobStatus = JobStatus.WAITING, org_id: str = "acme", **columns: Any) -> Job:

@@ -43,7 +43,7 @@ from agent_jobs.tools import tool_secrets
 from agent_jobs.webhooks import endpoints
 from channels_integration import directory, web_messages
 from infra import prepared_sql
-from tests import factories, rows
+from tests import emptying, factories, rows
 from tests.dialects.own_forms import signed_in
 from tests.dialects.workspace_clients import person
 
@@ -567,24 +567,30 @@ def populate(org_id, code, team):
 
 @pytest.fixture(scope="module")
 def all_things(django_db_setup, django_db_blocker):
-    """Made once, in a transaction around those of the tests."""
-    with django_db_blocker.unblock(), override_settings(**OF_WORLD), transaction.atomic():
-        world = World(names={"unknown": UNKNOWN})
-        for whose, org_id, code, team in (
-            ("own", "acme", "ours", "T0OURS"),
-            ("foreign", "rival", "theirs", "T0THEIRS"),
-        ):
-            world.names[whose], plain = populate(org_id, code, team)
-            world.secrets += [plain, f"xoxb-canary-{org_id}", f"canary-{org_id}-secret", f"sk-canary-{org_id}"]
-        for role in ROLES:
-            plain = None if role == "none" else factories.token("acme", f"SERVICES:{role}")
-            world.clients[role] = factories.Api(plain)
-            world.secrets += [plain] if plain else []
-        signed = {"READ": signed_in("bob", "member"), "ADMIN": signed_in("ann", "admin")}
-        world.people = {"none": factories.Api(None), **signed}
-        world.theirs = ids_of("rival", world.names["foreign"])
-        yield world
-        transaction.set_rollback(True)
+    """Made once, and committed: the server's oldest transaction holds up what other processes test."""
+    with django_db_blocker.unblock(), override_settings(**OF_WORLD):
+        try:
+            yield made_world()
+        finally:
+            emptying.empty()
+
+
+def made_world():
+    world = World(names={"unknown": UNKNOWN})
+    for whose, org_id, code, team in (
+        ("own", "acme", "ours", "T0OURS"),
+        ("foreign", "rival", "theirs", "T0THEIRS"),
+    ):
+        world.names[whose], plain = populate(org_id, code, team)
+        world.secrets += [plain, f"xoxb-canary-{org_id}", f"canary-{org_id}-secret", f"sk-canary-{org_id}"]
+    for role in ROLES:
+        plain = None if role == "none" else factories.token("acme", f"SERVICES:{role}")
+        world.clients[role] = factories.Api(plain)
+        world.secrets += [plain] if plain else []
+    signed = {"READ": signed_in("bob", "member"), "ADMIN": signed_in("ann", "admin")}
+    world.people = {"none": factories.Api(None), **signed}
+    world.theirs = ids_of("rival", world.names["foreign"])
+    return world
 
 
 @pytest.fixture

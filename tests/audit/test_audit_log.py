@@ -306,7 +306,7 @@ def test_the_floor_follows_so_that_old_entries_are_not_looked_at_again():
         audit_log.seal()
         return AuditMark.objects.get().floor == last
 
-    # Not at once: other tests' transactions on the same server count as well, and one lasts for a whole module.
+    # Not at once: transactions of other tests on the same server count as well.
     wait_for(reached, what="the floor is the last entry", seconds=5 * PATIENCE)
 
 
