@@ -26,6 +26,8 @@ hypothesis.settings.load_profile("patient")
 # Each test client makes a handler of its own, and WhiteNoise would look through all apps for files each time.
 settings.WHITENOISE_AUTOREFRESH = True
 TransactionTestCase._fixture_teardown = lambda self: emptying.empty()
+# A new session has to look up every table again; `empty` leaves this one as if it were new.
+TransactionTestCase._should_reload_connections = lambda self: False
 unordered.reverse()
 
 

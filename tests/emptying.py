@@ -8,25 +8,32 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
+from infra import prepared_sql
+
 LARGE = 4 << 20  # bytes of a table
 # Written once by the migrations, and the same in every test.
 _KEPT = {"django_content_type", "auth_permission"}
 
 
 def empty() -> None:
-    """Remove all rows. As PostgreSQL's superuser, for the rules against deletion must not apply."""
+    """Remove all rows, and what was set in the session. As PostgreSQL's superuser, for the rules against deletion must
+    not apply."""
     names = sorted(set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - _KEPT)
     with connection.cursor() as cursor:
+        cursor.execute("RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all()")
         if _is_large(cursor, names):
             call_command("flush", verbosity=0, interactive=False, reset_sequences=False)
             return
-        cursor.execute(" UNION ALL ".join(f"(SELECT '{name}' WHERE EXISTS (SELECT FROM {name}))" for name in names))
-        found = [name for (name,) in cursor.fetchall()]
         with transaction.atomic():
             # Triggers, also those of foreign keys, do not fire.
             cursor.execute("SET LOCAL session_replication_role = replica")
-            for name in found:
+            for name in _with_rows(names):
                 cursor.execute(f"DELETE FROM {name}")
+
+
+def _with_rows(names: list[str]) -> list[str]:
+    looks = " UNION ALL ".join(f"(SELECT '{name}' WHERE EXISTS (SELECT FROM {name}))" for name in names)
+    return [name for (name,) in prepared_sql.all_rows(looks)]
 
 
 def _is_large(cursor: CursorWrapper, names: list[str]) -> bool:
