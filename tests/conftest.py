@@ -32,16 +32,14 @@ unordered.reverse()
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(
-    django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: Any, worker_id: str
-) -> None:
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: Any) -> None:
     """A test may have one transaction open for as long as it lasts, and its threads wait for each other's: the
     service's limits of 5 s and 30 s would end that on a busy machine. Processes of live tests keep them."""
     options = connection.settings_dict["OPTIONS"]
     limits, patience = r"(statement|lock|idle_in_transaction_session)_timeout=\w+", rf"\1_timeout={PATIENCE:g}s"
     options["options"], found = re.subn(limits, patience, options["options"])
     assert found == 3
-    if worker_id != "master" and migrated_template.VARIABLE in os.environ:
+    if {"PYTEST_XDIST_WORKER", migrated_template.VARIABLE} <= set(os.environ):
         with django_db_blocker.unblock():
             migrated_template.share()
 
