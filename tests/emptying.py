@@ -10,6 +10,8 @@ from django.db.backends.utils import CursorWrapper
 
 from infra import prepared_sql
 
+# As DISCARD ALL, but prepared statements stay: psycopg counts on them.
+_AS_IF_NEW = "RESET SESSION AUTHORIZATION; RESET ALL; UNLISTEN *; DISCARD TEMP; SELECT pg_advisory_unlock_all()"
 LARGE = 4 << 20  # bytes of a table
 # Written once by the migrations, and the same in every test.
 _KEPT = {"django_content_type", "auth_permission"}
@@ -20,7 +22,7 @@ def empty() -> None:
     not apply."""
     names = sorted(set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - _KEPT)
     with connection.cursor() as cursor:
-        cursor.execute("RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all()")
+        cursor.execute(_AS_IF_NEW)
         if _is_large(cursor, names):
             call_command("flush", verbosity=0, interactive=False, reset_sequences=False)
             return
