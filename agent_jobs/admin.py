@@ -63,7 +63,7 @@ class Audited(admin.ModelAdmin):  # type: ignore[type-arg]
     def _record(self, request: HttpRequest, obj: Any, verb: str, **states: Any) -> None:
         org_id, name = (obj.pk, obj.pk) if isinstance(obj, Org) else (obj.org_id, obj.user.get_username())
         actor = _actor(request)
-        audit_log.record(org_id, f"{self.word}.{verb}", self.word, name, actor=actor, **states)
+        audit_log.record(org_id, f"{self.word}.{verb}", name, actor=actor, **states)
 
 
 def _actor(request: HttpRequest) -> Actor:

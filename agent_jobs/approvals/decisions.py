@@ -201,8 +201,7 @@ def _audit(approval: Approval, actor: Actor) -> None:
         after["reason"] = approval.reason
     if approval.edited_arguments is not None:
         after["edited_arguments"] = approval.edited_arguments
-    action = f"approval.{approval.status}"
-    audit_log.record(approval.org_id, action, "approval", str(approval.pk), actor=actor, after=after)
+    audit_log.record(approval.org_id, f"approval.{approval.status}", approval.pk, actor=actor, after=after)
 
 
 def _go_on(job: Job) -> None:

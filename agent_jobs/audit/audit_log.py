@@ -45,24 +45,45 @@ CANONICAL_SEAL = (
 def record(
     org_id: str,
     action: str,
-    object_type: str,
-    object_id: str,
+    object_id: object,
     *,
     actor: Actor,
+    object_type: str = "",
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add an entry; call it in the transaction of the change. Texts under secret-like names are masked."""
+    """Add an entry; call it in the transaction of the change. Texts under secret-like names are masked.
+
+    The first word of the action is the type of the object, if no other is given: `schedule.created`.
+    """
     AuditEntry.objects.create(
         org_id=org_id,
         action=action,
-        object_type=object_type,
-        object_id=_storable(object_id)[:_MAX_ID],
+        object_type=object_type or action.partition(".")[0],
+        object_id=_storable(str(object_id))[:_MAX_ID],
         actor=str(actor),
         request_id=actor.request_id,
         before=None if before is None else masked(before),
         after=None if after is None else masked(after),
     )
+
+
+def record_change(
+    org_id: str,
+    object_type: str,
+    object_id: object,
+    *,
+    actor: Actor,
+    before: Mapping[str, Any] | None,
+    after: Mapping[str, Any],
+) -> None:
+    """Record a creation if there is no `before`, else what differs, if anything does."""
+    if before is None:
+        record(org_id, f"{object_type}.created", object_id, actor=actor, after=after)
+        return
+    old, new = changes(before, after)
+    if new:
+        record(org_id, f"{object_type}.updated", object_id, actor=actor, before=old, after=new)
 
 
 def record_denied(org_id: str, object_type: str, object_id: str, *, actor: Actor, method: str, code: str) -> None:
@@ -77,7 +98,12 @@ def record_denied(org_id: str, object_type: str, object_id: str, *, actor: Actor
     if lately.filter(**same).exists() or lately.count() >= MOST_DENIED:
         return
     record(
-        org_id, "access.denied", object_type, object_id, actor=actor, after={"method": _storable(method), "code": code}
+        org_id,
+        "access.denied",
+        object_id,
+        object_type=object_type,
+        actor=actor,
+        after={"method": _storable(method), "code": code},
     )
 
 

@@ -68,7 +68,7 @@ def create(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, acto
             entry.save(force_insert=True)
             if given_work and isinstance(entry, JobType) and type_work.store(entry, given_work):
                 entry.save(update_fields=["work", "sealed_work"])
-            audit_log.record(org_id, f"{kind.code}.created", kind.code, key, actor=actor, after=_told(kind, entry))
+            audit_log.record(org_id, f"{kind.code}.created", key, actor=actor, after=_told(kind, entry))
     except IntegrityError:
         raise Conflict(f"there is a {kind.word} {key!r} already", code=f"{kind.code}_exists") from None
     entry.refresh_from_db(fields=["created_at", "updated_at"])
@@ -114,7 +114,7 @@ def remove(kind: Kind, org_id: str, key: str, *, actor: Actor) -> None:
             raise kind.not_found(key)
         before = _told(kind, entry)
         entry.delete()
-        audit_log.record(org_id, f"{kind.code}.removed", kind.code, key, actor=actor, before=before)
+        audit_log.record(org_id, f"{kind.code}.removed", key, actor=actor, before=before)
 
 
 def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: Actor) -> Any:
@@ -137,7 +137,7 @@ def _save(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], actor: A
             entry.save(update_fields=[*changed, "version", "updated_at"])
             entry.refresh_from_db(fields=["updated_at"])
             old, new = audit_log.changes(before, _told(kind, entry))
-            audit_log.record(org_id, f"{kind.code}.updated", kind.code, key, actor=actor, before=old, after=new)
+            audit_log.record(org_id, f"{kind.code}.updated", key, actor=actor, before=old, after=new)
     return entry
 
 

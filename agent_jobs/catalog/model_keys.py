@@ -61,7 +61,7 @@ def put_key(org_id: str, provider: str, *, key: str, base_url: str = "", actor: 
         row.save()
         verb = "updated" if before else "created"
         after = _told(row) | {"is_new_key": True}
-        audit_log.record(org_id, f"model_key.{verb}", "model_key", provider, actor=actor, before=before, after=after)
+        audit_log.record(org_id, f"model_key.{verb}", provider, actor=actor, before=before, after=after)
     row.refresh_from_db(fields=["created_at", "updated_at"])
     return row
 
@@ -74,7 +74,7 @@ def remove_key(org_id: str, provider: str, *, actor: Actor) -> None:
             raise key_not_found(provider)
         before = _told(row)
         row.delete()
-        audit_log.record(org_id, "model_key.removed", "model_key", provider, actor=actor, before=before)
+        audit_log.record(org_id, "model_key.removed", provider, actor=actor, before=before)
 
 
 def key_not_found(provider: str) -> NotFound:

@@ -59,7 +59,7 @@ def change_password(visit: Visit) -> HttpResponse:
     filled.save()
     update_session_auth_hash(visit.request, user)
     audit_log.record(
-        visit.org_id, "member.password_changed", "member", visit.username, actor=visit.actor, after={"by": "themselves"}
+        visit.org_id, "member.password_changed", visit.username, actor=visit.actor, after={"by": "themselves"}
     )
     return visit.said("Your password is changed", "Other browsers are signed out.", address=visit.url("overview"))
 

@@ -138,8 +138,8 @@ def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now:
         audit_log.record(
             org_id,
             "message.brought_in",
-            "job",
-            str(job.pk),
+            job.pk,
+            object_type="job",
             actor=actor,
             after={"message_id": str(message.key), "author": author},
         )

@@ -49,7 +49,7 @@ def close(org_id: str, *, actor: Actor) -> Org:
         org = _locked(org_id)
         if org.closed_at is None:
             Org.objects.filter(pk=org_id).update(closed_at=Now())
-            audit_log.record(org_id, "org.closed", "org", org_id, actor=actor, after={"grace_days": GRACE_DAYS})
+            audit_log.record(org_id, "org.closed", org_id, actor=actor, after={"grace_days": GRACE_DAYS})
             org.refresh_from_db()
     while _cancel_some(org_id):
         pass
@@ -68,7 +68,7 @@ def reopen(org_id: str, *, actor: Actor) -> Org:
         if org.erased_at is not None or org.is_being_erased:
             raise Conflict(f"the organization {org_id!r} has been erased and cannot be reopened", code="org_erased")
         Org.objects.filter(pk=org_id).update(closed_at=None)
-        audit_log.record(org_id, "org.reopened", "org", org_id, actor=actor)
+        audit_log.record(org_id, "org.reopened", org_id, actor=actor)
         org.refresh_from_db()
     return org
 
@@ -93,7 +93,7 @@ def erase(org_id: str, *, actor: Actor = _CLOSER, stop: threading.Event | None =
             if _locked(org_id).erased_at is None:
                 Org.objects.filter(pk=org_id).update(erased_at=Now(), **_BLANK)
                 counts = {table: count for table, count in sorted(gone.items()) if count}
-                audit_log.record(org_id, "org.erased", "org", org_id, actor=actor, after={"rows": counts})
+                audit_log.record(org_id, "org.erased", org_id, actor=actor, after={"rows": counts})
     return gone
 
 

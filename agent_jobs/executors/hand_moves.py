@@ -101,7 +101,7 @@ def _keep(job: Job, asked: HandChange, actor: Actor) -> None:
         told["result_keys"] = sorted(asked.result)[:_MOST_KEYS_TOLD]
     Job.objects.filter(pk=job.pk).update(**columns, updated_at=Now())
     after = {name: value for name, value in told.items() if value is not None}
-    audit_log.record(job.org_id, "job.updated", "job", str(job.pk), actor=actor, after=after)
+    audit_log.record(job.org_id, "job.updated", job.pk, actor=actor, after=after)
 
 
 def _leave(job: Job, standing: JobStatus, asked: HandChange, actor: Actor) -> None:

@@ -156,7 +156,7 @@ def _not_found(place: Place) -> NotFound:
 def _record(org_id: str, place: Place, before: Any, after: Any, actor: Actor) -> None:
     verb = "removed" if after is None else "updated" if before else "created"
     told = [None if stated is None else {"hours": stated} for stated in (before, after)]
-    audit_log.record(org_id, f"hours.{verb}", "hours", str(place), actor=actor, before=told[0], after=told[1])
+    audit_log.record(org_id, f"hours.{verb}", place, actor=actor, before=told[0], after=told[1])
 
 
 def _look_again(org_id: str, place: Place) -> None:

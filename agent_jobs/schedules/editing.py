@@ -44,9 +44,7 @@ def create(
                 _write(schedule, definitions.completed(stated), {}, actor=actor, is_new=True)
         except IntegrityError:
             raise Conflict(f"there is a schedule with the key {key!r} already", code="schedule_exists") from None
-        audit_log.record(
-            org_id, "schedule.created", "schedule", str(schedule.pk), actor=actor, after=schedule.definition
-        )
+        audit_log.record(org_id, "schedule.created", schedule.pk, actor=actor, after=schedule.definition)
     return schedule
 
 
@@ -161,7 +159,7 @@ def delete(org_id: str, schedule_id: UUID, *, actor: Actor, cancels_jobs: bool =
         if cancels_jobs:
             firing.cancel_active(schedule, reason="its schedule was deleted", actor=actor)
         Schedule.objects.filter(pk=schedule.pk).delete()
-        audit_log.record(org_id, "schedule.deleted", "schedule", str(schedule_id), actor=actor, before=before)
+        audit_log.record(org_id, "schedule.deleted", schedule_id, actor=actor, before=before)
     schedule.pk = schedule_id
     return schedule
 
@@ -220,9 +218,7 @@ def _is_sole_author(schedule: Schedule, actor: Actor) -> bool:
 
 def _record(schedule: Schedule, before: Mapping[str, Any], actor: Actor) -> None:
     old, new = audit_log.changes(before, {**schedule.definition, "is_paused": schedule.is_paused})
-    audit_log.record(
-        schedule.org_id, "schedule.updated", "schedule", str(schedule.pk), actor=actor, before=old, after=new
-    )
+    audit_log.record(schedule.org_id, "schedule.updated", schedule.pk, actor=actor, before=old, after=new)
 
 
 def _write(

@@ -53,7 +53,7 @@ def run_now(
             raises=True,
         )
         told = {"outcome": made.outcome, "job_id": str(made.job_id or "")}
-        audit_log.record(org_id, "schedule.run", "schedule", str(schedule.pk), actor=actor, after=told)
+        audit_log.record(org_id, "schedule.run", schedule.pk, actor=actor, after=told)
     return made
 
 
@@ -115,5 +115,5 @@ def backfill(
         )
         schedule.save(update_fields=["next_at", "tz_version"])
         told = {"start": start.isoformat(), "end": end.isoformat(), "firings": len(made)}
-        audit_log.record(org_id, "schedule.backfilled", "schedule", str(schedule.pk), actor=actor, after=told)
+        audit_log.record(org_id, "schedule.backfilled", schedule.pk, actor=actor, after=told)
         return Backfill(missing, len(known), tuple(made))

@@ -85,7 +85,7 @@ def issue(
     with transaction.atomic():
         token.save(force_insert=True)
         token.refresh_from_db(fields=["created_at", "expires_at"])
-        audit_log.record(org.pk, "app_token.created", "app_token", token.public_id, actor=actor, after=_told(token))
+        audit_log.record(org.pk, "app_token.created", token.public_id, actor=actor, after=_told(token))
     return token, plain
 
 
@@ -156,13 +156,7 @@ def revoke(token: AppToken, *, actor: Actor = _OPERATOR) -> None:
             before = _told(token)
             token.refresh_from_db(fields=["revoked_at"])
             audit_log.record(
-                token.org_id,
-                "app_token.revoked",
-                "app_token",
-                token.public_id,
-                actor=actor,
-                before=before,
-                after=_told(token),
+                token.org_id, "app_token.revoked", token.public_id, actor=actor, before=before, after=_told(token)
             )
 
 

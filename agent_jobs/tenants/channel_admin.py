@@ -41,7 +41,7 @@ def register(
             org_id, platform=platform, code=code, name=name, address=address, secret=secret
         )
         after = _channel(channel) | ({"is_new_secret": True} if secret or made else {})
-        _record(org_id, "channel", f"{platform}:{code}", actor, before, after)
+        audit_log.record_change(org_id, "channel", f"{platform}:{code}", actor=actor, before=before, after=after)
     return channel, made
 
 
@@ -51,9 +51,7 @@ def unregister(org_id: str, platform: str, code: str, *, actor: Actor) -> bool:
         known = directory.locked_channel(org_id, platform, code)
         if known is None or not directory.unregister_channel(org_id, platform, code):
             return False
-        audit_log.record(
-            org_id, "channel.removed", "channel", f"{platform}:{code}", actor=actor, before=_channel(known)
-        )
+        audit_log.record(org_id, "channel.removed", f"{platform}:{code}", actor=actor, before=_channel(known))
     return True
 
 
@@ -72,7 +70,7 @@ def install_slack(
             org_id, team_id=team_id, bot_token=bot_token, signing_secret=signing_secret, name=name
         )
         after = _installation(installation) | {"is_new_secret": True}
-        _record(org_id, "slack_installation", team_id, actor, before, after)
+        audit_log.record_change(org_id, "slack_installation", team_id, actor=actor, before=before, after=after)
     return installation
 
 
@@ -82,14 +80,7 @@ def uninstall_slack(org_id: str, team_id: str, *, actor: Actor) -> bool:
         known = directory.locked_installation(org_id, team_id)
         if known is None or not directory.uninstall_slack(org_id, team_id):
             return False
-        audit_log.record(
-            org_id,
-            "slack_installation.removed",
-            "slack_installation",
-            team_id,
-            actor=actor,
-            before=_installation(known),
-        )
+        audit_log.record(org_id, "slack_installation.removed", team_id, actor=actor, before=_installation(known))
     return True
 
 
@@ -107,8 +98,8 @@ def say(
         audit_log.record(
             org_id,
             "message.brought_in",
-            "channel",
             f"{platform}:{code}",
+            object_type="channel",
             actor=actor,
             after={"message_id": str(message.pk), "author": author, "job_id": owner_key},
         )
@@ -119,9 +110,7 @@ def send_again(org_id: str, message_id: UUID, *, actor: Actor) -> UUID:
     """Send a dead message again as a new one (`overviews`)."""
     with transaction.atomic():
         again = overviews.send_again(org_id, message_id)
-        audit_log.record(
-            org_id, "message.redelivered", "message", str(message_id), actor=actor, after={"message_id": str(again)}
-        )
+        audit_log.record(org_id, "message.redelivered", message_id, actor=actor, after={"message_id": str(again)})
     return again
 
 
@@ -142,8 +131,8 @@ def rotate_secrets(*, actor: Actor, batch: int = 100) -> tuple[int, list[rotatio
         audit_log.record(
             cell.org_id,
             "secret.resealed",
-            "sealed_secret",
             f"{cell.table}|{cell.column}|{cell.key}",
+            object_type="sealed_secret",
             actor=actor,
             before={"sealing_key": cell.old_key_id},
             after={"sealing_key": cell.new_key_id},
@@ -164,17 +153,6 @@ def _require_room(org_id: str, platform: str) -> None:
         registered = directory.channels(org_id).exclude(platform=transcript.WEB)
         there, most, what = registered, row_limits.MOST_CHANNELS, "registered channels"
     row_limits.require(org_id, there, most, what=what, code="too_many_channels")
-
-
-def _record(
-    org_id: str, kind: str, name: str, actor: Actor, before: dict[str, Any] | None, after: dict[str, Any]
-) -> None:
-    if before is None:
-        audit_log.record(org_id, f"{kind}.created", kind, name, actor=actor, after=after)
-        return
-    old, new = audit_log.changes(before, after)
-    if new:
-        audit_log.record(org_id, f"{kind}.updated", kind, name, actor=actor, before=old, after=new)
 
 
 def _channel(channel: Channel) -> dict[str, Any]:

@@ -44,15 +44,7 @@ def change_role(org_id: str, username: str, role: str, *, actor: Actor) -> None:
         if role != members.ADMIN:
             _require_another_admin(org_id, found)
         found.save(update_fields=["role"])
-        audit_log.record(
-            org_id,
-            "member.updated",
-            "member",
-            username,
-            actor=actor,
-            before={"role": before},
-            after={"role": role},
-        )
+        audit_log.record(org_id, "member.updated", username, actor=actor, before={"role": before}, after={"role": role})
 
 
 def remove(org_id: str, username: str, *, actor: Actor) -> None:
@@ -62,7 +54,7 @@ def remove(org_id: str, username: str, *, actor: Actor) -> None:
         _require_another_admin(org_id, found)
         before = {"role": found.role}
         found.delete()
-        audit_log.record(org_id, "member.removed", "member", username, actor=actor, before=before)
+        audit_log.record(org_id, "member.removed", username, actor=actor, before=before)
 
 
 def not_found(username: str) -> NotFound:

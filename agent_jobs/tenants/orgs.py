@@ -57,13 +57,9 @@ def create(
         known = Org.objects.select_for_update(no_key=True).filter(pk=org_id).first()
         if known is not None and known.closed_at is not None:
             raise _closed(known)
-        before = {column: getattr(known, column) for column in wanted} if known else {}
+        before = {column: getattr(known, column) for column in wanted} if known else None
         org, is_new = Org.objects.update_or_create(pk=org_id, defaults=wanted)
-        old, new = audit_log.changes(before, wanted)
-        if is_new:
-            audit_log.record(org_id, "org.created", "org", org_id, actor=actor, after=new)
-        elif new:
-            audit_log.record(org_id, "org.updated", "org", org_id, actor=actor, before=old, after=new)
+        audit_log.record_change(org_id, "org", org_id, actor=actor, before=before, after=wanted)
     return org, is_new
 
 
@@ -75,10 +71,9 @@ def allow_commands(org_id: str, *, is_allowed: bool, with_network: bool = False,
     wanted = {"allows_commands": is_allowed, "allows_command_network": is_allowed and with_network}
     with transaction.atomic():
         org = open_org(org_id)
-        before, after = audit_log.changes({column: getattr(org, column) for column in wanted}, wanted)
-        if after:
-            Org.objects.filter(pk=org_id).update(**wanted)
-            audit_log.record(org_id, "org.updated", "org", org_id, actor=actor, before=before, after=after)
+        before = {column: getattr(org, column) for column in wanted}
+        Org.objects.filter(pk=org_id).update(**wanted)
+        audit_log.record_change(org_id, "org", org_id, actor=actor, before=before, after=wanted)
 
 
 def number_of(org_id: str) -> int:
@@ -160,7 +155,6 @@ def create_user(
             audit_log.record(
                 org.pk,
                 "member.updated" if known else "member.created",
-                "member",
                 user.get_username(),
                 actor=actor,
                 before={"role": known.role} if known else None,

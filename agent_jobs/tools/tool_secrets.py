@@ -64,7 +64,7 @@ def store(org_id: str, name: str, value: str, *, hosts: Sequence[str], actor: Ac
         secret.refresh_from_db()
         verb = "created" if is_new else "updated"
         after = _told(secret)
-        audit_log.record(org_id, f"tool_secret.{verb}", "tool_secret", name, actor=actor, before=before, after=after)
+        audit_log.record(org_id, f"tool_secret.{verb}", name, actor=actor, before=before, after=after)
     return secret, is_new
 
 
@@ -81,7 +81,7 @@ def remove(org_id: str, name: str, *, actor: Actor) -> None:
     """Delete the secret. Tools that name it fail from then on. Raises NotFound."""
     with transaction.atomic():
         find(org_id, name).delete()
-        audit_log.record(org_id, "tool_secret.removed", "tool_secret", name, actor=actor)
+        audit_log.record(org_id, "tool_secret.removed", name, actor=actor)
 
 
 def complaints(org_id: str, declared: Sequence[Mapping[str, Any]], *, at: str = "tools") -> list[FieldError]:

@@ -145,7 +145,7 @@ def redeliver(org_id: str, endpoint_id: UUID, delivery_id: UUID, *, actor: Actor
         # A sender that has it at this moment cannot settle it any more: its attempt does not count.
         delivery.claim_token = delivery.claimed_until = None
         delivery.save()
-        audit_log.record(org_id, "webhook_delivery.redelivered", "webhook_delivery", str(delivery_id), actor=actor)
+        audit_log.record(org_id, "webhook_delivery.redelivered", delivery_id, actor=actor)
     return delivery
 
 
@@ -222,6 +222,4 @@ def _told(endpoint: WebhookEndpoint) -> dict[str, Any]:
 
 
 def _record(endpoint: WebhookEndpoint, verb: str, actor: Actor, **states: Any) -> None:
-    audit_log.record(
-        endpoint.org_id, f"webhook_endpoint.{verb}", "webhook_endpoint", str(endpoint.pk), actor=actor, **states
-    )
+    audit_log.record(endpoint.org_id, f"webhook_endpoint.{verb}", endpoint.pk, actor=actor, **states)

@@ -517,7 +517,7 @@ def populate(org_id, code, team):
     Org.objects.filter(pk=org_id).update(max_tokens_per_day=10**9)
     usage = {"job_id": job.pk, "job_type_key": canary, "config": {}, "input_tokens": 100, "max_output_tokens": 100}
     rows.reserved(org_id=org_id, model=canary, **usage).settle(llm.Usage(7, 7))
-    audit_log.record(org_id, "thing.done", "thing", canary, actor=Actor("user", canary, canary), after={"a": canary})
+    audit_log.record(org_id, "thing.done", canary, actor=Actor("user", canary, canary), after={"a": canary})
     schedule = editing.create(
         org_id,
         {**_stored_schedule(org_id), "name": canary, "annotations": {"a": canary}},

@@ -26,7 +26,7 @@ ANN = Actor("user", "ann", "request-1")
 
 
 def entry(org_id="acme", object_id="x", **fields):
-    audit_log.record(org_id, "thing.changed", "thing", object_id, actor=ANN, **fields)
+    audit_log.record(org_id, "thing.changed", object_id, actor=ANN, **fields)
     return AuditEntry.objects.latest("id")
 
 

@@ -53,7 +53,7 @@ def test_an_audit_that_is_whole_is_no_breach():
 
 def test_an_entry_that_is_not_sealed_is_seen_at_once():
     audit_log.seal()
-    audit_log.record("acme", "thing.done", "thing", "x", actor=ANN)
+    audit_log.record("acme", "thing.done", "x", actor=ANN)
 
     assert look()[1] == ["the chain of acme: 1 entries are in no seal"]
 
