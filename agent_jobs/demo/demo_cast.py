@@ -1,7 +1,7 @@
 """The people, the job types and the words of the demo organisation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 PEOPLE: Sequence[tuple[str, str, str, str]] = (
@@ -40,11 +40,11 @@ class DemoType:
     runner: str
     channels: Sequence[tuple[str, str]]  # platform, code
     a_day: int
-    failing: float
-    errors: Sequence[tuple[str, str]]
     story: str
     config: Mapping[str, Any]
-    columns: Mapping[str, Any]
+    failing: float = 0.0
+    errors: Sequence[tuple[str, str]] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _config(**more: Any) -> Mapping[str, Any]:
@@ -121,7 +121,6 @@ TYPES: Sequence[DemoType] = (
         errors=(("http_502", "POST to wms.kestrelfoods.example answered 502"),),
         story="sync",
         config=_config(max_task_retries=4, task_retry_interval=0, start_prompt="{{ customer }}"),
-        columns={},
     ),
     DemoType(
         key="deploy-approval",
@@ -158,11 +157,8 @@ TYPES: Sequence[DemoType] = (
         runner="conversation",
         channels=(("slack", "@leo"), ("slack", "@ana"), ("slack", "@greta")),
         a_day=4,
-        failing=0.0,
-        errors=(),
         story="standup",
         config=_config(max_follow_ups=2, follow_up_interval=240, start_prompt="Ask {{ name }}."),
-        columns={},
     ),
     DemoType(
         key="media-transcode",
@@ -184,11 +180,8 @@ TYPES: Sequence[DemoType] = (
         runner="message",
         channels=(("null", "command"),),
         a_day=2,
-        failing=0.0,
-        errors=(),
         story="long",
         config=_config(start_prompt="{{ database }}"),
-        columns={},
     ),
 )
 CHASES: Sequence[tuple[str, str]] = (

@@ -116,20 +116,9 @@ class Recorder:
             output={"text": answer, "seconds": round(seconds, 3)},
         )
 
-    def say(self, text: str, *, delivered: float = 0.9) -> None:
-        key = uuid7()
-        self.messages.append(
-            Message(
-                job_id=self.job.pk,
-                key=key,
-                is_human=False,
-                author="agent",
-                text=text,
-                created_at=self.at,
-                delivered_at=self.at + timedelta(seconds=delivered),
-                heard=self.job.inbox_count,
-            )
-        )
+    def say(self, text: str) -> None:
+        delivered_at = self.at + timedelta(seconds=0.9)
+        key = self._line("agent", text, is_human=False, delivered_at=delivered_at, heard=self.job.inbox_count)
         self.activity("message.out", f"said: {text[:200]}", id=key, source_type="process_module", output={"text": text})
 
     def hear(self, author: str, text: str) -> None:
@@ -137,19 +126,15 @@ class Recorder:
         self.job.inbox_seen = self.job.inbox_count
         self.job.first_reply_at = self.job.first_reply_at or self.at
         self.job.follow_ups_sent = 0
+        key = self._line(author, text, is_human=True, delivered_at=self.at)
+        self.activity("message.in", f"{author}: {text[:200]}", id=key, source_type="direct", actor=f"person:{author}")
+
+    def _line(self, author: str, text: str, **columns: Any) -> UUID:
         key = uuid7()
         self.messages.append(
-            Message(
-                job_id=self.job.pk,
-                key=key,
-                is_human=True,
-                author=author,
-                text=text,
-                created_at=self.at,
-                delivered_at=self.at,
-            )
+            Message(job_id=self.job.pk, key=key, author=author, text=text, created_at=self.at, **columns)
         )
-        self.activity("message.in", f"{author}: {text[:200]}", id=key, source_type="direct", actor=f"person:{author}")
+        return key
 
     def ask(
         self, tool: str, question: str, arguments: dict[str, Any], parameters: dict[str, Any], minutes: float
@@ -172,12 +157,12 @@ class Recorder:
         )
         return self.approvals[-1]
 
-    def decide(self, approval: Approval, *, by: str, status: str = "approved", reason: str = "") -> None:
-        approval.status, approval.decided_by, approval.reason, approval.decided_at = status, by, reason, self.at
+    def approve(self, approval: Approval, *, by: str, reason: str) -> None:
+        approval.status, approval.decided_by, approval.reason, approval.decided_at = "approved", by, reason, self.at
         step = next(each for each in self.steps if each.pk == approval.step_id)
         step.called_at, step.ended_at, step.output = self.at, self.at, {"text": "done", "is_error": False}
-        note = f"{approval.tool} was {status} by {by}{f': {reason}' if reason else ''}"
-        self.activity(f"approval.{status}", note, source_type="direct", actor=by)
+        note = f"{approval.tool} was approved by {by}: {reason}"
+        self.activity("approval.approved", note, source_type="direct", actor=by)
 
     def finish(
         self, status: str, note: str, *, result: str | None = None, code: str = "", actor: str = "system:worker"
