@@ -8,16 +8,7 @@ from collections.abc import Callable
 from agent_jobs import duty_rounds
 from agent_jobs.audit import audit_log
 from agent_jobs.budgets import reservations
-from agent_jobs.duties import (
-    org_closing,
-    promotion,
-    pruning,
-    queue_expiry,
-    recovery,
-    schedule_firing,
-    tallying,
-    webhook_sending,
-)
+from agent_jobs.duties import org_closing, promotion, pruning, recovery, tallying, webhook_sending
 from agent_jobs.duty_rounds import Duty
 from agent_jobs.schedules import firing
 from agent_jobs.tenants import stored_bytes
@@ -37,12 +28,12 @@ def _ringing(work: Callable[[], int]) -> Callable[[], int]:
 
 DUTIES = (
     Duty("promote", promotion.serve_second, bell="promote", notes_itself=True),
-    Duty("fire", schedule_firing.serve_second, bell="fire", notes_itself=True),
+    Duty("fire", firing.serve_second, bell="fire", notes_itself=True),
     Duty("release_firings", firing.release_queued, bell="sweep"),
     Duty("refresh_zones", firing.refresh_zones, bell="refresh_zones", every=60.0, is_polled=False),
     Duty("take_back", _ringing(recovery.take_back_lost), bell="sweep", notes_itself=True),
     Duty("deadlines", _ringing(recovery.fail_overdue), bell="sweep"),
-    Duty("expire", queue_expiry.fail_expired, bell="sweep"),
+    Duty("expire", recovery.fail_expired, bell="sweep"),
     Duty("reservations", reservations.expire_lost, bell="sweep"),
     Duty("ring_lanes", _ringing(recovery.ring_for_waiting), bell="sweep"),
     Duty("ring_outbox", _ringing(send_loop.sweep), bell="sweep"),

@@ -1,4 +1,4 @@
-"""Recovery duties: take back the jobs of dead workers, fail overdue jobs, ring again for jobs that still wait.
+"""Recovery duties: take back the jobs of dead workers, fail overdue and expired ones, ring again for those that wait.
 
 They are idempotent and safe to run concurrently: they lock rows with SKIP LOCKED, and moves are guarded.
 
@@ -19,7 +19,7 @@ from agent_jobs import duty_rounds, lifecycle
 from agent_jobs.conversation import agent_messages
 from agent_jobs.hours import deferral
 from agent_jobs.legal_moves import Event
-from agent_jobs.lifecycle import queues, running_caps
+from agent_jobs.lifecycle import endings, queues, running_caps
 from agent_jobs.models import DutyRun, Job, WorkerProcess
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus, TaskStatus
@@ -27,7 +27,7 @@ from infra import meters, raw_sql
 from infra.quarantine import Quarantine
 
 MAX_CRASHES = 3
-_SWEEPER = Actor("system", "recovery")
+_SWEEPER, _EXPIRER = Actor("system", "recovery"), Actor("system", "queue-expiry")
 _BATCH = 200
 # A worker is lost when its lock was free for this long; a live worker takes it again sooner after losing its session.
 _LOST_AFTER = timedelta(seconds=2)
@@ -35,6 +35,7 @@ _LOST_AFTER = timedelta(seconds=2)
 _SETTLING = timedelta(seconds=5)
 _take_back_failed: Quarantine[UUID] = Quarantine("take_back")
 _deadlines_failed: Quarantine[UUID] = Quarantine("deadlines")
+_expiry_failed: Quarantine[UUID] = Quarantine("expire")
 
 # A worker process holds its advisory lock for as long as its session lives.
 _NOTE_LOST_WORKERS = """
@@ -128,6 +129,17 @@ def _fail_overdue(job: Job) -> bool:
     running_caps.ring_for_place(job)
     if agent_messages.that_spoke([job]):
         agent_messages.say(job, "I have to stop here: the time for this is over.")
+    return True
+
+
+def fail_expired() -> int:
+    """Fail the jobs that no worker has begun within their `queue_ttl_minutes`. Returns how many."""
+    expired = Job.objects.filter(status=JobStatus.WAITING, started_at__isnull=True, expires_at__lte=Now())
+    return _expiry_failed.each(expired.order_by("expires_at"), _fail_expired, most=_BATCH)
+
+
+def _fail_expired(job: Job) -> bool:
+    lifecycle.fail_one(job, endings.EXPIRED, endings.expiry_message(job.config), actor=_EXPIRER)
     return True
 
 

@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.db.models.functions import Now
 
-from agent_jobs import jobs, recurrence, runners, sealed_work, webhooks, work
+from agent_jobs import duty_rounds, jobs, recurrence, runners, sealed_work, webhooks, work
 from agent_jobs.errors import AgentJobsError, IllegalMove
 from agent_jobs.models import Job, JobType, Schedule, ScheduleFiring
 from agent_jobs.schedules import definition as definitions
@@ -53,15 +53,28 @@ class _Due:
     plan: planning.Plan
 
 
+def serve_second(*, seconds: float = 1.0) -> int:
+    """The duty: fire schedules at the moment they fall due (`duty_rounds.serve_second`). Returns how many fired."""
+    return duty_rounds.serve_second("fire", fire_all, seconds_to_next_due, seconds=seconds)
+
+
+def fire_all() -> int:
+    """Fire all due schedules, in batches of one transaction each."""
+    fired = 0
+    while batch := fire_due():
+        fired += batch
+    return fired
+
+
 def fire_due(*, batch: int = BATCH) -> int:
     """Fire up to `batch` due schedules in one transaction. Returns how many. Safe to run concurrently."""
     return _without_failing_rows(_waiting().filter(next_at__lte=Now()), fire, batch)
 
 
-def seconds_to_next_due() -> float | None:
-    """Seconds until the next schedule is due, negative if one is; None if none is active."""
+def seconds_to_next_due() -> float:
+    """Seconds until the next schedule is due, negative if one is; LONGEST_WAIT if none is active."""
     next_at = _waiting().values_list("next_at", flat=True).first()
-    return (next_at - database.now()).total_seconds() if next_at else None
+    return (next_at - database.now()).total_seconds() if next_at else duty_rounds.LONGEST_WAIT
 
 
 def _waiting() -> QuerySet[Schedule]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent_jobs import lifecycle, specs
-from agent_jobs.duties import queue_expiry
+from agent_jobs.duties import recovery
 from agent_jobs.lifecycle import OrgRotation
 from agent_jobs.models import Job
 from agent_jobs.states import JobStatus
@@ -126,13 +126,13 @@ def test_a_job_expires_its_minutes_after_it_is_due(acme):
 def test_a_job_that_nobody_began_in_time_fails_as_expired(acme):
     job, other = late(acme), post(acme, config={"queue_ttl_minutes": 10}).json()["data"]["id"]
 
-    assert queue_expiry.fail_expired() == 1
+    assert recovery.fail_expired() == 1
 
     ended = shown(acme, job)
     assert (ended["job_status"], ended["error_code"]) == ("FAILED", "expired")
     assert ended["error_message"] == "no worker began it within 10 minutes of its due time"
     assert shown(acme, other)["job_status"] == "WAITING"
-    assert queue_expiry.fail_expired() == 0
+    assert recovery.fail_expired() == 0
 
 
 def test_a_worker_that_comes_before_the_sweep_does_not_run_it(acme):
@@ -149,19 +149,19 @@ def test_a_job_that_was_begun_does_not_expire(acme):
     began = datetime.now(UTC) - timedelta(minutes=5)
     job = late(acme, started_at=began)
 
-    assert queue_expiry.fail_expired() == 0
+    assert recovery.fail_expired() == 0
     assert shown(acme, job)["job_status"] == "WAITING"
 
 
 def test_a_retry_waits_as_long_again(acme):
     job = late(acme)
-    queue_expiry.fail_expired()
+    recovery.fail_expired()
 
     retried = acme.post(f"{JOBS}/{job}/retry").json()["data"]
 
     due, expires = (datetime.fromisoformat(retried[name]) for name in ("scheduled_at", "expires_at"))
     assert abs(expires - due - timedelta(minutes=10)) < timedelta(seconds=1)
-    assert queue_expiry.fail_expired() == 0
+    assert recovery.fail_expired() == 0
     assert Job.objects.get(pk=job).status == JobStatus.WAITING
 
 

@@ -71,7 +71,6 @@ def _spread(number: int, count: int) -> datetime:
 def _late(end: datetime, *, least: int = 0) -> list[float]:
     """Serve the duty until `end` and until `least` firings are made. Returns the seconds from each firing to the end of
     the transaction that made its job, sorted."""
-    from agent_jobs.duties import schedule_firing
     from agent_jobs.models import ScheduleFiring
     from agent_jobs.schedules import firing
 
@@ -86,7 +85,7 @@ def _late(end: datetime, *, least: int = 0) -> list[float]:
     firing.fire_due = noting  # type: ignore[assignment]
     limit = time.monotonic() + 120
     while time.monotonic() < limit and (datetime.now(UTC) < end or len(ends) < least):
-        schedule_firing.serve_second()
+        firing.serve_second()
     firing.fire_due = fire_due
     times = ScheduleFiring.objects.order_by("id").values_list("fire_at", flat=True)
     return sorted((end - at).total_seconds() for end, at in zip(ends, times, strict=True))

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import transaction
 
+from agent_jobs import duty_rounds
 from agent_jobs.models import Announcement, Job, Org, Schedule, ScheduleFiring
 from agent_jobs.schedules import editing, firing
 from agent_jobs.specs import Actor
@@ -167,7 +168,7 @@ def test_a_schedule_that_cannot_be_read_does_not_stop_the_others(acme):
 def test_schedules_of_a_closed_organisation_do_not_fire(acme):
     due(make(acme))
     Org.objects.update(closed_at=datetime.now(UTC))
-    assert (firing.fire_due(), firing.seconds_to_next_due()) == (0, None)
+    assert (firing.fire_due(), firing.seconds_to_next_due()) == (0, duty_rounds.LONGEST_WAIT)
     Org.objects.update(closed_at=None)
     assert firing.fire_due() == 1
 
@@ -178,7 +179,7 @@ def test_a_schedule_that_is_set_aside_does_not_keep_the_duty_busy(acme):
     due(broken)
     assert firing.seconds_to_next_due() < 0
     firing.fire_due()
-    assert firing.seconds_to_next_due() is None
+    assert firing.seconds_to_next_due() == duty_rounds.LONGEST_WAIT
 
 
 def test_a_change_in_the_moment_of_a_firing_does_not_lose_it(acme):
