@@ -1,23 +1,54 @@
-"""Shared by our commands: a user's mistake ends in one sentence and exit code 1, never in a traceback."""
+"""The base of our commands: a user's mistake ends in one sentence and exit code 1, never in a traceback."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.conf import settings
-from django.core.management.base import CommandError
+from django.core.management.base import BaseCommand, CommandError
 from django.db import ProgrammingError
 
 from agent_jobs.errors import AgentJobsError
+from agent_jobs.specs import Actor
+from channels_integration.errors import ChannelsError, InvalidField
 from infra import database
+from infra.sealing import SealingError
 
 _UNDEFINED_TABLE = "42P01"
 
 
+class OperatorCommand(BaseCommand):
+    """A command of ours. `actor` is the author of its changes."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def actor(self) -> Actor:
+        return Actor("command", self.name)
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        with _told_plainly():
+            return super().execute(*args, **options)
+
+    def read_secret(self, what: str, example: str = "…") -> str:
+        """The first line of standard input. Raises CommandError if it is empty."""
+        secret = sys.stdin.readline().rstrip("\r\n")
+        if not secret:
+            said = f"standard input holds no {what}: echo {example} | python3 manage.py {self.name} …"
+            raise CommandError(said)
+        return secret
+
+
 @contextmanager
-def told_plainly() -> Iterator[None]:
+def _told_plainly() -> Iterator[None]:
     try:
         yield
-    except AgentJobsError as error:
+    except InvalidField as error:
+        raise CommandError(f"{error.field} {error.message}") from None
+    except (AgentJobsError, ChannelsError, SealingError) as error:
         raise CommandError(error.message or str(error)) from None
     except database.Error as error:
         if database.is_unavailable(error):

@@ -2,16 +2,13 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.specs import Actor
+from agent_jobs.management.commands._base import OperatorCommand
 from agent_jobs.tenants import orgs
 
-_ACTOR = Actor("command", "allow_commands")
 
-
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Allow an organisation to run commands. The setting COMMAND_RUNNER says how they run; it is off by default."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -25,7 +22,6 @@ class Command(BaseCommand):
         is_allowed, with_network = not options["undo"], options["network"]
         if options["network"] and options["undo"]:
             raise CommandError("give either --network or --undo")
-        with told_plainly():
-            orgs.allow_commands(options["org_id"], is_allowed=is_allowed, with_network=with_network, actor=_ACTOR)
+        orgs.allow_commands(options["org_id"], is_allowed=is_allowed, with_network=with_network, actor=self.actor)
         what = f"run commands {'with' if with_network else 'without'} the network" if is_allowed else "run commands"
         self.stdout.write(f"organization {options['org_id']} {'may' if is_allowed else 'may not'} {what}")

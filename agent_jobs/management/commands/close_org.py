@@ -3,16 +3,13 @@
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from agent_jobs.duties import org_closing
-from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.specs import Actor
-
-_ACTOR = Actor("command", "close_org")
+from agent_jobs.management.commands._base import OperatorCommand
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Close an organisation: its tokens are refused, its jobs are canceled, nothing is sent. Its rows are erased"
         f" {org_closing.GRACE_DAYS} days later; the audit stays, and the id is never used again."
@@ -28,8 +25,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         org_id: str = options["org_id"]
         if options["undo"]:
-            with told_plainly():
-                org_closing.reopen(org_id, actor=_ACTOR)
+            org_closing.reopen(org_id, actor=self.actor)
             self.stdout.write(f"reopened organization {org_id}")
             return
         if not options["yes"]:
@@ -37,12 +33,11 @@ class Command(BaseCommand):
             self.stderr.write(f"Type {org_id} to {what} that organization:")
             if sys.stdin.readline().strip() != org_id:
                 raise CommandError("nothing was done: that is not its id")
-        with told_plainly():
-            org = org_closing.close(org_id, actor=_ACTOR)
-            if options["now"]:
-                gone = org_closing.erase(org_id, actor=_ACTOR)
-                self.stdout.write(f"erased organization {org_id}: {gone.total()} rows; its audit stays")
-            elif org.erased_at is not None:
-                self.stdout.write(f"organization {org_id} is erased already")
-            else:
-                self.stdout.write(f"closed organization {org_id}; it is erased in {org_closing.GRACE_DAYS} days")
+        org = org_closing.close(org_id, actor=self.actor)
+        if options["now"]:
+            gone = org_closing.erase(org_id, actor=self.actor)
+            self.stdout.write(f"erased organization {org_id}: {gone.total()} rows; its audit stays")
+        elif org.erased_at is not None:
+            self.stdout.write(f"organization {org_id} is erased already")
+        else:
+            self.stdout.write(f"closed organization {org_id}; it is erased in {org_closing.GRACE_DAYS} days")

@@ -2,16 +2,13 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
-from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.specs import Actor
+from agent_jobs.management.commands._base import OperatorCommand
 from agent_jobs.tenants import orgs
 
-_ACTOR = Actor("command", "create_org")
 
-
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Make an organisation. Running it again changes nothing but the name and the quotas given."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -26,14 +23,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         quotas = {column: options[column] for column in orgs.QUOTAS if options[column] is not None}
-        with told_plainly():
-            org, is_new = orgs.create(
-                options["org_id"],
-                name=options["name"] or options["org_id"],
-                actor=_ACTOR,
-                allows_commands=options["allow_commands"],
-                **quotas,
-            )
+        org, is_new = orgs.create(
+            options["org_id"],
+            name=options["name"] or options["org_id"],
+            actor=self.actor,
+            allows_commands=options["allow_commands"],
+            **quotas,
+        )
         also = ", which may run commands" if org.allows_commands else ""
         made = "made" if is_new else "there is already"
         number = orgs.number_of(org.pk)  # clients of Workspace's API name the organisation by it

@@ -3,15 +3,14 @@
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from agent_jobs import scopes
-from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.specs import Actor
+from agent_jobs.management.commands._base import OperatorCommand
 from agent_jobs.tenants import app_tokens, orgs
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Make an app token. Prints only the token, once; it is stored nowhere in plain text."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,13 +39,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         days = 0 if options["never"] else options["expires_in_days"]
-        with told_plainly():
-            _, plain = app_tokens.issue(
-                orgs.open_org(options["org"]),
-                name=options["name"],
-                scopes=options["scopes"],
-                app=options["app"],
-                expires_in=timedelta(days=max(-1, min(days, 100_000))) if days else None,
-                actor=Actor("command", "create_token"),
-            )
+        _, plain = app_tokens.issue(
+            orgs.open_org(options["org"]),
+            name=options["name"],
+            scopes=options["scopes"],
+            app=options["app"],
+            expires_in=timedelta(days=max(-1, min(days, 100_000))) if days else None,
+            actor=self.actor,
+        )
         self.stdout.write(plain)

@@ -1,19 +1,15 @@
 """Makes a user in an organisation. Reads the password from standard input or a file, so that no history keeps it."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.specs import Actor
+from agent_jobs.management.commands._base import OperatorCommand
 from agent_jobs.tenants import orgs
 
-_ACTOR = Actor("command", "create_user")
 
-
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Make a user in an organisation, or set an existing one's role."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,27 +26,23 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         password = self._password(options.get("password_file"))
-        with told_plainly():
-            org = orgs.open_org(options["org"])
-            user, is_new = orgs.create_user(
-                org,
-                username=options["username"],
-                role=options["role"],
-                password=password,
-                full_name=options["full_name"],
-                resets_password=options["reset_password"],
-                actor=_ACTOR,
-            )
+        org = orgs.open_org(options["org"])
+        user, is_new = orgs.create_user(
+            org,
+            username=options["username"],
+            role=options["role"],
+            password=password,
+            full_name=options["full_name"],
+            resets_password=options["reset_password"],
+            actor=self.actor,
+        )
         verb = "made" if is_new else "there is already"
         kept = "" if is_new or options["reset_password"] else "; the password is the one they had"
         self.stdout.write(f"{verb} user {user.get_username()}, {options['role']} of {org.pk}{kept}")
 
     def _password(self, path: str | None) -> str:
         if path is None:
-            password = sys.stdin.readline().rstrip("\r\n")
-            if not password:
-                raise CommandError("standard input holds no password: echo … | python3 manage.py create_user …")
-            return password
+            return self.read_secret("password")
         try:
             password = Path(path).read_text().partition("\n")[0].rstrip("\r")
         except (OSError, UnicodeDecodeError) as error:

@@ -1,16 +1,15 @@
 """Makes a demo organisation with a month of jobs. Reads the people's password from standard input."""
 
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from agent_jobs.demo import demo_filling
-from agent_jobs.management.commands._base import told_plainly
+from agent_jobs.management.commands._base import OperatorCommand
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Make a demo organisation: people, job types and a month of jobs. For looking at, not for production."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -23,18 +22,15 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        password = sys.stdin.readline().rstrip("\r\n")
-        if not password:
-            raise CommandError("standard input holds no password: echo … | python3 manage.py demo_data …")
+        password = self.read_secret("password")
         if not 0 <= options["days"] <= 365:
             raise CommandError("--days must be from 0 to 365")
-        with told_plainly():
-            made = demo_filling.fill(
-                options["org"],
-                name=options["name"],
-                password=password,
-                days=options["days"],
-                now=datetime.now(UTC),
-                seed=options["seed"],
-            )
+        made = demo_filling.fill(
+            options["org"],
+            name=options["name"],
+            password=password,
+            days=options["days"],
+            now=datetime.now(UTC),
+            seed=options["seed"],
+        )
         self.stdout.write(f"made {made:,} jobs of organization {options['org']}; sign in as mara")

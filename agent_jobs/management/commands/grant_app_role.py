@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from agent_jobs.audit import grants
-from agent_jobs.management.commands._base import told_plainly
+from agent_jobs.management.commands._base import OperatorCommand
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Grant a role the service's rights; on the audit only to read and add. Run it again after each migration."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -23,15 +23,14 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        with told_plainly():
-            if options["password_env"]:
-                password = _password(options["password_env"])
-                if not password:
-                    self.stdout.write(f"{options['password_env']} is empty: no role is made or changed")
-                    return
-                count = grants.make(options["role"], password=password)
-            else:
-                count = grants.grant(options["role"])
+        if options["password_env"]:
+            password = _password(options["password_env"])
+            if not password:
+                self.stdout.write(f"{options['password_env']} is empty: no role is made or changed")
+                return
+            count = grants.make(options["role"], password=password)
+        else:
+            count = grants.grant(options["role"])
         self.stdout.write(f"{options['role']} may use {count} tables; on the audit it may only read and add")
 
 

@@ -1,19 +1,15 @@
 """Installs a Slack workspace for an organisation. Reads secrets from standard input and environment, not arguments."""
 
 import os
-import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from agent_jobs.management.commands._base import told_plainly
-from agent_jobs.specs import Actor
+from agent_jobs.management.commands._base import OperatorCommand
 from agent_jobs.tenants import channel_admin, orgs
-from channels_integration.errors import ChannelsError, InvalidField
-from infra.sealing import SealingError
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Install a Slack workspace for an organisation, or replace the secrets of an installed one."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,26 +24,18 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        bot_token = sys.stdin.readline().strip()
-        if not bot_token:
-            raise CommandError("standard input holds no bot token: echo xoxb-… | python3 manage.py install_slack …")
+        bot_token = self.read_secret("bot token", "xoxb-…").strip()
         variable = options["signing_secret_env"]
         signing_secret = os.environ.get(variable, "").strip()
         if not signing_secret:
             raise CommandError(f"the variable {variable}, which should hold the signing secret, is not set")
-        with told_plainly():
-            org = orgs.open_org(options["org"])
-            try:
-                installation = channel_admin.install_slack(
-                    org.pk,
-                    actor=Actor("command", "install_slack"),
-                    team_id=options["team"],
-                    bot_token=bot_token,
-                    signing_secret=signing_secret,
-                    name=options["name"],
-                )
-            except InvalidField as error:
-                raise CommandError(f"{error.field} {error.message}") from None
-            except (ChannelsError, SealingError) as error:
-                raise CommandError(error.message) from None
+        org = orgs.open_org(options["org"])
+        installation = channel_admin.install_slack(
+            org.pk,
+            actor=self.actor,
+            team_id=options["team"],
+            bot_token=bot_token,
+            signing_secret=signing_secret,
+            name=options["name"],
+        )
         self.stdout.write(f"installed Slack team {installation.team_id} for {org.pk}")

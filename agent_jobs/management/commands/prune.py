@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from agent_jobs.duties import pruning
-from agent_jobs.management.commands._base import told_plainly
+from agent_jobs.management.commands._base import OperatorCommand
 from agent_jobs.reads import queries
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Delete ended rows that are too old. The duty of the same name does so every hour; both may run at once."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -24,13 +24,12 @@ class Command(BaseCommand):
         days, org_id = options["older_than"], options["org"]
         if days is not None and not 1 <= days <= 100_000:
             raise CommandError(f"--older-than must be from 1 to 100000 days, not {days}")
-        with told_plainly():
-            if org_id is not None:
-                queries.org(org_id)
-            if options["dry_run"]:
-                found, is_done = pruning.count(org_id=org_id, older_than_days=days), True
-            else:
-                found, is_done = pruning.prune(org_id=org_id, older_than_days=days, seconds=options["seconds"])
+        if org_id is not None:
+            queries.org(org_id)
+        if options["dry_run"]:
+            found, is_done = pruning.count(org_id=org_id, older_than_days=days), True
+        else:
+            found, is_done = pruning.prune(org_id=org_id, older_than_days=days, seconds=options["seconds"])
         for kind in pruning.KINDS:
             self.stdout.write(f"{kind}: {found[kind]}")
         if not is_done:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from agent_jobs.audit import verification
-from agent_jobs.management.commands._base import told_plainly
+from agent_jobs.management.commands._base import OperatorCommand
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Recompute the audit's hash chains. Keep the hashes elsewhere: they show later that nothing was cut off."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -19,14 +19,13 @@ class Command(BaseCommand):
         if options["expect"] and not options["org"]:
             raise CommandError("--expect needs --org: a hash is one organisation's")
         broken = 0
-        with told_plainly():
-            known = verification.orgs()
-            if options["org"] and options["org"] not in known:
-                raise CommandError(f"there is no organization {options['org']!r}, and no entry of one")
-            for org_id in [options["org"]] if options["org"] else known:
-                verdict = verification.verify(org_id, expected=options["expect"].strip().lower())
-                figures = f"{org_id}: {verdict.entries} entries, {verdict.seals} seals, head {verdict.head or '-'}"
-                self.stdout.write(f"{figures}: {verdict.problem or 'ok'}")
-                broken += bool(verdict.problem)
+        known = verification.orgs()
+        if options["org"] and options["org"] not in known:
+            raise CommandError(f"there is no organization {options['org']!r}, and no entry of one")
+        for org_id in [options["org"]] if options["org"] else known:
+            verdict = verification.verify(org_id, expected=options["expect"].strip().lower())
+            figures = f"{org_id}: {verdict.entries} entries, {verdict.seals} seals, head {verdict.head or '-'}"
+            self.stdout.write(f"{figures}: {verdict.problem or 'ok'}")
+            broken += bool(verdict.problem)
         if broken:
             raise CommandError(f"{broken} of these audits broken: see the lines above")
