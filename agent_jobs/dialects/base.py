@@ -27,10 +27,10 @@ from rest_framework.views import APIView
 from agent_jobs.api import errors, parsing
 from agent_jobs.api.auth import AppTokenAuthentication
 from agent_jobs.api.base import JsonOnly, Resource
-from agent_jobs.api.errors import Envelope
+from agent_jobs.api.errors import Envelope, RefusedRequest
 from agent_jobs.api.parsing import Param
 from agent_jobs.catalog import entries
-from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.errors import FieldError, Invalid, summary
 
 _PLAIN = re.compile(r"(?:bearer|apikey) ([0-9A-Za-z_]{1,100})", re.IGNORECASE)
 _BASIC = re.compile(r"basic ([0-9A-Za-z+/]{1,400}={0,2})", re.IGNORECASE)
@@ -252,6 +252,17 @@ def instant_or_none(at: datetime | None) -> str | None:
 def renamed(problems: Sequence[FieldError], names: Mapping[str, str]) -> tuple[FieldError, ...]:
     """Errors with the dialect's names of fields. `names` maps beginnings of our names to those of the dialect."""
     return tuple(FieldError(_renamed(one.field, names), one.code, one.message) for one in problems)
+
+
+def told(
+    refused: RefusedRequest, names: Mapping[str, str], codes: Mapping[int, str], own: Sequence[str]
+) -> tuple[str, str]:
+    """The code and the message of an error. `own`: those of our codes that the dialect has too; for every other error
+    it has a code by the status.
+    """
+    problems = renamed(refused.errors, names)
+    stated = next((code for code in (refused.code, *(one.code for one in problems)) if code in own), None)
+    return stated or codes.get(refused.status, refused.code), summary(problems) or refused.message
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """Reads the jobs of a schedule as its executions: when they ran, and what their last attempt did."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,33 @@ def newest(org_id: str, schedule_id: UUID, limit: int) -> tuple[list[Row], int]:
     rows = [*made.values(*COLUMNS)[:limit], *silent.values(*schedule_rows.FIRING_COLUMNS)[:limit]]
     rows.sort(key=lambda row: row["created_at"], reverse=True)
     return rows[:limit], made.count() + silent.count()
+
+
+def execution(org_id: str, schedule_id: UUID, execution_id: UUID) -> Row | None:
+    """The job with this id, with COLUMNS, or the silent firing with this `firing_id`, with FIRING_COLUMNS."""
+    row: Row | None = jobs(org_id, schedule_id).filter(pk=execution_id).values(*COLUMNS).first()
+    if row is None and (number := _firing_number(schedule_id, execution_id)):
+        row = silent_firing(org_id, schedule_id, pk=number)
+    return row
+
+
+def silent_firing(org_id: str, schedule_id: UUID, **of: Any) -> Row | None:
+    row: Row | None = silent_firings(org_id, schedule_id).filter(**of).values(*schedule_rows.FIRING_COLUMNS).first()
+    return row
+
+
+def firing_id(schedule_id: UUID, number: int) -> UUID:
+    """An id for a firing that has no job. Its first half differs from that of its neighbours, its second half holds the
+    number.
+    """
+    head = hashlib.blake2b(f"{schedule_id}:{number}".encode(), digest_size=8).digest()
+    return UUID(bytes=head[:6] + bytes([0x80 | head[6] & 0x0F, head[7]]) + (1 << 63 | number).to_bytes(8, "big"))
+
+
+def _firing_number(schedule_id: UUID, execution_id: UUID) -> int:
+    """The number of the firing that has this `firing_id`; 0 if the id is none."""
+    number = int.from_bytes(execution_id.bytes[8:], "big") & ~(1 << 63)
+    return number if number < 2**62 and firing_id(schedule_id, number) == execution_id else 0
 
 
 def running(org_id: str, runner: str) -> int:

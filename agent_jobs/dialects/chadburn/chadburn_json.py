@@ -8,11 +8,10 @@ from typing import Any
 
 from rest_framework import serializers
 
-from agent_jobs import errors
 from agent_jobs.api.errors import RefusedRequest
 from agent_jobs.api.fields import Choice, Name, Text, Whole
 from agent_jobs.dialects import schedule_texts
-from agent_jobs.dialects.base import ERROR_CODES, instant, instant_or_none, renamed
+from agent_jobs.dialects.base import ERROR_CODES, instant, instant_or_none, told
 from agent_jobs.dialects.documentation import MayLack, shape
 from agent_jobs.reads import schedule_rows
 from agent_jobs.reads.executions import LastAttempt
@@ -217,7 +216,5 @@ def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str) -> dict
 # --- Errors ----------------------------------------------------------------------------------------------------
 def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
     """`{"error": {"code": "invalid_schedule", "message": "schedule: …"}}`"""
-    problems = renamed(refused.errors, _NAMES)
-    known = _CODES.get(refused.status, refused.code)
-    code = next((one.code for one in problems if one.code in _TOLD), known)
-    return refused.status, {"error": {"code": code, "message": errors.summary(problems) or refused.message}}
+    code, message = told(refused, _NAMES, _CODES, _TOLD)
+    return refused.status, {"error": {"code": code, "message": message}}

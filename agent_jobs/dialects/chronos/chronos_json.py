@@ -1,6 +1,5 @@
 """Chronos' JSON: its statuses, what a request means for us, and the bodies of answers and errors (`envelope`)."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import timedelta
@@ -10,13 +9,14 @@ from uuid import UUID
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from agent_jobs import errors, recurrence
+from agent_jobs import recurrence
 from agent_jobs.api.errors import RefusedRequest
 from agent_jobs.api.fields import Choice, Flag, Name, Text, Whole
 from agent_jobs.dialects import schedule_texts
-from agent_jobs.dialects.base import ERROR_CODES, instant, instant_or_none, renamed
+from agent_jobs.dialects.base import ERROR_CODES, instant, instant_or_none, told
 from agent_jobs.dialects.documentation import shape
 from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.reads import executions
 from agent_jobs.reads.executions import LastAttempt
 from agent_jobs.runners.webhook_runner import DEFAULT_ATTEMPT_SECONDS
 from agent_jobs.runners.webhook_work import LONGEST_ATTEMPT_SECONDS
@@ -34,8 +34,8 @@ EXECUTION_STATUS: Mapping[JobStatus, str] = {
 }
 FIRING_STATUS = {"skipped": "skipped", "failed": "failed"}
 _CODES = {**ERROR_CODES, 400: "validation_error", 429: "rate_limited", 503: "store_error"}
-# Errors of fields that have a code of their own.
-_TOLD = ("invalid_timeout", "invalid_json")
+# Errors that have a code of their own.
+_TOLD = ("invalid_timeout", "invalid_json", "execution_error")
 # Our names of fields and those of Chronos.
 _NAMES = {
     **dict.fromkeys(("cron", "every_seconds", "run_at"), "schedule"),
@@ -275,15 +275,11 @@ def version(row: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, An
 
 def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str, schedule: Mapping[str, Any]) -> dict[str, Any]:
     """An execution. `duration`: nanoseconds from the first start to the last end; missing while the job runs."""
-    status, has_ended = EXECUTION_STATUS[row["status"]], row["status"] in TERMINAL
-    at = row["fire_at"] or row["scheduled_at"]
-    started_at = row["started_at"] or row["scheduled_at"]
+    status, started_at = EXECUTION_STATUS[row["status"]], row["started_at"] or row["scheduled_at"]
     said = reason or row["error_message"] or attempt.error or row["error_code"]
     shown = {
-        "id": f"exec-{row['id']}",
-        "job_id": str(schedule["id"]),
-        "job_name": schedule["name"],
-        "scheduled_time": instant(at),
+        **_identity(row["id"], schedule),
+        "scheduled_time": instant(row["fire_at"] or row["scheduled_at"]),
         "started_at": instant(started_at),
         "completed_at": instant_or_none(row["finished_at"]),
         "status": status,
@@ -291,54 +287,35 @@ def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str, schedul
         "status_code": attempt.status_code,
         "response": attempt.body or "",
         "error": said if status == "failed" else None,
-        "node_id": _NODE,
     }
     if row["replay_of"]:
         shown["replay_of"] = f"exec-{row['replay_of']}"
-    if has_ended:
+    if row["status"] in TERMINAL:
         shown["duration"] = max((row["finished_at"] - started_at) // timedelta(microseconds=1), 0) * 1_000
     return shown
 
 
 def silent_execution(row: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, Any]:
     """A firing that made no job, shown as an execution."""
-    at = instant(row["fire_at"])
     return {
-        "id": f"exec-{_firing_uuid(schedule['id'], row['id'])}",
-        "job_id": str(schedule["id"]),
-        "job_name": schedule["name"],
-        "scheduled_time": at,
-        "started_at": at,
-        "completed_at": at,
+        **_identity(executions.firing_id(schedule["id"], row["id"]), schedule),
+        **dict.fromkeys(("scheduled_time", "started_at", "completed_at"), instant(row["fire_at"])),
         "status": FIRING_STATUS[row["outcome"]],
         "attempts": 0,
         "status_code": None,
         "response": "",
         "error": row["reason"],
-        "node_id": _NODE,
         "duration": 0,
     }
 
 
-def _firing_uuid(schedule_id: UUID, number: int) -> UUID:
-    """An id for a firing that has no job. Its first half differs from that of its neighbours, its second half holds the
-    number.
-    """
-    head = hashlib.blake2b(f"{schedule_id}:{number}".encode(), digest_size=8).digest()
-    return UUID(bytes=head[:6] + bytes([0x80 | head[6] & 0x0F, head[7]]) + (1 << 63 | number).to_bytes(8, "big"))
-
-
-def firing_number(schedule_id: UUID, execution_id: UUID) -> int:
-    """The number of the firing that has this `_firing_uuid`; 0 if the id is none."""
-    number = int.from_bytes(execution_id.bytes[8:], "big") & ~(1 << 63)
-    return number if number < 2**62 and _firing_uuid(schedule_id, number) == execution_id else 0
+def _identity(execution_id: UUID, schedule: Mapping[str, Any]) -> dict[str, str]:
+    shown_id = f"exec-{execution_id}"
+    return {"id": shown_id, "job_id": str(schedule["id"]), "job_name": schedule["name"], "node_id": _NODE}
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------
 def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
     """`{"success": false, "data": null, "error": {"code": "NOT_FOUND", "message": "…"}}`"""
-    problems = renamed(refused.errors, _NAMES)
-    known = refused.code if refused.code == "execution_error" else _CODES.get(refused.status, refused.code)
-    code = next((one.code for one in problems if one.code in _TOLD), known).upper()
-    message = errors.summary(problems) or refused.message
-    return refused.status, {"success": False, "data": None, "error": {"code": code, "message": message}}
+    code, message = told(refused, _NAMES, _CODES, _TOLD)
+    return refused.status, {"success": False, "data": None, "error": {"code": code.upper(), "message": message}}

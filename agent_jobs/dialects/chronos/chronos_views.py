@@ -83,19 +83,11 @@ class ChronosResource(ScheduleViews):
     def execution(self, schedule: Row, execution_id: str) -> Row:
         """The job, or the firing without a job. Raises NotFound."""
         found = read_id(execution_id)
-        row: Row | None = None
-        if found:
-            row = executions.jobs(self.org_id, schedule["id"]).filter(pk=found).values(*executions.COLUMNS).first()
-        if found and row is None and (number := shapes.firing_number(schedule["id"], found)):
-            row = self.silent_firings(schedule, pk=number).first()
+        row = executions.execution(self.org_id, schedule["id"], found) if found else None
         if row is None:
             said = f"there is no execution {execution_id[:64]!r}"
             raise NotFound(said, code="execution_not_found", denied=("job", execution_id[:64]))
         return row
-
-    def silent_firings(self, schedule: Row, **of: Any) -> Any:
-        found = executions.silent_firings(self.org_id, schedule["id"]).filter(**of)
-        return found.values(*schedule_rows.FIRING_COLUMNS)
 
     def version_number(self, text: str) -> int:
         if not re.fullmatch("-?[0-9]+", text):
@@ -164,7 +156,8 @@ class TriggerChronosJob(ChronosResource):
             return self._shown(schedule, waited.job_id)
         made = self._run(schedule)
         if made.job_id is None:
-            return answered(shapes.silent_execution(self.silent_firings(schedule, fire_at=made.fire_at)[0], schedule))
+            firing = executions.silent_firing(self.org_id, schedule["id"], fire_at=made.fire_at)
+            return answered(shapes.silent_execution(firing, schedule))
         try:
             wait = streams.Wait(self.org_id, made.job_id, self.token.pk, seen=None, seconds=TRIGGER_SECONDS)
         except streams.TooManyStreams:  # a refusal would hide that the execution was made
