@@ -7,7 +7,7 @@ from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 
 from agent_jobs.api.docs import ItemMeta, PageMeta
-from agent_jobs.api.fields import Flag, Object, StrictSerializer, Text, Whole
+from agent_jobs.api.fields import Flag, Object, ProgramText, StrictSerializer, Text, Whole
 from agent_jobs.api.formatting import shown
 from agent_jobs.errors import FieldError
 from agent_jobs.executors import known_executors, reporting
@@ -69,44 +69,23 @@ class ReleaseRequest(_AttemptRequest):
     reason = Text(max_length=1_000, required=False, allow_blank=True)
 
 
-class _Output(serializers.CharField):
-    """The output of a program: text of any length that the body may have, with any characters."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(required=False, trim_whitespace=False, allow_blank=True, **options)
-        self.validators = [check for check in self.validators if not _refuses_text(check)]
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            raise serializers.ValidationError("must be a string", code="invalid")
-        return data
-
-
-def _refuses_text(check: Any) -> bool:
-    """Whether it is Django's or REST framework's check for NUL or surrogates: the service replaces these."""
-    return type(check).__name__ in {"ProhibitNullCharactersValidator", "ProhibitSurrogateCharactersValidator"}
-
-
 class CompleteRequest(_AttemptRequest):
     exit_code = Whole(min_value=-_MOST_INT - 1, max_value=_MOST_INT, required=False)
-    stdout = _Output(help_text="Kept up to 1 MiB: its beginning, a marker, and its end.")
-    stderr = _Output(help_text="Like stdout.")
-    result = _Output(help_text="The job's `result`. Default: stdout, up to 10,000 bytes.")
+    stdout = ProgramText(help_text="Kept up to 1 MiB: its beginning, a marker, and its end.")
+    stderr = ProgramText(help_text="Like stdout.")
+    result = ProgramText(help_text="The job's `result`. Default: stdout, up to 10,000 bytes.")
     result_data = serializers.JSONField(required=False, help_text="The job's `result_data`, any JSON up to 1 MiB.")
 
 
 class FailRequest(_AttemptRequest):
     exit_code = Whole(min_value=-_MOST_INT - 1, max_value=_MOST_INT, required=False)
-    stdout = _Output()
-    stderr = _Output()
-    error_message = _Output(help_text="What went wrong, for people. Kept up to 10,000 characters.")
+    stdout = ProgramText()
+    stderr = ProgramText()
+    error_message = ProgramText(
+        required=True, allow_blank=False, help_text="What went wrong, for people. Kept up to 10,000 characters."
+    )
     error_code = Text(max_length=64, required=False, help_text=f"For machines. Default: {reporting.DEFAULT_CODE}.")
     is_retryable = Flag(required=False, help_text="false: another attempt would fail too. Default: true.")
-
-    def get_fields(self) -> dict[str, Any]:
-        found: dict[str, Any] = super().get_fields()
-        found["error_message"].required, found["error_message"].allow_blank = True, False
-        return found
 
 
 def fail_problems(fields: Mapping[str, Any]) -> list[FieldError]:

@@ -70,6 +70,24 @@ class Text(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class ProgramText(serializers.CharField):
+    """The output of a program: text of any length that the body may have, with any characters. It may be left out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(trim_whitespace=False, **{"required": False, "allow_blank": True, **options})
+        self.validators = [check for check in self.validators if not _refuses_text(check)]
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise serializers.ValidationError("must be a string", code="invalid")
+        return data
+
+
+def _refuses_text(check: Any) -> bool:
+    """Whether it is Django's or REST framework's check for NUL or surrogates: the service replaces these."""
+    return type(check).__name__ in {"ProhibitNullCharactersValidator", "ProhibitSurrogateCharactersValidator"}
+
+
 class Name(Text):
     """A name that people read and compare: refuses control characters and invisible ones."""
 

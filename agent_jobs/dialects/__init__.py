@@ -7,6 +7,7 @@ points, as `api` is: they touch no tables, and do not import each other.
 
 base            their frame: credentials, parsing, errors
 documentation   how they describe their operations and answers
+lenient_fields  values that foreign clients write more freely than those of our own API
 schedule_views  the base of views whose jobs are schedules
 schedule_texts  texts of schedules, and the timing that they stand for
 urls            mounts them, and says which addresses are whose

@@ -250,7 +250,10 @@ def instant_or_none(at: datetime | None) -> str | None:
 
 
 def renamed(problems: Sequence[FieldError], names: Mapping[str, str]) -> tuple[FieldError, ...]:
-    """Errors with the dialect's names of fields. `names` maps beginnings of our names to those of the dialect."""
+    """Errors with the dialect's names of fields. `names` maps beginnings of our names to those of the dialect.
+
+    In a list a name begins with the place of its item, counted from 0: `3.work.type`.
+    """
     return tuple(FieldError(_renamed(one.field, names), one.code, one.message) for one in problems)
 
 
@@ -266,6 +269,9 @@ def told(
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
+    place, _, inner = name.partition(".")
+    if place.isdigit():
+        return f"{place}.{_renamed(inner, names)}".rstrip(".")
     for ours, theirs in names.items():
         if name == ours or name.startswith(f"{ours}."):
             return f"{theirs}{name[len(ours) :]}".removeprefix(".")

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -63,12 +64,13 @@ def execution(org_id: str, schedule_id: UUID, execution_id: UUID) -> Row | None:
     """The job with this id, with COLUMNS, or the silent firing with this `firing_id`, with FIRING_COLUMNS."""
     row: Row | None = jobs(org_id, schedule_id).filter(pk=execution_id).values(*COLUMNS).first()
     if row is None and (number := _firing_number(schedule_id, execution_id)):
-        row = silent_firing(org_id, schedule_id, pk=number)
+        row = silent_firings(org_id, schedule_id).filter(pk=number).values(*schedule_rows.FIRING_COLUMNS).first()
     return row
 
 
-def silent_firing(org_id: str, schedule_id: UUID, **of: Any) -> Row | None:
-    row: Row | None = silent_firings(org_id, schedule_id).filter(**of).values(*schedule_rows.FIRING_COLUMNS).first()
+def silent_firing(org_id: str, schedule_id: UUID, fire_at: datetime) -> Row:
+    """The firing of this time, which must be there."""
+    row: Row = silent_firings(org_id, schedule_id).filter(fire_at=fire_at).values(*schedule_rows.FIRING_COLUMNS)[0]
     return row
 
 

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from agent_jobs import recurrence
@@ -15,6 +14,7 @@ from agent_jobs.api.fields import Choice, Flag, Name, Text, Whole
 from agent_jobs.dialects import schedule_texts
 from agent_jobs.dialects.base import ERROR_CODES, instant, instant_or_none, told
 from agent_jobs.dialects.documentation import shape
+from agent_jobs.dialects.lenient_fields import GoInterval
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import executions
 from agent_jobs.reads.executions import LastAttempt
@@ -58,25 +58,6 @@ _NODE = "agent-jobs"
 
 
 # --- Requests --------------------------------------------------------------------------------------------------
-@extend_schema_field({"type": "string", "example": "1m30s"})
-class GoInterval(serializers.Field):  # type: ignore[type-arg]
-    """A Go duration, or a whole number of nanoseconds. It becomes a text."""
-
-    def to_internal_value(self, data: Any) -> str:
-        try:
-            if isinstance(data, int) and not isinstance(data, bool) and data >= 0:
-                data = recurrence.format_go_duration(timedelta(microseconds=data // 1_000))
-            if isinstance(data, str):
-                recurrence.parse_go_duration(data)
-                return data
-        except (recurrence.BadExpression, OverflowError) as error:
-            raise serializers.ValidationError(str(error), code="invalid") from None
-        raise serializers.ValidationError("must be a Go duration such as 1s, 5m or 1h30m", code="invalid")
-
-    def to_representation(self, value: Any) -> Any:
-        return value
-
-
 class ChronosAuth(serializers.Serializer[Any]):
     type = Choice(("basic", "bearer", "api_key"))
     username = Text(max_length=4_096, required=False, allow_null=True, allow_blank=True)

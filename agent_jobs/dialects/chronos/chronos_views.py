@@ -12,10 +12,10 @@ from rest_framework.response import Response
 
 from agent_jobs.api import streams
 from agent_jobs.api.base import HAS_WAITED
-from agent_jobs.api.parsing import Param
 from agent_jobs.dialects.base import OpenResource, checked, instant, instant_or_none, read_id
 from agent_jobs.dialects.chronos import chronos_json as shapes
 from agent_jobs.dialects.documentation import Documentation
+from agent_jobs.dialects.lenient_fields import lenient_whole
 from agent_jobs.dialects.schedule_views import ScheduleViews
 from agent_jobs.errors import AgentJobsError, FieldError, Forbidden, Invalid, NotFound, QuotaReached, RetryableError
 from agent_jobs.jobs import repeats
@@ -46,17 +46,6 @@ class ExecutionImpossible(APIException):
 
 def answered(data: Any, *, status: int = 200) -> Response:
     return Response({"success": True, "data": data, "error": None}, status=status)
-
-
-def _lenient(default: int | None, most: int) -> Param:
-    """A number. Nonsense is ignored, as upstream does."""
-
-    def parse(text: str) -> int | None:
-        number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-        return min(number, most) if number else default
-
-    about = f"A whole number, at most {most:,}. A larger one counts as that, and any other text as the default."
-    return Param(parse, about, {"type": "string"}, default)
 
 
 class ChronosResource(ScheduleViews):
@@ -102,8 +91,8 @@ class ChronosHealth(OpenResource):
         return answered({"status": "healthy", "timestamp": instant(database.now())})
 
 
-JOBS_QUERY = {"limit": _lenient(None, _MOST_LISTED), "offset": _lenient(0, 2**31 - 1)}
-EXECUTIONS_QUERY = {"limit": _lenient(20, 100)}
+JOBS_QUERY = {"limit": lenient_whole(None, _MOST_LISTED), "offset": lenient_whole(0, 2**31 - 1)}
+EXECUTIONS_QUERY = {"limit": lenient_whole(20, 100)}
 
 
 class ChronosJobs(ChronosResource):
@@ -156,7 +145,7 @@ class TriggerChronosJob(ChronosResource):
             return self._shown(schedule, waited.job_id)
         made = self._run(schedule)
         if made.job_id is None:
-            firing = executions.silent_firing(self.org_id, schedule["id"], fire_at=made.fire_at)
+            firing = executions.silent_firing(self.org_id, schedule["id"], made.fire_at)
             return answered(shapes.silent_execution(firing, schedule))
         try:
             wait = streams.Wait(self.org_id, made.job_id, self.token.pk, seen=None, seconds=TRIGGER_SECONDS)

@@ -11,10 +11,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from agent_jobs.api.errors import RefusedRequest
-from agent_jobs.api.fields import Text, Whole
+from agent_jobs.api.fields import ProgramText, Text, Whole
 from agent_jobs.dialects.base import instant, instant_or_none, renamed
 from agent_jobs.dialects.documentation import MayLack, WordChoice, shape
-from agent_jobs.errors import FieldError
 from agent_jobs.reads import external_jobs
 from agent_jobs.reads.external_jobs import JobNumber
 from agent_jobs.reads.queries import Row
@@ -84,27 +83,15 @@ class ExecutrBeatRequest(serializers.Serializer[Any]):
     executor_id = Text()
 
 
-class _ProgramText(serializers.CharField):
-    """Text of any length. null is empty."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(trim_whitespace=False, allow_blank=True, **{"required": False, "allow_null": True, **options})
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            raise serializers.ValidationError("must be a string", code="invalid")
-        return data
-
-
 class ExecutrCompleteRequest(serializers.Serializer[Any]):
     executor_id = Text()
-    stdout = _ProgramText(help_text="Kept up to 1 MiB: its beginning, a marker, and its end.")
-    stderr = _ProgramText(help_text="Like stdout.")
+    stdout = ProgramText(allow_null=True, help_text="Kept up to 1 MiB: its beginning, a marker, and its end.")
+    stderr = ProgramText(allow_null=True, help_text="Like stdout.")
     exit_code = Whole(min_value=-_MOST_INT - 1, max_value=_MOST_INT, required=False, allow_null=True)
 
 
 class ExecutrFailRequest(ExecutrCompleteRequest):
-    error_message = _ProgramText(required=True, allow_null=False, help_text="Kept up to 10,000 characters.")
+    error_message = ProgramText(required=True, help_text="Kept up to 10,000 characters.")
 
 
 class ExecutrCancelManyRequest(serializers.Serializer[Any]):
@@ -271,19 +258,10 @@ def _metric(name: str, kind: str, about: str) -> list[str]:
 # --- Errors ---
 def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
     """`{"error": text, "context": object}`, with the name of the first wrong field."""
-    problems = [_named(one) for one in refused.errors]
+    problems = renamed(refused.errors, _FIELDS)
     context: dict[str, Any] = {"code": refused.code}
     if problems:
         context["field"] = problems[0].field
         context["errors"] = [{"field": one.field, "message": one.message} for one in problems]
     message = "; ".join(f"{one.field}: {one.message}" for one in problems) or refused.message
     return _STATUS_CODES.get(refused.status, refused.status), {"error": message, "context": context}
-
-
-def _named(problem: FieldError) -> FieldError:
-    """The error with their name of the field. `3.work.type` is the type of the third item, counted from 0."""
-    place, _, rest = problem.field.partition(".")
-    if not place.isdigit():
-        return renamed([problem], _FIELDS)[0]
-    (inner,) = renamed([FieldError(rest, problem.code, problem.message)], _FIELDS)
-    return FieldError(f"{place}.{inner.field}".rstrip("."), inner.code, inner.message)

@@ -1,7 +1,7 @@
 """Workspace's JSON: its statuses and priorities, what a request means for us, and the bodies of answers and errors."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -13,6 +13,7 @@ from agent_jobs.api.errors import RefusedRequest
 from agent_jobs.api.fields import Choice, Object, Text, Whole
 from agent_jobs.dialects.base import instant, instant_or_none, renamed
 from agent_jobs.dialects.documentation import MayLack, WordChoice, shape
+from agent_jobs.dialects.lenient_fields import LenientMoment
 from agent_jobs.executors.hand_moves import HandChange
 from agent_jobs.reads import external_jobs, numbered_pages
 from agent_jobs.reads.queries import Row
@@ -41,24 +42,9 @@ FAILED = "Failed via API"
 _MINUTES_TO_COMPLETE = 30 * 24 * 60
 _FIELDS = {"work.type": "job_type", "config.estimated_duration_seconds": "estimated_duration", "params": "metadata"}
 _NOT_SIGNED_IN = "Not authenticated"
-_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 
 # --- Requests --------------------------------------------------------------------------------------------------
-class _LenientMoment(serializers.DateTimeField):
-    """An ISO 8601 time; without an offset it is in UTC."""
-
-    def to_internal_value(self, value: Any) -> Any:
-        try:
-            found = datetime.fromisoformat(value)
-            found = found if found.tzinfo else found.replace(tzinfo=UTC)
-            if _FIRST <= found <= _LAST:
-                return found.astimezone(UTC)
-        except (TypeError, ValueError, OverflowError):
-            pass
-        raise serializers.ValidationError("must be an ISO 8601 time, as 2024-01-15T15:00:00Z", code="invalid")
-
-
 class WorkspaceCredentials(serializers.Serializer[Any]):
     username = Text(max_length=150)
     password = Text(max_length=4_096)
@@ -74,7 +60,7 @@ class WorkspaceCreateRequest(serializers.Serializer[Any]):
     priority = WordChoice(PRIORITIES, default="normal")
     metadata = Object(required=False, allow_null=True)
     estimated_duration = Whole(min_value=0, max_value=10**9, required=False, allow_null=True, help_text="Seconds.")
-    scheduled_at = _LenientMoment(required=False, allow_null=True)
+    scheduled_at = LenientMoment(required=False, allow_null=True)
 
 
 class WorkspaceChangeRequest(serializers.Serializer[Any]):
@@ -169,8 +155,8 @@ def status_of(row: Row) -> str:
     return STATUS[external_jobs.status_outside(row["status"], runner=row["runner"], is_held=is_held)]
 
 
-def job(row: Row, cancel_note: str | None = None) -> dict[str, Any]:
-    """A job as the document shows it. `cancel_note` is the text of the activity that canceled it."""
+def job(row: Row) -> dict[str, Any]:
+    """A job as the document shows it."""
     started, ended = row["started_at"], row["finished_at"]
     requested = row["requested_at"] if not row["retry_count"] else None
     is_external = row["runner"] == external.NAME
@@ -181,7 +167,7 @@ def job(row: Row, cancel_note: str | None = None) -> dict[str, Any]:
         "priority": priority_name(row["priority"]),
         "workspace_id": row["org__number"],
         "created_by": row["created_by_user"],
-        "result": result(row, cancel_note),
+        "result": result(row),
         "estimated_duration": row["config"].get("estimated_duration_seconds"),
         "actual_duration": max(0, int((ended - started).total_seconds())) if started and ended else None,
         "retry_count": row["retry_count"],
@@ -194,7 +180,7 @@ def job(row: Row, cancel_note: str | None = None) -> dict[str, Any]:
     }
 
 
-def result(row: Row, cancel_note: str | None = None) -> dict[str, Any] | None:
+def result(row: Row) -> dict[str, Any] | None:
     """The result as the document shows it: progress while the job goes on, and why it was cancelled or retried."""
     status = status_of(row)
     found = row["result_data"] if isinstance(row["result_data"], dict) else {}
@@ -204,7 +190,7 @@ def result(row: Row, cancel_note: str | None = None) -> dict[str, Any] | None:
         found = {"value": row["result_data"]}
     match status:
         case "cancelled":
-            return {"cancelled_reason": (cancel_note or "").partition(": ")[2] or CANCELED, **found}
+            return {"cancelled_reason": row["cancel_note"].partition(": ")[2] or CANCELED, **found}
         case "pending" | "running":
             said = {"progress_percent": row["progress_percent"], "progress_message": row["progress_message"] or None}
             progress = {key: value for key, value in said.items() if value is not None}

@@ -1,6 +1,5 @@
 """The operations of Workspace on jobs. A member of the organisation may read, an admin may change."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
@@ -12,7 +11,7 @@ from rest_framework.response import Response
 
 from agent_jobs import jobs
 from agent_jobs.api import parsing, throttling
-from agent_jobs.dialects.base import instant_or_none, read_id
+from agent_jobs.dialects.base import read_id
 from agent_jobs.dialects.workspace import workspace_json as shapes
 from agent_jobs.dialects.workspace.workspace_logins import (
     IsSignedIn,
@@ -22,7 +21,7 @@ from agent_jobs.dialects.workspace.workspace_logins import (
 )
 from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.executors import hand_moves, reporting
-from agent_jobs.reads import external_jobs, job_lists, numbered_pages
+from agent_jobs.reads import external_jobs, numbered_pages
 from agent_jobs.reads.queries import Row
 from agent_jobs.runners import external
 from agent_jobs.tenants import members
@@ -97,7 +96,7 @@ class _WorkspaceJobResource(WorkspaceResource):
         return row
 
     def shown(self, org_id: str, job_id: UUID) -> dict[str, Any]:
-        return _shown([self.row(org_id, job_id)])[0]
+        return shapes.job(self.row(org_id, job_id))
 
     def page_of(self, rows: QuerySet[Any], asked: dict[str, Any]) -> Response:
         if asked["status"]:
@@ -109,20 +108,8 @@ class _WorkspaceJobResource(WorkspaceResource):
         total, page, limit = rows.count(), asked["page"], asked["limit"]
         ordering = shapes.ordering(asked["sort"], is_descending=asked["order"] == "desc")
         pagination = {"page": page, "limit": limit, "total": total, "total_pages": -(-total // limit)}
-        return Response(
-            {"data": _shown(numbered_pages.rows(rows, ordering, page=page, limit=limit)), "pagination": pagination}
-        )
-
-
-def _shown(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    canceled: dict[str, list[UUID]] = {}
-    for row in rows:
-        if shapes.status_of(row) == "cancelled":
-            canceled.setdefault(row["org_id"], []).append(row["id"])
-    extras = {
-        job_id: extra for org_id, ids in canceled.items() for job_id, extra in job_lists.more(org_id, ids).items()
-    }
-    return [shapes.job(row, extras[row["id"]].cancel_note if row["id"] in extras else None) for row in rows]
+        found = numbered_pages.rows(rows, ordering, page=page, limit=limit)
+        return Response({"data": [shapes.job(row) for row in found], "pagination": pagination})
 
 
 class WorkspaceJobs(_WorkspaceJobResource):
@@ -183,10 +170,8 @@ class WorkspaceJobStatus(_WorkspaceJobResource):
 class WorkspaceJobResult(_WorkspaceJobResource):
     @described("get_result", "Get the result of a job", shapes.WorkspaceResult)
     def get(self, request: Request, workspace_id: str, job_id: str) -> Response:
-        row = self.row(*self.place(workspace_id, job_id))
-        (shown,) = _shown([row])
-        told = {key: shown[key] for key in ("job_id", "result", "status")}
-        return Response({**told, "completed_at": instant_or_none(row["finished_at"])})
+        shown = self.shown(*self.place(workspace_id, job_id))
+        return Response({key: shown[key] for key in ("job_id", "result", "status", "completed_at")})
 
 
 class WorkspaceCancel(_WorkspaceJobResource):
