@@ -71,7 +71,7 @@ def uninstall_slack(org_id: str, team_id: str) -> bool:
 
 
 def locked_installation(org_id: str, team_id: str) -> Installation | None:
-    """The row, locked until the transaction ends."""
+    """The installation's row, locked until the transaction ends."""
     return Installation.objects.select_for_update(no_key=True).filter(org_id=org_id, team_id=team_id).first()
 
 
@@ -137,7 +137,7 @@ def unregister_channel(org_id: str, platform: str, code: str) -> bool:
 
 
 def locked_channel(org_id: str, platform: str, code: str) -> Channel | None:
-    """The row, locked until the transaction ends."""
+    """The channel's row, locked until the transaction ends."""
     return channels(org_id).select_for_update(no_key=True).filter(platform=platform, code=code).first()
 
 

@@ -190,7 +190,7 @@ def retry_unmatched(
 
 
 def sweep() -> int:
-    """Ring if an event is due. Returns the number of doorbells."""
+    """The duty: ring the doorbell if an event is due. Returns the number of doorbells."""
     if not raw_sql.value(
         "SELECT EXISTS (SELECT FROM channels_integration_inboundevent"
         " WHERE status = 'waiting' AND due_at <= clock_timestamp())"

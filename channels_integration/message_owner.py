@@ -56,7 +56,7 @@ _owner: MessageOwner | None = None
 
 
 def register(owner: MessageOwner) -> None:
-    """Call once per process, when the apps are ready."""
+    """Register the owner of all messages. Call it once per process, when the apps are ready."""
     global _owner
     if _owner is not None:
         raise RuntimeError(f"the messages have an owner already: {_owner!r}")

@@ -126,7 +126,7 @@ def _look_up(claim: send_order.SendClaim) -> None:
 
 
 def sweep() -> int:
-    """Ring if a message is due. Returns the number of doorbells."""
+    """The duty: ring the doorbell if a message is due. Returns the number of doorbells."""
     seconds = send_order.seconds_until_due()
     if seconds is None or seconds > 0:
         return 0

@@ -143,7 +143,7 @@ class SendClaim:
 
 
 def enter() -> int:
-    """Let a batch of due messages into their lanes. Returns their number."""
+    """Put a batch of due messages into the lanes of their channels. Returns their number."""
     return int(prepared_sql.first(_ENTER)[0])
 
 

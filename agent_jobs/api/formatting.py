@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 
 def stamp(at: datetime) -> str:
-    """`2026-01-31T09:00:00.000000Z`."""
+    """A time as text: `2026-01-31T09:00:00.000000Z`."""
     return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 

@@ -346,7 +346,7 @@ class JobDetail(Resource):
 
 
 class MissingJobId(Resource):
-    """`/services/agent-jobs/`: the document's 400 for a request that names no job."""
+    """Answers `/services/agent-jobs/`, which names no job, with the 400 of the API's document."""
 
     schema = None
 

@@ -1,6 +1,6 @@
 """Sets X-Request-ID on every response, and gives errors from outside the views the API's error format.
 
-`TlsMiddleware` is the only other thing here: plain HTTP, where the service wants HTTPS.
+`TlsMiddleware` refuses plain HTTP at foreign APIs, if the service wants HTTPS.
 """
 
 import logging

@@ -165,7 +165,9 @@ class ClaimWait(OpenAnswer):
 
 
 class OpenResponse(HttpResponse):
-    """Placeholder until the web process writes the answer: its status and headers count, its content does not."""
+    """The response of a view that opens an answer. The web process uses its status and headers, and writes the content
+    itself.
+    """
 
     def __init__(self, opened: OpenAnswer) -> None:
         super().__init__()

@@ -53,7 +53,7 @@ class TooManyRequests(APIException):
 
 
 class ByToken(BaseThrottle):
-    """For views that need a token: counts requests against the token and its organisation. Raises TooManyRequests."""
+    """Counts requests against the token and its organisation. Raises TooManyRequests."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
         token: Any = request.auth
@@ -69,7 +69,7 @@ class ByToken(BaseThrottle):
 
 
 class ByPerson(BaseThrottle):
-    """For views where people sign in (`request.auth.user_pk`). Raises TooManyRequests."""
+    """Counts requests of a signed-in person (`request.auth.user_pk`). Raises TooManyRequests."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
         login: Any = request.auth
@@ -79,7 +79,7 @@ class ByPerson(BaseThrottle):
 
 
 class ByAddress(BaseThrottle):
-    """For pages that need no token and are costly to make."""
+    """Counts requests against their address: for costly pages that need no token. Raises TooManyRequests."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
         take(request, _of_address(address_of(request.META)))

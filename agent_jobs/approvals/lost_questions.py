@@ -67,7 +67,9 @@ def receive(job: Job, approval: Approval, delivery: Delivery) -> UUID | None:
 
 
 def asked_by(job: Job, delivery: Delivery) -> Approval | None:
-    """The pending approval whose present question this message is."""
+    """The pending approval that this message asks about; None if it asks about none, or was asked again elsewhere
+    since.
+    """
     asked = Approval.objects.filter(job_id=job.pk, message_key=delivery.outgoing_id)
     return asked.filter(status=Approval.Status.PENDING).first()
 

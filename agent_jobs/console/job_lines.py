@@ -46,7 +46,9 @@ class JobLine:
 def of(
     visit: Visit, rows: Sequence[Mapping[str, Any]], *, at: str = "updated_at", types: Mapping[str, str] | None = None
 ) -> list[JobLine]:
-    """The lines for these rows, in four statements. `at` names the time to show, `types` the job types by key."""
+    """The lines for these rows, in four statements. `at`: which time to show. `types`: the names of job types
+    by key.
+    """
     ids = [row["id"] for row in rows]
     more = job_lists.more(visit.org_id, ids)
     if types is None:

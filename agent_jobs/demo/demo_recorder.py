@@ -182,7 +182,7 @@ class Recorder:
         self.job.updated_at = min(self.at, self.now)
 
     def spend_time(self) -> None:
-        """Set the job's sums of time, as the moves of the story would have."""
+        """Set `time_spent` of the job, as real moves would have done by the trigger."""
         job, spent = self.job, dict.fromkeys(TIME_KINDS, 0.0)
         due = min(max(job.scheduled_at, job.created_at), self.tasks[0].created_at if self.tasks else self.now)
         job.state_since = due if job.status != JobStatus.SCHEDULED else job.created_at

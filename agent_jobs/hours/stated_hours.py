@@ -94,7 +94,7 @@ def put(org_id: str, place: Place, stated: Any, *, actor: Actor) -> Statement:
 
 
 def remove(org_id: str, place: Place, *, actor: Actor) -> None:
-    """Remove a statement. Raises NotFound if there is none."""
+    """Remove the hours that are stated for a place. Raises NotFound if there are none."""
     with transaction.atomic():
         org = _lock(org_id)
         before = _stated(org, place)
@@ -109,7 +109,7 @@ def remove(org_id: str, place: Place, *, actor: Actor) -> None:
 
 
 def get(org_id: str, place: Place) -> Statement:
-    """The statement. Raises NotFound if there is none."""
+    """The hours that are stated for this place. Raises NotFound if there are none."""
     org = Org.objects.filter(pk=org_id).first()
     stated = _stated(org, place) if org else None
     if stated is None:

@@ -59,7 +59,7 @@ def lock(org_id: str, keys: Iterable[str]) -> None:
 
 
 class KeysOfBatch:
-    """The keys of the jobs that one transaction creates, locked from here on, and the jobs that hold them."""
+    """The unique keys of the jobs that one transaction creates, and the jobs that hold these keys. Locks the keys."""
 
     def __init__(self, org_id: str, specs: Sequence[JobSpec], *, now: datetime) -> None:
         stated = [spec.unique for spec in specs if spec.unique]
@@ -75,7 +75,9 @@ class KeysOfBatch:
                 self._holders.setdefault(key, []).append(KeyHolder(*holder))
 
     def to_replace(self, spec: JobSpec) -> list[UUID]:
-        """The living jobs that this one replaces. Raises DuplicateJob if a job holds its key that cannot be."""
+        """The living jobs that the new job replaces. Raises DuplicateJob if its key is held by a job that may not be
+        replaced.
+        """
         unique = spec.unique
         if unique is None:
             return []
@@ -106,7 +108,9 @@ class KeysOfBatch:
 
 
 class KeysOfLiving:
-    """The keys of jobs that are about to live again, locked from here on, and the living jobs that hold them."""
+    """The unique keys of jobs that are about to be retried, and the living jobs that hold these keys. Locks the
+    keys.
+    """
 
     def __init__(self, org_id: str, jobs: Iterable[Job]) -> None:
         keys = {job.unique_key for job in jobs if job.unique_key}

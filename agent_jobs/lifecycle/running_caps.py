@@ -76,7 +76,9 @@ capped_types AS MATERIALIZED (
 
 
 def lock(org_id: str) -> int | None:
-    """Lock the organisation's row and return its own cap. Its other claims wait until this transaction ends."""
+    """Lock the organisation's row and return its cap. Other claims from the organisation wait until this transaction
+    ends.
+    """
     row = raw_sql.first("SELECT max_running_jobs FROM agent_jobs_org WHERE id = %s FOR NO KEY UPDATE", [org_id])
     return row[0] if row else None
 

@@ -40,7 +40,7 @@ def row(jobs: QuerySet[Job], job_id: Any) -> Row | None:
 
 
 def of_orgs(org_ids: Sequence[str]) -> QuerySet[Job]:
-    """All jobs of these organisations, whatever their runner."""
+    """All jobs of these organisations, of any runner."""
     return Job.objects.filter(org_id__in=list(org_ids))
 
 

@@ -57,7 +57,7 @@ def parse(
     fold: FoldPolicy = FoldPolicy.AUTO,
     anchor: datetime = EARLIEST,
 ) -> Recurrence:
-    """Cron with 5 fields, or with 6 (seconds first), `@hourly` and its kin, or `@every 90s`.
+    """Parse an expression: cron with 5 fields, or with 6 (seconds first), `@hourly` and its kin, or `@every 90s`.
 
     A prefix `CRON_TZ=Europe/Berlin ` or `TZ=…` wins over `time_zone`. `@every` counts from `anchor`; nothing else does.
     Raises BadExpression.
@@ -69,12 +69,14 @@ def parse(
 
 
 def every(interval: timedelta, *, anchor: datetime, time_zone: str = "UTC") -> Recurrence:
-    """At `anchor` and every `interval` after it. The zone is only for showing. Raises BadExpression("duration")."""
+    """The recurrence at `anchor` and every `interval` after it. The zone is only for display. Raises
+    BadExpression("duration").
+    """
     return intervals.every(interval, anchor=anchor, zone=_zone(time_zone))
 
 
 def once(at: datetime, *, time_zone: str = "UTC") -> Recurrence:
-    """At that time only. The zone is only for showing."""
+    """The recurrence that fires once, at this time. The zone is only for display."""
     return intervals.once(at, zone=_zone(time_zone))
 
 

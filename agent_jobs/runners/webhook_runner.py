@@ -99,7 +99,7 @@ class _Attempt:
         return self.failed(f"http_{answer.status}", f"the receiver answered {said}", is_retryable, wait)
 
     def broken(self, message: str) -> Failed:
-        """No whole answer came: the time was over, or the connection broke."""
+        """The outcome of an attempt without a whole answer: the time was over, or the connection broke."""
         if self._seconds() >= self._limit_seconds:
             message = f"no whole answer within {self._limit_seconds:g} s"
             return self.failed("attempt_timeout", message, is_retryable=True)

@@ -150,7 +150,7 @@ def living(token_pks: Iterable[int]) -> set[int]:
 
 
 def revoke(token: AppToken, *, actor: Actor = _OPERATOR) -> None:
-    """Revoke at once and for good. Calling twice keeps the first time."""
+    """Revoke the token at once and for good. A second call changes nothing: the time of the first one stays."""
     with transaction.atomic():
         if AppToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now()):
             before = _told(token)

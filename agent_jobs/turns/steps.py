@@ -49,7 +49,7 @@ class Walk:
         return self._found[self._place :]
 
     def recorded(self, kind: Step.Kind, *, call_id: str = "") -> Step | None:
-        """The next recorded step if it has this kind and call id; else None, and the cursor stays."""
+        """The next recorded step, if it has this kind and call id. Otherwise None, and the cursor does not move."""
         step = next(iter(self.ahead), None)
         if step is None or step.kind != kind or step.call_id != call_id[:128]:
             return None

@@ -15,7 +15,7 @@ _Start = Callable[[], "subprocess.Popen[bytes]"]
 
 
 class Spawner:
-    """One thread and its queue. A start takes about a millisecond, so one thread is enough."""
+    """The thread that starts children, with its queue. A start takes about a millisecond, so one thread is enough."""
 
     def __init__(self) -> None:
         self._starts: queue.SimpleQueue[tuple[_Start, Future[subprocess.Popen[bytes]]]] = queue.SimpleQueue()

@@ -79,7 +79,7 @@ def host_of(url: str) -> str:
 
 
 def is_inside(host: str) -> bool:
-    """Whether the host's text alone shows this machine or a private address: in any notation, or `localhost`.
+    """Whether a host is `localhost`, or this machine's or a private address in any notation, by its text alone.
 
     Looks nothing up.
     """
@@ -98,7 +98,9 @@ def is_inside(host: str) -> bool:
 
 @contextmanager
 def asking_for(org_id: str) -> Iterator[None]:
-    """Counts look-ups of this thread, and of its coroutines in an event loop, for this organisation."""
+    """Count DNS look-ups within the block (of this thread, or of its coroutines in an event loop) for this
+    organisation.
+    """
     token = _asker.set(org_id)
     try:
         yield
