@@ -133,7 +133,7 @@ def _moved_in() -> str:
 
 
 @cache
-def _stranger(peppers: Any) -> tuple[str, str, str]:
+def _stranger(peppers: tuple[tuple[int, str], ...]) -> tuple[str, str, str]:
     """The stranger's token, and its rows as the service makes them; each test then adds the same, in one statement."""
     with _undone():
         org = Org.objects.create(pk=STRANGER, name="Stranger")
@@ -160,6 +160,7 @@ def _replayed(request: Request, token: str, world: _World, client: Client) -> li
     environ = {**dict(request.environ), "wsgi.input": FakePayload(request.body)}
     environ[request.token_header] = f"Bearer {token}" if request.token_header == "HTTP_AUTHORIZATION" else token
     with _undone():
+        client.cookies.clear()
         answer = client.request(**environ)
         return [*_breaches(request, answer, world), *_changes(world)]
 
