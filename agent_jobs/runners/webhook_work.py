@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent_jobs import rules
 from agent_jobs.errors import FieldError, PermanentError
+from agent_jobs.rules import Rule
 from agent_jobs.runners import prompts
 from agent_jobs.work import Path, WorkRules
 from infra.egress import addresses
@@ -80,32 +82,22 @@ def _check(work: Mapping[str, Any], params: Mapping[str, Any] | None) -> list[Fi
         for key in work
         if key not in KEYS
     ]
-    checks: Mapping[str, Callable[[Any], Iterable[FieldError]]] = {
-        "url": _url_errors,
-        "method": _method_errors,
-        "headers": _headers_errors,
-        "body": _body_errors,
-        "auth": _auth_errors,
-        "success_codes": _codes_errors,
-        "sign_with": _signing_errors,
-        "header_prefix": _prefix_errors,
-        "verbatim": _verbatim_errors,
-    }
     if "url" not in work:
         errors.append(FieldError("work.url", "required", "is missing: the address that is called"))
-    for key, check in checks.items():
-        if key in work:
-            errors += check(work[key])
+    for key in filter(work.__contains__, KEYS):
+        if key in _CHECKS:
+            errors += _CHECKS[key](work[key])
+        elif complaint := _RULES[key](work[key]):
+            errors.append(FieldError(f"work.{key}", "invalid", complaint))
     return errors or list(_template_errors(work, params))
 
 
-def _url_errors(url: Any) -> Iterator[FieldError]:
+def _url(url: Any) -> str:
     if not isinstance(url, str):
-        yield FieldError("work.url", "invalid", "must be a text")
-    elif is_template(url) and not _fixed_part(url):
-        yield FieldError("work.url", "invalid", "must name its host before the first placeholder: https://host/{{ … }}")
-    elif reason := addresses.refusal_of_shape(_fixed_part(url) or url, _ANY):
-        yield FieldError("work.url", "invalid", reason)
+        return "must be a text"
+    if is_template(url) and not _fixed_part(url):
+        return "must name its host before the first placeholder: https://host/{{ … }}"
+    return addresses.refusal_of_shape(_fixed_part(url) or url, _ANY) or ""
 
 
 def _fixed_part(url: str) -> str:
@@ -124,11 +116,6 @@ def origin(url: str) -> str:
 
 def fixed_origin(url: str) -> str:
     return origin(_fixed_part(url))
-
-
-def _method_errors(method: Any) -> Iterator[FieldError]:
-    if method not in METHODS:
-        yield FieldError("work.method", "invalid", f"must be one of {', '.join(METHODS)}")
 
 
 def _headers_errors(headers: Any) -> Iterator[FieldError]:
@@ -207,35 +194,40 @@ def _credential_errors(kind: str, key: str, value: Any) -> Iterator[FieldError]:
         yield FieldError(field, "invalid", complaint)
 
 
-def _codes_errors(codes: Any) -> Iterator[FieldError]:
-    are_fit = isinstance(codes, list) and 0 < len(codes) <= 100
-    if not are_fit or not all(
-        isinstance(code, int) and not isinstance(code, bool) and 200 <= code <= 599 for code in codes
-    ):
-        yield FieldError("work.success_codes", "invalid", "must be a list of 1 to 100 status codes from 200 to 599")
+def _codes(codes: Any) -> str:
+    are_fit = isinstance(codes, list) and 0 < len(codes) <= 100 and not any(map(rules.whole(200, 599), codes))
+    return "" if are_fit else "must be a list of 1 to 100 status codes from 200 to 599"
 
 
-def _signing_errors(secret: Any) -> Iterator[FieldError]:
+def _signing_secret(secret: Any) -> str:
     if not isinstance(secret, str) or not _LEAST_SIGNING_CHARACTERS <= len(secret) <= _MAX_CREDENTIAL:
-        least = _LEAST_SIGNING_CHARACTERS
-        yield FieldError("work.sign_with", "invalid", f"must be a text of {least} to {_MAX_CREDENTIAL:,} characters")
-        return
+        return f"must be a text of {_LEAST_SIGNING_CHARACTERS} to {_MAX_CREDENTIAL:,} characters"
     try:
         is_fit = bool(signing_key(secret))
     except (ValueError, binascii.Error):
         is_fit = False
-    if not is_fit:
-        yield FieldError("work.sign_with", "invalid", "must have base64 after whsec_")
+    return "" if is_fit else "must have base64 after whsec_"
 
 
-def _prefix_errors(prefix: Any) -> Iterator[FieldError]:
+def _prefix(prefix: Any) -> str:
     if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", prefix) or prefix.endswith("-"):
-        yield FieldError("work.header_prefix", "invalid", "must be a name of letters, digits and dashes, as X-Chronos")
+        return "must be a name of letters, digits and dashes, as X-Chronos"
+    return ""
 
 
-def _verbatim_errors(is_verbatim: Any) -> Iterator[FieldError]:
-    if not isinstance(is_verbatim, bool):
-        yield FieldError("work.verbatim", "invalid", "must be true or false")
+_RULES: Mapping[str, Rule] = {
+    "url": _url,
+    "method": rules.one_of(*METHODS),
+    "success_codes": _codes,
+    "sign_with": _signing_secret,
+    "header_prefix": _prefix,
+    "verbatim": rules.flag,
+}
+_CHECKS: Mapping[str, Callable[[Any], Iterable[FieldError]]] = {
+    "headers": _headers_errors,
+    "body": _body_errors,
+    "auth": _auth_errors,
+}
 
 
 # --- Templates -------------------------------------------------------------------------------------------------

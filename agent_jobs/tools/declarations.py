@@ -48,6 +48,7 @@ _OUR_HEADERS = {
     *("mcp-session-id", "mcp-protocol-version", "last-event-id"),
 }
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MOST_NAME = 64
 _MOST_SERVER_NAME = 24
 
 Complaint = tuple[str, str, str]  # field within the tool, code, message
@@ -193,20 +194,15 @@ def hosts_complaint(value: Any) -> str:
     return ""
 
 
-def _tool_name(most: int) -> Callable[[Any], str]:
-    def rule(value: Any) -> str:
-        if not isinstance(value, str) or not _NAME.fullmatch(value) or len(value) > most:
-            return _NAME_FORM.format(most=most)
-        # Two underscores separate a server from its tool.
-        if "__" in value or value.endswith("_"):
-            return _NAME_FORM.format(most=most)
-        return f"may not be {value}" if value.lower() in RESERVED | {"send_message", "ask_approval"} else ""
-
-    return rule
+def _tool_name(value: Any) -> str:
+    # Two underscores separate a server from its tool.
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or "__" in value or value.endswith("_"):
+        return _NAME_FORM.format(most=_MOST_NAME)
+    return f"may not be {value}" if value.lower() in RESERVED | {"send_message", "ask_approval"} else ""
 
 
 _RULES: Mapping[str, Callable[[Any], str]] = {
-    "name": _tool_name(64),
+    "name": _tool_name,
     "description": _text(MAX_DESCRIPTION),
     "timeout_seconds": rules.number(0, MAX_TIMEOUT_SECONDS, above=True),
     "approvers": rules.approvers,
