@@ -97,11 +97,11 @@ class BinaryRun:
             if time.monotonic() - said_at >= _PROGRESS_SECONDS:
                 said_at = time.monotonic()
                 of = f" of {size(total)}" if total else ""
-                self._tell(f"downloading: {size(done)}{of}", percent=None)
+                self._tell(f"downloading: {size(done)}{of}")
                 say("fetching", self.job_id, f"{size(done)}{of}")
 
         work = self._job["work"]
-        self._tell("fetching the binary", percent=None)
+        self._tell("fetching the binary")
         self._with.cache.place(
             work["binary_sha256"],
             work["binary_url"],
@@ -119,7 +119,7 @@ class BinaryRun:
             timeout=timedelta(seconds=seconds),
             allow_network=self._with.allow_network,
         )
-        self._tell("running", percent=None)
+        self._tell("running")
         say("running", self.job_id)
         result = commands.run(spec, mode=self._with.mode, work_folder=folder, should_stop=lambda: self._why or None)
         output: dict[str, Any] = {"stdout": result.stdout, "stderr": result.stderr}
@@ -139,8 +139,8 @@ class BinaryRun:
         }
 
     # --- The lease ---
-    def _tell(self, message: str, *, percent: int | None) -> None:
-        self._told = {"progress_message": message, **({} if percent is None else {"progress_percent": percent})}
+    def _tell(self, message: str) -> None:
+        self._told = {"progress_message": message}
 
     def _beat(self) -> None:
         """Extend the lease until the attempt has ended. A service that is away is asked again each second."""
@@ -197,7 +197,6 @@ class BinaryRun:
                 say("waiting", self.job_id, f"the result is kept: {reason}")
 
         return self._with.service.insist(
-            "PUT",
             f"{self._path}/{verb}",
             self._body(report),
             gives_up=lambda: self._why in {LOST, CANCELED},
@@ -208,7 +207,6 @@ class BinaryRun:
         until = time.monotonic() + _RELEASE_SECONDS
         body = self._body({"reason": "the executor stops"})
         answer = self._with.service.insist(
-            "PUT",
             f"{self._path}/release",
             body,
             gives_up=lambda: time.monotonic() > until,

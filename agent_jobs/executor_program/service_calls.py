@@ -64,18 +64,17 @@ class Service:
 
     def insist(
         self,
-        method: str,
         path: str,
         body: Mapping[str, Any],
         *,
         gives_up: Callable[[], bool],
         on_away: Callable[[str], object],
     ) -> ServiceAnswer | None:
-        """Repeat the request until the service answers it. None if `gives_up` says so first."""
+        """Repeat a PUT until the service answers it. None if `gives_up` says so first."""
         pauses = Pauses()
         while True:
             try:
-                return self.call(method, path, body, seconds=60.0)
+                return self.call("PUT", path, body, seconds=60.0)
             except ServiceAway as error:
                 on_away(str(error))
             if gives_up():
