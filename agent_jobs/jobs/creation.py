@@ -47,10 +47,11 @@ _CHANCE = random.SystemRandom()
 _COMPACT = json.JSONEncoder(ensure_ascii=False, default=dict)
 _NO_CHANNEL = ChannelSpec("", "")
 _TOO_LONG = "was not validated, because the jobs before it took too long: send fewer at once"
+# A scalar sub-select, as the planner would turn EXISTS into a join that reads every job of the organisation.
 _USED_CHANNELS = """
 SELECT place.platform, place.code FROM unnest(%(platforms)s::text[], %(codes)s::text[]) AS place (platform, code)
-WHERE EXISTS (
-    SELECT FROM agent_jobs_job j
+WHERE (
+    SELECT true FROM agent_jobs_job j
     WHERE j.org_id = %(org)s AND j.channel_code = place.code AND j.platform = place.platform LIMIT 1)
 """
 _ACTIVE = "org_id = %(org)s AND key = %(key)s AND active"
