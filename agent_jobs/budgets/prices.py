@@ -1,5 +1,6 @@
 """Model prices from the operator's table (AGENT_JOBS_MODEL_PRICES): money per million tokens, by name, by provider
 (`openai:*`), or for every hosted model (`*`). Input that the provider had cached may have a price of its own.
+`config.settings` reads the table.
 
 Sums are rounded up to six decimal places, so that many small calls never count as nothing.
 """

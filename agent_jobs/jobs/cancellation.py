@@ -1,4 +1,4 @@
-"""Cancels a job. A trigger writes the audit entry of the move (`audit.audit_log`); `jobs.bulk` cancels many."""
+"""Cancels a job. A trigger writes the audit entry of the move (`audit.audit_log`)."""
 
 from collections.abc import Sequence
 from uuid import UUID

@@ -127,7 +127,7 @@ class Reply:
 class Access:
     """How to reach a model. Its creator has decided that this key may go to this address.
 
-    An empty `base_url` means the provider's own. `context_tokens` limits the model's input (`context`). `ports` and
+    An empty `base_url` means the provider's own. `context_tokens` limits the model's input (`llm.context`). `ports` and
     `allow_private` are rules of the egress guard (`infra.egress.addresses.Rules`).
     """
 
