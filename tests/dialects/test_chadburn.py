@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 from django.urls import resolve
 
+from agent_jobs import sealed_work
 from agent_jobs.models import AuditEntry, Job, JobType, Org, Schedule
 from agent_jobs.schedules import firing
 from agent_jobs.states import JobStatus
@@ -404,7 +405,7 @@ def test_a_mask_keeps_the_secret(door: Door) -> None:
     job = make(door, command='echo "$K"', environment={"K": "abc", "L": "other"})
     answer = door.put(f"/jobs/{job}", {"environment": {"K": "******", "M": "new-one"}})
     assert answer.json()["data"]["environment"] == {"K": "******", "M": "******"}
-    assert firing.secrets_of(Schedule.objects.get()) == {"/environment/K": "abc", "/environment/M": "new-one"}
+    assert sealed_work.secrets_of(Schedule.objects.get()) == {"/environment/K": "abc", "/environment/M": "new-one"}
     error(door.put(f"/jobs/{job}", {"environment": {"X": "******"}}))
 
 

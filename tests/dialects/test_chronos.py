@@ -10,10 +10,11 @@ from django.db import OperationalError
 from django.test import Client
 from django.urls import resolve
 
+from agent_jobs import sealed_work
 from agent_jobs.dialects.chronos import chronos_views
 from agent_jobs.models import DutyRun, Job, JobType, Schedule
-from agent_jobs.reads import schedule_rows
 from agent_jobs.schedules import firing
+from infra import database
 from tests import factories, open_answers
 from tests.dialects import documented
 from tests.dialects.conftest import Door, work
@@ -236,7 +237,7 @@ def test_put_replaces_but_keeps_secrets_tags_and_codes(door: Door) -> None:
     assert same["webhook"]["auth"] == {"type": "api_key", "api_key": "******"}
     assert (same["webhook"]["success_codes"], same["tags"], same["enabled"]) == ([204], {"a": "b"}, True)
     assert same["timeout"] == "5m"
-    assert list(firing.secrets_of(Schedule.objects.get()).values()) == ["secret-key"]
+    assert list(sealed_work.secrets_of(Schedule.objects.get()).values()) == ["secret-key"]
     stolen = body(webhook={"url": "http://127.0.0.1:10/thief"})
     assert error(door.put(f"/jobs/{job}", stolen))[0] == "VALIDATION_ERROR"
     cleared = body(webhook={"url": "http://127.0.0.1:9/in", "auth": None, "success_codes": None}, tags=None)
@@ -365,7 +366,7 @@ def test_health_is_open_and_tells_of_an_outage(db: None, monkeypatch: pytest.Mon
         raise OperationalError("connection to server failed: the server closed the connection unexpectedly")
 
     with monkeypatch.context() as patched:
-        patched.setattr(schedule_rows, "clock", away)
+        patched.setattr(database, "now", away)
         assert error(Client().get("/chronos/health"), 503)[0] == "STORE_ERROR"
 
 

@@ -5,9 +5,9 @@ from unittest import mock
 
 import pytest
 
+from agent_jobs import sealed_work
 from agent_jobs.dialects.chronos import chronos_views
 from agent_jobs.models import Job, Schedule
-from agent_jobs.schedules import firing
 from tests import factories, open_answers
 from tests.dialects import foreign_programs as programs
 from tests.dialects.conftest import work
@@ -187,7 +187,7 @@ def test_chronos_web_page_shows_and_edits_without_losing_anything(token: str) ->
     before = page.job(job)
     after = page.edit(job, name="renamed")
     assert {**after, "name": "a", "updated_at": 0, "version": 1} == {**before, "updated_at": 0}
-    secrets = firing.secrets_of(Schedule.objects.get())
+    secrets = sealed_work.secrets_of(Schedule.objects.get())
     assert {"a-password"} <= set(secrets.values())
     for action in ("disable", "enable"):
         assert page.call("POST", f"/jobs/{job}/{action}")["id"] == job
@@ -220,7 +220,7 @@ def test_chadburns_page_works_from_create_to_delete(token: str) -> None:
         assert page.call("POST", f"/jobs/{job}/{action}")["id"] == job
     put = {"name": "b", "environment": shown["environment"]}
     assert page.call("PUT", f"/jobs/{job}", put, shape=programs.CHADBURN_JOB)["name"] == "b"
-    assert list(firing.secrets_of(Schedule.objects.get()).values()) == ["shh"]
+    assert list(sealed_work.secrets_of(Schedule.objects.get()).values()) == ["shh"]
     page.call("DELETE", f"/jobs/{job}")
     assert Job.objects.count() == 1
 
