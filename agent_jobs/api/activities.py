@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import PageMeta, operation
-from agent_jobs.api.filters import ActivityFilters
+from agent_jobs.api.filters import ACTIVITY_FILTERS
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries
 from agent_jobs.states import ActivityStatus, SourceType
@@ -81,9 +81,11 @@ class Activities(Resource):
         "List activities",
         answers={200: ActivityPage},
         query=QUERY,
-        filtered=ActivityFilters,
+        filtered=ACTIVITY_FILTERS,
         description="Each move, model call, tool call and message leaves one activity.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, sorting=SORTING, rows=queries.activities(self.org_id), filtered=ActivityFilters)
+        asked = self.asked(
+            query=QUERY, sorting=SORTING, rows=queries.activities(self.org_id), filtered=ACTIVITY_FILTERS
+        )
         return self.listed(asked, asked.rows, queries.ACTIVITY_COLUMNS, each(answer))

@@ -14,7 +14,7 @@ from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Name, StrictSerializer, Text, Whole
-from agent_jobs.api.filters import AppTokenFilters
+from agent_jobs.api.filters import APP_TOKEN_FILTERS
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries
 from agent_jobs.tenants import app_tokens
@@ -82,11 +82,13 @@ class AppTokens(_AppTokenAdmin):
         "List app tokens",
         answers={200: AppTokenPage},
         query=QUERY,
-        filtered=AppTokenFilters,
+        filtered=APP_TOKEN_FILTERS,
         description="Includes expired and revoked tokens. Never shows the plain tokens.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, sorting=SORTING, rows=queries.app_tokens(self.org_id), filtered=AppTokenFilters)
+        asked = self.asked(
+            query=QUERY, sorting=SORTING, rows=queries.app_tokens(self.org_id), filtered=APP_TOKEN_FILTERS
+        )
         return self.listed(asked, asked.rows, queries.APP_TOKEN_COLUMNS, each(answer))
 
     @operation(

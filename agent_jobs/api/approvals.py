@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from django.http import HttpResponseBase
 from drf_spectacular.utils import inline_serializer
@@ -11,11 +10,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import approvers
-from agent_jobs.api import filters, paging
-from agent_jobs.api.base import Resource, each, read_job_id
+from agent_jobs.api import paging
+from agent_jobs.api.base import Resource, each, read_id, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Object, StrictSerializer, Text
-from agent_jobs.api.filters import ApprovalFilters
+from agent_jobs.api.filters import APPROVAL_FILTERS
 from agent_jobs.api.formatting import shown
 from agent_jobs.approvals import decisions
 from agent_jobs.errors import FieldError
@@ -105,24 +104,17 @@ def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
     return []
 
 
-def _read_id(text: str) -> UUID:
-    try:
-        return filters.read_uuid(text)
-    except ValueError:
-        raise decisions.not_found(text) from None
-
-
 class Approvals(Resource):
     @operation(
         "approvals_list",
         "List approvals",
         answers={200: ApprovalPage},
         query=QUERY,
-        filtered=ApprovalFilters,
+        filtered=APPROVAL_FILTERS,
         description="Actions that agents of the token's organization asked to take. `status=pending`: the undecided.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, sorting=SORTING, rows=queries.approvals(self.org_id), filtered=ApprovalFilters)
+        asked = self.asked(query=QUERY, sorting=SORTING, rows=queries.approvals(self.org_id), filtered=APPROVAL_FILTERS)
         return self.listed(asked, asked.rows, queries.APPROVAL_COLUMNS, each(answer))
 
 
@@ -152,7 +144,7 @@ class JobApproval(Resource):
     def get(self, request: Request, job_id: str, approval_id: str) -> Response:
         self.asked()
         job = queries.job(self.org_id, read_job_id(job_id))
-        found = queries.approval_of(self.org_id, job["id"], _read_id(approval_id))
+        found = queries.approval_of(self.org_id, job["id"], read_id(approval_id, decisions.not_found))
         if found is None:
             raise decisions.not_found(approval_id)
         return Response({"data": answer(found), "meta": {"org_id": self.org_id, "id": str(found["id"])}})
@@ -170,7 +162,7 @@ class JobApproval(Resource):
     def post(self, request: Request, job_id: str, approval_id: str) -> HttpResponseBase:
         fields = self.asked(body=DecisionRequest, check=_problems).body
         job = queries.job(self.org_id, read_job_id(job_id))
-        wanted = _read_id(approval_id)
+        wanted = read_id(approval_id, decisions.not_found)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
             decided = decisions.decide(

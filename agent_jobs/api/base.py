@@ -15,7 +15,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django_filters import FilterSet  # type: ignore[import-untyped]
 from rest_framework import serializers
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.negotiation import BaseContentNegotiation
@@ -27,6 +26,7 @@ from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from agent_jobs.api import errors, filters, paging, parsing, throttling
+from agent_jobs.api.filters import Filters
 from agent_jobs.api.parsing import Param
 from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.jobs import idempotency
@@ -121,7 +121,7 @@ class Resource(APIView):
         sorting: paging.Sorting | None = None,
         body: type[serializers.Serializer[Any]] | None = None,
         rows: QuerySet[Any] | None = None,
-        filtered: type[FilterSet] | None = None,
+        filtered: Filters | None = None,
         partial: bool = False,
         check: Callable[[Mapping[str, Any]], list[FieldError]] = lambda fields: [],
     ) -> Asked:
@@ -132,24 +132,13 @@ class Resource(APIView):
         `check` finds errors that the serializer cannot express; it gets the fields that the serializer has accepted.
         """
         pairs = parsing.query_pairs(self.request.META.get("QUERY_STRING", ""))
-        known, by = {**COMMON_QUERY, **(query or {})}, {}
-        if filtered is not None:
-            by = filters.params(filtered, (name for name, _ in pairs))
-        sent, problems = parsing.gather(pairs, {**known, **by})
-        values = {}
-        for name, param in known.items():
-            try:
-                values[name] = param.parse(sent[name]) if name in sent else param.default
-            except ValueError as error:
-                problems.append(FieldError(name, "invalid", str(error)))
-        if filtered is not None:
-            found = filtered({name: sent[name] for name in by if name in sent}, queryset=rows)
-            problems += [
-                FieldError(name, "invalid", message)
-                for name, messages in found.form.errors.items()
-                for message in messages
-            ]
-            rows = None if problems else found.qs
+        by = filters.known(filtered or {}, (name for name, _ in pairs))
+        known = {**COMMON_QUERY, **(query or {}), **filters.params(by)}
+        sent, problems = parsing.gather(pairs, known)
+        values, invalid = parsing.read(known, sent)
+        problems += invalid
+        if not problems:
+            rows = filters.narrowed(rows, by, values)
         fields: Mapping[str, Any] = {}
         if body is not None:
             read = body(data=self.request.data, partial=partial)
@@ -162,9 +151,10 @@ class Resource(APIView):
             problems.append(FieldError("body", "invalid", "must be empty here"))
         if problems:
             raise Invalid(*problems)
-        self._refuse_other_org(values["org_id"])
-        page = paging.place(sorting, values) if sorting else None
-        return Asked(values, frozenset(sent), fields, rows, page)
+        asked = {name: values.get(name, param.default) for name, param in known.items()}
+        self._refuse_other_org(asked["org_id"])
+        page = paging.place(sorting, asked) if sorting else None
+        return Asked(asked, frozenset(sent), fields, rows, page)
 
     def meta(self, identity: object) -> dict[str, Any]:
         return {"org_id": self.org_id, "id": str(identity)}
@@ -233,12 +223,16 @@ def each(show: Callable[[queries.Row], dict[str, Any]]) -> Callable[[list[querie
     return lambda rows: [show(row) for row in rows]
 
 
-def read_job_id(text: str) -> UUID:
-    """Parse a job's id. Malformed text raises the same NotFound as an unknown id."""
+def read_id(text: str, not_found: Callable[[str], NotFound]) -> UUID:
+    """Parse an id in an address. Malformed text raises the same NotFound as an unknown id."""
     try:
-        return filters.read_uuid(text)
+        return parsing.read_uuid(text)
     except ValueError:
-        raise queries.job_not_found(text) from None
+        raise not_found(text) from None
+
+
+def read_job_id(text: str) -> UUID:
+    return read_id(text, queries.job_not_found)
 
 
 def _fingerprint(request: HttpRequest | Request) -> str:

@@ -12,7 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agent_jobs.api import approvals, filters, parsing, streams
+from agent_jobs.api import approvals, parsing, streams
 from agent_jobs.api.approvals import ApprovalItem
 from agent_jobs.api.base import HAS_WAITED, read_job_id
 from agent_jobs.api.channels import ByName, OrgMeta
@@ -30,11 +30,7 @@ from channels_integration.messages import Target
 SLACK = "slack"
 MAX_WAIT_SECONDS = 30
 MESSAGES_QUERY = {
-    "after": parsing.Param(
-        filters.read_message_id,
-        "The id of the last message seen: only later ones are shown.",
-        {"type": "string", "format": "uuid"},
-    ),
+    "after": parsing.id_param("message", "The id of the last message seen: only later ones are shown."),
     "limit": parsing.whole(1, 100, default=50, about="How many to return at most, oldest first."),
     "wait": parsing.whole(
         0, MAX_WAIT_SECONDS, default=0, about="Seconds to wait for a message where there is none yet."

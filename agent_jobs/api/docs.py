@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
-from django_filters import FilterSet  # type: ignore[import-untyped]
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
@@ -16,6 +15,7 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from agent_jobs.api import filters, throttling
 from agent_jobs.api.auth import AppTokenAuthentication
 from agent_jobs.api.base import COMMON_QUERY
+from agent_jobs.api.filters import Filters
 from agent_jobs.api.parsing import Param
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -167,7 +167,7 @@ def operation(
     refused: Sequence[int] = (),
     request: Any = None,
     query: Mapping[str, Param] | None = None,
-    filtered: type[FilterSet] | None = None,
+    filtered: Filters | None = None,
     is_post: bool = False,
     examples: Sequence[OpenApiExample] = (),
     headers: Sequence[OpenApiParameter] = (),
@@ -176,7 +176,7 @@ def operation(
     """Describe one handler. Adds the error responses of all reads or all writes to the operation's own."""
     common = _READING if request is None and not is_post else _WRITING
     codes = sorted({*common, *refused, *((409, 422) if is_post else ())})
-    params = {**COMMON_QUERY, **(query or {}), **(filters.params(filtered) if filtered else {})}
+    params = {**COMMON_QUERY, **(query or {}), **filters.params(filtered or {})}
     return extend_schema(
         operation_id=name,
         summary=summary,

@@ -13,7 +13,7 @@ from agent_jobs.api import errors, filters, parsing
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import OpenApiExample, operation
 from agent_jobs.api.fields import Flag, Object, StrictSerializer, Text, Whole
-from agent_jobs.api.filters import JobFilters
+from agent_jobs.api.filters import JOB_FILTERS
 from agent_jobs.api.jobs import JobRequest, job_spec, problems
 from agent_jobs.errors import AgentJobsError, FieldError, Invalid
 from agent_jobs.jobs import bulk, bulk_creation
@@ -71,7 +71,7 @@ class Ids(serializers.Field):  # type: ignore[type-arg]
         found, wrong = dict[UUID, None](), dict[str, list[Any]]()
         for place, text in enumerate(data):
             try:
-                found[filters.read_uuid(text if isinstance(text, str) else "")] = None
+                found[parsing.read_uuid(text if isinstance(text, str) else "")] = None
             except ValueError:
                 wrong[str(place)] = [serializers.ErrorDetail("must be the id of a job", "invalid")]
         if wrong:
@@ -268,15 +268,13 @@ class _BulkChange(Resource):
             queries.require_own_jobs(self.org_id, fields["ids"])
             return rows.filter(pk__in=fields["ids"])
         pairs = [(str(name), _as_text(value)) for name, value in fields["filter"].items()]
-        known = filters.params(JobFilters, (name for name, _ in pairs))
-        sent, wrong = parsing.gather(pairs, known)
-        found = JobFilters(sent, queryset=rows)
-        wrong += [
-            FieldError(name, "invalid", message) for name, messages in found.form.errors.items() for message in messages
-        ]
+        known = filters.known(JOB_FILTERS, (name for name, _ in pairs))
+        sent, wrong = parsing.gather(pairs, filters.params(known))
+        values, invalid = parsing.read(filters.params(known), sent)
+        wrong += invalid
         if wrong:
             raise Invalid(*(FieldError(f"filter.{one.field}", one.code, one.message) for one in wrong))
-        return found.qs
+        return filters.narrowed(rows, known, values)
 
     def _answer(self, outcome: bulk.BulkOutcome, count: int, *, is_dry: bool) -> dict[str, Any]:
         past = f"{'could be' if is_dry else 'successfully'} {_PAST[self.verb]}"

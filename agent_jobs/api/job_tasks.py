@@ -2,7 +2,6 @@
 
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
@@ -10,10 +9,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
-from agent_jobs.api.base import Resource, each, read_job_id
+from agent_jobs.api.base import Resource, each, read_id, read_job_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.formatting import shown
-from agent_jobs.errors import NotFound
 from agent_jobs.reads import queries, task_reports
 
 SORTING = paging.Sorting("tasks", {"number": "number"}, default="number:asc", key="number")
@@ -78,12 +76,5 @@ class JobTaskDetail(Resource):
     def get(self, request: Request, job_id: str, task_id: str) -> Response:
         self.asked()
         job = queries.job(self.org_id, read_job_id(job_id))
-        found = task_reports.task(self.org_id, job["id"], _read_task_id(task_id))
+        found = task_reports.task(self.org_id, job["id"], read_id(task_id, task_reports.not_found))
         return Response({"data": answer(self.org_id, found), "meta": {"org_id": self.org_id, "id": str(found["id"])}})
-
-
-def _read_task_id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound(f"there is no task {text[:64]!r} of this job", code="task_not_found") from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 from django.conf import settings
 from rest_framework.exceptions import APIException, ParseError
@@ -305,6 +306,26 @@ def day_param(about: str = "") -> Param:
     return Param(parse, about, {"type": "string", "format": "date"})
 
 
+def read_uuid(text: str) -> UUID:
+    """Accepts the canonical form only: UUID() also takes braces, URNs and bare digits. Raises ValueError."""
+    found = UUID(text)
+    if str(found) != text.lower():
+        raise ValueError("must be an id")
+    return found
+
+
+def id_param(what: str, about: str) -> Param:
+    """The id of a job or a message."""
+
+    def parse(text: str) -> UUID:
+        try:
+            return read_uuid(text)
+        except ValueError:
+            raise ValueError(f"must be the id of a {what}") from None
+
+    return Param(parse, about, {"type": "string", "format": "uuid"})
+
+
 def query_pairs(raw: str) -> list[tuple[str, str]]:
     """The parameters as sent, percent-decoded strictly. Raises Invalid."""
     try:
@@ -340,6 +361,19 @@ def gather(pairs: list[tuple[str, str]], known: Mapping[str, Param]) -> tuple[di
         else:
             sent[name] = f"{sent[name]},{value}" if name in sent else value
     return sent, problems
+
+
+def read(known: Mapping[str, Param], sent: Mapping[str, str]) -> tuple[dict[str, Any], list[FieldError]]:
+    """The values of the parameters that were sent, in the order of `known`, and errors for those that are invalid."""
+    values: dict[str, Any] = {}
+    problems: list[FieldError] = []
+    for name, param in known.items():
+        if name in sent:
+            try:
+                values[name] = param.parse(sent[name])
+            except ValueError as error:
+                problems.append(FieldError(name, "invalid", str(error)))
+    return values, problems
 
 
 def _printable(name: str) -> str:

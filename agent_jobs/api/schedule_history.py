@@ -6,7 +6,7 @@ from rest_framework.response import Response
 from agent_jobs.api import job_json, jobs, paging, parsing, schedule_shapes
 from agent_jobs.api.base import each
 from agent_jobs.api.docs import operation
-from agent_jobs.api.filters import FiringFilters, JobFilters
+from agent_jobs.api.filters import FIRING_FILTERS, JOB_FILTERS
 from agent_jobs.api.job_docs import JobPage
 from agent_jobs.api.schedule_resource import ScheduleResource, previewed, version_number
 from agent_jobs.api.schedule_shapes import (
@@ -69,12 +69,12 @@ class ScheduleJobs(ScheduleResource):
         answers={200: JobPage},
         refused=(404,),
         query=jobs.SORTING.params(),
-        filtered=JobFilters,
+        filtered=JOB_FILTERS,
     )
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
         rows = schedule_rows.jobs(self.org_id, found["id"])
-        asked = self.asked(query=jobs.SORTING.params(), sorting=jobs.SORTING, rows=rows, filtered=JobFilters)
+        asked = self.asked(query=jobs.SORTING.params(), sorting=jobs.SORTING, rows=rows, filtered=JOB_FILTERS)
         rows = jobs.sortable(asked.rows, asked.page.window)
         return self.listed(asked, rows, queries.JOB_COLUMNS, job_json.of, more_bytes=queries.MORE_JOB_BYTES)
 
@@ -86,13 +86,13 @@ class ScheduleFirings(ScheduleResource):
         answers={200: FiringPage},
         refused=(404,),
         query=FIRING_SORTING.params(),
-        filtered=FiringFilters,
+        filtered=FIRING_FILTERS,
         description="Every time at which it was due, with what became of it, and the runs by hand.",
     )
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
         rows = schedule_rows.firings(self.org_id, found["id"])
-        asked = self.asked(query=FIRING_SORTING.params(), sorting=FIRING_SORTING, rows=rows, filtered=FiringFilters)
+        asked = self.asked(query=FIRING_SORTING.params(), sorting=FIRING_SORTING, rows=rows, filtered=FIRING_FILTERS)
         return self.listed(asked, asked.rows, schedule_rows.FIRING_COLUMNS, each(schedule_shapes.firing))
 
 

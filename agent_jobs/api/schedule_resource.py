@@ -7,8 +7,8 @@ from uuid import UUID
 
 from rest_framework.response import Response
 
-from agent_jobs.api import filters, schedule_shapes
-from agent_jobs.api.base import Resource
+from agent_jobs.api import schedule_shapes
+from agent_jobs.api.base import Resource, read_id
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import schedule_rows
 from infra import database
@@ -19,10 +19,7 @@ _VERSION = re.compile(r'(?:W/)?"?([0-9]{1,9})"?')
 
 class ScheduleResource(Resource):
     def read_id(self, text: str) -> UUID:
-        try:
-            return filters.read_uuid(text)
-        except ValueError:
-            raise schedule_rows.not_found(text) from None
+        return read_id(text, schedule_rows.not_found)
 
     def item(self, schedule_id: UUID, *, status: int = 200) -> Response:
         body, version = self.body(schedule_id)

@@ -14,13 +14,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import scopes
-from agent_jobs.api import paging
-from agent_jobs.api.base import Resource, each
+from agent_jobs.api import paging, parsing
+from agent_jobs.api.base import Resource, each, read_id
 from agent_jobs.api.docs import ItemMeta, PageMeta, operation
 from agent_jobs.api.fields import Flag, StrictSerializer, Text, Whole
-from agent_jobs.api.filters import WebhookDeliveryFilters, read_uuid
+from agent_jobs.api.filters import WEBHOOK_DELIVERY_FILTERS
 from agent_jobs.api.formatting import shown
-from agent_jobs.errors import NotFound
 from agent_jobs.reads import queries
 from agent_jobs.webhooks import endpoints, sending
 from agent_jobs.webhooks.event_types import EVENT_TYPES, TEST
@@ -130,7 +129,7 @@ class _Webhooks(Resource):
     write_level = scopes.Level.ADMIN
 
     def read_endpoint_id(self, text: str) -> UUID:
-        return _read_id(text, endpoints.endpoint_not_found)
+        return read_id(text, endpoints.endpoint_not_found)
 
     def endpoint_row(self, endpoint_id: UUID) -> queries.Row:
         found = queries.webhook_endpoints(self.org_id).filter(pk=endpoint_id)
@@ -146,14 +145,6 @@ class _Webhooks(Resource):
         found = queries.webhook_deliveries(self.org_id, endpoint_id).filter(pk=delivery_id)
         row = found.values(*queries.WEBHOOK_DELIVERY_COLUMNS).get()
         return {"data": delivery_json(row), "meta": self.meta(delivery_id)}
-
-
-def _read_id(text: str, not_found: Any) -> UUID:
-    try:
-        return read_uuid(text)
-    except ValueError:
-        missing: NotFound = not_found(text)
-        raise missing from None
 
 
 class WebhookEndpoints(_Webhooks):
@@ -279,17 +270,17 @@ class WebhookDeliveries(_Webhooks):
         answers={200: WebhookDeliveryPage},
         refused=(404,),
         query=DELIVERIES_BY.params(),
-        filtered=WebhookDeliveryFilters,
+        filtered=WEBHOOK_DELIVERY_FILTERS,
         description="Kept for 30 days, or as long as ended jobs if that is shorter.",
     )
     def get(self, request: Request, endpoint_id: str) -> Response:
         try:
-            wanted = read_uuid(endpoint_id)
+            wanted = parsing.read_uuid(endpoint_id)
         except ValueError:
             wanted = UUID(int=0)
         found = queries.webhook_deliveries(self.org_id, wanted)
         asked = self.asked(
-            query=DELIVERIES_BY.params(), sorting=DELIVERIES_BY, rows=found, filtered=WebhookDeliveryFilters
+            query=DELIVERIES_BY.params(), sorting=DELIVERIES_BY, rows=found, filtered=WEBHOOK_DELIVERY_FILTERS
         )
         self.endpoint_row(self.read_endpoint_id(endpoint_id))
         return self.listed(asked, asked.rows, queries.WEBHOOK_DELIVERY_COLUMNS, each(delivery_json))
@@ -307,7 +298,7 @@ class RedeliverWebhook(_Webhooks):
     )
     def post(self, request: Request, endpoint_id: str, delivery_id: str) -> HttpResponseBase:
         self.asked()
-        endpoint, delivery = self.read_endpoint_id(endpoint_id), _read_id(delivery_id, endpoints.delivery_not_found)
+        endpoint, delivery = self.read_endpoint_id(endpoint_id), read_id(delivery_id, endpoints.delivery_not_found)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
             endpoints.redeliver(self.org_id, endpoint, delivery, actor=self.actor)

@@ -86,26 +86,19 @@ class FilteredJobs:
 
 def read(visit: Visit, query: QueryDict, *, types: Mapping[str, str] | None = None) -> FilteredJobs:
     pairs = [(name, value) for name, values in query.lists() for value in values if value and name not in _OTHERS]
-    known = filters.params(filters.JobFilters, (name for name, _ in pairs))
-    sent, faults = parsing.gather(pairs, known)
-    problems = {fault.field: fault.message for fault in faults}
-    values = {}
-    for name, value in sent.items():
-        try:
-            values[name] = known[name].parse(_resolved(name, value, visit))
-        except ValueError as error:
-            problems[name] = str(error)
-    without_status = queries.jobs(visit.org_id)
+    known = filters.known(filters.JOB_FILTERS, (name for name, _ in pairs))
+    sent, faults = parsing.gather(pairs, filters.params(known))
+    resolved = {name: _resolved(name, value, visit) for name, value in sent.items()}
+    values, invalid = parsing.read(filters.params(known), resolved)
+    problems = {fault.field: fault.message for fault in (*faults, *invalid)}
+    matching = without_status = queries.jobs(visit.org_id)
     if problems:
-        matching = without_status = without_status.none()
+        matching = without_status = matching.none()
     else:
-        # Each filter by itself: a FilterSet would copy its whole form for each saved view.
-        for name, value in values.items():
-            if name != "status":
-                without_status = filters.JobFilters.base_filters[name].filter(without_status, value)
-        matching = without_status
-        if "status" in values:
-            matching = filters.JobFilters.base_filters["status"].filter(without_status, values["status"])
+        others = {name: value for name, value in values.items() if name != "status"}
+        without_status = filters.narrowed(without_status, known, others)
+        is_status = {"status": values["status"]} if "status" in values else {}
+        matching = filters.narrowed(without_status, known, is_status)
     chips = [
         _chip(visit, name, query.get(name, value), sent, problems.get(name, ""), types or {})
         for name, value in {**sent, **{name: query.get(name, "") for name in problems}}.items()

@@ -20,5 +20,9 @@ def task(org_id: str, job_id: UUID, task_id: UUID) -> Row:
     """One attempt with its report. Raises NotFound."""
     row: Row | None = tasks(org_id, job_id).filter(pk=task_id).values(*COLUMNS, "report").first()
     if row is None:
-        raise NotFound(f"there is no task {str(task_id)!r} of this job", code="task_not_found")
+        raise not_found(str(task_id))
     return row
+
+
+def not_found(task_id: str) -> NotFound:
+    return NotFound(f"there is no task {task_id[:64]!r} of this job", code="task_not_found")
