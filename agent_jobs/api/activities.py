@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
-from agent_jobs.api.docs import PageMeta, operation
+from agent_jobs.api.docs import operation, page_of
 from agent_jobs.api.filters import ACTIVITY_FILTERS
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries
@@ -20,7 +19,6 @@ SORTING = paging.Sorting(
     {"created_at": "created_at", "updated_at": "updated_at", "activity_type_code": "code", "status": "status"},
     default="created_at:desc",
 )
-QUERY = SORTING.params()
 
 
 class ActivityPayloads(serializers.Serializer[Any]):
@@ -54,9 +52,6 @@ class ActivitySerializer(serializers.Serializer[Any]):
     source = ActivitySource()  # type: ignore[assignment]
 
 
-ActivityPage = inline_serializer("ActivityPage", {"data": ActivitySerializer(many=True), "meta": PageMeta()})
-
-
 def chat_id(platform: str | None, channel_code: str | None, thread: str | None) -> str | None:
     """The public id of a conversation; None until its thread is known."""
     return f"{platform}:{channel_code}:{thread}" if thread else None
@@ -79,13 +74,11 @@ class Activities(Resource):
     @operation(
         "activities_list",
         "List activities",
-        answers={200: ActivityPage},
-        query=QUERY,
+        answers={200: page_of("ActivityPage", ActivitySerializer)},
+        sorting=SORTING,
         filtered=ACTIVITY_FILTERS,
         description="Each move, model call, tool call and message leaves one activity.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(
-            query=QUERY, sorting=SORTING, rows=queries.activities(self.org_id), filtered=ACTIVITY_FILTERS
-        )
+        asked = self.asked(sorting=SORTING, rows=queries.activities(self.org_id), filtered=ACTIVITY_FILTERS)
         return self.listed(asked, asked.rows, queries.ACTIVITY_COLUMNS, each(answer))

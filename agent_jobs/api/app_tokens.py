@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,7 +11,7 @@ from rest_framework.response import Response
 from agent_jobs import scopes
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
-from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.fields import Name, StrictSerializer, Text, Whole
 from agent_jobs.api.filters import APP_TOKEN_FILTERS
 from agent_jobs.api.formatting import shown
@@ -20,7 +19,6 @@ from agent_jobs.reads import queries
 from agent_jobs.tenants import app_tokens
 
 SORTING = paging.Sorting("app_tokens", {"created_at": "created_at", "app": "app"}, default="created_at:desc")
-QUERY = SORTING.params()
 
 
 class AppTokenRequest(StrictSerializer):
@@ -57,12 +55,7 @@ class NewAppToken(AppTokenSerializer):
     token = serializers.CharField(required=False, help_text="Shown once: a repeated Idempotency-Key does not get it.")
 
 
-AppTokenItem = inline_serializer("AppTokenItem", {"data": AppTokenSerializer(), "meta": ItemMeta()})
-NewAppTokenItem = inline_serializer("NewAppTokenItem", {"data": NewAppToken(), "meta": ItemMeta()})
-AppTokenPage = inline_serializer("AppTokenPage", {"data": AppTokenSerializer(many=True), "meta": PageMeta()})
-RevokedAppToken = inline_serializer(
-    "RevokedAppToken", {"data": AppTokenSerializer(), "meta": ItemMeta(), "message": serializers.CharField()}
-)
+AppTokenItem = item_of("AppTokenItem", AppTokenSerializer)
 
 
 def answer(row: queries.Row) -> dict[str, Any]:
@@ -80,21 +73,19 @@ class AppTokens(_AppTokenAdmin):
     @operation(
         "app_tokens_list",
         "List app tokens",
-        answers={200: AppTokenPage},
-        query=QUERY,
+        answers={200: page_of("AppTokenPage", AppTokenSerializer)},
+        sorting=SORTING,
         filtered=APP_TOKEN_FILTERS,
         description="Includes expired and revoked tokens. Never shows the plain tokens.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(
-            query=QUERY, sorting=SORTING, rows=queries.app_tokens(self.org_id), filtered=APP_TOKEN_FILTERS
-        )
+        asked = self.asked(sorting=SORTING, rows=queries.app_tokens(self.org_id), filtered=APP_TOKEN_FILTERS)
         return self.listed(asked, asked.rows, queries.APP_TOKEN_COLUMNS, each(answer))
 
     @operation(
         "app_tokens_create",
         "Make an app token",
-        answers={201: NewAppTokenItem},
+        answers={201: item_of("NewAppTokenItem", NewAppToken)},
         request=AppTokenRequest,
         is_post=True,
         description="409 `too_many_active_tokens` if the app has two already. To rotate: make the second, deploy it,"
@@ -128,7 +119,7 @@ class AppTokenDetail(_AppTokenAdmin):
     @operation(
         "app_tokens_revoke",
         "Revoke an app token",
-        answers={200: RevokedAppToken},
+        answers={200: item_of("RevokedAppToken", AppTokenSerializer, has_message=True)},
         refused=(404,),
         description="Takes effect at once and for good. Revoking it again answers the same and keeps the first time.",
     )

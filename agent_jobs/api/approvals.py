@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,7 +11,7 @@ from rest_framework.response import Response
 from agent_jobs import approvers
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each, read_id, read_job_id
-from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.fields import Object, StrictSerializer, Text
 from agent_jobs.api.filters import APPROVAL_FILTERS
 from agent_jobs.api.formatting import shown
@@ -23,7 +22,6 @@ from agent_jobs.reads import queries
 SORTING = paging.Sorting(
     "approvals", {"created_at": "created_at", "expires_at": "expires_at"}, default="created_at:desc"
 )
-QUERY = SORTING.params()
 MAX_REASON = 1_000
 
 
@@ -83,9 +81,7 @@ class ApprovalsMeta(serializers.Serializer[Any]):
     count = serializers.IntegerField()
 
 
-ApprovalItem = inline_serializer("ApprovalItem", {"data": ApprovalSerializer(), "meta": ItemMeta()})
-ApprovalPage = inline_serializer("ApprovalPage", {"data": ApprovalSerializer(many=True), "meta": PageMeta()})
-ApprovalList = inline_serializer("ApprovalList", {"data": ApprovalSerializer(many=True), "meta": ApprovalsMeta()})
+ApprovalItem = item_of("ApprovalItem", ApprovalSerializer)
 
 
 def answer(row: queries.Row) -> dict[str, Any]:
@@ -108,13 +104,13 @@ class Approvals(Resource):
     @operation(
         "approvals_list",
         "List approvals",
-        answers={200: ApprovalPage},
-        query=QUERY,
+        answers={200: page_of("ApprovalPage", ApprovalSerializer)},
+        sorting=SORTING,
         filtered=APPROVAL_FILTERS,
         description="Actions that agents of the token's organization asked to take. `status=pending`: the undecided.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, sorting=SORTING, rows=queries.approvals(self.org_id), filtered=APPROVAL_FILTERS)
+        asked = self.asked(sorting=SORTING, rows=queries.approvals(self.org_id), filtered=APPROVAL_FILTERS)
         return self.listed(asked, asked.rows, queries.APPROVAL_COLUMNS, each(answer))
 
 
@@ -122,7 +118,7 @@ class JobApprovals(Resource):
     @operation(
         "job_approvals_list",
         "List a job's approvals",
-        answers={200: ApprovalList},
+        answers={200: page_of("ApprovalList", ApprovalSerializer, ApprovalsMeta)},
         refused=(404,),
         description="All approvals that the job has asked for, oldest first.",
     )

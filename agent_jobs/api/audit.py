@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -10,14 +9,13 @@ from rest_framework.response import Response
 from agent_jobs import scopes
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
-from agent_jobs.api.docs import PageMeta, operation
+from agent_jobs.api.docs import operation, page_of
 from agent_jobs.api.fields import Object
 from agent_jobs.api.filters import AUDIT_FILTERS
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries
 
 SORTING = paging.Sorting("audit", {"at": "at"}, default="at:desc")
-QUERY = SORTING.params()
 
 
 class AuditEntrySerializer(serializers.Serializer[Any]):
@@ -33,9 +31,6 @@ class AuditEntrySerializer(serializers.Serializer[Any]):
     after = Object(required=False, help_text="Changed fields after the change.")
 
 
-AuditPage = inline_serializer("AuditPage", {"data": AuditEntrySerializer(many=True), "meta": PageMeta()})
-
-
 def answer(row: queries.Row) -> dict[str, Any]:
     return shown(AuditEntrySerializer, row, id=str(row["id"]))
 
@@ -46,14 +41,12 @@ class Audit(Resource):
     @operation(
         "audit_list",
         "List audit entries",
-        answers={200: AuditPage},
-        query=QUERY,
+        answers={200: page_of("AuditPage", AuditEntrySerializer)},
+        sorting=SORTING,
         filtered=AUDIT_FILTERS,
         description="Every change of a job's status, every write by a token, a person or a command, and every refused"
         " access to another organization's objects.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(
-            query=QUERY, sorting=SORTING, rows=queries.audit_entries(self.org_id), filtered=AUDIT_FILTERS
-        )
+        asked = self.asked(sorting=SORTING, rows=queries.audit_entries(self.org_id), filtered=AUDIT_FILTERS)
         return self.listed(asked, asked.rows, queries.AUDIT_COLUMNS, each(answer))

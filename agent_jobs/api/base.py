@@ -133,7 +133,7 @@ class Resource(APIView):
         """
         pairs = parsing.query_pairs(self.request.META.get("QUERY_STRING", ""))
         by = filters.known(filtered or {}, (name for name, _ in pairs))
-        known = {**COMMON_QUERY, **(query or {}), **filters.params(by)}
+        known = {**COMMON_QUERY, **(sorting.params() if sorting else {}), **(query or {}), **filters.params(by)}
         sent, problems = parsing.gather(pairs, known)
         values, invalid = parsing.read(known, sent)
         problems += invalid

@@ -1,11 +1,11 @@
 """The catalogue of an organisation: reads and writes its job types and profiles."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import inline_serializer
+from drf_spectacular.utils import extend_schema_view
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from agent_jobs import tools
 from agent_jobs.api import paging, parsing
 from agent_jobs.api.base import Resource, each
-from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of, removal
 from agent_jobs.api.fields import Config, Flag, Money, Name, Object, Objects, StrictSerializer, Tags, Text, Whole
 from agent_jobs.api.formatting import shown
 from agent_jobs.catalog import entries
@@ -28,13 +28,8 @@ SORTING = paging.Sorting(
     key="key",
 )
 _ENRICH = {"enrich": parsing.words("emoji", about="`emoji` adds each entry's emoji.")}
-JOB_TYPES_QUERY = {
-    **SORTING.params(),
-    **_ENRICH,
-    "include": parsing.words("schema", about="`schema` adds each params_schema."),
-}
+JOB_TYPES_QUERY = {**_ENRICH, "include": parsing.words("schema", about="`schema` adds each params_schema.")}
 JOB_TYPE_QUERY = {**_ENRICH, "include": parsing.words("schema", about="Accepted; the detail always has the schema.")}
-PROFILES_QUERY = {**SORTING.params(), **_ENRICH}
 MAX_CAP = 1_000_000
 
 
@@ -171,11 +166,9 @@ class ProfileSerializer(Entry):
     context_tokens = serializers.IntegerField(required=False, help_text="If set.")
 
 
-JobTypeItem = inline_serializer("JobTypeItem", {"data": JobTypeSerializer(), "meta": ItemMeta()})
-JobTypePage = inline_serializer("JobTypePage", {"data": JobTypeSerializer(many=True), "meta": PageMeta()})
-ProfileItem = inline_serializer("ProfileItem", {"data": ProfileSerializer(), "meta": ItemMeta()})
-ProfilePage = inline_serializer("ProfilePage", {"data": ProfileSerializer(many=True), "meta": PageMeta()})
-Removed = inline_serializer("Removed", {"meta": ItemMeta(), "message": serializers.CharField()})
+JobTypeItem = item_of("JobTypeItem", JobTypeSerializer)
+ProfileItem = item_of("ProfileItem", ProfileSerializer)
+Removed = removal("Removed")
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
@@ -190,54 +183,6 @@ class _Catalog(Resource):
 
     def rows(self) -> Any:
         return queries.job_types(self.org_id) if self.kind is entries.JOB_TYPES else queries.profiles(self.org_id)
-
-    def page(self, org_id: str) -> Response:
-        asked = self.asked(query=self.list_query, sorting=SORTING)
-        self.require_org(org_id)
-        with_schema = "schema" in asked.query.get("include", frozenset())
-        return self.listed(
-            asked, self.rows(), self.columns, each(partial(self.shown, asked=asked, with_schema=with_schema))
-        )
-
-    def create(self, org_id: str) -> HttpResponseBase:
-        asked = self.asked(body=self.create_body)
-        self.require_org(org_id)
-
-        def effect() -> tuple[int, Mapping[str, Any]]:
-            values = dict(asked.body)
-            return 201, self.item(entries.create(self.kind, self.org_id, values.pop("key"), values, actor=self.actor))
-
-        return self.once(effect)
-
-    def retrieve(self, org_id: str, entry_id: str) -> Response:
-        asked = self.asked(query=self.detail_query)
-        self.require_org(org_id)
-        self.kind.require_key(entry_id)
-        row = self.rows().filter(key=entry_id).values(*self.columns).first()
-        if row is None:
-            raise self.kind.not_found(entry_id)
-        return Response(self.answer(self.shown(row, asked)))
-
-    def replace(self, org_id: str, entry_id: str) -> Response:
-        return self.save(org_id, entry_id, is_whole=True)
-
-    def change(self, org_id: str, entry_id: str) -> Response:
-        return self.save(org_id, entry_id, is_whole=False)
-
-    def save(self, org_id: str, entry_id: str, *, is_whole: bool) -> Response:
-        asked = self.asked(body=self.change_body, partial=not is_whole)
-        values = dict(asked.body)
-        if values.pop("key", entry_id) != entry_id:
-            raise Invalid(FieldError("id", "invalid", "differs from the id in the address, and cannot be changed"))
-        self.require_org(org_id)
-        verb = entries.replace if is_whole else entries.change
-        return Response(self.item(verb(self.kind, self.org_id, entry_id, values, actor=self.actor)))
-
-    def remove(self, org_id: str, entry_id: str) -> Response:
-        self.asked()
-        self.require_org(org_id)
-        entries.remove(self.kind, self.org_id, entry_id, actor=self.actor)
-        return Response({"meta": self.meta(entry_id), "message": f"{self.kind.word.capitalize()} '{entry_id}' deleted"})
 
     def item(self, entry: Any) -> dict[str, Any]:
         return self.answer(self.shown({column: getattr(entry, column) for column in self.columns}, None))
@@ -259,7 +204,57 @@ class _Catalog(Resource):
         )
 
 
-class _JobTypeCatalog(_Catalog):
+class _EntryList(_Catalog):
+    def get(self, request: Request, org_id: str) -> Response:
+        asked = self.asked(query=self.list_query, sorting=SORTING)
+        self.require_org(org_id)
+        with_schema = "schema" in asked.query.get("include", frozenset())
+        return self.listed(
+            asked, self.rows(), self.columns, each(partial(self.shown, asked=asked, with_schema=with_schema))
+        )
+
+    def post(self, request: Request, org_id: str) -> HttpResponseBase:
+        asked = self.asked(body=self.create_body)
+        self.require_org(org_id)
+
+        def effect() -> tuple[int, Mapping[str, Any]]:
+            values = dict(asked.body)
+            return 201, self.item(entries.create(self.kind, self.org_id, values.pop("key"), values, actor=self.actor))
+
+        return self.once(effect)
+
+
+class _EntryDetail(_Catalog):
+    def get(self, request: Request, org_id: str, entry_id: str) -> Response:
+        asked = self.asked(query=self.detail_query)
+        self.require_org(org_id)
+        self.kind.require_key(entry_id)
+        row = self.rows().filter(key=entry_id).values(*self.columns).first()
+        if row is None:
+            raise self.kind.not_found(entry_id)
+        return Response(self.answer(self.shown(row, asked)))
+
+    def put(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.save(org_id, entry_id, entries.replace, is_partial=False)
+
+    def patch(self, request: Request, org_id: str, entry_id: str) -> Response:
+        return self.save(org_id, entry_id, entries.change, is_partial=True)
+
+    def save(self, org_id: str, entry_id: str, verb: Callable[..., Any], *, is_partial: bool) -> Response:
+        values = dict(self.asked(body=self.change_body, partial=is_partial).body)
+        if values.pop("key", entry_id) != entry_id:
+            raise Invalid(FieldError("id", "invalid", "differs from the id in the address, and cannot be changed"))
+        self.require_org(org_id)
+        return Response(self.item(verb(self.kind, self.org_id, entry_id, values, actor=self.actor)))
+
+    def delete(self, request: Request, org_id: str, entry_id: str) -> Response:
+        self.asked()
+        self.require_org(org_id)
+        entries.remove(self.kind, self.org_id, entry_id, actor=self.actor)
+        return Response({"meta": self.meta(entry_id), "message": f"{self.kind.word.capitalize()} '{entry_id}' deleted"})
+
+
+class _OfJobTypes(_Catalog):
     kind = entries.JOB_TYPES
     shape = JobTypeSerializer
     columns = queries.JOB_TYPE_COLUMNS
@@ -267,95 +262,96 @@ class _JobTypeCatalog(_Catalog):
     create_body, change_body = JobTypeRequest, JobTypeChange
 
 
-class _ProfileCatalog(_Catalog):
+class _OfProfiles(_Catalog):
     kind = entries.PROFILES
     shape = ProfileSerializer
     columns = queries.PROFILE_COLUMNS
-    list_query, detail_query = PROFILES_QUERY, _ENRICH
+    list_query = detail_query = _ENRICH
     create_body, change_body = ProfileRequest, ProfileChange
 
 
-class JobTypes(_JobTypeCatalog):
-    @operation("job_types_list", "List job types", answers={200: JobTypePage}, refused=(404,), query=JOB_TYPES_QUERY)
-    def get(self, request: Request, org_id: str) -> Response:
-        return self.page(org_id)
+_RESET = "Fields that are left out return to their defaults."
 
-    @operation(
+
+@extend_schema_view(
+    get=operation(
+        "job_types_list",
+        "List job types",
+        answers={200: page_of("JobTypePage", JobTypeSerializer)},
+        refused=(404,),
+        query=JOB_TYPES_QUERY,
+        sorting=SORTING,
+    ),
+    post=operation(
         "job_types_create",
         "Create a job type",
         answers={201: JobTypeItem},
         refused=(404,),
         request=JobTypeRequest,
         is_post=True,
-    )
-    def post(self, request: Request, org_id: str) -> HttpResponseBase:
-        return self.create(org_id)
+    ),
+)
+class JobTypes(_OfJobTypes, _EntryList):
+    pass
 
 
-class JobTypeDetail(_JobTypeCatalog):
-    @operation("job_types_retrieve", "Get a job type", answers={200: JobTypeItem}, refused=(404,), query=JOB_TYPE_QUERY)
-    def get(self, request: Request, org_id: str, entry_id: str) -> Response:
-        return self.retrieve(org_id, entry_id)
-
-    @operation(
+@extend_schema_view(
+    get=operation(
+        "job_types_retrieve", "Get a job type", answers={200: JobTypeItem}, refused=(404,), query=JOB_TYPE_QUERY
+    ),
+    put=operation(
         "job_types_replace",
         "Replace a job type",
         answers={200: JobTypeItem},
         refused=(404,),
         request=JobTypeChange,
-        description="Fields that are left out return to their defaults.",
-    )
-    def put(self, request: Request, org_id: str, entry_id: str) -> Response:
-        return self.replace(org_id, entry_id)
-
-    @operation(
+        description=_RESET,
+    ),
+    patch=operation(
         "job_types_change", "Change a job type", answers={200: JobTypeItem}, refused=(404,), request=JobTypeChange
-    )
-    def patch(self, request: Request, org_id: str, entry_id: str) -> Response:
-        return self.change(org_id, entry_id)
-
-    @operation("job_types_delete", "Delete a job type", answers={200: Removed}, refused=(404,))
-    def delete(self, request: Request, org_id: str, entry_id: str) -> Response:
-        return self.remove(org_id, entry_id)
+    ),
+    delete=operation("job_types_delete", "Delete a job type", answers={200: Removed}, refused=(404,)),
+)
+class JobTypeDetail(_OfJobTypes, _EntryDetail):
+    pass
 
 
-class Profiles(_ProfileCatalog):
-    @operation("profiles_list", "List profiles", answers={200: ProfilePage}, refused=(404,), query=PROFILES_QUERY)
-    def get(self, request: Request, org_id: str) -> Response:
-        return self.page(org_id)
-
-    @operation(
+@extend_schema_view(
+    get=operation(
+        "profiles_list",
+        "List profiles",
+        answers={200: page_of("ProfilePage", ProfileSerializer)},
+        refused=(404,),
+        query=_ENRICH,
+        sorting=SORTING,
+    ),
+    post=operation(
         "profiles_create",
         "Create a profile",
         answers={201: ProfileItem},
         refused=(404,),
         request=ProfileRequest,
         is_post=True,
-    )
-    def post(self, request: Request, org_id: str) -> HttpResponseBase:
-        return self.create(org_id)
+    ),
+)
+class Profiles(_OfProfiles, _EntryList):
+    pass
 
 
-class ProfileDetail(_ProfileCatalog):
-    @operation("profiles_retrieve", "Get a profile", answers={200: ProfileItem}, refused=(404,), query=_ENRICH)
-    def get(self, request: Request, org_id: str, entry_id: str) -> Response:
-        return self.retrieve(org_id, entry_id)
-
-    @operation(
+@extend_schema_view(
+    get=operation("profiles_retrieve", "Get a profile", answers={200: ProfileItem}, refused=(404,), query=_ENRICH),
+    put=operation(
         "profiles_replace",
         "Replace a profile",
         answers={200: ProfileItem},
         refused=(404,),
         request=ProfileChange,
-        description="Fields that are left out return to their defaults.",
-    )
-    def put(self, request: Request, org_id: str, entry_id: str) -> Response:
-        return self.replace(org_id, entry_id)
-
-    @operation("profiles_change", "Change a profile", answers={200: ProfileItem}, refused=(404,), request=ProfileChange)
-    def patch(self, request: Request, org_id: str, entry_id: str) -> Response:
-        return self.change(org_id, entry_id)
-
-    @operation("profiles_delete", "Delete a profile", answers={200: Removed}, refused=(404,))
-    def delete(self, request: Request, org_id: str, entry_id: str) -> Response:
-        return self.remove(org_id, entry_id)
+        description=_RESET,
+    ),
+    patch=operation(
+        "profiles_change", "Change a profile", answers={200: ProfileItem}, refused=(404,), request=ProfileChange
+    ),
+    delete=operation("profiles_delete", "Delete a profile", answers={200: Removed}, refused=(404,)),
+)
+class ProfileDetail(_OfProfiles, _EntryDetail):
+    pass

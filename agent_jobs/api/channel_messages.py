@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,7 +15,7 @@ from agent_jobs.api import approvals, parsing, streams
 from agent_jobs.api.approvals import ApprovalItem
 from agent_jobs.api.base import HAS_WAITED, read_job_id
 from agent_jobs.api.channels import ByName, OrgMeta
-from agent_jobs.api.docs import operation
+from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.fields import Author, Object, StrictSerializer, Text
 from agent_jobs.api.formatting import filled, stamp
 from agent_jobs.approvals import button_presses
@@ -78,10 +77,6 @@ class MessagesMeta(OrgMeta):
     limit = serializers.IntegerField()
 
 
-MessageItem = inline_serializer("MessageItem", {"data": MessageSerializer(), "meta": OrgMeta()})
-MessageList = inline_serializer("MessageList", {"data": MessageSerializer(many=True), "meta": MessagesMeta()})
-
-
 def _answers(org_id: str, messages: Sequence[Any], code: str) -> list[dict[str, Any]]:
     values = [value for message in messages for _, value in message.buttons]
     editable = button_presses.editable(org_id, values)
@@ -114,7 +109,7 @@ class Messages(ByName):
     @operation(
         "messages_list",
         "Read a channel's messages",
-        answers={200: MessageList},
+        answers={200: page_of("MessageList", MessageSerializer, MessagesMeta)},
         refused=(404,),
         query=MESSAGES_QUERY,
         description="Oldest first. With `wait`, the request waits for a message if there is none.",
@@ -133,7 +128,7 @@ class Messages(ByName):
     @operation(
         "messages_reply",
         "Say something as a person",
-        answers={201: MessageItem},
+        answers={201: item_of("MessageItem", MessageSerializer, OrgMeta)},
         refused=(404,),
         request=MessageRequest,
         is_post=True,

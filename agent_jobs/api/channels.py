@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -17,7 +16,7 @@ from rest_framework.response import Response
 from agent_jobs import scopes
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
-from agent_jobs.api.docs import PageMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of, removal
 from agent_jobs.api.fields import Name, StrictSerializer, Text
 from agent_jobs.api.formatting import shown
 from agent_jobs.errors import NotFound
@@ -74,13 +73,7 @@ class OrgMeta(serializers.Serializer[Any]):
     org_id = serializers.CharField()
 
 
-ChannelItem = inline_serializer("ChannelItem", {"data": ChannelSerializer(), "meta": OrgMeta()})
-ChannelList = inline_serializer("ChannelList", {"data": ChannelSerializer(many=True), "meta": PageMeta()})
-InstallationItem = inline_serializer("InstallationItem", {"data": InstallationSerializer(), "meta": OrgMeta()})
-InstallationList = inline_serializer(
-    "InstallationList", {"data": InstallationSerializer(many=True), "meta": PageMeta()}
-)
-Unregistered = inline_serializer("Unregistered", {"meta": OrgMeta(), "message": serializers.CharField()})
+Unregistered = removal("Unregistered", OrgMeta)
 
 
 def _channel(channel: Any) -> dict[str, Any]:
@@ -111,20 +104,25 @@ class _Registered(Resource):
     write_level = scopes.Level.ADMIN
 
     def cut(self, found: Any, sorting: paging.Sorting, shown: Callable[[Any], dict[str, Any]]) -> Response:
-        asked = self.asked(query=sorting.params(), sorting=sorting)
+        asked = self.asked(sorting=sorting)
         columns = [column.name for column in found.model._meta.concrete_fields]
         return self.listed(asked, found, columns, each(lambda row: shown(SimpleNamespace(**row))))
 
 
 class Channels(_Registered):
-    @operation("channels_list", "List registered channels", answers={200: ChannelList}, query=CHANNELS_BY.params())
+    @operation(
+        "channels_list",
+        "List registered channels",
+        answers={200: page_of("ChannelList", ChannelSerializer)},
+        sorting=CHANNELS_BY,
+    )
     def get(self, request: Request) -> Response:
         return self.cut(directory.channels(self.org_id), CHANNELS_BY, _channel)
 
     @operation(
         "channels_register",
         "Register a channel",
-        answers={201: ChannelItem},
+        answers={201: item_of("ChannelItem", ChannelSerializer, OrgMeta)},
         request=ChannelRequest,
         is_post=True,
         description="Needs SERVICES:ADMIN. Registering it again changes the registration. Only this answer shows a"
@@ -162,8 +160,8 @@ class Installations(_Registered):
     @operation(
         "slack_installations_list",
         "List Slack installations",
-        answers={200: InstallationList},
-        query=INSTALLATIONS_BY.params(),
+        answers={200: page_of("InstallationList", InstallationSerializer)},
+        sorting=INSTALLATIONS_BY,
     )
     def get(self, request: Request) -> Response:
         return self.cut(directory.installations(self.org_id), INSTALLATIONS_BY, _installation)
@@ -171,7 +169,7 @@ class Installations(_Registered):
     @operation(
         "slack_installations_install",
         "Install Slack for a team",
-        answers={201: InstallationItem},
+        answers={201: item_of("InstallationItem", InstallationSerializer, OrgMeta)},
         request=InstallationRequest,
         is_post=True,
         description="Needs SERVICES:ADMIN. Token and secret are sealed, never shown. Installing again replaces them.",

@@ -6,8 +6,7 @@ from typing import Any, TypeVar
 
 from django.http import HttpRequest
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework import serializers
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -16,6 +15,7 @@ from agent_jobs.api import filters, throttling
 from agent_jobs.api.auth import AppTokenAuthentication
 from agent_jobs.api.base import COMMON_QUERY
 from agent_jobs.api.filters import Filters
+from agent_jobs.api.paging import Sorting
 from agent_jobs.api.parsing import Param
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -159,6 +159,24 @@ class ItemMeta(serializers.Serializer[Any]):
     id = serializers.CharField()
 
 
+_Shape = type[serializers.Serializer[Any]]
+
+
+def item_of(name: str, shape: _Shape, meta: _Shape = ItemMeta, *, has_message: bool = False) -> Any:
+    """An answer with one object. `name` is the name in the document."""
+    fields = {"data": shape(), "meta": meta()}
+    return inline_serializer(name, {**fields, "message": serializers.CharField()} if has_message else fields)
+
+
+def page_of(name: str, shape: _Shape, meta: _Shape = PageMeta) -> Any:
+    return inline_serializer(name, {"data": shape(many=True), "meta": meta()})
+
+
+def removal(name: str, meta: _Shape = ItemMeta) -> Any:
+    """The answer to a DELETE."""
+    return inline_serializer(name, {"meta": meta(), "message": serializers.CharField()})
+
+
 def operation(
     name: str,
     summary: str,
@@ -167,6 +185,7 @@ def operation(
     refused: Sequence[int] = (),
     request: Any = None,
     query: Mapping[str, Param] | None = None,
+    sorting: Sorting | None = None,
     filtered: Filters | None = None,
     is_post: bool = False,
     examples: Sequence[OpenApiExample] = (),
@@ -177,6 +196,7 @@ def operation(
     common = _READING if request is None and not is_post else _WRITING
     codes = sorted({*common, *refused, *((409, 422) if is_post else ())})
     params = {**COMMON_QUERY, **(query or {}), **filters.params(filtered or {})}
+    params |= sorting.params() if sorting else {}
     return extend_schema(
         operation_id=name,
         summary=summary,
@@ -229,6 +249,3 @@ class Docs(SpectacularSwaggerSplitView):
             response.data["settings"] = json.dumps({"deepLinking": True, "validatorUrl": None})
         response["Content-Security-Policy"] = self.POLICY
         return response
-
-
-__all__ = ["Docs", "ItemMeta", "OpenApiExample", "OpenApiTypes", "PageMeta", "Refusal", "Schema", "operation"]

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 
-from agent_jobs.api.docs import ItemMeta, PageMeta
+from agent_jobs.api.docs import item_of, page_of
 from agent_jobs.api.fields import Flag, Object, ProgramText, StrictSerializer, Text, Whole
 from agent_jobs.api.formatting import shown
 from agent_jobs.errors import FieldError
@@ -161,10 +160,10 @@ class ExecutorSerializer(serializers.Serializer[Any]):
     jobs = HeldJobSerializer(many=True, help_text="The jobs that it holds now.")
 
 
-Claimed = inline_serializer("ClaimedJobs", {"data": ClaimedJobSerializer(many=True), "meta": ClaimMeta()})
-HeartbeatItem = inline_serializer("HeartbeatItem", {"data": HeartbeatSerializer(), "meta": ItemMeta()})
-ReportedItem = inline_serializer("ReportedJobItem", {"data": ReportedJobSerializer(), "meta": ItemMeta()})
-ExecutorPage = inline_serializer("ExecutorPage", {"data": ExecutorSerializer(many=True), "meta": PageMeta()})
+Claimed = page_of("ClaimedJobs", ClaimedJobSerializer, ClaimMeta)
+HeartbeatItem = item_of("HeartbeatItem", HeartbeatSerializer)
+ReportedItem = item_of("ReportedJobItem", ReportedJobSerializer)
+ExecutorPage = page_of("ExecutorPage", ExecutorSerializer)
 
 
 def claimed_answer(claimed: ClaimedJob) -> dict[str, Any]:

@@ -31,7 +31,6 @@ SORTING = paging.Sorting(
     {"last_seen_at": "last_seen_at", "executor_id": "executor_id", "first_seen_at": "first_seen_at"},
     default="last_seen_at:desc",
 )
-QUERY = SORTING.params()
 
 
 class Executors(Resource):
@@ -39,11 +38,11 @@ class Executors(Resource):
         "executors_list",
         "List executors",
         answers={200: shapes.ExecutorPage},
-        query=QUERY,
+        sorting=SORTING,
         description="The programs that have asked for jobs of the organization within a week, and what they hold.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, sorting=SORTING)
+        asked = self.asked(sorting=SORTING)
 
         def shown(rows: list[Row]) -> list[dict[str, Any]]:
             names = [row["executor_id"] for row in rows]

@@ -3,18 +3,18 @@
 The most specific statement applies and replaces the others entirely. `hours.deferral` applies it to jobs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema_field, inline_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource
-from agent_jobs.api.docs import OpenApiExample, PageMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of, removal
 from agent_jobs.api.fields import Object, StrictSerializer
 from agent_jobs.api.formatting import shown
 from agent_jobs.errors import FieldError
@@ -25,7 +25,6 @@ from agent_jobs.reads import queries
 SORTING = paging.Sorting(
     "hours", {"platform": "platform", "name": "name", "updated_at": "updated_at"}, default="platform:asc,name:asc"
 )
-QUERY = SORTING.params()
 _SPANS = {"type": "array", "items": {"type": "string", "example": "09:00-17:30"}, "maxItems": 12}
 _EXAMPLES = [
     OpenApiExample(
@@ -91,9 +90,9 @@ class HoursMeta(serializers.Serializer[Any]):
     org_id = serializers.CharField()
 
 
-HoursItem = inline_serializer("HoursItem", {"data": HoursSerializer(), "meta": HoursMeta()})
-HoursPage = inline_serializer("HoursPage", {"data": HoursSerializer(many=True), "meta": PageMeta()})
-RemovedHours = inline_serializer("RemovedHours", {"meta": HoursMeta(), "message": serializers.CharField()})
+HoursItem = item_of("HoursItem", HoursSerializer, HoursMeta)
+RemovedHours = removal("RemovedHours", HoursMeta)
+HoursPage = page_of("HoursPage", HoursSerializer)
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
@@ -117,26 +116,32 @@ class _Hours(Resource):
             opens_at=None if is_open else opens_at,
         )
 
-    def retrieve(self, org_id: str, platform: str = "", name: str = "") -> Response:
+
+class _PlaceHours(_Hours):
+    """The hours of one place. `names`: its platform and name in the address; the organisation has none."""
+
+    def get(self, request: Request, org_id: str, **names: str) -> Response:
         self.asked()
         self.require_org(org_id)
-        return self.item(stated_hours.get(self.org_id, Place(self.kind, platform, name)))
+        return self.item(stated_hours.get(self.org_id, Place(self.kind, *names.values())))
 
-    def state(self, org_id: str, platform: str = "", name: str = "") -> Response:
+    def put(self, request: Request, org_id: str, **names: str) -> Response:
         stated = self.asked(body=HoursRequest, check=_problems).body["hours"]
         self.require_org(org_id)
-        place = Place(self.kind, platform, name)
+        place = Place(self.kind, *names.values())
         return self.item(stated_hours.put(self.org_id, place, stated, actor=self.actor))
 
-    def remove(self, org_id: str, platform: str = "", name: str = "") -> Response:
+    def delete(self, request: Request, org_id: str, **names: str) -> Response:
         self.asked()
         self.require_org(org_id)
-        place = Place(self.kind, platform, name)
+        place = Place(self.kind, *names.values())
         stated_hours.remove(self.org_id, place, actor=self.actor)
         return Response({"meta": {"org_id": self.org_id}, "message": f"The hours of '{place}' are removed"})
 
-    def page(self, org_id: str) -> Response:
-        asked = self.asked(query=QUERY, sorting=SORTING)
+
+class _HoursList(_Hours):
+    def get(self, request: Request, org_id: str) -> Response:
+        asked = self.asked(sorting=SORTING)
         self.require_org(org_id)
 
         def stated(rows: list[queries.Row]) -> list[dict[str, Any]]:
@@ -149,97 +154,62 @@ def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
     return calendar.parse(fields["hours"], at="hours")[1]
 
 
-class OrgHours(_Hours):
-    @operation("hours_retrieve", "Get the organization's hours", answers={200: HoursItem}, refused=(404,))
-    def get(self, request: Request, org_id: str) -> Response:
-        return self.retrieve(org_id)
-
-    @operation(
-        "hours_state",
-        "State the organization's hours",
-        answers={200: HoursItem},
-        refused=(404,),
-        request=HoursRequest,
-        examples=_EXAMPLES,
-        description="Turns and messages that come up while it is closed wait until it opens. Those that wait already"
-        " are checked again at once. Other processes notice an organization's first hours within 2 seconds.",
+def _described(name: str, whose: str, about: str) -> Callable[[type[_Hours]], type[_Hours]]:
+    """Describes the operations on the hours of one kind of place."""
+    return extend_schema_view(
+        get=operation(f"{name}_retrieve", f"Get {whose} hours", answers={200: HoursItem}, refused=(404,)),
+        put=operation(
+            f"{name}_state",
+            f"State {whose} hours",
+            answers={200: HoursItem},
+            refused=(404,),
+            request=HoursRequest,
+            examples=_EXAMPLES,
+            description=about,
+        ),
+        delete=operation(f"{name}_remove", f"Remove {whose} hours", answers={200: RemovedHours}, refused=(404,)),
     )
-    def put(self, request: Request, org_id: str) -> Response:
-        return self.state(org_id)
-
-    @operation("hours_remove", "Remove the organization's hours", answers={200: RemovedHours}, refused=(404,))
-    def delete(self, request: Request, org_id: str) -> Response:
-        return self.remove(org_id)
 
 
-class _Channel(_Hours):
+@_described(
+    "hours",
+    "the organization's",
+    "Turns and messages that come up while it is closed wait until it opens. Those that wait already are checked again"
+    " at once. Other processes notice an organization's first hours within 2 seconds.",
+)
+class OrgHours(_PlaceHours):
+    pass
+
+
+@_described(
+    "hours_of_channel",
+    "a channel's",
+    "They apply in this channel instead of the organization's. It need not be registered.",
+)
+class ChannelHours(_PlaceHours):
     kind = "channel"
 
 
-class ChannelsHours(_Channel):
-    @operation(
-        "hours_of_channels_list",
-        "List the channels that have hours",
-        answers={200: HoursPage},
-        refused=(404,),
-        query=QUERY,
-    )
-    def get(self, request: Request, org_id: str) -> Response:
-        return self.page(org_id)
-
-
-class ChannelHours(_Channel):
-    @operation("hours_of_channel_retrieve", "Get a channel's hours", answers={200: HoursItem}, refused=(404,))
-    def get(self, request: Request, org_id: str, platform: str, code: str) -> Response:
-        return self.retrieve(org_id, platform, code)
-
-    @operation(
-        "hours_of_channel_state",
-        "State a channel's hours",
-        answers={200: HoursItem},
-        refused=(404,),
-        request=HoursRequest,
-        examples=_EXAMPLES,
-        description="They apply in this channel instead of the organization's. It need not be registered.",
-    )
-    def put(self, request: Request, org_id: str, platform: str, code: str) -> Response:
-        return self.state(org_id, platform, code)
-
-    @operation("hours_of_channel_remove", "Remove a channel's hours", answers={200: RemovedHours}, refused=(404,))
-    def delete(self, request: Request, org_id: str, platform: str, code: str) -> Response:
-        return self.remove(org_id, platform, code)
-
-
-class _Person(_Hours):
+@_described(
+    "hours_of_person",
+    "a person's",
+    "They apply instead of the channel's and the organization's in jobs in which this person spoke last (the `author`"
+    " of their messages; a user's id in Slack), or whose channel's code is the person's name.",
+)
+class PersonHours(_PlaceHours):
     kind = "person"
 
 
-class PeopleHours(_Person):
-    @operation(
-        "hours_of_people_list", "List the people who have hours", answers={200: HoursPage}, refused=(404,), query=QUERY
-    )
-    def get(self, request: Request, org_id: str) -> Response:
-        return self.page(org_id)
+def _listing(name: str, summary: str) -> Callable[[type[_Hours]], type[_Hours]]:
+    described = operation(name, summary, answers={200: HoursPage}, refused=(404,), sorting=SORTING)
+    return extend_schema_view(get=described)
 
 
-class PersonHours(_Person):
-    @operation("hours_of_person_retrieve", "Get a person's hours", answers={200: HoursItem}, refused=(404,))
-    def get(self, request: Request, org_id: str, platform: str, person: str) -> Response:
-        return self.retrieve(org_id, platform, person)
+@_listing("hours_of_channels_list", "List the channels that have hours")
+class ChannelsHours(_HoursList):
+    kind = "channel"
 
-    @operation(
-        "hours_of_person_state",
-        "State a person's hours",
-        answers={200: HoursItem},
-        refused=(404,),
-        request=HoursRequest,
-        examples=_EXAMPLES,
-        description="They apply instead of the channel's and the organization's in jobs in which this person spoke last"
-        " (the `author` of their messages; a user's id in Slack), or whose channel's code is the person's name.",
-    )
-    def put(self, request: Request, org_id: str, platform: str, person: str) -> Response:
-        return self.state(org_id, platform, person)
 
-    @operation("hours_of_person_remove", "Remove a person's hours", answers={200: RemovedHours}, refused=(404,))
-    def delete(self, request: Request, org_id: str, platform: str, person: str) -> Response:
-        return self.remove(org_id, platform, person)
+@_listing("hours_of_people_list", "List the people who have hours")
+class PeopleHours(_HoursList):
+    kind = "person"

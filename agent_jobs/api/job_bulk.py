@@ -5,13 +5,13 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import inline_serializer
+from drf_spectacular.utils import OpenApiExample
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from agent_jobs.api import errors, filters, parsing
 from agent_jobs.api.base import Resource
-from agent_jobs.api.docs import OpenApiExample, operation
+from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.fields import Flag, Object, StrictSerializer, Text, Whole
 from agent_jobs.api.filters import JOB_FILTERS
 from agent_jobs.api.jobs import JobRequest, job_spec, problems
@@ -141,10 +141,8 @@ class _ChangeMeta(serializers.Serializer[Any]):
     dry_run = serializers.BooleanField()
 
 
-BulkAnswer = inline_serializer("BulkAnswer", {"data": BulkResult(many=True), "meta": _BulkMeta()})
-BulkChangeAnswer = inline_serializer(
-    "BulkChangeAnswer", {"data": BulkChange(), "meta": _ChangeMeta(), "message": serializers.CharField()}
-)
+BulkAnswer = page_of("BulkAnswer", BulkResult, _BulkMeta)
+BulkChangeAnswer = item_of("BulkChangeAnswer", BulkChange, _ChangeMeta, has_message=True)
 _ONE = {
     "target_channel": {"org_id": "org123", "platform": "slack", "code": "C123456"},
     "job_type_id": "daily-report",

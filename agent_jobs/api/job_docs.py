@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field, inline_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema_field
 from rest_framework import serializers
 
 from agent_jobs.api.activities import ActivitySerializer
 from agent_jobs.api.approvals import ApprovalSerializer
-from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
+from agent_jobs.api.docs import ItemMeta, PageMeta, item_of, page_of
 from agent_jobs.api.fields import Metadata, Object
 from agent_jobs.states import TIME_KINDS, JobStatus, TaskStatus
 
@@ -181,7 +181,7 @@ class JobMeta(ItemMeta):
     activities_meta = ActivitiesMeta(required=False)
 
 
-JobItem = inline_serializer("JobItem", {"data": JobInDetail(), "meta": JobMeta()})
+JobItem = item_of("JobItem", JobInDetail, JobMeta)
 
 
 class StatusCounts(serializers.Serializer[Any]):
@@ -208,7 +208,7 @@ class JobPageMeta(PageMeta):
     activities_truncated = serializers.BooleanField(required=False)
 
 
-JobPage = inline_serializer("JobPage", {"data": JobSerializer(many=True), "meta": JobPageMeta()})
+JobPage = page_of("JobPage", JobSerializer, JobPageMeta)
 
 
 class CanceledMeta(serializers.Serializer[Any]):
@@ -216,6 +216,4 @@ class CanceledMeta(serializers.Serializer[Any]):
     job_id = serializers.CharField()
 
 
-CanceledJob = inline_serializer(
-    "CanceledJob", {"data": JobInDetail(), "meta": CanceledMeta(), "message": serializers.CharField()}
-)
+CanceledJob = item_of("CanceledJob", JobInDetail, CanceledMeta, has_message=True)

@@ -6,14 +6,13 @@ from functools import partial
 from typing import Any
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each, read_job_id
-from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.fields import Author, StrictSerializer, Text
 from agent_jobs.api.formatting import shown
 from agent_jobs.conversation import replies
@@ -44,10 +43,6 @@ class JobMessage(serializers.Serializer[Any]):
     deleted_at = serializers.DateTimeField(required=False, help_text="When it was deleted there; then it has no text.")
 
 
-JobMessageItem = inline_serializer("JobMessageItem", {"data": JobMessage(), "meta": ItemMeta()})
-JobMessagePage = inline_serializer("JobMessagePage", {"data": JobMessage(many=True), "meta": PageMeta()})
-
-
 def answer(org_id: str, row: queries.Row) -> dict[str, Any]:
     return shown(JobMessage, row, id=row["key"], org_id=org_id)
 
@@ -56,13 +51,13 @@ class JobMessages(Resource):
     @operation(
         "job_messages_list",
         "Read a job's transcript",
-        answers={200: JobMessagePage},
+        answers={200: page_of("JobMessagePage", JobMessage)},
         refused=(404,),
-        query=SORTING.params(),
+        sorting=SORTING,
         description="What the agent and people said, oldest first.",
     )
     def get(self, request: Request, job_id: str) -> Response:
-        asked = self.asked(query=SORTING.params(), sorting=SORTING)
+        asked = self.asked(sorting=SORTING)
         job = queries.job(self.org_id, read_job_id(job_id))
         said = queries.messages(self.org_id, job["id"])
         return self.listed(asked, said, queries.MESSAGE_COLUMNS, each(partial(answer, self.org_id)))
@@ -70,7 +65,7 @@ class JobMessages(Resource):
     @operation(
         "job_messages_reply",
         "Reply to a job as a person",
-        answers={201: JobMessageItem},
+        answers={201: item_of("JobMessageItem", JobMessage)},
         refused=(404,),
         request=ReplyRequest,
         is_post=True,

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import inline_serializer
+from drf_spectacular.utils import OpenApiExample
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from agent_jobs.api import job_json, jobs
 from agent_jobs.api.base import Resource, read_job_id
-from agent_jobs.api.docs import OpenApiExample, operation
+from agent_jobs.api.docs import item_of, operation
 from agent_jobs.api.fields import Metadata, Moment, Object, Priority, StrictSerializer, Tags, Text, Whole
 from agent_jobs.api.job_docs import JobInDetail, JobItem
 from agent_jobs.errors import FieldError
@@ -44,9 +44,6 @@ class _RetriedMeta(serializers.Serializer[Any]):
     job_id = serializers.CharField()
 
 
-RetriedJob = inline_serializer(
-    "RetriedJob", {"data": JobInDetail(), "meta": _RetriedMeta(), "message": serializers.CharField()}
-)
 _CHANGED = OpenApiExample(
     "With another channel and one changed parameter",
     {
@@ -61,7 +58,7 @@ class Retry(Resource):
     @operation(
         "jobs_retry",
         "Retry a job",
-        answers={200: RetriedJob},
+        answers={200: item_of("RetriedJob", JobInDetail, _RetriedMeta, has_message=True)},
         refused=(404,),
         request=RetryRequest,
         is_post=True,

@@ -3,14 +3,13 @@
 from functools import partial
 from typing import Any
 
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each, read_id, read_job_id
-from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries, task_reports
 
@@ -40,10 +39,6 @@ class ReportedJobAttempt(JobAttempt):
     report = serializers.DictField(required=False, help_text=_REPORT_HELP)
 
 
-JobTaskItem = inline_serializer("JobTaskItem", {"data": ReportedJobAttempt(), "meta": ItemMeta()})
-JobTaskPage = inline_serializer("JobTaskPage", {"data": JobAttempt(many=True), "meta": PageMeta()})
-
-
 def answer(org_id: str, row: queries.Row) -> dict[str, Any]:
     return shown(ReportedJobAttempt, row, task_id=row["id"], org_id=org_id)
 
@@ -52,14 +47,14 @@ class JobTasks(Resource):
     @operation(
         "job_tasks_list",
         "List a job's attempts",
-        answers={200: JobTaskPage},
+        answers={200: page_of("JobTaskPage", JobAttempt)},
         refused=(404,),
-        query=SORTING.params(),
+        sorting=SORTING,
         description="Each turn of a worker is one task, the first one first. A wait for a budget is one, too, with the"
         " status WAITED. A single task has its report.",
     )
     def get(self, request: Request, job_id: str) -> Response:
-        asked = self.asked(query=SORTING.params(), sorting=SORTING)
+        asked = self.asked(sorting=SORTING)
         job = queries.job(self.org_id, read_job_id(job_id))
         tasks = task_reports.tasks(self.org_id, job["id"])
         return self.listed(asked, tasks, task_reports.COLUMNS, each(partial(answer, self.org_id)))
@@ -69,7 +64,7 @@ class JobTaskDetail(Resource):
     @operation(
         "job_tasks_retrieve",
         "Get an attempt with its report",
-        answers={200: JobTaskItem},
+        answers={200: item_of("JobTaskItem", ReportedJobAttempt)},
         refused=(404,),
         description="The report shows what a webhook or command job did: request and answer, or exit code and output.",
     )

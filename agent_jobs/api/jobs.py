@@ -68,7 +68,6 @@ def _read_since(text: str) -> str | datetime:
 
 _DIRECTION = ("created_at", "-created_at")
 LIST_QUERY = {
-    **SORTING.params(),
     "include": parsing.words("stats", "activities", about="Adds these to the answer; both with a comma."),
     "activities_limit_per_job": parsing.whole(1, 100, default=15, about="With include=activities."),
     "activities_total_limit": parsing.whole(1, 3_000, default=500, about="With include=activities."),
@@ -219,6 +218,7 @@ class Jobs(Resource):
         "List jobs",
         answers={200: JobPage},
         query=LIST_QUERY,
+        sorting=SORTING,
         filtered=JOB_FILTERS,
         description="The jobs of the token's organization. Times in filters are inclusive; a plain date"
         " means its midnight in `_gte`, and the end of that day in `_lte`. `metadata.region=eu` keeps the jobs whose"

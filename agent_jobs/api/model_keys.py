@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs import scopes
 from agent_jobs.api.base import Resource
-from agent_jobs.api.docs import ItemMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of, removal
 from agent_jobs.api.fields import StrictSerializer, Text
 from agent_jobs.api.formatting import shown
 from agent_jobs.audit import audit_log
@@ -42,9 +41,8 @@ class ModelKeysMeta(serializers.Serializer[Any]):
     total = serializers.IntegerField()
 
 
-ModelKeyItem = inline_serializer("ModelKeyItem", {"data": ModelKeySerializer(), "meta": ItemMeta()})
-ModelKeyList = inline_serializer("ModelKeyList", {"data": ModelKeySerializer(many=True), "meta": ModelKeysMeta()})
-RemovedModelKey = inline_serializer("RemovedModelKey", {"meta": ItemMeta(), "message": serializers.CharField()})
+ModelKeyItem = item_of("ModelKeyItem", ModelKeySerializer)
+ModelKeyList = page_of("ModelKeyList", ModelKeySerializer, ModelKeysMeta)
 
 
 def _shown(key: Any) -> dict[str, Any]:
@@ -91,7 +89,9 @@ class ModelKeyDetail(_ModelKeyAdmin):
         self.require_org(org_id)
         return Response(self.item(model_keys.put_key(self.org_id, provider, actor=self.actor, **fields)))
 
-    @operation("model_keys_delete", "Remove a key for models", answers={200: RemovedModelKey}, refused=(404,))
+    @operation(
+        "model_keys_delete", "Remove a key for models", answers={200: removal("RemovedModelKey")}, refused=(404,)
+    )
     def delete(self, request: Request, org_id: str, provider: str) -> Response:
         self.asked()
         self.require_org(org_id)

@@ -68,13 +68,13 @@ class ScheduleJobs(ScheduleResource):
         "List the jobs of a schedule",
         answers={200: JobPage},
         refused=(404,),
-        query=jobs.SORTING.params(),
+        sorting=jobs.SORTING,
         filtered=JOB_FILTERS,
     )
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
         rows = schedule_rows.jobs(self.org_id, found["id"])
-        asked = self.asked(query=jobs.SORTING.params(), sorting=jobs.SORTING, rows=rows, filtered=JOB_FILTERS)
+        asked = self.asked(sorting=jobs.SORTING, rows=rows, filtered=JOB_FILTERS)
         rows = jobs.sortable(asked.rows, asked.page.window)
         return self.listed(asked, rows, queries.JOB_COLUMNS, job_json.of, more_bytes=queries.MORE_JOB_BYTES)
 
@@ -85,14 +85,14 @@ class ScheduleFirings(ScheduleResource):
         "List the firings of a schedule",
         answers={200: FiringPage},
         refused=(404,),
-        query=FIRING_SORTING.params(),
+        sorting=FIRING_SORTING,
         filtered=FIRING_FILTERS,
         description="Every time at which it was due, with what became of it, and the runs by hand.",
     )
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
         rows = schedule_rows.firings(self.org_id, found["id"])
-        asked = self.asked(query=FIRING_SORTING.params(), sorting=FIRING_SORTING, rows=rows, filtered=FIRING_FILTERS)
+        asked = self.asked(sorting=FIRING_SORTING, rows=rows, filtered=FIRING_FILTERS)
         return self.listed(asked, asked.rows, schedule_rows.FIRING_COLUMNS, each(schedule_shapes.firing))
 
 
@@ -102,11 +102,11 @@ class ScheduleVersions(ScheduleResource):
         "List the versions of a schedule",
         answers={200: VersionPage},
         refused=(404,),
-        query=VERSION_SORTING.params(),
+        sorting=VERSION_SORTING,
     )
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
-        asked = self.asked(query=VERSION_SORTING.params(), sorting=VERSION_SORTING)
+        asked = self.asked(sorting=VERSION_SORTING)
         versions = schedule_rows.versions(self.org_id, found["id"])
         return self.listed(asked, versions, schedule_rows.VERSION_COLUMNS, each(schedule_shapes.version))
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field, inline_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, inline_serializer
 from rest_framework import serializers
 
 from agent_jobs import recurrence
 from agent_jobs.api import formatting
-from agent_jobs.api.docs import ItemMeta, OpenApiExample, PageMeta
+from agent_jobs.api.docs import item_of, page_of, removal
 from agent_jobs.api.fields import (
     Choice,
     Config,
@@ -227,16 +227,16 @@ class PreviewShape(serializers.Serializer[Any]):
     next_runs = PreviewedFiring(many=True)
 
 
-ScheduleItem = inline_serializer("ScheduleItem", {"data": ScheduleShape(), "meta": ItemMeta()})
-SchedulePage = inline_serializer("SchedulePage", {"data": ScheduleShape(many=True), "meta": PageMeta()})
-FiringItem = inline_serializer("FiringItem", {"data": LastFiring(), "meta": ItemMeta()})
-FiringPage = inline_serializer("FiringPage", {"data": LastFiring(many=True), "meta": PageMeta()})
-VersionItem = inline_serializer("ScheduleVersionItem", {"data": VersionShape(), "meta": ItemMeta()})
-VersionPage = inline_serializer("ScheduleVersionPage", {"data": VersionShape(many=True), "meta": PageMeta()})
-PreviewItem = inline_serializer("SchedulePreview", {"data": PreviewShape(), "meta": ItemMeta()})
+ScheduleItem = item_of("ScheduleItem", ScheduleShape)
+SchedulePage = page_of("SchedulePage", ScheduleShape)
+FiringItem = item_of("FiringItem", LastFiring)
+FiringPage = page_of("FiringPage", LastFiring)
+VersionItem = item_of("ScheduleVersionItem", VersionShape)
+VersionPage = page_of("ScheduleVersionPage", VersionShape)
+PreviewItem = item_of("SchedulePreview", PreviewShape)
 NewPreview = inline_serializer("NewSchedulePreview", {"data": PreviewShape()})
-BackfillItem = inline_serializer("ScheduleBackfill", {"data": BackfillShape(), "meta": ItemMeta()})
-RemovedSchedule = inline_serializer("RemovedSchedule", {"meta": ItemMeta(), "message": serializers.CharField()})
+BackfillItem = item_of("ScheduleBackfill", BackfillShape)
+RemovedSchedule = removal("RemovedSchedule")
 EXAMPLES = [
     OpenApiExample(
         "Every night at half past two in Berlin",

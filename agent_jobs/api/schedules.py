@@ -39,12 +39,12 @@ class Schedules(ScheduleResource):
         "schedules_list",
         "List schedules",
         answers={200: SchedulePage},
-        query=SORTING.params(),
+        sorting=SORTING,
         filtered=SCHEDULE_FILTERS,
     )
     def get(self, request: Request) -> Response:
         found = schedule_rows.schedules(self.org_id)
-        asked = self.asked(query=SORTING.params(), sorting=SORTING, rows=found, filtered=SCHEDULE_FILTERS)
+        asked = self.asked(sorting=SORTING, rows=found, filtered=SCHEDULE_FILTERS)
 
         def shown(rows: list[Row]) -> list[dict[str, Any]]:
             last = schedule_rows.last_firings(self.org_id, [row["id"] for row in rows])

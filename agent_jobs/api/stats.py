@@ -5,14 +5,13 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import parsing
 from agent_jobs.api.base import Resource
-from agent_jobs.api.docs import operation
+from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.formatting import shown, stamp
 from agent_jobs.api.job_docs import StatusCounts
 from agent_jobs.errors import FieldError, Invalid
@@ -94,15 +93,11 @@ class _WorkersMeta(serializers.Serializer[Any]):
     holds = serializers.IntegerField(help_text="The organization's jobs that workers work on.")
 
 
-StatsAnswer = inline_serializer("StatsAnswer", {"data": JobStatisticsItem(), "meta": _StatsMeta()})
-WorkersAnswer = inline_serializer("WorkersAnswer", {"data": WorkerItem(many=True), "meta": _WorkersMeta()})
-
-
 class Stats(Resource):
     @operation(
         "stats_retrieve",
         "Get statistics of jobs",
-        answers={200: StatsAnswer},
+        answers={200: item_of("StatsAnswer", JobStatisticsItem, _StatsMeta)},
         query=QUERY,
         description="Counts, durations and cost of the organization's jobs by their time of creation. Deleted jobs do"
         " not count.",
@@ -123,7 +118,7 @@ class Workers(Resource):
     @operation(
         "workers_list",
         "List worker processes",
-        answers={200: WorkersAnswer},
+        answers={200: page_of("WorkersAnswer", WorkerItem, _WorkersMeta)},
         description="The living worker processes of the service. Of other organizations' jobs nothing is shown.",
     )
     def get(self, request: Request) -> Response:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -10,14 +9,13 @@ from rest_framework.response import Response
 from agent_jobs import scopes
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
-from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of, removal
 from agent_jobs.api.fields import StrictSerializer, Text
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries
 from agent_jobs.tools import tool_secrets
 
 SORTING = paging.Sorting("tool_secrets", {"name": "name", "updated_at": "updated_at"}, default="name:asc", key="name")
-QUERY = SORTING.params()
 MASK = "******"
 
 
@@ -44,9 +42,7 @@ class ToolSecretSerializer(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-ToolSecretItem = inline_serializer("ToolSecretItem", {"data": ToolSecretSerializer(), "meta": ItemMeta()})
-ToolSecretPage = inline_serializer("ToolSecretPage", {"data": ToolSecretSerializer(many=True), "meta": PageMeta()})
-RemovedToolSecret = inline_serializer("RemovedToolSecret", {"meta": ItemMeta(), "message": serializers.CharField()})
+ToolSecretItem = item_of("ToolSecretItem", ToolSecretSerializer)
 
 
 def answer(row: queries.Row) -> dict[str, Any]:
@@ -65,12 +61,12 @@ class ToolSecrets(_ToolSecretAdmin):
     @operation(
         "tool_secrets_list",
         "List the secrets of tools",
-        answers={200: ToolSecretPage},
-        query=QUERY,
+        answers={200: page_of("ToolSecretPage", ToolSecretSerializer)},
+        sorting=SORTING,
         description="Shows their names, never their values.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, sorting=SORTING)
+        asked = self.asked(sorting=SORTING)
         return self.listed(asked, queries.tool_secrets(self.org_id), queries.TOOL_SECRET_COLUMNS, each(answer))
 
 
@@ -97,7 +93,7 @@ class ToolSecretDetail(_ToolSecretAdmin):
     @operation(
         "tool_secrets_delete",
         "Delete a secret",
-        answers={200: RemovedToolSecret},
+        answers={200: removal("RemovedToolSecret")},
         refused=(404,),
         description="Tools that name it fail from now on.",
     )

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent_jobs.api import paging, parsing
 from agent_jobs.api.base import Resource
-from agent_jobs.api.docs import PageMeta, operation
+from agent_jobs.api.docs import PageMeta, operation, page_of
 from agent_jobs.api.filters import USAGE_FILTERS
 from agent_jobs.api.formatting import number
 from agent_jobs.errors import FieldError, Invalid
@@ -45,9 +44,6 @@ class UsageMeta(PageMeta):
     totals = UsageSums(help_text="The sums over all these rows.")
 
 
-UsagePage = inline_serializer("UsagePage", {"data": UsageRow(many=True), "meta": UsageMeta()})
-
-
 def sums(row: queries.Row) -> dict[str, int | float]:
     return {name: number(row[f"{name}_sum"]) if name == "cost" else row[f"{name}_sum"] for name in _SUMS}
 
@@ -56,7 +52,7 @@ class UsageReport(Resource):
     @operation(
         "usage_list",
         "Add up usage and cost",
-        answers={200: UsagePage},
+        answers={200: page_of("UsagePage", UsageRow, UsageMeta)},
         query=QUERY,
         filtered=USAGE_FILTERS,
         description="Tokens and cost of model calls that have ended, by UTC day, job type and model. A call whose end"

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,7 +15,7 @@ from rest_framework.response import Response
 from agent_jobs import scopes
 from agent_jobs.api import paging, parsing
 from agent_jobs.api.base import Resource, each, read_id
-from agent_jobs.api.docs import ItemMeta, PageMeta, operation
+from agent_jobs.api.docs import item_of, operation, page_of, removal
 from agent_jobs.api.fields import Flag, StrictSerializer, Text, Whole
 from agent_jobs.api.filters import WEBHOOK_DELIVERY_FILTERS
 from agent_jobs.api.formatting import shown
@@ -92,22 +91,9 @@ class WebhookDeliverySerializer(serializers.Serializer[Any]):
     ended_at = serializers.DateTimeField(required=False)
 
 
-WebhookEndpointItem = inline_serializer(
-    "WebhookEndpointItem", {"data": WebhookEndpointSerializer(), "meta": ItemMeta()}
-)
-NewWebhookEndpointItem = inline_serializer("NewWebhookEndpointItem", {"data": NewWebhookEndpoint(), "meta": ItemMeta()})
-WebhookEndpointPage = inline_serializer(
-    "WebhookEndpointPage", {"data": WebhookEndpointSerializer(many=True), "meta": PageMeta()}
-)
-RemovedWebhookEndpoint = inline_serializer(
-    "RemovedWebhookEndpoint", {"meta": ItemMeta(), "message": serializers.CharField()}
-)
-WebhookDeliveryItem = inline_serializer(
-    "WebhookDeliveryItem", {"data": WebhookDeliverySerializer(), "meta": ItemMeta()}
-)
-WebhookDeliveryPage = inline_serializer(
-    "WebhookDeliveryPage", {"data": WebhookDeliverySerializer(many=True), "meta": PageMeta()}
-)
+WebhookEndpointItem = item_of("WebhookEndpointItem", WebhookEndpointSerializer)
+NewWebhookEndpointItem = item_of("NewWebhookEndpointItem", NewWebhookEndpoint)
+WebhookDeliveryItem = item_of("WebhookDeliveryItem", WebhookDeliverySerializer)
 
 
 def endpoint_json(row: queries.Row) -> dict[str, Any]:
@@ -151,12 +137,12 @@ class WebhookEndpoints(_Webhooks):
     @operation(
         "webhook_endpoints_list",
         "List webhook endpoints",
-        answers={200: WebhookEndpointPage},
-        query=ENDPOINTS_BY.params(),
+        answers={200: page_of("WebhookEndpointPage", WebhookEndpointSerializer)},
+        sorting=ENDPOINTS_BY,
         description="Never shows the secrets.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=ENDPOINTS_BY.params(), sorting=ENDPOINTS_BY)
+        asked = self.asked(sorting=ENDPOINTS_BY)
         found = queries.webhook_endpoints(self.org_id)
         return self.listed(asked, found, queries.WEBHOOK_ENDPOINT_COLUMNS, each(endpoint_json))
 
@@ -206,7 +192,7 @@ class WebhookEndpointDetail(_Webhooks):
     @operation(
         "webhook_endpoints_delete",
         "Delete a webhook endpoint",
-        answers={200: RemovedWebhookEndpoint},
+        answers={200: removal("RemovedWebhookEndpoint")},
         refused=(404,),
         description="Needs SERVICES:ADMIN. Deletes its deliveries, too.",
     )
@@ -267,9 +253,9 @@ class WebhookDeliveries(_Webhooks):
     @operation(
         "webhook_deliveries_list",
         "List the deliveries of a webhook endpoint",
-        answers={200: WebhookDeliveryPage},
+        answers={200: page_of("WebhookDeliveryPage", WebhookDeliverySerializer)},
         refused=(404,),
-        query=DELIVERIES_BY.params(),
+        sorting=DELIVERIES_BY,
         filtered=WEBHOOK_DELIVERY_FILTERS,
         description="Kept for 30 days, or as long as ended jobs if that is shorter.",
     )
@@ -279,9 +265,7 @@ class WebhookDeliveries(_Webhooks):
         except ValueError:
             wanted = UUID(int=0)
         found = queries.webhook_deliveries(self.org_id, wanted)
-        asked = self.asked(
-            query=DELIVERIES_BY.params(), sorting=DELIVERIES_BY, rows=found, filtered=WEBHOOK_DELIVERY_FILTERS
-        )
+        asked = self.asked(sorting=DELIVERIES_BY, rows=found, filtered=WEBHOOK_DELIVERY_FILTERS)
         self.endpoint_row(self.read_endpoint_id(endpoint_id))
         return self.listed(asked, asked.rows, queries.WEBHOOK_DELIVERY_COLUMNS, each(delivery_json))
 
