@@ -164,7 +164,7 @@ _Shape = type[serializers.Serializer[Any]]
 
 def item_of(name: str, shape: _Shape, meta: _Shape = ItemMeta, *, has_message: bool = False) -> Any:
     """An answer with one object. `name` is the name in the document."""
-    fields = {"data": shape(), "meta": meta()}
+    fields: dict[str, Any] = {"data": shape(), "meta": meta()}
     return inline_serializer(name, {**fields, "message": serializers.CharField()} if has_message else fields)
 
 

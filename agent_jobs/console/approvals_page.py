@@ -65,7 +65,7 @@ def approvals(visit: Visit, approval_id: UUID | None = None) -> HttpResponse:
 
 
 def _line(visit: Visit, row: Mapping[str, Any], types: Mapping[str, str], names: Mapping[str, str]) -> ApprovalLine:
-    left = _seconds_left(visit, row)
+    left, _ = time_left(visit, row)
     glyph, colour, outcome = _OUTCOMES.get(row["status"], ("canceled", "canceled", row["status"].capitalize()))
     if row["status"] == "approved" and row["edited_arguments"] is not None:
         outcome = "Approved, changed"
@@ -89,8 +89,7 @@ def _chosen(visit: Visit, row: Mapping[str, Any], types: Mapping[str, str], name
     is_pending = row["status"] == "pending"
     has_form = row["kind"] == "tool" and row["tool"] != "ask_approval"
     schema = queries.approval_schema(visit.org_id, row["id"]) if has_form and is_pending else {}
-    left = _seconds_left(visit, row)
-    whole = (row["expires_at"] - row["created_at"]).total_seconds()
+    left, share_left = time_left(visit, row)
     said = queries.messages(visit.org_id, row["job_id"]).order_by("-id").values(*queries.MESSAGE_COLUMNS)[:_MESSAGES]
     return {
         "row": row,
@@ -103,7 +102,7 @@ def _chosen(visit: Visit, row: Mapping[str, Any], types: Mapping[str, str], name
         "fields": schema_form.fields(schema, row["arguments"]) if has_form and is_pending else (),
         "taken": row["edited_arguments"] if row["edited_arguments"] is not None else row["arguments"],
         "seconds_left": left,
-        "share_left": min(max((left or 0.0) / whole, 0.0), 1.0) * 100 if whole > 0 else 0.0,
+        "share_left": share_left,
         "approvers": schedule_lines.deciders(row["approvers"], names),
         "channel": job_lines.channel_name(
             {
@@ -127,9 +126,13 @@ def _type_name(row: Mapping[str, Any], types: Mapping[str, str]) -> str:
     return types.get(key) or humanized(key)
 
 
-def _seconds_left(visit: Visit, row: Mapping[str, Any]) -> float | None:
-    """None if the time has not begun, because the question is not delivered yet."""
+def time_left(visit: Visit, row: Mapping[str, Any]) -> tuple[float | None, float]:
+    """Seconds until a pending approval runs out, and their share of the whole time, in percent.
+
+    None if the time has not begun, because the question is not delivered yet.
+    """
     if row["status"] != "pending" or row["timer_seconds"] is not None:
-        return None
-    left: float = (row["expires_at"] - visit.now).total_seconds()
-    return max(left, 0.0)
+        return None, 0.0
+    left = max((row["expires_at"] - visit.now).total_seconds(), 0.0)
+    whole = (row["expires_at"] - row["created_at"]).total_seconds()
+    return left, min(left / whole, 1.0) * 100 if whole > 0 else 0.0

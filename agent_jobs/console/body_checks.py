@@ -11,7 +11,8 @@ from rest_framework.exceptions import ParseError
 
 from agent_jobs.api import errors as api_errors
 from agent_jobs.api import parsing
-from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.errors import AgentJobsError, FieldError, Invalid
+from channels_integration.errors import ChannelsError, InvalidField
 
 
 def checked(
@@ -56,8 +57,14 @@ def moment(text: str, field: str, zone: ZoneInfo) -> datetime | None:
         raise Invalid(FieldError(field, "invalid", "must be a date and a time")) from None
 
 
-def told(error: Invalid) -> dict[str, str]:
-    """The error's messages by field, to show beside each field. The key `body` has the message for the whole form."""
+def told(error: AgentJobsError | ChannelsError | None) -> dict[str, str]:
+    """The messages by field, to show beside each; one for the whole form is under `body`."""
+    if error is None:
+        return {}
+    if isinstance(error, InvalidField):
+        return {error.field: error.message}
+    if not isinstance(error, Invalid):
+        return {"body": error.message}
     found: dict[str, str] = {}
     for each in error.errors:
         found.setdefault(each.field, each.message)

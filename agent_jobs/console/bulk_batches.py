@@ -58,10 +58,6 @@ def read(text: str, action: str) -> BatchRun | None:
         return None
 
 
-def begun(total: int, now: datetime) -> BatchRun:
-    return BatchRun(total, now)
-
-
 def step(run: BatchRun, verb: str, org_id: str, jobs: Any, *, actor: Actor, reason: str) -> BatchRun:
     """Change the next jobs of the run. `jobs` are all that match now."""
     left = jobs.filter(created_at__lte=run.until)

@@ -13,10 +13,11 @@ from uuid import UUID
 from django.http import HttpResponse, QueryDict
 
 from agent_jobs.console import bulk_batches, job_filters, life_pieces, visits
+from agent_jobs.console.templatetags.console import sentence
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, NotFound
 from agent_jobs.jobs import bulk as bulk_jobs
-from agent_jobs.reads import job_lists
+from agent_jobs.reads import job_lists, queries
 
 _MAX_REASON = 1_000
 # State of a job (`job_lists.wait_counts`) → the colour of its bar.
@@ -46,7 +47,7 @@ def bulk(visit: Visit) -> HttpResponse:
     return _question(visit, scope)
 
 
-def _question(visit: Visit, scope: BulkScope, *, complaint: str = "", status: int = HTTPStatus.OK) -> HttpResponse:
+def _question(visit: Visit, scope: BulkScope) -> HttpResponse:
     waits = job_lists.wait_counts(scope.jobs)
     total = sum(number for _, number in waits)
     context = {
@@ -60,14 +61,9 @@ def _question(visit: Visit, scope: BulkScope, *, complaint: str = "", status: in
         "most": bulk_jobs.MOST,
         "is_too_many": total > bulk_jobs.MOST and not scope.is_filter,
         "is_in_batches": total > bulk_jobs.MOST and scope.is_filter,
-        "complaint": complaint,
-        "reason": visit.request.POST.get("reason", ""),
         "back": _list(visit, scope),
     }
-    if visit.request.headers.get("HX-Request"):
-        return visit.part("parts/bulk_dialog.html", context, status=status)
-    dialog = "console/parts/bulk_dialog.html"
-    return visit.render("bulk.html", {**context, "dialog": dialog}, here="jobs", status=status)
+    return visit.dialog("parts/bulk_dialog.html", context, here="jobs", page="bulk.html")
 
 
 def _bars(waits: Sequence[tuple[str, int]]) -> list[life_pieces.LifeBar]:
@@ -98,7 +94,7 @@ def _done(visit: Visit) -> HttpResponse:
         if total != int(expected):
             text = f"{total:,} jobs match now; {int(expected):,} did when you looked."
             return visit.refused(f"Nothing was {_VERBS[scope.verb][1]}", text, address=_list(visit, scope))
-        return _next_batch(visit, scope, bulk_batches.begun(total, visit.now))
+        return _next_batch(visit, scope, bulk_batches.BatchRun(total, visit.now))
     ids = job_lists.ids(scope.jobs, most=bulk_jobs.MOST + 1)
     act = bulk_jobs.cancel if scope.verb == "cancel" else bulk_jobs.retry
     reason = _reason(visit)
@@ -106,9 +102,7 @@ def _done(visit: Visit) -> HttpResponse:
     try:
         outcome = act(visit.org_id, ids, expected=int(expected), actor=visit.actor, reason=reason)
     except (Conflict, NotFound) as error:
-        return visit.refused(
-            f"Nothing was {past}", f"{error.message[:1].upper()}{error.message[1:]}.", address=_list(visit, scope)
-        )
+        return visit.refused(f"Nothing was {past}", sentence(error.message), address=_list(visit, scope))
     changed = len(outcome.changed)
     title = f"{changed:,} job{'' if changed == 1 else 's'} {past}"
     refused = "; ".join(f"{number}: {message}" for message, number in outcome.reasons[:3])
@@ -135,9 +129,7 @@ def _next_batch(visit: Visit, scope: BulkScope, run: bulk_batches.BatchRun) -> H
         "reason": _reason(visit),
         "back": _list(visit, scope),
     }
-    if visit.request.headers.get("HX-Request"):
-        return visit.part("parts/bulk_progress.html", context)
-    return visit.render("bulk.html", {**context, "dialog": "console/parts/bulk_progress.html"}, here="jobs")
+    return visit.dialog("parts/bulk_progress.html", context, here="jobs", page="bulk.html")
 
 
 def _action(visit: Visit, scope: BulkScope) -> str:
@@ -160,7 +152,7 @@ def _scope(visit: Visit, sent: QueryDict) -> BulkScope | None:
     if verb not in _VERBS or asked.problems or not (asked.is_filtered if is_filter else ids):
         return None
     statuses = tuple(bulk_jobs.SOURCES[verb])
-    matching = asked.jobs if is_filter else job_filters.everything(visit).filter(pk__in=ids)
+    matching = asked.jobs if is_filter else queries.jobs(visit.org_id).filter(pk__in=ids)
     return BulkScope(
         verb, is_filter, query, () if is_filter else ids, asked, statuses, matching.filter(status__in=statuses)
     )

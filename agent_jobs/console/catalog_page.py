@@ -12,8 +12,7 @@ from rest_framework import serializers
 from agent_jobs import runners
 from agent_jobs.api.catalog import JobTypeRequest, ProfileRequest
 from agent_jobs.catalog import entries
-from agent_jobs.console import body_checks, questions, visits
-from agent_jobs.console.questions import Question
+from agent_jobs.console import body_checks, visits
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, FieldError, Invalid
 from agent_jobs.reads import queries
@@ -91,38 +90,6 @@ PROFILES = CatalogKind(
 )
 
 
-def types(request: Any, org_id: str) -> Any:
-    return _list(request, org_id, of=TYPES)
-
-
-def new_type(request: Any, org_id: str) -> Any:
-    return _new(request, org_id, of=TYPES)
-
-
-def job_type(request: Any, org_id: str, key: str) -> Any:
-    return _entry(request, org_id, of=TYPES, key=key)
-
-
-def remove_type(request: Any, org_id: str, key: str) -> Any:
-    return _remove(request, org_id, of=TYPES, key=key)
-
-
-def profiles(request: Any, org_id: str) -> Any:
-    return _list(request, org_id, of=PROFILES)
-
-
-def new_profile(request: Any, org_id: str) -> Any:
-    return _new(request, org_id, of=PROFILES)
-
-
-def profile(request: Any, org_id: str, key: str) -> Any:
-    return _entry(request, org_id, of=PROFILES, key=key)
-
-
-def remove_profile(request: Any, org_id: str, key: str) -> Any:
-    return _remove(request, org_id, of=PROFILES, key=key)
-
-
 @visits.form
 def check_schema(visit: Visit) -> HttpResponse:
     """Whether the text is a valid schema, in one sentence, while somebody types it."""
@@ -137,7 +104,7 @@ def check_schema(visit: Visit) -> HttpResponse:
 
 
 @visits.page
-def _list(visit: Visit, *, of: CatalogKind) -> HttpResponse:
+def show(visit: Visit, *, of: CatalogKind) -> HttpResponse:
     found = of.rows(visit.org_id).order_by("name", "key").values(*of.columns)[:_MOST]
     shown = [
         {
@@ -152,7 +119,7 @@ def _list(visit: Visit, *, of: CatalogKind) -> HttpResponse:
 
 
 @visits.form
-def _new(visit: Visit, *, of: CatalogKind) -> HttpResponse:
+def new(visit: Visit, *, of: CatalogKind) -> HttpResponse:
     if visit.request.method != "POST":
         blank = {"active": "on", "runner": "conversation", "model": "scripted"}
         return _form(visit, of, None, blank)
@@ -166,7 +133,7 @@ def _new(visit: Visit, *, of: CatalogKind) -> HttpResponse:
     return visit.said(f"The {of.singular} is made", fields["name"], address=visit.url(of.entry, key))
 
 
-def _entry(request: Any, org_id: str, *, of: CatalogKind, key: str) -> Any:
+def entry(request: Any, org_id: str, *, of: CatalogKind, key: str) -> Any:
     """Members read the form; admins send it."""
     view = _changed if request.method == "POST" else _read
     return view(request, org_id, of=of, key=key)
@@ -192,21 +159,20 @@ def _changed(visit: Visit, *, of: CatalogKind, key: str) -> HttpResponse:
 
 
 @visits.form
-def _remove(visit: Visit, *, of: CatalogKind, key: str) -> HttpResponse:
+def remove(visit: Visit, *, of: CatalogKind, key: str) -> HttpResponse:
     row = _row(visit, of, key)
     if visit.request.method == "POST":
         entries.remove(of.kind, visit.org_id, key, actor=visit.actor)
         return visit.said(f"The {of.singular} is deleted", row["name"], address=visit.url(of.page))
-    asked = Question(
-        title=f"Delete {row['name']}?",
-        text="Jobs that use it keep their copy. New ones cannot name it any more.",
-        verb=f"Delete this {of.singular}",
-        action=visit.url(f"{of.entry}_remove", key),
+    return visit.ask(
+        f"Delete {row['name']}?",
+        "Jobs that use it keep their copy. New ones cannot name it any more.",
+        f"Delete this {of.singular}",
         back=visit.url(of.entry, key),
         keep="Keep it",
         is_danger=True,
+        here=of.page,
     )
-    return questions.ask(visit, asked, here=of.page)
 
 
 def _row(visit: Visit, of: CatalogKind, key: str) -> Mapping[str, Any]:
@@ -224,7 +190,7 @@ def _form(
     values: Mapping[str, str],
     error: Invalid | Conflict | None = None,
 ) -> HttpResponse:
-    problems = body_checks.told(error) if isinstance(error, Invalid) else {"body": error.message} if error else {}
+    problems = body_checks.told(error)
     fields = [(field, values.get(field.name, ""), _problem(problems, field.name)) for field in of.fields]
     known = {field.name for field in of.fields} | {"id", "name", "description", "tags", "runner"}
     context = {

@@ -4,8 +4,7 @@ from uuid import UUID
 
 from django.http import HttpResponse
 
-from agent_jobs.console import questions, visits
-from agent_jobs.console.questions import Question
+from agent_jobs.console import visits
 from agent_jobs.console.templatetags.console import sentence
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import AgentJobsError
@@ -83,19 +82,18 @@ def send_again(visit: Visit, message_id: UUID) -> HttpResponse:
             return visit.refused("It was not sent again", sentence(f"it {error.message}"), address=page)
         return visit.said("It is sent again", "As a new message of the same channel.", address=page)
     row = overviews.message(visit.org_id, message_id)
-    asked = Question(
-        title="Send this message again?",
-        text="It goes out as a new message. Its job was told that the first one died, and is not changed.",
-        verb="Send it again",
-        action=visit.url("outbox_again", message_id),
+    return visit.ask(
+        "Send this message again?",
+        "It goes out as a new message. Its job was told that the first one died, and is not changed.",
+        "Send it again",
         back=page,
         facts=[
             ("Channel", f"{row['platform']} · {row['code']}"),
             ("Text", row["text"][:200]),
             ("It died of", row["error_message"] or row["error_code"]),
         ],
+        here="channels",
     )
-    return questions.ask(visit, asked, here="channels")
 
 
 @visits.page
@@ -124,13 +122,12 @@ def uninstall(visit: Visit, team_id: str) -> HttpResponse:
     if visit.request.method == "POST":
         channel_admin.uninstall_slack(visit.org_id, team_id, actor=visit.actor)
         return visit.said("The workspace is disconnected", row["name"] or team_id, address=page)
-    asked = Question(
-        title=f"Disconnect {row['name'] or team_id}?",
-        text="Agents can say nothing more there, and no message from there arrives. Its secrets are erased.",
-        verb="Disconnect it",
-        action=visit.url("uninstall", team_id),
+    return visit.ask(
+        f"Disconnect {row['name'] or team_id}?",
+        "Agents can say nothing more there, and no message from there arrives. Its secrets are erased.",
+        "Disconnect it",
         back=page,
         keep="Keep it",
         is_danger=True,
+        here="channels",
     )
-    return questions.ask(visit, asked, here="channels")

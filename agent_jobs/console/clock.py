@@ -35,6 +35,13 @@ def coming(at: datetime, zone: ZoneInfo, now: datetime) -> str:
     return short(at, zone, now)
 
 
+def offset(local: datetime) -> str:
+    """`UTC+1`, `UTC−3:30`, `UTC`"""
+    minutes = round((local.utcoffset() or timedelta()).total_seconds() / 60)
+    hours, rest = divmod(abs(minutes), 60)
+    return f"UTC{'−' if minutes < 0 else '+'}{hours}{f':{rest:02}' if rest else ''}" if minutes else "UTC"
+
+
 def utc(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 

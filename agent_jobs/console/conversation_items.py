@@ -20,7 +20,6 @@ class CallLine:
 
     is_model: bool
     name: str
-    about: str
     seconds: float | None
     tokens: int
     cost: Decimal
@@ -56,11 +55,7 @@ def of(
     life: JobLife,
     messages: Sequence[Mapping[str, Any]],
     stretches: Sequence[Stretch],
-    arguments: Mapping[int, str],
 ) -> list[ChatItem]:
-    """The items of a job's conversation, in order. `arguments`: what each step's call is about, by the step's
-    number.
-    """
     found: list[ChatItem] = []
     moments: list[tuple[datetime, int, Any]] = []
     moments += [(row["created_at"], 2, row) for row in messages]
@@ -74,7 +69,7 @@ def of(
 
     def settle() -> None:
         if calls:
-            found.append(ChatItem("calls", calls=_lines(calls, arguments)))
+            found.append(ChatItem("calls", calls=_lines(calls)))
             calls.clear()
 
     for at, _, what in moments:
@@ -108,7 +103,7 @@ def _is_silent(step: StepLine) -> bool:
     return step.kind == "tool" and step.name in ("send_message", "say", "_say") and not step.error
 
 
-def _lines(steps: Sequence[StepLine], arguments: Mapping[int, str]) -> list[CallLine]:
+def _lines(steps: Sequence[StepLine]) -> list[CallLine]:
     lines: list[CallLine] = []
     models = [step for step in steps if step.kind == "model"]
     if models:
@@ -119,7 +114,6 @@ def _lines(steps: Sequence[StepLine], arguments: Mapping[int, str]) -> list[Call
             CallLine(
                 is_model=True,
                 name=", ".join(names) + many,
-                about="",
                 seconds=sum(step.seconds or 0.0 for step in models),
                 tokens=sum(step.tokens for step in models),
                 cost=sum((step.cost for step in models), Decimal(0)),
@@ -132,7 +126,6 @@ def _lines(steps: Sequence[StepLine], arguments: Mapping[int, str]) -> list[Call
         CallLine(
             is_model=False,
             name=step.name,
-            about=arguments.get(step.number, ""),
             seconds=step.seconds,
             tokens=0,
             cost=Decimal(0),

@@ -36,11 +36,9 @@ class Frame:
     groups: Sequence[tuple[str, Sequence[MenuLink]]]
     on_phone: Sequence[MenuLink]
     health: console_frame.ProcessHealth
-    here: str
     pending_approvals: int
 
 
-# A page without an address yet is left out.
 GROUPS: Sequence[tuple[str, Sequence[MenuPlace]]] = (
     (
         "",
@@ -82,11 +80,10 @@ def of(visit: "Visit", here: str) -> Frame:
     }
     groups = []
     for title, places in GROUPS:
-        links = [link for place in places if (link := _link(visit, place, here, shown.get(place.name, "")))]
-        if links:
-            groups.append((title, links))
+        seen = [place for place in places if visit.is_admin or not place.is_for_admins]
+        groups.append((title, [_link(visit, place, here, shown.get(place.name, "")) for place in seen]))
     on_phone = [link for _, links in groups for link in links if link.place.is_on_phone]
-    return Frame(groups, on_phone, counts.health, here, counts.pending_approvals)
+    return Frame(groups, on_phone, counts.health, counts.pending_approvals)
 
 
 def capped(number: int) -> str:
@@ -95,8 +92,6 @@ def capped(number: int) -> str:
     return f"{number:,}" if number <= most else f"{most:,}+"
 
 
-def _link(visit: "Visit", place: MenuPlace, here: str, count: str) -> MenuLink | None:
-    address = visit.link(place.name)
-    if not address or (place.is_for_admins and not visit.is_admin):
-        return None
-    return MenuLink(place, address, place.name == here, count, is_for_person=place.name == "approvals")
+def _link(visit: "Visit", place: MenuPlace, here: str, count: str) -> MenuLink:
+    address, is_current = visit.url(place.name), place.name == here
+    return MenuLink(place, address, is_current, count, is_for_person=place.name == "approvals")

@@ -7,8 +7,7 @@ from typing import Any
 
 from django.http import HttpResponse
 
-from agent_jobs.console import body_checks, questions, visits
-from agent_jobs.console.questions import Question
+from agent_jobs.console import body_checks, visits
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, Invalid, NotFound
 from agent_jobs.hours import stated_hours
@@ -61,17 +60,16 @@ def remove(visit: Visit) -> HttpResponse:
         return visit.said("The hours are removed", str(place), address=page)
     place = _place(visit.request.GET)
     stated_hours.get(visit.org_id, place)
-    asked = Question(
-        title=f"Remove the hours of the {place}?",
-        text="What waits for them is looked at again at once.",
-        verb="Remove these hours",
-        action=visit.url("hours_remove"),
+    return visit.ask(
+        f"Remove the hours of the {place}?",
+        "What waits for them is looked at again at once.",
+        "Remove these hours",
         back=page,
         keep="Keep them",
         is_danger=True,
         hidden={"kind": place.kind, "platform": place.platform, "name": place.name},
+        here="hours",
     )
-    return questions.ask(visit, asked, here="hours")
 
 
 def _place(query: Mapping[str, Any]) -> Place:

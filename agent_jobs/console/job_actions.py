@@ -10,6 +10,7 @@ from django.http import HttpResponse
 from agent_jobs import approvers, jobs
 from agent_jobs.approvals import decisions
 from agent_jobs.console import job_lines, schema_form, visits
+from agent_jobs.console.templatetags.console import sentence
 from agent_jobs.console.visits import Visit
 from agent_jobs.conversation import replies
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid
@@ -29,12 +30,22 @@ def cancel(visit: Visit, job_id: UUID) -> HttpResponse:
         try:
             jobs.cancel(visit.org_id, job_id, actor=visit.actor, reason=_reason(visit), by=visit.name)
         except Conflict as error:
-            return visit.refused("It was not canceled", _sentence(error.message), address=page)
+            return visit.refused("It was not canceled", sentence(error.message), address=page)
         return visit.said("The job is canceled", "It says nothing more. It can be retried.", address=page)
     row = queries.job(visit.org_id, job_id)
-    about = job_lines.about(row["params"], row["tags"]) or row["job_type_key"]
-    context = {"job": row, "about": about, "is_ended": row["status"] in TERMINAL, "back": page}
-    return _dialog(visit, "cancel", context)
+    if row["status"] in TERMINAL:
+        text = f"It is {row['status'].lower()}, and nothing is left to cancel."
+        return visit.ask("This job has ended already", text, here="jobs", back=page, keep="Keep it")
+    return visit.ask(
+        f"Cancel {job_lines.about(row['params'], row['tags']) or row['job_type_key']}?",
+        "It ends at once and says nothing more. A canceled job can be retried.",
+        "Cancel this job",
+        here="jobs",
+        back=page,
+        keep="Keep it",
+        is_danger=True,
+        has_reason=True,
+    )
 
 
 @visits.action
@@ -43,7 +54,7 @@ def retry(visit: Visit, job_id: UUID) -> HttpResponse:
     try:
         repeats.retry(visit.org_id, job_id, actor=visit.actor, reason=_reason(visit))
     except Conflict as error:
-        return visit.refused("It was not retried", _sentence(error.message), address=page)
+        return visit.refused("It was not retried", sentence(error.message), address=page)
     return visit.said("The job begins again", "It goes on from what people have seen.", address=page)
 
 
@@ -94,7 +105,7 @@ def decide(visit: Visit, job_id: UUID, approval_id: UUID) -> HttpResponse:
     except (Conflict, Invalid, Forbidden) as error:
         if error.denied:
             raise
-        return visit.refused("It was not decided", _sentence(error.message), address=page)
+        return visit.refused("It was not decided", sentence(error.message), address=page)
     return visit.said("Approved" if decision == "approve" else "Denied", "The agent goes on with it.", address=page)
 
 
@@ -107,7 +118,7 @@ def reply(visit: Visit, job_id: UUID) -> HttpResponse:
     try:
         replies.say(visit.org_id, job_id, author=visit.name, text=text, actor=visit.actor, now=visit.now)
     except Conflict as error:
-        return visit.refused("Nothing was sent", _sentence(error.message), address=page)
+        return visit.refused("Nothing was sent", sentence(error.message), address=page)
     return visit.go(page)
 
 
@@ -140,13 +151,3 @@ def _is_same(one: Any, other: Any) -> bool:
 
 def _reason(visit: Visit) -> str:
     return visit.request.POST.get("reason", "").replace("\x00", "").strip()[:_MAX_REASON]
-
-
-def _dialog(visit: Visit, name: str, context: dict[str, Any]) -> HttpResponse:
-    if visit.request.headers.get("HX-Request"):
-        return visit.part(f"parts/{name}_dialog.html", context)
-    return visit.render("dialog.html", {**context, "dialog": f"console/parts/{name}_dialog.html"}, here="jobs")
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."

@@ -107,10 +107,6 @@ def read(visit: Visit, query: QueryDict, *, types: Mapping[str, str] | None = No
     return FilteredJobs(sent, matching, without_status, chips, problems)
 
 
-def everything(visit: Visit) -> QuerySet[Any]:
-    return queries.jobs(visit.org_id)
-
-
 def job_ids(text: str, *, most: int) -> list[UUID]:
     """The ids in a text with commas between them. What is no id is left out."""
     found = []

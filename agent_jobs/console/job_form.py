@@ -1,12 +1,60 @@
-"""The parts of a job that forms of jobs and of schedules share: work, config, and the channel that hears of the end."""
+"""The parts that forms of jobs and of schedules share: job type, params, config, work and the outcome's channel.
 
-from collections.abc import Mapping
+Params have a field for each property of the type's schema, or one JSON text without a schema.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from agent_jobs.console import body_checks
+from agent_jobs.console import body_checks, schema_form
 from agent_jobs.errors import FieldError, Invalid
+from agent_jobs.reads import queries
+from channels_integration import directory
 
+_MOST = 200
 _OBJECTS = ("config", "work")
+_WHOLE = "params_json"
+
+
+@dataclass(frozen=True, slots=True)
+class ParamsForm:
+    """`whole` is the JSON text where the type has no schema, else None."""
+
+    fields: list[schema_form.FormField]
+    whole: str | None
+
+
+def types_offered(org_id: str) -> Sequence[Mapping[str, Any]]:
+    """The active job types by name: key, name, description, runner, emoji."""
+    found = queries.job_types(org_id).filter(active=True).order_by("name", "key")
+    return list(found.values("key", "name", "description", "runner", "emoji")[:_MOST])
+
+
+def channels(org_id: str) -> Sequence[tuple[str, str, str]]:
+    """The registered channels: platform, code, name."""
+    return list(directory.channels(org_id).values_list("platform", "code", "name")[:_MOST])
+
+
+def params(
+    org_id: str, type_key: str, values: Mapping[str, Any], *, sent: Mapping[str, str] | None = None
+) -> ParamsForm:
+    schema = queries.job_type_schema(org_id, type_key)
+    if schema.get("properties"):
+        return ParamsForm(schema_form.fields(schema, values, sent=sent), None)
+    stated = (sent or {}).get(_WHOLE)
+    return ParamsForm([], body_checks.pretty(values) if stated is None else stated)
+
+
+def read_params(org_id: str, type_key: str, sent: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The params that the form states. Raises Invalid."""
+    schema = queries.job_type_schema(org_id, type_key)
+    if schema.get("properties"):
+        return schema_form.read(schema, sent, values=values)
+    stated = body_checks.json_of(sent.get(_WHOLE, ""), "params", default={})
+    if not isinstance(stated, dict):
+        raise Invalid(FieldError("params", "invalid", "must be a JSON object"))
+    return stated
 
 
 def values(job: Mapping[str, Any]) -> dict[str, str]:

@@ -110,7 +110,7 @@ def _line(
     people: Mapping[str, str],
     at: str,
 ) -> JobLine:
-    spent = life_pieces.kept(row, now=visit.now) if row["status"] != JobStatus.SCHEDULED else {}
+    spent = life_pieces.kept(row, now=visit.now)
     glyph, colour, says = _says(visit, row, more, people)
     seconds = sum(seconds for kind, seconds in spent.items() if kind != "delay")
     has_begun = bool(spent) and (seconds > 0 or row["status"] != JobStatus.CANCELED)
@@ -128,7 +128,7 @@ def _line(
         is_code=row["status"] == JobStatus.FAILED,
         at=row[at] or row["updated_at"],
         seconds=seconds if has_begun else None,
-        bars=life_pieces.bars_of(spent),
+        bars=life_pieces.bars(spent),
         cost=more.cost,
         priority="urgent" if priority >= _URGENT else "high" if priority > DEFAULT_PRIORITY else "",
         is_ended=row["status"] in TERMINAL,

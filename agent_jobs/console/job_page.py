@@ -11,6 +11,7 @@ from django.http import HttpResponse
 
 from agent_jobs.api import job_json, streams
 from agent_jobs.console import (
+    approvals_page,
     clock,
     conversation_items,
     job_lines,
@@ -22,7 +23,7 @@ from agent_jobs.console import (
 )
 from agent_jobs.console.templatetags.console import humanized
 from agent_jobs.console.visits import Visit
-from agent_jobs.reads import explanations, job_life, job_lists, queries, task_reports
+from agent_jobs.reads import explanations, job_life, job_lists, queries
 from agent_jobs.reads.explanations import Explanation
 from agent_jobs.reads.job_life import JobLife, StepLine
 from agent_jobs.states import TERMINAL, JobStatus
@@ -122,7 +123,7 @@ def _tab_content(visit: Visit, tab: str, life: JobLife, messages: Sequence[Mappi
     match tab:
         case "conversation":
             stretches = life_pieces.of(life.job, life.claims, now=visit.now)
-            return {"items": conversation_items.of(visit, life, messages, stretches, {})}
+            return {"items": conversation_items.of(visit, life, messages, stretches)}
         case "steps":
             chosen = _chosen_step(visit, life)
             asked, came = job_life.call(visit.org_id, chosen) if chosen else (None, None)
@@ -145,11 +146,11 @@ def _tab_content(visit: Visit, tab: str, life: JobLife, messages: Sequence[Mappi
 def _attempts(visit: Visit, life: JobLife) -> dict[str, Any]:
     """The attempts, the last first, and what the chosen one did: the last one unless the address names another."""
     job_id = life.job["id"]
-    found = task_reports.tasks(visit.org_id, job_id).order_by("-number").values(*task_reports.COLUMNS)
+    found = queries.attempts(visit.org_id, job_id).order_by("-number").values(*queries.ATTEMPT_COLUMNS)
     attempts = list(found[: job_life.MOST_CLAIMS])
     stated = visit.request.GET.get("attempt", "")
     chosen = next((each for each in attempts if str(each["number"]) == stated), attempts[0] if attempts else None)
-    report = (task_reports.task(visit.org_id, job_id, chosen["id"])["report"] or {}) if chosen else {}
+    report = (queries.attempt(visit.org_id, job_id, chosen["id"])["report"] or {}) if chosen else {}
     outputs = [(name, report[name]) for name in ("stdout", "stderr") if isinstance(report.get(name), str)]
     rest = {name: value for name, value in report.items() if name not in ("stdout", "stderr")}
     return {"attempts": attempts, "attempt": chosen, "outputs": outputs, "report": rest}
@@ -213,13 +214,11 @@ def _open_approval(visit: Visit, approvals: Sequence[Mapping[str, Any]], *, is_e
     if not approvals:
         return None
     row = approvals[-1]
-    left = None if row["timer_seconds"] is not None else (row["expires_at"] - visit.now).total_seconds()
-    whole = (row["expires_at"] - row["created_at"]).total_seconds()
-    share = min(max((left or 0.0) / whole, 0.0), 1.0) * 100 if whole > 0 else 0.0
     schema = queries.approval_schema(visit.org_id, row["id"]) if is_edited else {}
     fields = schema_form.fields(schema, row["arguments"]) if is_edited else ()
     names = members.full_names(visit.org_id) if row["approvers"] else {}
-    return OpenApproval(row, left, share, fields, schedule_lines.deciders(row["approvers"], names))
+    deciders = schedule_lines.deciders(row["approvers"], names)
+    return OpenApproval(row, *approvals_page.time_left(visit, row), fields, deciders)
 
 
 def _canceled(visit: Visit, job_id: UUID) -> str:

@@ -16,7 +16,7 @@ from agent_jobs.console import clock, job_filters, job_lines, visits
 from agent_jobs.console.job_filters import FilteredJobs
 from agent_jobs.console.templatetags.console import WAITS
 from agent_jobs.console.visits import Visit
-from agent_jobs.reads import job_lists
+from agent_jobs.reads import job_lists, queries
 from agent_jobs.reads.pages import Order, Window
 from agent_jobs.specs import PRIORITIES
 from agent_jobs.states import JobStatus
@@ -80,7 +80,6 @@ def jobs(visit: Visit) -> HttpResponse:
         "tabs": _tabs(visit, asked),
         "drop": _worst(visit, asked) if not listed.lines else None,
         "has_jobs": bool(listed.lines) or asked.is_filtered or bool(asked.problems),
-        "new_job": visit.link("new_job"),
         "export": visit.url("jobs_csv") + (f"?{asked.query()}" if asked.sent else ""),
         "query": asked.query(),
         "waits": [(WORKER, "At work"), *((name, WAITS[name][2].capitalize()) for name in WAITS)],
@@ -95,7 +94,7 @@ def rows(visit: Visit) -> HttpResponse:
     """The rows with the ids in `ids`, as they are now. Those that no longer match the filters are marked."""
     ids = job_filters.job_ids(visit.request.GET.get("ids", ""), most=MOST_LIVE)
     asked = job_filters.read(visit, visit.request.GET)
-    found = {row["id"]: row for row in job_lists.rows_by_id(job_filters.everything(visit), ids)}
+    found = {row["id"]: row for row in job_lists.rows_by_id(queries.jobs(visit.org_id), ids)}
     matching = {row["id"] for row in job_lists.rows_by_id(asked.jobs, ids)} if asked.is_filtered else set(found)
     lines = job_lines.of(visit, list(found.values()), at=SORTS[_sort(visit.request.GET)][0])
     context = {"rows": [(line, line.id not in matching) for line in lines]}

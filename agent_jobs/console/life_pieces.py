@@ -38,6 +38,8 @@ _OF_WAITS = {
 # Kinds of time as the core names them (`states.TIME_KINDS`), where the name is another one.
 _OF_SUMS = {"failed_work": "failed", "quiet_hours": "quiet", "cooldown": "delay"}
 _QUIET_MARKS = ("quiet", "hours")
+# Of a small bar, in percent: between two kinds, and the least that one takes.
+_GAP, _LEAST_SHARE = 0.6, 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def of(job: Mapping[str, Any], pieces: Sequence[ClaimPiece], *, now: datetime) -
         is_last = number + 1 == len(pieces)
         until = piece.ended_at or end
         following = end if is_last else pieces[number + 1].began_at
-        found.append(Stretch(_kind(piece, job, is_last=is_last), piece.began_at, min(until, following), piece.result))
+        found.append(Stretch(_kind(piece), piece.began_at, min(until, following), piece.result))
         if (following - until).total_seconds() > 0.5 and not (is_last and job["finished_at"]):
             found.append(Stretch(_wait_after(piece, job, is_last=is_last), until, following))
         elif is_last and job["finished_at"] and (following - until).total_seconds() > 2:
@@ -90,13 +92,13 @@ def of(job: Mapping[str, Any], pieces: Sequence[ClaimPiece], *, now: datetime) -
     return found
 
 
-def bars(stretches: Sequence[Stretch], *, gap: float = 0.6, least: float = 2.5) -> list[LifeBar]:
-    """The stretches side by side. Short ones get at least `least` percent, so that they are seen."""
-    return _side_by_side([(each.kind, each.seconds) for each in _merged(stretches)], gap, least)
-
-
 def kept(job: Mapping[str, Any], *, now: datetime) -> dict[str, float]:
-    """Seconds by kind of time as they are kept on the job, the present kind until now, in the order of a life."""
+    """Seconds by kind of time as they are kept on the job, the present kind until now, in the order of a life.
+
+    None for a job that is not due yet.
+    """
+    if job["status"] == JobStatus.SCHEDULED:
+        return {}
     spent = {str(kind): float(seconds) for kind, seconds in job["time_spent"].items()}
     present = time_kind(job)
     if present:
@@ -119,21 +121,16 @@ def time_kind(job: Mapping[str, Any]) -> str:
     return str(job["waiting_for"]) or ("delay" if job["status"] == JobStatus.SCHEDULED else "work")
 
 
-def bars_of(sums: Mapping[str, float], *, gap: float = 0.6, least: float = 2.5) -> list[LifeBar]:
-    """Bars for sums of time: one for each kind of at least a tenth of a second. `gap` and `least` as in `bars`."""
-    return _side_by_side([(kind, seconds) for kind, seconds in sums.items() if seconds >= 0.1], gap, least)
-
-
-def _side_by_side(lengths: Sequence[tuple[str, float]], gap: float, least: float) -> list[LifeBar]:
+def bars(spent: Mapping[str, float]) -> list[LifeBar]:
+    """The share of each kind of time of at least a tenth of a second. Short ones are drawn wide enough to be seen."""
+    lengths = [(kind, seconds) for kind, seconds in spent.items() if seconds >= 0.1]
     total = sum(seconds for _, seconds in lengths)
-    if total <= 0:
-        return []
-    shares = [max(100 * seconds / total, least) for _, seconds in lengths]
-    scale = 100 / sum(shares)
+    shares = [max(100 * seconds / total, _LEAST_SHARE) for _, seconds in lengths]
+    scale = 100 / (sum(shares) or 1.0)
     found, x = [], 0.0
     for (kind, _), share in zip(lengths, shares, strict=True):
         width = share * scale
-        found.append(LifeBar(kind, KINDS[kind][0], x, max(width - gap, 0.6)))
+        found.append(LifeBar(kind, KINDS[kind][0], x, max(width - _GAP, 0.6)))
         x += width
     return found
 
@@ -146,11 +143,10 @@ def sums(stretches: Iterable[Stretch]) -> list[tuple[str, str, float]]:
     return [(mark, word, added[kind]) for kind, (mark, word) in KINDS.items() if kind in added]
 
 
-def _kind(piece: ClaimPiece, job: Mapping[str, Any], *, is_last: bool) -> str:
+def _kind(piece: ClaimPiece) -> str:
     if piece.status == TaskStatus.WAITED:
         return "retry"
-    has_failed = piece.status == TaskStatus.FAILED
-    return "failed" if has_failed or (is_last and job["status"] == JobStatus.FAILED and has_failed) else "work"
+    return "failed" if piece.status == TaskStatus.FAILED else "work"
 
 
 def _wait_after(piece: ClaimPiece, job: Mapping[str, Any], *, is_last: bool) -> str:
@@ -171,20 +167,6 @@ def _last_wait(piece: ClaimPiece, job: Mapping[str, Any]) -> str:
     if all(mark in piece.result.lower() for mark in _QUIET_MARKS):
         return "quiet"
     return "delivery" if piece.ended_at and job["waiting_for"] in ("", WaitingFor.DELIVERY) else "reply"
-
-
-def _merged(stretches: Sequence[Stretch], most: int = 14) -> list[Stretch]:
-    """Neighbours of one kind as one, and the shortest ones dropped beyond `most`, so that a small bar stays legible."""
-    found: list[Stretch] = []
-    for each in stretches:
-        if found and found[-1].kind == each.kind:
-            found[-1] = Stretch(each.kind, found[-1].began_at, each.ended_at)
-        else:
-            found.append(each)
-    while len(found) > most:
-        shortest = min(range(len(found)), key=lambda place: found[place].seconds)
-        del found[shortest]
-    return found
 
 
 def drawn(bars: Sequence[LifeBar], label: str, *, height: int, css_class: str = "") -> str:

@@ -2,8 +2,7 @@
 
 from django.http import HttpResponse
 
-from agent_jobs.console import questions, visits
-from agent_jobs.console.questions import Question
+from agent_jobs.console import visits
 from agent_jobs.console.templatetags.console import sentence
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, Invalid
@@ -62,13 +61,12 @@ def remove(visit: Visit, username: str) -> HttpResponse:
         return visit.said("The member is removed", username, address=page)
     if username not in {row["user__username"] for row in member_changes.listed(visit.org_id)}:
         raise member_changes.not_found(username)
-    asked = Question(
-        title=f"Remove {username}?",
-        text=f"They see nothing of {visit.org_name} any more. Their account stays.",
-        verb="Remove this member",
-        action=visit.url("member_remove", username),
+    return visit.ask(
+        f"Remove {username}?",
+        f"They see nothing of {visit.org_name} any more. Their account stays.",
+        "Remove this member",
         back=page,
         keep="Keep them",
         is_danger=True,
+        here="members",
     )
-    return questions.ask(visit, asked, here="members")

@@ -8,9 +8,9 @@ from django.http import HttpResponse
 
 from agent_jobs import jobs
 from agent_jobs.api.jobs import JobRequest, job_spec, problems
-from agent_jobs.console import body_checks, job_form, job_types_offered, params_form, visits
+from agent_jobs.console import body_checks, job_form, visits
 from agent_jobs.console.visits import Visit
-from agent_jobs.errors import AgentJobsError, Conflict, FieldError, Forbidden, Invalid, NotFound, QuotaReached
+from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, QuotaReached
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, JobSpec
 from channels_integration.errors import InvalidField, UnknownChannel
 
@@ -27,7 +27,7 @@ _REFUSALS = (Conflict, Forbidden, Invalid, NotFound, QuotaReached, InvalidField,
 def new_job(visit: Visit) -> HttpResponse:
     if visit.request.method == "POST":
         return _made(visit)
-    offered = job_types_offered.of(visit.org_id)
+    offered = job_form.types_offered(visit.org_id)
     chosen = visit.request.GET.get("type", "")
     if chosen not in {each["key"] for each in offered}:
         context = {"offered": offered, "title": "New job", "back": visit.url("jobs"), "what": "job"}
@@ -41,9 +41,9 @@ def _form(visit: Visit, values: Mapping[str, str], refused: Mapping[str, str] | 
     key = values.get("job_type_id", "")
     context = {
         "values": values,
-        "job_type": next((each for each in job_types_offered.of(visit.org_id) if each["key"] == key), {"name": key}),
-        "channels": job_types_offered.channels(visit.org_id),
-        "params": params_form.of(visit.org_id, key, {}, sent=sent),
+        "job_type": next((each for each in job_form.types_offered(visit.org_id) if each["key"] == key), {"name": key}),
+        "channels": job_form.channels(visit.org_id),
+        "params": job_form.params(visit.org_id, key, {}, sent=sent),
         "has_more": any(values.get(name) for name in job_form.values({})),
         "platforms": ("web", "slack", "webhook", "null"),
         "priorities": list(PRIORITIES),
@@ -60,7 +60,7 @@ def _made(visit: Visit) -> HttpResponse:
     try:
         made = jobs.create(visit.org_id, _spec(visit, sent), actor=visit.actor)
     except _REFUSALS as error:
-        return _form(visit, sent, _told(error))
+        return _form(visit, sent, body_checks.told(error))
     return visit.said("The job is made", address=visit.url("job", made.pk))
 
 
@@ -73,7 +73,7 @@ def _spec(visit: Visit, sent: Mapping[str, str]) -> JobSpec:
     priority = body_checks.whole(sent.get("priority", ""), "priority")
     body: dict[str, Any] = {
         "job_type_id": key,
-        "params": params_form.read(visit.org_id, key, sent, {}),
+        "params": job_form.read_params(visit.org_id, key, sent, {}),
         "tags": sent.get("tags", "").strip(),
         "priority": DEFAULT_PRIORITY if priority is None else priority,
         **job_form.read(sent),
@@ -85,11 +85,3 @@ def _spec(visit: Visit, sent: Mapping[str, str]) -> JobSpec:
     if errors := problems(fields):
         raise Invalid(*errors)
     return job_spec(fields, delay_minutes=delay, token_pk=None)
-
-
-def _told(error: Exception) -> dict[str, str]:
-    if isinstance(error, Invalid):
-        return body_checks.told(error)
-    if isinstance(error, InvalidField):
-        return {error.field: error.message}
-    return {"body": error.message if isinstance(error, AgentJobsError | UnknownChannel) else str(error)}

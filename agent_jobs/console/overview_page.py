@@ -11,8 +11,8 @@ from django.http import HttpResponse
 from agent_jobs.console import clock, visits
 from agent_jobs.console.templatetags.console import WAITS, humanized
 from agent_jobs.console.visits import Visit
-from agent_jobs.reads import explanations, overview
-from agent_jobs.reads.overview import Alive, TypeFigures
+from agent_jobs.reads import console_frame, explanations, overview
+from agent_jobs.reads.overview import Alive, SeenProcess, TypeFigures
 from agent_jobs.states import WaitingFor
 
 # Name in the address: words, width of a bar, how many bars, a label below every how many.
@@ -26,7 +26,6 @@ _HEIGHT, _TOP = 158.0, 24.0  # of the chart's bars, in pixels
 _LEAST_FAILED = 3.0
 # The axis of durations: 1 s to 7 days, logarithmic.
 _AXIS = math.log(7 * 86_400)
-_SILENT = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,6 @@ def show(visit: Visit) -> HttpResponse:
     today = visit.now.astimezone(UTC).date()
     context = {
         "alive": alive,
-        "new_job": visit.link("new_job"),
         "chosen": chosen,
         "ranges": [(name, label) for name, (label, *_) in RANGES.items()],
         "range_words": words,
@@ -103,7 +101,7 @@ def show(visit: Visit) -> HttpResponse:
         "durations": _durations(figures),
         "spend": overview.spend(visit.org_id, today=today),
         "spend_day": today - timedelta(days=1),
-        "processes": [(each, visit.now - each.seen_at < _SILENT) for each in alive.workers],
+        "processes": workers(visit, alive),
     }
     return visit.render("overview.html", context, here="overview")
 
@@ -116,6 +114,12 @@ def why_oldest(visit: Visit) -> HttpResponse:
     if oldest is None:
         return visit.part("parts/overview_why.html", {"explanation": None})
     return visit.part("parts/overview_why.html", {"explanation": explanations.of(visit.org_id, oldest.first_job)})
+
+
+def workers(visit: Visit, alive: Alive) -> list[tuple[SeenProcess, bool]]:
+    """The worker processes, and whether each was heard of lately."""
+    since = visit.now - timedelta(seconds=console_frame.ALIVE_SECONDS)
+    return [(each, each.seen_at > since) for each in alive.workers]
 
 
 def queue_name(lane: str) -> str:

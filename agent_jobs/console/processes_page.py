@@ -9,7 +9,6 @@ from agent_jobs.console.visits import Visit
 from agent_jobs.executors import known_executors
 from agent_jobs.reads import overview
 
-_SILENT = timedelta(seconds=30)
 _MOST = 200
 
 
@@ -20,7 +19,7 @@ def processes(visit: Visit) -> HttpResponse:
     executors = list(known_executors.rows(visit.org_id).order_by("-last_seen_at").values(*columns)[:_MOST])
     held = known_executors.held_by(visit.org_id, [row["executor_id"] for row in executors]) if executors else {}
     context = {
-        "workers": [(worker, visit.now - worker.seen_at < _SILENT) for worker in alive.workers],
+        "workers": overview_page.workers(visit, alive),
         "queues": [(overview_page.queue_name(each.lane), each) for each in alive.queues],
         "duties": list(alive.duties.items()),
         "executors": [

@@ -4,8 +4,7 @@ from uuid import UUID
 
 from django.http import HttpResponse
 
-from agent_jobs.console import clock, questions, schedule_lines, visits
-from agent_jobs.console.questions import Question
+from agent_jobs.console import clock, schedule_lines, visits
 from agent_jobs.console.templatetags.console import humanized, sentence
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, Forbidden, Invalid, NotFound, QuotaReached
@@ -21,15 +20,14 @@ def pause(visit: Visit, schedule_id: UUID) -> HttpResponse:
         paused = editing.pause(visit.org_id, schedule_id, actor=visit.actor)
         return visit.said("The schedule is paused", paused.name, address=page)
     row = schedule_rows.schedule(visit.org_id, schedule_id)
-    asked = Question(
-        title=f"Pause {row['name']}?",
-        text="It fires no more until somebody resumes it. Jobs that it has made go on.",
-        verb="Pause it",
-        action=visit.url("schedule_pause", schedule_id),
+    return visit.ask(
+        f"Pause {row['name']}?",
+        "It fires no more until somebody resumes it. Jobs that it has made go on.",
+        "Pause it",
         back=page,
         facts=_facts(visit, row),
+        here="schedules",
     )
-    return questions.ask(visit, asked, here="schedules")
 
 
 @visits.form
@@ -44,15 +42,14 @@ def resume(visit: Visit, schedule_id: UUID) -> HttpResponse:
         )
         return visit.said("The schedule is resumed", told, address=page)
     row = schedule_rows.schedule(visit.org_id, schedule_id)
-    asked = Question(
-        title=f"Resume {row['name']}?",
-        text="It fires from now on. Times that passed while it was paused are not made up for.",
-        verb="Resume it",
-        action=visit.url("schedule_resume", schedule_id),
+    return visit.ask(
+        f"Resume {row['name']}?",
+        "It fires from now on. Times that passed while it was paused are not made up for.",
+        "Resume it",
         back=page,
         facts=_facts(visit, row),
+        here="schedules",
     )
-    return questions.ask(visit, asked, here="schedules")
 
 
 @visits.form
@@ -71,16 +68,15 @@ def run(visit: Visit, schedule_id: UUID) -> HttpResponse:
     facts = [("Job type", job["job_type_id"])]
     if channel:
         facts.append(("Channel", f"{channel['platform']} · {channel['code']}"))
-    asked = Question(
-        title=f"Run {row['name']} now?",
-        text="It makes one job at once, beside those that run. The next firing stays as it is.",
-        verb="Make one job",
-        action=visit.url("schedule_run", schedule_id),
+    return visit.ask(
+        f"Run {row['name']} now?",
+        "It makes one job at once, beside those that run. The next firing stays as it is.",
+        "Make one job",
         back=page,
         keep="Not now",
         facts=facts,
+        here="schedules",
     )
-    return questions.ask(visit, asked, here="schedules")
 
 
 @visits.form
@@ -100,15 +96,14 @@ def roll_back(visit: Visit, schedule_id: UUID, number: int) -> HttpResponse:
     if version is None:
         raise editing.version_not_found(number)
     changes = definitions.changes(row["definition"], version["definition"])
-    asked = Question(
-        title=f"Roll back to version {number}?",
-        text=f"It makes version {row['version'] + 1}, with the configuration and the secrets of version {number}.",
-        verb=f"Roll back to {number}",
-        action=visit.url("schedule_roll_back", schedule_id, number),
+    return visit.ask(
+        f"Roll back to version {number}?",
+        f"It makes version {row['version'] + 1}, with the configuration and the secrets of version {number}.",
+        f"Roll back to {number}",
         back=page,
         facts=[(humanized(one["field"].rpartition(".")[2]), _change_words(one)) for one in changes[:12]],
+        here="schedules",
     )
-    return questions.ask(visit, asked, here="schedules")
 
 
 @visits.form
@@ -117,17 +112,16 @@ def delete(visit: Visit, schedule_id: UUID) -> HttpResponse:
         deleted = editing.delete(visit.org_id, schedule_id, actor=visit.actor)
         return visit.said("The schedule is deleted", deleted.name, address=visit.url("schedules"))
     row = schedule_rows.schedule(visit.org_id, schedule_id)
-    asked = Question(
-        title=f"Delete {row['name']}?",
-        text="Its versions and its record of firings go with it. Its jobs stay, and running ones go on.",
-        verb="Delete this schedule",
-        action=visit.url("schedule_delete", schedule_id),
+    return visit.ask(
+        f"Delete {row['name']}?",
+        "Its versions and its record of firings go with it. Its jobs stay, and running ones go on.",
+        "Delete this schedule",
         back=visit.url("schedule", schedule_id),
         keep="Keep it",
         is_danger=True,
         facts=_facts(visit, row),
+        here="schedules",
     )
-    return questions.ask(visit, asked, here="schedules")
 
 
 def _facts(visit: Visit, row: schedule_rows.Row) -> list[tuple[str, str]]:

@@ -29,10 +29,8 @@ def backfill(visit: Visit, schedule_id: UUID) -> HttpResponse:
         if sent.get("expected") != str(len(counted.times)) or not counted.times:
             return _form(visit, row, sent, counted=counted, is_other="expected" in sent)
         made = requested_runs.backfill(visit.org_id, schedule_id, **asked, actor=visit.actor)
-    except Invalid as error:
+    except (Conflict, Forbidden, Invalid, QuotaReached) as error:
         return _form(visit, row, sent, problems=body_checks.told(error))
-    except (Conflict, Forbidden, QuotaReached) as error:
-        return _form(visit, row, sent, problems={"body": error.message})
     jobs = sum(1 for firing in made.firings if firing.job_id)
     text = f"{len(made.firings):,} firings, {jobs:,} of them with a job."
     return visit.said("The firings are made up for", text, address=visit.url("schedule", schedule_id))

@@ -11,8 +11,6 @@ from agent_jobs.api import schedule_shapes
 from agent_jobs.console import (
     body_checks,
     job_form,
-    job_types_offered,
-    params_form,
     schedule_bounds,
     schedule_lines,
     schedule_page,
@@ -38,7 +36,7 @@ _CHOICES = {
 def new(visit: Visit) -> HttpResponse:
     if visit.request.method == "POST":
         return _saved(visit, None)
-    offered = job_types_offered.of(visit.org_id)
+    offered = job_form.types_offered(visit.org_id)
     chosen = visit.request.GET.get("type", "")
     if not offered or chosen not in {each["key"] for each in offered}:
         context = {"offered": offered, "title": "New schedule", "back": visit.url("schedules"), "what": "schedule"}
@@ -88,7 +86,7 @@ def _form(
         "values": values,
         "timings": _TIMINGS,
         "choices": {name: list(words.items()) for name, words in _CHOICES.items()},
-        "params": params_form.of(visit.org_id, values["job_type_id"], stored, sent=sent),
+        "params": job_form.params(visit.org_id, values["job_type_id"], stored, sent=sent),
         "pauses": schedule_bounds.rows(values),
         "has_bounds": any(each.startswith(("starts_at", "ends_at", "pause.")) and values[each] for each in values),
         "has_more": any(values.get(name) for name in job_form.values({})),
@@ -112,10 +110,8 @@ def _saved(visit: Visit, row: schedule_rows.Row | None) -> HttpResponse:
             version = body_checks.whole(sent.get("version", ""), "version")
             emptied = _emptied(row["definition"], _stored(fields))
             made = editing.change(visit.org_id, row["id"], emptied, actor=visit.actor, if_version=version)
-    except Invalid as error:
+    except (Conflict, Invalid, NotFound) as error:
         return _form(visit, row, {**_defaults(), **sent}, problems=body_checks.told(error), sent=sent)
-    except (Conflict, NotFound) as error:
-        return _form(visit, row, {**_defaults(), **sent}, problems={"body": error.message}, sent=sent)
     title = "The schedule is changed" if row else "The schedule is made"
     return visit.said(title, made.name, address=visit.url("schedule", made.pk))
 
@@ -127,7 +123,7 @@ def _stated(visit: Visit, sent: Mapping[str, str], row: schedule_rows.Row | None
     code = sent.get("code", "").strip()
     job: dict[str, Any] = {
         "job_type_id": type_id,
-        "params": params_form.read(visit.org_id, type_id, sent, known.get("params", {})),
+        "params": job_form.read_params(visit.org_id, type_id, sent, known.get("params", {})),
         "delay_minutes": body_checks.whole(sent.get("delay_minutes", ""), "job.delay_minutes") or 0,
         **job_form.read(sent, kept_outcome=known.get("outcome_channel")),
     }

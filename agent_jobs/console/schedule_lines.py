@@ -1,6 +1,7 @@
 """A schedule in words and marks: its rule, its policies, its state, and its last outcomes as bars."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,6 +55,7 @@ class OutcomeBar:
     title: str
     is_failed: bool
     is_hollow: bool
+    width: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def of(
                 paused_by=author(pause["author"], names) if pause else "",
                 paused_at=pause["at"] if pause else None,
                 bars=bars(lines),
-                outcome_words=outcome_words(lines),
+                outcome_words=result_counts(lines[:SHOWN_OUTCOMES]) or "never fired",
             )
         )
     return found
@@ -155,12 +157,9 @@ def bars(lines: Sequence[FiringLine]) -> list[OutcomeBar]:
     return found
 
 
-def outcome_words(lines: Sequence[FiringLine]) -> str:
+def result_counts(lines: Sequence[FiringLine]) -> str:
     """`12 completed, 1 failed, 1 skipped`"""
-    numbers: dict[str, int] = {}
-    for line in lines[:SHOWN_OUTCOMES]:
-        numbers[line.result] = numbers.get(line.result, 0) + 1
-    return ", ".join(f"{number} {name}" for name, number in numbers.items()) or "never fired"
+    return ", ".join(f"{number} {name}" for name, number in Counter(line.result for line in lines).items())
 
 
 def result_words(line: FiringLine) -> str:

@@ -11,6 +11,7 @@ from django.http import HttpResponse
 
 from agent_jobs import recurrence
 from agent_jobs.console import clock, schedule_lines, visits
+from agent_jobs.console.schedule_lines import OutcomeBar
 from agent_jobs.console.visits import Visit
 from agent_jobs.reads import job_lists, queries, schedule_lists, schedule_rows
 from agent_jobs.reads.schedule_lists import FiringLine
@@ -60,20 +61,8 @@ class VersionLine:
 
 
 @dataclass(frozen=True, slots=True)
-class DurationBar:
-    x: float
-    width: float
-    y: float
-    height: float
-    mark: str
-    title: str
-    is_failed: bool
-    is_hollow: bool
-
-
-@dataclass(frozen=True, slots=True)
 class DurationChart:
-    bars: Sequence[DurationBar]
+    bars: Sequence[OutcomeBar]
     lines: Sequence[tuple[float, str]]
     median: float | None
     first_words: str
@@ -87,7 +76,7 @@ def schedule(visit: Visit, schedule_id: UUID) -> HttpResponse:
     definition = row["definition"]
     tab = visit.request.GET.get("tab", "")
     tab = tab if tab in dict(TABS) and (tab != "audit" or visit.is_admin) else "firings"
-    page = _page(visit.request.GET.get("page", ""))
+    page = visit.page_number
     newest = schedule_lists.outcomes(visit.org_id, [schedule_id], most=PAGE + 1, after=(page - 1) * PAGE)[schedule_id]
     names = members.full_names(visit.org_id)
     versions = _versions(visit, row, names, most=_MOST_VERSIONS if tab == "versions" else _IN_RAIL)
@@ -109,7 +98,7 @@ def schedule(visit: Visit, schedule_id: UUID) -> HttpResponse:
         "lines": _rows(lines),
         "last": lines[0] if lines and page == 1 else None,
         "last_words": schedule_lines.result_words(lines[0]).lower() if lines and page == 1 else "",
-        "summary": _summary(lines),
+        "summary": schedule_lines.result_counts(lines),
         "shown": len(lines),
         "mean_cost": sum(costs) / len(costs) if costs else None,
         "chart": _chart(visit, lines) if any(line.seconds is not None for line in lines) else None,
@@ -147,19 +136,17 @@ def compare(visit: Visit, schedule_id: UUID, old: int, new: int) -> HttpResponse
     return visit.render("schedule_versions.html", context, here="schedules")
 
 
-def next_firings(
-    visit: Visit, definition: Mapping[str, Any], *, anchor: datetime, after: datetime | None = None
-) -> list[PreviewedTime]:
+def next_firings(visit: Visit, definition: Mapping[str, Any], *, anchor: datetime) -> list[PreviewedTime]:
     """The next ten firings on the clocks of the schedule's zone, with each clock change said. Raises BadExpression."""
     timing = definitions.timing(definition, anchor=anchor)
-    found = recurrence.within(timing.rule, timing.bounds, after=after or visit.now, limit=_PREVIEWED)
+    found = recurrence.within(timing.rule, timing.bounds, after=visit.now, limit=_PREVIEWED)
     nominal = _nominal_time(definition)
     return [
         PreviewedTime(
             at=one.at,
             day=f"{one.local:%a} {clock.day(one.at, timing.rule.zone, visit.now)}",
             time=f"{one.local:%H:%M:%S}" if one.local.second else f"{one.local:%H:%M}",
-            offset=_offset(one.local),
+            offset=clock.offset(one.local),
             yours=clock.short(one.at, visit.zone, visit.now) if timing.rule.zone.key != visit.zone.key else "",
             note=schedule_lines.dst_words(one.note, one.at, nominal),
         )
@@ -206,13 +193,6 @@ def _rows(lines: Sequence[FiringLine]) -> list[FiringRow]:
     return found
 
 
-def _summary(lines: Sequence[FiringLine]) -> str:
-    numbers: dict[str, int] = {}
-    for line in lines:
-        numbers[line.result] = numbers.get(line.result, 0) + 1
-    return ", ".join(f"{number} {name}" for name, number in numbers.items())
-
-
 def _versions(visit: Visit, row: Mapping[str, Any], names: Mapping[str, str], *, most: int) -> list[VersionLine]:
     found = schedule_rows.versions(visit.org_id, row["id"]).order_by("-number")
     return [
@@ -251,7 +231,7 @@ def _chart(visit: Visit, lines: Sequence[FiringLine]) -> DurationChart:
             title = f"{clock.length(line.seconds)}, {title.lower()}"
         colour = schedule_lines.RESULTS.get(line.result, ("", "canceled"))[1]
         bars.append(
-            DurationBar(
+            OutcomeBar(
                 x=6 + place * width + width * 0.2,
                 width=width * 0.6,
                 y=80 - height,
@@ -280,15 +260,5 @@ def _nominal_time(definition: Mapping[str, Any]) -> str:
     return ""
 
 
-def _offset(local: datetime) -> str:
-    minutes = round((local.utcoffset() or local - local).total_seconds() / 60)
-    hours, rest = divmod(abs(minutes), 60)
-    return f"UTC{'−' if minutes < 0 else '+'}{hours}{f':{rest:02}' if rest else ''}" if minutes else "UTC"
-
-
 def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _page(text: str) -> int:
-    return min(max(int(text), 1), 1_000) if text.isascii() and text.isdigit() and len(text) < 6 else 1

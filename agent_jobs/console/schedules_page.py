@@ -23,7 +23,7 @@ def schedules(visit: Visit) -> HttpResponse:
     text = query.get("q", "").replace("\x00", "").strip()[:_MOST_TEXT]
     failing = schedule_lists.failing(visit.org_id)
     total, paused = schedule_lists.counts(visit.org_id)
-    number = _page(query.get("page", ""))
+    number = visit.page_number
     matching = schedule_lists.matching(visit.org_id, text=text, state=state, failing_ids=failing)
     rows = list(matching.values(*schedule_rows.COLUMNS)[(number - 1) * PAGE : number * PAGE + 1])
     numbers = {"all": total, "active": total - paused, "paused": paused, "failing": len(failing)}
@@ -55,7 +55,3 @@ def _week(visit: Visit, rows: Sequence[Any] | None) -> list[week_calendar.WeekDa
         rows = list(active.values(*schedule_rows.COLUMNS)[: week_calendar.MOST_SCHEDULES])
     active_rows = [row for row in rows if row["next_at"] is not None]
     return week_calendar.of(visit, active_rows) if active_rows else []
-
-
-def _page(text: str) -> int:
-    return min(max(int(text), 1), 1_000) if text.isascii() and text.isdigit() and len(text) < 6 else 1

@@ -13,7 +13,6 @@ from agent_jobs.errors import FieldError, Invalid
 
 MOST_FIELDS = 60
 PREFIX = "arg."
-_SIMPLE = {"string", "integer", "number", "boolean"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,6 @@ class FormField:
     choices: Sequence[str] = ()
     was: str = ""
     is_changed: bool = False
-    minimum: Any = None
-    maximum: Any = None
 
     @property
     def key(self) -> str:
@@ -63,8 +60,6 @@ def fields(
                 choices=[_shown(choice, "text") for choice in rule.get("enum") or ()],
                 was=was,
                 is_changed=value != was,
-                minimum=rule.get("minimum"),
-                maximum=rule.get("maximum"),
             )
         )
     return found

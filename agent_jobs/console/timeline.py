@@ -16,7 +16,6 @@ from agent_jobs.reads.job_life import JobLife, StepLine
 
 _GAP = 0.25
 _MOST_STRETCHES = 26
-_LABEL_WIDTH = 8.5  # of a label on the axis, in percent
 _TEXT_CLASSES = {"work": "m-on", "delay": "m-scheduled-t", "quiet": "m-strong", "reply": "m-text", "approval": "m-on"}
 
 
@@ -66,7 +65,6 @@ class DrawnTimeline:
     seconds: float
     work_seconds: float
     is_live: bool
-    end_status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +110,10 @@ def of(
             if each.kind in ("work", "failed")
         ],
         sums=life_pieces.sums(whole),
-        bars=life_pieces.bars(whole),
+        bars=life_pieces.bars(life_pieces.kept(life.job, now=now)),
         seconds=sum(each.seconds for each in whole),
         work_seconds=sum(each.seconds for each in whole if each.kind == "work"),
         is_live=life.job["finished_at"] is None and bool(stretches),
-        end_status=life.job["status"].lower() if life.job["finished_at"] else "",
     )
 
 

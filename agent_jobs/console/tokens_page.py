@@ -7,8 +7,7 @@ from django.http import HttpResponse
 
 from agent_jobs import scopes
 from agent_jobs.api.app_tokens import AppTokenRequest
-from agent_jobs.console import body_checks, questions, visits
-from agent_jobs.console.questions import Question
+from agent_jobs.console import body_checks, visits
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, Forbidden, Invalid
 from agent_jobs.reads import queries
@@ -55,10 +54,8 @@ def new(visit: Visit) -> HttpResponse:
             held=list(scopes.ALL_SCOPES),
             actor=visit.actor,
         )
-    except Invalid as error:
+    except (Conflict, Forbidden, Invalid) as error:
         return _form(visit, values, chosen, body_checks.told(error))
-    except (Conflict, Forbidden) as error:
-        return _form(visit, values, chosen, {"body": error.message})
     context = {
         "title": "The token is made",
         "what": f"{token.name}, for the header Authorization: Bearer",
@@ -75,17 +72,16 @@ def revoke(visit: Visit, public_id: str) -> HttpResponse:
         token = app_tokens.revoke_by_id(visit.org_id, public_id, actor=visit.actor)
         return visit.said("The token is revoked", token.name, address=page)
     token = app_tokens.find(visit.org_id, public_id)
-    asked = Question(
-        title=f"Revoke {token.name}?",
-        text="Calls with it are refused at once and for good. To rotate, make the second token of the app first.",
-        verb="Revoke this token",
-        action=visit.url("token_revoke", public_id),
+    return visit.ask(
+        f"Revoke {token.name}?",
+        "Calls with it are refused at once and for good. To rotate, make the second token of the app first.",
+        "Revoke this token",
         back=page,
         keep="Keep it",
         is_danger=True,
         facts=[("App", token.app), ("Begins with", token.public_id), ("May", ", ".join(token.scopes))],
+        here="tokens",
     )
-    return questions.ask(visit, asked, here="tokens")
 
 
 def _form(visit: Visit, values: dict[str, str], chosen: list[str], problems: dict[str, str]) -> HttpResponse:

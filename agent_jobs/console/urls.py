@@ -30,6 +30,7 @@ from agent_jobs.console import (
 )
 
 app_name = "console"
+_OF_TYPES, _OF_PROFILES = {"of": catalog_page.TYPES}, {"of": catalog_page.PROFILES}
 urlpatterns = [
     path("", signing_in.sign_in, name="sign_in"),
     path("sign-out", signing_in.sign_out, name="sign_out"),
@@ -94,15 +95,20 @@ urlpatterns = [
         webhooks_page.redeliver,
         name="webhook_redeliver",
     ),
-    path("<str:org_id>/types", catalog_page.types, name="types"),
-    path("<str:org_id>/types/new", catalog_page.new_type, name="type_new"),
+    path("<str:org_id>/types", catalog_page.show, _OF_TYPES, name="types"),
+    path("<str:org_id>/types/new", catalog_page.new, _OF_TYPES, name="type_new"),
     path("<str:org_id>/types/check", catalog_page.check_schema, name="check_schema"),
-    path("<str:org_id>/types/of/<str:key>", catalog_page.job_type, name="type"),
-    path("<str:org_id>/types/of/<str:key>/remove", catalog_page.remove_type, name="type_remove"),
-    path("<str:org_id>/profiles", catalog_page.profiles, name="profiles"),
-    path("<str:org_id>/profiles/new", catalog_page.new_profile, name="profile_new"),
-    path("<str:org_id>/profiles/of/<str:key>", catalog_page.profile, name="profile"),
-    path("<str:org_id>/profiles/of/<str:key>/remove", catalog_page.remove_profile, name="profile_remove"),
+    path("<str:org_id>/types/of/<str:key>", catalog_page.entry, _OF_TYPES, name="type"),
+    path("<str:org_id>/types/of/<str:key>/remove", catalog_page.remove, _OF_TYPES, name="type_remove"),
+    path("<str:org_id>/profiles", catalog_page.show, _OF_PROFILES, name="profiles"),
+    path("<str:org_id>/profiles/new", catalog_page.new, _OF_PROFILES, name="profile_new"),
+    path("<str:org_id>/profiles/of/<str:key>", catalog_page.entry, _OF_PROFILES, name="profile"),
+    path(
+        "<str:org_id>/profiles/of/<str:key>/remove",
+        catalog_page.remove,
+        _OF_PROFILES,
+        name="profile_remove",
+    ),
     path("<str:org_id>/tokens", tokens_page.tokens, name="tokens"),
     path("<str:org_id>/tokens/new", tokens_page.new, name="token_new"),
     path("<str:org_id>/tokens/<str:public_id>/revoke", tokens_page.revoke, name="token_revoke"),

@@ -10,16 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 
-from agent_jobs.console import frame
+from agent_jobs.console import clock, frame
+from agent_jobs.console.templatetags.console import sentence
 from agent_jobs.errors import AgentJobsError, Conflict, Forbidden, Invalid, NotFound, QuotaReached
 from agent_jobs.specs import Actor
 from agent_jobs.tenants import members
@@ -75,23 +77,18 @@ class Visit:
     @property
     def offset(self) -> str:
         """The zone's offset now, as `UTC+1`."""
-        minutes = int((self.now.astimezone(self.zone).utcoffset() or self.now - self.now).total_seconds()) // 60
-        hours, rest = divmod(abs(minutes), 60)
-        sign = "−" if minutes < 0 else "+"
-        return "UTC" if not minutes else f"UTC{sign}{hours}{f':{rest:02}' if rest else ''}"
+        return clock.offset(self.now.astimezone(self.zone))
+
+    @property
+    def page_number(self) -> int:
+        text = self.request.GET.get("page", "")
+        return min(max(int(text), 1), 1_000) if text.isascii() and text.isdigit() and len(text) < 6 else 1
 
     def url(self, name: str, *arguments: object, **query: Any) -> str:
         """The address of another page of this organisation: `visit.url("job", job_id, tab="steps")`."""
         address = reverse(f"console:{name}", args=[self.org_id, *arguments])
         stated = {key: value for key, value in query.items() if value not in (None, "")}
         return f"{address}?{urlencode(stated, doseq=True)}" if stated else address
-
-    def link(self, name: str, *arguments: object, **query: Any) -> str:
-        """Like `url`, but empty if there is no such page."""
-        try:
-            return self.url(name, *arguments, **query)
-        except NoReverseMatch:
-            return ""
 
     def render(
         self, template: str, context: Mapping[str, Any] | None = None, *, here: str = "", status: int = 200
@@ -103,6 +100,46 @@ class Visit:
     def part(self, template: str, context: Mapping[str, Any] | None = None, *, status: int = 200) -> HttpResponse:
         """A fragment, without the frame."""
         return render(self.request, f"console/{template}", {"visit": self, **(context or {})}, status=status)
+
+    def dialog(
+        self, template: str, context: Mapping[str, Any], *, here: str, page: str = "dialog.html"
+    ) -> HttpResponse:
+        """A dialog over the page, or a page of its own without script."""
+        if self.request.headers.get("HX-Request"):
+            return self.part(template, context)
+        return self.render(page, {**context, "dialog": f"console/{template}"}, here=here)
+
+    def ask(
+        self,
+        title: str,
+        text: str,
+        verb: str = "",
+        *,
+        here: str,
+        back: str,
+        keep: str = "Leave it as it is",
+        is_danger: bool = False,
+        facts: Sequence[tuple[str, str]] = (),
+        has_reason: bool = False,
+        hidden: Mapping[str, str] = MappingProxyType({}),
+    ) -> HttpResponse:
+        """The question before an action: its answer is a POST to the same address.
+
+        `verb` is on the button that does it; without one there is none. `facts` say what is hit. `hidden` is sent with
+        the answer.
+        """
+        question = {
+            "title": title,
+            "text": text,
+            "verb": verb,
+            "back": back,
+            "keep": keep,
+            "is_danger": is_danger,
+            "facts": facts,
+            "has_reason": has_reason,
+            "hidden": hidden,
+        }
+        return self.dialog("parts/question_dialog.html", {"question": question}, here=here)
 
     def said(self, title: str, text: str = "", *, address: str, link: str = "", target: str = "") -> HttpResponse:
         """Redirect after an action that was done. The next page shows a toast, with a link to `target`."""
@@ -210,7 +247,7 @@ def _answer(
             raise
         if status == HTTPStatus.NOT_FOUND or getattr(error, "denied", None):
             return missing(request, visit)
-        return problem(visit, status, "This cannot be done", _sentence(error.message))
+        return problem(visit, status, "This cannot be done", sentence(error.message))
 
 
 def missing(request: HttpRequest, visit: Visit | None = None) -> HttpResponse:
@@ -245,7 +282,3 @@ def _visit(request: HttpRequest, org_id: str) -> Visit | None:
         zone=zone_of(request),
         now=datetime.now(UTC),
     )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "?", "!")) else ".")

@@ -8,8 +8,7 @@ from uuid import UUID
 from django.http import HttpResponse, QueryDict
 
 from agent_jobs.api.webhook_endpoints import WebhookEndpointRequest
-from agent_jobs.console import body_checks, questions, visits
-from agent_jobs.console.questions import Question
+from agent_jobs.console import body_checks, visits
 from agent_jobs.console.templatetags.console import sentence
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, Invalid
@@ -79,15 +78,14 @@ def rotate(visit: Visit, endpoint_id: UUID) -> HttpResponse:
         minutes = endpoints.DEFAULT_OVERLAP_MINUTES
         _, secret = endpoints.rotate_secret(visit.org_id, endpoint_id, overlap_minutes=minutes, actor=visit.actor)
         return _secret(visit, endpoint_id, secret, "The secret is rotated")
-    asked = Question(
-        title="Make a new secret?",
-        text="The next page shows it once. The old one signs too for a day, so that the receiver can change.",
-        verb="Make a new secret",
-        action=visit.url("webhook_rotate", endpoint_id),
+    return visit.ask(
+        "Make a new secret?",
+        "The next page shows it once. The old one signs too for a day, so that the receiver can change.",
+        "Make a new secret",
         back=visit.url("webhook", endpoint_id),
         facts=[("Endpoint", row["url"])],
+        here="webhooks",
     )
-    return questions.ask(visit, asked, here="webhooks")
 
 
 @visits.form
@@ -96,17 +94,16 @@ def remove(visit: Visit, endpoint_id: UUID) -> HttpResponse:
     if visit.request.method == "POST":
         endpoints.remove(visit.org_id, endpoint_id, actor=visit.actor)
         return visit.said("The endpoint is deleted", row["url"], address=visit.url("webhooks"))
-    asked = Question(
-        title="Delete this endpoint?",
-        text="It gets no more events, and the record of its deliveries goes with it.",
-        verb="Delete this endpoint",
-        action=visit.url("webhook_remove", endpoint_id),
+    return visit.ask(
+        "Delete this endpoint?",
+        "It gets no more events, and the record of its deliveries goes with it.",
+        "Delete this endpoint",
         back=visit.url("webhook", endpoint_id),
         keep="Keep it",
         is_danger=True,
         facts=[("Endpoint", row["url"])],
+        here="webhooks",
     )
-    return questions.ask(visit, asked, here="webhooks")
 
 
 @visits.action
@@ -149,7 +146,7 @@ def _sent(sent: QueryDict) -> dict[str, Any]:
 def _form(
     visit: Visit, row: Mapping[str, Any] | None, values: Mapping[str, Any], error: Invalid | Conflict | None = None
 ) -> HttpResponse:
-    problems = body_checks.told(error) if isinstance(error, Invalid) else {"body": error.message} if error else {}
+    problems = body_checks.told(error)
     context = {
         "row": row,
         "values": values,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from infra import raw_sql
 
 MOST_COUNTED = 10_000
-_ALIVE_SECONDS = 30
+ALIVE_SECONDS = 30
 _LATELY_SECONDS = 600
 
 _COUNTS = f"""
@@ -15,10 +15,10 @@ SELECT
     (SELECT count(*) FROM (SELECT FROM agent_jobs_approval WHERE org_id = %(org)s
         AND status = 'pending' LIMIT {MOST_COUNTED + 1}) pending),
     (SELECT count(*) FROM agent_jobs_workerprocess
-        WHERE lost_at IS NULL AND seen_at > now() - interval '{_ALIVE_SECONDS} seconds'),
+        WHERE lost_at IS NULL AND seen_at > now() - interval '{ALIVE_SECONDS} seconds'),
     (SELECT count(*) FROM agent_jobs_workerprocess
         WHERE lost_at IS NULL AND seen_at BETWEEN now() - interval '{_LATELY_SECONDS} seconds'
-            AND now() - interval '{_ALIVE_SECONDS} seconds'),
+            AND now() - interval '{ALIVE_SECONDS} seconds'),
     (SELECT extract(epoch FROM now() - max(done_at))::float8 FROM agent_jobs_dutyrun WHERE duty = 'bell')
 """  # noqa: S608 - constants
 
@@ -35,7 +35,7 @@ class ProcessHealth:
 
     @property
     def has_beat(self) -> bool:
-        return self.bell_seconds is not None and self.bell_seconds < _ALIVE_SECONDS
+        return self.bell_seconds is not None and self.bell_seconds < ALIVE_SECONDS
 
     @property
     def is_well(self) -> bool:
