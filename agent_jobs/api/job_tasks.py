@@ -11,7 +11,7 @@ from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each, read_id, read_job_id
 from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.formatting import shown
-from agent_jobs.reads import queries, task_reports
+from agent_jobs.reads import queries
 
 SORTING = paging.Sorting("tasks", {"number": "number"}, default="number:asc", key="number")
 _REPORT_HELP = (
@@ -56,8 +56,8 @@ class JobTasks(Resource):
     def get(self, request: Request, job_id: str) -> Response:
         asked = self.asked(sorting=SORTING)
         job = queries.job(self.org_id, read_job_id(job_id))
-        tasks = task_reports.tasks(self.org_id, job["id"])
-        return self.listed(asked, tasks, task_reports.COLUMNS, each(partial(answer, self.org_id)))
+        tasks = queries.attempts(self.org_id, job["id"])
+        return self.listed(asked, tasks, queries.ATTEMPT_COLUMNS, each(partial(answer, self.org_id)))
 
 
 class JobTaskDetail(Resource):
@@ -71,5 +71,5 @@ class JobTaskDetail(Resource):
     def get(self, request: Request, job_id: str, task_id: str) -> Response:
         self.asked()
         job = queries.job(self.org_id, read_job_id(job_id))
-        found = task_reports.task(self.org_id, job["id"], read_id(task_id, task_reports.not_found))
+        found = queries.attempt(self.org_id, job["id"], read_id(task_id, queries.attempt_not_found))
         return Response({"data": answer(self.org_id, found), "meta": {"org_id": self.org_id, "id": str(found["id"])}})

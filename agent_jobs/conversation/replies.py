@@ -20,7 +20,7 @@ from agent_jobs.errors import Conflict
 from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import activities, endings, queues, running_caps
 from agent_jobs.models import Approval, Job, Message
-from agent_jobs.reads import job_rows
+from agent_jobs.reads import queries
 from agent_jobs.runners.base import Wake
 from agent_jobs.specs import Actor
 from agent_jobs.states import ActivityStatus, JobStatus, SourceType, WaitingFor
@@ -112,7 +112,7 @@ def say(org_id: str, job_id: UUID, *, author: str, text: str, actor: Actor, now:
     begun, and after it has ended.
     """
     with transaction.atomic():
-        job = job_rows.locked(org_id, job_id)
+        job = queries.locked_job(org_id, job_id)
         if job.is_terminal:
             raise Conflict(f"the job is already {job.status} and takes no replies", code="job_has_ended")
         if job.started_at is None:

@@ -23,7 +23,7 @@ from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import queue_order, running_caps
 from agent_jobs.lifecycle.executor_claims import Claimant
 from agent_jobs.models import Job
-from agent_jobs.reads import external_jobs, job_rows
+from agent_jobs.reads import external_jobs, queries
 from agent_jobs.runners import external
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
@@ -58,7 +58,7 @@ def change(org_id: str, job_id: UUID, asked: HandChange, *, actor: Actor) -> Non
     Raises NotFound, IllegalMove, and Invalid if the result is too large. An ended job is never changed.
     """
     with transaction.atomic():
-        job = job_rows.locked(org_id, job_id)
+        job = queries.locked_job(org_id, job_id)
         standing = external_jobs.status_outside(job.status, runner=job.runner, is_held=job.lease_until is not None)
         moves = asked.status is not None and asked.status != standing
         if not moves and not asked.tells:

@@ -11,7 +11,7 @@ from agent_jobs.errors import IllegalMove
 from agent_jobs.legal_moves import Event
 from agent_jobs.lifecycle import running_caps
 from agent_jobs.models import Job
-from agent_jobs.reads import job_rows
+from agent_jobs.reads import queries
 from agent_jobs.specs import Actor
 
 
@@ -26,7 +26,7 @@ def cancel(
     Raises NotFound, Forbidden for another organisation's job, and IllegalMove if the job has ended or is held.
     """
     with transaction.atomic():
-        job = job_rows.locked(org_id, job_id)
+        job = queries.locked_job(org_id, job_id)
         if job.is_terminal:
             raise IllegalMove(
                 f"the job is already {job.status} and cannot be canceled", job_id=str(job.pk), status=job.status

@@ -31,7 +31,7 @@ from agent_jobs.jobs import admission, creation, uniqueness
 from agent_jobs.legal_moves import MOVES, Event
 from agent_jobs.lifecycle import queues
 from agent_jobs.models import Job, Org, Step
-from agent_jobs.reads import job_rows
+from agent_jobs.reads import queries
 from agent_jobs.specs import Actor, ChannelSpec, JobSpec
 from channels_integration import directory
 from infra import tracing
@@ -117,7 +117,7 @@ def retry(org_id: str, job_id: UUID, *, actor: Actor, reason: str = "", most: in
     if another job has its unique_key by now, and QuotaReached.
     """
     with transaction.atomic():
-        job = job_rows.locked(org_id, job_id)
+        job = queries.locked_job(org_id, job_id)
         if job.status not in MOVES[Event.RETRY].sources:
             raise IllegalMove(
                 f"the job is {job.status} and cannot be retried: only one that is FAILED or CANCELED can",
@@ -174,7 +174,7 @@ def replay(org_id: str, job_id: UUID, changes: Changes, *, actor: Actor, token_p
     original.
     """
     with transaction.atomic():
-        job = job_rows.locked(org_id, job_id)
+        job = queries.locked_job(org_id, job_id)
         prompt = {"start_prompt": job.prompt} if job.prompt.strip() and not job.work else {}
         then = ChannelSpec(job.platform, job.channel_code, job.channel_type, job.channel_data) if job.platform else None
         spec = JobSpec(

@@ -19,31 +19,14 @@ Row = Mapping[str, Any]
 MOST_STEPS = 500
 MOST_CLAIMS = 300
 MOST_MESSAGES = 300
+_MOST_ALIKE = 5
 COLUMNS = (
     *("id", "org_id", "status", "job_type_key", "runner", "platform", "channel_code", "channel_type", "channel_data"),
     *("params", "config", "tags", "priority", "created_at", "updated_at", "requested_at", "delay_minutes"),
-    *(
-        "delay_seconds",
-        "scheduled_at",
-        "started_at",
-        "deadline_at",
-        "finished_at",
-        "queue_at",
-        "waiting_for",
-        "wake_at",
-    ),
-    *("lease_until", "attempt", "failed_attempts", "crash_count", "retry_count", "thread", "inbox_count"),
-    *(
-        "follow_ups_sent",
-        "follow_ups_total",
-        "result",
-        "result_data",
-        "error_code",
-        "error_message",
-        "replay_of",
-        "schedule_id",
-    ),
-    *("schedule_id", "prompt", "created_by__name", "created_by__public_id"),
+    *("delay_seconds", "scheduled_at", "started_at", "deadline_at", "finished_at", "queue_at", "waiting_for"),
+    *("wake_at", "lease_until", "attempt", "failed_attempts", "crash_count", "retry_count", "thread", "inbox_count"),
+    *("follow_ups_sent", "follow_ups_total", "result", "result_data", "error_code", "error_message", "replay_of"),
+    *("schedule_id", "prompt", "created_by__name", "created_by__public_id", "time_spent", "state_since"),
 )
 _LIFE = f"""
 SELECT
@@ -174,10 +157,12 @@ def call(org_id: str, step: StepLine) -> tuple[Any, Any]:
     return asked, came
 
 
-def failed_alike(org_id: str, job: Row, *, most: int = 5) -> list[Row]:
+def failed_alike(org_id: str, job: Row) -> list[Row]:
     """The newest other jobs that failed with the same code."""
     jobs = Job.objects.filter(org_id=org_id, status="FAILED", error_code=job["error_code"]).exclude(pk=job["id"])
-    return list(jobs.order_by("-updated_at", "-id").values("id", "job_type_key", "params", "tags", "updated_at")[:most])
+    return list(
+        jobs.order_by("-updated_at", "-id").values("id", "job_type_key", "params", "tags", "updated_at")[:_MOST_ALIKE]
+    )
 
 
 def _step(one: Mapping[str, Any]) -> StepLine:
@@ -199,9 +184,8 @@ def _step(one: Mapping[str, Any]) -> StepLine:
     )
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+_time = datetime.fromisoformat
 
 
 def _maybe(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    return _time(text) if text else None

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import EmptyResultSet
-from django.db.models import Case, CharField, Count, F, Func, IntegerField, QuerySet, TextField, Value, When
-from django.db.models.functions import Cast, Left, Lower
+from django.db.models import Case, CharField, Count, F, QuerySet, Value, When
+from django.db.models.functions import Left, Lower
 
 from agent_jobs.models import Job, JobType
 from agent_jobs.reads import pages
@@ -147,14 +147,10 @@ def type_names(org_id: str) -> Mapping[str, str]:
 
 def _shortened(jobs: QuerySet[Job]) -> QuerySet[Job]:
     return jobs.annotate(
-        params_bytes=_bytes("params"),
-        config_bytes=_bytes("config"),
+        params_bytes=pages.text_bytes("params"),
+        config_bytes=pages.text_bytes("config"),
         few_params=Case(When(params_bytes__lte=_MOST_JSON, then=F("params")), default=None),
         few_config=Case(When(config_bytes__lte=_MOST_JSON, then=F("config")), default=None),
         short_result=Left("result", _MOST_TEXT),
         short_error=Left("error_message", _MOST_TEXT),
     )
-
-
-def _bytes(column: str) -> Func:
-    return Func(Cast(column, TextField()), function="octet_length", output_field=IntegerField())

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Case, F, Func, IntegerField, QuerySet, TextField, Value, When
-from django.db.models.functions import Cast
+from django.db.models import Case, F, QuerySet, TextField, Value, When
 
 from agent_jobs.models import Job
-from agent_jobs.reads import executions, external_jobs
+from agent_jobs.reads import executions, external_jobs, pages
 from agent_jobs.states import JobStatus
 
 Row = Mapping[str, Any]
@@ -29,7 +28,7 @@ def rows(jobs: QuerySet[Job], ordering: Sequence[Any], *, page: int, limit: int)
     """
     ids = list(jobs.order_by(*ordering).values_list("pk", flat=True)[(page - 1) * limit : page * limit])
     few = Case(When(result_bytes__lte=_MOST_RESULT_BYTES, then=F("result_data")), default=None)
-    shortened = Job.objects.filter(pk__in=ids).annotate(result_bytes=_bytes("result_data"), few_result=few)
+    shortened = Job.objects.filter(pk__in=ids).annotate(result_bytes=pages.text_bytes("result_data"), few_result=few)
     found = {row["id"]: row for row in shortened.values(*COLUMNS, "result_bytes", "few_result")}
     return _noted([{**found[job_id], "result_data": found[job_id]["few_result"]} for job_id in ids if job_id in found])
 
@@ -44,10 +43,6 @@ def of_orgs(org_ids: Sequence[str]) -> QuerySet[Job]:
     return Job.objects.filter(org_id__in=list(org_ids))
 
 
-def column(name: str) -> F:
-    return F(name)
-
-
 def status_word(words: Mapping[JobStatus, str]) -> Case:
     """An expression for an API's word for each status seen from outside."""
     whens = [When(external_jobs.with_status_outside(status), then=Value(word)) for status, word in words.items()]
@@ -59,7 +54,3 @@ def _noted(rows: Sequence[Row]) -> list[Row]:
     for org_id in {row["org_id"] for row in rows if row["status"] == JobStatus.CANCELED}:
         notes |= executions.cancel_reasons(org_id, [row for row in rows if row["org_id"] == org_id])
     return [{**row, "cancel_note": notes.get(row["id"], "")} for row in rows]
-
-
-def _bytes(column: str) -> Func:
-    return Func(Cast(column, TextField()), function="octet_length", output_field=IntegerField())

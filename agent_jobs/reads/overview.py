@@ -246,9 +246,8 @@ def _money(value: Any) -> Decimal | None:
     return None if value is None else Decimal(str(value))
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+_time = datetime.fromisoformat
 
 
 def _maybe(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    return _time(text) if text else None

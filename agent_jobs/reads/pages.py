@@ -8,7 +8,8 @@ from typing import Any
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
-from django.db.models import JSONField, Model, Q, QuerySet, TextField, Value
+from django.db.models import Func, IntegerField, JSONField, Model, Q, QuerySet, TextField, Value
+from django.db.models.functions import Cast
 
 Row = Mapping[str, Any]
 # Texts and JSON as they appear in answers. Four such pages at once cost a web process about 100 MB.
@@ -57,6 +58,11 @@ def page(
         fetched = cursor.fetchall()
     found: list[Row] = [dict(zip(columns, row, strict=False)) for row in compiler.results_iter([fetched])]
     return found, bool(found) and fetched[0][-1] > len(found)
+
+
+def text_bytes(column: str) -> Func:
+    """The size of a column's text, as an expression."""
+    return Func(Cast(column, TextField()), function="octet_length", output_field=IntegerField())
 
 
 def ordered(rows: QuerySet[Any], window: Window) -> QuerySet[Any]:

@@ -6,13 +6,13 @@ Forbidden with a constant message.
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import DataError
-from django.db.models import F, QuerySet
+from django.db.models import F, Model, QuerySet
 
 from agent_jobs.errors import Forbidden, NotFound
 from agent_jobs.models import (
@@ -38,6 +38,7 @@ from infra import raw_sql
 
 log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
+_M = TypeVar("_M", bound=Model)
 
 JOB_COLUMNS = (
     *("id", "org_id", "status", "job_type_key", "platform", "channel_code", "channel_type", "channel_data"),
@@ -57,16 +58,8 @@ ACTIVITY_COLUMNS = (
 # Never includes the value.
 TOOL_SECRET_COLUMNS = ("id", "org_id", "name", "hosts", "created_at", "updated_at")
 MESSAGE_COLUMNS = (
-    "id",
-    "key",
-    "job_id",
-    "is_human",
-    "author",
-    "text",
-    "created_at",
-    "delivered_at",
-    "edited_at",
-    "deleted_at",
+    *("id", "key", "job_id", "is_human", "author", "text"),
+    *("created_at", "delivered_at", "edited_at", "deleted_at"),
 )
 APPROVAL_COLUMNS = (
     *("id", "org_id", "job_id", "kind", "tool", "question", "arguments", "edited_arguments", "approvers"),
@@ -98,23 +91,15 @@ _ENTRY_COLUMNS = (
     *("created_at", "updated_at"),
 )
 JOB_TYPE_COLUMNS = (
-    *_ENTRY_COLUMNS,
-    "runner",
-    "params_schema",
-    "result_schema",
-    "default_config",
-    "work",
-    "tools",
-    "max_running",
-    "max_running_per_channel",
-    "max_tokens_per_day",
-    "max_cost_per_day",
+    *(*_ENTRY_COLUMNS, "runner", "params_schema", "result_schema", "default_config", "work", "tools"),
+    *("max_running", "max_running_per_channel", "max_tokens_per_day", "max_cost_per_day"),
 )
 HOURS_COLUMNS = ("id", "kind", "platform", "name", "hours", "updated_at")
 PROFILE_COLUMNS = (
     *(*_ENTRY_COLUMNS, "instructions", "model", "base_url", "fallback_model"),
     *("max_output_tokens", "timeout_seconds", "context_tokens", "allowed_tools"),
 )
+ATTEMPT_COLUMNS = ("id", "job_id", "number", "created_at", "finished_at", "status", "result")
 TASK_COLUMNS = ("id", "job_id", "created_at", "status", "result", "executor_id", "executor_address")
 MAX_LOG_LINES = 100
 # The size of what an answer shows of a job beside its columns: about 500 bytes for each attempt (a task and log lines)
@@ -130,6 +115,23 @@ class Log:
     lines: tuple[tuple[Any, str], ...] = ()
 
 
+def _of_org(model: type[_M]) -> Callable[[str], QuerySet[_M]]:
+    """A function that finds all rows of an organisation."""
+    return lambda org_id: model._default_manager.filter(org_id=org_id)
+
+
+activities = _of_org(Activity)
+app_tokens = _of_org(AppToken)
+approvals = _of_org(Approval)
+audit_entries = _of_org(AuditEntry)
+job_types = _of_org(JobType)
+jobs = _of_org(Job)
+profiles = _of_org(Profile)
+tool_secrets = _of_org(ToolSecret)
+usage = _of_org(UsageDay)
+webhook_endpoints = _of_org(WebhookEndpoint)
+
+
 def org(org_id: str) -> Org:
     found = Org.objects.filter(pk=org_id).first()
     if found is None:
@@ -137,21 +139,27 @@ def org(org_id: str) -> Org:
     return found
 
 
-def jobs(org_id: str) -> QuerySet[Job]:
-    return Job.objects.filter(org_id=org_id)
-
-
 def job(org_id: str, job_id: UUID) -> Row:
     row: Row | None = Job.objects.filter(pk=job_id).values(*JOB_COLUMNS).first()
     if row is None:
         raise job_not_found(str(job_id))
-    if row["org_id"] != org_id:
-        raise Forbidden(
-            "the job belongs to a different organization",
-            code="job_of_another_organization",
-            denied=("job", str(job_id)),
-        )
+    _require_own(org_id, row["org_id"], job_id)
     return row
+
+
+def locked_job(org_id: str, job_id: UUID) -> Job:
+    """The job, its row locked; call it in a transaction. Raises NotFound, Forbidden for another organisation's job."""
+    job = Job.objects.select_for_update().filter(pk=job_id).first()
+    if job is None:
+        raise job_not_found(str(job_id))
+    _require_own(org_id, job.org_id, job_id)
+    return job
+
+
+def _require_own(org_id: str, owner: str, job_id: UUID) -> None:
+    if owner != org_id:
+        code, denied = "job_of_another_organization", ("job", str(job_id))
+        raise Forbidden("the job belongs to a different organization", code=code, denied=denied)
 
 
 def own_job_id(org_id: str, job_id: UUID) -> UUID:
@@ -181,6 +189,23 @@ def tasks_of(job_ids: Iterable[UUID]) -> Mapping[UUID, list[Row]]:
     return found
 
 
+def attempts(org_id: str, job_id: UUID) -> QuerySet[Task]:
+    """The attempts of one job."""
+    return Task.objects.filter(job__org_id=org_id, job_id=job_id)
+
+
+def attempt(org_id: str, job_id: UUID, task_id: UUID) -> Row:
+    """One attempt with its report. Raises NotFound."""
+    row: Row | None = attempts(org_id, job_id).filter(pk=task_id).values(*ATTEMPT_COLUMNS, "report").first()
+    if row is None:
+        raise attempt_not_found(str(task_id))
+    return row
+
+
+def attempt_not_found(task_id: str) -> NotFound:
+    return NotFound(f"there is no task {task_id[:64]!r} of this job", code="task_not_found")
+
+
 _LOGS = """
 SELECT page.job_id, coalesce((SELECT max(number) FROM agent_jobs_activity WHERE job_id = page.job_id), 0),
     said.times, said.notes
@@ -200,10 +225,6 @@ def logs_of(job_ids: Iterable[UUID]) -> Mapping[UUID, Log]:
         job_id: Log(count, tuple(zip(times or (), notes or (), strict=True)))
         for job_id, count, times, notes in raw_sql.all_rows(_LOGS, {"ids": list(job_ids), "most": MAX_LOG_LINES})
     }
-
-
-def activities(org_id: str) -> QuerySet[Activity]:
-    return Activity.objects.filter(org_id=org_id)
 
 
 def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_first: bool) -> Mapping[UUID, list[Row]]:
@@ -313,10 +334,6 @@ def activities_by_id(ids: Iterable[UUID]) -> Mapping[UUID, Row]:
     return {row["id"]: row for row in Activity.objects.filter(pk__in=list(ids)).values(*ACTIVITY_COLUMNS)}
 
 
-def approvals(org_id: str) -> QuerySet[Approval]:
-    return Approval.objects.filter(org_id=org_id)
-
-
 def approvals_of(org_id: str, job_id: UUID, *, is_pending: bool = False) -> list[Row]:
     """The approvals of one job, oldest first."""
     found = approvals(org_id).filter(job_id=job_id).order_by("created_at", "id")
@@ -340,36 +357,8 @@ def job_type_schema(org_id: str, key: str) -> Mapping[str, Any]:
     return JobType.objects.filter(org_id=org_id, key=key).values_list("params_schema", flat=True).first() or {}
 
 
-def app_tokens(org_id: str) -> QuerySet[AppToken]:
-    return AppToken.objects.filter(org_id=org_id)
-
-
-def tool_secrets(org_id: str) -> QuerySet[ToolSecret]:
-    return ToolSecret.objects.filter(org_id=org_id)
-
-
-def webhook_endpoints(org_id: str) -> QuerySet[WebhookEndpoint]:
-    return WebhookEndpoint.objects.filter(org_id=org_id)
-
-
 def webhook_deliveries(org_id: str, endpoint_id: UUID) -> QuerySet[WebhookDelivery]:
     return WebhookDelivery.objects.filter(org_id=org_id, endpoint_id=endpoint_id)
-
-
-def audit_entries(org_id: str) -> QuerySet[AuditEntry]:
-    return AuditEntry.objects.filter(org_id=org_id)
-
-
-def usage(org_id: str) -> QuerySet[UsageDay]:
-    return UsageDay.objects.filter(org_id=org_id)
-
-
-def job_types(org_id: str) -> QuerySet[JobType]:
-    return JobType.objects.filter(org_id=org_id)
-
-
-def profiles(org_id: str) -> QuerySet[Profile]:
-    return Profile.objects.filter(org_id=org_id)
 
 
 def model_keys(org_id: str) -> QuerySet[ModelKey]:

@@ -6,7 +6,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import F, Q
 from rest_framework import serializers
 
 from agent_jobs.api.errors import RefusedRequest
@@ -114,8 +114,8 @@ def of_priorities(words: Sequence[str]) -> Q:
 
 
 def ordering(sort: str, *, is_descending: bool) -> list[Any]:
-    """The order of a list: statuses by the dialect's words for them, priorities by their meaning."""
-    by = numbered_pages.status_word(STATUS) if sort == "status" else numbered_pages.column(sort)
+    """Statuses are ordered as this door spells them, priorities by their meaning."""
+    by = numbered_pages.status_word(STATUS) if sort == "status" else F(sort)
     last = "-id" if is_descending else "id"
     return [by.desc() if is_descending else by.asc(), last]
 
