@@ -1,4 +1,4 @@
-"""The scopes of app tokens. A scope is `AREA:LEVEL`.
+"""The scopes of app tokens. A scope is `SERVICES:LEVEL`.
 
 WRITE implies READ, and ADMIN implies every level. EXECUTE stands beside them: an executor gets the secrets of the jobs
 that it claims, so a token that only posts jobs must not be able to claim them.
@@ -21,20 +21,16 @@ _IMPLIED: Mapping[Level, frozenset[Level]] = {
     Level.EXECUTE: frozenset({Level.EXECUTE}),
     Level.ADMIN: frozenset(Level),
 }
-SERVICES = "SERVICES"
-AREAS = (SERVICES,)
-ALL_SCOPES = tuple(f"{area}:{level.name}" for area in AREAS for level in Level)
+_LEVELS: Mapping[str, Level] = {f"SERVICES:{level}": level for level in Level}
+ALL_SCOPES = tuple(_LEVELS)
 
 
-def parse(scope: str) -> tuple[str, Level]:
-    """`"services:write"` → `("SERVICES", Level.WRITE)`. Raises ValueError, which lists the valid scopes, for anything
-    else.
-    """
-    area, _, level = scope.upper().partition(":")
-    if area not in AREAS or level not in Level.__members__:
+def parse(scope: str) -> Level:
+    """`"services:write"` → `Level.WRITE`. Raises ValueError, which lists the valid scopes, for anything else."""
+    if (level := _LEVELS.get(scope.upper())) is None:
         raise ValueError(f"{scope!r} is not a scope; scopes are {', '.join(ALL_SCOPES)}")
-    return area, Level[level]
+    return level
 
 
-def allows(scopes: list[str], area: str, level: Level) -> bool:
-    return any(held_area == area and level in _IMPLIED[held] for held_area, held in map(parse, scopes))
+def allows(scopes: list[str], level: Level) -> bool:
+    return any(level in _IMPLIED[held] for held in map(parse, scopes))

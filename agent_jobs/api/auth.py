@@ -57,8 +57,6 @@ class HasScope(BasePermission):
         write_level = getattr(view, "write_level", scopes.Level.WRITE)
         level = scopes.Level.READ if request.method in SAFE_METHODS else write_level
         level = getattr(view, "level", None) or level
-        if not scopes.allows(token.scopes, scopes.SERVICES, level):
-            raise PermissionDenied(
-                f"this needs a token with the scope {scopes.SERVICES}:{level.name}", code="insufficient_scope"
-            )
+        if not scopes.allows(token.scopes, level):
+            raise PermissionDenied(f"this needs a token with the scope SERVICES:{level}", code="insufficient_scope")
         return True

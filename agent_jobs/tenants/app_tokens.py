@@ -58,7 +58,7 @@ def issue(
     `app` owns the token and defaults to `name`. Without `expires_in` the token never expires.
     """
     try:
-        held = sorted({":".join((area, level.name)) for area, level in map(scope_rules.parse, scopes)})
+        held = sorted({f"SERVICES:{level}" for level in map(scope_rules.parse, scopes)})
     except ValueError as error:
         raise Invalid(FieldError("scopes", "invalid", str(error))) from None
     if not held:

@@ -112,7 +112,7 @@ def test_a_config_is_an_object(config: Any) -> None:
     ],
 )
 def test_a_level_implies_what_the_table_says(held: list[str], wanted: Level, is_allowed: bool) -> None:
-    assert scopes.allows(held, scopes.SERVICES, wanted) == is_allowed
+    assert scopes.allows(held, wanted) == is_allowed
 
 
 @pytest.mark.parametrize("scope", ["", "SERVICES", "SERVICES:", "SERVICES:ALL", "OTHER:READ"])

@@ -63,7 +63,7 @@ class _ExecutrResource(DialectResource):
     def whole(self, job_id: UUID) -> dict[str, Any]:
         """A job with its attempts and outputs; with its secrets too, if the token may execute."""
         row = external_jobs.job(external_jobs.with_binary(self.org_id), job_id)
-        if scopes.allows(self.token.scopes, scopes.SERVICES, scopes.Level.EXECUTE):
+        if scopes.allows(self.token.scopes, scopes.Level.EXECUTE):
             row = {**row, "work": claiming.whole_work(self.org_id, job_id)}
         return shapes.shown(row, external_jobs.attempts_of([job_id]).get(job_id, ()), external_jobs.last_report(job_id))
 
