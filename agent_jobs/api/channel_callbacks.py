@@ -1,8 +1,5 @@
 """The channels call this: it hands their messages, deliveries and forms to services. `agent_jobs.apps` registers it."""
 
-from datetime import datetime
-
-from django.http import HttpRequest
 from rest_framework.exceptions import ParseError
 
 from agent_jobs.api import parsing, throttling
@@ -10,26 +7,18 @@ from agent_jobs.approvals import edit_form
 from agent_jobs.conversation import replies
 from agent_jobs.errors import AgentJobsError, Invalid, NotFound
 from agent_jobs.hours import deferral
-from channels_integration.messages import Delivery, Form, Hold, Incoming, Outgoing, Submission
+from channels_integration.messages import Submission
 
 
 class ChannelCallbacks:
     """The `MessageOwner` for jobs (`channels_integration.message_owner`): hands each call to a service."""
 
-    def receive(self, incoming: Incoming) -> bool:
-        return replies.receive(incoming)
-
-    def awaits(self, incoming: Incoming) -> bool:
-        return replies.awaits(incoming)
-
-    def settle_delivery(self, delivery: Delivery) -> None:
-        replies.settle_delivery(delivery)
-
-    def hold(self, outgoing: Outgoing, written_at: datetime) -> Hold | None:
-        return deferral.hold(outgoing, written_at)
-
-    def form(self, press: Incoming) -> Form:
-        return edit_form.opened(press)
+    receive = staticmethod(replies.receive)
+    awaits = staticmethod(replies.awaits)
+    settle_delivery = staticmethod(replies.settle_delivery)
+    hold = staticmethod(deferral.hold)
+    form = staticmethod(edit_form.opened)
+    count_forgery = staticmethod(throttling.forged)
 
     def submit(self, submission: Submission) -> str:
         """Parses JSON as strictly as the API does, and returns errors as sentences."""
@@ -44,6 +33,3 @@ class ChannelCallbacks:
         except AgentJobsError as error:
             return error.message
         return ""
-
-    def count_forgery(self, request: HttpRequest) -> tuple[str, int]:
-        return throttling.forged(request)
