@@ -110,6 +110,11 @@ class Resource(APIView):
         return str(self.token.org_id)
 
     @property
+    def owner(self) -> dict[str, Any]:
+        """Of an open answer (`streams`): it ends with the token."""
+        return {"org_id": self.org_id, "token_pk": self.token.pk}
+
+    @property
     def actor(self) -> Actor:
         actor: Actor = self.request.user  # type: ignore[assignment]
         return actor

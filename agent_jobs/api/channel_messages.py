@@ -119,8 +119,8 @@ class Messages(ByName):
         self.require_possible(platform, code)
         found = web_messages.read(self.org_id, platform, code, after=query["after"], limit=query["limit"])
         if not found and query["wait"] and request.method == "GET" and HAS_WAITED not in request.META:
-            where = {"platform": platform, "code": code, "after": query["after"]}
-            opened = streams.MessagesWait(self.org_id, self.token.pk, **where, seconds=query["wait"])
+            place = web_messages.Reader(self.org_id, platform, code, query["after"])
+            opened = streams.MessagesWait(**self.owner, place_in_channel=place, seconds=query["wait"])
             return streams.OpenResponse(opened)
         meta = {"org_id": self.org_id, "count": len(found), "limit": query["limit"]}
         return Response({"data": _answers(self.org_id, found, code), "meta": meta})

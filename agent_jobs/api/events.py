@@ -1,5 +1,6 @@
 """Live events of a job: `/services/agent-jobs/{id}/events`, as Server-Sent Events."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase
@@ -32,7 +33,23 @@ class JobEvent(serializers.Serializer[Any]):
     data = serializers.CharField(help_text="JSON, in one line.")  # type: ignore[assignment]
 
 
-class JobEvents(Resource):
+class _Events(Resource):
+    def last_event_id(self) -> tuple[str, str]:
+        """The name of the header or parameter that states the last event that the client has, and its id."""
+        header = self.request.META.get("HTTP_LAST_EVENT_ID", "")
+        parameter = self.asked(query=QUERY).query["last_event_id"]
+        return ("Last-Event-ID", header) if header or not parameter else ("last_event_id", parameter)
+
+
+def _read(read: Callable[[str], int], name: str, last_id: str) -> int | None:
+    """None without an id. Raises Invalid, which names the field."""
+    try:
+        return read(last_id) if last_id else None
+    except ValueError as error:
+        raise Invalid(FieldError(name, "invalid", str(error))) from None
+
+
+class JobEvents(_Events):
     @operation(
         "job_events",
         "Follow a job",
@@ -54,15 +71,9 @@ class JobEvents(Resource):
         ),
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
-        name, last_id = "Last-Event-ID", request.META.get("HTTP_LAST_EVENT_ID", "")
-        query = self.asked(query=QUERY).query
-        if not last_id and query["last_event_id"]:
-            name, last_id = "last_event_id", query["last_event_id"]
+        name, last_id = self.last_event_id()
         wanted = read_job_id(job_id)
-        try:
-            told = sse.read_id(last_id) if last_id else 0
-        except ValueError as error:
-            raise Invalid(FieldError(name, "invalid", str(error))) from None
+        told = _read(sse.read_id, name, last_id) or 0
         queries.job(self.org_id, wanted)
         if request.method == "HEAD":
             return HttpResponse(content_type="text/event-stream")
@@ -71,7 +82,7 @@ class JobEvents(Resource):
                 raise Invalid(FieldError(name, "invalid", f"the job has only {progress.activities} activities"))
             if told == progress.activities and progress.status in TERMINAL:
                 return Response(status=204)
-        return streams.OpenResponse(streams.EventStream(self.org_id, wanted, self.token.pk, told=told))
+        return streams.OpenResponse(streams.EventStream(**self.owner, job_id=wanted, told=told))
 
 
 class ChangesEvent(serializers.Serializer[Any]):
@@ -82,7 +93,7 @@ class ChangesEvent(serializers.Serializer[Any]):
     data = serializers.CharField(help_text='JSON, in one line: `{"job_ids": ["…"]}`.')  # type: ignore[assignment]
 
 
-class OrgJobChanges(Resource):
+class OrgJobChanges(_Events):
     @operation(
         "job_changes",
         "Follow all jobs",
@@ -96,14 +107,8 @@ class OrgJobChanges(Resource):
         ),
     )
     def get(self, request: Request) -> HttpResponseBase:
-        name, last_id = "Last-Event-ID", request.META.get("HTTP_LAST_EVENT_ID", "")
-        query = self.asked(query=QUERY).query
-        if not last_id and query["last_event_id"]:
-            name, last_id = "last_event_id", query["last_event_id"]
-        try:
-            since = changed_jobs.read_since(last_id) if last_id else None
-        except ValueError as error:
-            raise Invalid(FieldError(name, "invalid", str(error))) from None
+        since = _read(changed_jobs.read_since, *self.last_event_id())
         if request.method == "HEAD":
             return HttpResponse(content_type="text/event-stream")
-        return streams.OpenResponse(streams.OrgChanges(self.org_id, self.token.pk, since=since))
+        changes = changed_jobs.ChangesReader(self.org_id, since)
+        return streams.OpenResponse(streams.OrgChanges(**self.owner, changes=changes))

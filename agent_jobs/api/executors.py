@@ -96,7 +96,7 @@ class ExecutorClaims(_ExecutorCall):
             seconds = 0 if HAS_WAITED in request.META else fields.get("wait", 0)
             if not seconds:
                 return HttpResponse(status=204)
-            return streams.OpenResponse(streams.ClaimWait(self.org_id, self.token.pk, claimant, seconds=seconds))
+            return streams.OpenResponse(streams.ClaimWait(**self.owner, claimant=claimant, seconds=seconds))
         meta = {"org_id": self.org_id, "executor_id": claimant.executor_id, "count": len(claimed)}
         return Response({"data": [shapes.claimed_answer(one) for one in claimed], "meta": meta})
 

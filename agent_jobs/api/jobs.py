@@ -294,7 +294,7 @@ class JobDetail(Resource):
         shown = job_json.of([row], is_detail=True)[0]
         version = streams.version(row["updated_at"], shown["activities_count"])
         if request.method == "GET" and self.is_to_wait(asked, row, version):
-            opened = streams.Wait(self.org_id, row["id"], self.token.pk, seen=version, seconds=asked.query["wait"])
+            opened = streams.Wait(**self.owner, job_id=row["id"], seen=version, seconds=asked.query["wait"])
             return streams.OpenResponse(opened)
         response = Response(self.detail(asked, row, shown))
         response["ETag"] = f'"{version}"'

@@ -8,12 +8,14 @@ Each process limits the number of open answers, in total and for each organisati
 """
 
 import logging
+import math
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 from uuid import UUID
 
 from django.conf import settings
@@ -78,90 +80,78 @@ class AnswerSlot:
 
 
 # --- Open answers ----------------------------------------------------------------------------------------------
+@dataclass(eq=False, kw_only=True)
 class OpenAnswer:
     """One request whose answer is not complete. Raises TooManyStreams. `until` is a time of the monotonic clock.
 
     It belongs to an app token, or to a user (`user_pk`) as a member of the organisation, and ends with them.
     """
 
-    kind = "wait"
+    kind: ClassVar[str] = "wait"
+    org_id: str
+    token_pk: int | None = None
+    user_pk: int | None = None
+    seconds: float = math.inf
 
-    def __init__(self, org_id: str, token_pk: int | None, *, seconds: float, user_pk: int | None = None) -> None:
-        self.org_id, self.token_pk, self.user_pk = org_id, token_pk, user_pk
-        self.until = time.monotonic() + min(seconds, settings.STREAM_SECONDS)
-        self.place = AnswerSlot(org_id)
-
-
-class OpenJobAnswer(OpenAnswer):
-    def __init__(
-        self, org_id: str, job_id: UUID, token_pk: int | None, *, seconds: float, user_pk: int | None = None
-    ) -> None:
-        super().__init__(org_id, token_pk, seconds=seconds, user_pk=user_pk)
-        self.job_id = job_id
+    def __post_init__(self) -> None:
+        self.until = time.monotonic() + min(self.seconds, settings.STREAM_SECONDS)
+        self.place = AnswerSlot(self.org_id)
 
 
+@dataclass(eq=False, kw_only=True)
 class OpenStream(OpenAnswer):
     """An answer of server-sent events."""
 
     kind = "events"
 
 
-class EventStream(OpenJobAnswer, OpenStream):
-    """The activities of one job. `told` is the number of the last activity that the client has."""
+@dataclass(eq=False, kw_only=True)
+class EventStream(OpenStream):
+    """`told` is the number of the last activity that the client has."""
 
-    kind = "events"
-
-    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, told: int = 0) -> None:
-        super().__init__(org_id, job_id, token_pk, seconds=settings.STREAM_SECONDS)
-        self.told = told
+    job_id: UUID
+    told: int = 0
 
 
-class JobChanges(OpenJobAnswer, OpenStream):
-    """Sends an event for each change of a job, with the job's version. `seen` is the version that the client knows."""
+@dataclass(eq=False, kw_only=True)
+class JobChanges(OpenStream):
+    """Tells of each change of a job by its version. `seen` is the version that the client knows."""
 
-    kind = "events"
-
-    def __init__(self, org_id: str, job_id: UUID, *, user_pk: int, seen: str = "") -> None:
-        super().__init__(org_id, job_id, None, seconds=settings.STREAM_SECONDS, user_pk=user_pk)
-        self.seen = seen
+    job_id: UUID
+    seen: str = ""
 
 
+@dataclass(eq=False, kw_only=True)
 class OrgChanges(OpenStream):
-    """Sends the ids of an organisation's jobs as they change. `since`: microseconds since 1970; None starts now."""
+    """Tells the ids of an organisation's jobs as they change."""
 
-    def __init__(
-        self, org_id: str, token_pk: int | None = None, *, user_pk: int | None = None, since: int | None = None
-    ) -> None:
-        super().__init__(org_id, token_pk, seconds=settings.STREAM_SECONDS, user_pk=user_pk)
-        self.changes = changed_jobs.ChangesReader(org_id, since)
+    changes: changed_jobs.ChangesReader
 
 
-class Wait(OpenJobAnswer):
+@dataclass(eq=False, kw_only=True)
+class Wait(OpenAnswer):
     """Waits until the job's version differs from `seen`, the version that the client knows; None: until its end."""
 
-    def __init__(self, org_id: str, job_id: UUID, token_pk: int, *, seen: str | None, seconds: float) -> None:
-        super().__init__(org_id, job_id, token_pk, seconds=seconds)
-        self.seen = seen
+    job_id: UUID
+    seen: str | None
 
 
+@dataclass(eq=False, kw_only=True)
 class MessagesWait(OpenAnswer):
-    """Waits for a message in a channel, later than the one with the id `after`."""
+    """Waits for a message in a channel."""
 
-    def __init__(
-        self, org_id: str, token_pk: int, *, platform: str, code: str, after: UUID | None, seconds: float
-    ) -> None:
-        super().__init__(org_id, token_pk, seconds=seconds)
-        self.place_in_channel = web_messages.Reader(org_id, platform, code, after)
+    place_in_channel: web_messages.Reader
 
 
+@dataclass(eq=False, kw_only=True)
 class ClaimWait(OpenAnswer):
     """Waits until there are ready jobs for an executor."""
 
     kind = "claim"
+    claimant: executor_claims.Claimant
 
-    def __init__(self, org_id: str, token_pk: int, claimant: executor_claims.Claimant, *, seconds: float) -> None:
-        super().__init__(org_id, token_pk, seconds=seconds)
-        self.claimant = claimant
+
+_OfOneJob = EventStream | JobChanges | Wait
 
 
 class OpenResponse(HttpResponse):
@@ -213,7 +203,7 @@ def look(opened: Sequence[OpenAnswer]) -> list[Found]:
 
 
 def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
-    progress_by_job = queries.progress_of((one.org_id, one.job_id) for one in opened if isinstance(one, OpenJobAnswer))
+    progress_by_job = queries.progress_of((one.org_id, one.job_id) for one in opened if isinstance(one, _OfOneJob))
     with_news = web_messages.with_news({one.place_in_channel for one in opened if isinstance(one, MessagesWait)})
     changes = changed_jobs.read([one.changes for one in opened if isinstance(one, OrgChanges)])
     tokens = app_tokens.living({one.token_pk for one in opened if one.token_pk is not None})
@@ -232,7 +222,7 @@ def _look(opened: Sequence[OpenAnswer]) -> list[Found]:
                 new.frames.append(sse.event("changes", told, number=news.until))
         elif isinstance(one, ClaimWait):
             new.end = "changed" if one in to_claim else ""
-        elif isinstance(one, OpenJobAnswer):
+        elif isinstance(one, _OfOneJob):
             progress = progress_by_job.get((one.org_id, one.job_id))
             if progress is None:
                 _break_off(one, new, "gone", "job_not_found", "the job is no longer there")

@@ -19,14 +19,15 @@ def changes(visit: Visit) -> HttpResponseBase:
         since = changed_jobs.read_since(stated) if stated else None
     except ValueError:
         since = None
-    return _opened(lambda: streams.OrgChanges(visit.org_id, user_pk=visit.user_pk, since=since))
+    reader = changed_jobs.ChangesReader(visit.org_id, since)
+    return _opened(lambda: streams.OrgChanges(org_id=visit.org_id, user_pk=visit.user_pk, changes=reader))
 
 
 @visits.page
 def job_changes(visit: Visit, job_id: UUID) -> HttpResponseBase:
     wanted = queries.own_job_id(visit.org_id, job_id)
     seen = visit.request.GET.get("seen", "")[:40]
-    return _opened(lambda: streams.JobChanges(visit.org_id, wanted, user_pk=visit.user_pk, seen=seen))
+    return _opened(lambda: streams.JobChanges(org_id=visit.org_id, user_pk=visit.user_pk, job_id=wanted, seen=seen))
 
 
 def _opened(make: Callable[[], streams.OpenAnswer]) -> HttpResponseBase:

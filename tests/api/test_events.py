@@ -90,7 +90,7 @@ class TestEvents:
         with connection.cursor() as cursor:
             cursor.execute("UPDATE agent_jobs_job SET updated_at = 'infinity' WHERE id = %s", [odd.pk])
         token = AppToken.objects.get()
-        opened = [streams.EventStream("acme", job.pk, token.pk) for job in (odd, fine)]
+        opened = [streams.EventStream(org_id="acme", job_id=job.pk, token_pk=token.pk) for job in (odd, fine)]
 
         found = streams.look(opened)
 

@@ -148,7 +148,7 @@ class TriggerChronosJob(ChronosResource):
             firing = executions.silent_firing(self.org_id, schedule["id"], made.fire_at)
             return answered(shapes.silent_execution(firing, schedule))
         try:
-            wait = streams.Wait(self.org_id, made.job_id, self.token.pk, seen=None, seconds=TRIGGER_SECONDS)
+            wait = streams.Wait(**self.owner, job_id=made.job_id, seen=None, seconds=TRIGGER_SECONDS)
         except streams.TooManyStreams:  # a refusal would hide that the execution was made
             return self._shown(schedule, made.job_id)
         return streams.OpenResponse(wait)
