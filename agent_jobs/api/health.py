@@ -58,7 +58,7 @@ class Ready(_Open):
 
 def readiness() -> dict[str, dict[str, Any]]:
     """Each part by name: `{"database": {"ok": True, "detail": "answers"}, ...}`. Raises nothing."""
-    bells = _bells()
+    bells = doorbell.waiting(queues.DUTIES_QUEUE)  # None if Redis does not answer
     redis = _check(bells is not None, "answers", "does not answer: work starts late, only by the periodic sweep")
     try:
         are_migrated = service_state.is_migrated()
@@ -82,11 +82,6 @@ def readiness() -> dict[str, dict[str, Any]]:
         "redis": redis,
         **_work(work, bells),
     }
-
-
-def _bells() -> int | None:
-    """The number of doorbells for duties that wait for a worker; None if Redis does not answer."""
-    return doorbell.waiting(queues.DUTIES_QUEUE)
 
 
 def _work(work: service_state.RecentWork, bells: int | None) -> dict[str, dict[str, Any]]:

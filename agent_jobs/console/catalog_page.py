@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from django.db.models import QuerySet
@@ -204,8 +203,7 @@ def _form(
         "back": visit.url(of.page),
         "is_read_only": not visit.is_admin,
     }
-    status = HTTPStatus.BAD_REQUEST if error else HTTPStatus.OK
-    return visit.render("catalog_entry.html", context, here=of.page, status=status)
+    return visit.render("catalog_entry.html", context, here=of.page, is_refused=bool(error))
 
 
 def _problem(problems: Mapping[str, str], name: str) -> str:

@@ -21,11 +21,11 @@ class CallLine:
     is_model: bool
     name: str
     seconds: float | None
-    tokens: int
-    cost: Decimal
     error: str
-    is_waiting: bool
     number: int
+    tokens: int = 0
+    cost: Decimal = Decimal(0)
+    is_waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,6 @@ def _lines(steps: Sequence[StepLine]) -> list[CallLine]:
                 tokens=sum(step.tokens for step in models),
                 cost=sum((step.cost for step in models), Decimal(0)),
                 error=", ".join(errors),
-                is_waiting=False,
                 number=models[0].number,
             )
         )
@@ -127,8 +126,6 @@ def _lines(steps: Sequence[StepLine]) -> list[CallLine]:
             is_model=False,
             name=step.name,
             seconds=step.seconds,
-            tokens=0,
-            cost=Decimal(0),
             error=step.error,
             is_waiting=step.approval == "pending",
             number=step.number,

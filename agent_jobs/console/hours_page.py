@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpResponse
@@ -81,8 +80,7 @@ def _place(query: Mapping[str, Any]) -> Place:
 
 def _form(visit: Visit, place: Place, text: str, complaint: str = "") -> HttpResponse:
     context = {"place": place, "text": text, "complaint": complaint, "kinds": _KINDS, "back": visit.url("hours")}
-    status = HTTPStatus.BAD_REQUEST if complaint else HTTPStatus.OK
-    return visit.render("hours_edit.html", context, here="hours", status=status)
+    return visit.render("hours_edit.html", context, here="hours", is_refused=bool(complaint))
 
 
 def _line(statement: Statement) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A person's actions on one job: cancel, retry, replay, decide an approval, reply."""
 
 import json
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -79,9 +78,7 @@ def replay(visit: Visit, job_id: UUID) -> HttpResponse:
         "complaint": complaint,
         "back": visit.url("job", job_id),
     }
-    return visit.render(
-        "replay.html", context, here="jobs", status=HTTPStatus.BAD_REQUEST if complaint else HTTPStatus.OK
-    )
+    return visit.render("replay.html", context, here="jobs", is_refused=bool(complaint))
 
 
 @visits.action

@@ -1,7 +1,6 @@
 """A new job from a form: the type's params, the channel, the time and the random delay."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpResponse
@@ -51,8 +50,7 @@ def _form(visit: Visit, values: Mapping[str, str], refused: Mapping[str, str] | 
         "rest": [f"{field}: {message}" for field, message in told.items() if field not in _SHOWN],
         "back": visit.url("jobs"),
     }
-    status = HTTPStatus.BAD_REQUEST if refused else HTTPStatus.OK
-    return visit.render("job_new.html", context, here="jobs", status=status)
+    return visit.render("job_new.html", context, here="jobs", is_refused=bool(refused))
 
 
 def _made(visit: Visit) -> HttpResponse:

@@ -1,7 +1,6 @@
 """Makes up for past firings of a schedule: a range of time first, then how many jobs it would make, then the jobs."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -67,5 +66,4 @@ def _form(
         "problems": problems or {},
         "back": visit.url("schedule", row["id"]),
     }
-    status = HTTPStatus.BAD_REQUEST if problems else HTTPStatus.OK
-    return visit.render("schedule_backfill.html", context, here="schedules", status=status)
+    return visit.render("schedule_backfill.html", context, here="schedules", is_refused=bool(problems))

@@ -1,7 +1,6 @@
 """The form of a schedule, new or known, and the live preview of its next firings."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -94,8 +93,7 @@ def _form(
         "rest": [f"{field}: {message}" for field, message in told.items() if field not in _SHOWN],
         "back": visit.url("schedule", row["id"]) if row else visit.url("schedules"),
     }
-    status = HTTPStatus.BAD_REQUEST if problems else HTTPStatus.OK
-    return visit.render("schedule_edit.html", context, here="schedules", status=status)
+    return visit.render("schedule_edit.html", context, here="schedules", is_refused=bool(problems))
 
 
 def _saved(visit: Visit, row: schedule_rows.Row | None) -> HttpResponse:

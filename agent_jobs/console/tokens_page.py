@@ -1,6 +1,5 @@
 """App tokens: who calls the API. A token is shown once, by the answer that makes it."""
 
-from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpResponse
@@ -91,8 +90,7 @@ def _form(visit: Visit, values: dict[str, str], chosen: list[str], problems: dic
         "most_days": app_tokens.MAX_DAYS_FOR_APPS,
         "problems": problems,
     }
-    status = HTTPStatus.BAD_REQUEST if problems else HTTPStatus.OK
-    return visit.render("token_new.html", context, here="tokens", status=status)
+    return visit.render("token_new.html", context, here="tokens", is_refused=bool(problems))
 
 
 def _state(visit: Visit, row: dict[str, Any]) -> str:

@@ -91,9 +91,19 @@ class Visit:
         return f"{address}?{urlencode(stated, doseq=True)}" if stated else address
 
     def render(
-        self, template: str, context: Mapping[str, Any] | None = None, *, here: str = "", status: int = 200
+        self,
+        template: str,
+        context: Mapping[str, Any] | None = None,
+        *,
+        here: str = "",
+        status: int = HTTPStatus.OK,
+        is_refused: bool = False,
     ) -> HttpResponse:
-        """A whole page. `here` is the name of the page in the navigation that is the current one."""
+        """A whole page. `here` is the name of the page in the navigation that is the current one.
+
+        `is_refused`: it is a form that was sent and has to be mended.
+        """
+        status = HTTPStatus.BAD_REQUEST if is_refused else status
         values = {"visit": self, "frame": frame.of(self, here), **(context or {})}
         return render(self.request, f"console/{template}", values, status=status)
 

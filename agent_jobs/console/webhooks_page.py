@@ -1,7 +1,6 @@
 """Webhook endpoints: which events go where, how deliveries fare, and their secrets, each shown once."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -154,8 +153,7 @@ def _form(
         "problems": problems,
         "back": visit.url("webhook", row["id"]) if row else visit.url("webhooks"),
     }
-    status = HTTPStatus.BAD_REQUEST if error else HTTPStatus.OK
-    return visit.render("webhook_edit.html", context, here="webhooks", status=status)
+    return visit.render("webhook_edit.html", context, here="webhooks", is_refused=bool(error))
 
 
 def _secret(visit: Visit, endpoint_id: UUID, secret: str, title: str) -> HttpResponse:

@@ -19,7 +19,8 @@ from django.db.models.functions import Now
 from agent_jobs.errors import BudgetReserved, NotFound
 from agent_jobs.lifecycle import queues
 from agent_jobs.lifecycle.queue_order import HEAD_START
-from agent_jobs.models import Activity, Approval, DutyRun, Job, JobType, Org, WorkerProcess
+from agent_jobs.models import Activity, Approval, Job, JobType, Org, WorkerProcess
+from agent_jobs.reads import service_state
 from agent_jobs.states import JobStatus, WaitingFor
 from channels_integration import outbox, send_results
 from infra import raw_sql
@@ -118,8 +119,8 @@ def _in_queue(job: Job, now: datetime) -> Explanation:
     place = _place(job)
     if job.lane == queues.EXTERNAL_LANE:
         return _for_executor(job, place)
-    works = _works()
-    if not works.is_any:
+    work = service_state.work_lately(within_seconds=_WORKS_SECONDS)
+    if not work.is_any:
         return replace(_NO_WORKERS, place_in_queue=place)
     if not _is_understood(job):
         state = f"No worker process at present knows its runner {job.runner!r}: a newer release wrote the job."
@@ -128,7 +129,7 @@ def _in_queue(job: Job, now: datetime) -> Explanation:
     if found is None:
         before = "it is the first of its organization" if place == 1 else f"it is number {place} in its queue"
         state = f"It is ready and starts when a worker is free: {before}."
-        if not works.are_rung:
+        if not work.has_worked:
             state += " No bell is heard at present, so workers look for work once a second."
         found = Explanation(state, "queue", unblocks=("a worker that is free",))
     is_estimated = job.status == JobStatus.WAITING and found.rule in ("queue", "org_cap")
@@ -283,23 +284,9 @@ BY_WAIT: Mapping[str, Callable[[Job, datetime], Explanation]] = {
 
 
 # --- Looking ---------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class _Works:
-    """Whether any worker works, and whether doorbell messages arrive (without them, workers poll)."""
-
-    is_any: bool
-    are_rung: bool
-
-
 _NO_WORKERS = Explanation(
     "It is ready, but no worker process takes any work at present.", "no_workers", unblocks=("a worker process",)
 )
-
-
-def _works() -> _Works:
-    since = Now() - timedelta(seconds=_WORKS_SECONDS)
-    are_rung = WorkerProcess.objects.filter(worked_at__gte=since).exists()
-    return _Works(are_rung or DutyRun.objects.filter(duty="promote", done_at__gte=since).exists(), are_rung)
 
 
 def _is_understood(job: Job) -> bool:
@@ -319,7 +306,8 @@ def _left_out_tools(job: Job) -> tuple[Mapping[str, str], ...]:
 def _due(job: Job, now: datetime, found: Explanation) -> Explanation:
     """`found`, unless the job is due and no worker process can act on it."""
     at = job.wake_at or job.lease_until or job.scheduled_at
-    return _NO_WORKERS if at <= now and not _works().is_any else found
+    is_stuck = at <= now and not service_state.work_lately(within_seconds=_WORKS_SECONDS).is_any
+    return _NO_WORKERS if is_stuck else found
 
 
 def _place(job: Job) -> int | str:

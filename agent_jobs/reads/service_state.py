@@ -21,6 +21,10 @@ class RecentWork:
     has_done_duties: bool
     is_rung: bool
 
+    @property
+    def is_any(self) -> bool:
+        return self.has_worked or self.has_done_duties
+
 
 def answers() -> None:
     """Run an empty query. The driver's error passes through if the database does not answer."""

@@ -17,7 +17,7 @@ def bells(monkeypatch):
     """Sets how many bells of duties wait; None: Redis does not answer."""
 
     def set_waiting(count):
-        monkeypatch.setattr(health, "_bells", lambda: count)
+        monkeypatch.setattr(health.doorbell, "waiting", lambda queue: count)
 
     set_waiting(0)
     return set_waiting
