@@ -87,7 +87,6 @@ class AppTokens(_AppTokenAdmin):
         "Make an app token",
         answers={201: item_of("NewAppTokenItem", NewAppToken)},
         request=AppTokenRequest,
-        is_post=True,
         description="409 `too_many_active_tokens` if the app has two already. To rotate: make the second, deploy it,"
         " revoke the first.",
     )

@@ -151,7 +151,6 @@ class JobApproval(Resource):
         answers={200: ApprovalItem},
         refused=(404,),
         request=DecisionRequest,
-        is_post=True,
         description="The first decision counts: in the channel, here, or by timeout. Every later one gets a 409. With"
         " `arguments` the tool is called with these instead.",
     )

@@ -288,7 +288,6 @@ _RESET = "Fields that are left out return to their defaults."
         answers={201: JobTypeItem},
         refused=(404,),
         request=JobTypeRequest,
-        is_post=True,
     ),
 )
 class JobTypes(_OfJobTypes, _EntryList):
@@ -331,7 +330,6 @@ class JobTypeDetail(_OfJobTypes, _EntryDetail):
         answers={201: ProfileItem},
         refused=(404,),
         request=ProfileRequest,
-        is_post=True,
     ),
 )
 class Profiles(_OfProfiles, _EntryList):

@@ -131,7 +131,6 @@ class Messages(ByName):
         answers={201: item_of("MessageItem", MessageSerializer, OrgMeta)},
         refused=(404,),
         request=MessageRequest,
-        is_post=True,
     )
     def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:
         fields = self.asked(body=MessageRequest).body
@@ -167,7 +166,6 @@ class Presses(ByName):
         answers={200: ApprovalItem},
         refused=(404,),
         request=PressRequest,
-        is_post=True,
         description="For messages of a web chat, a webhook or a bridge. Answers with the approval that the press"
         " decides. 403 if the person is not an approver; 409 if it is decided already, or if its question does not show"
         " the whole action (`approval_by_api_only`). With `arguments` the tool is called with"

@@ -124,7 +124,6 @@ class Channels(_Registered):
         "Register a channel",
         answers={201: item_of("ChannelItem", ChannelSerializer, OrgMeta)},
         request=ChannelRequest,
-        is_post=True,
         description="Needs SERVICES:ADMIN. Registering it again changes the registration. Only this answer shows a"
         " secret that the service generates; a repeated Idempotency-Key does not get it.",
     )
@@ -171,7 +170,6 @@ class Installations(_Registered):
         "Install Slack for a team",
         answers={201: item_of("InstallationItem", InstallationSerializer, OrgMeta)},
         request=InstallationRequest,
-        is_post=True,
         description="Needs SERVICES:ADMIN. Token and secret are sealed, never shown. Installing again replaces them.",
     )
     def post(self, request: Request) -> HttpResponseBase:

@@ -187,27 +187,36 @@ def operation(
     query: Mapping[str, Param] | None = None,
     sorting: Sorting | None = None,
     filtered: Filters | None = None,
-    is_post: bool = False,
+    has_key: bool = True,
     examples: Sequence[OpenApiExample] = (),
     headers: Sequence[OpenApiParameter] = (),
     description: str = "",
 ) -> Callable[[_F], _F]:
-    """Describe one handler. Adds the error responses of all reads or all writes to the operation's own."""
-    common = _READING if request is None and not is_post else _WRITING
-    codes = sorted({*common, *refused, *((409, 422) if is_post else ())})
+    """Describe one handler. Adds the error responses of all reads or all writes to the operation's own.
+
+    A POST takes an Idempotency-Key, unless `has_key` is false.
+    """
     params = {**COMMON_QUERY, **(query or {}), **filters.params(filtered or {})}
     params |= sorting.params() if sorting else {}
-    return extend_schema(
-        operation_id=name,
-        summary=summary,
-        description=description or summary,
-        request=request,
-        parameters=[_parameter(key, param) for key, param in params.items()]
-        + [_IDEMPOTENCY_KEY] * is_post
-        + [*headers, *_HEADERS],
-        responses={**answers, **{code: _refusal(code) for code in codes}},
-        examples=list(examples),
-    )
+
+    def describe(handler: _F) -> _F:
+        is_repeatable = handler.__name__ == "post" and has_key
+        common = _WRITING if request is not None or is_repeatable else _READING
+        codes = sorted({*common, *refused, *((409, 422) if is_repeatable else ())})
+        described = extend_schema(
+            operation_id=name,
+            summary=summary,
+            description=description or summary,
+            request=request,
+            parameters=[_parameter(key, param) for key, param in params.items()]
+            + [_IDEMPOTENCY_KEY] * is_repeatable
+            + [*headers, *_HEADERS],
+            responses={**answers, **{code: _refusal(code) for code in codes}},
+            examples=list(examples),
+        )
+        return described(handler)
+
+    return describe
 
 
 def _parameter(name: str, param: Param) -> OpenApiParameter:

@@ -29,6 +29,7 @@ from infra.sealing import SealingError
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
+_SOON = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 MAX_FIELD = 200
 MAX_ERROR = 1_000
 MAX_MESSAGE = 2_100
@@ -126,7 +127,7 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
         logger.warning("the database refused a value that the parsers accepted: %s", exc)
         return _refusal(400, "invalid", "a value cannot be stored", request)
     if database.is_unavailable(exc):
-        return _unavailable(exc, request)
+        return _refusal(503, *_unavailable(exc), request, headers=_SOON)
     return None
 
 
@@ -167,45 +168,36 @@ def flatten(detail: Any, at: str = "") -> Iterator[FieldError]:
 
 
 # --- Outside REST framework ------------------------------------------------------------------------------------
-def handler400(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
-    return plain(400, "bad_request", "the request is malformed", request)
+def plain(
+    status: int, code: str, message: str, request: HttpRequest, *, headers: Mapping[str, str] | None = None
+) -> JsonResponse:
+    shown_status, shown = body(status, code, message, request)
+    return JsonResponse(shown, status=shown_status, headers=headers)
 
 
-def handler403(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
-    return plain(403, "forbidden", "this is not allowed", request)
+def _handler(status: int, code: str, message: str) -> Callable[..., JsonResponse]:
+    return lambda request, exception=None: plain(status, code, message, request)
 
 
-def handler404(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
-    return plain(404, "not_found", "there is nothing at this address", request)
-
-
-def handler500(request: HttpRequest) -> JsonResponse:
-    return plain(500, "internal_error", "something went wrong here; it has been recorded", request)
+handler400 = _handler(400, "bad_request", "the request is malformed")
+handler403 = _handler(403, "forbidden", "this is not allowed")
+handler404 = _handler(404, "not_found", "there is nothing at this address")
+handler500 = _handler(500, "internal_error", "something went wrong here; it has been recorded")
 
 
 def method_not_allowed(request: HttpRequest, allowed: str) -> JsonResponse:
-    answer = plain(405, "method_not_allowed", f"{_method(request)} is not allowed here", request)
-    answer["Allow"] = allowed
-    return answer
+    message = f"{_method(request)} is not allowed here"
+    return plain(405, "method_not_allowed", message, request, headers={"Allow": allowed})
 
 
 def unavailable(request: HttpRequest, error: Exception) -> JsonResponse:
     """The answer to a request whose database error `database.is_unavailable`."""
-    _note_unavailable(error)
-    answer = plain(503, *database.for_clients(error), request)
-    answer["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return answer
+    return plain(503, *_unavailable(error), request, headers=_SOON)
 
 
 def throttled(request: HttpRequest, refusal: Any) -> JsonResponse:
-    answer = plain(429, "throttled", str(refusal.detail), request)
-    answer["Retry-After"] = str(int(refusal.wait) + 1)
-    return answer
-
-
-def plain(status: int, code: str, message: str, request: HttpRequest) -> JsonResponse:
-    shown_status, shown = body(status, code, message, request)
-    return JsonResponse(shown, status=shown_status)
+    headers = {"Retry-After": str(int(refusal.wait) + 1)}
+    return plain(429, "throttled", str(refusal.detail), request, headers=headers)
 
 
 # --- Private helpers -------------------------------------------------------------------------------------------
@@ -257,17 +249,13 @@ def _framework(exc: exceptions.APIException, request: Any) -> Response:
     return _refusal(status, known or str(code), message, request, errors=fields, headers=headers)
 
 
-def _unavailable(error: Exception, request: Any) -> Response:
-    _note_unavailable(error)
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return _refusal(503, *database.for_clients(error), request, headers=headers)
-
-
-def _note_unavailable(error: Exception) -> None:
-    code, _ = database.for_clients(error)
+def _unavailable(error: Exception) -> tuple[str, str]:
+    """Code and message for clients. Logs the error, and drops the session unless one statement alone failed."""
+    code, message = database.for_clients(error)
     logger.error("database %s: %s", code, database.reason(error))
     if not database.is_of_one_statement(error):
         database.drop_session_after_request()
+    return code, message
 
 
 def _refusal(

@@ -1,6 +1,5 @@
 """Live events of a job: `/services/agent-jobs/{id}/events`, as Server-Sent Events."""
 
-from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase
@@ -34,19 +33,16 @@ class JobEvent(serializers.Serializer[Any]):
 
 
 class _Events(Resource):
-    def last_event_id(self) -> tuple[str, str]:
-        """The name of the header or parameter that states the last event that the client has, and its id."""
-        header = self.request.META.get("HTTP_LAST_EVENT_ID", "")
+    def last_event_id(self) -> tuple[str, int | None]:
+        """The id of the last event that the client has, after the name of the header or parameter that states it."""
+        name, stated = "Last-Event-ID", self.request.META.get("HTTP_LAST_EVENT_ID", "")
         parameter = self.asked(query=QUERY).query["last_event_id"]
-        return ("Last-Event-ID", header) if header or not parameter else ("last_event_id", parameter)
-
-
-def _read(read: Callable[[str], int], name: str, last_id: str) -> int | None:
-    """None without an id. Raises Invalid, which names the field."""
-    try:
-        return read(last_id) if last_id else None
-    except ValueError as error:
-        raise Invalid(FieldError(name, "invalid", str(error))) from None
+        if parameter and not stated:
+            name, stated = "last_event_id", parameter
+        try:
+            return name, sse.read_id(stated) if stated else None
+        except ValueError as error:
+            raise Invalid(FieldError(name, "invalid", str(error))) from None
 
 
 class JobEvents(_Events):
@@ -71,9 +67,8 @@ class JobEvents(_Events):
         ),
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
-        name, last_id = self.last_event_id()
+        name, told = self.last_event_id()
         wanted = read_job_id(job_id)
-        told = _read(sse.read_id, name, last_id) or 0
         queries.job(self.org_id, wanted)
         if request.method == "HEAD":
             return HttpResponse(content_type="text/event-stream")
@@ -82,7 +77,7 @@ class JobEvents(_Events):
                 raise Invalid(FieldError(name, "invalid", f"the job has only {progress.activities} activities"))
             if told == progress.activities and progress.status in TERMINAL:
                 return Response(status=204)
-        return streams.OpenResponse(streams.EventStream(**self.owner, job_id=wanted, told=told))
+        return streams.OpenResponse(streams.EventStream(**self.owner, job_id=wanted, told=told or 0))
 
 
 class ChangesEvent(serializers.Serializer[Any]):
@@ -107,7 +102,7 @@ class OrgJobChanges(_Events):
         ),
     )
     def get(self, request: Request) -> HttpResponseBase:
-        since = _read(changed_jobs.read_since, *self.last_event_id())
+        _, since = self.last_event_id()
         if request.method == "HEAD":
             return HttpResponse(content_type="text/event-stream")
         changes = changed_jobs.ChangesReader(self.org_id, since)

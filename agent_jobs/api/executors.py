@@ -79,6 +79,7 @@ class ExecutorClaims(_ExecutorCall):
         answers={200: shapes.Claimed, 204: OpenApiResponse(description="There is no job for this executor.")},
         refused=(409,),
         request=shapes.ClaimRequest,
+        has_key=False,
         description="Takes the first ready jobs that the executor fits, and starts them under a lease. With `wait`, the"
         " request waits for a job. An Idempotency-Key has no effect here.",
     )

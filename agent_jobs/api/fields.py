@@ -55,6 +55,13 @@ class StrictSerializer(serializers.Serializer[Any]):
         return not field.required or bool(getattr(self.root, "partial", False))
 
 
+class Sent(serializers.Field):  # type: ignore[type-arg]
+    """A field of requests that REST framework has no kind of."""
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
 class Text(serializers.CharField):
     """A string, unchanged. Refuses numbers, booleans and strings of blanks only; trims nothing."""
 
@@ -123,7 +130,7 @@ class Whole(serializers.IntegerField):
         ]
     }
 )
-class Priority(serializers.Field):  # type: ignore[type-arg]
+class Priority(Sent):
     """A number from 0 to 9, or a word for one."""
 
     def to_internal_value(self, data: Any) -> int:
@@ -134,9 +141,6 @@ class Priority(serializers.Field):  # type: ignore[type-arg]
             message = f"must be a whole number from {PRIORITIES.start} to {PRIORITIES.stop - 1}, or one of {known}"
             raise serializers.ValidationError(message, code="invalid")
         return data
-
-    def to_representation(self, value: Any) -> Any:
-        return value
 
 
 class Choice(serializers.ChoiceField):
@@ -153,7 +157,7 @@ class Choice(serializers.ChoiceField):
 
 
 @extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string"}]})
-class Money(serializers.Field):  # type: ignore[type-arg]
+class Money(Sent):
     """An amount, as a number or a string, with at most six decimal places."""
 
     def to_internal_value(self, data: Any) -> Decimal:
@@ -161,9 +165,6 @@ class Money(serializers.Field):  # type: ignore[type-arg]
             return money(data)
         except ValueError as error:
             raise serializers.ValidationError(str(error), code="invalid") from None
-
-    def to_representation(self, value: Any) -> Any:
-        return value
 
 
 class Flag(serializers.BooleanField):
@@ -252,7 +253,7 @@ class Objects(serializers.JSONField):
 
 
 @extend_schema_field({"oneOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
-class Tags(serializers.Field):  # type: ignore[type-arg]
+class Tags(Sent):
     """A list of strings, or one string with commas. Drops repeats and keeps the order."""
 
     MOST = 50
@@ -274,6 +275,3 @@ class Tags(serializers.Field):  # type: ignore[type-arg]
         if complaint := next(filter(None, map(invisible_text.in_name, tags)), ""):
             raise serializers.ValidationError(complaint, code="invalid")
         return tags
-
-    def to_representation(self, value: Any) -> Any:
-        return value

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from agent_jobs.api import errors, filters, parsing
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import item_of, operation, page_of
-from agent_jobs.api.fields import Flag, Object, StrictSerializer, Text, Whole
+from agent_jobs.api.fields import Flag, Object, Sent, StrictSerializer, Text, Whole
 from agent_jobs.api.filters import JOB_FILTERS
 from agent_jobs.api.jobs import JobRequest, job_spec, problems
 from agent_jobs.errors import AgentJobsError, FieldError, Invalid
@@ -63,7 +63,7 @@ class _DescribedBulk(serializers.Serializer[Any]):
     )
 
 
-class Ids(serializers.Field):  # type: ignore[type-arg]
+class Ids(Sent):
     def to_internal_value(self, data: Any) -> list[UUID]:
         if not isinstance(data, list) or not 0 < len(data) <= bulk.MOST:
             message = f"must be a list of 1 to {bulk.MOST:,} ids of jobs"
@@ -77,9 +77,6 @@ class Ids(serializers.Field):  # type: ignore[type-arg]
         if wrong:
             raise serializers.ValidationError(wrong)
         return list(found)
-
-    def to_representation(self, value: Any) -> Any:
-        return value
 
 
 class BulkChangeRequest(StrictSerializer):
@@ -165,7 +162,6 @@ class BulkJobs(Resource):
         answers={201: BulkAnswer, 200: BulkAnswer},
         refused=(404,),
         request=_DescribedBulk,
-        is_post=True,
         examples=[_EXAMPLE],
         description="Creates up to 1,000 jobs in one transaction: all of them (201), or none. An error names the place"
         " of each wrong job, as in `jobs.17.params.name`. With `partial`, the valid ones are created, and a 200 has a"
@@ -305,7 +301,6 @@ class BulkCancel(_BulkChange):
         answers={200: BulkChangeAnswer},
         refused=(404,),
         request=_DescribedChange,
-        is_post=True,
         examples=[_BY_FILTER],
         description=f"Cancels jobs that have not ended,{_ABOUT_CHANGE}",
     )
@@ -322,7 +317,6 @@ class BulkRetry(_BulkChange):
         answers={200: BulkChangeAnswer},
         refused=(404,),
         request=_DescribedChange,
-        is_post=True,
         description=f"Reopens FAILED and CANCELED jobs,{_ABOUT_CHANGE}",
     )
     def post(self, request: Request) -> HttpResponseBase:

@@ -44,6 +44,13 @@ def existing(org_id: str, job_id: str) -> dict[str, Any]:
     return {"data": data, "meta": {"org_id": org_id, "id": data["id"], "is_existing": True}}
 
 
+def moved(org_id: str, job_id: UUID, past: str) -> dict[str, Any]:
+    """The answer to a move of a job."""
+    (data,) = of([queries.job(org_id, job_id)], is_detail=True)
+    message = f"Job with ID '{data['id']}' successfully {past}"
+    return {"data": data, "meta": {"org_id": org_id, "job_id": data["id"]}, "message": message}
+
+
 def explanation(found: explanations.Explanation) -> dict[str, Any]:
     """The explanation as JSON, with every field, null if empty. The API's document, which knows no nulls, does not have
     it.

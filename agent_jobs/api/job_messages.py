@@ -68,7 +68,6 @@ class JobMessages(Resource):
         answers={201: item_of("JobMessageItem", JobMessage)},
         refused=(404,),
         request=ReplyRequest,
-        is_post=True,
         description="Adds what a person said elsewhere. A job that waits for a reply goes on with it at once, as with"
         " one from its channel. A job that has not begun or has ended refuses it.",
     )

@@ -15,7 +15,6 @@ from agent_jobs.api.fields import Metadata, Moment, Object, Priority, StrictSeri
 from agent_jobs.api.job_docs import JobInDetail, JobItem
 from agent_jobs.errors import FieldError
 from agent_jobs.jobs import repeats
-from agent_jobs.reads import queries
 from agent_jobs.specs import CONFIG_RULES
 
 
@@ -61,7 +60,6 @@ class Retry(Resource):
         answers={200: item_of("RetriedJob", JobInDetail, _RetriedMeta, has_message=True)},
         refused=(404,),
         request=RetryRequest,
-        is_post=True,
         description="Reopens a FAILED or CANCELED job: the same job is WAITING again, with `retry_count` one higher,"
         " a fresh deadline, and the transcript that people know. Messages that it had not sent yet are dropped."
         " Earlier model usage still counts against its own caps (`max_tokens`, `max_cost`)."
@@ -73,12 +71,7 @@ class Retry(Resource):
 
         def effect() -> tuple[int, Mapping[str, Any]]:
             job = repeats.retry(self.org_id, found, actor=self.actor, reason=asked.body.get("reason", ""))
-            (shown,) = job_json.of([queries.job(self.org_id, job.pk)], is_detail=True)
-            return 200, {
-                "data": shown,
-                "meta": {"org_id": self.org_id, "job_id": shown["id"]},
-                "message": f"Job with ID '{shown['id']}' successfully reopened",
-            }
+            return 200, job_json.moved(self.org_id, job.pk, "reopened")
 
         return self.once(effect)
 
@@ -91,7 +84,6 @@ class Replay(Resource):
         refused=(404,),
         request=ReplayRequest,
         query=jobs.CREATE_QUERY,
-        is_post=True,
         examples=[_CHANGED],
         description="Creates a new job from the input of this one, in any status, by the rules of a new job. The"
         " optional body states the differences. The new job names this one in `replay_of`.",

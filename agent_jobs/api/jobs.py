@@ -251,7 +251,6 @@ class Jobs(Resource):
         refused=(404,),
         request=JobRequest,
         query=CREATE_QUERY,
-        is_post=True,
         examples=CREATE_EXAMPLES,
         description="Nothing is stored unless the answer is a 201. A 200 (with `on_conflict=return`) shows the job that"
         " has the `unique_key` already.",
@@ -335,14 +334,7 @@ class JobDetail(Resource):
             reason=asked.body.get("reason", ""),
             by=self.token.name,
         )
-        row = queries.job(self.org_id, job.pk)
-        return Response(
-            {
-                "data": job_json.of([row], is_detail=True)[0],
-                "meta": {"org_id": self.org_id, "job_id": str(row["id"])},
-                "message": f"Job with ID '{row['id']}' successfully canceled",
-            }
-        )
+        return Response(job_json.moved(self.org_id, job.pk, "canceled"))
 
 
 class MissingJobId(Resource):

@@ -1,6 +1,7 @@
 """Actions on a schedule: pause, resume, run now, backfill, roll back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from django.http import HttpResponseBase
@@ -16,37 +17,34 @@ from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import editing, requested_runs
 
 
-class PauseSchedule(ScheduleResource):
-    @operation("schedules_pause", "Pause a schedule", answers={200: ScheduleItem}, refused=(404,), is_post=True)
-    def post(self, request: Request, schedule_id: str) -> HttpResponseBase:
+class _ScheduleChange(ScheduleResource):
+    def changed(self, schedule_id: str, change: Callable[..., Any]) -> HttpResponseBase:
         self.asked()
         found = self.read_id(schedule_id)
 
         def effect() -> tuple[int, Mapping[str, Any]]:
-            editing.pause(self.org_id, found, actor=self.actor)
+            change(self.org_id, found, actor=self.actor)
             return 200, self.body(found)[0]
 
         return self.once(effect)
 
 
-class ResumeSchedule(ScheduleResource):
+class PauseSchedule(_ScheduleChange):
+    @operation("schedules_pause", "Pause a schedule", answers={200: ScheduleItem}, refused=(404,))
+    def post(self, request: Request, schedule_id: str) -> HttpResponseBase:
+        return self.changed(schedule_id, editing.pause)
+
+
+class ResumeSchedule(_ScheduleChange):
     @operation(
         "schedules_resume",
         "Resume a schedule",
         answers={200: ScheduleItem},
         refused=(404,),
-        is_post=True,
         description="It fires from now on. Times that passed while it was paused are not made up for.",
     )
     def post(self, request: Request, schedule_id: str) -> HttpResponseBase:
-        self.asked()
-        found = self.read_id(schedule_id)
-
-        def effect() -> tuple[int, Mapping[str, Any]]:
-            editing.resume(self.org_id, found, actor=self.actor)
-            return 200, self.body(found)[0]
-
-        return self.once(effect)
+        return self.changed(schedule_id, editing.resume)
 
 
 class RunSchedule(ScheduleResource):
@@ -56,7 +54,6 @@ class RunSchedule(ScheduleResource):
         answers={200: FiringItem},
         refused=(404,),
         request=RunRequest,
-        is_post=True,
         description="Makes a job now, also while the schedule is paused. `params`, `config` and `work` are laid over"
         " those of the schedule key by key. `overlap` is `allow` unless it is sent.",
     )
@@ -79,7 +76,6 @@ class BackfillSchedule(ScheduleResource):
         answers={200: BackfillItem},
         refused=(404,),
         request=BackfillRequest,
-        is_post=True,
         description=f"Makes the jobs of the times from `start` to `end` that have no firing, at most"
         f" {requested_runs.MOST_BACKFILLED:,}. With `dry_run` it only lists the times.",
     )
@@ -107,24 +103,16 @@ class BackfillSchedule(ScheduleResource):
         return self.once(effect)
 
 
-class RollBackSchedule(ScheduleResource):
+class RollBackSchedule(_ScheduleChange):
     @operation(
         "schedules_rollback",
         "Roll a schedule back to a version",
         answers={200: ScheduleItem},
         refused=(404,),
-        is_post=True,
         description="Makes a new version with the configuration and the secrets of the old one.",
     )
     def post(self, request: Request, schedule_id: str, number: str) -> HttpResponseBase:
-        self.asked()
-        found, wanted = self.read_id(schedule_id), version_number(number)
-
-        def effect() -> tuple[int, Mapping[str, Any]]:
-            editing.roll_back(self.org_id, found, wanted, actor=self.actor)
-            return 200, self.body(found)[0]
-
-        return self.once(effect)
+        return self.changed(schedule_id, partial(editing.roll_back, number=version_number(number)))
 
 
 def _row(firing: Any) -> dict[str, Any]:

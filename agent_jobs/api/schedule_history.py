@@ -45,6 +45,7 @@ class PreviewSchedule(ScheduleResource):
         "Preview the firings of a timing that is not stored",
         answers={200: NewPreview},
         request=PreviewRequest,
+        has_key=False,
         description="Takes the timing of a schedule, and answers with its next firings, or with a 400 that says why"
         " there are none.",
     )

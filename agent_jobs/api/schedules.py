@@ -58,7 +58,6 @@ class Schedules(ScheduleResource):
         answers={201: ScheduleItem},
         refused=(404, 409),
         request=NewSchedule,
-        is_post=True,
         examples=EXAMPLES,
         description="An expression that is invalid, or that never fires, is a 400 that says so. The answer shows the"
         " next five firings.",

@@ -8,15 +8,15 @@ from typing import Any
 # Activities sent to a client at a time.
 PAGE = 50
 HEARTBEAT = b":\n\n"
-_NUMBER = re.compile("[0-9]{1,9}")
+_NUMBER = re.compile("[0-9]{1,17}")
 # Unicode's line breaks: legal in JSON, but many clients split lines at them.
 _LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 def read_id(text: str) -> int:
-    """The number of the last event that a client has; 0 for none. Raises ValueError."""
+    """The id of the last event that a client has. Raises ValueError."""
     if not _NUMBER.fullmatch(text):
-        raise ValueError("must be the id of an event of this job: a whole number")
+        raise ValueError("must be the id of an event of this stream: a whole number")
     return int(text)
 
 

@@ -151,7 +151,6 @@ class WebhookEndpoints(_Webhooks):
         "Create a webhook endpoint",
         answers={201: NewWebhookEndpointItem},
         request=WebhookEndpointRequest,
-        is_post=True,
         description="Needs SERVICES:ADMIN. Only this answer shows the secret that signs; a repeated Idempotency-Key"
         f" does not get it. 409 `too_many_webhook_endpoints` if there are {endpoints.MOST_ENDPOINTS}.",
     )
@@ -210,7 +209,6 @@ class RotateWebhookSecret(_Webhooks):
         answers={200: NewWebhookEndpointItem},
         refused=(404,),
         request=RotateWebhookSecretRequest,
-        is_post=True,
         description="Needs SERVICES:ADMIN. Makes a new secret, which only this answer shows. Until"
         " `previous_secret_until` the old one signs too: each delivery then has two signatures. The body is optional.",
     )
@@ -235,7 +233,6 @@ class TestWebhook(_Webhooks):
         "Send a test event",
         answers={201: WebhookDeliveryItem},
         refused=(404,),
-        is_post=True,
         description="Needs SERVICES:ADMIN. Makes a delivery of the type `webhook.test` to this endpoint only.",
     )
     def post(self, request: Request, endpoint_id: str) -> HttpResponseBase:
@@ -276,7 +273,6 @@ class RedeliverWebhook(_Webhooks):
         "Redeliver an event",
         answers={200: WebhookDeliveryItem},
         refused=(404,),
-        is_post=True,
         description="Needs SERVICES:ADMIN. Sends it again whatever its status, with the same `webhook-id` and a new"
         " series of tries.",
     )

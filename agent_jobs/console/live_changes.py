@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.http import HttpResponse, HttpResponseBase
 
-from agent_jobs.api import streams
+from agent_jobs.api import sse, streams
 from agent_jobs.console import visits
 from agent_jobs.console.visits import Visit
 from agent_jobs.reads import changed_jobs, queries
@@ -16,7 +16,7 @@ def changes(visit: Visit) -> HttpResponseBase:
     try:
         # The browser sends the header when it reconnects by itself; a script that begins anew can only send a query.
         stated = visit.request.headers.get("Last-Event-ID", "") or visit.request.GET.get("last", "")
-        since = changed_jobs.read_since(stated) if stated else None
+        since = sse.read_id(stated) if stated else None
     except ValueError:
         since = None
     reader = changed_jobs.ChangesReader(visit.org_id, since)

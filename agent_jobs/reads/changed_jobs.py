@@ -5,7 +5,6 @@ look therefore begins `OVERLAP` before the last one, and leaves out what it has 
 took longer than that is not told.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from infra import database, raw_sql
 OVERLAP = timedelta(seconds=5)
 MOST = 500
 _LONGEST = timedelta(hours=1)
-_NUMBER = re.compile("[0-9]{1,17}")
 _CHANGES = f"""
 SELECT asked.place, job.id, job.updated_at
 FROM unnest(%s::text[], %s::timestamptz[]) WITH ORDINALITY AS asked (org_id, since, place)
@@ -64,13 +62,6 @@ class ChangesReader:
             return None
         self._at = max(self._at, *(at for _, at in new))
         return ChangedJobs([job_id for job_id, _ in new], int(self._at.timestamp() * 1_000_000))
-
-
-def read_since(text: str) -> int:
-    """Read a `since` of a query or of an event's id. Raises ValueError."""
-    if not _NUMBER.fullmatch(text):
-        raise ValueError("must be the id of an event of this stream: a whole number")
-    return int(text)
 
 
 def read(readers: Sequence[ChangesReader]) -> Mapping[ChangesReader, ChangedJobs | None]:

@@ -12,7 +12,7 @@ def test_an_id_is_a_whole_number(text: str, number: int) -> None:
     assert sse.read_id(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "+1", "1.0", " 1", "1_0", "\u0661", "\ud800", "1" * 10, "AAAA"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "+1", "1.0", " 1", "1_0", "\u0661", "\ud800", "1" * 18, "AAAA"])
 def test_any_other_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a whole number"):
         sse.read_id(text)

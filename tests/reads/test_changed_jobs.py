@@ -81,9 +81,3 @@ def test_readers_of_several_organisations_are_served_together(django_assert_num_
         found = changed_jobs.read(readers)
 
     assert [set(found[one].job_ids) if found[one] else set() for one in readers] == [{ours.pk}, {theirs.pk}, set()]
-
-
-@pytest.mark.parametrize("text", ["x", "-1", "1.5", "9" * 18, ""])
-def test_what_is_no_place_in_the_stream_is_refused(text):
-    with pytest.raises(ValueError, match="must be the id of an event"):
-        changed_jobs.read_since(text)
