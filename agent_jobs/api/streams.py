@@ -107,7 +107,7 @@ class OpenStream(OpenAnswer):
 
 @dataclass(eq=False, kw_only=True)
 class EventStream(OpenStream):
-    """`told` is the number of the last activity that the client has."""
+    """The activities of one job. `told` is the number of the last activity that the client has."""
 
     job_id: UUID
     told: int = 0
@@ -115,7 +115,7 @@ class EventStream(OpenStream):
 
 @dataclass(eq=False, kw_only=True)
 class JobChanges(OpenStream):
-    """Tells of each change of a job by its version. `seen` is the version that the client knows."""
+    """Sends an event for each change of a job, with the job's version. `seen` is the version that the client knows."""
 
     job_id: UUID
     seen: str = ""
@@ -123,7 +123,7 @@ class JobChanges(OpenStream):
 
 @dataclass(eq=False, kw_only=True)
 class OrgChanges(OpenStream):
-    """Tells the ids of an organisation's jobs as they change."""
+    """Sends the ids of an organisation's jobs as they change."""
 
     changes: changed_jobs.ChangesReader
 

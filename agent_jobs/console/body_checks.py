@@ -58,7 +58,7 @@ def moment(text: str, field: str, zone: ZoneInfo) -> datetime | None:
 
 
 def told(error: AgentJobsError | ChannelsError | None) -> dict[str, str]:
-    """The messages by field, to show beside each; one for the whole form is under `body`."""
+    """An error's messages by field, to show beside each field. The key `body` has the message for the whole form."""
     if error is None:
         return {}
     if isinstance(error, InvalidField):

@@ -114,7 +114,7 @@ def of_priorities(words: Sequence[str]) -> Q:
 
 
 def ordering(sort: str, *, is_descending: bool) -> list[Any]:
-    """Statuses are ordered as this door spells them, priorities by their meaning."""
+    """The order of a list: statuses by the dialect's words for them, priorities by their meaning."""
     by = numbered_pages.status_word(STATUS) if sort == "status" else F(sort)
     last = "-id" if is_descending else "id"
     return [by.desc() if is_descending else by.asc(), last]
