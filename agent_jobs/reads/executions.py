@@ -120,6 +120,4 @@ ORDER BY job_id, number DESC
 def cancel_reasons(org_id: str, jobs: Iterable[Row]) -> Mapping[UUID, str]:
     """Why each canceled job was canceled, such as `CANCELED: replaced by the firing at …`."""
     ids: list[Any] = [row["id"] for row in jobs if row["status"] == JobStatus.CANCELED]
-    if not ids:
-        return {}
-    return dict(raw_sql.all_rows(_REASONS, {"org": org_id, "ids": ids}))
+    return dict(raw_sql.all_rows(_REASONS, {"org": org_id, "ids": ids})) if ids else {}

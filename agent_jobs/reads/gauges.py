@@ -96,25 +96,22 @@ def forget() -> None:
 def _of_jobs() -> list[Gauge]:
     gauges = []
     for lane in queues.LANES:
-        lag = max(float(raw_sql.value(_LAG, {"lane": lane})), 0.0)
-        gauges.append(Gauge("lane_lag_seconds", lag, (("lane", lane),)))
-        gauges.append(Gauge("lane_ready_jobs", raw_sql.value(_READY, [lane]), (("lane", lane),)))
+        lag, ready = raw_sql.value(_LAG, {"lane": lane}), raw_sql.value(_READY, [lane])
+        gauges.append(Gauge("lane_lag_seconds", max(float(lag), 0.0), (("lane", lane),)))
+        gauges.append(Gauge("lane_ready_jobs", ready, (("lane", lane),)))
     gauges.append(Gauge("leases", raw_sql.value(_LEASED)))
     waiting = dict(raw_sql.all_rows(_WAITING))
     for kind in WaitingFor:
-        if kind == WaitingFor.COOLDOWN:
-            continue  # of SCHEDULED jobs
-        gauges.append(Gauge("waiting_jobs", waiting.get(kind, 0), (("waiting_for", kind),)))
+        if kind != WaitingFor.COOLDOWN:  # of SCHEDULED jobs
+            gauges.append(Gauge("waiting_jobs", waiting.get(kind, 0), (("waiting_for", kind),)))
     count, late = raw_sql.first(_OVERDUE)
-    gauges.append(Gauge("scheduled_overdue_jobs", count))
-    gauges.append(Gauge("scheduled_overdue_seconds", float(late)))
-    return gauges
+    return [*gauges, Gauge("scheduled_overdue_jobs", count), Gauge("scheduled_overdue_seconds", float(late))]
 
 
 def _of_processes() -> list[Gauge]:
     gauges = [Gauge("workers_alive", raw_sql.value(_WORKERS))]
-    ages = raw_sql.all_rows(_DUTIES, [DutyRun.RESUMED])
-    gauges += [Gauge("duty_age_seconds", float(age), (("duty", duty),)) for duty, age in ages]
+    for duty, age in raw_sql.all_rows(_DUTIES, [DutyRun.RESUMED]):
+        gauges.append(Gauge("duty_age_seconds", float(age), (("duty", duty),)))
     for queue in (*queues.LANES, queues.DUTIES_QUEUE, outbox.QUEUE):
         bells = doorbell.waiting(queue)
         if bells is not None:

@@ -30,8 +30,8 @@ _MOST_JSON = 4_000
 _MOST_TEXT = 300
 _MOST_CALLS = 500
 _MORE = f"""
-SELECT asked.id, step.number, step.name, approval.tool, approval.expires_at, approval.timer_seconds, note.note,
-    note.actor, (
+SELECT asked.id, step.number, step.name, approval.tool,
+    CASE WHEN approval.timer_seconds IS NULL THEN approval.expires_at END, note.note, note.actor, (
         SELECT left(result, 200) FROM agent_jobs_task WHERE job_id = asked.id ORDER BY number DESC LIMIT 1), (
         SELECT sum(consumed_credits) FROM (
             SELECT consumed_credits FROM agent_jobs_activity WHERE job_id = asked.id ORDER BY number DESC
@@ -131,13 +131,8 @@ def wait_counts(jobs: QuerySet[Job]) -> list[tuple[str, int]]:
 
 
 def more(org_id: str, job_ids: Sequence[UUID]) -> Mapping[UUID, JobExtras]:
-    if not job_ids:
-        return {}
-    found = raw_sql.all_rows(_MORE, [list(job_ids), org_id])
-    return {
-        job_id: JobExtras(number, name, tool, None if timer is not None else expires, note, actor, result, cost)
-        for job_id, number, name, tool, expires, timer, note, actor, result, cost in found
-    }
+    found = raw_sql.all_rows(_MORE, [list(job_ids), org_id]) if job_ids else []
+    return {job_id: JobExtras(*extras) for job_id, *extras in found}
 
 
 def type_names(org_id: str) -> Mapping[str, str]:

@@ -7,7 +7,6 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from django.db import connection
 from django.db.models import Sum
 
 from agent_jobs.lifecycle.queue_order import HEAD_START
@@ -27,8 +26,8 @@ WHERE queue_at IS NOT NULL AND org_id = %(org)s AND lane = ANY(%(lanes)s) GROUP 
 _WORKERS = """
 SELECT w.id, w.started_at, w.seen_at, w.runners,
     (SELECT count(*) FROM agent_jobs_job j
-        WHERE j.worker_id = w.id AND j.lease_until IS NOT NULL AND j.org_id = %(org)s),
-    coalesce((w.jobs_done ->> %(org)s)::int, 0)
+        WHERE j.worker_id = w.id AND j.lease_until IS NOT NULL AND j.org_id = %(org)s) AS holds,
+    coalesce((w.jobs_done ->> %(org)s)::int, 0) AS jobs_done
 FROM agent_jobs_workerprocess w
 WHERE w.lost_at IS NULL AND w.seen_at > now() - make_interval(secs => %(alive)s) ORDER BY w.id
 """
@@ -99,10 +98,7 @@ def workers(org_id: str) -> list[Mapping[str, Any]]:
 
     The numbers of ended jobs are some seconds old.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_WORKERS, {"org": org_id, "alive": _ALIVE_SECONDS})
-        names = ("id", "started_at", "seen_at", "runners", "holds", "jobs_done")
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return raw_sql.rows_by_name(_WORKERS, {"org": org_id, "alive": _ALIVE_SECONDS})
 
 
 def _channel_of(key: str) -> tuple[str, str]:

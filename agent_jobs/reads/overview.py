@@ -64,7 +64,7 @@ WITH ended AS (
     WHERE status = 'FAILED' ORDER BY job_type_key, finished_at DESC
 )
 SELECT by_type.job_type_key, coalesce(t.name, ''), by_type.number, by_type.failed, took[1], took[2], last_error.id,
-    last_error.error_code, last_error.message, last_error.finished_at
+    coalesce(last_error.error_code, ''), coalesce(last_error.message, ''), last_error.finished_at
 FROM by_type LEFT JOIN last_error USING (job_type_key)
 LEFT JOIN agent_jobs_jobtype t ON t.org_id = %(org)s AND t.key = by_type.job_type_key
 ORDER BY by_type.number DESC, by_type.job_type_key LIMIT 40
@@ -195,8 +195,8 @@ def alive(org_id: str) -> Alive:
 def ended(org_id: str, *, since: datetime, width: timedelta, buckets: int) -> list[dict[str, int]]:
     """Jobs that ended in each of the periods of this width, by status in small letters."""
     found = [{status.lower(): 0 for status in JobStatus if status in TERMINAL} for _ in range(buckets)]
-    parameters = {"org": org_id, "since": since, "width": width.total_seconds()}
-    for place, status, number in raw_sql.all_rows(_ENDED, parameters):
+    asked = {"org": org_id, "since": since, "width": width.total_seconds()}
+    for place, status, number in raw_sql.all_rows(_ENDED, asked):
         if 0 <= place < buckets:
             found[place][status.lower()] = number
     return found
@@ -204,11 +204,7 @@ def ended(org_id: str, *, since: datetime, width: timedelta, buckets: int) -> li
 
 def types(org_id: str, *, since: datetime) -> list[TypeFigures]:
     """Job types with their jobs that ended after `since`; the type with the most jobs first."""
-    found = raw_sql.all_rows(_TYPES, {"org": org_id, "since": since})
-    return [
-        TypeFigures(key, name, number, failed, median, p95, last_id, code or "", message or "", at)
-        for key, name, number, failed, median, p95, last_id, code, message, at in found
-    ]
+    return [TypeFigures(*row) for row in raw_sql.all_rows(_TYPES, {"org": org_id, "since": since})]
 
 
 def spend(org_id: str, *, today: date) -> Spend:

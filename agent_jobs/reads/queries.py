@@ -221,10 +221,29 @@ CROSS JOIN LATERAL (
 
 
 def logs_of(job_ids: Iterable[UUID]) -> Mapping[UUID, Log]:
+    found = raw_sql.all_rows(_LOGS, {"ids": list(job_ids), "most": MAX_LOG_LINES})
     return {
-        job_id: Log(count, tuple(zip(times or (), notes or (), strict=True)))
-        for job_id, count, times, notes in raw_sql.all_rows(_LOGS, {"ids": list(job_ids), "most": MAX_LOG_LINES})
+        job_id: Log(count, tuple(zip(times or (), notes or (), strict=True))) for job_id, count, times, notes in found
     }
+
+
+_ACTIVITIES_OF = """
+WITH chosen AS (
+    SELECT found.id, row_number() OVER (ORDER BY page.place, found.number {direction}) AS place
+    FROM unnest(%s::uuid[]) WITH ORDINALITY AS page (job_id, place)
+    CROSS JOIN LATERAL (
+        SELECT id, number FROM agent_jobs_activity WHERE job_id = page.job_id
+        ORDER BY number {direction} LIMIT %s
+    ) found
+    ORDER BY page.place, found.number {direction} LIMIT %s
+), measured AS (
+    SELECT c.id, c.place, sum(octet_length(a.note) + coalesce(octet_length(a.input::text), 0)
+            + coalesce(octet_length(a.output::text), 0))
+        OVER (ORDER BY c.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    FROM chosen c JOIN agent_jobs_activity a ON a.id = c.id
+)
+SELECT id FROM measured WHERE coalesce(bytes_before, 0) < %s ORDER BY place
+"""
 
 
 def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_first: bool) -> Mapping[UUID, list[Row]]:
@@ -233,27 +252,9 @@ def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_f
     The result ends early once it has `pages.MAX_BYTES`.
     """
     direction = "DESC" if newest_first else "ASC"
-    ids = raw_sql.all_rows(
-        f"""
-        WITH chosen AS (
-            SELECT found.id, row_number() OVER (ORDER BY page.place, found.number {direction}) AS place
-            FROM unnest(%s::uuid[]) WITH ORDINALITY AS page (job_id, place)
-            CROSS JOIN LATERAL (
-                SELECT id, number FROM agent_jobs_activity WHERE job_id = page.job_id
-                ORDER BY number {direction} LIMIT %s
-            ) found
-            ORDER BY page.place, found.number {direction} LIMIT %s
-        ), measured AS (
-            SELECT c.id, c.place, sum(octet_length(a.note) + coalesce(octet_length(a.input::text), 0)
-                    + coalesce(octet_length(a.output::text), 0))
-                OVER (ORDER BY c.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-            FROM chosen c JOIN agent_jobs_activity a ON a.id = c.id
-        )
-        SELECT id FROM measured WHERE coalesce(bytes_before, 0) < %s ORDER BY place
-        """,  # noqa: S608 - the direction is one of two words
-        [list(job_ids), per_job, total, pages.MAX_BYTES],
-    )
-    rows = activities_by_id(activity_id for (activity_id,) in ids)
+    statement = _ACTIVITIES_OF.format(direction=direction)
+    ids = [row[0] for row in raw_sql.all_rows(statement, [list(job_ids), per_job, total, pages.MAX_BYTES])]
+    rows = activities_by_id(ids)
     found: dict[UUID, list[Row]] = defaultdict(list)
     for (activity_id,) in ids:
         if row := rows.get(activity_id):
@@ -309,8 +310,8 @@ def activities_after(told: Collection[tuple[UUID, int]], *, per_job: int) -> Map
     The caller has checked the jobs' organisations. An unreadable activity (a time like 'infinity') is left out and
     logged.
     """
-    asked = [job_id for job_id, _ in told], [number for _, number in told], per_job
-    ids = [row[0] for row in raw_sql.all_rows(_FOLLOWING, asked)]
+    asked = [[job_id for job_id, _ in told], [number for _, number in told], per_job]
+    ids = [activity_id for (activity_id,) in raw_sql.all_rows(_FOLLOWING, asked)]
     try:
         rows = list(activities_by_id(ids).values())
     except DataError:

@@ -70,7 +70,7 @@ class FiringLine:
 
 def failing(org_id: str) -> list[UUID]:
     """The schedules whose newest firing failed."""
-    return [row[0] for row in raw_sql.all_rows(_FAILING, [org_id, _MOST_LOOKED_AT])]
+    return [schedule_id for (schedule_id,) in raw_sql.all_rows(_FAILING, [org_id, _MOST_LOOKED_AT])]
 
 
 def matching(org_id: str, *, text: str, state: str, failing_ids: Sequence[UUID]) -> QuerySet[Schedule]:
