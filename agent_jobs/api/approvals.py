@@ -143,7 +143,7 @@ class JobApproval(Resource):
         found = queries.approval_of(self.org_id, job["id"], read_id(approval_id, decisions.not_found))
         if found is None:
             raise decisions.not_found(approval_id)
-        return Response({"data": answer(found), "meta": {"org_id": self.org_id, "id": str(found["id"])}})
+        return Response({"data": answer(found), "meta": self.meta(found["id"])})
 
     @operation(
         "job_approvals_decide",

@@ -6,7 +6,6 @@ them: a refused report would lose a result.
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from django.http import HttpResponse, HttpResponseBase
 from drf_spectacular.utils import OpenApiResponse
@@ -18,7 +17,7 @@ from agent_jobs.api import executor_shapes as shapes
 from agent_jobs.api import paging, streams
 from agent_jobs.api.base import HAS_WAITED, Resource, read_job_id
 from agent_jobs.api.docs import operation
-from agent_jobs.api.formatting import filled, stamp_or_none
+from agent_jobs.api.formatting import shown
 from agent_jobs.api.parsing import ReportParser
 from agent_jobs.executors import claiming, known_executors, reporting
 from agent_jobs.executors.attempts import Attempt
@@ -44,7 +43,7 @@ class Executors(Resource):
     def get(self, request: Request) -> Response:
         asked = self.asked(sorting=SORTING)
 
-        def shown(rows: list[Row]) -> list[dict[str, Any]]:
+        def answers(rows: list[Row]) -> list[dict[str, Any]]:
             names = [row["executor_id"] for row in rows]
             held = known_executors.held_by(self.org_id, names)
             active = known_executors.active_among(self.org_id, names)
@@ -53,23 +52,19 @@ class Executors(Resource):
                 for name, row in zip(names, rows, strict=True)
             ]
 
-        return self.listed(asked, known_executors.rows(self.org_id), known_executors.COLUMNS, shown)
+        return self.listed(asked, known_executors.rows(self.org_id), known_executors.COLUMNS, answers)
 
 
 class _ExecutorCall(Resource):
     level = scopes.Level.EXECUTE
     throttle_classes = ()
 
-    def attempt(self, fields: Mapping[str, Any], job_id: UUID) -> Attempt:
-        return Attempt(job_id, fields["executor_id"], fields["lease_token"])
+    def attempt(self, fields: Mapping[str, Any], job_id: str) -> Attempt:
+        return Attempt(read_job_id(job_id), fields["executor_id"], fields["lease_token"])
 
     def reported(self, job: Any) -> Response:
-        shown = {
-            "job_id": str(job.pk),
-            "job_status": job.status,
-            **filled({"next_attempt_at": stamp_or_none(job.wake_at)}),
-        }
-        return Response({"data": shown, "meta": {"org_id": self.org_id, "id": str(job.pk)}})
+        more = {"job_id": job.pk, "job_status": job.status, "next_attempt_at": job.wake_at}
+        return Response({"data": shown(shapes.ReportedJobSerializer, more), "meta": self.meta(job.pk)})
 
 
 class ExecutorClaims(_ExecutorCall):
@@ -113,15 +108,11 @@ class ExecutorHeartbeat(_ExecutorCall):
     )
     def put(self, request: Request, job_id: str) -> Response:
         fields = self.asked(body=shapes.HeartbeatRequest).body
-        attempt = self.attempt(fields, read_job_id(job_id))
+        attempt = self.attempt(fields, job_id)
         progress = Progress(fields.get("progress_percent"), fields.get("progress_message"))
         beat = reporting.heartbeat(self.org_id, attempt, progress)
-        shown = {
-            "job_id": str(attempt.job_id),
-            "is_canceled": beat.is_canceled,
-            "lease_seconds": beat.lease_seconds,
-        }
-        return Response({"data": shown, "meta": {"org_id": self.org_id, "id": str(attempt.job_id)}})
+        answer = {"job_id": str(attempt.job_id), "is_canceled": beat.is_canceled, "lease_seconds": beat.lease_seconds}
+        return Response({"data": answer, "meta": self.meta(attempt.job_id)})
 
 
 class _ExecutorReport(_ExecutorCall):
@@ -145,7 +136,7 @@ class ExecutorComplete(_ExecutorReport):
     )
     def put(self, request: Request, job_id: str) -> Response:
         fields = self.asked(body=shapes.CompleteRequest).body
-        attempt = self.attempt(fields, read_job_id(job_id))
+        attempt = self.attempt(fields, job_id)
         return self.reported(reporting.complete(self.org_id, attempt, self.report(fields), actor=self.actor))
 
 
@@ -161,7 +152,7 @@ class ExecutorFail(_ExecutorReport):
     )
     def put(self, request: Request, job_id: str) -> Response:
         fields = self.asked(body=shapes.FailRequest, check=shapes.fail_problems).body
-        attempt = self.attempt(fields, read_job_id(job_id))
+        attempt = self.attempt(fields, job_id)
         job = reporting.fail(
             self.org_id,
             attempt,
@@ -185,5 +176,5 @@ class ExecutorRelease(_ExecutorCall):
     )
     def put(self, request: Request, job_id: str) -> Response:
         fields = self.asked(body=shapes.ReleaseRequest).body
-        attempt = self.attempt(fields, read_job_id(job_id))
+        attempt = self.attempt(fields, job_id)
         return self.reported(reporting.release(self.org_id, attempt, reason=fields.get("reason", ""), actor=self.actor))

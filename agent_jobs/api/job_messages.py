@@ -85,6 +85,6 @@ class JobMessages(Resource):
                 now=datetime.now(UTC),
             )
             row = {column: getattr(said, column) for column in queries.MESSAGE_COLUMNS}
-            return 201, {"data": answer(self.org_id, row), "meta": {"org_id": self.org_id, "id": str(said.key)}}
+            return 201, {"data": answer(self.org_id, row), "meta": self.meta(said.key)}
 
         return self.once(effect)

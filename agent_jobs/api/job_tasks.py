@@ -72,4 +72,4 @@ class JobTaskDetail(Resource):
         self.asked()
         job = queries.job(self.org_id, read_job_id(job_id))
         found = queries.attempt(self.org_id, job["id"], read_id(task_id, queries.attempt_not_found))
-        return Response({"data": answer(self.org_id, found), "meta": {"org_id": self.org_id, "id": str(found["id"])}})
+        return Response({"data": answer(self.org_id, found), "meta": self.meta(found["id"])})
