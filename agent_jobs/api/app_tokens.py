@@ -110,7 +110,7 @@ class AppTokens(_AppTokenAdmin):
 
 
 class AppTokenDetail(_AppTokenAdmin):
-    @operation("app_tokens_retrieve", "Get an app token", answers={200: AppTokenItem}, refused=(404,))
+    @operation("app_tokens_retrieve", "Get an app token", answers={200: AppTokenItem})
     def get(self, request: Request, public_id: str) -> Response:
         self.asked()
         return Response(self.item(app_tokens.find(self.org_id, public_id)))
@@ -119,7 +119,6 @@ class AppTokenDetail(_AppTokenAdmin):
         "app_tokens_revoke",
         "Revoke an app token",
         answers={200: item_of("RevokedAppToken", AppTokenSerializer, has_message=True)},
-        refused=(404,),
         description="Takes effect at once and for good. Revoking it again answers the same and keeps the first time.",
     )
     def delete(self, request: Request, public_id: str) -> Response:

@@ -119,7 +119,6 @@ class JobApprovals(Resource):
         "job_approvals_list",
         "List a job's approvals",
         answers={200: page_of("ApprovalList", ApprovalSerializer, ApprovalsMeta)},
-        refused=(404,),
         description="All approvals that the job has asked for, oldest first.",
     )
     def get(self, request: Request, job_id: str) -> Response:
@@ -134,7 +133,6 @@ class JobApproval(Resource):
         "job_approvals_retrieve",
         "Get an approval",
         answers={200: ApprovalItem},
-        refused=(404,),
         description="Shows the whole action, including parts that the question in the channel leaves out.",
     )
     def get(self, request: Request, job_id: str, approval_id: str) -> Response:
@@ -149,7 +147,6 @@ class JobApproval(Resource):
         "job_approvals_decide",
         "Approve or deny",
         answers={200: ApprovalItem},
-        refused=(404,),
         request=DecisionRequest,
         description="The first decision counts: in the channel, here, or by timeout. Every later one gets a 409. With"
         " `arguments` the tool is called with these instead.",

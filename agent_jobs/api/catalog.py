@@ -278,38 +278,26 @@ _RESET = "Fields that are left out return to their defaults."
         "job_types_list",
         "List job types",
         answers={200: page_of("JobTypePage", JobTypeSerializer)},
-        refused=(404,),
         query=JOB_TYPES_QUERY,
         sorting=SORTING,
     ),
-    post=operation(
-        "job_types_create",
-        "Create a job type",
-        answers={201: JobTypeItem},
-        refused=(404,),
-        request=JobTypeRequest,
-    ),
+    post=operation("job_types_create", "Create a job type", answers={201: JobTypeItem}, request=JobTypeRequest),
 )
 class JobTypes(_OfJobTypes, _EntryList):
     pass
 
 
 @extend_schema_view(
-    get=operation(
-        "job_types_retrieve", "Get a job type", answers={200: JobTypeItem}, refused=(404,), query=JOB_TYPE_QUERY
-    ),
+    get=operation("job_types_retrieve", "Get a job type", answers={200: JobTypeItem}, query=JOB_TYPE_QUERY),
     put=operation(
         "job_types_replace",
         "Replace a job type",
         answers={200: JobTypeItem},
-        refused=(404,),
         request=JobTypeChange,
         description=_RESET,
     ),
-    patch=operation(
-        "job_types_change", "Change a job type", answers={200: JobTypeItem}, refused=(404,), request=JobTypeChange
-    ),
-    delete=operation("job_types_delete", "Delete a job type", answers={200: Removed}, refused=(404,)),
+    patch=operation("job_types_change", "Change a job type", answers={200: JobTypeItem}, request=JobTypeChange),
+    delete=operation("job_types_delete", "Delete a job type", answers={200: Removed}),
 )
 class JobTypeDetail(_OfJobTypes, _EntryDetail):
     pass
@@ -320,36 +308,26 @@ class JobTypeDetail(_OfJobTypes, _EntryDetail):
         "profiles_list",
         "List profiles",
         answers={200: page_of("ProfilePage", ProfileSerializer)},
-        refused=(404,),
         query=_ENRICH,
         sorting=SORTING,
     ),
-    post=operation(
-        "profiles_create",
-        "Create a profile",
-        answers={201: ProfileItem},
-        refused=(404,),
-        request=ProfileRequest,
-    ),
+    post=operation("profiles_create", "Create a profile", answers={201: ProfileItem}, request=ProfileRequest),
 )
 class Profiles(_OfProfiles, _EntryList):
     pass
 
 
 @extend_schema_view(
-    get=operation("profiles_retrieve", "Get a profile", answers={200: ProfileItem}, refused=(404,), query=_ENRICH),
+    get=operation("profiles_retrieve", "Get a profile", answers={200: ProfileItem}, query=_ENRICH),
     put=operation(
         "profiles_replace",
         "Replace a profile",
         answers={200: ProfileItem},
-        refused=(404,),
         request=ProfileChange,
         description=_RESET,
     ),
-    patch=operation(
-        "profiles_change", "Change a profile", answers={200: ProfileItem}, refused=(404,), request=ProfileChange
-    ),
-    delete=operation("profiles_delete", "Delete a profile", answers={200: Removed}, refused=(404,)),
+    patch=operation("profiles_change", "Change a profile", answers={200: ProfileItem}, request=ProfileChange),
+    delete=operation("profiles_delete", "Delete a profile", answers={200: Removed}),
 )
 class ProfileDetail(_OfProfiles, _EntryDetail):
     pass

@@ -110,7 +110,6 @@ class Messages(ByName):
         "messages_list",
         "Read a channel's messages",
         answers={200: page_of("MessageList", MessageSerializer, MessagesMeta)},
-        refused=(404,),
         query=MESSAGES_QUERY,
         description="Oldest first. With `wait`, the request waits for a message if there is none.",
     )
@@ -129,7 +128,6 @@ class Messages(ByName):
         "messages_reply",
         "Say something as a person",
         answers={201: item_of("MessageItem", MessageSerializer, OrgMeta)},
-        refused=(404,),
         request=MessageRequest,
     )
     def post(self, request: Request, platform: str, code: str) -> HttpResponseBase:
@@ -164,7 +162,6 @@ class Presses(ByName):
         "buttons_press",
         "Press a button as a person",
         answers={200: ApprovalItem},
-        refused=(404,),
         request=PressRequest,
         description="For messages of a web chat, a webhook or a bridge. Answers with the approval that the press"
         " decides. 403 if the person is not an approver; 409 if it is decided already, or if its question does not show"

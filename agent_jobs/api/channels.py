@@ -145,7 +145,6 @@ class ChannelDetail(_Registered, ByName):
         "channels_unregister",
         "Unregister a channel",
         answers={200: Unregistered},
-        refused=(404,),
         description="Needs SERVICES:ADMIN.",
     )
     def delete(self, request: Request, platform: str, code: str) -> Response:
@@ -187,7 +186,6 @@ class InstallationDetail(_Registered, ByName):
         "slack_installations_remove",
         "Remove a Slack installation",
         answers={200: Unregistered},
-        refused=(404,),
         description="Needs SERVICES:ADMIN.",
     )
     def delete(self, request: Request, team_id: str) -> Response:

@@ -1,5 +1,6 @@
 """Describes all operations for the OpenAPI document in the same way, and serves the document and its pages."""
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -188,11 +189,13 @@ def operation(
     sorting: Sorting | None = None,
     filtered: Filters | None = None,
     has_key: bool = True,
+    may_be_missing: bool = True,
     examples: Sequence[OpenApiExample] = (),
     headers: Sequence[OpenApiParameter] = (),
     description: str = "",
 ) -> Callable[[_F], _F]:
-    """Describe one handler. Adds the error responses of all reads or all writes to the operation's own.
+    """Describe one handler. Adds the error responses of all reads or all writes to the operation's own, and a 404 where
+    the address names an object, unless `may_be_missing` is false.
 
     A POST takes an Idempotency-Key, unless `has_key` is false.
     """
@@ -202,7 +205,8 @@ def operation(
     def describe(handler: _F) -> _F:
         is_repeatable = handler.__name__ == "post" and has_key
         common = _WRITING if request is not None or is_repeatable else _READING
-        codes = sorted({*common, *refused, *((409, 422) if is_repeatable else ())})
+        has_id = may_be_missing and len(inspect.signature(handler).parameters) > 2  # besides self and the request
+        codes = sorted({*common, *refused, *((409, 422) if is_repeatable else ()), *((404,) if has_id else ())})
         described = extend_schema(
             operation_id=name,
             summary=summary,

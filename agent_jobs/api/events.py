@@ -53,7 +53,6 @@ class JobEvents(_Events):
             (200, "text/event-stream"): OpenApiResponse(JobEvent, description="A stream of events."),
             204: OpenApiResponse(None, description="The client has every activity, and the job has ended."),
         },
-        refused=(404,),
         query=QUERY,
         headers=(_LAST_EVENT_ID,),
         description=(

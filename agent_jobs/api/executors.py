@@ -102,7 +102,7 @@ class ExecutorHeartbeat(_ExecutorCall):
         "executors_heartbeat",
         "Extend a lease",
         answers={200: shapes.HeartbeatItem},
-        refused=(404, 409),
+        refused=(409,),
         request=shapes.HeartbeatRequest,
         description="Extends the lease and keeps the progress. 409 `lease_lost`: another executor may have the job.",
     )
@@ -129,7 +129,7 @@ class ExecutorComplete(_ExecutorReport):
         "executors_complete",
         "Report a result",
         answers={200: shapes.ReportedItem},
-        refused=(404, 409),
+        refused=(409,),
         request=shapes.CompleteRequest,
         description="Ends the job COMPLETED, whatever the exit code. The body may have 16 MiB. A repeated report gets"
         " 409 `already_reported`.",
@@ -145,7 +145,7 @@ class ExecutorFail(_ExecutorReport):
         "executors_fail",
         "Report a failure",
         answers={200: shapes.ReportedItem},
-        refused=(404, 409),
+        refused=(409,),
         request=shapes.FailRequest,
         description="Ends the attempt. The job's `retry_policy` or `max_task_retries` decides whether another follows."
         " The body may have 16 MiB.",
@@ -170,7 +170,7 @@ class ExecutorRelease(_ExecutorCall):
         "executors_release",
         "Give a job back",
         answers={200: shapes.ReportedItem},
-        refused=(404, 409),
+        refused=(409,),
         request=shapes.ReleaseRequest,
         description="Puts the job back into the queue. This counts neither as a failure nor as a lost executor.",
     )

@@ -157,17 +157,16 @@ def _problems(fields: Mapping[str, Any]) -> list[FieldError]:
 def _described(name: str, whose: str, about: str) -> Callable[[type[_Hours]], type[_Hours]]:
     """Describes the operations on the hours of one kind of place."""
     return extend_schema_view(
-        get=operation(f"{name}_retrieve", f"Get {whose} hours", answers={200: HoursItem}, refused=(404,)),
+        get=operation(f"{name}_retrieve", f"Get {whose} hours", answers={200: HoursItem}),
         put=operation(
             f"{name}_state",
             f"State {whose} hours",
             answers={200: HoursItem},
-            refused=(404,),
             request=HoursRequest,
             examples=_EXAMPLES,
             description=about,
         ),
-        delete=operation(f"{name}_remove", f"Remove {whose} hours", answers={200: RemovedHours}, refused=(404,)),
+        delete=operation(f"{name}_remove", f"Remove {whose} hours", answers={200: RemovedHours}),
     )
 
 
@@ -201,7 +200,7 @@ class PersonHours(_PlaceHours):
 
 
 def _listing(name: str, summary: str) -> Callable[[type[_Hours]], type[_Hours]]:
-    described = operation(name, summary, answers={200: HoursPage}, refused=(404,), sorting=SORTING)
+    described = operation(name, summary, answers={200: HoursPage}, sorting=SORTING)
     return extend_schema_view(get=described)
 
 

@@ -52,7 +52,6 @@ class JobMessages(Resource):
         "job_messages_list",
         "Read a job's transcript",
         answers={200: page_of("JobMessagePage", JobMessage)},
-        refused=(404,),
         sorting=SORTING,
         description="What the agent and people said, oldest first.",
     )
@@ -66,7 +65,6 @@ class JobMessages(Resource):
         "job_messages_reply",
         "Reply to a job as a person",
         answers={201: item_of("JobMessageItem", JobMessage)},
-        refused=(404,),
         request=ReplyRequest,
         description="Adds what a person said elsewhere. A job that waits for a reply goes on with it at once, as with"
         " one from its channel. A job that has not begun or has ended refuses it.",

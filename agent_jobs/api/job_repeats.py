@@ -58,7 +58,6 @@ class Retry(Resource):
         "jobs_retry",
         "Retry a job",
         answers={200: item_of("RetriedJob", JobInDetail, _RetriedMeta, has_message=True)},
-        refused=(404,),
         request=RetryRequest,
         description="Reopens a FAILED or CANCELED job: the same job is WAITING again, with `retry_count` one higher,"
         " a fresh deadline, and the transcript that people know. Messages that it had not sent yet are dropped."
@@ -81,7 +80,6 @@ class Replay(Resource):
         "jobs_replay",
         "Replay a job",
         answers={201: JobItem},
-        refused=(404,),
         request=ReplayRequest,
         query=jobs.CREATE_QUERY,
         examples=[_CHANGED],

@@ -48,7 +48,6 @@ class JobTasks(Resource):
         "job_tasks_list",
         "List a job's attempts",
         answers={200: page_of("JobTaskPage", JobAttempt)},
-        refused=(404,),
         sorting=SORTING,
         description="Each turn of a worker is one task, the first one first. A wait for a budget is one, too, with the"
         " status WAITED. A single task has its report.",
@@ -65,7 +64,6 @@ class JobTaskDetail(Resource):
         "job_tasks_retrieve",
         "Get an attempt with its report",
         answers={200: item_of("JobTaskItem", ReportedJobAttempt)},
-        refused=(404,),
         description="The report shows what a webhook or command job did: request and answer, or exit code and output.",
     )
     def get(self, request: Request, job_id: str, task_id: str) -> Response:

@@ -278,7 +278,6 @@ class JobDetail(Resource):
         "jobs_retrieve",
         "Get a job",
         answers={200: JobItem},
-        refused=(404,),
         query=DETAIL_QUERY,
         description="With `wait`, the request waits until the job changes (its status, anything else that moves"
         " `updated_at`, or a new activity), ends, or the time is over. A job that has ended is shown at once. Send the"
@@ -321,7 +320,7 @@ class JobDetail(Resource):
         "jobs_cancel",
         "Cancel a job",
         answers={200: CanceledJob},
-        refused=(404, 409),
+        refused=(409,),
         request=CancelRequest,
         description="Ends a job that has not ended. The body is optional.",
     )

@@ -57,7 +57,7 @@ class _ModelKeyAdmin(Resource):
 
 
 class ModelKeys(_ModelKeyAdmin):
-    @operation("model_keys_list", "List keys for models", answers={200: ModelKeyList}, refused=(404,))
+    @operation("model_keys_list", "List keys for models", answers={200: ModelKeyList})
     def get(self, request: Request, org_id: str) -> Response:
         self.asked()
         self.require_org(org_id)
@@ -66,7 +66,7 @@ class ModelKeys(_ModelKeyAdmin):
 
 
 class ModelKeyDetail(_ModelKeyAdmin):
-    @operation("model_keys_retrieve", "Get a key for models", answers={200: ModelKeyItem}, refused=(404,))
+    @operation("model_keys_retrieve", "Get a key for models", answers={200: ModelKeyItem})
     def get(self, request: Request, org_id: str, provider: str) -> Response:
         self.asked()
         self.require_org(org_id)
@@ -79,7 +79,7 @@ class ModelKeyDetail(_ModelKeyAdmin):
         "model_keys_put",
         "Keep a key for models",
         answers={200: ModelKeyItem},
-        refused=(404, 409),
+        refused=(409,),
         request=ModelKeyRequest,
         description="Replaces an existing key. The key is sealed, never shown, and sent only to the host of base_url;"
         " without one, to the provider's own.",
@@ -89,9 +89,7 @@ class ModelKeyDetail(_ModelKeyAdmin):
         self.require_org(org_id)
         return Response(self.item(model_keys.put_key(self.org_id, provider, actor=self.actor, **fields)))
 
-    @operation(
-        "model_keys_delete", "Remove a key for models", answers={200: removal("RemovedModelKey")}, refused=(404,)
-    )
+    @operation("model_keys_delete", "Remove a key for models", answers={200: removal("RemovedModelKey")})
     def delete(self, request: Request, org_id: str, provider: str) -> Response:
         self.asked()
         self.require_org(org_id)

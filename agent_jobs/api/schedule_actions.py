@@ -30,7 +30,7 @@ class _ScheduleChange(ScheduleResource):
 
 
 class PauseSchedule(_ScheduleChange):
-    @operation("schedules_pause", "Pause a schedule", answers={200: ScheduleItem}, refused=(404,))
+    @operation("schedules_pause", "Pause a schedule", answers={200: ScheduleItem})
     def post(self, request: Request, schedule_id: str) -> HttpResponseBase:
         return self.changed(schedule_id, editing.pause)
 
@@ -40,7 +40,6 @@ class ResumeSchedule(_ScheduleChange):
         "schedules_resume",
         "Resume a schedule",
         answers={200: ScheduleItem},
-        refused=(404,),
         description="It fires from now on. Times that passed while it was paused are not made up for.",
     )
     def post(self, request: Request, schedule_id: str) -> HttpResponseBase:
@@ -52,7 +51,6 @@ class RunSchedule(ScheduleResource):
         "schedules_run",
         "Run a schedule now",
         answers={200: FiringItem},
-        refused=(404,),
         request=RunRequest,
         description="Makes a job now, also while the schedule is paused. `params`, `config` and `work` are laid over"
         " those of the schedule key by key. `overlap` is `allow` unless it is sent.",
@@ -74,7 +72,6 @@ class BackfillSchedule(ScheduleResource):
         "schedules_backfill",
         "Make up for past firings",
         answers={200: BackfillItem},
-        refused=(404,),
         request=BackfillRequest,
         description=f"Makes the jobs of the times from `start` to `end` that have no firing, at most"
         f" {requested_runs.MOST_BACKFILLED:,}. With `dry_run` it only lists the times.",
@@ -108,7 +105,6 @@ class RollBackSchedule(_ScheduleChange):
         "schedules_rollback",
         "Roll a schedule back to a version",
         answers={200: ScheduleItem},
-        refused=(404,),
         description="Makes a new version with the configuration and the secrets of the old one.",
     )
     def post(self, request: Request, schedule_id: str, number: str) -> HttpResponseBase:

@@ -30,7 +30,7 @@ NEXT_QUERY = {"count": parsing.whole(1, MOST_PREVIEWED, default=10, about="How m
 
 
 class NextFirings(ScheduleResource):
-    @operation("schedules_next", "Preview firings", answers={200: PreviewItem}, refused=(404,), query=NEXT_QUERY)
+    @operation("schedules_next", "Preview firings", answers={200: PreviewItem}, query=NEXT_QUERY)
     def get(self, request: Request, schedule_id: str) -> Response:
         asked = self.asked(query=NEXT_QUERY)
         row = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
@@ -68,7 +68,6 @@ class ScheduleJobs(ScheduleResource):
         "schedules_jobs",
         "List the jobs of a schedule",
         answers={200: JobPage},
-        refused=(404,),
         sorting=jobs.SORTING,
         filtered=JOB_FILTERS,
     )
@@ -85,7 +84,6 @@ class ScheduleFirings(ScheduleResource):
         "schedules_firings",
         "List the firings of a schedule",
         answers={200: FiringPage},
-        refused=(404,),
         sorting=FIRING_SORTING,
         filtered=FIRING_FILTERS,
         description="Every time at which it was due, with what became of it, and the runs by hand.",
@@ -102,7 +100,6 @@ class ScheduleVersions(ScheduleResource):
         "schedules_versions",
         "List the versions of a schedule",
         answers={200: VersionPage},
-        refused=(404,),
         sorting=VERSION_SORTING,
     )
     def get(self, request: Request, schedule_id: str) -> Response:
@@ -113,7 +110,7 @@ class ScheduleVersions(ScheduleResource):
 
 
 class ScheduleVersionDetail(ScheduleResource):
-    @operation("schedules_version", "Get a version of a schedule", answers={200: VersionItem}, refused=(404,))
+    @operation("schedules_version", "Get a version of a schedule", answers={200: VersionItem})
     def get(self, request: Request, schedule_id: str, number: str) -> Response:
         self.asked()
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))

@@ -84,7 +84,7 @@ class ScheduleByKey(ScheduleResource):
         "schedules_put_by_key",
         "Create or replace a schedule by its key",
         answers={200: ScheduleItem, 201: ScheduleItem},
-        refused=(404, 409),
+        refused=(409,),
         request=ScheduleRequest,
         description="Creates the schedule (201), or replaces its definition (200). Equal definitions change nothing.",
     )
@@ -100,7 +100,7 @@ class ScheduleByKey(ScheduleResource):
 
 
 class ScheduleDetail(ScheduleResource):
-    @operation("schedules_retrieve", "Get a schedule", answers={200: ScheduleItem}, refused=(404,))
+    @operation("schedules_retrieve", "Get a schedule", answers={200: ScheduleItem})
     def get(self, request: Request, schedule_id: str) -> Response:
         self.asked()
         return self.item(self.read_id(schedule_id))
@@ -109,7 +109,7 @@ class ScheduleDetail(ScheduleResource):
         "schedules_replace",
         "Replace a schedule",
         answers={200: ScheduleItem},
-        refused=(404, 409),
+        refused=(409,),
         request=ScheduleRequest,
         description="Fields that are left out return to their defaults. A value `******` keeps the stored secret."
         " With `If-Match`, a 409 tells that the schedule is at another version.",
@@ -124,7 +124,7 @@ class ScheduleDetail(ScheduleResource):
         "schedules_update",
         "Change a schedule",
         answers={200: ScheduleItem},
-        refused=(404, 409),
+        refused=(409,),
         request=SchedulePatch,
         description="Changes the fields that are sent. `job`, `dst` and `misfire` are merged; `cron`, `every_seconds`"
         " and `run_at` replace each other.",
@@ -146,7 +146,6 @@ class ScheduleDetail(ScheduleResource):
         "schedules_delete",
         "Delete a schedule",
         answers={200: RemovedSchedule},
-        refused=(404,),
         description="Its jobs stay, and those that run go on.",
     )
     def delete(self, request: Request, schedule_id: str) -> Response:

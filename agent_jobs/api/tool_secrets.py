@@ -71,7 +71,7 @@ class ToolSecrets(_ToolSecretAdmin):
 
 
 class ToolSecretDetail(_ToolSecretAdmin):
-    @operation("tool_secrets_retrieve", "Get a secret's name", answers={200: ToolSecretItem}, refused=(404,))
+    @operation("tool_secrets_retrieve", "Get a secret's name", answers={200: ToolSecretItem})
     def get(self, request: Request, name: str) -> Response:
         self.asked()
         return Response(self.item(tool_secrets.find(self.org_id, name)))
@@ -79,6 +79,7 @@ class ToolSecretDetail(_ToolSecretAdmin):
     @operation(
         "tool_secrets_put",
         "Store a secret",
+        may_be_missing=False,
         answers={200: ToolSecretItem, 201: ToolSecretItem},
         refused=(409,),
         request=ToolSecretRequest,
@@ -94,7 +95,6 @@ class ToolSecretDetail(_ToolSecretAdmin):
         "tool_secrets_delete",
         "Delete a secret",
         answers={200: removal("RemovedToolSecret")},
-        refused=(404,),
         description="Tools that name it fail from now on.",
     )
     def delete(self, request: Request, name: str) -> Response:

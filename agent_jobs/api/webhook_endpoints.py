@@ -166,9 +166,7 @@ class WebhookEndpoints(_Webhooks):
 
 
 class WebhookEndpointDetail(_Webhooks):
-    @operation(
-        "webhook_endpoints_retrieve", "Get a webhook endpoint", answers={200: WebhookEndpointItem}, refused=(404,)
-    )
+    @operation("webhook_endpoints_retrieve", "Get a webhook endpoint", answers={200: WebhookEndpointItem})
     def get(self, request: Request, endpoint_id: str) -> Response:
         self.asked()
         row = self.endpoint_row(self.read_endpoint_id(endpoint_id))
@@ -178,7 +176,6 @@ class WebhookEndpointDetail(_Webhooks):
         "webhook_endpoints_change",
         "Change a webhook endpoint",
         answers={200: WebhookEndpointItem},
-        refused=(404,),
         request=WebhookEndpointRequest,
         description="Needs SERVICES:ADMIN. A disabled endpoint gets no new events; its pending deliveries wait until it"
         " is enabled. Enabling it forgets its failures.",
@@ -192,7 +189,6 @@ class WebhookEndpointDetail(_Webhooks):
         "webhook_endpoints_delete",
         "Delete a webhook endpoint",
         answers={200: removal("RemovedWebhookEndpoint")},
-        refused=(404,),
         description="Needs SERVICES:ADMIN. Deletes its deliveries, too.",
     )
     def delete(self, request: Request, endpoint_id: str) -> Response:
@@ -207,7 +203,6 @@ class RotateWebhookSecret(_Webhooks):
         "webhook_endpoints_rotate_secret",
         "Rotate the secret of a webhook endpoint",
         answers={200: NewWebhookEndpointItem},
-        refused=(404,),
         request=RotateWebhookSecretRequest,
         description="Needs SERVICES:ADMIN. Makes a new secret, which only this answer shows. Until"
         " `previous_secret_until` the old one signs too: each delivery then has two signatures. The body is optional.",
@@ -232,7 +227,6 @@ class TestWebhook(_Webhooks):
         "webhook_endpoints_test",
         "Send a test event",
         answers={201: WebhookDeliveryItem},
-        refused=(404,),
         description="Needs SERVICES:ADMIN. Makes a delivery of the type `webhook.test` to this endpoint only.",
     )
     def post(self, request: Request, endpoint_id: str) -> HttpResponseBase:
@@ -251,7 +245,6 @@ class WebhookDeliveries(_Webhooks):
         "webhook_deliveries_list",
         "List the deliveries of a webhook endpoint",
         answers={200: page_of("WebhookDeliveryPage", WebhookDeliverySerializer)},
-        refused=(404,),
         sorting=DELIVERIES_BY,
         filtered=WEBHOOK_DELIVERY_FILTERS,
         description="Kept for 30 days, or as long as ended jobs if that is shorter.",
@@ -272,7 +265,6 @@ class RedeliverWebhook(_Webhooks):
         "webhook_deliveries_redeliver",
         "Redeliver an event",
         answers={200: WebhookDeliveryItem},
-        refused=(404,),
         description="Needs SERVICES:ADMIN. Sends it again whatever its status, with the same `webhook-id` and a new"
         " series of tries.",
     )
