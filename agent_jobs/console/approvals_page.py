@@ -1,8 +1,6 @@
 """The inbox of approvals: what waits for a person, the arguments as a form, and what was said before."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -24,22 +22,6 @@ _OUTCOMES = {
     "denied": ("canceled", "failed", "Denied"),
     "expired": ("canceled", "canceled", "Ran out"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalLine:
-    id: UUID
-    title: str
-    tool: str
-    type_name: str
-    asked_at: datetime
-    seconds_left: float | None
-    is_urgent: bool
-    glyph: str
-    colour: str
-    outcome: str
-    by: str
-    decided_at: datetime | None
 
 
 @visits.page
@@ -64,25 +46,22 @@ def approvals(visit: Visit, approval_id: UUID | None = None) -> HttpResponse:
     return visit.render("approvals.html", context, here="approvals")
 
 
-def _line(visit: Visit, row: Mapping[str, Any], types: Mapping[str, str], names: Mapping[str, str]) -> ApprovalLine:
+def _line(visit: Visit, row: Mapping[str, Any], types: Mapping[str, str], names: Mapping[str, str]) -> dict[str, Any]:
     left, _ = time_left(visit, row)
     glyph, colour, outcome = _OUTCOMES.get(row["status"], ("canceled", "canceled", row["status"].capitalize()))
     if row["status"] == "approved" and row["edited_arguments"] is not None:
         outcome = "Approved, changed"
-    return ApprovalLine(
-        id=row["id"],
-        title=_title(row),
-        tool=row["tool"],
-        type_name=_type_name(row, types),
-        asked_at=row["created_at"],
-        seconds_left=left,
-        is_urgent=left is not None and left < _URGENT_SECONDS,
-        glyph=glyph,
-        colour=colour,
-        outcome=outcome,
-        by=schedule_lines.author(row["decided_by"], names) if row["decided_by"] else "nobody",
-        decided_at=row["decided_at"],
-    )
+    return {
+        **row,
+        "title": _title(row),
+        "type_name": _type_name(row, types),
+        "seconds_left": left,
+        "is_urgent": left is not None and left < _URGENT_SECONDS,
+        "glyph": glyph,
+        "colour": colour,
+        "outcome": outcome,
+        "by": schedule_lines.author(row["decided_by"], names) if row["decided_by"] else "nobody",
+    }
 
 
 def _chosen(visit: Visit, row: Mapping[str, Any], types: Mapping[str, str], names: Mapping[str, str]) -> dict[str, Any]:

@@ -51,16 +51,6 @@ class FiringRow:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionLine:
-    number: int
-    author: str
-    at: datetime
-    note: str
-    is_current: bool
-    diff: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
 class DurationChart:
     bars: Sequence[OutcomeBar]
     lines: Sequence[tuple[float, str]]
@@ -193,17 +183,15 @@ def _rows(lines: Sequence[FiringLine]) -> list[FiringRow]:
     return found
 
 
-def _versions(visit: Visit, row: Mapping[str, Any], names: Mapping[str, str], *, most: int) -> list[VersionLine]:
+def _versions(visit: Visit, row: Mapping[str, Any], names: Mapping[str, str], *, most: int) -> list[dict[str, Any]]:
     found = schedule_rows.versions(visit.org_id, row["id"]).order_by("-number")
     return [
-        VersionLine(
-            number=each["number"],
-            author=schedule_lines.author(each["author"], names),
-            at=each["created_at"],
-            note=each["note"],
-            is_current=each["number"] == row["version"],
-            diff=list(diff_lines(each["diff"])),
-        )
+        {
+            **each,
+            "author": schedule_lines.author(each["author"], names),
+            "is_current": each["number"] == row["version"],
+            "diff": list(diff_lines(each["diff"])),
+        }
         for each in found.values("number", "author", "created_at", "note", "diff")[:most]
     ]
 

@@ -30,25 +30,26 @@ COLUMNS = (
 )
 _LIFE = f"""
 SELECT
-    (SELECT name FROM agent_jobs_jobtype WHERE org_id = job.org_id AND key = job.job_type_key),
-    (SELECT name FROM agent_jobs_profile WHERE org_id = job.org_id AND key = job.config ->> 'profile_id'),
+    coalesce((SELECT name FROM agent_jobs_jobtype WHERE org_id = job.org_id AND key = job.job_type_key), ''),
+    coalesce((SELECT name FROM agent_jobs_profile WHERE org_id = job.org_id AND key = job.config ->> 'profile_id'), ''),
     (SELECT coalesce(max(number), 0) FROM agent_jobs_activity WHERE job_id = job.id),
     (SELECT coalesce(sum(consumed_credits), 0) FROM agent_jobs_activity WHERE job_id = job.id),
     (SELECT count(*) FROM agent_jobs_message WHERE job_id = job.id),
     (SELECT count(*) FROM agent_jobs_job again WHERE again.org_id = job.org_id AND again.replay_of = job.id),
-    (SELECT name FROM channels_integration_channel channel WHERE channel.org_id = job.org_id
-        AND channel.platform = job.platform AND channel.code = job.channel_code),
-    (SELECT name FROM agent_jobs_schedule WHERE org_id = job.org_id AND id = job.schedule_id),
-    (SELECT reserved_cost FROM agent_jobs_budget WHERE org_id = job.org_id AND scope = 3 AND key = job.id::text
-        LIMIT 1),
+    coalesce((SELECT name FROM channels_integration_channel channel WHERE channel.org_id = job.org_id
+        AND channel.platform = job.platform AND channel.code = job.channel_code), ''),
+    coalesce((SELECT name FROM agent_jobs_schedule WHERE org_id = job.org_id AND id = job.schedule_id), ''),
+    coalesce((SELECT reserved_cost FROM agent_jobs_budget WHERE org_id = job.org_id AND scope = 3
+        AND key = job.id::text LIMIT 1), 0),
     coalesce((SELECT json_agg(t ORDER BY t.number) FROM (
         SELECT number, created_at, finished_at, status, left(coalesce(result, ''), 300) AS result FROM agent_jobs_task
         WHERE job_id = job.id ORDER BY number DESC LIMIT {MOST_CLAIMS}) t), '[]'),
     coalesce((SELECT json_agg(s ORDER BY s.life, s.number) FROM (
         SELECT step.id, step.number, step.life, step.turn, step.kind, step.name, begun_at, called_at, ended_at,
-            step.output ->> 'error' AS error, left(step.output ->> 'message', 300) AS message,
-            (step.output ->> 'is_error') = 'true' AS is_error, approval.status AS approval,
-            activity.consumed_credits AS cost,
+            coalesce(nullif(step.output ->> 'error', ''),
+                CASE WHEN step.output ->> 'is_error' = 'true' THEN 'error' END, '') AS error,
+            coalesce(left(step.output ->> 'message', 300), '') AS message, coalesce(approval.status, '') AS approval,
+            coalesce(activity.consumed_credits, 0) AS cost,
             coalesce((activity.output ->> 'input_tokens')::bigint, 0)
                 + coalesce((activity.output ->> 'output_tokens')::bigint, 0) AS tokens
         FROM agent_jobs_step step
@@ -126,25 +127,9 @@ def of(org_id: str, job_id: UUID) -> JobLife:
     row: Row | None = Job.objects.filter(org_id=org_id, pk=job_id).values(*COLUMNS).first()
     if row is None:
         raise NotFound(f"there is no job {str(job_id)!r}", code="job_not_found")
-    found = raw_sql.first(_LIFE, [job_id])
-    type_name, profile, activities, cost, messages, replays, channel, schedule, reserved, claims, steps = found
-    return JobLife(
-        job=row,
-        type_name=type_name or "",
-        profile_name=profile or "",
-        activities=activities,
-        cost=cost,
-        messages=messages,
-        replays=replays,
-        channel_name=channel or "",
-        schedule_name=schedule or "",
-        reserved=reserved or Decimal(0),
-        claims=[
-            ClaimPiece(_time(one["created_at"]), _maybe(one["finished_at"]), one["status"], one["result"])
-            for one in claims
-        ],
-        steps=[_step(one) for one in steps],
-    )
+    *facts, claims, steps = raw_sql.first(_LIFE, [job_id])
+    facts += [[_claim(one) for one in claims], [_step(one) for one in steps]]
+    return JobLife(row, *facts)
 
 
 def call(org_id: str, step: StepLine) -> tuple[Any, Any]:
@@ -165,23 +150,13 @@ def failed_alike(org_id: str, job: Row) -> list[Row]:
     )
 
 
+def _claim(one: Mapping[str, Any]) -> ClaimPiece:
+    return ClaimPiece(_time(one["created_at"]), _maybe(one["finished_at"]), one["status"], one["result"])
+
+
 def _step(one: Mapping[str, Any]) -> StepLine:
-    return StepLine(
-        id=UUID(one["id"]),
-        number=one["number"],
-        life=one["life"],
-        turn=one["turn"],
-        kind=one["kind"],
-        name=one["name"],
-        begun_at=_time(one["begun_at"]),
-        called_at=_maybe(one["called_at"]),
-        ended_at=_maybe(one["ended_at"]),
-        error=one["error"] or ("error" if one["is_error"] else ""),
-        message=one["message"] or "",
-        approval=one["approval"] or "",
-        cost=Decimal(str(one["cost"] or 0)),
-        tokens=one["tokens"] or 0,
-    )
+    times = {"begun_at": _time(one["begun_at"]), **{name: _maybe(one[name]) for name in ("called_at", "ended_at")}}
+    return StepLine(**{**one, **times, "id": UUID(one["id"]), "cost": Decimal(str(one["cost"]))})
 
 
 _time = datetime.fromisoformat

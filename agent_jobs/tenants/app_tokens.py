@@ -102,7 +102,7 @@ def issue_for_app(
         # Serialise per organisation, so that two concurrent requests cannot both issue the second token.
         org = Org.objects.select_for_update(no_key=True).get(pk=org_id)
         token, plain = issue(org, name=name, scopes=wanted, app=app, expires_in=timedelta(days=days), actor=actor)
-        beyond = [scope for scope in token.scopes if not scope_rules.allows(held, *scope_rules.parse(scope))]
+        beyond = [scope for scope in token.scopes if not scope_rules.allows(held, scope_rules.parse(scope))]
         if beyond:
             raise Forbidden(f"the requesting token does not hold {', '.join(beyond)}", code="scope_not_held")
         if active(org_id).filter(app=app).count() > MOST_ACTIVE:
