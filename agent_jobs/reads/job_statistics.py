@@ -93,7 +93,7 @@ def of(org_id: str, *, since: datetime, until: datetime, lanes: Sequence[str]) -
     )
 
 
-def workers(org_id: str) -> list[Mapping[str, Any]]:
+def workers(org_id: str) -> list[dict[str, Any]]:
     """The living worker processes of the service: how many of the organisation's jobs each holds, and has ended.
 
     The numbers of ended jobs are some seconds old.

@@ -78,7 +78,7 @@ def test_a_second_decision_says_who_was_quicker(admin, approval):
 
     told = admin.get(decide(admin, approval, "approve")["Location"]).content.decode()
 
-    assert "denied by user:jane already" in told.lower()
+    assert "already denied by user:jane" in told.lower()
 
 
 def test_a_member_sees_the_inbox_without_buttons(member, approval):
