@@ -111,7 +111,7 @@ class Resource(APIView):
 
     @property
     def owner(self) -> dict[str, Any]:
-        """Of an open answer (`streams`): it ends with the token."""
+        """The owner of an open answer (`streams`), which ends with the token."""
         return {"org_id": self.org_id, "token_pk": self.token.pk}
 
     @property

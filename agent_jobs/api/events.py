@@ -32,7 +32,7 @@ class JobEvent(serializers.Serializer[Any]):
     data = serializers.CharField(help_text="JSON, in one line.")  # type: ignore[assignment]
 
 
-class _Events(Resource):
+class _LiveEvents(Resource):
     def last_event_id(self) -> tuple[str, int | None]:
         """The id of the last event that the client has, after the name of the header or parameter that states it."""
         name, stated = "Last-Event-ID", self.request.META.get("HTTP_LAST_EVENT_ID", "")
@@ -45,7 +45,7 @@ class _Events(Resource):
             raise Invalid(FieldError(name, "invalid", str(error))) from None
 
 
-class JobEvents(_Events):
+class JobEvents(_LiveEvents):
     @operation(
         "job_events",
         "Follow a job",
@@ -87,7 +87,7 @@ class ChangesEvent(serializers.Serializer[Any]):
     data = serializers.CharField(help_text='JSON, in one line: `{"job_ids": ["…"]}`.')  # type: ignore[assignment]
 
 
-class OrgJobChanges(_Events):
+class OrgJobChanges(_LiveEvents):
     @operation(
         "job_changes",
         "Follow all jobs",
