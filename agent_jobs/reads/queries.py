@@ -256,7 +256,7 @@ def activities_of(job_ids: Sequence[UUID], *, per_job: int, total: int, newest_f
     ids = [row[0] for row in raw_sql.all_rows(statement, [list(job_ids), per_job, total, pages.MAX_BYTES])]
     rows = activities_by_id(ids)
     found: dict[UUID, list[Row]] = defaultdict(list)
-    for (activity_id,) in ids:
+    for activity_id in ids:
         if row := rows.get(activity_id):
             found[row["job_id"]].append(row)
     return found
