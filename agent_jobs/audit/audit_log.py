@@ -23,6 +23,7 @@ from agent_jobs import duty_rounds
 from agent_jobs.models import AuditEntry, AuditMark, WorkerProcess
 from agent_jobs.specs import Actor
 from infra import meters
+from infra.storable_text import marked
 
 MASK = "******"
 BATCH = 10_000
@@ -60,7 +61,7 @@ def record(
         org_id=org_id,
         action=action,
         object_type=object_type or action.partition(".")[0],
-        object_id=_storable(str(object_id))[:_MAX_ID],
+        object_id=str(marked(str(object_id), "?"))[:_MAX_ID],
         actor=str(actor),
         request_id=actor.request_id,
         before=None if before is None else masked(before),
@@ -94,7 +95,7 @@ def record_denied(org_id: str, object_type: str, object_id: str, *, actor: Actor
     """
     meters.add("denied_accesses", kind=object_type)
     lately = AuditEntry.objects.filter(org_id=org_id, action="access.denied", at__gt=Now() - timedelta(hours=1))
-    same = {"actor": str(actor), "object_type": object_type, "after__method": _storable(method)}
+    same = {"actor": str(actor), "object_type": object_type, "after__method": marked(method, "?")}
     if lately.filter(**same).exists() or lately.count() >= MOST_DENIED:
         return
     record(
@@ -103,7 +104,7 @@ def record_denied(org_id: str, object_type: str, object_id: str, *, actor: Actor
         object_id,
         object_type=object_type,
         actor=actor,
-        after={"method": _storable(method), "code": code},
+        after={"method": marked(method, "?"), "code": code},
     )
 
 
@@ -121,10 +122,6 @@ def masked(value: Any, name: str = "") -> Any:
     if isinstance(value, Decimal):
         return f"{value.normalize():f}"
     return MASK if isinstance(value, str) and value and _SECRET.search(name) else value
-
-
-def _storable(text: str) -> str:
-    return "".join("?" if character == "\x00" or "\ud800" <= character <= "\udfff" else character for character in text)
 
 
 # --- Seals -----------------------------------------------------------------------------------------------------

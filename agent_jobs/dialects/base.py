@@ -31,10 +31,10 @@ from agent_jobs.api.errors import Envelope, RefusedRequest
 from agent_jobs.api.parsing import Param
 from agent_jobs.catalog import entries
 from agent_jobs.errors import FieldError, Invalid, summary
+from infra.storable_text import marked
 
 _PLAIN = re.compile(r"(?:bearer|apikey) ([0-9A-Za-z_]{1,100})", re.IGNORECASE)
 _BASIC = re.compile(r"basic ([0-9A-Za-z+/]{1,400}={0,2})", re.IGNORECASE)
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ID = re.compile(r"(?:[a-z]+-)?([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})")
 
 
@@ -117,19 +117,7 @@ class ForeignJSONParser(BaseParser):
         raw = stream.read(most + 1)
         if len(raw) > most:
             raise parsing.BodyTooLarge(most)
-        return storable(parsing.read_json(raw, replaces_broken_text=True))
-
-
-def storable(value: Any) -> Any:
-    """The JSON value with U+FFFD in the place of each character that PostgreSQL cannot store."""
-    match value:
-        case str():
-            return _UNSTORABLE.sub("\ufffd", value)
-        case dict():
-            return {storable(key): storable(inner) for key, inner in value.items()}
-        case list():
-            return [storable(inner) for inner in value]
-    return value
+        return marked(parsing.read_json(raw, replaces_broken_text=True))
 
 
 class _JsonIfUnnamed(JsonOnly):
@@ -179,7 +167,7 @@ class DialectResource(Resource):
         sent: dict[str, list[str]] = {}
         for name, value in parsing.query_pairs(self.request.META.get("QUERY_STRING", "")):
             if name in known and value.strip():
-                sent.setdefault(name, []).append(storable(value))
+                sent.setdefault(name, []).append(marked(value))
         values, problems = {}, []
         for name, param in known.items():
             try:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,6 +25,7 @@ from agent_jobs.turns import outcomes
 from agent_jobs.work import blotted, hidden_in_outputs
 from infra import meters
 from infra.commands import cap_text
+from infra.storable_text import marked
 
 MAX_OUTPUT_BYTES = 1024 * 1024
 MAX_RESULT_BYTES = 1024 * 1024
@@ -33,7 +33,6 @@ MAX_MESSAGE = 10_000
 DEFAULT_CODE = "executor_failed"
 # A result that the executor does not state is the beginning and the end of its output.
 _MAX_DEFAULT_RESULT_BYTES = 10_000
-_BROKEN = re.compile("[\x00\ud800-\udfff]")
 _CHANCE = random.SystemRandom()
 
 
@@ -97,7 +96,7 @@ def heartbeat(
         attempt.lease_token,
         lease_seconds=seconds,
         percent=said.percent,
-        message=None if said.message is None else blotted(readable(said.message), _secrets(org_id, attempt)),
+        message=None if said.message is None else blotted(marked(said.message), _secrets(org_id, attempt)),
     )
     if is_held:
         return Heartbeat(is_canceled=False, lease_seconds=seconds)
@@ -113,8 +112,8 @@ def complete(org_id: str, attempt: Attempt, report: AttemptReport, *, actor: Act
     """
     secrets = _secrets(org_id, attempt)
     stored = report.stored(secrets)
-    result = readable(report.result) if report.result is not None else _default_result(stored)
-    result_data = readable(report.result_data)
+    result = marked(report.result) if report.result is not None else _default_result(stored)
+    result_data = marked(report.result_data)
     require_size("result", result)
     require_size("result_data", result_data)
     done = Done(blotted(result, secrets), blotted(result_data, secrets), report=stored)
@@ -135,8 +134,8 @@ def fail(
     report's `result_data`. Returns the job as it then is.
     """
     secrets = _secrets(org_id, attempt)
-    said = blotted(readable(message)[:MAX_MESSAGE], secrets)
-    result_data = readable(report.result_data)
+    said = blotted(marked(message)[:MAX_MESSAGE], secrets)
+    result_data = marked(report.result_data)
     require_size("result_data", result_data)
     stored = report.stored(secrets, error_code=code, message=said)
     outcome = Failed(code, said, is_retryable=is_retryable, report=stored)
@@ -174,7 +173,7 @@ def release(org_id: str, attempt: Attempt, *, reason: str = "", actor: Actor) ->
     """
     with transaction.atomic():
         job, _ = attempts.locked(org_id, attempt)
-        why = f": {blotted(readable(reason)[:MAX_MESSAGE], _secrets(org_id, attempt))}" if reason else ""
+        why = f": {blotted(marked(reason)[:MAX_MESSAGE], _secrets(org_id, attempt))}" if reason else ""
         note = f"WAITING: released by executor {attempt.executor_id}{why}"
         lifecycle.move_one(Event.TAKE_BACK, job, actor=actor, note=note, left_as=TaskStatus.RELEASED)
         known_executors.note_seen(org_id, attempt.executor_id)
@@ -190,18 +189,6 @@ def _secrets(org_id: str, attempt: Attempt) -> Collection[str]:
         return ()
     secrets = {pointer.rpartition("/")[2]: value for pointer, value in sealed_work.secrets_of(job).items()}
     return hidden_in_outputs(secrets, job.config)
-
-
-def readable(value: Any) -> Any:
-    """The JSON with replacements for characters that the database refuses: NUL and halves of surrogate pairs."""
-    match value:
-        case str():
-            return _BROKEN.sub("\ufffd", value)
-        case Mapping():
-            return {readable(key): readable(item) for key, item in value.items()}
-        case list() | tuple():
-            return [readable(item) for item in value]
-    return value
 
 
 def require_size(field: str, value: Any) -> None:

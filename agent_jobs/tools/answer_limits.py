@@ -3,6 +3,8 @@
 import codecs
 import re
 
+from infra.storable_text import marked
+
 MAX_TEXT = 20_000
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
 # Python's other codecs are no charsets (`zip`), or read escapes (`unicode_escape`).
@@ -12,8 +14,7 @@ UNKNOWN = "Whether it was done is unknown: check before you do it again."
 
 def cut(text: str) -> tuple[str, bool]:
     """The text cut to the limit for models and without characters that no database stores; and whether it was cut."""
-    sound = "".join("\ufffd" if one == "\x00" or "\ud800" <= one <= "\udfff" else one for one in text[:MAX_TEXT])
-    return sound, len(text) > MAX_TEXT
+    return str(marked(text[:MAX_TEXT])), len(text) > MAX_TEXT
 
 
 def decoded(body: bytes, content_type: str) -> str:
