@@ -1,7 +1,6 @@
 """The overview: four sentences that answer what people come for, then counts, charts and the state of the processes."""
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from agent_jobs.console.visits import Visit
 from agent_jobs.reads import console_frame, explanations, overview
 from agent_jobs.reads.overview import Alive, SeenProcess, TypeFigures
 from agent_jobs.states import WaitingFor
+from infra.bounded_cache import BoundedCache
 
 # Name in the address: words, width of a bar, how many bars, a label below every how many.
 RANGES: Mapping[str, tuple[str, timedelta, int, int]] = {
@@ -74,7 +74,7 @@ def show(visit: Visit) -> HttpResponse:
     chosen = stated if stated in RANGES else "24h"
     alive = overview.alive(visit.org_id)
     figures = overview.types(visit.org_id, since=visit.now - timedelta(hours=24))
-    words, width, buckets, _ = RANGES[chosen]
+    _, width, buckets, _ = RANGES[chosen]
     since = _start(visit, width, buckets)
     ended = _ended(visit.org_id, since, width, buckets)
     day = (
@@ -88,7 +88,6 @@ def show(visit: Visit) -> HttpResponse:
         "alive": alive,
         "chosen": chosen,
         "ranges": [(name, label) for name, (label, *_) in RANGES.items()],
-        "range_words": words,
         "chart": _chart(visit, ended, since, chosen),
         "day": {status: sum(hour[status] for hour in day) for status in ("completed", "failed", "canceled")},
         "sparks": {status: _spark([hour[status] for hour in day]) for status in ("completed", "failed", "canceled")},
@@ -126,22 +125,20 @@ def queue_name(lane: str) -> str:
     return _LANES.get(lane, humanized(lane))
 
 
-# Figures of long periods, with the time at which they were read: they change little and take a while.
-_kept: dict[tuple[str, datetime, timedelta], tuple[float, list[dict[str, int]]]] = {}
+# Figures of long periods: they change little and take a while.
+_kept = BoundedCache[list[dict[str, int]]](500)
 _KEPT_SECONDS = 60.0
-_MOST_KEPT = 500
 
 
 def _ended(org_id: str, since: datetime, width: timedelta, buckets: int) -> list[dict[str, int]]:
     if width <= timedelta(hours=1):
         return overview.ended(org_id, since=since, width=width, buckets=buckets)
-    key, now = (org_id, since, width), time.monotonic()
-    known = _kept.get(key)
-    if known is None or now - known[0] > _KEPT_SECONDS:
-        if len(_kept) >= _MOST_KEPT:
-            _kept.clear()
-        known = _kept[key] = (now, overview.ended(org_id, since=since, width=width, buckets=buckets))
-    return known[1]
+    key = f"{org_id} {since} {width}"
+    found = _kept.get(key)
+    if found is None:
+        found = overview.ended(org_id, since=since, width=width, buckets=buckets)
+        _kept.put(key, found, seconds=_KEPT_SECONDS)
+    return found
 
 
 def _start(visit: Visit, width: timedelta, buckets: int) -> datetime:
