@@ -16,9 +16,7 @@ import hashlib
 import ipaddress
 import math
 import secrets
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -31,6 +29,7 @@ from rest_framework.throttling import BaseThrottle
 
 from agent_jobs.tenants import app_tokens, rate_limits
 from agent_jobs.tenants.rate_limits import Limit, LimitState
+from infra.bounded_cache import BoundedCache
 
 _MOST_REMEMBERED = 10_000
 _LOOK_UPS_A_SECOND = 10
@@ -94,9 +93,9 @@ def check_address(request: Request, plain_token: str) -> None:
     if until is None or (wait := until - time.monotonic()) <= 0 or not rate_limits.is_on(settings.RATE_ADDRESS):
         return
     mark = _mark(plain_token)
-    if mark in _valid:
+    if _valid.get(mark):
         return
-    if mark in _refused or not app_tokens.is_well_formed(plain_token):
+    if _refused.get(mark) or not app_tokens.is_well_formed(plain_token):
         raise TooManyRequests("address", wait=wait)
     if not _may_look_up(address):
         raise TooManyRequests("address", wait=1)
@@ -105,7 +104,7 @@ def check_address(request: Request, plain_token: str) -> None:
 def failed(request: Request, plain_token: str = "") -> None:
     """Count missing or invalid credentials. Raises TooManyRequests if the address has failed too often."""
     mark = _mark(plain_token)
-    _valid.forget(mark)
+    _valid.drop(mark)
     _refused.put(mark, True)
     address = address_of(request.META)
     try:
@@ -131,7 +130,7 @@ def forged(request: HttpRequest) -> tuple[str, int]:
 
 def succeeded(plain_token: str) -> None:
     mark = _mark(plain_token)
-    _refused.forget(mark)
+    _refused.drop(mark)
     _valid.put(mark, True)
 
 
@@ -222,30 +221,8 @@ def _mark(plain_token: str) -> bytes:
     return hashlib.blake2b(plain_token.encode(), digest_size=16, key=_PROCESS_KEY).digest()
 
 
-class _Remembered:
-    """A bounded memory of this process: it forgets the oldest entries first."""
-
-    def __init__(self) -> None:
-        self._entries: OrderedDict[Any, Any] = OrderedDict()
-        self._guard = threading.Lock()
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self._entries
-
-    def get(self, key: Any) -> Any:
-        return self._entries.get(key)
-
-    def put(self, key: Any, value: Any) -> None:
-        with self._guard:
-            self._entries[key] = value
-            self._entries.move_to_end(key)
-            if len(self._entries) > _MOST_REMEMBERED:
-                self._entries.popitem(last=False)
-
-    def forget(self, key: Any) -> None:
-        with self._guard:
-            self._entries.pop(key, None)
-
-
 # By address: the end of its bar, and the tokens looked up for it in this second. By token: known valid, known refused.
-_barred, _looked_up, _valid, _refused = _Remembered(), _Remembered(), _Remembered(), _Remembered()
+_barred: BoundedCache[float] = BoundedCache(_MOST_REMEMBERED)
+_looked_up: BoundedCache[tuple[int, int]] = BoundedCache(_MOST_REMEMBERED)
+_valid: BoundedCache[bool] = BoundedCache(_MOST_REMEMBERED)
+_refused: BoundedCache[bool] = BoundedCache(_MOST_REMEMBERED)

@@ -8,6 +8,7 @@ import pytest
 from agent_jobs.api import throttling
 from agent_jobs.models import Job, Org
 from agent_jobs.tenants import app_tokens
+from infra.bounded_cache import BoundedCache
 from tests import factories, rows
 
 pytestmark = pytest.mark.django_db
@@ -195,13 +196,12 @@ def test_other_addresses_are_not_touched(address, stranger, settings):
     assert from_address(stranger, "198.19.0.1").get(JOBS).status_code == 401
 
 
-def test_what_is_remembered_of_addresses_is_bounded(monkeypatch):
-    monkeypatch.setattr(throttling, "_MOST_REMEMBERED", 3)
-    remembered = throttling._Remembered()
+def test_what_is_remembered_of_addresses_is_bounded():
+    remembered = BoundedCache(3)
     for number in range(10):
         remembered.put(number, number)
 
-    assert [number for number in range(10) if number in remembered] == [7, 8, 9]
+    assert [number for number in range(10) if remembered.get(number) is not None] == [7, 8, 9]
 
 
 @pytest.mark.parametrize(
