@@ -139,12 +139,6 @@ def test_the_timer_starts_when_the_question_is_delivered(worker: Worker) -> None
     assert round((armed.wake_at - armed.updated_at).total_seconds()) == 600
 
 
-def test_a_tiny_interval_of_an_older_release_floods_nobody(worker: Worker, nowhere: Channel) -> None:
-    job = ask(config={"max_follow_ups": 50, "follow_up_interval": 1e-9})
-    worker.serve("agents")
-    assert again(job).wake_at - again(job).updated_at == timedelta(seconds=3)
-
-
 def test_a_reply_disarms_the_timer(worker: Worker, nowhere: Channel) -> None:
     job = ask()
     worker.serve("agents")
