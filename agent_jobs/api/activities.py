@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import operation, page_of
-from agent_jobs.api.filters import ACTIVITY_FILTERS
+from agent_jobs.api.filters import ActivityFilters
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries
 from agent_jobs.states import ActivityStatus, SourceType
@@ -76,9 +76,9 @@ class Activities(Resource):
         "List activities",
         answers={200: page_of("ActivityPage", ActivitySerializer)},
         sorting=SORTING,
-        filtered=ACTIVITY_FILTERS,
+        filtered=ActivityFilters,
         description="Each move, model call, tool call and message leaves one activity.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(sorting=SORTING, rows=queries.activities(self.org_id), filtered=ACTIVITY_FILTERS)
+        asked = self.asked(sorting=SORTING, rows=queries.activities(self.org_id), filtered=ActivityFilters)
         return self.listed(asked, asked.rows, queries.ACTIVITY_COLUMNS, each(answer))

@@ -13,7 +13,7 @@ from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.fields import Name, StrictSerializer, Text, Whole
-from agent_jobs.api.filters import APP_TOKEN_FILTERS
+from agent_jobs.api.filters import AppTokenFilters
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries
 from agent_jobs.tenants import app_tokens
@@ -75,11 +75,11 @@ class AppTokens(_AppTokenAdmin):
         "List app tokens",
         answers={200: page_of("AppTokenPage", AppTokenSerializer)},
         sorting=SORTING,
-        filtered=APP_TOKEN_FILTERS,
+        filtered=AppTokenFilters,
         description="Includes expired and revoked tokens. Never shows the plain tokens.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(sorting=SORTING, rows=queries.app_tokens(self.org_id), filtered=APP_TOKEN_FILTERS)
+        asked = self.asked(sorting=SORTING, rows=queries.app_tokens(self.org_id), filtered=AppTokenFilters)
         return self.listed(asked, asked.rows, queries.APP_TOKEN_COLUMNS, each(answer))
 
     @operation(

@@ -13,7 +13,7 @@ from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each, read_id, read_job_id
 from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.fields import Object, StrictSerializer, Text
-from agent_jobs.api.filters import APPROVAL_FILTERS
+from agent_jobs.api.filters import ApprovalFilters
 from agent_jobs.api.formatting import shown
 from agent_jobs.approvals import decisions
 from agent_jobs.errors import FieldError
@@ -106,11 +106,11 @@ class Approvals(Resource):
         "List approvals",
         answers={200: page_of("ApprovalPage", ApprovalSerializer)},
         sorting=SORTING,
-        filtered=APPROVAL_FILTERS,
+        filtered=ApprovalFilters,
         description="Actions that agents of the token's organization asked to take. `status=pending`: the undecided.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(sorting=SORTING, rows=queries.approvals(self.org_id), filtered=APPROVAL_FILTERS)
+        asked = self.asked(sorting=SORTING, rows=queries.approvals(self.org_id), filtered=ApprovalFilters)
         return self.listed(asked, asked.rows, queries.APPROVAL_COLUMNS, each(answer))
 
 

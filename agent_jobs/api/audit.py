@@ -11,7 +11,7 @@ from agent_jobs.api import paging
 from agent_jobs.api.base import Resource, each
 from agent_jobs.api.docs import operation, page_of
 from agent_jobs.api.fields import Object
-from agent_jobs.api.filters import AUDIT_FILTERS
+from agent_jobs.api.filters import AuditFilters
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries
 
@@ -43,10 +43,10 @@ class Audit(Resource):
         "List audit entries",
         answers={200: page_of("AuditPage", AuditEntrySerializer)},
         sorting=SORTING,
-        filtered=AUDIT_FILTERS,
+        filtered=AuditFilters,
         description="Every change of a job's status, every write by a token, a person or a command, and every refused"
         " access to another organization's objects.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(sorting=SORTING, rows=queries.audit_entries(self.org_id), filtered=AUDIT_FILTERS)
+        asked = self.asked(sorting=SORTING, rows=queries.audit_entries(self.org_id), filtered=AuditFilters)
         return self.listed(asked, asked.rows, queries.AUDIT_COLUMNS, each(answer))

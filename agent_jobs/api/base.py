@@ -15,6 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django_filters import FilterSet  # type: ignore[import-untyped]
 from rest_framework import serializers
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.negotiation import BaseContentNegotiation
@@ -26,7 +27,6 @@ from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from agent_jobs.api import errors, filters, paging, parsing, throttling
-from agent_jobs.api.filters import Filters
 from agent_jobs.api.parsing import Param
 from agent_jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from agent_jobs.jobs import idempotency
@@ -126,7 +126,7 @@ class Resource(APIView):
         sorting: paging.Sorting | None = None,
         body: type[serializers.Serializer[Any]] | None = None,
         rows: QuerySet[Any] | None = None,
-        filtered: Filters | None = None,
+        filtered: type[FilterSet] | None = None,
         partial: bool = False,
         check: Callable[[Mapping[str, Any]], list[FieldError]] = lambda fields: [],
     ) -> Asked:
@@ -137,13 +137,14 @@ class Resource(APIView):
         `check` finds errors that the serializer cannot express; it gets the fields that the serializer has accepted.
         """
         pairs = parsing.query_pairs(self.request.META.get("QUERY_STRING", ""))
-        by = filters.known(filtered or {}, (name for name, _ in pairs))
-        known = {**COMMON_QUERY, **(sorting.params() if sorting else {}), **(query or {}), **filters.params(by)}
-        sent, problems = parsing.gather(pairs, known)
+        known = {**COMMON_QUERY, **(sorting.params() if sorting else {}), **(query or {})}
+        by = filters.params(filters.stated(filtered, (name for name, _ in pairs))) if filtered else {}
+        sent, problems = parsing.gather(pairs, {**known, **by})
         values, invalid = parsing.read(known, sent)
         problems += invalid
-        if not problems:
-            rows = filters.narrowed(rows, by, values)
+        if filtered:
+            rows, invalid = filters.narrowed(rows, filtered, {name: sent[name] for name in by if name in sent})
+            problems += invalid
         fields: Mapping[str, Any] = {}
         if body is not None:
             read = body(data=self.request.data, partial=partial)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
+from django_filters import FilterSet  # type: ignore[import-untyped]
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
@@ -15,7 +16,6 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from agent_jobs.api import filters, throttling
 from agent_jobs.api.auth import AppTokenAuthentication
 from agent_jobs.api.base import COMMON_QUERY
-from agent_jobs.api.filters import Filters
 from agent_jobs.api.paging import Sorting
 from agent_jobs.api.parsing import Param
 
@@ -187,7 +187,7 @@ def operation(
     request: Any = None,
     query: Mapping[str, Param] | None = None,
     sorting: Sorting | None = None,
-    filtered: Filters | None = None,
+    filtered: type[FilterSet] | None = None,
     has_key: bool = True,
     may_be_missing: bool = True,
     examples: Sequence[OpenApiExample] = (),
@@ -199,7 +199,7 @@ def operation(
 
     A POST takes an Idempotency-Key, unless `has_key` is false.
     """
-    params = {**COMMON_QUERY, **(query or {}), **filters.params(filtered or {})}
+    params = {**COMMON_QUERY, **(query or {}), **(filters.params(filters.stated(filtered)) if filtered else {})}
     params |= sorting.params() if sorting else {}
 
     def describe(handler: _F) -> _F:

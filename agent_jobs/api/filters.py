@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+from django import forms
 from django.db.models import Q
+from django_filters import Filter, FilterSet  # type: ignore[import-untyped]
 
 from agent_jobs.api.parsing import MAX_NUMBER, Param, day_param, id_param, one_of, text, time_param, until_param
+from agent_jobs.errors import FieldError
 from agent_jobs.reads import job_words, schedule_rows
 from agent_jobs.reads.queries import APPROVAL_STATUSES, WEBHOOK_DELIVERY_STATUSES
 from agent_jobs.specs import MAX_METADATA_TEXT, METADATA_KEY, PRIORITIES, PRIORITY_WORDS, priorities_named
@@ -36,20 +37,30 @@ STATUSES = Param(
 TAGS = Param(_tags, "Tags with commas between them; jobs that have all of them.", {"type": "string"})
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """One filter of a list: its parameter, and how it narrows the rows to those that match a value."""
+class _Field(forms.Field):
+    """Parses a filter's value like any other query parameter, with a Param."""
 
-    param: Param
-    narrow: Callable[[Any, Any], Any]
+    def __init__(self, *, param: Param, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.param = param
+
+    def to_python(self, value: Any) -> Any:
+        if value in self.empty_values:
+            return None
+        try:
+            return self.param.parse(value)
+        except ValueError as error:
+            raise forms.ValidationError(str(error), code="invalid") from None
 
 
-Filters = Mapping[str, Filter]
+class By(Filter):  # type: ignore[misc]
+    """Filters by a column: `By(param, "column", "lookup")`."""
 
+    field_class = _Field
 
-def by(param: Param, lookup: str) -> Filter:
-    """Filters by a lookup of Django's, such as `created_at__gte`."""
-    return Filter(param, lambda rows, value: rows.filter(**{lookup: value}))
+    def __init__(self, param: Param, column: str = "", lookup: str = "exact") -> None:
+        super().__init__(field_name=column or None, lookup_expr=lookup, param=param)
+        self.param = param
 
 
 WORKER = "worker"
@@ -85,26 +96,54 @@ def _priorities(value: str) -> list[int]:
 _DIGITS = [str(number) for number in PRIORITIES]
 
 
-def _by_wait(rows: Any, words: list[str]) -> Any:
-    at_work = Q(status=JobStatus.RUNNING, lease_until__isnull=False) if WORKER in words else Q(pk__in=())
-    living = Q(status__in=(JobStatus.SCHEDULED, JobStatus.RUNNING), lease_until__isnull=True, queue_at__isnull=True)
-    return rows.filter(at_work | (living & Q(waiting_for__in=[word for word in words if word != WORKER])))
+class _ByWait(By):
+    def filter(self, rows: Any, value: list[str] | None) -> Any:
+        if not value:
+            return rows
+        at_work = Q(status=JobStatus.RUNNING, lease_until__isnull=False) if WORKER in value else Q(pk__in=())
+        living = Q(status__in=(JobStatus.SCHEDULED, JobStatus.RUNNING), lease_until__isnull=True, queue_at__isnull=True)
+        return rows.filter(at_work | (living & Q(waiting_for__in=[word for word in value if word != WORKER])))
 
 
-def _by_error(rows: Any, code: str) -> Any:
-    return rows.filter(status=JobStatus.FAILED, error_code=code)
+class _ByError(By):
+    def filter(self, rows: Any, value: str | None) -> Any:
+        return rows.filter(status=JobStatus.FAILED, error_code=value) if value else rows
+
+
+class _ByWords(By):
+    def filter(self, rows: Any, value: str | None) -> Any:
+        return job_words.matching(rows, value) if value else rows
+
+
+class With(By):
+    """Filters by a function of the rows and the value."""
+
+    def __init__(self, param: Param, narrow: Callable[[Any, Any], Any]) -> None:
+        super().__init__(param)
+        self.narrow = narrow
+
+    def filter(self, rows: Any, value: Any) -> Any:
+        return rows if value is None else self.narrow(rows, value)
 
 
 METADATA = "metadata."
 MOST_METADATA_FILTERS = 10
 
 
-def _by_metadata(key: str, rows: Any, value: str) -> Any:
+class _ByMetadata(By):
     """Jobs whose metadata has this value for the key: as a text, or as the number or boolean that it spells."""
-    matching = Q(metadata__contains={key: value})
-    if (spelled := _spelled(value)) is not None:
-        matching |= Q(metadata__contains={key: spelled})
-    return rows.filter(matching).exclude(metadata={})  # as the condition of the index
+
+    def __init__(self, name: str) -> None:
+        super().__init__(text(MAX_METADATA_TEXT))
+        self.key = name.removeprefix(METADATA)
+
+    def filter(self, rows: Any, value: str | None) -> Any:
+        if value is None:
+            return rows
+        matching = Q(metadata__contains={self.key: value})
+        if (spelled := _spelled(value)) is not None:
+            matching |= Q(metadata__contains={self.key: spelled})
+        return rows.filter(matching).exclude(metadata={})  # as the condition of the index
 
 
 def _spelled(value: str) -> int | float | bool | None:
@@ -115,20 +154,25 @@ def _spelled(value: str) -> int | float | bool | None:
     return found if isinstance(found, bool | int | float) and abs(found) <= MAX_NUMBER else None
 
 
-# `metadata.<key>` is one more, for each key.
-JOB_FILTERS: Filters = {
-    "status": by(STATUSES, "status__in"),
-    "scheduled_at": by(time_param("Due at exactly this time."), "scheduled_at"),
-    "scheduled_at_gte": by(time_param("Due at this time or later."), "scheduled_at__gte"),
-    "scheduled_at_lte": by(until_param("Due at this time or before."), "scheduled_at__lte"),
-    "created_at_gte": by(time_param("Created at this time or later."), "created_at__gte"),
-    "created_at_lte": by(until_param("Created at this time or before."), "created_at__lte"),
-    "updated_at_gte": by(time_param("Changed at this time or later."), "updated_at__gte"),
-    "updated_at_lte": by(until_param("Changed at this time or before."), "updated_at__lte"),
-    "job_type_id": by(text(about="Jobs of this type."), "job_type_key"),
-    "channel_code": by(text(about="For this channel."), "channel_code"),
-    "platform": by(text(about="For this platform."), "platform"),
-    "priority": by(
+class JobFilters(FilterSet):  # type: ignore[misc]
+    """The filters of jobs. `metadata.<key>` is one more, for each key."""
+
+    def __init__(self, sent: Mapping[str, str], *args: Any, **kwargs: Any) -> None:
+        super().__init__(sent, *args, **kwargs)
+        self.filters |= _of_metadata(sent)
+
+    status = By(STATUSES, lookup="in")
+    scheduled_at = By(time_param("Due at exactly this time."))
+    scheduled_at_gte = By(time_param("Due at this time or later."), "scheduled_at", "gte")
+    scheduled_at_lte = By(until_param("Due at this time or before."), "scheduled_at", "lte")
+    created_at_gte = By(time_param("Created at this time or later."), "created_at", "gte")
+    created_at_lte = By(until_param("Created at this time or before."), "created_at", "lte")
+    updated_at_gte = By(time_param("Changed at this time or later."), "updated_at", "gte")
+    updated_at_lte = By(until_param("Changed at this time or before."), "updated_at", "lte")
+    job_type_id = By(text(about="Jobs of this type."), "job_type_key")
+    channel_code = By(text(about="For this channel."))
+    platform = By(text(about="For this platform."))
+    priority = By(
         Param(
             _priorities,
             f"With one of these priorities, as numbers or words ({', '.join(PRIORITY_WORDS)}). A word means every"
@@ -136,20 +180,19 @@ JOB_FILTERS: Filters = {
             {"type": "string"},
             may_repeat=True,
         ),
-        "priority__in",
-    ),
-    "tags": by(TAGS, "tags__contains"),
-    "waiting_for": Filter(
+        lookup="in",
+    )
+    tags = By(TAGS, lookup="contains")
+    waiting_for = _ByWait(
         Param(
             _waits,
             "What the job waits for without a worker, or `worker` for jobs that one has; several with commas.",
             {"type": "string"},
             may_repeat=True,
-        ),
-        _by_wait,
-    ),
-    "error_code": Filter(text(64, about="FAILED with this code, as `deadline_exceeded`."), _by_error),
-    "q": Filter(
+        )
+    )
+    error_code = _ByError(text(64, about="FAILED with this code, as `deadline_exceeded`."))
+    q = _ByWords(
         Param(
             _words,
             "Words in the params, the result or the error, the last one perhaps cut off; or the beginning of the job's"
@@ -157,83 +200,84 @@ JOB_FILTERS: Filters = {
             f" most the newest {job_words.MOST_FOUND:,} are found. If {job_words.ENOUGH} of the"
             f" {job_words.MOST_WALKED:,} newest ended jobs have the words, no older ones are searched.",
             {"type": "string", "maxLength": 200},
-        ),
-        job_words.matching,
-    ),
-    "replay_of": by(id_param("job", "Replays of this job."), "replay_of"),
-}
-SCHEDULE_FILTERS: Filters = {
-    "status": Filter(
-        one_of(*schedule_rows.STATUSES, about="`completed`: no firing is left."), schedule_rows.with_status
-    ),
-    "tag": Filter(text(160, about="With this tag."), schedule_rows.with_tag),
-    "job_type_id": by(text(128, about="Of jobs of this type."), "job_type_key"),
-    "key": by(text(about="With this key."), "key"),
-    "runner": by(text(32, about="Of jobs of this runner."), "runner"),
-    "q": by(text(about="With this text in the name, in any case."), "name__icontains"),
-}
-FIRING_FILTERS: Filters = {
-    "outcome": by(one_of(*schedule_rows.OUTCOMES), "outcome"),
-    "kind": by(one_of(*schedule_rows.KINDS), "kind"),
-    "fire_at_gte": by(time_param("At this time or later."), "fire_at__gte"),
-    "fire_at_lte": by(until_param("At this time or before."), "fire_at__lte"),
-}
-ACTIVITY_FILTERS: Filters = {
-    "job_id": by(id_param("job", "Activities of this job."), "job_id"),
-    "status": by(one_of(*ActivityStatus), "status"),
-    "activity_type_code": by(text(about="With this code, as `job.created` or `message.out`."), "code"),
-    "source_type": by(one_of(*SourceType), "source_type"),
-    "created_at_gte": by(time_param("At this time or later."), "created_at__gte"),
-    "created_at_lte": by(until_param("At this time or before."), "created_at__lte"),
-}
-APPROVAL_FILTERS: Filters = {
-    "status": by(one_of(*APPROVAL_STATUSES), "status"),
-    "job_id": by(id_param("job", "Approvals of this job."), "job_id"),
-}
-APP_TOKEN_FILTERS: Filters = {
-    "app": by(text(200, about="Tokens of this app."), "app"),
-}
-AUDIT_FILTERS: Filters = {
-    "action": by(text(about="Such as `job.canceled`."), "action"),
-    "actor": by(text(about="Such as `token:ajt_live_x1y2z3a`."), "actor"),
-    "object_type": by(text(about="Such as `job`."), "object_type"),
-    "object_id": by(text(600, about="Entries for this object."), "object_id"),
-    "request_id": by(text(128, about="Entries of the request with this X-Request-ID."), "request_id"),
-    "at_gte": by(time_param("At this time or later."), "at__gte"),
-    "at_lte": by(until_param("At this time or before."), "at__lte"),
-}
-WEBHOOK_DELIVERY_FILTERS: Filters = {
-    "status": by(one_of(*WEBHOOK_DELIVERY_STATUSES), "status"),
-    "event": by(one_of(*EVENT_TYPES, TEST), "event"),
-}
-USAGE_FILTERS: Filters = {
-    "day_gte": by(day_param("On this day or later, in UTC."), "day__gte"),
-    "day_lte": by(day_param("On this day or before, in UTC."), "day__lte"),
-    "job_type_id": by(text(about="Calls of jobs of this type."), "job_type_key"),
-    "model": by(text(128, about="Calls of this model, as `openai:gpt-5-mini`."), "model"),
-}
+        )
+    )
+    replay_of = By(id_param("job", "Replays of this job."))
 
 
-def known(filters: Filters, sent: Iterable[str] = ()) -> Filters:
-    """These filters. Those of jobs with the `metadata.<key>` that are in `sent`."""
-    if filters is not JOB_FILTERS:
-        return filters
-    stated = sorted({name for name in sent if name.startswith(METADATA)})
-    keys = [name.removeprefix(METADATA) for name in stated if METADATA_KEY.fullmatch(name.removeprefix(METADATA))]
-    by_metadata = {
-        f"{METADATA}{key}": Filter(text(MAX_METADATA_TEXT), partial(_by_metadata, key))
-        for key in keys[:MOST_METADATA_FILTERS]
-    }
-    return {**filters, **by_metadata}
+class ScheduleFilters(FilterSet):  # type: ignore[misc]
+    status = With(one_of(*schedule_rows.STATUSES, about="`completed`: no firing is left."), schedule_rows.with_status)
+    tag = With(text(160, about="With this tag."), schedule_rows.with_tag)
+    job_type_id = By(text(128, about="Of jobs of this type."), "job_type_key")
+    key = By(text(about="With this key."))
+    runner = By(text(32, about="Of jobs of this runner."))
+    q = By(text(about="With this text in the name, in any case."), "name", "icontains")
 
 
-def params(filters: Filters) -> dict[str, Param]:
+class FiringFilters(FilterSet):  # type: ignore[misc]
+    outcome = By(one_of(*schedule_rows.OUTCOMES))
+    kind = By(one_of(*schedule_rows.KINDS))
+    fire_at_gte = By(time_param("At this time or later."), "fire_at", "gte")
+    fire_at_lte = By(until_param("At this time or before."), "fire_at", "lte")
+
+
+class ActivityFilters(FilterSet):  # type: ignore[misc]
+    job_id = By(id_param("job", "Activities of this job."))
+    status = By(one_of(*ActivityStatus))
+    activity_type_code = By(text(about="With this code, as `job.created` or `message.out`."), "code")
+    source_type = By(one_of(*SourceType))
+    created_at_gte = By(time_param("At this time or later."), "created_at", "gte")
+    created_at_lte = By(until_param("At this time or before."), "created_at", "lte")
+
+
+class ApprovalFilters(FilterSet):  # type: ignore[misc]
+    status = By(one_of(*APPROVAL_STATUSES))
+    job_id = By(id_param("job", "Approvals of this job."))
+
+
+class AppTokenFilters(FilterSet):  # type: ignore[misc]
+    app = By(text(200, about="Tokens of this app."))
+
+
+class AuditFilters(FilterSet):  # type: ignore[misc]
+    action = By(text(about="Such as `job.canceled`."))
+    actor = By(text(about="Such as `token:ajt_live_x1y2z3a`."))
+    object_type = By(text(about="Such as `job`."))
+    object_id = By(text(600, about="Entries for this object."))
+    request_id = By(text(128, about="Entries of the request with this X-Request-ID."))
+    at_gte = By(time_param("At this time or later."), "at", "gte")
+    at_lte = By(until_param("At this time or before."), "at", "lte")
+
+
+class WebhookDeliveryFilters(FilterSet):  # type: ignore[misc]
+    status = By(one_of(*WEBHOOK_DELIVERY_STATUSES))
+    event = By(one_of(*EVENT_TYPES, TEST))
+
+
+class UsageFilters(FilterSet):  # type: ignore[misc]
+    day_gte = By(day_param("On this day or later, in UTC."), "day", "gte")
+    day_lte = By(day_param("On this day or before, in UTC."), "day", "lte")
+    job_type_id = By(text(about="Calls of jobs of this type."), "job_type_key")
+    model = By(text(128, about="Calls of this model, as `openai:gpt-5-mini`."))
+
+
+def stated(filters: type[FilterSet], sent: Iterable[str] = ()) -> dict[str, By]:
+    """These filters by their names. Of the many `metadata.<key>`, only those that are in `sent`."""
+    return {**filters.base_filters, **(_of_metadata(sent) if issubclass(filters, JobFilters) else {})}
+
+
+def params(filters: Mapping[str, By]) -> dict[str, Param]:
     return {name: found.param for name, found in filters.items()}
 
 
-def narrowed(rows: Any, filters: Filters, values: Mapping[str, Any]) -> Any:
-    """The rows that match every value, narrowed in the order of the filters."""
-    for name, found in filters.items():
-        if name in values:
-            rows = found.narrow(rows, values[name])
-    return rows
+def narrowed(rows: Any, filters: type[FilterSet], sent: Mapping[str, str]) -> tuple[Any, list[FieldError]]:
+    """The rows that match what was sent, and errors for values that are invalid."""
+    found = filters(sent, queryset=rows)
+    errors = found.form.errors.items()
+    return found.qs, [FieldError(name, "invalid", message) for name, messages in errors for message in messages]
+
+
+def _of_metadata(sent: Iterable[str]) -> dict[str, _ByMetadata]:
+    stated = sorted({name for name in sent if name.startswith(METADATA)})
+    found = [name for name in stated if METADATA_KEY.fullmatch(name.removeprefix(METADATA))]
+    return {name: _ByMetadata(name) for name in found[:MOST_METADATA_FILTERS]}

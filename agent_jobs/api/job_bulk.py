@@ -13,7 +13,7 @@ from agent_jobs.api import errors, filters, parsing
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import item_of, operation, page_of
 from agent_jobs.api.fields import Flag, Object, Sent, StrictSerializer, Text, Whole
-from agent_jobs.api.filters import JOB_FILTERS
+from agent_jobs.api.filters import JobFilters
 from agent_jobs.api.jobs import JobRequest, job_spec, problems
 from agent_jobs.errors import AgentJobsError, FieldError, Invalid
 from agent_jobs.jobs import bulk, bulk_creation
@@ -262,13 +262,12 @@ class _BulkChange(Resource):
             queries.require_own_jobs(self.org_id, fields["ids"])
             return rows.filter(pk__in=fields["ids"])
         pairs = [(str(name), _as_text(value)) for name, value in fields["filter"].items()]
-        known = filters.known(JOB_FILTERS, (name for name, _ in pairs))
-        sent, wrong = parsing.gather(pairs, filters.params(known))
-        values, invalid = parsing.read(filters.params(known), sent)
+        sent, wrong = parsing.gather(pairs, filters.params(filters.stated(JobFilters, (name for name, _ in pairs))))
+        rows, invalid = filters.narrowed(rows, JobFilters, sent)
         wrong += invalid
         if wrong:
             raise Invalid(*(FieldError(f"filter.{one.field}", one.code, one.message) for one in wrong))
-        return filters.narrowed(rows, known, values)
+        return rows
 
     def _answer(self, outcome: bulk.BulkOutcome, count: int, *, is_dry: bool) -> dict[str, Any]:
         past = f"{'could be' if is_dry else 'successfully'} {_PAST[self.verb]}"

@@ -27,7 +27,7 @@ from agent_jobs.api.fields import (
     Text,
     Whole,
 )
-from agent_jobs.api.filters import JOB_FILTERS, MOST_METADATA_FILTERS
+from agent_jobs.api.filters import MOST_METADATA_FILTERS, JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import DuplicateJob, FieldError, Invalid
 from agent_jobs.reads import explanations, job_lists, pages, queries, statistics
@@ -219,7 +219,7 @@ class Jobs(Resource):
         answers={200: JobPage},
         query=LIST_QUERY,
         sorting=SORTING,
-        filtered=JOB_FILTERS,
+        filtered=JobFilters,
         description="The jobs of the token's organization. Times in filters are inclusive; a plain date"
         " means its midnight in `_gte`, and the end of that day in `_lte`. `metadata.region=eu` keeps the jobs whose"
         " metadata has this value for this key, as a text, a number or a boolean; up to"
@@ -227,7 +227,7 @@ class Jobs(Resource):
         " the time at which they came into it: their `state_since`.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=LIST_QUERY, sorting=SORTING, rows=queries.jobs(self.org_id), filtered=JOB_FILTERS)
+        asked = self.asked(query=LIST_QUERY, sorting=SORTING, rows=queries.jobs(self.org_id), filtered=JobFilters)
         _require_include(asked, "activities_limit_per_job", "activities_total_limit", "activities_sort")
         page = asked.page
         listed = sortable(asked.rows, page.window)

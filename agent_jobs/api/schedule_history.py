@@ -6,7 +6,7 @@ from rest_framework.response import Response
 from agent_jobs.api import job_json, jobs, paging, parsing, schedule_shapes
 from agent_jobs.api.base import each
 from agent_jobs.api.docs import operation
-from agent_jobs.api.filters import FIRING_FILTERS, JOB_FILTERS
+from agent_jobs.api.filters import FiringFilters, JobFilters
 from agent_jobs.api.job_docs import JobPage
 from agent_jobs.api.schedule_resource import ScheduleResource, previewed, version_number
 from agent_jobs.api.schedule_shapes import (
@@ -69,12 +69,12 @@ class ScheduleJobs(ScheduleResource):
         "List the jobs of a schedule",
         answers={200: JobPage},
         sorting=jobs.SORTING,
-        filtered=JOB_FILTERS,
+        filtered=JobFilters,
     )
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
         rows = schedule_rows.jobs(self.org_id, found["id"])
-        asked = self.asked(sorting=jobs.SORTING, rows=rows, filtered=JOB_FILTERS)
+        asked = self.asked(sorting=jobs.SORTING, rows=rows, filtered=JobFilters)
         rows = jobs.sortable(asked.rows, asked.page.window)
         return self.listed(asked, rows, queries.JOB_COLUMNS, job_json.of, more_bytes=queries.MORE_JOB_BYTES)
 
@@ -85,13 +85,13 @@ class ScheduleFirings(ScheduleResource):
         "List the firings of a schedule",
         answers={200: FiringPage},
         sorting=FIRING_SORTING,
-        filtered=FIRING_FILTERS,
+        filtered=FiringFilters,
         description="Every time at which it was due, with what became of it, and the runs by hand.",
     )
     def get(self, request: Request, schedule_id: str) -> Response:
         found = schedule_rows.schedule(self.org_id, self.read_id(schedule_id))
         rows = schedule_rows.firings(self.org_id, found["id"])
-        asked = self.asked(sorting=FIRING_SORTING, rows=rows, filtered=FIRING_FILTERS)
+        asked = self.asked(sorting=FIRING_SORTING, rows=rows, filtered=FiringFilters)
         return self.listed(asked, asked.rows, schedule_rows.FIRING_COLUMNS, each(schedule_shapes.firing))
 
 

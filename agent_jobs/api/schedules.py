@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from agent_jobs.api import paging, schedule_shapes
 from agent_jobs.api.docs import operation
-from agent_jobs.api.filters import SCHEDULE_FILTERS
+from agent_jobs.api.filters import ScheduleFilters
 from agent_jobs.api.schedule_resource import ScheduleResource
 from agent_jobs.api.schedule_shapes import (
     EXAMPLES,
@@ -40,11 +40,11 @@ class Schedules(ScheduleResource):
         "List schedules",
         answers={200: SchedulePage},
         sorting=SORTING,
-        filtered=SCHEDULE_FILTERS,
+        filtered=ScheduleFilters,
     )
     def get(self, request: Request) -> Response:
         found = schedule_rows.schedules(self.org_id)
-        asked = self.asked(sorting=SORTING, rows=found, filtered=SCHEDULE_FILTERS)
+        asked = self.asked(sorting=SORTING, rows=found, filtered=ScheduleFilters)
 
         def shown(rows: list[Row]) -> list[dict[str, Any]]:
             last = schedule_rows.last_firings(self.org_id, [row["id"] for row in rows])

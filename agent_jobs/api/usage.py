@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from agent_jobs.api import paging, parsing
 from agent_jobs.api.base import Resource
 from agent_jobs.api.docs import PageMeta, operation, page_of
-from agent_jobs.api.filters import USAGE_FILTERS
+from agent_jobs.api.filters import UsageFilters
 from agent_jobs.api.formatting import number
 from agent_jobs.errors import FieldError, Invalid
 from agent_jobs.reads import queries, statistics
@@ -54,12 +54,12 @@ class UsageReport(Resource):
         "Add up usage and cost",
         answers={200: page_of("UsagePage", UsageRow, UsageMeta)},
         query=QUERY,
-        filtered=USAGE_FILTERS,
+        filtered=UsageFilters,
         description="Tokens and cost of model calls that have ended, by UTC day, job type and model. A call whose end"
         " was not recorded counts as the most that it may have used.",
     )
     def get(self, request: Request) -> Response:
-        asked = self.asked(query=QUERY, rows=queries.usage(self.org_id), filtered=USAGE_FILTERS)
+        asked = self.asked(query=QUERY, rows=queries.usage(self.org_id), filtered=UsageFilters)
         page = paging.place(SORTING, {**asked.query, "cursor": None})
         by = [name for name in _COLUMNS if name in (asked.query["group_by"] or _COLUMNS)]
         sortable = (*by, *_SUMS)

@@ -17,7 +17,7 @@ from agent_jobs.api import paging, parsing
 from agent_jobs.api.base import Resource, each, read_id
 from agent_jobs.api.docs import item_of, operation, page_of, removal
 from agent_jobs.api.fields import Flag, StrictSerializer, Text, Whole
-from agent_jobs.api.filters import WEBHOOK_DELIVERY_FILTERS
+from agent_jobs.api.filters import WebhookDeliveryFilters
 from agent_jobs.api.formatting import shown
 from agent_jobs.reads import queries
 from agent_jobs.webhooks import endpoints, sending
@@ -246,7 +246,7 @@ class WebhookDeliveries(_Webhooks):
         "List the deliveries of a webhook endpoint",
         answers={200: page_of("WebhookDeliveryPage", WebhookDeliverySerializer)},
         sorting=DELIVERIES_BY,
-        filtered=WEBHOOK_DELIVERY_FILTERS,
+        filtered=WebhookDeliveryFilters,
         description="Kept for 30 days, or as long as ended jobs if that is shorter.",
     )
     def get(self, request: Request, endpoint_id: str) -> Response:
@@ -255,7 +255,7 @@ class WebhookDeliveries(_Webhooks):
         except ValueError:
             wanted = UUID(int=0)
         found = queries.webhook_deliveries(self.org_id, wanted)
-        asked = self.asked(sorting=DELIVERIES_BY, rows=found, filtered=WEBHOOK_DELIVERY_FILTERS)
+        asked = self.asked(sorting=DELIVERIES_BY, rows=found, filtered=WebhookDeliveryFilters)
         self.endpoint_row(self.read_endpoint_id(endpoint_id))
         return self.listed(asked, asked.rows, queries.WEBHOOK_DELIVERY_COLUMNS, each(delivery_json))
 

@@ -86,7 +86,7 @@ class FilteredJobs:
 
 def read(visit: Visit, query: QueryDict, *, types: Mapping[str, str] | None = None) -> FilteredJobs:
     pairs = [(name, value) for name, values in query.lists() for value in values if value and name not in _OTHERS]
-    known = filters.known(filters.JOB_FILTERS, (name for name, _ in pairs))
+    known = filters.stated(filters.JobFilters, (name for name, _ in pairs))
     sent, faults = parsing.gather(pairs, filters.params(known))
     resolved = {name: _resolved(name, value, visit) for name, value in sent.items()}
     values, invalid = parsing.read(filters.params(known), resolved)
@@ -95,10 +95,11 @@ def read(visit: Visit, query: QueryDict, *, types: Mapping[str, str] | None = No
     if problems:
         matching = without_status = matching.none()
     else:
-        others = {name: value for name, value in values.items() if name != "status"}
-        without_status = filters.narrowed(without_status, known, others)
-        is_status = {"status": values["status"]} if "status" in values else {}
-        matching = filters.narrowed(without_status, known, is_status)
+        # Each filter by itself: a FilterSet would copy its whole form for each saved view.
+        for name, value in values.items():
+            if name != "status":
+                without_status = known[name].filter(without_status, value)
+        matching = known["status"].filter(without_status, values.get("status"))
     chips = [
         _chip(visit, name, query.get(name, value), sent, problems.get(name, ""), types or {})
         for name, value in {**sent, **{name: query.get(name, "") for name in problems}}.items()
