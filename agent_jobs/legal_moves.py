@@ -3,7 +3,7 @@
     SCHEDULED ──promote──▶ WAITING ──start──▶ RUNNING ──complete──▶ COMPLETED
         │  │                │ │  ▲              │ │ │
         │  └──────fail──────┼─┘  └──take back───┘ │ └──fail──▶ FAILED ──retry──▶ WAITING
-        └──────cancel───────┴───────cancel────────┘            CANCELED ──retry──▶ WAITING
+        └───────────────────┴─────────────────────┴──cancel──▶ CANCELED ──retry──▶ WAITING
 
 Only `lifecycle` writes a status. Its SQL statements (claims, promotion, settlements) repeat these rules.
 """

@@ -1,5 +1,7 @@
 """The statuses and other fixed words of jobs, tasks and activities. `legal_moves` has the moves between statuses.
 
+A schedule stores no status: `reads.schedule_rows.status` derives it from `is_paused` and `next_at`.
+
 A job that waits for something stays RUNNING and says in `waiting_for` what it waits for.
 """
 

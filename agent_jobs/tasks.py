@@ -1,4 +1,7 @@
-"""Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never."""
+"""Celery entries. Each calls one service and decides nothing: it may run twice, at once, or never.
+
+The signals of Celery start and stop this process's worker; `worker.lease_keeper` says what a stop does.
+"""
 
 import os
 from collections.abc import Callable
@@ -82,5 +85,6 @@ def _duty_entry(bell: str) -> Any:
     return serve_duties
 
 
-LANE_ENTRIES = {lane: _lane_entry(lane) for lane in queues.LANES}
+for _lane in queues.LANES:
+    _lane_entry(_lane)  # registers it
 DUTY_ENTRIES = {bell: _duty_entry(bell) for bell in duty_table.BELLS}

@@ -1,4 +1,8 @@
-"""Builds a job's JSON for clients. `job_docs` lists its fields, with their types and meanings."""
+"""Builds a job's JSON for clients, from rows with the columns `reads.queries.JOB_COLUMNS`.
+
+`job_docs` decides which fields are shown, with their types and meanings. A new field needs a line there, and a value
+here unless it is a column of the same name.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

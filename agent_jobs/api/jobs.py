@@ -30,7 +30,7 @@ from agent_jobs.api.fields import (
 from agent_jobs.api.filters import MOST_METADATA_FILTERS, JobFilters
 from agent_jobs.api.job_docs import CREATE_EXAMPLES, CanceledJob, JobItem, JobPage
 from agent_jobs.errors import DuplicateJob, FieldError, Invalid
-from agent_jobs.reads import explanations, job_lists, pages, queries, statistics
+from agent_jobs.reads import explanations, job_lists, pages, queries
 from agent_jobs.reads.pages import Window
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, ChannelSpec, JobSpec, Uniqueness
 from agent_jobs.states import TERMINAL, JobStatus
@@ -232,7 +232,7 @@ class Jobs(Resource):
         page = asked.page
         listed = sortable(asked.rows, page.window)
         include = asked.query["include"]
-        counts = statistics.status_counts(listed) if "stats" in include else None
+        counts = job_lists.exact_counts(listed) if "stats" in include else None
         total = sum(counts.values()) if counts is not None else listed.count()
         rows, has_more = pages.page(listed, page.window, queries.JOB_COLUMNS, more_bytes=queries.MORE_JOB_BYTES)
         shown = job_json.of(rows)

@@ -12,7 +12,7 @@ from agent_jobs.api.docs import PageMeta, operation, page_of
 from agent_jobs.api.filters import UsageFilters
 from agent_jobs.api.formatting import number
 from agent_jobs.errors import FieldError, Invalid
-from agent_jobs.reads import queries, statistics
+from agent_jobs.reads import queries, usage_sums
 
 _COLUMNS = {"day": "day", "job_type_id": "job_type_key", "model": "model"}
 _SUMS = ("calls", "input_tokens", "cached_input_tokens", "output_tokens", "cost")
@@ -68,7 +68,7 @@ class UsageReport(Resource):
             raise Invalid(FieldError("sort", "invalid", f"names {unknown[0]}, but the rows are grouped without it"))
         order = [(SORTING.columns[name], is_descending) for name, is_descending in wanted]
         order += [(_COLUMNS[name], False) for name in by if name not in dict(wanted)]
-        groups = statistics.usage(asked.rows, [_COLUMNS[name] for name in by])
+        groups = usage_sums.grouped(asked.rows, [_COLUMNS[name] for name in by])
         rows = groups.order_by(*(f"-{column}" if is_descending else column for column, is_descending in order))
         window = page.window
         found = list(rows[window.offset : window.offset + window.limit])
@@ -82,5 +82,5 @@ class UsageReport(Resource):
             | sums(row)
             for row in found
         ]
-        totals = sums(statistics.usage_total(asked.rows))
+        totals = sums(usage_sums.total(asked.rows))
         return Response({"data": data, "meta": {"org_id": self.org_id, **meta, "totals": totals}})

@@ -8,7 +8,7 @@ from django.http import HttpResponse
 
 from agent_jobs.console import visits
 from agent_jobs.console.visits import Visit
-from agent_jobs.reads import job_lists, queries, statistics
+from agent_jobs.reads import job_lists, queries, usage_sums
 
 _RANGES = (7, 30, 90)
 _HEIGHT = 120.0
@@ -22,12 +22,12 @@ def usage(visit: Visit) -> HttpResponse:
     today = visit.now.astimezone(UTC).date()
     since = today - timedelta(days=days - 1)
     rows = queries.usage(visit.org_id).filter(day__gte=since)
-    by_day = {row["day"]: row for row in statistics.usage(rows, ["day"])}
+    by_day = {row["day"]: row for row in usage_sums.grouped(rows, ["day"])}
     day = _day(visit.request.GET.get("day", ""), since, today)
     shown = rows.filter(day=day) if day else rows
-    by_type = list(statistics.usage(shown, ["job_type_key", "model"]).order_by("-cost_sum", "job_type_key")[:_MOST])
+    by_type = list(usage_sums.grouped(shown, ["job_type_key", "model"]).order_by("-cost_sum", "job_type_key")[:_MOST])
     names = job_lists.type_names(visit.org_id)
-    total = statistics.usage_total(shown)
+    total = usage_sums.total(shown)
     whole = total["cost_sum"] or Decimal(1)
     context = {
         "days": days,

@@ -1,6 +1,11 @@
 """The table of periodic duties. The Celery entries, beat's schedule, polling and metrics derive from it.
 
-To add a duty: write a function that returns how many rows it handled, and add a line here.
+To add a duty: write a function that returns how many rows it handled, and add a line here. A duty that only one process
+at a time does (`duty_rounds.alone`) also needs a number in `duty_rounds.LOCKS`.
+
+A duty that runs less often than once a minute still has a doorbell every minute, and returns 0 if it was done within
+its period (`pruning.serve_slice`: once an hour). Beat counts `every` from its own start, so a beat that restarts often
+would never ring for an hourly one.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Deletes ended jobs with their rows, and other old rows, after the retention time of their organisation.
 
 The retention time is the organisation's `retention_days`, else RETENTION_DAYS. It runs from a job's end, by the
-database's clock.
-Jobs that have not ended stay, however old, with the messages of their thread; the audit log always stays.
+database's clock. Jobs that have not ended stay, however old, with the messages of their thread; the audit log always
+stays.
 
 A prune may take all night, but must not slow down other work. It deletes in transactions of some hundred rows, with
 pauses. It locks only ended rows, with SKIP LOCKED, so it blocks no claim and no POST. It follows the order of indexes

@@ -2,7 +2,7 @@
 
 The key's row is written in the transaction of the effect, so either both exist or neither. Concurrent requests wait for
 the first one on the unique index (at most `lock_timeout`, 5 s) and then read its answer. Only successful answers are
-kept, for settings.IDEMPOTENCY_KEY_HOURS: an effect that raises rolls its key back.
+kept, for IDEMPOTENCY_KEY_HOURS (`config/settings.py`): an effect that raises rolls its key back.
 """
 
 import hashlib

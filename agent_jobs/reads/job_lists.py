@@ -84,12 +84,17 @@ def reversed_order(order: Iterable[Order]) -> tuple[Order, ...]:
 
 
 def counts(jobs: QuerySet[Job], *, are_few: bool = False) -> dict[str, int]:
-    """Jobs by status in small letters, in one statement. Counts to MOST_COUNTED + 1 of each, unless they are few."""
+    """Jobs by status, as `exact_counts`, but counts to MOST_COUNTED + 1 of each unless `are_few`."""
     if are_few:
-        by_status = dict(jobs.order_by().values_list("status").annotate(Count("pk")))
-        return {status.lower(): by_status.get(str(status), 0) for status in JobStatus}
+        return exact_counts(jobs)
     found = numbers([jobs.filter(status=status) for status in JobStatus])
     return {status.lower(): number for status, number in zip(JobStatus, found, strict=True)}
+
+
+def exact_counts(jobs: QuerySet[Job]) -> dict[str, int]:
+    """`{"scheduled": 0, "waiting": 3, "running": 1, "completed": 12, "failed": 0, "canceled": 0}`: every status."""
+    by_status = dict(jobs.order_by().values_list("status").annotate(Count("pk")))
+    return {status.lower(): by_status.get(str(status), 0) for status in JobStatus}
 
 
 def numbers(lists: Sequence[QuerySet[Job]]) -> list[int]:

@@ -53,7 +53,7 @@ def not_found(schedule_id: str, *, word: str = "schedule") -> NotFound:
 
 
 def status(row: Row) -> str:
-    """The status of a schedule: `paused`, `active`, or `completed` if it is active and no firing is left."""
+    """The status of a schedule: `paused`, `active`, or or `completed` if it is not paused and no firing is left."""
     if row["is_paused"]:
         return "paused"
     return "active" if row["next_at"] is not None else "completed"

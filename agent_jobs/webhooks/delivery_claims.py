@@ -5,6 +5,8 @@ The settlement of an attempt names its claim, and changes nothing under another 
 
 Fair: each endpoint has a limited number of deliveries in flight, one that fails has one only, and an organisation has a
 limit over all its endpoints. Of those that are due, every endpoint's first one comes before anybody's second one.
+
+A failed attempt may disable its endpoint (`_note_failure`).
 """
 
 import logging

@@ -2,6 +2,9 @@
 
 Secrets are made here, sealed, and returned once. After a rotation the old secret signs too, for the overlap, so that a
 receiver can change to the new one without refusing a delivery. At most two secrets are active.
+
+`delivery_claims` decides when to disable an endpoint because of failures: on a 410 Gone, or when every attempt has
+failed for `retry_plan.DISABLE_AFTER`. `disable_overfull` disables one with too many pending deliveries.
 """
 
 import base64

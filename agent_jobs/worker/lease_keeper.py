@@ -1,13 +1,14 @@
 """The lease keeper: knows which jobs this worker process holds, and renews their leases in the database.
 
 A lease is a row's `lease_until` and its fencing token `lease_token`. It lasts settings.LEASE_SECONDS, and is renewed
-every HEARTBEAT_SECONDS. The keeper is one thread per process, with its own
-connection. It holds a session advisory lock, which shows others that the process lives. It renews the leases of the
-jobs in `held` with one UPDATE, and notes when the process last took work and how many jobs it has ended. A turn that
-was given up without settlement is no longer in `held`, so its lease lapses and recovery takes the job back.
+every HEARTBEAT_SECONDS. The keeper is one thread per process, with its own connection. It holds a session advisory
+lock, which shows others that the process lives. It renews the leases of the jobs in `held` with one UPDATE, and notes
+when the process last took work and how many jobs it has ended. A turn that was given up without settlement is no longer
+in `held`, so its lease lapses and recovery takes the job back.
 
-On a stop, the process begins no new turn. Running turns have STOP_GRACE_SECONDS to end. Then the keeper gives back the
-other leases, so that another process takes these jobs at once. The process then ends, even if threads still wait.
+On a stop (SIGTERM), the process begins no new turn. Running turns have STOP_GRACE_SECONDS to end. Then the keeper gives
+back the other leases, so that another process takes these jobs at once. The process then ends, even if threads still
+wait.
 """
 
 import logging

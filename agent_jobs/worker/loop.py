@@ -2,6 +2,8 @@
 
 There is one `Worker` per process. A limited number of threads serves each queue (`ConcurrencyLimit`). Celery's Django
 fix-up is off, so the loop drops broken database connections itself.
+
+`tasks` receives the signals to stop. `lease_keeper` says what happens then, `watchdog` when a process stops itself.
 """
 
 import logging

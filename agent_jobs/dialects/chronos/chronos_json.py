@@ -1,4 +1,7 @@
-"""Chronos' JSON: its statuses, what a request means for us, and the bodies of answers and errors (`envelope`)."""
+"""Chronos' JSON: its statuses, what a request means for us, and the bodies of answers and errors (`envelope`).
+
+`recurrence.intervals` parses its Go durations (`1h30m`).
+"""
 
 import json
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """Credentials of Workspace: name and password for two tokens, and the access token with each request.
 
+`tenants.login_tokens` makes and checks the tokens, and has their lifetimes.
+
 Wrong passwords are limited as at the console: by name and address (django-axes), and by address alone.
 """
 
