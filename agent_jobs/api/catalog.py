@@ -91,7 +91,7 @@ class ProfileRequest(EntryRequest):
         max_length=2_000,
         required=False,
         allow_blank=True,
-        help_text="The address of `model`, on the host of the organisation's own key. Empty: the key's address.",
+        help_text="The address of `model`, on the host of the organization's own key. Empty: the key's address.",
     )
     fallback_model = Text(
         max_length=128,

@@ -19,12 +19,11 @@ from infra.egress.addresses import Rules
 
 
 class Wake(StrEnum):
-    """The reason for a turn."""
+    """The reason for a turn. One that is retried, or goes on after an approval or quiet hours, keeps its reason."""
 
     START = "start"
     REPLY = "reply"
     SILENCE = "silence"
-    RETRY = "retry"
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class _Turn:
                 return reply
             if (outcome := self._act_on(reply)) is not None:
                 return outcome
-        return Failed("step_limit", f"the agent took more than {most} steps in one turn")
+        return Failed("step_limit", f"the model gave {most} answers in one turn (max_steps), and had not ended it")
 
     def _act_on(self, reply: llm.Reply) -> Outcome | None:
         """The turn's outcome, or None to ask the model once more."""

@@ -174,7 +174,7 @@ def _told(secret: ToolSecret) -> dict[str, Any]:
 def _opened(found: Sequence[ToolSecret], names: set[str], tool: str, host: str) -> dict[str, str]:
     if missing := sorted(names - {secret.name for secret in found}):
         raise PermanentError(
-            f"the tool {tool} needs the secret {missing[0]!r}, which the organisation does not have",
+            f"the tool {tool} needs the secret {missing[0]!r}, which the organization does not have",
             code="tool_secret_missing",
         )
     for secret in found:
