@@ -90,7 +90,9 @@ def enter_environment(wanted: str) -> None:
 
 
 def is_current(wanted: str) -> bool:
-    """Whether `.venv` has at least the wanted set, by its current requirements file. dev contains embedded."""
+    """Whether `.venv` was made from today's requirements file of the wanted set. The set `dev` will also do, since it
+    contains `embedded`.
+    """
     try:
         stamp = json.loads(STAMP.read_text())
     except (OSError, ValueError):

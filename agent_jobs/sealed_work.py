@@ -16,10 +16,10 @@ def seal(row: Any, secrets: Mapping[str, str]) -> str:
 
 
 def secrets_of(row: Any) -> dict[str, str]:
-    """The secrets of the row by JSON pointer. Raises SealingError."""
+    """The secrets of the row by JSON pointer. Raises SealingError if they cannot be opened."""
     return dict(json.loads(sealing.opened(row, _COLUMN))) if row.sealed_work else {}
 
 
 def whole(row: Any) -> dict[str, Any]:
-    """The row's work with its secrets. Raises SealingError."""
+    """The row's work with its secrets in clear. Raises SealingError as `secrets_of`."""
     return work.joined(row.work, secrets_of(row))

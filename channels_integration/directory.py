@@ -155,7 +155,7 @@ def names(org_id: str, places: Collection[tuple[str, str]]) -> Mapping[tuple[str
 
 # --- Reaching --------------------------------------------------------------------------------------------------
 def unreachable_reason(target: Target) -> tuple[str, str] | None:
-    """Why the organisation cannot reach this place, as (field, sentence); None if it can."""
+    """Why the organisation cannot reach this place, as (field, predicate): `must be …`; None if it can."""
     if not _NAME.match(target.platform):
         return "target_channel.platform", "must be the name of a platform, such as slack, web or webhook"
     if complaint := _code_complaint(target.code):

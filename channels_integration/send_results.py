@@ -234,7 +234,9 @@ def _end(
     except _Overtaken:
         log.info("message %s was already settled or withdrawn", claim.outgoing.id)
     except Exception:
-        log.exception("the end of message %s could not be recorded", claim.outgoing.id)
+        log.exception(
+            "message %s has ended, but its end could not be written: it will be tried again", claim.outgoing.id
+        )
         return False
     return True
 
@@ -270,7 +272,7 @@ def _withdrawn(claim: send_order.SendClaim, *, is_doubtful: bool) -> None:
                 )
             )
     except Exception:
-        log.exception("the withdrawal of message %s could not be recorded", claim.outgoing.id)
+        log.exception("message %s was withdrawn, but its owner could not note it", claim.outgoing.id)
 
 
 def _write(claim: send_order.SendClaim, fields: dict[str, Any], *, in_seconds: float | None = None) -> str:

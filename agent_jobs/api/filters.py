@@ -27,7 +27,7 @@ def _statuses(value: str) -> list[str]:
 def _tags(value: str) -> list[str]:
     found = [tag.strip() for tag in value.split(",") if tag.strip()]
     if not found or len(value) > 2_000:
-        raise ValueError("must be tags with commas between them")
+        raise ValueError("must be 1 or more tags with commas between them, at most 2,000 characters together")
     return found
 
 

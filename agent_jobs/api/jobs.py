@@ -63,7 +63,7 @@ def _read_since(text: str) -> str | datetime:
     try:
         return parsing.moment(text)
     except ValueError:
-        raise ValueError("must be the ETag or the updated_at of an answer") from None
+        raise ValueError("must be the ETag or the updated_at of an earlier answer for this job") from None
 
 
 _DIRECTION = ("created_at", "-created_at")

@@ -25,7 +25,9 @@ _ABOUT_LIMIT = (
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
-    """A list's sort fields, client name to column: `{"job_status": "status"}`. `key` makes every order total."""
+    """The sort fields of a list. `columns`: client name to column, `{"job_status": "status"}`. `default` is a value of
+    `sort`. `name` ties cursors to this list. `key`, a unique column, comes last in every order.
+    """
 
     name: str
     columns: Mapping[str, str]
@@ -55,7 +57,10 @@ class Sorting:
         }
 
     def read(self, text: str) -> tuple[tuple[str, bool], ...]:
-        """`"-created_at,job_status:asc"` → `(("created_at", True), ("job_status", False))`. Raises ValueError."""
+        """A value of `sort` as names, with True for descending ones; ValueError says what is wrong with it.
+
+        `"-created_at,job_status:asc"` → `(("created_at", True), ("job_status", False))`
+        """
         found = []
         for part in text.split(","):
             name, separator, direction = part.partition(":")

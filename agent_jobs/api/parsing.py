@@ -327,7 +327,7 @@ def id_param(what: str, about: str) -> Param:
 
 
 def query_pairs(raw: str) -> list[tuple[str, str]]:
-    """The parameters as sent, percent-decoded strictly. Raises Invalid."""
+    """The parameters as sent, percent-decoded. Raises Invalid if they are too many or not UTF-8."""
     try:
         return parse_qsl(
             raw.encode("latin-1").decode("utf-8"),

@@ -14,7 +14,7 @@ _LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 def read_id(text: str) -> int:
-    """The id of the last event that a client has. Raises ValueError."""
+    """The id of the last event that a client has. Raises ValueError if it is not a number."""
     if not _NUMBER.fullmatch(text):
         raise ValueError("must be the id of an event of this stream: a whole number")
     return int(text)

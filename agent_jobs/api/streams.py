@@ -82,7 +82,9 @@ class AnswerSlot:
 # --- Open answers ----------------------------------------------------------------------------------------------
 @dataclass(eq=False, kw_only=True)
 class OpenAnswer:
-    """One request whose answer is not complete. Raises TooManyStreams. `until` is a time of the monotonic clock.
+    """One request whose answer is not complete. It ends at `until`, by the monotonic clock.
+
+    Making one raises TooManyStreams if this process or the organisation has too many.
 
     It belongs to an app token, or to a user (`user_pk`) as a member of the organisation, and ends with them.
     """

@@ -90,7 +90,10 @@ def decide(
 
 
 def require_decidable(org_id: str, approval_id: UUID, *, by: Decider) -> Approval:
-    """The approval, if `by` could decide it at this moment. Locks nothing. Raises NotFound, Forbidden and Conflict."""
+    """The approval, if `by` could decide it at this moment. Locks nothing.
+
+    Raises NotFound, Forbidden if `by` is not an approver, and Conflict if it is decided, late or not open yet.
+    """
     approval = _found(org_id, approval_id)
     _require_approver(approval, by)
     _require_open(approval, approval.job)

@@ -44,7 +44,10 @@ ORDER BY e.id LIMIT 1
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result for one organisation. `problem` is "" if every link holds. `head` is the last seal's hash."""
+    """The result for one organisation. `problem` is "" if every link holds. `head` is the last seal's hash.
+
+    `entries` and `seals` are how many were read.
+    """
 
     org_id: str
     entries: int

@@ -74,8 +74,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """One limit. `name` is the field that sets it and `whose` its owner, both for people. `granted` is how much
-    approvals have added to the configured value.
+    """A cap on model calls. `name` is the field that sets it and `whose` its owner, both for people. `limit` is the
+    value that holds; `granted` is the part of it that approvals added to the configured value.
     """
 
     scope: Scope

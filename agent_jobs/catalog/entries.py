@@ -32,8 +32,9 @@ _SHARED = ("name", "description", "emoji", "visibility", "active", "tags")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The differences between job types and profiles. `columns`: those that a client may set beside the key. `check`
-    validates a whole entry before it is saved, and gets the names of the changed columns.
+    """The differences between job types and profiles. `word` names one for people, `code` in error codes and audit.
+    `columns`: those that a client may set beside the key. `check` validates a whole entry before it is saved, and gets
+    the names of the changed columns.
     """
 
     model: type[JobType] | type[Profile]
@@ -94,14 +95,14 @@ def ensure(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, acto
 
 
 def replace(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
-    """Replace the whole entry: columns missing from `values` return to their defaults. Raises NotFound, Invalid."""
+    """Replace the whole entry: columns missing from `values` return to their defaults. Raises as `change`."""
     blank = kind.model()
     whole = {column: getattr(blank, column) for column in kind.columns} | dict(values)
     return _save(kind, org_id, key, whole, actor)
 
 
 def change(kind: Kind, org_id: str, key: str, values: Mapping[str, Any], *, actor: Actor) -> Any:
-    """Change only the columns in `values`. Equal values are no change. Raises NotFound, Invalid."""
+    """Change only the columns in `values`. Equal values are no change. Raises NotFound, and Invalid (`check`)."""
     return _save(kind, org_id, key, values, actor)
 
 

@@ -31,7 +31,8 @@ def merged(job_type: JobType, own: Mapping[str, Any], rules: WorkRules) -> dict[
 def store(job_type: JobType, given: Mapping[str, Any]) -> bool:
     """Put the given work into the columns of a stored type, which the caller saves again.
 
-    Masks keep the stored secrets. Returns whether anything differs. Raises Invalid, and SealingError.
+    Masks keep the stored secrets. Returns whether anything differs. Raises Invalid if the runner refuses the work, and
+    SealingError if secrets cannot be opened or sealed.
     """
     stored = work.Work(job_type.work, sealed_work.secrets_of(job_type))
     rules = runners.get(job_type.runner).work if job_type.runner in runners.names() else None

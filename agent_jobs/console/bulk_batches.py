@@ -20,7 +20,10 @@ from agent_jobs.specs import Actor
 
 @dataclass(frozen=True, slots=True)
 class BatchRun:
-    """The state of a bulk action that runs in batches. `total` is the number of jobs that the person confirmed."""
+    """The state of a bulk action that runs in batches. `total` is the number of jobs that the person confirmed.
+
+    It takes jobs that were created by `until`; `after` is the place (time of creation, id) of the last one it took.
+    """
 
     total: int
     until: datetime

@@ -62,7 +62,9 @@ class FilterChip:
 
 @dataclass(frozen=True, slots=True)
 class FilteredJobs:
-    """The filters of an address. `sent` has the values as in the address, `jobs` the jobs that they match."""
+    """The filters of an address. `sent` has the values as in the address, `jobs` the jobs that they match,
+    `without_status` those that match all filters but the status. `problems`: what is wrong, by field.
+    """
 
     sent: Mapping[str, str]
     jobs: QuerySet[Any]

@@ -158,7 +158,7 @@ def bars(lines: Sequence[FiringLine]) -> list[OutcomeBar]:
 
 
 def result_counts(lines: Sequence[FiringLine]) -> str:
-    """`12 completed, 1 failed, 1 skipped`"""
+    """The number of firings by result: `12 completed, 1 failed, 1 skipped`."""
     return ", ".join(f"{number} {name}" for name, number in Counter(line.result for line in lines).items())
 
 

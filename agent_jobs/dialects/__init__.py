@@ -12,7 +12,7 @@ schedule_views  the base of views whose jobs are schedules
 schedule_texts  texts of schedules, and the timing that they stand for
 urls            mounts them, and says which addresses are whose
 
-The setting ROOT_DIALECT mounts one of them at the root as well, for clients that cannot change their path.
+The setting ROOT_DIALECT mounts one of them at `/` beside its own prefix, for clients that cannot change their path.
 """
 
 from django.conf import settings
@@ -27,7 +27,7 @@ DIALECTS: tuple[Dialect, ...] = (chadburn.DIALECT, chronos.DIALECT, executr.DIAL
 
 
 def at_root() -> Dialect | None:
-    """The dialect that is mounted at the root as well."""
+    """The dialect that ROOT_DIALECT mounts at `/`, beside its own prefix; None if the setting is empty."""
     return next((dialect for dialect in DIALECTS if dialect.name == settings.ROOT_DIALECT), None)
 
 

@@ -20,7 +20,7 @@ def say(event: str, job_id: str = "", text: str = "", *, to: TextIO | None = Non
 
 
 def size(count: int) -> str:
-    """`3.4 MB`."""
+    """A number of bytes for people, such as `3.4 MB`."""
     amount = float(count)
     for unit in ("B", "kB", "MB"):
         if amount < 1000:

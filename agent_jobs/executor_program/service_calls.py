@@ -42,7 +42,7 @@ class Service:
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def call(self, method: str, path: str, body: Mapping[str, Any], *, seconds: float = 30.0) -> ServiceAnswer:
-        """One request. Raises ServiceAway."""
+        """One request. Raises ServiceAway if no answer came, or a 429 or 5xx: the caller may try again."""
         try:
             found = exchanges.make(
                 method,

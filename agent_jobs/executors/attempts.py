@@ -23,7 +23,7 @@ class Attempt:
 
 
 def newest(org_id: str, job_id: UUID, executor_id: str) -> Attempt:
-    """The newest attempt of this executor at the job, for APIs without lease tokens. Raises NotFound."""
+    """The newest attempt of this executor at the job, for APIs without lease tokens. NotFound if it has none."""
     require_job(org_id, job_id)
     tasks = Task.objects.filter(job_id=job_id, executor_id=executor_id).exclude(executor_id="")
     token = tasks.order_by("-number").values_list("lease_token", flat=True).first()

@@ -78,7 +78,9 @@ def begin(org_id: str, job_id: UUID, claimant: Claimant, *, actor: Actor, lease:
 
 
 def whole_work(org_id: str, job_id: UUID) -> Mapping[str, Any]:
-    """The work of a job with its secrets, for a caller that might claim the job. Raises NotFound and SealingError."""
+    """The work of a job with its secrets, for a caller that might claim the job. Raises NotFound, and SealingError if
+    they cannot be opened.
+    """
     return sealed_work.whole(attempts.require_job(org_id, job_id))
 
 

@@ -61,7 +61,10 @@ class Statement:
 
 # --- Stating ---------------------------------------------------------------------------------------------------
 def put(org_id: str, place: Place, stated: Any, *, actor: Actor) -> Statement:
-    """Store or replace a statement of hours, and recheck whatever waits for the old ones. Raises Invalid, Conflict."""
+    """Store or replace a statement of hours, and recheck whatever waits for the old ones.
+
+    Raises Invalid, and Conflict (`too_many_hours`) if too many places have hours.
+    """
     parsed, errors = calendar.parse(stated, at="hours")
     if place.kind and not _PLATFORM.match(place.platform):
         errors.append(
@@ -241,7 +244,10 @@ class JobHours:
 
 
 def of_job(org_id: str, job_id: UUID | str) -> JobHours | None:
-    """The hours of a job; None if there is no such job, or if no hours hold for it. Raises Unsupported."""
+    """The hours of a job; None if there is no such job, or if no hours hold for it.
+
+    Raises Unsupported if a newer release wrote them in a form that this process does not know.
+    """
     row = raw_sql.first(_OF_JOB, [str(job_id), org_id])
     if row is None or row[1] is None:
         return None

@@ -94,7 +94,9 @@ _PLACEMENTS = f"WITH RECURSIVE {_WALK} SELECT count(*) FROM walk WHERE placement
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """An executor that asks for jobs, with what it can do. No `types`: jobs of any type."""
+    """An executor that asks for jobs, with what it can do. No `types`: jobs of any type. `binary_only`: only jobs whose
+    work has a binary.
+    """
 
     executor_id: str
     address: str = ""

@@ -172,7 +172,7 @@ class _Response:
 
 
 def _response(given: Mapping[str, Any]) -> _Response:
-    """Treats null as a missing field. Raises Misread."""
+    """The arguments of a call of RESPOND. Null counts as a missing field. Raises Misread if one has the wrong form."""
     texts = {}
     for name in ("say", "result"):
         value = given.get(name)

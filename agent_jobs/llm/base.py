@@ -55,8 +55,8 @@ class ModelStep:
 class Slip:
     """A *slip*: why an answer of a model is rejected. Nothing of that answer is said or done.
 
-    The model is told and asked again. If it does not correct the answer, the turn fails with `code`. A final slip ends
-    the turn at once, because asking again would bring the same.
+    The model is told `what` is wrong and how to `mend` it, and asked again. If it does not correct the answer, the turn
+    fails with `code`. A final slip (`is_final`) ends the turn at once, because asking again would bring the same.
     """
 
     code: str
@@ -66,13 +66,16 @@ class Slip:
 
     @property
     def told(self) -> str:
-        """The message to the model."""
+        """The text that tells the model of this slip."""
         return f"Your last answer was not taken, and nothing of it was said or done: {self.what}. {self.mend}"
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The model's input. `lines` is the conversation so far, oldest first; `steps` are those of this turn."""
+    """The model's input. `lines` is the conversation so far, oldest first; `steps` are those of this turn.
+
+    `goal` is the job's start prompt. In a follow-up, `follow_up` of `max_follow_ups` is its number.
+    """
 
     instructions: str
     goal: str

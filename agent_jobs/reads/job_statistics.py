@@ -44,8 +44,8 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class JobStatistics:
-    """Statistics of the jobs in a range. `by_channel` and `by_type` have the largest MOST_LISTED. Durations are in
-    seconds, from the first start to the end; None without ended jobs.
+    """Statistics of the jobs in a range. `by_channel` and `by_type` have the largest MOST_LISTED. `p50_seconds`
+    and `p95_seconds`: from the first start to the end; None without ended jobs. `queues` are as they are now.
     """
 
     total: int

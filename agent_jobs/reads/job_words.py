@@ -57,7 +57,7 @@ class _AreFew(Func):
 
 
 class _IsOneOf(Func):
-    """`id = ANY (array)`"""
+    """Membership in an array from a subquery: `id = ANY (array)`."""
 
     template = "%(expressions)s"
     arg_joiner = " = ANY "

@@ -26,7 +26,7 @@ _OUR_PREFIX = "AGENT_JOBS_"
 
 
 def spec(work: Mapping[str, Any], *, timeout: timedelta, told: Mapping[str, str]) -> CommandSpec:
-    """The command of a checked work, with the variables `told`. Raises InvalidCommandError."""
+    """The command of a checked work, with the variables `told`. InvalidCommandError: a limit is out of range."""
     return CommandSpec(
         argv=tuple(work.get("argv", ())),
         shell=work.get("shell", ""),

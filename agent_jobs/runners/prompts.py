@@ -20,7 +20,7 @@ _MAX_READ = 300_000
 
 
 def check(template: str) -> str:
-    """The error of a template, or '' if it is valid. Raises RetryableError (`busy`)."""
+    """The error of a template, or '' if it is valid. Raises RetryableError (`busy`) if no sandbox process is free."""
     try:
         if _small(template) is None:
             return str(pool.run("check", template=template))
@@ -33,7 +33,7 @@ def render(template: str, params: Mapping[str, Any]) -> str:
     """The text of a prompt.
 
     Raises PermanentError (`prompt_invalid` with the missing name or the error; `prompt_too_complex`) and RetryableError
-    (`busy`).
+    (`busy`) if no sandbox process becomes free.
     """
     try:
         small = _small(template)

@@ -29,7 +29,11 @@ class WebhookRequest:
 
 
 def build(run: Run) -> WebhookRequest:
-    """The request with its secrets. Raises PermanentError, and RetryableError (`busy`)."""
+    """The request with its secrets in clear.
+
+    Raises PermanentError (`template_invalid`) if a template fails, leads to another host or makes an invalid header,
+    and (`body_too_large`); and RetryableError (`busy`) if no sandbox process becomes free for a template.
+    """
     work = run.work
     params = None if work.get("verbatim") else run.params
     url = _rendered("work.url", work["url"], params)

@@ -68,7 +68,7 @@ def value_complaint(value: str) -> str:
 
 
 def signing_key(secret: str) -> bytes:
-    """The key of a Standard Webhooks signature: `whsec_` and base64, or any other text as it is. Raises ValueError."""
+    """The key of a Standard Webhooks signature: any text as it is, or `whsec_` and base64 (else ValueError)."""
     if not secret.startswith("whsec_"):
         return secret.encode()
     encoded = secret.removeprefix("whsec_")

@@ -1,7 +1,7 @@
 """Estimates the cost of compiling and running a JSON Schema, without running it.
 
 A schema is refused if a `$ref` leaves the document or leads back to itself. It is also refused if it is too large with
-all references written out (30 definitions that each name the next one twice make 2^30 parts).
+all references expanded (30 definitions that each name the next one twice make 2^30 parts).
 
 The estimate is an upper bound for any instance: each value in the instance meets at most `steps` keywords, and each
 character at most `states` states of patterns. Branches that meet different values (`properties`) count as the most
@@ -47,8 +47,11 @@ class Unacceptable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The estimated cost of a schema. `size`: parts with references written out. `plain`: values in enum and const.
-    `expressions`: patterns. `all_states`: states of all patterns together, which determine the cost of compiling.
+    """The estimated cost of a schema.
+
+    `size`: its parts, with references expanded. `plain`: values in enum and const. `steps`: the most keywords that one
+    value meets. `states`: the most states of patterns that one character meets. `expressions`: the number of patterns.
+    `all_states`: the states of all patterns together, which determine the cost of compiling.
     """
 
     size: int = 0
@@ -90,14 +93,14 @@ class Cost:
 
 
 def of(schema: Mapping[str, Any]) -> Cost:
-    """The cost of a schema. Raises Unacceptable."""
+    """The cost of a schema. Raises Unacceptable if it is too large, too costly or recursive."""
     try:
         cost = _Estimate(schema).of(schema, path=())
     except RecursionError:
         raise Unacceptable("is nested too deeply") from None
     for value, most, what in (
         (cost.steps, MAX_STEPS, "checks for one value"),
-        (cost.all_states, MAX_STATES, "characters in its patterns, repetitions written out"),
+        (cost.all_states, MAX_STATES, "characters in its patterns, repetitions expanded"),
     ):
         if value > most:
             raise Unacceptable(f"is too costly: it has over {most:,} {what}")
@@ -259,7 +262,7 @@ def _pattern(pattern: str) -> Cost:
         raise Unacceptable(f"has a pattern of more than {MAX_PATTERN:,} characters")
     count = states(pattern)
     if count > MAX_STATES:
-        raise Unacceptable(f"has a pattern that is too large with its repetitions written out: {pattern[:100]}")
+        raise Unacceptable(f"has a pattern that is too large with its repetitions expanded: {pattern[:100]}")
     return Cost(size=1, steps=1, states=count, all_states=count, expressions=1)
 
 

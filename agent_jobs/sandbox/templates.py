@@ -34,7 +34,7 @@ class Compiled:
 
 
 def token_count(template: str, *, most: int) -> int:
-    """Tokens that are not plain text, counted up to `most`: the cost of compiling. Raises TemplateFault."""
+    """Tokens that are not plain text, counted up to `most`: the cost of compiling. TemplateFault if unreadable."""
     try:
         return sum(1 for _, kind, _ in islice(ENVIRONMENT.lexer.tokeniter(template, None), most) if kind != "data")
     except Exception as error:
@@ -42,7 +42,7 @@ def token_count(template: str, *, most: int) -> int:
 
 
 def compiled(template: str) -> Compiled:
-    """Check and compile a template. Raises TemplateFault."""
+    """Check and compile a template. Raises TemplateFault for wrong syntax, or for what a template may not do."""
     try:
         tree = ENVIRONMENT.parse(template)
         _check(tree)

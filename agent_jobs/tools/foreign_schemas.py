@@ -80,12 +80,12 @@ def _object(stated: Any) -> dict[str, Any]:
     schema = {key: value for key, value in stated.items() if value is not None}
     properties = schema.get("properties", {})
     if not isinstance(properties, dict):
-        raise Malformed("the properties of its inputSchema are no object")
+        raise Malformed("`properties` of its inputSchema is not an object")
     if len(properties) > MAX_PROPERTIES:
         raise Malformed(f"it takes more than {MAX_PROPERTIES} arguments")
     for name, value in properties.items():
         if not isinstance(value, dict | bool):
-            raise Malformed(f"the schema of its argument {name[:64]!r} is no object")
+            raise Malformed(f"the schema of its argument {name[:64]!r} is not an object")
     return schema
 
 

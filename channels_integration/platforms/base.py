@@ -28,7 +28,7 @@ class Platform(Protocol):
     is_registered_by_name: bool
 
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
-        """Why the organisation cannot reach this place, as (field, sentence); None if it can."""
+        """Why the organisation cannot reach this place, as (field, predicate): `must be …`; None if it can."""
 
     def parts(self, text: str) -> tuple[str, ...]:
         """The messages into which a text without buttons is split, each as long as the platform takes whole."""

@@ -23,7 +23,7 @@ class Null:
     def unreachable_reason(self, target: Target) -> tuple[str, str] | None:
         if Channel.objects.filter(org_id=target.org_id, platform=self.name, code=target.code).exists():
             return None
-        return "target_channel.code", f"there is no registered null channel {target.code!r}"
+        return "target_channel.code", f"names no registered null channel: {target.code!r}"
 
     def parts(self, text: str) -> tuple[str, ...]:
         return (text,)

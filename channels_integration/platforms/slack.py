@@ -84,9 +84,9 @@ class Slack:
             return "target_channel.code", "must be a Slack channel's id, such as C0123ABCD (not its name)"
         teams = [row[0] for row in prepared_sql.all_rows(_TEAMS, {"org": target.org_id})]
         if team_id and team_id not in teams:
-            return "target_channel.data.team_id", f"Slack is not installed for the team {team_id!r}"
+            return "target_channel.data.team_id", f"names the team {team_id!r}, for which Slack is not installed"
         if not teams:
-            return "target_channel.platform", "Slack is not installed for this organisation"
+            return "target_channel.platform", "is slack, but Slack is not installed for this organization"
         if not team_id and len(teams) > 1:
             return "target_channel.data.team_id", f"is required: Slack is installed for {len(teams)} teams"
         return None

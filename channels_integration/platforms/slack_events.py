@@ -323,7 +323,10 @@ def _signers(candidates: Any, headers: Mapping[str, str], body: bytes) -> Iterat
         try:
             secret = installation.opened("sealed_signing_secret")
         except SealingError as error:
-            log.error("cannot verify an event: %s", error.message)
+            log.error(
+                "cannot verify a request of Slack for %s, team %s: cannot open its signing secret: %s",
+                *(installation.org_id, installation.team_id, error.message),
+            )
             continue
         if hmac.compare_digest(signature(secret, timestamp, body).encode(), stated):
             yield installation

@@ -48,10 +48,10 @@ class Webhook:
             return None
         known = Channel.objects.filter(org_id=target.org_id, platform=target.platform)
         if target.platform == self.name or known.exists():
-            return "target_channel.code", f"there is no registered {target.platform} channel {target.code!r}"
+            return "target_channel.code", f"names no registered {target.platform} channel: {target.code!r}"
         return (
             "target_channel.platform",
-            f"the organisation has no way to reach {target.platform!r}: "
+            f"names {target.platform!r}, which the organization has no way to reach: "
             "register a channel under this name, or use slack, web or webhook",
         )
 

@@ -106,7 +106,10 @@ class _Exchange:
         self._is_given_up = False
 
     def give_up(self) -> None:
-        """Cancel, from any thread."""
+        """Cancel the request; safe from any thread.
+
+        `answer` then raises NotConnected or NoAnswer, or returns an answer that is not whole.
+        """
         self._is_given_up = True
         if task := self._task:
             with suppress(RuntimeError):  # the loop is closed: the request has ended

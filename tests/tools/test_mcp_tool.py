@@ -112,7 +112,7 @@ REASONS = [
     ({"name": "null_schema", "inputSchema": None}, "no inputSchema"),
     ({"name": "no_type", "inputSchema": {"properties": {}}}, 'is not "object"'),
     (tool("text", type="string"), 'is not "object"'),
-    (tool("inside", properties={"a": {"type": "string"}, "required": ["a"]}), "'required' is no object"),
+    (tool("inside", properties={"a": {"type": "string"}, "required": ["a"]}), "'required' is not an object"),
     (tool("listed", properties=["a"]), "properties"),
     (tool("wide", properties={f"p{n}": {} for n in range(65)}), "more than 64 arguments"),
     (tool("huge", properties={"a": {"type": "string"}}, required=["a"] * 9_000), "another tool"),

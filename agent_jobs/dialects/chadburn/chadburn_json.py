@@ -215,6 +215,9 @@ def execution(row: Mapping[str, Any], attempt: LastAttempt, reason: str) -> dict
 
 # --- Errors ----------------------------------------------------------------------------------------------------
 def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
-    """`{"error": {"code": "invalid_schedule", "message": "schedule: …"}}`"""
+    """Chadburn's status code and body for a refused request.
+
+    `{"error": {"code": "invalid_schedule", "message": "schedule: …"}}`
+    """
     code, message = told(refused, _NAMES, _CODES, _TOLD)
     return refused.status, {"error": {"code": code, "message": message}}

@@ -300,6 +300,9 @@ def _identity(execution_id: UUID, schedule: Mapping[str, Any]) -> dict[str, str]
 
 # --- Errors ----------------------------------------------------------------------------------------------------
 def envelope(refused: RefusedRequest) -> tuple[int, dict[str, Any]]:
-    """`{"success": false, "data": null, "error": {"code": "NOT_FOUND", "message": "…"}}`"""
+    """Chronos' status code and body for a refused request.
+
+    `{"success": false, "data": null, "error": {"code": "NOT_FOUND", "message": "…"}}`
+    """
     code, message = told(refused, _NAMES, _CODES, _TOLD)
     return refused.status, {"success": False, "data": None, "error": {"code": code.upper(), "message": message}}
