@@ -86,7 +86,7 @@ def register_channel(
     """Register a channel, or change its registration. Returns the secret only if it was generated here.
 
     A given secret is `whsec_` and base64 of 24 to 64 bytes. Without one, an existing secret stays. For SECRET_OVERLAP
-    after a change, messages are signed with the old secret as well, if it can be read. Raises InvalidField, and
+    after a change, messages are signed with both secrets, if the old one can be read. Raises InvalidField, and
     SealingError where no key is set.
     """
     _check_names(platform, code)
@@ -94,7 +94,7 @@ def register_channel(
         if code == transcript.EVERY:
             raise InvalidField("code", f"{code} stands for all codes of a webhook or a bridge, not of {platform}")
         if address or secret:
-            raise InvalidField("address" if address else "secret", f"a {platform} channel has none")
+            raise InvalidField("address" if address else "secret", f"must be left out: a {platform} channel has none")
     else:
         _check_address(address)
         _check_secret(secret)

@@ -28,7 +28,7 @@ def read(org_id: str, platform: str, code: str, *, after: UUID | None = None, li
         position = messages.filter(pk=after).values_list("position", flat=True).first()
         if position is None:
             _check_channel(org_id, platform, code)
-            raise InvalidField("after", f"is no message of the channel {code!r}: {after}")
+            raise InvalidField("after", f"is not a message of the channel {code!r}: {after}")
         messages = messages.filter(position__gt=position)
     found = list(messages[:limit])
     if not found and after is None:

@@ -55,7 +55,9 @@ class ScheduleResource(Resource):
             return None
         found = _VERSION.fullmatch(text)
         if found is None:
-            raise Invalid(FieldError("If-Match", "invalid", 'must be the ETag of an answer, such as "3", or *'))
+            raise Invalid(
+                FieldError("If-Match", "invalid", 'must be the ETag of an earlier answer for it, such as "3", or *')
+            )
         return int(found[1])
 
 

@@ -142,7 +142,9 @@ def _require_approver(approval: Approval, by: Decider) -> None:
 def _require_seen(approval: Approval, by: Decider) -> None:
     """Refuse an approval of arguments that the person has not seen: a message may not show all of them."""
     if isinstance(by, approvers.Person) and not question_text.is_whole(approval):
-        raise Conflict("the message does not show all of it: read and approve it by API", code="approval_by_api_only")
+        raise Conflict(
+            "the message does not show the whole action: read and approve it by API", code="approval_by_api_only"
+        )
 
 
 def _require_open(approval: Approval, job: Job) -> None:

@@ -133,7 +133,7 @@ def _draw(
 
 
 def _draw_line(row: Mapping[str, Any], timing: definitions.Timing, days: Sequence[WeekDay], first: datetime) -> int:
-    """A line as long as the day, for what fires all the time. A rule with pauses in the day is a line as well."""
+    """A line as long as the day, for a rule that fires all the time, even if it pauses within the day."""
     last = timing.bounds.end or days[-1].ends_at
     for day in days:
         if span := day.span(first, last, f"{row['name']}: {timing.rule.describe()}"):

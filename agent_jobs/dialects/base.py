@@ -1,6 +1,6 @@
 """The frame of all dialects: what a `Dialect` states, and the base of its views.
 
-The views differ from those of the native API: they take HTTP Basic and `X-API-Key` as well, they ignore unknown fields
+The views differ from those of the native API: they also take HTTP Basic and `X-API-Key`, they ignore unknown fields
 and parameters, they read a body only where they use it, and they replace characters that cannot be stored.
 """
 

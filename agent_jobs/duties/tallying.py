@@ -1,6 +1,6 @@
 """Adds the entries of ended jobs to the tallies that statistics read (`models.tallies`).
 
-Nobody waits for it: statistics read the entries as well, so they are exact at any time, and only slower with many.
+Nobody waits for it: statistics read tallies and entries, so they are exact at any time, and only slower with many.
 Jobs append entries and touch no counter, so they never wait for each other.
 """
 

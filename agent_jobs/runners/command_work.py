@@ -102,7 +102,7 @@ def _limits_errors(limits: Any) -> Iterator[FieldError]:
     for name, value in limits.items():
         field = f"work.limits.{name[:128]}"
         if name not in _LIMITS:
-            yield FieldError(field, "unknown_field", f"is no limit; the limits are {', '.join(_LIMITS)}")
+            yield FieldError(field, "unknown_field", f"is not a limit; the limits are {', '.join(_LIMITS)}")
         elif not isinstance(value, int) or isinstance(value, bool):
             yield FieldError(field, "invalid", "must be a whole number")
         elif value > getattr(Limits(), name):

@@ -123,7 +123,7 @@ def create_user(
     """Create a user with this role in the organisation, or update the role. Returns the user and whether it is new.
 
     The password of an existing user changes only with `resets_password`: the account may be a superuser's or belong to
-    other organisations as well.
+    other organisations, too.
     """
     if role not in ROLES:
         raise Invalid(FieldError("role", "invalid", f"must be one of {', '.join(ROLES)}"))

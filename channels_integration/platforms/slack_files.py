@@ -75,12 +75,13 @@ def _read(wanted: list[tuple[str, str]], said: Incoming) -> Iterator[tuple[str, 
             if seconds <= 0:
                 return
             answer = requests_client.request("GET", url, body=None, headers=headers, seconds=seconds)
-            if answer.status == 200 and answer.is_whole and len(answer.body) <= MOST_BYTES:
+            size = len(answer.body)
+            if answer.status == 200 and answer.is_whole and size <= MOST_BYTES:
                 yield id_, storable(answer.body.decode("utf-8-sig"))
             else:
                 log.info(
                     "file %s of %s was not read: HTTP %s, %s bytes, whole: %s",
-                    *(id_, said.org_id, answer.status, len(answer.body), answer.is_whole),
+                    *(id_, said.org_id, answer.status, size, answer.is_whole),
                 )
     except (requests_client.HttpError, SealingError, UnicodeDecodeError, Installation.DoesNotExist) as error:
         log.info("files of a message of %s were not read: %s", said.org_id, type(error).__name__)

@@ -36,7 +36,7 @@ class DataFolder:
         except BlockingIOError:
             stack = _read_json(self._stack)
             raise CannotStart(
-                f"it runs already on {self.path} (process {stack.get('pid')}, {stack.get('web_url')}): "
+                f"the service runs already on {self.path} (process {stack.get('pid')}, {stack.get('web_url')}): "
                 "stop that one, or give another --data-dir and --port"
             ) from None
         try:

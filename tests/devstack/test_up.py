@@ -125,7 +125,7 @@ def test_it_restarts_what_dies_refuses_a_second_start_and_leaves_nothing_behind(
 
     second = ups("one", "--port", "0", "--no-demo")
     assert second.process.wait(PATIENCE) == 1
-    assert "it runs already on" in second.printed
+    assert "the service runs already on" in second.printed
 
     up.wait_well()
     up.process.send_signal(signal.SIGINT)
