@@ -53,7 +53,8 @@ class RunSchedule(ScheduleResource):
         answers={200: FiringItem},
         request=RunRequest,
         description="Makes a job now, also while the schedule is paused. `params`, `config` and `work` are laid over"
-        " those of the schedule key by key. `overlap` is `allow` unless it is sent.",
+        " those of the schedule key by key. `overlap` is `allow` unless it is sent. `queue_one` takes no"
+        " `work`.",
     )
     def post(self, request: Request, schedule_id: str) -> HttpResponseBase:
         fields = dict(self.asked(body=RunRequest).body)

@@ -97,6 +97,8 @@ class ScheduleFiring(models.Model):
     kind = models.CharField(max_length=8, choices=Kind)
     outcome = models.CharField(max_length=8, choices=Outcome)
     reason = models.TextField(default="", db_default="", blank=True)
+    # The changes to the job that a queued firing will make. No `work`, so no secrets.
+    overrides = OrderedJSONField(default=dict, db_default={}, blank=True)
     job_id = models.UUIDField(null=True, blank=True)  # perhaps pruned by now
     created_at = models.DateTimeField(db_default=Now())
 

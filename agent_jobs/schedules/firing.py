@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 
 from agent_jobs import duty_rounds, jobs, recurrence, runners, sealed_work, webhooks, work
 from agent_jobs.errors import AgentJobsError, IllegalMove
+from agent_jobs.jobs import creation
 from agent_jobs.models import Job, JobType, Schedule, ScheduleFiring
 from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import planning
@@ -149,8 +150,8 @@ def record(
 ) -> list[ScheduleFiring]:
     """Make the jobs of planned firings and record all of them. A time that is recorded already is left out.
 
-    `overrides` are laid over the job's definition. `is_due_now`: the jobs start now and not at the firing's time.
-    `raises`: the error of a job that cannot be made is raised and not recorded.
+    `overrides` are laid over the job's definition, and a queued firing keeps them. `is_due_now`: the jobs start now and
+    not at the firing's time. `raises`: the error of a job that cannot be made is raised and not recorded.
     """
     if kind != ScheduleFiring.Kind.MANUAL:
         planned = _unrecorded(planned)
@@ -173,19 +174,26 @@ def record(
             )
         if one.makes_job:
             by_org[schedule.org_id].append((firing, _spec(schedule, one.fire_at, overrides or {}, is_due_now)))
+        elif overrides and one.outcome == "queued":
+            creation.check(schedule.org_id, _spec(schedule, one.fire_at, overrides, is_due_now))
+            firing.overrides = dict(overrides)
     for org_id, made in by_org.items():
         for (firing, _), job in zip(
             made, jobs.create_many(org_id, [spec for _, spec in made], actor=actor), strict=True
         ):
-            if isinstance(job, AgentJobsError):
-                if raises:
-                    raise job
-                firing.outcome, firing.reason = ScheduleFiring.Outcome.FAILED, f"{job.code}: {job.message}"[:1_000]
-            else:
-                firing.job_id = job.pk
+            if raises and isinstance(job, AgentJobsError):
+                raise job
+            _note_job(firing, job)
     bulk_rows.insert(firings)
     _announce(firings)
     return firings
+
+
+def _note_job(firing: ScheduleFiring, job: Job | AgentJobsError) -> None:
+    if isinstance(job, AgentJobsError):
+        firing.outcome, firing.reason = ScheduleFiring.Outcome.FAILED, f"{job.code}: {job.message}"[:1_000]
+    else:
+        firing.outcome, firing.job_id = ScheduleFiring.Outcome.STARTED, job.pk
 
 
 def _announce(firings: Sequence[ScheduleFiring]) -> None:
@@ -285,23 +293,19 @@ def _unrecorded(planned: Sequence[tuple[Schedule, Planned]]) -> list[tuple[Sched
 
 
 def _release(locked: Sequence[Schedule]) -> int:
-    released = 0
+    released = []
     for schedule in locked:
-        firing = (
-            ScheduleFiring.objects.filter(schedule=schedule, outcome=ScheduleFiring.Outcome.QUEUED)
-            .order_by("fire_at")
-            .first()
-        )
+        queued = ScheduleFiring.objects.filter(schedule=schedule, outcome=ScheduleFiring.Outcome.QUEUED)
+        firing = queued.select_related("schedule").order_by("fire_at").first()
         if firing is None or active_jobs(schedule):
             continue
-        (job,) = jobs.create_many(schedule.org_id, [_spec(schedule, firing.fire_at, {}, is_due_now=True)], actor=_TIMER)
-        if isinstance(job, AgentJobsError):
-            firing.outcome, firing.reason = ScheduleFiring.Outcome.FAILED, f"{job.code}: {job.message}"[:1_000]
-        else:
-            firing.outcome, firing.job_id = ScheduleFiring.Outcome.STARTED, job.pk
+        spec = _spec(schedule, firing.fire_at, firing.overrides, is_due_now=True)
+        (job,) = jobs.create_many(schedule.org_id, [spec], actor=_TIMER)
+        _note_job(firing, job)
         firing.save(update_fields=["outcome", "reason", "job_id"])
-        released += 1
-    return released
+        released.append(firing)
+    _announce(released)
+    return len(released)
 
 
 def _active_jobs(schedules: Sequence[Schedule]) -> dict[UUID, int]:

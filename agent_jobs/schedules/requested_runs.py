@@ -32,14 +32,19 @@ def run_now(
     """Make a job now, also while the schedule is paused or completed. The next firing stays as it is.
 
     `overrides` are laid over `params`, `config` and `work` key by key, and replace the other fields of the job.
-    `overlap` is the policy for this run; None means that of the schedule, which is otherwise for its timer only. Raises
-    NotFound, and what creating the job raises: a run by hand that makes no job is an error of its request.
+    `overlap` is the policy for this run; None means that of the schedule, which is otherwise for its timer only. It may
+    skip the run, or queue it with its overrides. Raises NotFound, the errors of creating the job, and Invalid for
+    `work` with `queue_one`: work can hold secrets, and a queued run does not store them.
     """
     with transaction.atomic():
         schedule = editing.locked(org_id, schedule_id)
+        policy = overlap or Overlap(schedule.definition["overlap"])
+        if policy == Overlap.QUEUE_ONE and (overrides or {}).get("work"):
+            message = "cannot be changed for a run with the overlap queue_one: change the schedule's work"
+            raise Invalid(FieldError("work", "invalid", message))
         now = database.now()
         (planned,) = planning.by_overlap(
-            overlap or Overlap(schedule.definition["overlap"]),
+            policy,
             [now],
             active=firing.active_jobs(schedule),
             queued=firing.queued_firings(schedule),

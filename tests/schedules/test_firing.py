@@ -6,7 +6,7 @@ import pytest
 from django.db import transaction
 
 from agent_jobs import duty_rounds
-from agent_jobs.models import Announcement, Job, Org, Schedule, ScheduleFiring
+from agent_jobs.models import Announcement, Job, JobType, Org, Schedule, ScheduleFiring
 from agent_jobs.schedules import editing, firing
 from agent_jobs.specs import Actor
 from agent_jobs.states import JobStatus
@@ -103,6 +103,54 @@ def test_a_queued_firing_runs_when_the_job_before_it_has_ended(acme):
     assert firing.release_queued() == 1
     assert firing.release_queued() == 0
     assert Job.objects.count() == 2
+
+
+def test_a_run_by_hand_that_has_to_wait_keeps_its_overrides(acme):
+    found = make(acme)
+    acme.post(f"{BASE}/{found}/run", None)
+    (first,) = Job.objects.all()
+    channel = {"org_id": "acme", "platform": "web", "code": "attic"}
+    sent = {"params": {"name": "Eve"}, "tags": ["q4"], "priority": 9, "target_channel": channel}
+
+    answer = acme.post(f"{BASE}/{found}/run", {**sent, "overlap": "queue_one"})
+    end(first)
+    firing.release_queued()
+
+    assert answer.json()["data"]["outcome"] == "queued"
+    job = Job.objects.exclude(pk=first.pk).get()
+    assert (job.params, job.tags, job.priority, job.channel_code) == ({"name": "Eve"}, ["q4"], 9, "attic")
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [({"work": {"url": "https://example.com"}}, "work"), ({"config": {"max_steps": 0}}, "config.max_steps")],
+)
+def test_a_run_that_may_have_to_wait_is_refused_for_wrong_overrides_at_once(acme, sent, field, is_busy):
+    found = make(acme)
+    if is_busy:
+        acme.post(f"{BASE}/{found}/run", None)
+
+    answer = acme.post(f"{BASE}/{found}/run", {**sent, "overlap": "queue_one"})
+
+    assert answer.status_code == 400
+    assert [each["field"] for each in answer.json()["errors"]] == [field]
+    assert "queued" not in outcomes(found)
+
+
+def test_webhooks_hear_of_a_queued_firing_whose_job_cannot_be_made(acme):
+    endpoints.create("acme", url="https://example.com/hook", event_types=list(SCHEDULE_EVENTS), actor=TESTER)
+    found = make(acme)
+    acme.post(f"{BASE}/{found}/run", None)
+    acme.post(f"{BASE}/{found}/run", {"overlap": "queue_one"})
+    end(Job.objects.get())
+    JobType.objects.update(active=False)
+
+    assert firing.release_queued() == 1
+
+    assert outcomes(found) == ["started", "failed"]
+    (told,) = Announcement.objects.filter(event="schedule.skipped")
+    assert (told.payload["outcome"], told.payload["count"]) == ("failed", 1)
 
 
 @pytest.mark.parametrize(
