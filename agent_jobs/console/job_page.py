@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.http import HttpResponse
 
+from agent_jobs import work
 from agent_jobs.api import job_json, streams
 from agent_jobs.console import (
     approvals_page,
@@ -91,6 +92,7 @@ def job(visit: Visit, job_id: UUID) -> HttpResponse:
         "steps_to_keep": _replayable(life),
         "alike": job_life.failed_alike(visit.org_id, row) if row["status"] == JobStatus.FAILED else (),
         "curl": _curl(visit, row),
+        "is_curl_masked": bool(work.masked_fields(row["work"])),
         "version": streams.version(row["updated_at"], life.activities),
         **_tab_content(visit, tab, life, messages),
     }
@@ -247,17 +249,16 @@ def _cap(row: Mapping[str, Any]) -> float | None:
 
 
 def _curl(visit: Visit, row: Mapping[str, Any]) -> str:
-    """A command that posts the same job again."""
+    """A command that posts the same job again, to start now. The secrets of its work are masked."""
+    columns = {"platform": "platform", "code": "channel_code", "type": "channel_type", "data": "channel_data"}
+    channel = {name: row[column] for name, column in columns.items() if row[column]}
     body = {
-        "target_channel": {
-            "org_id": row["org_id"],
-            "platform": row["platform"],
-            "code": row["channel_code"],
-            **({"type": row["channel_type"]} if row["channel_type"] else {}),
-        },
         "job_type_id": row["job_type_key"],
+        **({"target_channel": {"org_id": row["org_id"], **channel}} if channel else {}),
         "params": row["params"],
         "config": row["config"],
+        **{name: row[name] for name in ("work", "outcome_channel", "tags", "metadata") if row[name]},
+        "priority": row["priority"],
     }
     address = visit.request.build_absolute_uri("/services/agent-jobs")
     shown = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")

@@ -26,7 +26,17 @@ COLUMNS = (
     *("delay_seconds", "scheduled_at", "started_at", "deadline_at", "finished_at", "queue_at", "waiting_for"),
     *("wake_at", "lease_until", "attempt", "failed_attempts", "crash_count", "retry_count", "thread", "inbox_count"),
     *("follow_ups_sent", "follow_ups_total", "result", "result_data", "error_code", "error_message", "replay_of"),
-    *("schedule_id", "prompt", "created_by__name", "created_by__public_id", "time_spent", "state_since"),
+    *(
+        "schedule_id",
+        "prompt",
+        "work",
+        "metadata",
+        "outcome_channel",
+        "created_by__name",
+        "created_by__public_id",
+        "time_spent",
+        "state_since",
+    ),
 )
 _LIFE = f"""
 SELECT

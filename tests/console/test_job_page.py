@@ -1,9 +1,16 @@
+import html
+import json
+import re
+import shlex
+
 import pytest
 from django.db.models.functions import Now
 
-from agent_jobs.models import WorkerProcess
+from agent_jobs import runners
+from agent_jobs.models import Job, Org, WorkerProcess
 from agent_jobs.states import JobStatus
-from tests import rows
+from channels_integration import directory
+from tests import factories, rows
 
 
 def page(job, org_id="acme"):
@@ -115,3 +122,57 @@ def test_who_may_decide_is_named(admin):
     html = admin.get(f"/console/acme/jobs/{job.pk}").content.decode()
 
     assert "Jane Doe, token billing may decide." in html
+
+
+# --- The curl command ------------------------------------------------------------------------------------------
+SECRET = "s3cret-of-acme-42"
+WORKS = {
+    "webhook": {"url": "https://example.com/{{ name }}", "auth": {"type": "bearer", "token": SECRET}},
+    "command": {"shell": "echo it's $NAME", "environment": {"NAME": SECRET}},
+    "external": {"type": "render", "environment": {"TOKEN": SECRET}},
+}
+KEPT = (
+    *("job_type_key", "runner", "platform", "channel_code", "channel_type", "channel_data", "prompt", "params"),
+    *("config", "work", "outcome_channel", "tags", "priority", "metadata"),
+)
+
+
+def posted(api, runner, **fields):
+    rows.job_type(
+        key=runner, runner=runner, default_config={} if runner in WORKS else {"start_prompt": "Hello {{ name }}"}
+    )
+    Org.objects.update(allows_commands=True)
+    if runner in WORKS:
+        place = {"work": WORKS[runner]}
+    else:
+        data = {"team_id": "T0ACME", "name": "o'neill"}
+        place = {"target_channel": {"org_id": "acme", "platform": "slack", "type": "dm", "code": "C0ONE", "data": data}}
+    answer = api.post("/services/agent-jobs", {"job_type_id": runner, **place, **fields})
+    assert answer.status_code == 201, answer.content
+    return Job.objects.get(pk=answer.json()["data"]["id"])
+
+
+@pytest.mark.parametrize("runner", runners.names())
+def test_the_shown_curl_command_posts_the_same_job_once_its_secrets_are_filled_in(admin, runner, settings):
+    settings.COMMAND_RUNNER = "trusted"
+    api = factories.api("acme", "SERVICES:WRITE")
+    for team_id in ("T0ACME", "T0OTHER"):
+        directory.install_slack("acme", team_id=team_id, bot_token=f"xoxb-{team_id}", signing_secret="signing-secret")
+    outcome = {"platform": "web", "code": "ops", "template": "{{ job_id }}: it's over"}
+    more = {"tags": ["q4", "eu"], "priority": 9, "metadata": {"ticket": "A-1"}, "outcome_channel": outcome}
+    job = posted(api, runner, params={"name": "Ann"}, config={"max_time_to_complete": 5}, **more)
+
+    page_text = admin.get(page(job)).content.decode()
+    command = html.unescape(re.search(r'id="curl"[^>]*>([^<]*)<', page_text)[1])
+    words = shlex.split(command)
+    body = words[words.index("-d") + 1]
+
+    assert SECRET not in page_text
+    assert ("fill in its ******" in page_text) == (runner in WORKS)
+    again = api.post("/services/agent-jobs", json.loads(body))
+    if runner in WORKS:
+        assert again.status_code == 400
+        again = api.post("/services/agent-jobs", json.loads(body.replace("******", SECRET)))
+    assert again.status_code == 201, again.content
+    other = Job.objects.get(pk=again.json()["data"]["id"])
+    assert {name: getattr(other, name) for name in KEPT} == {name: getattr(job, name) for name in KEPT}
