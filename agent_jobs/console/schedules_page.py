@@ -22,17 +22,16 @@ def schedules(visit: Visit) -> HttpResponse:
     state = state if state in schedule_lists.STATES else "all"
     text = query.get("q", "").replace("\x00", "").strip()[:_MOST_TEXT]
     failing = schedule_lists.failing(visit.org_id)
-    total, paused = schedule_lists.counts(visit.org_id)
     number = visit.page_number
     matching = schedule_lists.matching(visit.org_id, text=text, state=state, failing_ids=failing)
     rows = list(matching.values(*schedule_rows.COLUMNS)[(number - 1) * PAGE : number * PAGE + 1])
-    numbers = {"all": total, "active": total - paused, "paused": paused, "failing": len(failing)}
+    numbers = {**schedule_lists.counts(visit.org_id), "failing": len(failing)}
     context = {
         "lines": _lines(visit, rows[:PAGE]),
         "states": [(name, numbers[name], name == state) for name in schedule_lists.STATES],
         "state": state,
         "q": text,
-        "total": total,
+        "total": numbers["all"],
         "page": number,
         "has_more": len(rows) > PAGE,
         "week": _week(visit, rows if state == "all" and not text and number == 1 else None),

@@ -78,19 +78,20 @@ def matching(org_id: str, *, text: str, state: str, failing_ids: Sequence[UUID])
     found = schedule_rows.schedules(org_id)
     if text:
         found = found.filter(Q(name__icontains=text) | Q(job_type_key__icontains=text) | Q(tags__contains=[text]))
-    if state == "active":
-        found = found.filter(is_paused=False)
-    elif state == "paused":
-        found = found.filter(is_paused=True)
+    if state in ("active", "paused"):
+        found = schedule_rows.with_status(found, state)
     elif state == "failing":
         found = found.filter(pk__in=failing_ids)
     return found.order_by(F("next_at").asc(nulls_last=True), "name", "id")
 
 
-def counts(org_id: str) -> tuple[int, int]:
-    """How many schedules there are, and how many of them are paused."""
-    found = schedule_rows.schedules(org_id).aggregate(all=Count("pk"), paused=Count("pk", filter=Q(is_paused=True)))
-    return found["all"], found["paused"]
+def counts(org_id: str) -> dict[str, int]:
+    """How many schedules there are, and how many of them are active and paused. The rest is completed."""
+    # No paused schedule has a `next_at`, as a constraint of the table says.
+    found: dict[str, int] = schedule_rows.schedules(org_id).aggregate(
+        all=Count("pk"), active=Count("next_at"), paused=Count("pk", filter=Q(is_paused=True))
+    )
+    return found
 
 
 def outcomes(

@@ -98,6 +98,18 @@ def test_the_list_is_filtered_by_state_and_text(admin, schedule):
     assert names(q="nothing like it") == set()
 
 
+def test_a_completed_schedule_is_not_counted_as_active(admin, schedule):
+    ended = made(name="Once in spring")
+    Schedule.objects.filter(pk=ended.pk).update(next_at=None)
+
+    answer = admin.get(LIST, {"state": "active"})
+    html = answer.content.decode()
+
+    assert "Ledger close" in html
+    assert "Once in spring" not in html
+    assert dict(each[:2] for each in answer.context["states"]) == {"all": 2, "active": 1, "paused": 0, "failing": 0}
+
+
 def test_who_paused_a_schedule_is_said(admin, schedule):
     admin.post(page(schedule, "pause"))
 
