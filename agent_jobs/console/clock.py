@@ -65,6 +65,5 @@ def length(seconds: float) -> str:
 
 
 def rough(seconds: float) -> str:
-    """One unit only, for what counts down: `31 min`, `2 h 4 m`, `4 d 1 h`, `12 s`."""
-    seconds = max(seconds, 0.0)
-    return length(seconds) if seconds < 60 or seconds >= 3_600 else f"{round(seconds / 60)} min"
+    """A length without seconds from one minute on: `12 s`, `31 min`, `2 h 4 m`, `4 d 1 h`."""
+    return length(seconds if seconds < 60 else round(seconds / 60) * 60)
