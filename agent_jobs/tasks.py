@@ -69,12 +69,10 @@ def _give_back(**_: object) -> None:
     calls_in_flight.give_back()
 
 
-def _lane_entry(lane: str) -> Any:
+def _register_lane_entry(lane: str) -> None:
     @shared_task(name=queues.entry_of(lane), ignore_result=True)
     def serve_lane() -> int:
         return worker.serve(lane)
-
-    return serve_lane
 
 
 def _duty_entry(bell: str) -> Any:
@@ -86,5 +84,5 @@ def _duty_entry(bell: str) -> Any:
 
 
 for _lane in queues.LANES:
-    _lane_entry(_lane)  # registers it
+    _register_lane_entry(_lane)
 DUTY_ENTRIES = {bell: _duty_entry(bell) for bell in duty_table.BELLS}

@@ -59,7 +59,10 @@ def lock(org_id: str, keys: Iterable[str]) -> None:
 
 
 class KeysOfBatch:
-    """The unique keys of the jobs that one transaction creates, and the jobs that hold these keys. Locks the keys."""
+    """The unique keys of the jobs that one transaction creates, and the jobs that hold these keys.
+
+    The transaction must have locked the keys (`lock`).
+    """
 
     def __init__(self, org_id: str, specs: Sequence[JobSpec], *, now: datetime) -> None:
         stated = [spec.unique for spec in specs if spec.unique]
