@@ -73,13 +73,14 @@ class _Attempt:
 
     def answered(self, answer: exchanges.Answer, success_codes: list[int] | None) -> Outcome:
         is_cut_at_limit = len(answer.body) >= _MAX_ANSWER_BYTES
-        text = self._blotter.blotted(_text(answer))
+        text = _text(answer)
+        shown = f"({len(answer.body):,} bytes that are not text)" if text is None else self._blotter.blotted(text)
         reason = storable(self._blotter.blotted(answer.reason[:200]))
         self._response = {
             "status_code": answer.status,
             "reason": reason,
             "headers": self._headers(answer.headers),
-            "body": storable(text.replace("\x00", "\ufffd")),
+            "body": storable(shown.replace("\x00", "\ufffd")),
             "is_truncated": not answer.is_whole,
         }
         if not answer.is_whole and not is_cut_at_limit:
@@ -89,7 +90,10 @@ class _Attempt:
         if is_success:
             return Done(
                 result=f"{said} in {self._seconds():.2f} s",
-                result_data={"status_code": answer.status, **self._result_body(answer)},
+                result_data={
+                    "status_code": answer.status,
+                    **_result_body(shown if text is not None and answer.is_whole else ""),
+                },
                 report=self._report(""),
             )
         wait = None
@@ -130,27 +134,29 @@ class _Attempt:
             shown[name] = MASK if webhook_work.is_secret_header(name) else self._blotter.blotted(value)
         return dict(storable(shown))
 
-    def _result_body(self, answer: exchanges.Answer) -> dict[str, Any]:
-        """The body for `result_data`: JSON as JSON, other short texts as they are. Left out if it is neither."""
-        text = self._blotter.blotted(_text(answer)).strip()
-        if not text or not answer.is_whole or len(text) > _MAX_RESULT_CHARACTERS:
-            return {}
-        try:
-            value = json.loads(text, parse_constant=_refuse)
-            if _depth(value) <= _MAX_RESULT_DEPTH:
-                return {"body": storable(value)}
-        except (ValueError, RecursionError):
-            pass
-        return {"body": storable(text)}
+
+def _result_body(text: str) -> dict[str, Any]:
+    """The body for `result_data`: JSON as JSON, another text as it is. Left out if it is empty or too long."""
+    text = text.strip()
+    if not text or len(text) > _MAX_RESULT_CHARACTERS:
+        return {}
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+        if _depth(value) <= _MAX_RESULT_DEPTH:
+            return {"body": storable(value)}
+    except (ValueError, RecursionError):
+        pass
+    return {"body": storable(text)}
 
 
-def _text(answer: exchanges.Answer) -> str:
+def _text(answer: exchanges.Answer) -> str | None:
+    """The body as text; None if it is compressed or of another kind."""
     kind, _, options = answer.headers.get("Content-Type", "").lower().partition(";")
     kind = kind.strip()
     is_packed = answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
     is_text = not kind or kind.startswith("text/") or kind.endswith(("json", "xml", "x-www-form-urlencoded", "yaml"))
     if answer.body and (is_packed or not is_text):
-        return f"({len(answer.body):,} bytes that are not text)"
+        return None
     is_latin = any(name in options for name in ("iso-8859-1", "latin1", "windows-1252"))
     return answer.body.decode("cp1252" if is_latin else "utf-8", "replace")
 

@@ -256,6 +256,13 @@ class TestTheAnswer:
         job, report = ran(acme, {"url": receiver.address})
         assert job.status == JobStatus.COMPLETED
         assert report["response"]["body"] == "(60,002 bytes that are not text)"
+        assert job.result_data == {"status_code": 200}
+
+    def test_an_answer_that_is_no_text_is_no_result(self, acme: factories.Api, receiver: FakeReceiver) -> None:
+        receiver.replies = [Reply(headers={"Content-Type": "image/png"}, body=b"\x89PNG")]
+        job, report = ran(acme, {"url": receiver.address})
+        assert job.result_data == {"status_code": 200}
+        assert report["response"]["body"] == "(4 bytes that are not text)"
 
     def test_what_no_database_stores_is_replaced(self, acme: factories.Api, receiver: FakeReceiver) -> None:
         receiver.replies = [Reply(body=b'{"a": "x\\u0000\\ud800y"}\x00\xff', headers={"X-Odd": "a\xff"})]
