@@ -81,7 +81,8 @@ class _Reachability:
         if key not in self._known:
             self._known[key] = directory.unreachable_reason(target)
         if unreachable := self._known[key]:
-            raise Conflict(f"the job's channel cannot be reached: it {unreachable[1]}", code="channel_unreachable")
+            name, reason = unreachable
+            raise Conflict(f"the job's channel cannot be reached: {name} {reason}", code="channel_unreachable")
 
 
 @dataclass(frozen=True, slots=True)

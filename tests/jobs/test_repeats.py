@@ -256,8 +256,10 @@ class TestRetry:
 
     def test_a_channel_that_is_gone_is_a_conflict(self) -> None:
         job = rows.job(JobStatus.FAILED, platform="slack", channel_code="C123456", channel_data={"team_id": "T1"})
-        with pytest.raises(Conflict, match="channel cannot be reached") as refusal:
+        with pytest.raises(Conflict) as refusal:
             retry(job)
+        words = "target_channel.data.team_id names the team 'T1', for which Slack is not installed"
+        assert refusal.value.message == f"the job's channel cannot be reached: {words}"
         assert refusal.value.code == "channel_unreachable"
         assert fresh(job).status == JobStatus.FAILED
 
