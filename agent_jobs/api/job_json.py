@@ -16,11 +16,9 @@ from agent_jobs.budgets import limits
 from agent_jobs.reads import explanations, queries
 from agent_jobs.specs import priority_name
 from agent_jobs.states import JobStatus, WaitingFor
-from channels_integration import directory
+from channels_integration import directory, platforms
 
 Names = Mapping[tuple[str, str], str]
-# Platforms whose channels are not in our register, and so have no name.
-_WITHOUT_NAMES = {"slack", "null"}
 
 
 def of(rows: Sequence[queries.Row], *, is_detail: bool = False, are_new: bool = False) -> list[dict[str, Any]]:
@@ -66,7 +64,8 @@ def explanation(found: explanations.Explanation) -> dict[str, Any]:
 
 def _names(rows: Sequence[queries.Row]) -> Names:
     """The names of these jobs' channels; only channels in our own register can have one."""
-    places = {(row["platform"], row["channel_code"]) for row in rows if row["platform"] not in _WITHOUT_NAMES}
+    named = [row for row in rows if row["platform"] not in platforms.WITHOUT_CHANNEL_NAMES]
+    places = {(row["platform"], row["channel_code"]) for row in named}
     return directory.names(rows[0]["org_id"], places) if places else {}
 
 

@@ -15,7 +15,7 @@ from agent_jobs.reads.job_lists import JobExtras
 from agent_jobs.specs import DEFAULT_PRIORITY
 from agent_jobs.states import TERMINAL, JobStatus, WaitingFor
 from agent_jobs.tenants import members
-from channels_integration import directory
+from channels_integration import directory, platforms
 
 _MOST_ABOUT = 60
 _TITLES = ("title", "subject", "name", "summary", "topic")
@@ -53,7 +53,8 @@ def of(
     more = job_lists.more(visit.org_id, ids)
     if types is None:
         types = job_lists.type_names(visit.org_id) if ids else {}
-    places = {(row["platform"], row["channel_code"]) for row in rows if row["platform"] not in ("slack", "null")}
+    named = [row for row in rows if row["platform"] not in platforms.WITHOUT_CHANNEL_NAMES]
+    places = {(row["platform"], row["channel_code"]) for row in named}
     channels = directory.names(visit.org_id, places) if places else {}
     has_canceled = any(extras.canceled_by for extras in more.values())
     people = members.full_names(visit.org_id) if has_canceled else {}

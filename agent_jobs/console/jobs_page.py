@@ -21,11 +21,11 @@ from agent_jobs.reads.pages import Order, Window
 from agent_jobs.specs import PRIORITIES
 from agent_jobs.states import JobStatus
 from agent_jobs.tenants import saved_views
+from channels_integration import platforms
 
 PAGE = 50
 MOST_EXPORTED = 10_000
 MOST_LIVE = 200
-PLATFORMS = ("slack", "web", "webhook", "null")
 _SIGNER = signing.Signer(salt="agent_jobs.console.jobs")
 # Name in the address: column, heading of its column, whether the largest come first.
 SORTS: Mapping[str, tuple[str, str, bool]] = {
@@ -83,7 +83,7 @@ def jobs(visit: Visit) -> HttpResponse:
         "export": visit.url("jobs_csv") + (f"?{asked.query()}" if asked.sent else ""),
         "query": asked.query(),
         "waits": [(WORKER, "At work"), *((name, WAITS[name][2].capitalize()) for name in WAITS)],
-        "platforms": PLATFORMS,
+        "platforms": platforms.NAMES,
         "priorities": [str(number) for number in PRIORITIES],
     }
     return visit.render("jobs.html", context, here="jobs")

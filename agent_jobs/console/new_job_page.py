@@ -11,6 +11,7 @@ from agent_jobs.console import body_checks, job_form, visits
 from agent_jobs.console.visits import Visit
 from agent_jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, QuotaReached
 from agent_jobs.specs import DEFAULT_PRIORITY, MAX_DELAY_MINUTES, PRIORITIES, JobSpec
+from channels_integration import platforms
 from channels_integration.errors import InvalidField, UnknownChannel
 
 _SHOWN = frozenset(
@@ -44,7 +45,7 @@ def _form(visit: Visit, values: Mapping[str, str], refused: Mapping[str, str] | 
         "channels": job_form.channels(visit.org_id),
         "params": job_form.params(visit.org_id, key, {}, sent=sent),
         "has_more": any(values.get(name) for name in job_form.values({})),
-        "platforms": ("web", "slack", "webhook", "null"),
+        "platforms": platforms.NAMES,
         "priorities": list(PRIORITIES),
         "problems": {**told, **{name.rpartition(".")[2]: message for name, message in told.items()}},
         "rest": [f"{field}: {message}" for field, message in told.items() if field not in _SHOWN],

@@ -21,6 +21,7 @@ from agent_jobs.reads import schedule_rows
 from agent_jobs.recurrence import BadExpression
 from agent_jobs.schedules import definition as definitions
 from agent_jobs.schedules import editing
+from channels_integration import platforms
 
 _TIMINGS = (("cron", "Cron expression"), ("every", "Fixed interval"), ("once", "Once"))
 _CHOICES = {
@@ -86,6 +87,7 @@ def _form(
         "timings": _TIMINGS,
         "choices": {name: list(words.items()) for name, words in _CHOICES.items()},
         "params": job_form.params(visit.org_id, values["job_type_id"], stored, sent=sent),
+        "platforms": platforms.NAMES,
         "pauses": schedule_bounds.rows(values),
         "has_bounds": any(each.startswith(("starts_at", "ends_at", "pause.")) and values[each] for each in values),
         "has_more": any(values.get(name) for name in job_form.values({})),

@@ -13,8 +13,15 @@ _bridge = Webhook()
 PLATFORMS: tuple[Platform, ...] = (_slack, WebChat(), _bridge, Null())
 LISTENERS: tuple[Listener, ...] = (_slack,)
 _by_name = {platform.name: platform for platform in PLATFORMS}
+NAMES = tuple(_by_name)
+WITHOUT_CHANNEL_NAMES = frozenset(platform.name for platform in PLATFORMS if not platform.has_channel_names)
 
 
 def get(name: str) -> Platform:
     """The platform of that name; any other name is that of a bridge, which is a webhook."""
     return _by_name.get(name, _bridge)
+
+
+def title(name: str) -> str:
+    """The platform's name for people. A bridge has no other name."""
+    return _by_name[name].title if name in _by_name else name

@@ -13,6 +13,7 @@ from channels_integration.messages import Form, FormPress, Incoming, Lookup, Out
 class Platform(Protocol):
     """A platform: one file each, one line in the tuple of the package. No platform knows another.
 
+    `title`: its name for people. `has_channel_names`: jobs show their channel's name, which is in our register.
     `accepts_on_commit`: writing a message down is its delivery. `is_paced`: at most one post a second in a channel, one
     in flight. `can_change`: a sent message can be changed (`messages.Change`); repeating a change is safe. `has_forms`:
     a button can open one (`messages.Form`). `can_look_up`: `find` tells whether a message was posted.
@@ -20,6 +21,8 @@ class Platform(Protocol):
     """
 
     name: str
+    title: str
+    has_channel_names: bool
     accepts_on_commit: bool
     is_paced: bool
     can_change: bool

@@ -13,6 +13,8 @@ from channels_integration.models import Channel
 
 class Null:
     name = "null"
+    title = "Nowhere (null)"
+    has_channel_names = False
     accepts_on_commit = True
     is_paced = False
     can_change = False

@@ -69,6 +69,8 @@ _THREAD_GONE = {"thread_not_found", "message_not_found", "cannot_reply_to_messag
 
 class Slack:
     name = "slack"
+    title = "Slack"
+    has_channel_names = False
     accepts_on_commit = False
     is_paced = True
     can_change = True

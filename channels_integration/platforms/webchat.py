@@ -10,6 +10,8 @@ from channels_integration.messages import Lookup, Outgoing, Receipt, Target
 
 class WebChat:
     name = "web"
+    title = "Web chat"
+    has_channel_names = True
     accepts_on_commit = False
     is_paced = False
     can_change = True

@@ -34,6 +34,8 @@ _LATER = (401, 404, 408, 425, 429)
 
 class Webhook:
     name = "webhook"
+    title = "Webhook"
+    has_channel_names = True
     accepts_on_commit = False
     is_paced = False
     can_change = True

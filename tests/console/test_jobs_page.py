@@ -5,6 +5,7 @@ import pytest
 from agent_jobs.jobs import bulk as bulk_jobs
 from agent_jobs.models import Job
 from agent_jobs.states import JobStatus
+from channels_integration import platforms
 from tests import rows
 
 JOBS = "/console/acme/jobs"
@@ -232,6 +233,15 @@ def test_the_csv_has_the_matching_jobs_and_no_formula(admin):
     assert answer["Content-Type"] == "text/csv; charset=utf-8"
     assert len(lines) == 2
     assert "'=HYPERLINK(1)" in lines[1]
+
+
+@pytest.mark.parametrize("platform", platforms.PLATFORMS, ids=lambda each: each.name)
+def test_every_platform_is_offered(admin, platform):
+    rows.job_type()
+    offered = f"<option>{platform.name}</option>"
+
+    assert offered in admin.get(JOBS).content.decode()
+    assert f'<option value="{platform.name}">' in admin.get(f"{JOBS}/new", {"type": "greet"}).content.decode()
 
 
 def test_a_view_is_kept_for_its_person_only(admin, member):

@@ -20,6 +20,7 @@ from agent_jobs.approvals import question_text
 from agent_jobs.console import clock, frame, life_pieces
 from agent_jobs.reads.job_life import StepLine
 from agent_jobs.states import WaitingFor
+from channels_integration import platforms
 
 register = template.Library()
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
@@ -33,7 +34,6 @@ WAITS: Mapping[str, tuple[str, str, str]] = {
     WaitingFor.QUIET_HOURS: ("quiet", "canceled", "quiet hours"),
 }
 _PLATFORM_ICONS = {"slack": "brand-slack", "web": "world", "webhook": "webhook", "null": "terminal-2"}
-_PLATFORMS = {"slack": "Slack", "web": "Web chat", "webhook": "Webhook", "null": "Nowhere (null)"}
 
 
 @register.simple_tag
@@ -242,7 +242,7 @@ def doing(what: str) -> str:
 @register.filter
 def platform(name: str) -> str:
     """The name of a platform for people."""
-    return _PLATFORMS.get(name, name)
+    return platforms.title(name)
 
 
 @register.filter
