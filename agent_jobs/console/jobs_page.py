@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.core import signing
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 
 from agent_jobs.api.filters import WORKER
@@ -80,7 +81,7 @@ def jobs(visit: Visit) -> HttpResponse:
         "tabs": _tabs(visit, asked),
         "drop": _worst(visit, asked) if not listed.lines else None,
         "has_jobs": bool(listed.lines) or asked.is_filtered or bool(asked.problems),
-        "export": visit.url("jobs_csv") + (f"?{asked.query()}" if asked.sent else ""),
+        "export": visit.url("jobs_csv") + (f"?{query}" if (query := _sorted_query(asked, sort)) else ""),
         "query": asked.query(),
         "waits": [(WORKER, "At work"), *((name, WAITS[name][2].capitalize()) for name in WAITS)],
         "platforms": platforms.NAMES,
@@ -103,17 +104,15 @@ def rows(visit: Visit) -> HttpResponse:
 
 @visits.page
 def export(visit: Visit) -> HttpResponse:
-    """The matching jobs as CSV, at most MOST_EXPORTED, in the order of the list."""
+    """The jobs of the list, or those with the ids in `ids`, as CSV in the order of the list: at most MOST_EXPORTED."""
     asked = job_filters.read(visit, visit.request.GET)
     if asked.problems:
         text = "; ".join(f"{name}: {problem}" for name, problem in asked.problems.items())
         return visits.problem(visit, HTTPStatus.BAD_REQUEST, "These filters cannot be read", text)
-    wanted = asked.jobs
-    if ids := job_filters.job_ids(visit.request.GET.get("ids", ""), most=1_000):
-        wanted = wanted.filter(pk__in=ids)
-    column, _, is_descending = SORTS[_sort(visit.request.GET)]
-    window = Window((Order(column, is_descending), Order("id", is_descending)), MOST_EXPORTED)
-    found, has_more = job_lists.rows(wanted, window)
+    sort = _sort(visit.request.GET)
+    ids = job_filters.job_ids(visit.request.GET.get("ids", ""), most=1_000)
+    wanted = asked.jobs.filter(pk__in=ids) if ids else _wanted(asked, sort)
+    found, has_more = job_lists.rows(wanted, Window(_order(sort), MOST_EXPORTED))
     answer = HttpResponse(content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="jobs-{visit.org_id}-{visit.now:%Y%m%d-%H%M}.csv"'
     writer = csv.writer(answer)
@@ -139,9 +138,7 @@ def remove_view(visit: Visit, view_id: int) -> HttpResponse:
 
 
 def _listed(visit: Visit, asked: FilteredJobs, sort: str, types: Mapping[str, str]) -> ListedJobs:
-    column, _, is_descending = SORTS[sort]
-    order = (Order(column, is_descending), Order("id", is_descending))
-    wanted = asked.jobs.filter(queue_at__isnull=False) if sort == "queue" else asked.jobs
+    column, order, wanted = SORTS[sort][0], _order(sort), _wanted(asked, sort)
     after = _cursor(visit.request, "after", sort)
     before = None if after else _cursor(visit.request, "before", sort)
     if before:
@@ -151,7 +148,7 @@ def _listed(visit: Visit, asked: FilteredJobs, sort: str, types: Mapping[str, st
         found, has_older = job_lists.rows(wanted, Window(order, PAGE, after=after))
         has_newer = after is not None
     address = visit.url("jobs")
-    query = asked.query(sort=None if sort == "changed" else sort)
+    query = _sorted_query(asked, sort)
 
     def beyond(name: str, row: Mapping[str, Any]) -> str:
         cursor = _SIGNER.sign_object([sort, row[column].isoformat(), str(row["id"])], compress=True)
@@ -176,6 +173,20 @@ def _cursor(request: HttpRequest, name: str, sort: str) -> tuple[datetime, UUID]
 def _sort(query: QueryDict) -> str:
     stated = query.get("sort", "")
     return stated if stated in SORTS else "changed"
+
+
+def _order(sort: str) -> tuple[Order, Order]:
+    column, _, is_descending = SORTS[sort]
+    return Order(column, is_descending), Order("id", is_descending)
+
+
+def _wanted(asked: FilteredJobs, sort: str) -> QuerySet[Any]:
+    """The jobs of the list: in the order of the queue, only those in it."""
+    return asked.jobs.filter(queue_at__isnull=False) if sort == "queue" else asked.jobs
+
+
+def _sorted_query(asked: FilteredJobs, sort: str) -> str:
+    return asked.query(sort=None if sort == "changed" else sort)
 
 
 def _toggled(asked: FilteredJobs, status: str) -> str:

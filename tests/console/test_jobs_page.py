@@ -1,4 +1,6 @@
+import html
 import re
+from datetime import UTC, datetime
 
 import pytest
 
@@ -233,6 +235,20 @@ def test_the_csv_has_the_matching_jobs_and_no_formula(admin):
     assert answer["Content-Type"] == "text/csv; charset=utf-8"
     assert len(lines) == 2
     assert "'=HYPERLINK(1)" in lines[1]
+
+
+def test_the_csv_has_the_order_and_the_jobs_of_the_list(admin):
+    newest, oldest = (rows.job(state_since=datetime(2026, 1, day, tzinfo=UTC)) for day in (2, 1))
+    rows.job(JobStatus.COMPLETED)
+
+    page = admin.get(JOBS, {"sort": "queue"})
+    link = html.unescape(re.search(r'href="([^"]*)" data-export>', page.content.decode())[1])
+    lines = admin.get(link).content.decode().splitlines()[1:]
+    both = {"sort": "queue", "ids": f"{newest.pk},{oldest.pk}"}
+    selected = admin.get(f"{JOBS}.csv", both).content.decode().splitlines()[1:]
+
+    assert [line[:36] for line in lines] == ids_in(page) == [str(oldest.pk), str(newest.pk)]
+    assert selected == lines
 
 
 @pytest.mark.parametrize("platform", platforms.PLATFORMS, ids=lambda each: each.name)

@@ -141,7 +141,11 @@
     form.elements.ids.value = wholeFilter ? "" : Array.from(selected.keys()).join(",");
     form.elements.scope.value = wholeFilter ? "filter" : "ids";
     var out = $("[data-export-selected]", bulk), plain = $("[data-export]");
-    if (out && plain) { out.href = plain.getAttribute("href").split("?")[0] + (wholeFilter ? "?" + form.elements.query.value : "?ids=" + form.elements.ids.value); }
+    if (out && plain) {
+      var to = new URL(plain.href), sort = to.searchParams.get("sort");
+      if (!wholeFilter) { to.search = "?ids=" + form.elements.ids.value + (sort ? "&sort=" + sort : ""); }
+      out.href = to.href;
+    }
     keepSelection();
   }
   function selectNothing() { selected.clear(); wholeFilter = false; showSelection(); }
