@@ -25,7 +25,7 @@ class SealedRow(models.Model):
         abstract = True
 
     def opened(self, column: str) -> str:
-        """The secret in a sealed column. Raises SealingError."""
+        """The secret in a sealed column. Raises SealingError if its key is missing or the row was changed."""
         return sealing.opened(self, column)
 
 

@@ -80,6 +80,9 @@ class Holder:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a job does not run, or what it waits for. `state` is a sentence, `rule` a code that never changes.
+    `blocked_by`: what has to end first, at most MOST_HOLDERS. `unblocks`: the events after which it goes on.
+
+    `estimated_start`: the time it waits for, or an estimate from the rate of its queue; None if unknown.
     `place_in_queue` counts the organisation's ready jobs in the same queue: 1 is next, and beyond the limit it is a
     text ("10000+"). None means that there is none or that it is unknown.
     """
@@ -130,7 +133,7 @@ def _in_queue(job: Job, now: datetime) -> Explanation:
         before = "it is the first of its organization" if place == 1 else f"it is number {place} in its queue"
         state = f"It is ready and starts when a worker is free: {before}."
         if not work.has_worked:
-            state += " No bell is heard at present, so workers look for work once a second."
+            state += " No Celery messages arrive at present, so workers poll the database once a second."
         found = Explanation(state, "queue", unblocks=("a worker that is free",))
     is_estimated = job.status == JobStatus.WAITING and found.rule in ("queue", "org_cap")
     return replace(found, place_in_queue=place, estimated_start=_estimate(job, place, now) if is_estimated else None)
@@ -279,7 +282,7 @@ BY_WAIT: Mapping[str, Callable[[Job, datetime], Explanation]] = {
     WaitingFor.DELIVERY: _for_delivery,
     WaitingFor.COOLDOWN: _until("cooldown", "It is delayed after a failure of its type in this channel"),
     WaitingFor.APPROVAL: _for_approval,
-    WaitingFor.QUIET_HOURS: _until("quiet_hours", "It keeps quiet in these hours"),
+    WaitingFor.QUIET_HOURS: _until("quiet_hours", "It waits for the end of quiet hours"),
 }
 
 

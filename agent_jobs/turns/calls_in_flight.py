@@ -25,7 +25,11 @@ LEFT JOIN agent_jobs_job j
 
 @dataclass(slots=True)
 class CallInFlight:
-    """A call that a turn waits for. `heard`: the number of human messages already seen; None disables interruption."""
+    """A call that a turn waits for. `token` is the turn's fencing token. `give_up` aborts it because the lease is
+    lost (`is_lost`) or a message came (`is_interrupted`).
+
+    `heard`: the number of human messages that the turn has seen; None disables interruption.
+    """
 
     token: int
     heard: int | None

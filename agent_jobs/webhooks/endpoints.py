@@ -96,7 +96,7 @@ def remove(org_id: str, endpoint_id: UUID, *, actor: Actor) -> None:
 
 
 def rotate_secret(org_id: str, endpoint_id: UUID, *, overlap_minutes: int, actor: Actor) -> tuple[WebhookEndpoint, str]:
-    """Make a new secret. The old one signs too for `overlap_minutes`, an older one no more. Raises NotFound."""
+    """Make a new secret. The old one signs too for `overlap_minutes`, an older one no more. NotFound; SealingError."""
     with transaction.atomic():
         endpoint = _locked(org_id, endpoint_id)
         old, secret = sealing.opened(endpoint, "sealed_secret"), _new_secret()

@@ -41,7 +41,7 @@ class CommandChild(ABC):
     """A started command. `stdout`, `stderr` and `status` are descriptors of pipes to read until their end."""
 
     def __init__(self, spec: CommandSpec, user: JobUser) -> None:
-        """Start the command. Raises OSError."""
+        """Start the command. Raises OSError if the process cannot be started."""
         self._status = bytearray()
         self._kept = ExitStack()
         try:

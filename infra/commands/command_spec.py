@@ -29,7 +29,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommandSpec:
-    """A command: either `argv`, or `shell` as a line for /bin/sh. Raises InvalidCommandError.
+    """A command: either `argv`, or `shell` as a line for /bin/sh. InvalidCommandError names a wrong field.
 
     A relative `working_directory` is below the work folder and is created if it is missing. `repr` shows neither the
     environment nor the standard input, because they hold secrets.
@@ -81,8 +81,9 @@ class CommandSpec:
 class CommandResult:
     """How a command ended.
 
-    `exit_code` is None if the command never ran or was ended by us. A command that a signal ended has 128 + n, as in
-    a shell, and `signal` names it. `message` says in a sentence why the command ended otherwise than by itself.
+    `exit_code` is None if the command never ran or was ended by us. A command that a signal ended has 128 + n, as in a
+    shell, and `signal` names it. `message` says in a sentence why the command ended otherwise than by itself. Long
+    outputs keep their head and tail (`capped_output`); the totals count all bytes.
     """
 
     ended_by: EndedBy

@@ -38,7 +38,10 @@ class JobUser:
 
 
 def resolve(name: str = DEFAULT_USER) -> JobUser:
-    """The account `name` if this process is root, else the account of this process. Raises NoJobUserError."""
+    """The account `name` if this process is root, else the account of this process.
+
+    Raises NoJobUserError if there is no such account, or if it is root's too.
+    """
     if os.geteuid() != 0:
         uid = os.geteuid()
         return JobUser(_name_of(uid), uid, os.getegid(), must_switch=False)

@@ -33,7 +33,10 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """Whether commands of one mode can run here. `reason` is a sentence for people if they cannot (`ok` is false)."""
+    """Whether commands of one mode can run here. `reason` is a sentence for people if they cannot (`ok` is false).
+
+    `ground`: how and as whom commands run here (`running.Ground`); None if they cannot.
+    """
 
     ok: bool
     reason: str = ""

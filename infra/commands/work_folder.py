@@ -25,7 +25,7 @@ class UnusableFolderError(Exception):
 
 @contextmanager
 def fresh(user: JobUser) -> Iterator[Path]:
-    """A temporary folder of `user`, removed afterwards. Raises UnusableFolderError."""
+    """A temporary folder of `user`, removed afterwards. Raises UnusableFolderError as `handed_over`."""
     folder = Path(tempfile.mkdtemp(prefix="agent-jobs-command-")).resolve()
     try:
         yield handed_over(folder, user)
@@ -34,7 +34,7 @@ def fresh(user: JobUser) -> Iterator[Path]:
 
 
 def handed_over(folder: Path, user: JobUser) -> Path:
-    """The folder's real path, after `user` has become its owner. Raises UnusableFolderError."""
+    """The folder's real path, after `user` has become its owner. UnusableFolderError if that fails."""
     try:
         folder = folder.resolve(strict=True)
         if not folder.is_dir():

@@ -93,7 +93,7 @@ CASES: list[tuple[JobStatus, dict[str, Any], str, str, datetime | None, tuple[st
         AHEAD,
         ("an approval or a denial", AT),
     ),
-    (JobStatus.RUNNING, {**WAITS, "waiting_for": "quiet_hours"}, "quiet_hours", "keeps quiet", AHEAD, (AT,)),
+    (JobStatus.RUNNING, {**WAITS, "waiting_for": "quiet_hours"}, "quiet_hours", "end of quiet hours", AHEAD, (AT,)),
     (
         JobStatus.RUNNING,
         {"lease_until": None, "waiting_for": "delivery"},

@@ -287,7 +287,7 @@ def with_query(context: Mapping[str, Any], **changes: Any) -> str:
 
 @register.filter
 def is_uuid(text: str) -> bool:
-    """Whether a text can be the id of a job in an address."""
+    """Whether a text is a UUID in its canonical form, as the ids of jobs are."""
     try:
         return str(UUID(text)) == text
     except ValueError:
