@@ -158,12 +158,14 @@ def test_new_jobs_wait_behind_a_chip_and_rows_change_in_place(visitor, stack, ty
 
 def test_rows_are_chosen_and_opened_by_keys(visitor, stack):
     page = visitor().page
-    page.goto(f"{stack.record()['web_url']}/console/acme/jobs?status=completed")
+    page.goto(f"{stack.record()['web_url']}/console/acme/jobs?status=completed&sort=created")
 
     page.keyboard.press("j")
     page.keyboard.press("j")
     page.keyboard.press("x")
     page.get_by_text("1 selected").wait_for()
+    export = page.get_by_role("link", name="Export 1").get_attribute("href")
+    assert re.search(r"/jobs\.csv\?ids=[0-9a-f-]{36}&sort=created$", export), export
     page.keyboard.press("Escape")
     assert not page.get_by_text("1 selected").is_visible()
     page.keyboard.press("?")
