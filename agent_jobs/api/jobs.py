@@ -208,7 +208,7 @@ def channel_spec(channel: Mapping[str, Any]) -> ChannelSpec:
 def sortable(rows: QuerySet[Any], window: Window) -> QuerySet[Any]:
     """The jobs that can be sorted this way: by `queued_at`, only those that are in a queue."""
     is_by_queue = any(by.column == SORTING.columns["queued_at"] for by in window.order)
-    return rows.filter(queue_at__isnull=False) if is_by_queue else rows
+    return queries.in_queue(rows) if is_by_queue else rows
 
 
 # --- Views -----------------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ def _order(sort: str) -> tuple[Order, Order]:
 
 def _wanted(asked: FilteredJobs, sort: str) -> QuerySet[Any]:
     """The jobs of the list: in the order of the queue, only those in it."""
-    return asked.jobs.filter(queue_at__isnull=False) if sort == "queue" else asked.jobs
+    return queries.in_queue(asked.jobs) if sort == "queue" else asked.jobs
 
 
 def _sorted_query(asked: FilteredJobs, sort: str) -> str:

@@ -89,17 +89,23 @@ settlements AS (
     ORDER BY s.id, n.place NULLS LAST -- the end has the highest number
 )"""
 
+# The first organisation after a place in the queue, of the same lane. It is found in the order of the queue's index
+# (`job_queue`) and of no other: a queue fills and empties faster than statistics are renewed, and with those of another
+# moment the planner would walk all of an organisation's jobs.
+_ORG_AFTER = f"""(
+    SELECT CASE lane WHEN %(lane)s THEN org_id END FROM (
+        SELECT lane, org_id FROM agent_jobs_job
+        WHERE queue_at IS NOT NULL AND (lane, org_id) > (%(lane)s, {{after}}) AND {_UNDERSTOOD}
+        ORDER BY lane, org_id LIMIT 1) place)"""
 _NEXT = f"""
 next_org AS MATERIALIZED (
     SELECT coalesce(
         CASE WHEN %(stay)s THEN (
             SELECT org_id FROM agent_jobs_job
-            WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = %(after)s AND {_UNDERSTOOD} LIMIT 1) END,
-        (SELECT org_id FROM agent_jobs_job
-            WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id > %(after)s AND {_UNDERSTOOD}
-            ORDER BY org_id LIMIT 1),
-        (SELECT org_id FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND {_UNDERSTOOD}
-            ORDER BY org_id LIMIT 1)) AS org_id
+            WHERE queue_at IS NOT NULL AND lane = %(lane)s AND org_id = %(after)s AND {_UNDERSTOOD}
+            ORDER BY queue_at LIMIT 1) END,
+        {_ORG_AFTER.format(after="%(after)s")},
+        {_ORG_AFTER.format(after="''")}) AS org_id
 ), org AS MATERIALIZED (
     SELECT o.id, o.weight, {running_caps.HAS_CAPS} AS has_caps
     FROM agent_jobs_org o WHERE o.id = (SELECT org_id FROM next_org)
@@ -157,8 +163,9 @@ _SETTLED_IDS = "(SELECT array_agg(id) FROM settled)"
 _ORG = "(SELECT id FROM org), (SELECT weight FROM org), (SELECT has_caps FROM org)"
 _HAS_MORE = f"""
 (SELECT count(*) > (SELECT count(*) FROM claimed) FROM (
-    SELECT FROM agent_jobs_job WHERE queue_at IS NOT NULL AND lane = %(lane)s AND {_UNDERSTOOD}
-    LIMIT {{batch}} + 1) waiting)"""
+    SELECT lane FROM agent_jobs_job WHERE queue_at IS NOT NULL AND (lane, org_id) >= (%(lane)s, '') AND {_UNDERSTOOD}
+    ORDER BY lane, org_id, queue_at LIMIT {{batch}} + 1) waiting
+ WHERE lane = %(lane)s)"""
 # The statement claims from its snapshot, which does not show the jobs that it itself puts back into the queue.
 _HAS_READY = "(SELECT coalesce(bool_or(is_ready), false) FROM settled)"
 

@@ -4,6 +4,8 @@ The columns are grouped by their readers: the request, the due time, the worker'
 queue exactly while `queue_at` is set; claims walk the partial index on it.
 """
 
+from datetime import UTC, datetime
+
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
@@ -17,6 +19,11 @@ from infra.json_column import OrderedJSONField
 
 _TERMINAL = [str(status) for status in JobStatus if status in TERMINAL]
 _STATUSES = [(str(status), str(status)) for status in JobStatus]
+
+
+# The jobs in a queue, for lists by the time in it. The second condition holds for all: it keeps the planner from taking
+# the index of these lists for claims, which do not state it.
+IN_QUEUE = Q(queue_at__isnull=False, state_since__gt=datetime(1970, 1, 1, tzinfo=UTC))
 
 
 class Job(models.Model):
@@ -155,7 +162,7 @@ class Job(models.Model):
                 name="job_queue",
             ),
             # For lists by the time in the queue.
-            models.Index(fields=["org", "state_since", "id"], condition=Q(queue_at__isnull=False), name="job_queued"),
+            models.Index(fields=["org", "state_since", "id"], condition=IN_QUEUE, name="job_in_queue"),
             models.Index(fields=["scheduled_at"], condition=Q(status="SCHEDULED"), name="job_due"),
             models.Index(
                 fields=["expires_at"],

@@ -33,6 +33,7 @@ from agent_jobs.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
+from agent_jobs.models.jobs import IN_QUEUE
 from agent_jobs.reads import pages
 from infra import raw_sql
 
@@ -137,6 +138,11 @@ def org(org_id: str) -> Org:
     if found is None:
         raise NotFound("there is no such organization", code="org_not_found")
     return found
+
+
+def in_queue(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Those of the jobs that are in a queue."""
+    return rows.filter(IN_QUEUE)
 
 
 def job(org_id: str, job_id: UUID) -> Row:

@@ -1,7 +1,6 @@
 """Requests read no more rows when an organisation has more jobs: the planner must never prefer the whole table."""
 
 import pytest
-from django.db import connection
 
 from agent_jobs import lifecycle
 from agent_jobs.lifecycle import OrgRotation
@@ -10,32 +9,9 @@ from agent_jobs.states import JobStatus
 from channels_integration import web_messages
 from channels_integration.models import WebMessage
 from tests import factories, rows
+from tests.rows_read import ENOUGH, analyze, copies, rows_read
 
 pytestmark = pytest.mark.django_db
-MANY = 2_000
-# Pages, and the rows that a request looks at twice or more, but by far not all.
-ENOUGH = 100
-READ = """
-SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables
-WHERE relname IN ('agent_jobs_job', 'agent_jobs_activity', 'agent_jobs_task', 'channels_integration_webmessage')
-"""
-
-
-def rows_read():
-    with connection.cursor() as cursor:
-        cursor.execute(READ)
-        return cursor.fetchone()[0]
-
-
-def copies(model, row, **changed):
-    """Many copies of a row, as columns of SQL with `n` for the copy's number."""
-    columns = {field.column: field.column for field in model._meta.concrete_fields} | changed
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) SELECT {', '.join(columns.values())}"
-            f" FROM {model._meta.db_table}, generate_series(1, {MANY}) n WHERE id = %s",
-            [row.pk],
-        )
 
 
 @pytest.fixture
@@ -43,11 +19,10 @@ def ended():
     """An ended job, one of many like it; a channel with many messages; statistics that tell the planner so."""
     rows.job_type()
     job = rows.job(JobStatus.FAILED)
-    copies(Job, job, id="uuidv7()")
+    copies(job, id="uuidv7()")
     web_messages.say("acme", "web", "lobby", text="Hi", author="Ann")
-    copies(WebMessage, WebMessage.objects.get(), id="uuidv7()", position="position + n")
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE agent_jobs_job, channels_integration_webmessage")
+    copies(WebMessage.objects.get(), id="uuidv7()", position="position + n")
+    analyze(Job, WebMessage)
     return job
 
 
