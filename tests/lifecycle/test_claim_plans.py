@@ -3,25 +3,38 @@
 import pytest
 
 from agent_jobs import lifecycle
-from agent_jobs.lifecycle import OrgRotation
-from agent_jobs.models import Job
+from agent_jobs.lifecycle import OrgRotation, executor_claims
+from agent_jobs.lifecycle.executor_claims import Claimant
+from agent_jobs.models import Job, Org
 from agent_jobs.states import JobStatus, TaskStatus
 from tests import rows
 from tests.rows_read import ENOUGH, analyze, copies, rows_read
 
 pytestmark = pytest.mark.django_db
 BATCH = 10
+EXTERNAL = {"runner": "external", "lane": "external", "placement": "binary\x1fgreet"}
 
 
 def a_long_queue():
-    copies(rows.job(JobStatus.WAITING), id="uuidv7()")
+    for columns in ({}, EXTERNAL):
+        copies(rows.job(JobStatus.WAITING, **columns), id="uuidv7()")
 
 
 def a_queue_that_empties():
     analyze(Job)
     Job.objects.filter(status=JobStatus.WAITING).delete()
-    for _ in range(BATCH):
+    for _ in range(4 * BATCH):
         rows.job(JobStatus.WAITING)
+        rows.job(JobStatus.WAITING, **EXTERNAL)
+
+
+def claim_and_settle(turn):
+    claimed = lifecycle.settle_and_claim([], lane="messages", turn=turn, batch=BATCH).claimed
+    settlements = [
+        lifecycle.Settlement(claim.id, claim.token, claim.task_id, JobStatus.COMPLETED, TaskStatus.COMPLETED)
+        for claim in claimed
+    ]
+    return len(lifecycle.settle_and_claim(settlements, lane="messages", turn=turn, batch=BATCH).settled)
 
 
 @pytest.mark.parametrize(
@@ -37,14 +50,18 @@ def test_a_claim_reads_the_front_of_its_queue_alone(events):
     copies(rows.job(JobStatus.COMPLETED), id="uuidv7()")
     for event in events:
         event()
-    turn, before = OrgRotation(), rows_read()
+    claims = {
+        "by a worker": lambda: claim_and_settle(OrgRotation()),
+        "by an executor": lambda: len(
+            executor_claims.claim_for_executor("acme", Claimant("e1"), actor=rows.TESTER, most=BATCH, lease_seconds=30)
+        ),
+        "within caps": lambda: Org.objects.update(max_running_jobs=1_000) * claim_and_settle(OrgRotation()),
+    }
 
-    claimed = lifecycle.settle_and_claim([], lane="messages", turn=turn, batch=BATCH).claimed
-    settlements = [
-        lifecycle.Settlement(claim.id, claim.token, claim.task_id, JobStatus.COMPLETED, TaskStatus.COMPLETED)
-        for claim in claimed
-    ]
-    settled = lifecycle.settle_and_claim(settlements, lane="messages", turn=turn, batch=BATCH).settled
+    read = {}
+    for name, claim in claims.items():
+        before = rows_read()
+        assert claim() == BATCH, name
+        read[name] = rows_read() - before
 
-    assert len(claimed) == len(settled) == BATCH
-    assert rows_read() - before < 2 * ENOUGH
+    assert {name: count for name, count in read.items() if count > 4 * ENOUGH} == {}
