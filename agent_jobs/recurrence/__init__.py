@@ -14,8 +14,7 @@ from zoneinfo import ZoneInfo
 
 from agent_jobs.recurrence import cron_clock, cron_text, intervals
 from agent_jobs.recurrence.bounds import Bounds, Pause, jittered, within
-from agent_jobs.recurrence.intervals import format_go_duration, parse_go_duration
-from agent_jobs.recurrence.shapes import (
+from agent_jobs.recurrence.firings import (
     EARLIEST,
     BadExpression,
     Firing,
@@ -24,6 +23,7 @@ from agent_jobs.recurrence.shapes import (
     Note,
     Recurrence,
 )
+from agent_jobs.recurrence.intervals import format_go_duration, parse_go_duration
 from infra import time_zones
 
 _SHOWN = 40

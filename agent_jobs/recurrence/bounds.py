@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from agent_jobs.recurrence.shapes import Firing, Recurrence, utc
+from agent_jobs.recurrence.firings import Firing, Recurrence, utc
 
 _MICROSECOND = timedelta(microseconds=1)
 

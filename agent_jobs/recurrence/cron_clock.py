@@ -15,7 +15,7 @@ from cronsim import CronSim, CronSimError
 
 from agent_jobs.recurrence import cron_words
 from agent_jobs.recurrence.cron_text import CronText
-from agent_jobs.recurrence.shapes import (
+from agent_jobs.recurrence.firings import (
     EARLIEST,
     LATEST,
     BadExpression,

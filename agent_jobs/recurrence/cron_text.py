@@ -7,7 +7,7 @@ The result holds only digits and the signs that `cronsim` reads alike. Its own p
 import re
 from dataclasses import dataclass
 
-from agent_jobs.recurrence.shapes import BadExpression
+from agent_jobs.recurrence.firings import BadExpression
 
 MAX_LENGTH = 256
 MACROS = {

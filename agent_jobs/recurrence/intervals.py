@@ -8,7 +8,7 @@ from decimal import ROUND_DOWN, Decimal
 from itertools import count
 from zoneinfo import ZoneInfo
 
-from agent_jobs.recurrence.shapes import EARLIEST, LATEST, BadExpression, Firing, Recurrence, clock_of, utc
+from agent_jobs.recurrence.firings import EARLIEST, LATEST, BadExpression, Firing, Recurrence, clock_of, utc
 
 MAX_DURATION = timedelta(days=366)
 _MAX_LENGTH = 64
