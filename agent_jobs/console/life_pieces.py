@@ -38,7 +38,7 @@ _OF_WAITS = {
 # Kinds of time as the core names them (`states.TIME_KINDS`), where the name is another one.
 _OF_SUMS = {"failed_work": "failed", "quiet_hours": "quiet", "cooldown": "delay"}
 _QUIET_MARKS = ("quiet", "hours")
-# Of a small bar, in percent: between two kinds, and the least that one takes.
+# Small bars: the gap between two kinds of time, and the smallest width of a kind, both in percent of the bar.
 _GAP, _LEAST_SHARE = 0.6, 2.5
 
 

@@ -38,7 +38,7 @@ _CHANCE = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an executor has come with a job, in percent and in words. None keeps the value that is known."""
+    """The progress that an executor reports of a job, in percent and in words. None keeps the stored value."""
 
     percent: int | None = None
     message: str | None = None

@@ -38,7 +38,7 @@ from infra.egress import async_client, requests_client
 MAX_PAGES = 10
 MAX_ANSWER_BYTES = 1024 * 1024
 LISTED_SECONDS = 60.0
-# What servers listed, by declaration.
+# The tools that MCP servers listed, by the declaration of the server.
 _LISTED: BoundedCache[Listing] = BoundedCache(500)
 _PARTING_SECONDS = 1.0
 _SPARE_SECONDS = 5.0
